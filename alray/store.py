@@ -1,0 +1,159 @@
+"""Files of a run on local disk or any object store: written whole or not at all, and read back the same.
+
+A `Store` is one directory. On local disk every file is written under a temporary name and renamed; on an object store
+one PUT makes the whole object appear at once. Either way a reader sees the old file, the new file, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+
+class StoreError(OSError):
+    """A place that cannot be read or written; the message names it."""
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the path names an object store rather than a local file."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """The path as every process can use it: Ray workers run in other directories than the driver."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
+def join(uri: str, *names: str) -> str:
+    """Append names to a path or URI."""
+    return "/".join([uri.rstrip("/"), *names])
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The pyarrow filesystem of a path or URI, and the path inside it.
+
+    s3://, gs:// and the like are pyarrow's own (credentials and endpoint from the usual environment variables); schemes
+    it does not know go through fsspec.
+    """
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(), absolute(uri)
+    try:
+        fs, path = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, NotImplementedError) as error:
+        scheme, _, rest = uri.partition("://")
+        try:
+            import fsspec
+        except ImportError:
+            raise StoreError(f"{uri}: pyarrow has no filesystem for {scheme}://, and fsspec is not installed") from error
+        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme))), rest
+    return fs, path
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file. Raises FileNotFoundError, or StoreError where the place cannot be reached."""
+    fs, path = filesystem(uri)
+    with fs.open_input_file(path) as file:
+        return bytes(file.read())
+
+
+def write_bytes(uri: str, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all, making directories on the way. Raises StoreError."""
+    fs, path = filesystem(uri)
+    parent = path.rsplit("/", 1)[0]
+    local = isinstance(fs, pafs.LocalFileSystem)
+    target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
+    try:
+        fs.create_dir(parent, recursive=True)
+        with fs.open_output_stream(target) as file:
+            file.write(data)
+        if local:
+            os.replace(target, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {uri}: {error}") from error
+
+
+def table_bytes(table: pa.Table) -> memoryview:
+    """A table as Parquet."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return memoryview(sink.getvalue())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file as a table, or only some of its columns."""
+    fs, path = filesystem(uri)
+    return pq.read_table(path, columns=columns, filesystem=fs)
+
+
+@dataclass(frozen=True)
+class Store:
+    """One directory, local or remote, by its path or URI."""
+
+    uri: str
+
+    def at(self, *names: str) -> str:
+        """The path or URI of something in this directory."""
+        return join(self.uri, *names)
+
+    def child(self, *names: str) -> Store:
+        """A directory in this directory."""
+        return Store(self.at(*names))
+
+    def has(self, name: str) -> bool:
+        """Whether a file of this name is there (a file being written is not)."""
+        fs, path = filesystem(self.at(name))
+        return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+    def names(self) -> list[str]:
+        """Names of the files and directories here, sorted; empty when the directory does not exist."""
+        fs, path = filesystem(self.uri)
+        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in infos)
+
+    def read_json(self, name: str) -> Any:
+        """Parse a JSON file. Raises StoreError when the content is not JSON."""
+        try:
+            return json.loads(read_bytes(self.at(name)))
+        except json.JSONDecodeError as error:
+            raise StoreError(f"{self.at(name)} is not JSON ({error}); was it edited by hand?") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically."""
+        write_bytes(self.at(name), (json.dumps(value, indent=2) + "\n").encode())
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a Parquet file."""
+        return read_table(self.at(name), columns)
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a Parquet file atomically."""
+        write_bytes(self.at(name), table_bytes(table))
+
+    def write_bytes(self, name: str, data: bytes | memoryview) -> None:
+        """Write any file atomically."""
+        write_bytes(self.at(name), data)
+
+    def delete(self, name: str) -> None:
+        """Remove a file or a whole directory; nothing happens when there is none."""
+        fs, path = filesystem(self.at(name))
+        kind = fs.get_file_info(path).type
+        if kind == pafs.FileType.Directory:
+            fs.delete_dir(path)
+        elif kind == pafs.FileType.File:
+            fs.delete_file(path)
+
+    def check_writable(self) -> None:
+        """Write and remove a small file. Raises StoreError that names the directory."""
+        name = f".alray-write-check-{uuid.uuid4().hex[:8]}"
+        self.write_bytes(name, b"")
+        self.delete(name)
