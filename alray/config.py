@@ -21,11 +21,20 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names each field, what was expected and what was got."""
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+def _json_object(texts: list[str]) -> dict[str, Any]:
+    value = json.loads(texts[0])
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {text}")
+        raise ValueError(f"expected a JSON object, got {texts[0]}")
     return value
+
+
+_JSON = tyro.constructors.PrimitiveConstructorSpec[dict[str, Any]](
+    nargs=1,
+    metavar="JSON",
+    instance_from_str=_json_object,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [json.dumps(value)],
+)
 
 
 class _Frozen(BaseModel):
@@ -107,7 +116,7 @@ class ModelConfig(_Frozen):
 
     backbone: str = "resnet50"
     """Any model name of timm."""
-    options: Annotated[dict[str, Any], tyro.conf.arg(constructor=_json_object, metavar="JSON")] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], _JSON] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model, on the command line as JSON: '{"drop_path_rate": 0.1}'."""
     checkpoint: str = ""
     """Self-supervised or other weights for the backbone: MoCo, SimCLR, SimSiam, DINO, plain timm or torchvision state dicts. Path or URI."""
