@@ -1,0 +1,192 @@
+"""Features on disk: row, embedding and logits as columnar part files that are memory-mapped where they are read (contract C3).
+
+A table is a directory: part-00000.arrow, part-00001.arrow, ... (Arrow IPC, uncompressed, so that a local file maps straight
+into NumPy), index.parquet (which row is in which part) and manifest.json, written last: a directory without it is not a table.
+Rows ascend over the whole table. Letters: n rows, d width of the embedding, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from alray.config import Dtype
+from alray.features.arrays import BFLOAT16, EMBEDDING, LOGITS, Array, Block, Rows, Segment, Shard, concatenate, cut, floating
+from alray.store import Store, filesystem, read_bytes
+
+MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
+
+
+class FeatureError(ValueError):
+    """Features that cannot be stored or are not what was asked for."""
+
+
+def part_name(part: int) -> str:
+    """File name of a part."""
+    return f"part-{part:05d}.arrow"
+
+
+def stored(array: Array, dtype: Dtype, rows: Rows, name: str) -> Array:
+    """An array in its storage type; bfloat16 as its bits in uint16.
+
+    Raises FeatureError, naming the row, for values that are not finite or that the type cannot hold.
+    """
+    wide = np.ascontiguousarray(array, np.float32)
+    if dtype == "bfloat16":
+        bits = wide.view(np.uint32)
+        narrow = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(BFLOAT16)  # round to nearest, ties to even
+    else:
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(dtype)
+    bad = ~np.isfinite(floating(narrow)).all(axis=1)
+    if bad.any():
+        at = int(np.argmax(bad))
+        why = "is not finite" if not np.isfinite(wide[at]).all() else f"does not fit into {dtype} (try bfloat16 or float32)"
+        raise FeatureError(f"{name} of row {int(rows[at])} {why}")
+    return narrow
+
+
+def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]) -> None:
+    """Write one part atomically. rows (m,) int64 ascending; columns by name, each (m, width) in storage type."""
+    arrays = [pa.array(rows)]
+    for column in columns.values():
+        flat = pa.array(np.ascontiguousarray(column).reshape(-1))
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, column.shape[1]))
+    batch = pa.record_batch(arrays, names=[ROW, *columns])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    store.write_bytes(part_name(part), memoryview(sink.getvalue()))
+
+
+def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
+    """A part's rows and columns; on local disk memory-mapped, nothing is copied."""
+    uri = store.at(part_name(part))
+    fs, path = filesystem(uri)
+    source = pa.memory_map(path) if isinstance(fs, pafs.LocalFileSystem) else pa.BufferReader(read_bytes(uri))
+    batch = pa.ipc.open_file(source).get_batch(0)
+    columns: dict[str, Array] = {}
+    for name in batch.schema.names[1:]:
+        column = batch.column(name)
+        columns[name] = column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
+    return batch.column(ROW).to_numpy(), columns
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A shard as the parts it reads and the rows it takes of each."""
+
+    uri: str
+    parts: Sequence[tuple[int, Rows]]
+    columns: tuple[str, ...]
+
+    def open(self) -> Shard:
+        """Map the parts. Raises FeatureError when a row is not where the index says."""
+        segments = []
+        for part, wanted in self.parts:
+            rows, columns = read_part(Store(self.uri), part)
+            if len(rows) == len(wanted):
+                positions = None
+            else:
+                positions = np.searchsorted(rows, wanted)
+            if not np.array_equal(rows if positions is None else rows[positions], wanted):
+                raise FeatureError(f"{self.uri}: part {part} does not hold the rows its index names; delete the directory")
+            segments.append(Segment(wanted, positions, {name: columns[name] for name in self.columns}))
+        return Shard(segments)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """A committed table of features."""
+
+    uri: str
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, uri: str) -> FeatureTable:
+        """Open a committed table. Raises FeatureError when there is none."""
+        store = Store(uri)
+        if not store.has(MANIFEST):
+            raise FeatureError(f"{uri}: no {MANIFEST}; the features are not there or not complete")
+        return cls(uri, store.read_json(MANIFEST))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the stored columns besides the row."""
+        return tuple(self.manifest["columns"])
+
+    @property
+    def dim(self) -> int:
+        """Width d of the embedding."""
+        return int(self.manifest["columns"][EMBEDDING]["width"])
+
+    @cached_property
+    def _index(self) -> tuple[Rows, Rows]:
+        table = Store(self.uri).read_table(INDEX)
+        return table[ROW].to_numpy(), table["part"].to_numpy()
+
+    @property
+    def rows(self) -> Rows:
+        """All rows, (n,) int64 ascending."""
+        return self._index[0]
+
+    def source(self, rows: Rows, columns: Sequence[str] | None = None) -> TableSource:
+        """The given ascending rows as one shard. Raises FeatureError for rows that are not in the table."""
+        all_rows, all_parts = self._index
+        at = np.searchsorted(all_rows, rows)
+        missing = (at >= len(all_rows)) | (all_rows[np.minimum(at, len(all_rows) - 1)] != rows)
+        if missing.any():
+            first = int(rows[int(np.argmax(missing))])
+            raise FeatureError(f"{self.uri}: {int(missing.sum())} rows have no features, first row {first}")
+        part_of = all_parts[at]
+        edges = np.flatnonzero(np.diff(part_of, prepend=-1, append=-1))
+        parts = [(int(part_of[a]), rows[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)] if len(rows) else []
+        return TableSource(self.uri, parts, tuple(columns or self.columns))
+
+    def shards(self, rows: Rows, num_shards: int) -> list[TableSource]:
+        """The given ascending rows, cut into contiguous near-equal shards."""
+        return [self.source(rows[part]) for part in cut(len(rows), num_shards)]
+
+    def read(self, rows: Rows, column: str) -> Array:
+        """One column of the given ascending rows, copied into memory: (k, width), bfloat16 widened to float32."""
+        blocks = list(self.source(rows, (column,)).open().blocks(1 << 16))
+        if not blocks:
+            return np.empty((0, int(self.manifest["columns"][column]["width"])), np.float32)
+        return cast(Block, concatenate(blocks))[column]
+
+
+def commit(store: Store, parts: Sequence[Rows], fingerprint: str, widths: Mapping[str, tuple[int, Dtype]]) -> FeatureTable:
+    """Write the index and, last, the manifest of a table whose parts are all on disk."""
+    index = pa.table(
+        {
+            ROW: np.concatenate(parts),
+            "part": np.repeat(np.arange(len(parts), dtype=np.int32), [len(rows) for rows in parts]),
+        }
+    )
+    store.write_table(INDEX, index)
+    columns = {name: {"width": width, "dtype": dtype} for name, (width, dtype) in widths.items()}
+    store.write_json(MANIFEST, {"fingerprint": fingerprint, "rows": len(index), "parts": len(parts), "columns": columns})
+    return FeatureTable.open(store.uri)
+
+
+def write_arrays(
+    store: Store, rows: Rows, embedding: Array, dtype: Dtype, fingerprint: str, logits: Array | None = None, part_rows: int = 1 << 16
+) -> FeatureTable:
+    """Store arrays that were brought from elsewhere as a table; what is there with this fingerprint is kept.
+
+    rows (n,) int64 ascending, embedding (n, d), logits (n, c) or None.
+    """
+    if store.has(MANIFEST) and store.read_json(MANIFEST)["fingerprint"] == fingerprint:
+        return FeatureTable.open(store.uri)
+    given = {EMBEDDING: embedding} if logits is None else {EMBEDDING: embedding, LOGITS: logits}
+    parts = [rows[start : start + part_rows] for start in range(0, len(rows), part_rows)]
+    for number, part in enumerate(parts):
+        at = slice(number * part_rows, number * part_rows + len(part))
+        write_part(store, number, part, {name: stored(array[at], dtype, part, name) for name, array in given.items()})
+    return commit(store, parts, fingerprint, {name: (array.shape[1], dtype) for name, array in given.items()})

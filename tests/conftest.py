@@ -1,0 +1,32 @@
+"""Fixtures for every test, and the environment Ray needs to be quiet and small (set before Ray is imported)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+QUIET_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "120",
+    "OMP_NUM_THREADS": "1",
+}
+for name, value in QUIET_RAY.items():
+    os.environ.setdefault(name, value)
+os.environ.pop("RAY_ADDRESS", None)  # never join somebody's cluster
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and embeddings; tests that need it carry the marker `data`."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ALRAY_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"real data: no folder {folder}; set ALRAY_TEST_DATA")
+    return folder
