@@ -1,0 +1,90 @@
+"""Joining or starting a Ray cluster, with its noise kept down."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+
+from alray.config import ResourceConfig
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot do what the run asks of it."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the cluster has."""
+
+    cpus: float
+    gpus: float
+    use_gpu: bool
+
+
+def logical_cpus(resources: ResourceConfig) -> int:
+    """CPUs of a cluster started here: those of the machine, but enough that no stage waits for ever.
+
+    Logical CPUs are tickets, not cores: training holds one per worker while its images are decoded by other tasks.
+    """
+    if resources.num_cpus:
+        return resources.num_cpus
+    train = resources.train_workers * resources.cpus_per_train_worker
+    extract = resources.extract_actors
+    select = resources.select_shards * resources.cpus_per_shard if resources.select_workers == "ray" else 0
+    return max(os.cpu_count() or 1, math.ceil(max(train, extract) + 2 * resources.decode_cpus), math.ceil(select))
+
+
+def start(resources: ResourceConfig) -> Cluster:
+    """Join the cluster that is named, set in the environment or running on this machine; else start one here.
+
+    address "local" always starts one. Raises ClusterError when there are fewer CPUs or GPUs than the run needs: Ray
+    itself would wait for ever.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    if not ray.is_initialized():
+        _init(resources)
+    total = ray.cluster_resources()
+    cluster = Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), False)
+    use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and cluster.gpus >= 1)
+    _check(resources, cluster, use_gpu)
+    return Cluster(cluster.cpus, cluster.gpus, use_gpu)
+
+
+def _init(resources: ResourceConfig) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = resources.address or os.environ.get("RAY_ADDRESS", "")
+    if address != "local":
+        try:
+            ray.init(address=address or "auto", **quiet)
+            return
+        except ConnectionError as error:
+            if address:
+                raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
+    ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
+
+
+def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:
+    train = resources.train_workers * resources.cpus_per_train_worker
+    needed = max(train, 0 if use_gpu else resources.extract_actors) + resources.decode_cpus
+    if cluster.cpus < needed:
+        raise ClusterError(
+            f"the cluster has {cluster.cpus:g} CPUs, this run needs {needed:g}: {resources.train_workers} training workers "
+            f"of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) and a decoding task "
+            f"of {resources.decode_cpus:g} beside them"
+        )
+    gpus = max(resources.train_workers, resources.extract_actors) if use_gpu else 0
+    if cluster.gpus < gpus:
+        raise ClusterError(
+            f"the cluster has {cluster.gpus:g} GPUs, this run needs {gpus} (one per training worker or extraction actor)"
+        )

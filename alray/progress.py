@@ -1,0 +1,61 @@
+"""What a person at the terminal sees: which round and stage runs, how far it is, and one line of numbers per round.
+
+On a terminal a stage has a bar; in a log file it has a line when it starts and one now and then while it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tqdm.auto import tqdm
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass
+class Stages:
+    """Announces the stages of one round and keeps the seconds each of them took."""
+
+    label: str  # e.g. "round 1/4"
+    quiet: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if not self.quiet:
+            tqdm.write(f"{self.label} · {text}", file=sys.stdout)
+            sys.stdout.flush()
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[None]:
+        """Announce a stage and measure it; a stage entered twice adds up."""
+        self.say(f"{name} · {detail}" if detail else name)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
+
+    @contextmanager
+    def bar(self, name: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+        """A progress bar (lines in a log). Yields advance(steps, note)."""
+        done, last = 0, time.monotonic()
+        with tqdm(
+            total=total, desc=f"{self.label} · {name}", unit=f" {unit}", leave=False, dynamic_ncols=True,
+            disable=True if self.quiet else None,
+        ) as bar:  # fmt: skip
+
+            def advance(steps: int, note: str = "") -> None:
+                nonlocal done, last
+                done += steps
+                bar.set_postfix_str(note, refresh=False)
+                bar.update(steps)
+                if bar.disable and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+                    last = time.monotonic()
+                    self.say(f"{name} · {done:,} of {total:,} {unit} {note}".rstrip())
+
+            yield advance
