@@ -77,11 +77,14 @@ def _init(resources: ResourceConfig) -> None:
 def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:
     train = resources.train_workers * resources.cpus_per_train_worker
     needed = max(train, 0 if use_gpu else resources.extract_actors) + resources.decode_cpus
+    if resources.select_workers == "ray":
+        needed = max(needed, resources.select_shards * resources.cpus_per_shard)
     if cluster.cpus < needed:
         raise ClusterError(
             f"the cluster has {cluster.cpus:g} CPUs, this run needs {needed:g}: {resources.train_workers} training workers "
-            f"of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) and a decoding task "
-            f"of {resources.decode_cpus:g} beside them"
+            f"of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) with a decoding task "
+            f"of {resources.decode_cpus:g} beside them, or {resources.select_shards} selection shards of "
+            f"{resources.cpus_per_shard:g}"
         )
     gpus = max(resources.train_workers, resources.extract_actors) if use_gpu else 0
     if cluster.gpus < gpus:

@@ -1,0 +1,192 @@
+"""Everything about a run that can be refused, refused before anything expensive starts.
+
+From a configuration to a `Prepared` run: catalog opened, strategy built, sizes checked, model built once, run directory
+opened (or refused, because it belongs to another configuration), splits drawn and written down.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alray import keyed
+from alray.config import ConfigError, RunConfig, fingerprint, identity
+from alray.data import splits
+from alray.data.catalog import Catalog, ensure_catalog
+from alray.data.oracle import HiddenLabels, Oracle
+from alray.data.pool import Labels, Pool, Rows
+from alray.selection.protocol import Strategy
+from alray.selection.strategies import build
+from alray.store import Store, absolute, join, read_bytes
+
+SPLITS, CONFIG, RUN = "splits.parquet", "config.json", "run.json"
+
+
+class RunError(ValueError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start."""
+
+    config: RunConfig
+    catalog: Catalog
+    strategy: Strategy
+    oracle: Oracle
+    run: Store
+    pool: Pool  # validation set held out, seed set labeled
+    pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
+    test_rows: Rows
+    test_labels: Labels
+
+
+def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
+    """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
+    strategy = strategy or build(config.strategy, config.strategy_options)
+    Store(absolute(config.run_dir or config.root)).check_writable()
+    catalog = _open_catalog(config)
+    _check_mode(config, catalog)
+    test_rows, candidates = _test_and_pool_rows(config, catalog)
+    _check_sizes(config, len(candidates))
+    run = _open_run(config, catalog)
+    oracle = oracle or HiddenLabels(catalog.labels())
+    pool = _split(config, catalog, candidates, oracle, run)
+    hidden = catalog.labels()
+    in_pool = hidden[candidates]
+    counts = None if (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
+    return Prepared(config, catalog, strategy, oracle, run, pool, counts, test_rows, hidden[test_rows])
+
+
+def _open_catalog(config: RunConfig) -> Catalog:
+    data = config.data
+    what = data.model_dump(include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem"})
+    default = join(absolute(config.root), "catalogs", f"{config.name}-{fingerprint(what)}")
+    catalog = ensure_catalog(data, default)
+    if not catalog.classes:
+        raise RunError(f"{catalog.uri}: the catalog has no classes; a run needs to know which classes there are")
+    return catalog
+
+
+def _check_mode(config: RunConfig, catalog: Catalog) -> None:
+    if catalog.format == "embeddings" and config.train.mode != "linear":
+        raise ConfigError("train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune")
+    if config.train.mode == "linear" and catalog.format != "embeddings" and not (config.model.checkpoint or config.model.pretrained):
+        raise ConfigError(
+            "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
+            "give model.checkpoint, model.pretrained, or train.mode finetune"
+        )
+    if catalog.format != "embeddings":
+        from alray.models.backbone import create  # torch and timm take seconds to import: only where images are
+
+        create(config.model, len(catalog.classes), config.seed)
+
+
+def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows]:
+    labels, is_test = catalog.labels(), catalog.is_test()
+    if config.split.test_share and is_test.any():
+        raise ConfigError(
+            f"split.test_share: the source has a test split of {int(is_test.sum())} images already, expected 0, "
+            f"got {config.split.test_share}"
+        )
+    test = np.flatnonzero(is_test)
+    rows = np.flatnonzero(~is_test)
+    if config.split.test_share:
+        # Fixed for the data, not for the seed: all runs on this source report on the same images.
+        test = splits.draw_random(rows, round(len(rows) * config.split.test_share), 0, "test")
+        rows = np.setdiff1d(rows, test, assume_unique=True)
+    if config.data.train_list:
+        lines = read_bytes(absolute(config.data.train_list)).decode().splitlines()
+        rows = np.intersect1d(rows, splits.from_list(catalog.keys(), lines, config.data.train_list))
+    shape = config.data.imbalance
+    if shape.kind != "none":
+        rows = splits.imbalance(rows, labels[rows], shape.kind, shape.factor, config.seed, len(catalog.classes))
+    return test[labels[test] >= 0], rows
+
+
+def _check_sizes(config: RunConfig, pool: int) -> None:
+    bought = (config.rounds - 1) * config.budget
+    needed = config.split.val_size + config.split.seed_set_size + bought
+    if needed > pool:
+        raise ConfigError(
+            f"budget: the pool has {pool:,} images, but the run needs {needed:,}: validation {config.split.val_size:,}, "
+            f"seed set {config.split.seed_set_size:,}, and {config.rounds - 1} x {config.budget:,} to buy"
+        )
+
+
+def _open_run(config: RunConfig, catalog: Catalog) -> Store:
+    mine = identity(config, catalog.fingerprint)
+    mark = fingerprint(mine)
+    uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
+    run = Store(absolute(uri))
+    if run.has(RUN):
+        theirs = run.read_json(RUN)["identity"]
+        if theirs != mine:
+            raise RunError(
+                f"{run.uri} belongs to another configuration:\n" + "\n".join(differences(theirs, mine)) + "\n"
+                "Use another run_dir (or none), or remove the directory."
+            )
+    else:
+        run.check_writable()
+    run.write_bytes(CONFIG, config.to_json().encode())
+    if not run.has(RUN):
+        run.write_json(
+            RUN,
+            {
+                "name": config.name,
+                "fingerprint": mark,
+                "classes": list(catalog.classes),
+                "catalog": catalog.uri,
+                "identity": mine,
+                "versions": {name: version(name) for name in ("ray", "torch", "timm", "numpy", "pyarrow")},
+                "machine": {"python": platform.python_version(), "system": platform.system(), "cpu": platform.machine()},
+            },
+        )
+    return run
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """The fields in which two JSON trees differ, a line each."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = sorted(there.keys() | here.keys())
+        return [line for n in names for line in differences(there.get(n), here.get(n), f"{path}.{n}" if path else n)]
+    return [] if there == here else [f"  {path}: {there!r} there, {here!r} here"]
+
+
+def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle, run: Store) -> Pool:
+    """The pool with its validation and seed set: read if they were written down, else drawn, asked for and written."""
+    if not run.has(SPLITS):
+        held_out, seed_set = _draw(config, catalog, candidates)
+        rows = np.concatenate([held_out, seed_set])
+        role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set)
+        run.write_table(SPLITS, pa.table({"row": rows, "role": role, "label": oracle.answer(rows)}))
+    table = run.read_table(SPLITS)
+    rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
+    seed = np.asarray(table["role"].to_pylist()) == "seed"
+    pool = Pool.of(len(catalog), candidates, len(catalog.classes))
+    return pool.hold_out(rows[~seed], labels[~seed]).label(rows[seed], labels[seed])
+
+
+def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, Rows]:
+    split, seed, classes = config.split, config.seed, len(catalog.classes)
+    labels = catalog.labels()
+    if split.val_how == "balanced" and split.val_size:
+        held_out = splits.draw_balanced(
+            candidates, labels[candidates], split.val_size, seed, "val", classes, split.val_max_class_share
+        )
+    else:
+        held_out = splits.draw_random(candidates, split.val_size, seed, "val")
+    rest = np.setdiff1d(candidates, held_out, assume_unique=True)
+    if split.seed_set_how == "balanced":
+        return held_out, splits.draw_balanced(rest, labels[rest], split.seed_set_size, seed, "seed_set", classes)
+    return held_out, splits.draw_random(rest, split.seed_set_size, seed, "seed_set")
+
+
+def model_seed(config: RunConfig) -> int:
+    """Seed of fresh weights: the same for every round and strategy of a seed."""
+    return keyed.stream_key(config.seed, "weights") % 2**31
