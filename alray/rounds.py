@@ -1,0 +1,174 @@
+"""The loop: train on what is labeled, embed what is not, let every shard propose, let the driver choose, ask the oracle,
+write it down (contract C6).
+
+A round is a directory, round_NN. Each stage leaves an artefact that is written whole or not at all, and is skipped when it is
+there; metrics.json comes last and commits the round. Killed anywhere and started again, a run makes the same picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alray import cluster
+from alray.config import RunConfig
+from alray.data.oracle import Oracle
+from alray.data.pool import Labels, Pool, Rows
+from alray.features.table import FeatureTable
+from alray.prepare import Prepared, prepare
+from alray.progress import Stages
+from alray.report.scalars import write_scalars, write_tensorboard
+from alray.selection.protocol import Context, Picks, Strategy
+from alray.selection.select import select_from
+from alray.store import Store
+from alray.train.evaluate import classification_metrics, labeled_set_metrics
+from alray.train.learner import FEATURES, Learner, learner
+from alray.train.linear import TrainSummary
+
+METRICS, PICKS, LABELS, TIMINGS = "metrics.json", "picks.parquet", "labels.parquet", "timings.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its directory and the metrics of each round."""
+
+    dir: str
+    rounds: Sequence[dict[str, Any]]
+
+
+def run(
+    config: RunConfig, *, oracle: Oracle | None = None, strategy: Strategy | None = None, quiet: bool = False
+) -> RunResult:
+    """Run active learning to its last round, or go on where an earlier start of the same configuration stopped.
+
+    oracle: who answers (default: the labels of the source); strategy: an object of your own instead of config.strategy.
+    Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything expensive.
+    """
+    ready = prepare(config, oracle, strategy)
+    pool = ready.pool
+    learn: Learner | None = None
+    previous: Store | None = None
+    for number in range(config.rounds):
+        out = ready.run.child(f"round_{number:02d}")
+        last = number == config.rounds - 1
+        stages = Stages(f"{config.name} · round {number + 1}/{config.rounds}", quiet)
+        if not _committed(out, last):
+            if learn is None:
+                learn = learner(config, ready.catalog, cluster.start(config.resources) if _needs_ray(ready) else None)
+                learn.begin(stages)
+            summary = learn.train(number, pool, out, previous, stages)
+            table = learn.embed(number, _rows_to_embed(ready, pool, last), out, stages)
+            metrics = _evaluate(ready, learn, pool, table, summary, number, out, stages)
+            if not last:
+                picks = _select(ready, learn, pool, table, number, out, stages)
+                _ask(ready.oracle, picks, out, stages)
+            _commit(ready, metrics, out, previous, stages, number)
+        if not last:
+            bought = out.read_table(LABELS)
+            pool = pool.label(bought["row"].to_numpy(), bought["label"].to_numpy())
+        previous = out
+    return RunResult(ready.run.uri, [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(config.rounds)])
+
+
+def _committed(out: Store, last: bool) -> bool:
+    """A round that was the last of a shorter run has metrics but bought no labels: it is taken up again."""
+    return out.has(METRICS) and (last or out.has(LABELS))
+
+
+def _needs_ray(ready: Prepared) -> bool:
+    return ready.catalog.format != "embeddings" or ready.config.resources.select_workers == "ray"
+
+
+def _rows_to_embed(ready: Prepared, pool: Pool, last: bool) -> Rows:
+    return ready.test_rows if last else np.union1d(pool.unlabeled, ready.test_rows)
+
+
+def _evaluate(
+    ready: Prepared,
+    learn: Learner,
+    pool: Pool,
+    table: FeatureTable,
+    summary: TrainSummary,
+    number: int,
+    out: Store,
+    stages: Stages,
+) -> dict[str, Any]:
+    with stages.stage("evaluate", f"{len(ready.test_rows):,} test images"):
+        test = None
+        if len(ready.test_rows):
+            logits = learn.logits(table, ready.test_rows, learn.head(out))
+            test = classification_metrics(
+                logits, ready.test_labels, classes=ready.catalog.classes, top_k=ready.config.top_k
+            )
+        counts = pool.counts()
+        validation = None
+        if summary.val_accuracy is not None:
+            validation = {"top1": summary.val_accuracy, "best_epoch": summary.best_epoch, "epochs": summary.epochs}
+        return {
+            "round": number,
+            "strategy": ready.config.strategy,
+            "labels": len(pool.labeled),
+            "labels_bought": len(pool.labeled) - ready.config.split.seed_set_size,
+            "validation_labels": len(pool.held_out),
+            "unlabeled": len(pool.unlabeled),
+            "test": test,
+            "validation": validation,
+            "labeled_set": labeled_set_metrics(counts, ready.pool_counts),
+        }
+
+
+def _select(
+    ready: Prepared, learn: Learner, pool: Pool, table: FeatureTable, number: int, out: Store, stages: Stages
+) -> Picks:
+    if out.has(PICKS):
+        return Picks.from_table(out.read_table(PICKS))
+    config = ready.config
+    shards = config.resources.select_shards
+    with stages.stage("select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"):
+        head = learn.head(out)
+        picks = select_from(
+            table.shards(pool.unlabeled, shards),
+            ready.strategy,
+            config.budget,
+            Context(config.seed, number, len(ready.catalog.classes), (head.weight, head.bias)),
+            workers=config.resources.select_workers,
+            num_cpus=config.resources.cpus_per_shard,
+        )
+        keys = ready.catalog.keys(picks.rows)
+        out.write_table(PICKS, picks.to_table().append_column("key", keys))
+    return picks
+
+
+def _ask(oracle: Oracle, picks: Picks, out: Store, stages: Stages) -> Labels:
+    if out.has(LABELS):
+        return np.asarray(out.read_table(LABELS)["label"].to_numpy())
+    with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
+        labels = oracle.answer(picks.rows)
+        out.write_table(LABELS, pa.table({"row": picks.rows, "label": np.asarray(labels, np.int32)}))
+    return labels
+
+
+def _commit(
+    ready: Prepared, metrics: dict[str, Any], out: Store, previous: Store | None, stages: Stages, number: int
+) -> None:
+    out.write_json(TIMINGS, stages.seconds)
+    out.write_json(METRICS, {**metrics, "seconds": stages.seconds})
+    rounds = [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(number + 1)]
+    write_scalars(ready.run, rounds)
+    write_tensorboard(ready.run, rounds)
+    if ready.config.features.keep == "last" and previous is not None:
+        previous.delete(FEATURES)
+    stages.say(_line(metrics, stages.seconds))
+
+
+def _line(metrics: dict[str, Any], seconds: dict[str, float]) -> str:
+    test, labeled = metrics["test"], metrics["labeled_set"]
+    accuracy = f"top-1 {test['top1']:.3f} · balanced {test['balanced_accuracy']:.3f} · " if test else ""
+    return (
+        f"done · {metrics['labels']:,} labels · {accuracy}class entropy {labeled['normalised_entropy']:.3f} · "
+        f"{labeled['empty_classes']} empty classes · {sum(seconds.values()):.1f} s"
+    )

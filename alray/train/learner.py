@@ -1,0 +1,232 @@
+"""One round's model and the features it gives: end-to-end fine-tuning, or a head on a frozen backbone.
+
+Both train on the labeled rows of a pool, give features for any rows and give the head; `alray.rounds` does not know which of
+the two it drives. Ray and torch are imported where images are, so that a run on brought-in embeddings starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from alray import keyed
+from alray.cluster import Cluster
+from alray.config import Dtype, RunConfig, fingerprint
+from alray.data.catalog import Catalog
+from alray.data.pool import Pool, Rows
+from alray.features.arrays import EMBEDDING, LOGITS, Array
+from alray.features.table import FeatureTable, write_arrays
+from alray.progress import Stages
+from alray.store import Store, absolute, filesystem, join
+from alray.train.linear import Head, TrainSummary, fit_head
+
+CHECKPOINT, FEATURES = "checkpoint", "features"
+
+
+class Learner(Protocol):
+    """What a round needs of training."""
+
+    def begin(self, stages: Stages) -> None:
+        """Whatever is done once for all rounds."""
+        ...
+
+    def train(self, number: int, pool: Pool, out: Store, previous: Store | None, stages: Stages) -> TrainSummary:
+        """Train on what is labeled; nothing happens when `out` has this round's checkpoint already."""
+        ...
+
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """Features of (at least) the given ascending rows by this round's model."""
+        ...
+
+    def head(self, out: Store) -> Head:
+        """The head of this round's model."""
+        ...
+
+    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
+        """Logits of the given rows, (k, c) float32."""
+        ...
+
+
+def learner(config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> Learner:
+    """The learner of a configuration."""
+    if config.train.mode == "linear":
+        return Linear(config, catalog, cluster)
+    assert cluster is not None  # rounds start one for every run with images
+    return Finetune(config, catalog, cluster)
+
+
+def model_seed(config: RunConfig) -> int:
+    """Seed of fresh weights: the same for every round and strategy of a seed."""
+    return keyed.stream_key(config.seed, "weights") % 2**31
+
+
+class Linear:
+    """A head trained on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
+
+    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
+        self.config, self.catalog, self.cluster = config, catalog, cluster
+        self.table: FeatureTable | None = None
+
+    def begin(self, stages: Stages) -> None:
+        """Extract (or bring in) the embeddings of the whole catalog, once for all runs under this root."""
+        with stages.stage("extract", f"embeddings of {len(self.catalog):,} images, once for all rounds"):
+            folder = join(absolute(self.config.root), "features")
+            if self.catalog.format == "embeddings":
+                self.table = bring_in(self.catalog, folder)
+            else:
+                assert self.cluster is not None
+                rows = np.arange(len(self.catalog), dtype=np.int64)
+                self.table = extract_images(
+                    self.config, self.catalog, self.cluster, rows, None, folder, stages, with_logits=False
+                )
+
+    def train(self, number: int, pool: Pool, out: Store, previous: Store | None, stages: Stages) -> TrainSummary:
+        """Fit the head."""
+        assert self.table is not None
+        store = out.child(CHECKPOINT)
+        if store.has("train.json"):
+            return TrainSummary.from_json(store.read_json("train.json"))
+        with stages.stage("train", f"linear head on {len(pool.labeled):,} labels"):
+            warm = self.config.train.warm_start and previous is not None
+            head, summary = fit_head(
+                self.config.train,
+                seed=model_seed(self.config),
+                num_classes=len(self.catalog.classes),
+                embedding=self.table.read(pool.labeled, EMBEDDING),
+                labels=pool.labels(pool.labeled),
+                val_embedding=self.table.read(pool.held_out, EMBEDDING) if len(pool.held_out) else None,
+                val_labels=pool.labels(pool.held_out) if len(pool.held_out) else None,
+                start=self.head(previous) if warm and previous is not None else None,
+            )
+            head.save(store)
+            store.write_json("train.json", summary.to_json())
+        return summary
+
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """The cached table: nothing is computed."""
+        assert self.table is not None
+        return self.table
+
+    def head(self, out: Store) -> Head:
+        """The round's head."""
+        return Head.load(out.child(CHECKPOINT))
+
+    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
+        """Embedding times head."""
+        embedding = table.read(rows, EMBEDDING).astype(np.float32)
+        return np.asarray(embedding @ head.weight.T + head.bias)
+
+
+class Finetune:
+    """All weights trained with Ray Train; embeddings and logits extracted again every round."""
+
+    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
+        self.config, self.catalog, self.cluster = config, catalog, cluster
+
+    def begin(self, stages: Stages) -> None:
+        """Nothing is shared between rounds."""
+
+    def train(self, number: int, pool: Pool, out: Store, previous: Store | None, stages: Stages) -> TrainSummary:
+        """Fine-tune from the configured checkpoint, or from the previous round's weights (warm start)."""
+        from alray.train.finetune import finetune
+
+        store = out.child(CHECKPOINT)
+        if store.has("train.json"):
+            return TrainSummary.from_json(store.read_json("train.json"))
+        workers, epochs = self.config.resources.train_workers, self.config.train.epochs
+        what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
+        warm = self.config.train.warm_start and previous is not None
+        with stages.stage("train", f"{what} · starting up (Ray takes some seconds)"), stages.bar("train", epochs, "epochs") as bar:
+            seen = 0
+
+            def progress(state: dict[str, object]) -> None:
+                nonlocal seen
+                epoch = int(str(state.get("epoch", 0)))
+                bar(max(0, epoch - seen), _note(state))
+                seen = max(seen, epoch)
+
+            return finetune(
+                self.config,
+                self.catalog,
+                labeled=(pool.labeled, pool.labels(pool.labeled)),
+                held_out=(pool.held_out, pool.labels(pool.held_out)),
+                round=number,
+                out=store,
+                start=previous.child(CHECKPOINT).at("model.pt") if warm and previous is not None else None,
+                num_classes=len(self.catalog.classes),
+                use_gpu=self.cluster.use_gpu,
+                progress=progress,
+            )
+
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """Embeddings and logits by this round's model."""
+        with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
+            weights = out.child(CHECKPOINT).at("model.pt")
+            return extract_images(
+                self.config, self.catalog, self.cluster, rows, weights, out.at(FEATURES), stages, with_logits=True
+            )
+
+    def head(self, out: Store) -> Head:
+        """The head inside the fine-tuned weights."""
+        return Head.load(out.child(CHECKPOINT))
+
+    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
+        """Logits as extracted."""
+        return table.read(rows, LOGITS).astype(np.float32)
+
+
+def _note(state: dict[str, object]) -> str:
+    accuracy = state.get("val_accuracy")
+    return f"validation {accuracy:.3f}" if isinstance(accuracy, float) else ""
+
+
+def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
+    """Embeddings from a user's .npz as a feature table, in the type they came in (float16 or float32)."""
+    embedding = catalog.embedding()
+    dtype: Dtype = "float16" if embedding.dtype == np.float16 else "float32"
+    mark = fingerprint({"catalog": catalog.fingerprint, "embedding": catalog.embedding_fingerprint})
+    rows = np.arange(len(catalog), dtype=np.int64)
+    return write_arrays(Store(join(folder, mark)), rows, embedding, dtype, mark)
+
+
+def extract_images(
+    config: RunConfig,
+    catalog: Catalog,
+    cluster: Cluster,
+    rows: Rows,
+    weights: str | None,
+    folder: str,
+    stages: Stages,
+    with_logits: bool,
+) -> FeatureTable:
+    """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
+    from alray.features.extract import Extraction, ModelSource, extract
+
+    model = ModelSource(
+        config.model,
+        len(catalog.classes),
+        model_seed(config),
+        weights or "",
+        weights_id=_file_id(weights or config.model.checkpoint),
+    )
+    extraction = Extraction(catalog, rows, model, config.transform, config.features, with_logits)
+    resources = config.resources
+    with stages.bar("extract", len(rows), "images") as bar:
+        return extract(
+            extraction,
+            Store(join(folder, extraction.fingerprint)),
+            actors=resources.extract_actors,
+            decode_cpus=resources.decode_cpus,
+            use_gpu=cluster.use_gpu,
+            advance=bar,
+        )
+
+
+def _file_id(uri: str) -> str:
+    """Identifies a weights file well enough to notice that it was replaced: its size and modification time, not its place."""
+    if not uri:
+        return "fresh"
+    fs, path = filesystem(uri)
+    info = fs.get_file_info(path)
+    return f"{info.size}/{info.mtime_ns}"
