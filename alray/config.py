@@ -266,15 +266,15 @@ _NOT_IN_FINGERPRINT = ("name", "root", "run_dir", "rounds", "resources")
 _NOT_IN_FINGERPRINT_OF_DATA = ("root", "test_root", "catalog", "format", "key", "label_column", "image_column", "check", "on_problem")
 
 
-def identity(config: RunConfig, data_fingerprint: str) -> dict[str, Any]:
-    """What makes a run this run: the fields that can change a pick, and the content of the data."""
+def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str) -> dict[str, Any]:
+    """What makes a run this run: the fields that can change a pick, and the content of the data and of the weights."""
     tree = config.model_dump(mode="json")
     for name in _NOT_IN_FINGERPRINT:
         del tree[name]
     for name in _NOT_IN_FINGERPRINT_OF_DATA:
         del tree["data"][name]
-    del tree["features"]["keep"], tree["train"]["checkpoint_every"]
-    return {**tree, "data_fingerprint": data_fingerprint}
+    del tree["features"]["keep"], tree["train"]["checkpoint_every"], tree["model"]["checkpoint"]
+    return {**tree, "data_fingerprint": data_fingerprint, "weights_fingerprint": weights_fingerprint}
 
 
 def fingerprint(value: Any) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alray import keyed
 from alray.config import ConfigError, RunConfig, fingerprint, identity
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
@@ -23,6 +22,7 @@ from alray.data.pool import Labels, Pool, Rows
 from alray.selection.protocol import Strategy
 from alray.selection.strategies import build
 from alray.store import Store, absolute, join, read_bytes
+from alray.train.learner import model_seed, weights_fingerprint
 
 SPLITS, CONFIG, RUN = "splits.parquet", "config.json", "run.json"
 
@@ -84,7 +84,7 @@ def _check_mode(config: RunConfig, catalog: Catalog) -> None:
     if catalog.format != "embeddings":
         from alray.models.backbone import create  # torch and timm take seconds to import: only where images are
 
-        create(config.model, len(catalog.classes), config.seed)
+        create(config.model, len(catalog.classes), model_seed(config))
 
 
 def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows]:
@@ -120,7 +120,7 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
 
 
 def _open_run(config: RunConfig, catalog: Catalog) -> Store:
-    mine = identity(config, catalog.fingerprint)
+    mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
     mark = fingerprint(mine)
     uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
     run = Store(absolute(uri))
@@ -186,7 +186,3 @@ def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, 
         return held_out, splits.draw_balanced(rest, labels[rest], split.seed_set_size, seed, "seed_set", classes)
     return held_out, splits.draw_random(rest, split.seed_set_size, seed, "seed_set")
 
-
-def model_seed(config: RunConfig) -> int:
-    """Seed of fresh weights: the same for every round and strategy of a seed."""
-    return keyed.stream_key(config.seed, "weights") % 2**31

@@ -23,6 +23,7 @@ class Stages:
     label: str  # e.g. "round 1/4"
     quiet: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    save: Callable[[dict[str, float]], None] = lambda seconds: None  # so that a killed round keeps what it had measured
 
     def say(self, text: str) -> None:
         """One line."""
@@ -39,6 +40,7 @@ class Stages:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
+            self.save(self.seconds)
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:

@@ -55,8 +55,8 @@ def run(
     for number in range(config.rounds):
         out = ready.run.child(f"round_{number:02d}")
         last = number == config.rounds - 1
-        stages = Stages(f"{config.name} · round {number + 1}/{config.rounds}", quiet)
         if not _committed(out, last):
+            stages = _stages(config, number, out, quiet)
             if learn is None:
                 learn = learner(config, ready.catalog, cluster.start(config.resources) if _needs_ray(ready) else None)
                 learn.begin(stages)
@@ -77,6 +77,12 @@ def run(
 def _committed(out: Store, last: bool) -> bool:
     """A round that was the last of a shorter run has metrics but bought no labels: it is taken up again."""
     return out.has(METRICS) and (last or out.has(LABELS))
+
+
+def _stages(config: RunConfig, number: int, out: Store, quiet: bool) -> Stages:
+    earlier = out.read_json(TIMINGS) if out.has(TIMINGS) else {}
+    label = f"{config.name} · round {number + 1}/{config.rounds}"
+    return Stages(label, quiet, earlier, lambda seconds: out.write_json(TIMINGS, seconds))
 
 
 def _needs_ray(ready: Prepared) -> bool:
@@ -155,7 +161,6 @@ def _ask(oracle: Oracle, picks: Picks, out: Store, stages: Stages) -> Labels:
 def _commit(
     ready: Prepared, metrics: dict[str, Any], out: Store, previous: Store | None, stages: Stages, number: int
 ) -> None:
-    out.write_json(TIMINGS, stages.seconds)
     out.write_json(METRICS, {**metrics, "seconds": stages.seconds})
     rounds = [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(number + 1)]
     write_scalars(ready.run, rounds)

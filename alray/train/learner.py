@@ -6,6 +6,7 @@ the two it drives. Ray and torch are imported where images are, so that a run on
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import FeatureTable, write_arrays
 from alray.progress import Stages
-from alray.store import Store, absolute, filesystem, join
+from alray.store import Store, absolute, join, read_bytes
 from alray.train.linear import Head, TrainSummary, fit_head
 
 CHECKPOINT, FEATURES = "checkpoint", "features"
@@ -208,7 +209,7 @@ def extract_images(
         len(catalog.classes),
         model_seed(config),
         weights or "",
-        weights_id=_file_id(weights or config.model.checkpoint),
+        weights_id=weights_fingerprint(weights or config.model.checkpoint),
     )
     extraction = Extraction(catalog, rows, model, config.transform, config.features, with_logits)
     resources = config.resources
@@ -223,10 +224,6 @@ def extract_images(
         )
 
 
-def _file_id(uri: str) -> str:
-    """Identifies a weights file well enough to notice that it was replaced: its size and modification time, not its place."""
-    if not uri:
-        return "fresh"
-    fs, path = filesystem(uri)
-    info = fs.get_file_info(path)
-    return f"{info.size}/{info.mtime_ns}"
+def weights_fingerprint(uri: str) -> str:
+    """Of the content of a weights file, wherever it lies; "fresh" for none."""
+    return hashlib.blake2b(read_bytes(uri), digest_size=8).hexdigest() if uri else "fresh"

@@ -1,0 +1,211 @@
+"""The command line: ``alray index | repack | run | select | report``, and `job`, which makes a job file a program (contract C8).
+
+Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import tyro
+
+from alray.config import RunConfig
+
+T = TypeVar("T")
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def index(
+    source: tyro.conf.Positional[str],
+    /,
+    out: str,
+    *,
+    test_source: str = "",
+    format: Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"] = "auto",
+    key: str = "",
+    label_column: str = "label",
+    image_column: str = "image",
+    on_problem: Literal["refuse", "exclude"] = "refuse",
+    check: Literal["decode", "none"] = "decode",
+) -> None:
+    """Build a catalog, one row per image, from a folder, tars, Parquet, a manifest or embeddings.
+
+    Args:
+        source: Folder, file or glob; local path or URI.
+        out: Directory for the catalog.
+        test_source: Where the test images are, if not under the source.
+        format: Kind of source; auto looks at the file names.
+        key: Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'.
+        label_column: Parquet and manifests: column with the class.
+        image_column: Parquet: column with the encoded image bytes.
+        on_problem: Duplicate keys, broken images, unknown classes: refuse to index, or leave them out and report them.
+        check: decode opens every image once; none trusts the source.
+    """
+    from alray.data import catalog
+
+    built = catalog.index(
+        source, out, test_source=test_source, format=format, key=key, label_column=label_column,
+        image_column=image_column, on_problem=on_problem, check=check, progress=True,
+    )  # fmt: skip
+    problems = built.problems()
+    print(f"{len(built):,} images, {len(built.classes):,} classes, {int(built.is_test().sum()):,} of them test: {built.uri}")
+    if len(problems):
+        print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
+        for line in problems.slice(0, 5).to_pylist():
+            print(f"  {line['key']}: {line['reason']}")
+
+
+@app.command
+def repack(
+    catalog: tyro.conf.Positional[str], /, out: str, *, format: Literal["webdataset", "folder"] = "webdataset"
+) -> None:
+    """Write the images of a catalog as WebDataset tars or as an image folder, byte for byte.
+
+    Args:
+        catalog: Directory of the catalog.
+        out: Directory for the tars or the folder.
+        format: What to write.
+    """
+    from alray.data.catalog import Catalog
+    from alray.data.repack import repack as write
+
+    write(Catalog.open(catalog), out, format)
+
+
+@app.command
+def run(config: tyro.conf.Positional[Path], overrides: tyro.conf.Positional[tuple[str, ...]] = (), /) -> None:
+    """Run active learning from a configuration in JSON (as every run directory has in config.json).
+
+    Args:
+        config: The configuration file.
+        overrides: Fields to change, as path=value: train.lr=0.3 strategy=margin
+    """
+    arguments = [part for override in overrides for part in _option(override)]
+    job(RunConfig.from_json(config.read_text()), argv=arguments)
+
+
+def _option(override: str) -> tuple[str, str]:
+    path, equals, value = override.partition("=")
+    if not equals:
+        raise SystemExit(f"error: {override}: expected path=value, as in train.lr=0.3")
+    return f"--{path}", value
+
+
+@app.command
+def select(
+    strategy: tyro.conf.Positional[str],
+    budget: tyro.conf.Positional[int],
+    /,
+    out: str,
+    *,
+    embedding: str = "",
+    logits: str = "",
+    weight: str = "",
+    bias: str = "",
+    labeled: str = "",
+    exclude: str = "",
+    round: int = 0,
+    seed: int = 0,
+    num_shards: int = 1,
+    workers: Literal["process", "ray"] = "process",
+) -> None:
+    """Choose rows from embeddings or logits of your own; writes row and score, in order of choice.
+
+    Args:
+        strategy: Name of the strategy.
+        budget: How many rows.
+        out: File to write: .csv or .parquet.
+        embedding: (n, d) array: .npy or Parquet.
+        logits: (n, c) array: .npy or Parquet.
+        weight: Head weight (c, d), .npy.
+        bias: Head bias (c,), .npy.
+        labeled: Rows that are labeled: .npy of integers, or a text file with one row number a line.
+        exclude: Rows never to pick, in the same form.
+        round: Round number; randomness depends on it.
+        seed: Seed.
+        num_shards: Parts to cut the rows into; the picks do not depend on it.
+        workers: Where the shards are worked on.
+    """
+    from alray.selection.files import read_head, read_rows, write_picks
+    from alray.selection.select import select as choose
+
+    picks = choose(
+        strategy, budget, embedding=embedding or None, logits=logits or None, head=read_head(weight, bias),
+        labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards, workers=workers,
+    )  # fmt: skip
+    write_picks(picks, out)
+    print(f"{len(picks.rows):,} rows: {out}")
+
+
+@app.command
+def report(runs: tyro.conf.Positional[tuple[str, ...]], /, *, out: str = "") -> None:
+    """Draw accuracy and class balance against labels, and print the table.
+
+    Args:
+        runs: Run directories, or folders of them.
+        out: Where report.png, .md and .csv go; empty: into the run directory, or ./report for several runs.
+    """
+    from alray.report import report as draw
+
+    print(draw(list(runs), out or None))
+
+
+def job(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:
+    """Run a job file: every field of its configuration is a command-line option with type, default and help.
+
+    With several named configurations the first is the default and ``--preset NAME`` takes another. Returns the
+    configuration that was run.
+    """
+    chosen = options(config, argv)
+
+    def work() -> None:
+        from alray.report import report as draw
+        from alray.rounds import run as go
+
+        result = go(chosen)
+        print(draw([result.dir], None))
+        print(f"run: {result.dir}")
+
+    guarded(work)
+    return chosen
+
+
+def options(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:
+    """Parse the command line over a configuration (or over one of several, by --preset)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    presets = {"default": config} if isinstance(config, RunConfig) else dict(config)
+    name = next(iter(presets))
+    if arguments and arguments[0].startswith("--preset"):
+        first = arguments.pop(0)
+        name = first.partition("=")[2] or (arguments.pop(0) if arguments else "")
+    if name not in presets:
+        raise SystemExit(f"error: --preset: expected one of {', '.join(presets)}, got {name!r}")
+    about = f"Presets (--preset NAME, first on the line): {', '.join(presets)}." if len(presets) > 1 else None
+    return tyro.cli(RunConfig, default=presets[name], args=arguments, description=about, config=(tyro.conf.FlagConversionOff,))
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Do the work; print an error of alray's own as one message and leave with code 2."""
+    try:
+        return work()
+    except Exception as error:
+        meant_for_people = type(error).__module__.startswith("alray.")
+        if not meant_for_people or os.environ.get("ALRAY_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def main() -> None:
+    """Entry point of the `alray` command."""
+    guarded(lambda: app.cli(prog="alray", description="Active learning at ImageNet scale on Ray."))
+
+
+if __name__ == "__main__":
+    main()
