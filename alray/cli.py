@@ -5,6 +5,7 @@ Errors of alray's own are printed as one short message and exit code 2; anything
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -178,15 +179,12 @@ def job(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None 
 
 def options(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:
     """Parse the command line over a configuration (or over one of several, by --preset)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     presets = {"default": config} if isinstance(config, RunConfig) else dict(config)
-    name = next(iter(presets))
-    if arguments and arguments[0].startswith("--preset"):
-        first = arguments.pop(0)
-        name = first.partition("=")[2] or (arguments.pop(0) if arguments else "")
-    if name not in presets:
-        raise SystemExit(f"error: --preset: expected one of {', '.join(presets)}, got {name!r}")
-    about = f"Presets (--preset NAME, first on the line): {', '.join(presets)}." if len(presets) > 1 else None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
+    known, arguments = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    name = known.preset
+    about = f"Presets (--preset NAME): {', '.join(presets)}." if len(presets) > 1 else None
     return tyro.cli(RunConfig, default=presets[name], args=arguments, description=about, config=(tyro.conf.FlagConversionOff,))
 
 
