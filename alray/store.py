@@ -79,6 +79,8 @@ def write_bytes(uri: str, data: bytes | memoryview) -> None:
         if local:
             os.replace(target, path)
     except OSError as error:
+        if local:
+            Path(target).unlink(missing_ok=True)
         raise StoreError(f"cannot write {uri}: {error}") from error
 
 

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from alray.cli import options
+from alray.config import ConfigError, RunConfig, TrainConfig, fingerprint, identity, replace
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+
+
+def fields(model: type[BaseModel], path: str = "") -> list[tuple[str, str | None]]:
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += fields(kind, f"{path}{name}.")
+        else:
+            found.append((f"{path}{name}", field.description))
+    return found
+
+
+def test_every_field_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options(RunConfig(), ["--help"])
+    text = capsys.readouterr().out
+    for path, description in fields(RunConfig):
+        assert f"--{path.replace('_', '-')} " in text, path
+        assert description, f"{path} has no help"
+        words = re.sub(r"\W+", "", description)[:20]
+        assert words in re.sub(r"\W+", "", text), path
+
+
+def test_json_both_ways() -> None:
+    config = replace(RunConfig(), {"train.lr": 0.3, "model.options": {"a": [1, 2]}, "strategy_options": {"b": True}})
+    assert RunConfig.from_json(config.to_json()) == config
+    assert json.loads(config.to_json())["train"]["lr"] == 0.3
+
+
+def test_command_line_over_a_job_file() -> None:
+    config = options(
+        RunConfig(seed=4),
+        ["--train.lr", "0.3", "--strategy", "margin", "--model.options", '{"channels": [1, 2]}', "--transform.flip", "False",
+         "--strategy_options", "class_order", "seeded", "--model.mean", "0.5", "0.4", "0.3"],
+    )  # fmt: skip
+    assert (config.seed, config.train.lr, config.strategy) == (4, 0.3, "margin")
+    assert config.model.options == {"channels": [1, 2]}
+    assert config.model.mean == (0.5, 0.4, 0.3)
+    assert not config.transform.flip
+    assert config.strategy_options == {"class_order": "seeded"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train.lrr": 1}, "train.lrr: no such field"),
+        ({"nonsense.lr": 1}, "nonsense.lr: no such field"),
+        ({"train.lr": -1.0}, "train.lr: .* greater than 0, got -1.0"),
+        ({"budget": 0}, "budget: .* greater than or equal to 1, got 0"),
+        ({"budget": -5}, "budget: .* got -5"),
+        ({"budget": 10.5}, "budget: .* integer.* got 10.5"),
+        ({"train.mode": "both"}, "train.mode: .*'finetune' or 'linear'.* got 'both'"),
+        ({"name": "a/b"}, "name: "),
+        ({"top_k": (1, 5)}, "top_k: expected numbers of 2 and more"),
+        ({"train.patience": 3}, "train.patience=3 .* split.val_size=0"),
+        ({"train.lr": float("nan")}, "train.lr: "),
+    ],
+)
+def test_impossible_values_are_refused_by_name(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(RunConfig(), overrides)
+
+
+def test_unknown_fields_in_json_are_refused() -> None:
+    tree = json.loads(RunConfig().to_json())
+    tree["train"]["learning_rate"] = 0.1
+    with pytest.raises(ConfigError, match=r"train.learning_rate: no such field"):
+        RunConfig.from_json(json.dumps(tree))
+
+
+@pytest.mark.parametrize("arguments", [["--train.lrr", "1"], ["--train.lr", "fast"], ["--budget", "0"]])
+def test_bad_options_leave_with_code_2_and_name_the_field(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        options(RunConfig(), arguments)
+    assert stop.value.code == 2
+    shown = "".join(capsys.readouterr())
+    assert arguments[0].strip("-").split(".")[-1] in shown
+    assert "Traceback" not in shown
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().train.lr = 3  # type: ignore[misc]
+
+
+def test_identity_holds_what_can_change_a_pick_and_nothing_else() -> None:
+    def mark(overrides: dict[str, Any], data: str = "d", weights: str = "w") -> str:
+        return fingerprint(identity(replace(RunConfig(), overrides), data, weights))
+
+    same = mark({})
+    moved = {"root": "s3://b/r", "data.root": "/elsewhere", "model.checkpoint": "/w", "resources.select_shards": 30, "rounds": 9}
+    assert mark(moved) == same
+    for path, value in [("seed", 1), ("budget", 7), ("strategy", "margin"), ("train.lr", 0.2), ("transform.size", 32)]:
+        assert mark({path: value}) != same, path
+    assert mark({}, data="other") != same
+    assert mark({}, weights="other") != same
+
+
+@pytest.mark.parametrize("path", sorted(JOBS.glob("*.py")), ids=lambda path: path.name)
+def test_jobs_are_programs_that_explain_themselves(path: Path) -> None:
+    assert path.stat().st_mode & 0o111, "not executable"
+    assert path.read_text().startswith("#!/usr/bin/env python\n")
+    shown = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--train.lr" in shown
+
+
+def load_job(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, JOBS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_papers_hyper_parameters() -> None:
+    linear = load_job("imagenet_base").LINEAR
+    assert linear.split.seed_set_size + (linear.rounds - 1) * linear.budget == 100_000
+    expected = TrainConfig(mode="linear", epochs=60, patience=30, batch_size=128, lr=15, weight_decay=1e-4, step_size=20)
+    assert linear.train == expected
+    finetune = load_job("imagenet_base").FINETUNE
+    assert (finetune.train.lr, finetune.train.weight_decay, finetune.train.step_size) == (1e-3, 0.0, 10)
+    cifar = load_job("cifar10_base").CONFIG
+    assert cifar.split.seed_set_size + (cifar.rounds - 1) * cifar.budget == 30_000
+    assert (cifar.train.epochs, cifar.train.patience, cifar.train.schedule) == (200, 50, "cosine")
+
+
+def test_presets_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    presets = {"a": RunConfig(seed=1), "b": RunConfig(seed=2)}
+    assert options(presets, []).seed == 1
+    assert options(presets, ["--budget", "3", "--preset", "b"]).seed == 2
+    with pytest.raises(SystemExit):
+        options(presets, ["--preset", "c"])
+    assert "'a', 'b'" in capsys.readouterr().err
