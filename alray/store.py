@@ -6,6 +6,7 @@ one PUT makes the whole object appear at once. Either way a reader sees the old 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -80,7 +81,8 @@ def write_bytes(uri: str, data: bytes | memoryview) -> None:
             os.replace(target, path)
     except OSError as error:
         if local:
-            Path(target).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(target)
         raise StoreError(f"cannot write {uri}: {error}") from error
 
 

@@ -51,10 +51,11 @@ def write_digits(folder: Path) -> None:
 
 def main() -> None:
     """Write the images, run both strategies, compare them."""
-    from alray.report import report
+    config = options(CONFIG)
+
+    from alray.report import report  # after the options: --help answers at once
     from alray.rounds import run
 
-    config = options(CONFIG)
     if config.data.root == CONFIG.data.root and not Path(config.data.root).is_dir():
         write_digits(Path(config.data.root))
     strategies = dict.fromkeys([config.strategy, "random"])
