@@ -1,0 +1,121 @@
+"""kill -9 of the driver at every stage of a round, on brought-in embeddings: the same picks and labels after a restart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from alray.config import DataConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
+
+PROGRAM = Path(__file__).with_name("program.py")
+ROUNDS = 3
+
+
+def write_embeddings(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 5
+    features = rng.normal(size=(600, 8)) + 2 * rng.normal(size=(5, 8))[labels]
+    np.savez(path, features=features.astype(np.float16), label=labels, is_test=np.arange(600) % 6 == 0)
+
+
+def config_of(root: Path, data: Path) -> RunConfig:
+    return RunConfig(
+        name="kill",
+        root=str(root),
+        rounds=ROUNDS,
+        budget=20,
+        top_k=(2,),
+        data=DataConfig(root=str(data)),
+        split=SplitConfig(val_size=25, seed_set_size=20),
+        train=TrainConfig(mode="linear", epochs=5, patience=2, lr=1.0),
+        resources=ResourceConfig(select_workers="process", select_shards=2),
+    )
+
+
+def start(config: RunConfig, folder: Path, *arguments: str) -> int:
+    path = folder / "config.json"
+    path.write_text(config.to_json())
+    done = subprocess.run([sys.executable, str(PROGRAM), str(path), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode
+
+
+def facts(root: Path) -> dict[str, object]:
+    """What must not depend on being killed: splits, picks with scores, labels, metrics (but for seconds)."""
+    (run,) = root.glob("kill-*")
+    found: dict[str, object] = {"splits": pq.read_table(run / "splits.parquet").to_pydict()}
+    for number in range(ROUNDS):
+        folder = run / f"round_{number:02d}"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        del metrics["seconds"]
+        found[f"metrics {number}"] = metrics
+        if number < ROUNDS - 1:
+            found[f"picks {number}"] = pq.read_table(folder / "picks.parquet").to_pydict()
+            found[f"labels {number}"] = pq.read_table(folder / "labels.parquet").to_pydict()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_embeddings(folder / "data.npz")
+    assert start(config_of(folder / "runs", folder / "data.npz"), folder) == 0
+    return folder / "data.npz", facts(folder / "runs")
+
+
+STAGES = {
+    "index": "meta.json",
+    "split": "splits.parquet",
+    "open": "run.json",
+    "extract": "manifest.json",
+    "train": "round_01/checkpoint/head.npz",
+    "train's end": "round_01/checkpoint/train.json",
+    "evaluate": "round_01/timings.json",
+    "select": "round_01/picks.parquet",
+    "label": "round_01/labels.parquet",
+    "commit": "round_01/metrics.json",
+    "scalars": "metrics.csv",
+}
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_a_stage(stage: str, when: str, undisturbed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    data, expected = undisturbed
+    config = config_of(tmp_path / "runs", data)
+    assert start(config, tmp_path, "--kill-at", STAGES[stage], "--when", when) == -9
+    assert start(config, tmp_path) == 0
+    assert facts(tmp_path / "runs") == expected
+
+
+def test_killed_again_and_again(undisturbed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    """Each start lives for nine writes: every round is taken up again many times."""
+    data, expected = undisturbed
+    config = config_of(tmp_path / "runs", data)
+    starts = 1
+    while start(config, tmp_path, "--kill-after-writes", "9") != 0:
+        starts += 1
+        assert starts < 40, "the run makes no progress"
+    assert starts > 3
+    assert facts(tmp_path / "runs") == expected
+
+
+def test_a_finished_run_started_again_changes_nothing_and_more_rounds_go_on(
+    undisturbed: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    data, expected = undisturbed
+    short = config_of(tmp_path / "runs", data).model_copy(update={"rounds": 1})
+    assert start(short, tmp_path) == 0
+    full = config_of(tmp_path / "runs", data)
+    assert start(full, tmp_path) == 0
+    assert facts(tmp_path / "runs") == expected
+    (run,) = (tmp_path / "runs").glob("kill-*")
+    before = {path: path.stat().st_mtime_ns for path in run.glob("round_*/**/*")}
+    assert start(full, tmp_path) == 0
+    assert {path: path.stat().st_mtime_ns for path in run.glob("round_*/**/*")} == before
