@@ -1,6 +1,6 @@
 """Linear evaluation on real embeddings: random, margin and BASE over three data sets and three seeds, with the class balance.
 
-    python benchmarks/linear_eval.py --data ../shared/data/embeddings
+    python benchmarks/bench_linear_eval.py --data ../shared/data/embeddings
 
 Writes benchmarks/results/linear_eval.json and prints the table. Runs without Ray: brought-in embeddings need none.
 """
