@@ -84,7 +84,7 @@ def _check_mode(config: RunConfig, catalog: Catalog) -> None:
     if catalog.format != "embeddings":
         from alray.models.backbone import create  # torch and timm take seconds to import: only where images are
 
-        create(config.model, len(catalog.classes), model_seed(config))
+        create(config.model, len(catalog.classes), model_seed(config), config.transform.size)
 
 
 def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows]:

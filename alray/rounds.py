@@ -27,7 +27,7 @@ from alray.selection.select import select_from
 from alray.store import Store
 from alray.train.evaluate import classification_metrics, labeled_set_metrics
 from alray.train.learner import FEATURES, Learner, learner
-from alray.train.linear import TrainSummary
+from alray.train.summary import TrainSummary
 
 METRICS, PICKS, LABELS, TIMINGS = "metrics.json", "picks.parquet", "labels.parquet", "timings.json"
 

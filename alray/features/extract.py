@@ -41,10 +41,11 @@ class ModelSource:
     seed: int
     weights: str  # path or URI of a state dict written by training; empty: the configuration's own checkpoint
     weights_id: str  # names the weights in the fingerprint
+    image_size: int  # side in pixels; some backbones are built for it
 
     def load(self) -> torch.nn.Module:
         """Build the model and load its weights."""
-        model = create(self.config, self.num_classes, self.seed)
+        model = create(self.config, self.num_classes, self.seed, self.image_size)
         if self.weights:
             state = torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True)
             model.load_state_dict(state)

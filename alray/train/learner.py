@@ -13,14 +13,17 @@ import numpy as np
 
 from alray import keyed
 from alray.cluster import Cluster
-from alray.config import Dtype, RunConfig, fingerprint
+from alray.config import Dtype, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
+from alray.data.sources import embeddings
 from alray.features.arrays import EMBEDDING, LOGITS, Array
-from alray.features.table import FeatureTable, write_arrays
+from alray.features.table import MANIFEST, FeatureTable, write_arrays
 from alray.progress import Stages
 from alray.store import Store, absolute, join, read_bytes
-from alray.train.linear import Head, TrainSummary, fit_head
+from alray.models.head import Head
+from alray.train.linear import fit_head
+from alray.train.summary import TrainSummary
 
 CHECKPOINT, FEATURES = "checkpoint", "features"
 
@@ -184,11 +187,15 @@ def _note(state: dict[str, object]) -> str:
 
 def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
     """Embeddings from a user's .npz as a feature table, in the type they came in (float16 or float32)."""
-    embedding = catalog.embedding()
+    store = Store(join(folder, catalog.fingerprint))
+    if store.has(MANIFEST):
+        return FeatureTable.open(store.uri)
+    uri = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
+    arrays = embeddings.read_arrays(uri)
+    embedding = arrays[embeddings.features_name(arrays, uri)]
     dtype: Dtype = "float16" if embedding.dtype == np.float16 else "float32"
-    mark = fingerprint({"catalog": catalog.fingerprint, "embedding": catalog.embedding_fingerprint})
     rows = np.arange(len(catalog), dtype=np.int64)
-    return write_arrays(Store(join(folder, mark)), rows, embedding, dtype, mark)
+    return write_arrays(store, rows, embedding, dtype, catalog.fingerprint)
 
 
 def extract_images(
@@ -210,6 +217,7 @@ def extract_images(
         model_seed(config),
         weights or "",
         weights_id=weights_fingerprint(weights or config.model.checkpoint),
+        image_size=config.transform.size,
     )
     extraction = Extraction(catalog, rows, model, config.transform, config.features, with_logits)
     resources = config.resources
