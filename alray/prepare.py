@@ -44,6 +44,7 @@ class Prepared:
     pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
     test_rows: Rows
     test_labels: Labels
+    notes: str  # what a person should read before the run: which weights were loaded
 
 
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
@@ -51,7 +52,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     strategy = strategy or build(config.strategy, config.strategy_options)
     Store(absolute(config.run_dir or config.root)).check_writable()
     catalog = _open_catalog(config)
-    _check_mode(config, catalog)
+    notes = _check_model(config, catalog)
     test_rows, candidates = _test_and_pool_rows(config, catalog)
     _check_sizes(config, len(candidates))
     run = _open_run(config, catalog)
@@ -60,7 +61,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     hidden = catalog.labels()
     in_pool = hidden[candidates]
     counts = None if (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
-    return Prepared(config, catalog, strategy, oracle, run, pool, counts, test_rows, hidden[test_rows])
+    return Prepared(config, catalog, strategy, oracle, run, pool, counts, test_rows, hidden[test_rows], notes)
 
 
 def _open_catalog(config: RunConfig) -> Catalog:
@@ -73,7 +74,8 @@ def _open_catalog(config: RunConfig) -> Catalog:
     return catalog
 
 
-def _check_mode(config: RunConfig, catalog: Catalog) -> None:
+def _check_model(config: RunConfig, catalog: Catalog) -> str:
+    """Build the model once, here: a wrong name or checkpoint is found before any worker starts. Returns what was loaded."""
     if catalog.format == "embeddings" and config.train.mode != "linear":
         raise ConfigError("train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune")
     if config.train.mode == "linear" and catalog.format != "embeddings" and not (config.model.checkpoint or config.model.pretrained):
@@ -81,10 +83,12 @@ def _check_mode(config: RunConfig, catalog: Catalog) -> None:
             "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
             "give model.checkpoint, model.pretrained, or train.mode finetune"
         )
-    if catalog.format != "embeddings":
-        from alray.models.backbone import create  # torch and timm take seconds to import: only where images are
+    if catalog.format == "embeddings":
+        return ""
+    from alray.models.backbone import create  # torch and timm take seconds to import: only where images are
 
-        create(config.model, len(catalog.classes), model_seed(config), config.transform.size)
+    model = create(config.model, len(catalog.classes), model_seed(config), config.transform.size)
+    return str(model.report) if model.report else ""
 
 
 def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows]:

@@ -49,6 +49,8 @@ def run(
     Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything expensive.
     """
     ready = prepare(config, oracle, strategy)
+    if ready.notes and not quiet:
+        print(ready.notes, flush=True)
     pool = ready.pool
     learn: Learner | None = None
     previous: Store | None = None
