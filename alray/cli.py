@@ -1,6 +1,8 @@
-"""The command line: ``alray index | repack | run | select | report``, and `job`, which makes a job file a program (contract C8).
+"""The command line: ``alray index | repack | run | select | report``, and `job`, which makes a job file a program
+(contract C8).
 
-Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its traceback.
+Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -55,7 +57,10 @@ def index(
         image_column=image_column, on_problem=on_problem, check=check, progress=True,
     )  # fmt: skip
     problems = built.problems()
-    print(f"{len(built):,} images, {len(built.classes):,} classes, {int(built.is_test().sum()):,} of them test: {built.uri}")
+    print(
+        f"{len(built):,} images, {len(built.classes):,} classes, {int(built.is_test().sum()):,} of them test: "
+        f"{built.uri}"
+    )
     if len(problems):
         print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
         for line in problems.slice(0, 5).to_pylist():
@@ -138,7 +143,8 @@ def select(
 
     picks = choose(
         strategy, budget, embedding=embedding or None, logits=logits or None, head=read_head(weight, bias),
-        labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards, workers=workers,
+        labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards,
+        workers=workers,
     )  # fmt: skip
     write_picks(picks, out)
     print(f"{len(picks.rows):,} rows: {out}")
@@ -185,7 +191,9 @@ def options(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | N
     known, arguments = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     name = known.preset
     about = f"Presets (--preset NAME): {', '.join(presets)}." if len(presets) > 1 else None
-    return tyro.cli(RunConfig, default=presets[name], args=arguments, description=about, config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(
+        RunConfig, default=presets[name], args=arguments, description=about, config=(tyro.conf.FlagConversionOff,)
+    )
 
 
 def guarded(work: Callable[[], T]) -> T:

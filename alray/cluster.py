@@ -81,13 +81,14 @@ def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:
         needed = max(needed, resources.select_shards * resources.cpus_per_shard)
     if cluster.cpus < needed:
         raise ClusterError(
-            f"the cluster has {cluster.cpus:g} CPUs, this run needs {needed:g}: {resources.train_workers} training workers "
-            f"of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) with a decoding task "
-            f"of {resources.decode_cpus:g} beside them, or {resources.select_shards} selection shards of "
+            f"the cluster has {cluster.cpus:g} CPUs, this run needs {needed:g}: {resources.train_workers} training "
+            f"workers of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) with a "
+            f"decoding task of {resources.decode_cpus:g} beside them, or {resources.select_shards} selection shards of "
             f"{resources.cpus_per_shard:g}"
         )
     gpus = max(resources.train_workers, resources.extract_actors) if use_gpu else 0
     if cluster.gpus < gpus:
         raise ClusterError(
-            f"the cluster has {cluster.gpus:g} GPUs, this run needs {gpus} (one per training worker or extraction actor)"
+            f"the cluster has {cluster.gpus:g} GPUs, this run needs {gpus} (one per training worker or "
+            "extraction actor)"
         )

@@ -47,7 +47,8 @@ class ImbalanceConfig(_Frozen):
     """An artificially imbalanced pool (Emam et al. 2021, section 4; Cui et al. 2019)."""
 
     kind: Literal["none", "exponential", "step"] = "none"
-    """exponential: class c keeps n_max * factor^(c/(C-1)); step: the second half of the classes keeps n_max * factor."""
+    """exponential: class c keeps n_max * factor^(c/(C-1)); step: the second half of the classes keeps n_max *
+    factor."""
     factor: float = Field(0.1, gt=0, le=1)
     """Size of the smallest class over that of the largest."""
 
@@ -56,11 +57,13 @@ class DataConfig(_Frozen):
     """Where the images (or brought-in embeddings) are."""
 
     root: str = ""
-    """Images: a folder, a glob of WebDataset tars or Parquet files, a CSV/JSONL manifest; or one .npz of embeddings. Path or URI."""
+    """Images: a folder, a glob of WebDataset tars or Parquet files, a CSV/JSONL manifest; or one .npz of embeddings.
+    Path or URI."""
     test_root: str = ""
     """The test images, where they are not already under train/ and val/ (or test/) of the root."""
     catalog: str = ""
-    """Directory of the catalog; built there from the root when absent. Empty: under the runs folder, by the root's name."""
+    """Directory of the catalog; built there from the root when absent. Empty: under the runs folder, by the root's
+    name."""
     format: Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"] = "auto"
     """Kind of source; auto looks at the file names."""
     key: str = ""
@@ -68,9 +71,11 @@ class DataConfig(_Frozen):
     label_column: str = "label"
     """Parquet and manifests: column with the class (name or number)."""
     image_column: str = "image"
-    """Parquet: column with the encoded image bytes. Manifests: column with the image's path or URI is 'uri' or 'path'."""
+    """Parquet: column with the encoded image bytes. Manifests: column with the image's path or URI is 'uri' or
+    'path'."""
     on_problem: Literal["refuse", "exclude"] = "refuse"
-    """What to do with duplicate keys, broken images and unknown classes: refuse to index, or leave them out (and report them)."""
+    """What to do with duplicate keys, broken images and unknown classes: refuse to index, or leave them out (and
+    report them)."""
     check: Literal["decode", "none"] = "decode"
     """decode: open every image once while indexing, so that broken ones are found now; none: trust the source."""
     train_list: str = ""
@@ -102,7 +107,8 @@ class TransformConfig(_Frozen):
     size: int = Field(224, ge=1)
     """Side of the square the model sees, in pixels."""
     train: Literal["random_resized_crop", "crop_pad", "eval"] = "random_resized_crop"
-    """random_resized_crop (ImageNet), crop_pad (CIFAR: pad, then a random crop of the same size), eval (no augmentation)."""
+    """random_resized_crop (ImageNet), crop_pad (CIFAR: pad, then a random crop of the same size), eval (no
+    augmentation)."""
     flip: bool = True
     """Random horizontal flip in training."""
     pad: int = Field(4, ge=0)
@@ -119,7 +125,8 @@ class ModelConfig(_Frozen):
     options: Annotated[dict[str, Any], _JSON] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model, on the command line as JSON: '{"drop_path_rate": 0.1}'."""
     checkpoint: str = ""
-    """Self-supervised or other weights for the backbone: MoCo, SimCLR, SimSiam, DINO, plain timm or torchvision state dicts. Path or URI."""
+    """Self-supervised or other weights for the backbone: MoCo, SimCLR, SimSiam, DINO, plain timm or torchvision state
+    dicts. Path or URI."""
     pretrained: bool = False
     """Let timm download its weights."""
     small_stem: bool = False
@@ -190,7 +197,8 @@ class ResourceConfig(_Frozen):
     """Who does the work. Nothing here changes which images are picked."""
 
     address: str = ""
-    """Ray cluster to join; empty joins one that is set in the environment (as in a submitted job), else starts one here."""
+    """Ray cluster to join; empty joins one that is set in the environment (as in a submitted job), else starts one
+    here."""
     num_cpus: int = Field(0, ge=0)
     """Logical CPUs of a cluster started here; 0: as many as the machine has, but enough for all workers of the run."""
     use_gpu: Literal["auto", "yes", "no"] = "auto"
@@ -261,9 +269,20 @@ class RunConfig(_Frozen):
         return _validated(json.loads(text))
 
 
-# What may change between two starts of one run without changing a single pick: places, names, workers, and how far it goes.
+# What may change between two starts of one run without changing a single pick: places, names, workers, and how far it
+# goes.
 _NOT_IN_FINGERPRINT = ("name", "root", "run_dir", "rounds", "resources")
-_NOT_IN_FINGERPRINT_OF_DATA = ("root", "test_root", "catalog", "format", "key", "label_column", "image_column", "check", "on_problem")
+_NOT_IN_FINGERPRINT_OF_DATA = (
+    "root",
+    "test_root",
+    "catalog",
+    "format",
+    "key",
+    "label_column",
+    "image_column",
+    "check",
+    "on_problem",
+)
 
 
 def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str) -> dict[str, Any]:

@@ -75,10 +75,17 @@ def _open_catalog(config: RunConfig) -> Catalog:
 
 
 def _check_model(config: RunConfig, catalog: Catalog) -> str:
-    """Build the model once, here: a wrong name or checkpoint is found before any worker starts. Returns what was loaded."""
+    """Build the model once, here: a wrong name or checkpoint is found before any worker starts. Returns what was
+    loaded."""
     if catalog.format == "embeddings" and config.train.mode != "linear":
-        raise ConfigError("train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune")
-    if config.train.mode == "linear" and catalog.format != "embeddings" and not (config.model.checkpoint or config.model.pretrained):
+        raise ConfigError(
+            "train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune"
+        )
+    if (
+        config.train.mode == "linear"
+        and catalog.format != "embeddings"
+        and not (config.model.checkpoint or config.model.pretrained)
+    ):
         raise ConfigError(
             "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
             "give model.checkpoint, model.pretrained, or train.mode finetune"
@@ -118,8 +125,9 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
     needed = config.split.val_size + config.split.seed_set_size + bought
     if needed > pool:
         raise ConfigError(
-            f"budget: the pool has {pool:,} images, but the run needs {needed:,}: validation {config.split.val_size:,}, "
-            f"seed set {config.split.seed_set_size:,}, and {config.rounds - 1} x {config.budget:,} to buy"
+            f"budget: the pool has {pool:,} images, but the run needs {needed:,}: validation "
+            f"{config.split.val_size:,}, seed set {config.split.seed_set_size:,}, and {config.rounds - 1} x "
+            f"{config.budget:,} to buy"
         )
 
 
@@ -148,7 +156,11 @@ def _open_run(config: RunConfig, catalog: Catalog) -> Store:
                 "catalog": catalog.uri,
                 "identity": mine,
                 "versions": {name: version(name) for name in ("ray", "torch", "timm", "numpy", "pyarrow")},
-                "machine": {"python": platform.python_version(), "system": platform.system(), "cpu": platform.machine()},
+                "machine": {
+                    "python": platform.python_version(),
+                    "system": platform.system(),
+                    "cpu": platform.machine(),
+                },
             },
         )
     return run
@@ -189,4 +201,3 @@ def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, 
     if split.seed_set_how == "balanced":
         return held_out, splits.draw_balanced(rest, labels[rest], split.seed_set_size, seed, "seed_set", classes)
     return held_out, splits.draw_random(rest, split.seed_set_size, seed, "seed_set")
-

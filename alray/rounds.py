@@ -1,8 +1,9 @@
-"""The loop: train on what is labeled, embed what is not, let every shard propose, let the driver choose, ask the oracle,
-write it down (contract C6).
+"""The loop: train on what is labeled, embed what is not, let every shard propose, let the driver choose, ask the
+oracle, write it down (contract C6).
 
-A round is a directory, round_NN. Each stage leaves an artefact that is written whole or not at all, and is skipped when it is
-there; metrics.json comes last and commits the round. Killed anywhere and started again, a run makes the same picks.
+A round is a directory, round_NN. Each stage leaves an artefact that is written whole or not at all, and is skipped
+when it is there; metrics.json comes last and commits the round. Killed anywhere and started again, a run makes the
+same picks.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def run(
             bought = out.read_table(LABELS)
             pool = pool.label(bought["row"].to_numpy(), bought["label"].to_numpy())
         previous = out
-    return RunResult(ready.run.uri, [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(config.rounds)])
+    return RunResult(
+        ready.run.uri, [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(config.rounds)]
+    )
 
 
 def _committed(out: Store, last: bool) -> bool:
@@ -125,7 +128,7 @@ def _evaluate(
             "unlabeled": len(pool.unlabeled),
             "test": test,
             "validation": validation,
-            "labeled_set": labeled_set_metrics(counts, ready.pool_counts),
+            "labeled_set": labeled_set_metrics(counts.tolist(), ready.pool_counts),
         }
 
 
@@ -136,7 +139,9 @@ def _select(
         return Picks.from_table(out.read_table(PICKS))
     config = ready.config
     shards = config.resources.select_shards
-    with stages.stage("select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"):
+    with stages.stage(
+        "select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"
+    ):
         head = learn.head(out)
         picks = select_from(
             table.shards(pool.unlabeled, shards),

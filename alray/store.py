@@ -55,7 +55,9 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         try:
             import fsspec
         except ImportError:
-            raise StoreError(f"{uri}: pyarrow has no filesystem for {scheme}://, and fsspec is not installed") from error
+            raise StoreError(
+                f"{uri}: pyarrow has no filesystem for {scheme}://, and fsspec is not installed"
+            ) from error
         return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme))), rest
     return fs, path
 

@@ -1,4 +1,5 @@
-"""Linear evaluation on real embeddings: random, margin and BASE over three data sets and three seeds, with the class balance.
+"""Linear evaluation on real embeddings: random, margin and BASE over three data sets and three seeds, with the class
+balance.
 
     python benchmarks/bench_linear_eval.py --data ../shared/data/embeddings
 

@@ -1,4 +1,5 @@
-"""The published int8 MobileNetV2 (ImageNet) as a timm state dict, so that real weights can be tried without a download."""
+"""The published int8 MobileNetV2 (ImageNet) as a timm state dict, so that real weights can be tried without a
+download."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""BASE on CIFAR-10, the protocol of Emam et al. 2021: ResNet-18 with a 32-pixel stem, SimCLR weights, 1,000 -> 30,000 labels.
+"""BASE on CIFAR-10, the protocol of Emam et al. 2021: ResNet-18 with a 32-pixel stem, SimCLR weights, 1,000 -> 30,000
+labels.
 
     python jobs/cifar10_base.py --data.root /data/cifar10 --model.checkpoint simclr_resnet18.pth
 

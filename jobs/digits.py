@@ -1,8 +1,10 @@
 #!/usr/bin/env python
-"""The demo: scikit-learn's handwritten digits through the whole real path, BASE against random, in minutes on two cores.
+"""The demo: scikit-learn's handwritten digits through the whole real path, BASE against random, in minutes on two
+cores.
 
-1,797 real images are written out as an image folder, indexed, streamed by Ray Data, fine-tuned on by two Ray Train workers,
-embedded by a Ray Data actor pool, and chosen from by two selection shards. Both strategies start from the same seed set.
+1,797 real images are written out as an image folder, indexed, streamed by Ray Data, fine-tuned on by two Ray Train
+workers, embedded by a Ray Data actor pool, and chosen from by two selection shards. Both strategies start from the
+same seed set.
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ from pathlib import Path
 from alray import RunConfig, replace
 from alray.cli import guarded, options
 from alray.config import (
-    DataConfig, FeatureConfig, ModelConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig,
+    DataConfig,
+    FeatureConfig,
+    ModelConfig,
+    ResourceConfig,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
 )  # fmt: skip
 
 CONFIG = RunConfig(
@@ -31,7 +39,9 @@ CONFIG = RunConfig(
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),
-    train=TrainConfig(epochs=30, patience=0, batch_size=32, lr=0.1, weight_decay=5e-4, schedule="cosine", checkpoint_every=10),
+    train=TrainConfig(
+        epochs=30, patience=0, batch_size=32, lr=0.1, weight_decay=5e-4, schedule="cosine", checkpoint_every=10
+    ),
     features=FeatureConfig(dtype="float32"),
     resources=ResourceConfig(train_workers=2, extract_actors=1, select_shards=2),
 )

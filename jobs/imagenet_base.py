@@ -4,8 +4,8 @@
     python jobs/imagenet_base.py --data.root s3://bucket/imagenet --model.checkpoint moco_v2_800ep_pretrain.pth.tar
     python jobs/imagenet_base.py --preset finetune --resources.train-workers 8 ...
 
-`linear`, the paper's linear evaluation, embeds every image once and trains a head per round; `finetune` trains all weights
-every round and embeds the pool again.
+`linear`, the paper's linear evaluation, embeds every image once and trains a head per round; `finetune` trains all
+weights every round and embeds the pool again.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class HiddenLabels:
-    """The labels of a fully labeled data set, hidden from everything but this class: how research simulates a person."""
+    """The labels of a fully labeled data set, hidden from everything but this class: how research simulates a
+    person."""
 
     hidden: Labels  # (n,) one per catalog row, -1 where the source has none
 
@@ -34,7 +35,7 @@ class HiddenLabels:
         if (labels < 0).any():
             missing = np.asarray(rows)[labels < 0]
             raise OracleError(
-                f"the source has no label for {len(missing)} of the {len(labels)} rows asked for, first row {int(missing[0])}: "
-                "a simulated run needs labels for the whole pool"
+                f"the source has no label for {len(missing)} of the {len(labels)} rows asked for, "
+                f"first row {int(missing[0])}: a simulated run needs labels for the whole pool"
             )
         return np.asarray(labels, np.int32)

@@ -1,7 +1,8 @@
 """The pool: which images may be drawn, and the only place where labels change (contract C7).
 
-A `Pool` is a value. `label` gives a new one or raises; nothing is changed in place. Everything is columnar: one status byte
-and one label per catalog row, so 1.28 million rows cost 6 MB and every question below is one vectorised pass.
+A `Pool` is a value. `label` gives a new one or raises; nothing is changed in place. Everything is columnar: one
+status byte and one label per catalog row, so 1.28 million rows cost 6 MB and every question below is one vectorised
+pass.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Pool:
 
     @classmethod
     def of(cls, catalog_size: int, rows: Rows, num_classes: int) -> Pool:
-        """A pool of the given catalog rows with nothing labeled. Raises PoolError for rows outside the catalog or named twice."""
+        """A pool of the given catalog rows with nothing labeled. Raises PoolError for rows outside the catalog or
+        named twice."""
         status = np.zeros(catalog_size, np.uint8)
         _check_rows(rows, catalog_size)
         status[rows] = UNLABELED
@@ -118,7 +120,7 @@ def _check_rows(rows: Rows, catalog_size: int) -> None:
         raise PoolError(f"row {int(ordered[1:][int(np.argmax(twice))])} is named more than once")
 
 
-def _check_classes(rows: Rows, labels: npt.NDArray[np.generic], num_classes: int) -> None:
+def _check_classes(rows: Rows, labels: npt.NDArray[np.integer], num_classes: int) -> None:
     if labels.size and labels.dtype.kind not in "iu":
         raise PoolError(f"expected class numbers, got labels of type {labels.dtype}")
     unknown = (labels < 0) | (labels >= num_classes)

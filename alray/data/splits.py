@@ -1,7 +1,7 @@
 """Which rows are pool, validation, seed set and test; imbalanced pools (Emam et al. 2021, section 4; Cui et al. 2019).
 
-Every draw is by keyed priority (alray.keyed): a function of the seed and the row, not of the order of calls. Balanced draws
-look at hidden labels, as the papers' protocols do; what they use up is counted by the caller.
+Every draw is by keyed priority (alray.keyed): a function of the seed and the row, not of the order of calls. Balanced
+draws look at hidden labels, as the papers' protocols do; what they use up is counted by the caller.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ def draw_balanced(
     the caps leave fewer than `size`.
     """
     if (labels < 0).any():
-        raise SplitError(f"{stream}: a balanced draw needs labels, and row {int(rows[int(np.argmax(labels < 0))])} has none")
+        raise SplitError(
+            f"{stream}: a balanced draw needs labels, and row {int(rows[int(np.argmax(labels < 0))])} has none"
+        )
     sizes = np.bincount(labels, minlength=num_classes)
     capped = np.floor(sizes * max_class_share + 1e-9).astype(np.int64)
     if size > capped.sum():
         raise SplitError(
-            f"{stream}: asked for {size} images, but with at most {max_class_share:.0%} of each class there are {int(capped.sum())}"
+            f"{stream}: asked for {size} images, but with at most {max_class_share:.0%} of each class there "
+            f"are {int(capped.sum())}"
         )
     quotas = water_fill(capped, size, keyed.order(seed, f"{stream}/classes", np.arange(num_classes)))
     return _first_per_class(rows, labels, quotas, seed, stream)
@@ -113,7 +116,9 @@ def from_list(keys: pa.Array, lines: Sequence[str], name: str) -> Rows:
     found = pc.index_in(wanted, value_set=keys.cast(wanted.type))
     if found.null_count:
         missing = wanted.filter(pc.is_null(found))
-        raise SplitError(f"{name}: {len(missing)} of {len(wanted)} images are not in the catalog, first {missing[0].as_py()!r}")
+        raise SplitError(
+            f"{name}: {len(missing)} of {len(wanted)} images are not in the catalog, first {missing[0].as_py()!r}"
+        )
     return np.unique(found.to_numpy().astype(np.int64))
 
 

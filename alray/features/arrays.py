@@ -1,13 +1,15 @@
 """What a shard holds: rows with their embedding, logits or pretext loss, read block by block from memory-mapped files.
 
 Letters: n rows of the shard, d width of the embedding, c classes. Arrays keep their stored dtype until a block is read;
-blocks come in ascending row order. A shard is opened inside the worker from a `ShardSource`, which is small and picklable.
+blocks come in ascending row order. A shard is opened inside the worker from a `ShardSource`, which is small and
+picklable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,9 +108,10 @@ class ArraySource:
 
 
 def cut(n: int, shards: int) -> list[slice]:
-    """Cut range(n) into `shards` contiguous near-equal parts (the first n % shards are one longer; some may be empty)."""
+    """Cut range(n) into `shards` contiguous near-equal parts (the first n % shards are one longer; some may be
+    empty)."""
     edges = [n // shards * i + min(i, n % shards) for i in range(shards + 1)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def floating(array: Array) -> Array:

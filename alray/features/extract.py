@@ -1,8 +1,8 @@
 """Embed images with a pool of Ray Data actors and write the features as they come (contract C3).
 
-Decoding runs in CPU tasks anywhere in the cluster, the model in actors that load it once (one GPU each where there are GPUs).
-The unit of work is a part: its rows are decoded as one block, embedded by one actor and written as one file, atomically. A
-part that is on disk is not computed again, so a killed extraction goes on where it was.
+Decoding runs in CPU tasks anywhere in the cluster, the model in actors that load it once (one GPU each where there
+are GPUs). The unit of work is a part: its rows are decoded as one block, embedded by one actor and written as one file,
+atomically. A part that is on disk is not computed again, so a killed extraction goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from alray.data.augment import eval_transform
 from alray.data.catalog import Catalog
 from alray.data.images import block_rows, image_dataset, raise_first_cause
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
-from alray.features.table import MANIFEST, FeatureTable, FeatureError, commit, part_name, read_part, stored, write_part
+from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
 from alray.models.backbone import create, embed_images
 from alray.store import Store, read_bytes
 
 PART = "part"
-Advance = Callable[[int], None]
+Advance = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How an actor gets the model: the configuration, the seed of fresh weights, and a state dict that replaces them."""
+    """How an actor gets the model: the configuration, the seed of fresh weights, and a state dict that replaces
+    them."""
 
     config: ModelConfig
     num_classes: int
@@ -117,23 +118,31 @@ class Embedder:
 
 
 def extract(
-    extraction: Extraction, out: Store, *, actors: int, decode_cpus: float, use_gpu: bool, advance: Advance = lambda rows: None
+    extraction: Extraction,
+    out: Store,
+    *,
+    actors: int,
+    decode_cpus: float,
+    use_gpu: bool,
+    advance: Advance = lambda rows, note: None,
 ) -> FeatureTable:
     """Embed all rows of the extraction into the directory `out`, or go on where an earlier start was killed.
 
-    `advance` is called with the number of rows of each part as it is finished (or found finished). Raises ImageError for
-    an image that cannot be decoded, FeatureError for values that cannot be stored or a directory of other features.
+    `advance` is called with the number of rows of each part as it is finished (or found finished). Raises ImageError
+    for an image that cannot be decoded, FeatureError for values that cannot be stored or a directory of other features.
     """
     mark = extraction.fingerprint
     if out.has(MANIFEST):
         table = FeatureTable.open(out.uri)
         if table.manifest["fingerprint"] != mark:
-            raise FeatureError(f"{out.uri} holds other features ({table.manifest['fingerprint']}, not {mark}); choose another place")
+            raise FeatureError(
+                f"{out.uri} holds other features ({table.manifest['fingerprint']}, not {mark}); choose another place"
+            )
         return table
     parts = extraction.parts()
     present = set(out.names())
     missing = [number for number in range(len(parts)) if part_name(number) not in present]
-    advance(sum(len(part) for number, part in enumerate(parts) if part_name(number) in present))
+    advance(sum(len(part) for number, part in enumerate(parts) if part_name(number) in present), "")
     if missing:
         _embed(extraction, out, {number: parts[number] for number in missing}, actors, decode_cpus, use_gpu, advance)
     widths: dict[str, Any] = {EMBEDDING: (_width(out, EMBEDDING), extraction.features.dtype)}
@@ -143,7 +152,13 @@ def extract(
 
 
 def _embed(
-    extraction: Extraction, out: Store, parts: dict[int, Rows], actors: int, decode_cpus: float, use_gpu: bool, advance: Advance
+    extraction: Extraction,
+    out: Store,
+    parts: dict[int, Rows],
+    actors: int,
+    decode_cpus: float,
+    use_gpu: bool,
+    advance: Advance,
 ) -> None:
     blocks = [pa.table({"row": rows, PART: np.full(len(rows), number, np.int32)}) for number, rows in parts.items()]
     rows = np.concatenate(list(parts.values()))
@@ -160,7 +175,7 @@ def _embed(
     )
     try:
         for done in embedded.iter_rows():
-            advance(int(done["rows"]))
+            advance(int(done["rows"]), "")
     except Exception as error:
         raise_first_cause(error)
 

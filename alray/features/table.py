@@ -1,8 +1,9 @@
-"""Features on disk: row, embedding and logits as columnar part files that are memory-mapped where they are read (contract C3).
+"""Features on disk: row, embedding and logits as columnar part files that are memory-mapped where they are read
+(contract C3).
 
-A table is a directory: part-00000.arrow, part-00001.arrow, ... (Arrow IPC, uncompressed, so that a local file maps straight
-into NumPy), index.parquet (which row is in which part) and manifest.json, written last: a directory without it is not a table.
-Rows ascend over the whole table. Letters: n rows, d width of the embedding, c classes.
+A table is a directory: part-00000.arrow, part-00001.arrow, ... (Arrow IPC, uncompressed, so that a local file maps
+straight into NumPy), index.parquet (which row is in which part) and manifest.json, written last: a directory without
+it is not a table. Rows ascend over the whole table. Letters: n rows, d width of the embedding, c classes.
 """
 
 from __future__ import annotations
@@ -10,14 +11,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from alray.config import Dtype
-from alray.features.arrays import BFLOAT16, EMBEDDING, LOGITS, Array, Block, Rows, Segment, Shard, concatenate, cut, floating
+from alray.features.arrays import (
+    BFLOAT16,
+    EMBEDDING,
+    LOGITS,
+    Array,
+    Rows,
+    Segment,
+    Shard,
+    concatenate,
+    cut,
+    floating,
+)
 from alray.store import Store, filesystem, read_bytes
 
 MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
@@ -47,7 +60,11 @@ def stored(array: Array, dtype: Dtype, rows: Rows, name: str) -> Array:
     bad = ~np.isfinite(floating(narrow)).all(axis=1)
     if bad.any():
         at = int(np.argmax(bad))
-        why = "is not finite" if not np.isfinite(wide[at]).all() else f"does not fit into {dtype} (try bfloat16 or float32)"
+        why = (
+            "is not finite"
+            if not np.isfinite(wide[at]).all()
+            else f"does not fit into {dtype} (try bfloat16 or float32)"
+        )
         raise FeatureError(f"{name} of row {int(rows[at])} {why}")
     return narrow
 
@@ -91,12 +108,11 @@ class TableSource:
         segments = []
         for part, wanted in self.parts:
             rows, columns = read_part(Store(self.uri), part)
-            if len(rows) == len(wanted):
-                positions = None
-            else:
-                positions = np.searchsorted(rows, wanted)
+            positions = None if len(rows) == len(wanted) else np.searchsorted(rows, wanted)
             if not np.array_equal(rows if positions is None else rows[positions], wanted):
-                raise FeatureError(f"{self.uri}: part {part} does not hold the rows its index names; delete the directory")
+                raise FeatureError(
+                    f"{self.uri}: part {part} does not hold the rows its index names; delete the directory"
+                )
             segments.append(Segment(wanted, positions, {name: columns[name] for name in self.columns}))
         return Shard(segments)
 
@@ -146,7 +162,7 @@ class FeatureTable:
             raise FeatureError(f"{self.uri}: {int(missing.sum())} rows have no features, first row {first}")
         part_of = all_parts[at]
         edges = np.flatnonzero(np.diff(part_of, prepend=-1, append=-1))
-        parts = [(int(part_of[a]), rows[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)] if len(rows) else []
+        parts = [(int(part_of[a]), rows[a:b]) for a, b in pairwise(edges)] if len(rows) else []
         return TableSource(self.uri, parts, tuple(columns or self.columns))
 
     def shards(self, rows: Rows, num_shards: int) -> list[TableSource]:
@@ -158,10 +174,12 @@ class FeatureTable:
         blocks = list(self.source(rows, (column,)).open().blocks(1 << 16))
         if not blocks:
             return np.empty((0, int(self.manifest["columns"][column]["width"])), np.float32)
-        return cast(Block, concatenate(blocks))[column]
+        return concatenate(blocks)[column]
 
 
-def commit(store: Store, parts: Sequence[Rows], fingerprint: str, widths: Mapping[str, tuple[int, Dtype]]) -> FeatureTable:
+def commit(
+    store: Store, parts: Sequence[Rows], fingerprint: str, widths: Mapping[str, tuple[int, Dtype]]
+) -> FeatureTable:
     """Write the index and, last, the manifest of a table whose parts are all on disk."""
     index = pa.table(
         {
@@ -171,12 +189,20 @@ def commit(store: Store, parts: Sequence[Rows], fingerprint: str, widths: Mappin
     )
     store.write_table(INDEX, index)
     columns = {name: {"width": width, "dtype": dtype} for name, (width, dtype) in widths.items()}
-    store.write_json(MANIFEST, {"fingerprint": fingerprint, "rows": len(index), "parts": len(parts), "columns": columns})
+    store.write_json(
+        MANIFEST, {"fingerprint": fingerprint, "rows": len(index), "parts": len(parts), "columns": columns}
+    )
     return FeatureTable.open(store.uri)
 
 
 def write_arrays(
-    store: Store, rows: Rows, embedding: Array, dtype: Dtype, fingerprint: str, logits: Array | None = None, part_rows: int = 1 << 16
+    store: Store,
+    rows: Rows,
+    embedding: Array,
+    dtype: Dtype,
+    fingerprint: str,
+    logits: Array | None = None,
+    part_rows: int = 1 << 16,
 ) -> FeatureTable:
     """Store arrays that were brought from elsewhere as a table; what is there with this fingerprint is kept.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.csv as pacsv
-
 from alray.selection.protocol import Picks, SelectionError
-from alray.store import absolute, read_bytes, table_bytes, write_bytes
+
+from alray.store import absolute, table_bytes, write_bytes
 
 
 def read_rows(path: str) -> npt.NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """One round's model and the features it gives: end-to-end fine-tuning, or a head on a frozen backbone.
 
-Both train on the labeled rows of a pool, give features for any rows and give the head; `alray.rounds` does not know which of
-the two it drives. Ray and torch are imported where images are, so that a run on brought-in embeddings starts at once.
+Both train on the labeled rows of a pool, give features for any rows and give the head; `alray.rounds` does not know
+which of the two it drives. Ray and torch are imported where images are, so that a run on brought-in embeddings starts
+at once.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from alray.data.pool import Pool, Rows
 from alray.data.sources import embeddings
 from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import MANIFEST, FeatureTable, write_arrays
+from alray.models.head import Head
 from alray.progress import Stages
 from alray.store import Store, absolute, join, read_bytes
-from alray.models.head import Head
 from alray.train.linear import fit_head
 from alray.train.summary import TrainSummary
 
@@ -141,7 +142,10 @@ class Finetune:
         workers, epochs = self.config.resources.train_workers, self.config.train.epochs
         what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
         warm = self.config.train.warm_start and previous is not None
-        with stages.stage("train", f"{what} · starting up (Ray takes some seconds)"), stages.bar("train", epochs, "epochs") as bar:
+        with (
+            stages.stage("train", f"{what} · starting up (Ray takes some seconds)"),
+            stages.bar("train", epochs, "epochs") as bar,
+        ):
             seen = 0
 
             def progress(state: dict[str, object]) -> None:

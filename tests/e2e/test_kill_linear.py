@@ -1,4 +1,5 @@
-"""kill -9 of the driver at every stage of a round, on brought-in embeddings: the same picks and labels after a restart."""
+"""kill -9 of the driver at every stage of a round, on brought-in embeddings: the same picks and labels after a
+restart."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def config_of(root: Path, data: Path) -> RunConfig:
 def start(config: RunConfig, folder: Path, *arguments: str) -> int:
     path = folder / "config.json"
     path.write_text(config.to_json())
-    done = subprocess.run([sys.executable, str(PROGRAM), str(path), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(path), *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode in (0, -9), done.stderr
     return done.returncode
 

@@ -48,7 +48,8 @@ def test_json_both_ways() -> None:
 def test_command_line_over_a_job_file() -> None:
     config = options(
         RunConfig(seed=4),
-        ["--train.lr", "0.3", "--strategy", "margin", "--model.options", '{"channels": [1, 2]}', "--transform.flip", "False",
+        ["--train.lr", "0.3", "--strategy", "margin", "--model.options", '{"channels": [1, 2]}', "--transform.flip",
+        "False",
          "--strategy_options", "class_order", "seeded", "--model.mean", "0.5", "0.4", "0.3"],
     )  # fmt: skip
     assert (config.seed, config.train.lr, config.strategy) == (4, 0.3, "margin")
@@ -108,7 +109,13 @@ def test_identity_holds_what_can_change_a_pick_and_nothing_else() -> None:
         return fingerprint(identity(replace(RunConfig(), overrides), data, weights))
 
     same = mark({})
-    moved = {"root": "s3://b/r", "data.root": "/elsewhere", "model.checkpoint": "/w", "resources.select_shards": 30, "rounds": 9}
+    moved = {
+        "root": "s3://b/r",
+        "data.root": "/elsewhere",
+        "model.checkpoint": "/w",
+        "resources.select_shards": 30,
+        "rounds": 9,
+    }
     assert mark(moved) == same
     for path, value in [("seed", 1), ("budget", 7), ("strategy", "margin"), ("train.lr", 0.2), ("transform.size", 32)]:
         assert mark({path: value}) != same, path
@@ -136,7 +143,9 @@ def load_job(name: str) -> Any:
 def test_the_papers_hyper_parameters() -> None:
     linear = load_job("imagenet_base").LINEAR
     assert linear.split.seed_set_size + (linear.rounds - 1) * linear.budget == 100_000
-    expected = TrainConfig(mode="linear", epochs=60, patience=30, batch_size=128, lr=15, weight_decay=1e-4, step_size=20)
+    expected = TrainConfig(
+        mode="linear", epochs=60, patience=30, batch_size=128, lr=15, weight_decay=1e-4, step_size=20
+    )
     assert linear.train == expected
     finetune = load_job("imagenet_base").FINETUNE
     assert (finetune.train.lr, finetune.train.weight_decay, finetune.train.step_size) == (1e-3, 0.0, 10)

@@ -26,7 +26,9 @@ def test_files_come_back_as_written(tmp_path: Path) -> None:
     assert store.names() == []
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(str(tmp_path))
     store.write_bytes("f", b"old")
 
