@@ -1,0 +1,185 @@
+"""A timm backbone with a linear head: uint8 images in, (embedding, logits) out (Emam et al. 2021, section 4).
+
+Letters: b images, h x w pixels, d width of the embedding, c classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import timm.data
+import torch
+from torch import nn
+
+from alray.config import ModelConfig
+from alray.keyed import stream_key
+from alray.models.checkpoint import LoadReport, load_backbone
+from alray.models.head import Head, initial_head
+
+_AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class ModelError(ValueError):
+    """A model that cannot be built from the configuration; the message names the field."""
+
+
+class Classifier(nn.Module):
+    """Normalisation, backbone and head in one module, so that nobody can feed it wrongly normalised images."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: Head,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        report: LoadReport | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        c, d = head.weight.shape
+        self.head = nn.Linear(d, c, device="meta").to_empty(device="cpu")  # draws nothing from the global random state
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.weight))
+            self.head.bias.copy_(torch.from_numpy(head.bias))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.report = report  # of the checkpoint the backbone came from
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """images (b, h, w, 3) uint8 -> embedding (b, d) float32, logits (b, c) float32.
+
+        The head runs in float32 under mixed precision too, so that logits are a function of embedding and head alone.
+        """
+        assert images.dtype == torch.uint8, images.dtype
+        assert images.shape[3:] == (3,), images.shape
+        # Permuted, not copied: (b, h, w, 3) in memory is what torch calls channels_last.
+        pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        embedding = self.backbone(pixels).float()
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.head(embedding)
+        return embedding, logits
+
+
+def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0) -> Classifier:
+    """Build the model: the same weights for the same (config, c, seed), whatever was drawn before in this process.
+
+    image_size: side of the square images in pixels; 0 takes the timm model's own (it matters only to models of fixed
+    input size, such as ViTs). Raises ModelError for an unknown name or options that do not fit, CheckpointError for
+    weights that do not.
+    """
+    with _random_state(stream_key(seed, "model")):
+        backbone = _timm_model(config, image_size)
+        if config.small_stem:
+            _small_stem(backbone, config.backbone)
+    data = timm.data.resolve_model_data_config(backbone)
+    dim = _width(backbone, image_size or data["input_size"][-1], config.backbone)
+    report = load_backbone(backbone, config.checkpoint) if config.checkpoint else None
+    mean, std = config.mean or data["mean"], config.std or data["std"]
+    return Classifier(backbone, initial_head(num_classes, dim, seed), tuple(mean), tuple(std), report)
+
+
+def set_training(model: nn.Module, freeze_bn: bool) -> None:
+    """Training mode; with freeze_bn BatchNorm layers keep (and use) their statistics, scale and shift still learn."""
+    model.train()
+    if freeze_bn:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """Mixed precision as configured: amp is "none", "fp16" or "bf16"."""
+    return torch.autocast(device.type, _AMP.get(amp), enabled=amp in _AMP)
+
+
+def embed_images(
+    model: nn.Module, images: npt.NDArray[np.uint8], batch_size: int, device: torch.device, amp: str = "none"
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """images (n, h, w, 3) uint8 -> embedding (n, d), logits (n, c), both float32, by the model in evaluation mode.
+
+    The model's mode is put back afterwards. The model must already be on the device.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    embeddings, logits = [], []
+    with torch.no_grad(), autocast(device, amp):
+        for start in range(0, len(images), batch_size):
+            batch = torch.tensor(images[start : start + batch_size])  # a copy: Ray's arrays are read-only
+            outputs = model(batch.to(device, non_blocking=True))
+            embeddings.append(outputs[0].cpu().numpy())
+            logits.append(outputs[1].cpu().numpy())
+    for module, training in modes.items():
+        module.training = training
+    return np.concatenate(embeddings), np.concatenate(logits)
+
+
+@contextmanager
+def _random_state(key: int) -> Iterator[None]:
+    """Seed the CPU generator that initialisers draw from, and put its state back afterwards."""
+    generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(key % 2**63)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def _timm_model(config: ModelConfig, image_size: int) -> nn.Module:
+    name = config.backbone
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5)
+        raise ModelError(
+            f"model.backbone={name!r}: timm {timm.__version__} has no such model; close: {', '.join(close) or 'none'}"
+        )
+    options: dict[str, Any] = dict(config.options)
+    if forbidden := {"num_classes", "pretrained", "checkpoint_path"} & options.keys():
+        raise ModelError(
+            f"model.options: {', '.join(sorted(forbidden))} are set by alray; use the fields of ModelConfig"
+        )
+    own = timm.get_pretrained_cfg(name)
+    if image_size and own is not None and own.fixed_input_size:
+        options.setdefault("img_size", image_size)
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=config.pretrained, num_classes=0, **options)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ModelError(f"model.backbone={name!r} with options {options}: {error}") from error
+    return backbone
+
+
+def _small_stem(backbone: nn.Module, name: str) -> None:
+    """The stem for images of about 32 pixels (code of Emam et al. 2021): 3x3 stride 1, no max-pool."""
+    conv, pool = getattr(backbone, "conv1", None), getattr(backbone, "maxpool", None)
+    if not isinstance(conv, nn.Conv2d) or not isinstance(pool, nn.Module):
+        raise ModelError(
+            f"model.small_stem: expected a backbone that starts with one convolution 'conv1' and has a 'maxpool' "
+            f"(resnet18, resnet50 ...), got {name!r}"
+        )
+    small = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
+    backbone.conv1, backbone.maxpool = small, nn.Identity()
+
+
+def _width(backbone: nn.Module, image_size: int, name: str) -> int:
+    """Width of what the backbone really returns, from one image: timm's `num_features` is not always it."""
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            features = backbone(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ModelError(
+            f"model.backbone={name!r} cannot take images of {image_size} x {image_size} pixels: {error}"
+        ) from error
+    backbone.train()
+    if features.ndim != 2:
+        raise ModelError(f"model.backbone={name!r}: expected pooled features (1, d), got shape {tuple(features.shape)}")
+    return int(features.shape[1])

@@ -1,0 +1,118 @@
+"""Numbers of a round: how good the model is on the test images, and how balanced the labeled set is (Emam et al. 2021).
+
+Letters: n images, c classes. Everything returned is ready for JSON: plain numbers, lists and None. Ties between logits
+are won by the lower class number everywhere, so that top-1 is exactly `argmax`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_SHOWN_CLASSES = 5
+_BLOCK = 4096  # rows compared at a time: 1,000 classes are a few MB of booleans
+
+
+class EvaluateError(ValueError):
+    """Predictions or counts from which no number can be computed."""
+
+
+def classification_metrics(
+    logits: Array, labels: Array, *, classes: Sequence[str], top_k: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Accuracy of logits (n, c) against labels (n,) integer in [0, c).
+
+    Returns top1, top<k> for every k < c, balanced_accuracy (mean over the classes that have images), per_class_accuracy
+    (list of c, None without images), worst_classes and best_classes (five each), num_images. Raises EvaluateError.
+    """
+    cuts = range(0, max(len(logits), 1), _BLOCK)
+    return evaluate_blocks(
+        ((logits[i : i + _BLOCK], labels[i : i + _BLOCK]) for i in cuts), classes=classes, top_k=top_k
+    )
+
+
+def evaluate_blocks(
+    blocks: Iterable[tuple[Array, Array]], *, classes: Sequence[str], top_k: Sequence[int] = ()
+) -> dict[str, Any]:
+    """`classification_metrics` over blocks of (logits, labels), so that not all logits need to be in memory."""
+    c = len(classes)
+    images, correct = np.zeros(c, np.int64), np.zeros(c, np.int64)
+    hits = dict.fromkeys((k for k in top_k if k < c), 0)
+    for logits, labels in blocks:
+        _check(logits, labels, c)
+        place = _place_of_label(logits, labels)
+        images += np.bincount(labels, minlength=c)
+        correct += np.bincount(labels[place == 0], minlength=c)
+        for k in hits:
+            hits[k] += int((place < k).sum())
+    n = int(images.sum())
+    if n == 0:
+        raise EvaluateError("no images to evaluate on")
+    accuracy = [float(good / all_) if all_ else None for good, all_ in zip(correct, images, strict=True)]
+    present = [value for value in accuracy if value is not None]
+    return {
+        "top1": float(correct.sum() / n),
+        **{f"top{k}": hit / n for k, hit in hits.items()},
+        "balanced_accuracy": float(np.mean(present)),
+        "per_class_accuracy": accuracy,
+        "worst_classes": list(_extreme(classes, accuracy, 1)),
+        "best_classes": list(_extreme(classes, accuracy, -1)),
+        "num_images": n,
+    }
+
+
+def labeled_set_metrics(counts: Sequence[int], pool_counts: Sequence[int] | None = None) -> dict[str, Any]:
+    """How balanced the labeled set is. counts (c,): its images per class; pool_counts (c,): those of the whole pool.
+
+    Returns counts, max_min_ratio (None with an empty class), normalised_entropy (entropy / log c: 1 is balanced),
+    kl_to_pool (KL(labeled || pool), natural logarithm; None where the pool's counts are unknown) and the number of
+    empty_classes.
+    Raises EvaluateError for an empty labeled set or labels of classes that the pool does not have.
+    """
+    n = np.asarray(counts, np.int64)
+    if n.sum() == 0:
+        raise EvaluateError("the labeled set is empty")
+    p = n[n > 0] / n.sum()
+    entropy = float(-(p * np.log(p)).sum())
+    return {
+        "counts": n.tolist(),
+        "max_min_ratio": float(n.max() / n.min()) if n.min() > 0 else None,
+        "normalised_entropy": entropy / float(np.log(len(n))) if len(n) > 1 else 1.0,
+        "kl_to_pool": None if pool_counts is None else _kl(n, np.asarray(pool_counts, np.int64)),
+        "empty_classes": int((n == 0).sum()),
+    }
+
+
+def _kl(counts: Array, pool: Array) -> float:
+    if pool.shape != counts.shape or (pool < counts).any():
+        raise EvaluateError(f"more labels than the pool has images: {counts.tolist()} of {pool.tolist()}")
+    seen = counts > 0
+    p, q = counts[seen] / counts.sum(), pool[seen] / pool.sum()
+    return max(0.0, float((p * np.log(p / q)).sum()))  # rounding can leave -1e-17
+
+
+def _check(logits: Array, labels: Array, c: int) -> None:
+    if logits.ndim != 2 or logits.shape != (len(labels), c):
+        raise EvaluateError(f"expected logits ({len(labels)}, {c}) for {len(labels)} labels, got shape {logits.shape}")
+    if len(labels) and (labels.min() < 0 or labels.max() >= c):
+        raise EvaluateError(f"labels: expected 0 to {c - 1}, got {labels.min()} to {labels.max()}")
+    if np.isnan(logits).any():
+        raise EvaluateError("logits: not a number; did the training diverge?")
+
+
+def _place_of_label(logits: Array, labels: Array) -> Array:
+    """(n,) how many classes come before the label when classes are sorted by logit descending, then by number."""
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    return np.asarray(((logits > own) | ((logits == own) & before)).sum(axis=1))
+
+
+def _extreme(classes: Sequence[str], accuracy: Sequence[float | None], sign: int) -> Iterator[dict[str, Any]]:
+    known = [(sign * value, number) for number, value in enumerate(accuracy) if value is not None]
+    for _, number in sorted(known)[:_SHOWN_CLASSES]:
+        yield {"class": classes[number], "accuracy": accuracy[number]}

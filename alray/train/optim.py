@@ -1,0 +1,82 @@
+"""Optimizer, learning-rate schedule and class weights as the configuration says (Emam et al. 2021, published code)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
+
+from alray.config import TrainConfig
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8  # torch's defaults for AdamW
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """The rate of an epoch (from 0): a function of its number, so that there is no schedule to save and restore."""
+    if config.schedule == "step":
+        return config.lr * float(config.gamma ** (epoch // config.step_size))
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+    return config.lr
+
+
+def make_optimizer(config: TrainConfig, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+    """SGD with momentum (weight decay as L2 penalty) or AdamW (decoupled decay), in fused kernels."""
+    if config.optimizer == "sgd":
+        return SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+    return AdamW(parameters, lr=config.lr, betas=_BETAS, eps=_EPS, weight_decay=config.weight_decay, fused=True)
+
+
+@dataclass
+class Stepper:
+    """The same steps on bare tensors: a process's first Optimizer costs seconds (it imports torch's compiler)."""
+
+    config: TrainConfig
+    parameters: Sequence[torch.Tensor]
+    momenta: list[Any] = field(init=False)
+    squares: list[torch.Tensor] = field(init=False)
+    counts: list[torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.config.optimizer == "sgd":
+            self.momenta = [None for _ in self.parameters]
+        else:
+            self.momenta = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.counts = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    def step(self, gradients: Sequence[torch.Tensor], lr: float) -> None:
+        """Change the parameters in place."""
+        config = self.config
+        if config.optimizer == "sgd":
+            sgd(
+                list(self.parameters), list(gradients), self.momenta, foreach=False, fused=True, dampening=0.0,
+                nesterov=False, maximize=False, weight_decay=config.weight_decay, momentum=config.momentum, lr=lr,
+            )  # fmt: skip
+        else:
+            adamw(
+                list(self.parameters), list(gradients), self.momenta, self.squares, [], self.counts,
+                foreach=False, fused=True, amsgrad=False, maximize=False, beta1=_BETAS[0], beta2=_BETAS[1], eps=_EPS,
+                weight_decay=config.weight_decay, lr=lr,
+            )  # fmt: skip
+
+
+def class_weights(labels: npt.NDArray[np.integer], num_classes: int) -> npt.NDArray[np.float32]:
+    """Weights of the loss, (c,) float32 that sum to 1: total / n_c for classes with labels, 1 for those without, then
+    normalised. labels (n,) integer."""
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = np.where(counts > 0, len(labels) / np.maximum(counts, 1), 1.0)
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def loss_weights(config: TrainConfig, labels: npt.NDArray[np.integer], num_classes: int) -> npt.NDArray[np.float32]:
+    """`class_weights` where the configuration asks for them, else ones; (c,) float32."""
+    return class_weights(labels, num_classes) if config.class_weights else np.ones(num_classes, np.float32)
