@@ -1,0 +1,1 @@
+"""From a source of images to a catalog, and from catalog rows to pixels."""

@@ -1,0 +1,123 @@
+"""From what the sources hold to the rows of a catalog: classes, duplicates, order, and what is left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.data.sources.scan import IMAGES, PROBLEMS, SPLITS, CatalogError, Scan, agree, concat
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """images: key, uri, offset, size, label (int32, null where unknown), split; sorted by key, which is unique."""
+
+    images: pa.Table
+    problems: pa.Table
+    classes: tuple[str, ...]
+
+
+def assemble(scans: Sequence[Scan], given: Sequence[str] | None) -> Assembled:
+    """One table of all sources. A duplicate key stays with the first in (uri, offset) order.
+
+    Raises CatalogError where the sources order their classes differently.
+    """
+    classes = _classes(scans, given)
+    images = concat((scan.images for scan in scans), IMAGES)
+    problems = [scan.problems for scan in scans]
+    label, unknown = _numbers(images["label"], classes)
+    split = _splits(images["split"])
+    bad = _bad(images, unknown, split, len(classes))
+    images = images.set_column(4, "label", label).set_column(5, "split", split)
+    images, found = take_out(images, bad)
+    problems.append(found)
+    images = images.sort_by([("key", "ascending"), ("uri", "ascending"), ("offset", "ascending")])
+    images, found = take_out(images, _duplicates(images))
+    return Assembled(images.combine_chunks(), pa.concat_tables([*problems, found]), classes)
+
+
+def take_out(images: pa.Table, reasons: pa.Array) -> tuple[pa.Table, pa.Table]:
+    """The images without a reason, and the problems of those with one. reasons: string, null where all is well."""
+    bad = pc.is_valid(reasons)
+    problems = images.filter(bad).select(["key", "uri"]).append_column("reason", reasons.filter(bad))
+    return images.filter(pc.invert(bad)), problems.cast(PROBLEMS)
+
+
+def _classes(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[str, ...]:
+    if given is not None:
+        classes = tuple(given)
+    else:
+        classes = agree((scan.classes for scan in scans), "the sources") or _distinct(scans)
+    if len(set(classes)) != len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise CatalogError(f"classes: {twice!r} is there more than once")
+    return classes
+
+
+def _distinct(scans: Sequence[Scan]) -> tuple[str, ...]:
+    """All classes that occur, as text; numbers in the order of numbers."""
+    names = {name for scan in scans for name in pc.unique(scan.images["label"]).to_pylist()} - {None, "", "-1"}
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names, key=str.encode))
+
+
+def _numbers(labels: pa.ChunkedArray, classes: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+    """Class texts as int32 numbers (null where unknown or no class), and the texts that are no class (else null)."""
+    encoded = labels.combine_chunks().dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    by_name = {name: i for i, name in enumerate(classes)}
+    numbers = [by_name.get(text, _by_number(text, len(classes))) for text in texts]
+    known = pa.array(numbers, pa.int32())
+    strange = [text if n is None and text not in ("", "-1") else None for text, n in zip(texts, numbers, strict=True)]
+    return known.take(encoded.indices), pa.array(strange, pa.string()).take(encoded.indices)
+
+
+def _by_number(text: str, classes: int) -> int | None:
+    return int(text) if text.isdecimal() and int(text) < classes else None
+
+
+def _splits(splits: pa.ChunkedArray) -> pa.Array:
+    """train or test; null where the source names another split."""
+    encoded = pc.fill_null(splits.combine_chunks(), "train").dictionary_encode()
+    known = pa.array([SPLITS.get(text.lower()) for text in encoded.dictionary.to_pylist()], pa.string())
+    return known.take(encoded.indices)
+
+
+def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int) -> pa.Array:
+    """Why each row cannot be used, null where it can."""
+    no_bytes = pc.and_(pc.is_null(images["size"]), pc.invert(_is_embedding(images)))
+    said = pc.binary_join_element_wise("unknown class: '", unknown, f"' is not one of the {classes} classes", "")
+    split_said = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")
+    return pc.case_when(
+        pc.make_struct(
+            pc.is_null(images["key"]), no_bytes, pc.equal(images["size"], 0), pc.is_valid(unknown), pc.is_null(split)
+        ),
+        "no key: the row names no image",
+        "missing image: there is no such file, or no bytes",
+        "broken image: it has no bytes",
+        said,
+        split_said,
+    ).combine_chunks()
+
+
+def _is_embedding(images: pa.Table) -> pa.ChunkedArray:
+    return pc.ends_with(images["uri"], ".npz")
+
+
+def _duplicates(images: pa.Table) -> pa.Array:
+    """The reason for every row whose key is that of the row before; the images are sorted by key."""
+    key = images["key"].combine_chunks()
+    again = np.zeros(len(key), bool)
+    again[1:] = pc.equal(key[1:], key[:-1])
+    return pc.if_else(pa.array(again), "duplicate key: another image has it", pa.scalar(None, pa.string()))
+
+
+def counts(problems: pa.Table) -> dict[str, int]:
+    """How many problems of each kind; the kind is the reason up to the colon."""
+    kinds = [reason.partition(":")[0] for reason in problems["reason"].to_pylist()]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

@@ -1,0 +1,282 @@
+"""The catalog: one row per image in sorted-key order, with where its bytes are, its label and its split.
+
+A row number is a rank among the sorted keys, so the same data give the same rows on any machine. A catalog is a
+directory; meta.json is written last, so that a half-written one is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.config import DataConfig
+from alray.data import sources
+from alray.data.assemble import Assembled, assemble, counts, take_out
+from alray.data.fetch import undecodable
+from alray.data.sources import arrays, embeddings
+from alray.data.sources.scan import CatalogError, Options, Scan
+from alray.store import Store, absolute
+
+__all__ = ["Catalog", "CatalogError", "ensure_catalog", "index", "index_arrays"]
+
+Rows = npt.NDArray[np.int64]
+_META, _IMAGES, _PROBLEMS = "meta.json", "catalog.parquet", "problems.parquet"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """An indexed source. Columns are read when they are first asked for, and kept.
+
+    classes: names by label number; fingerprint: 16 hex digits of the content (keys, sizes, labels, splits, classes),
+    wherever it is stored; image_column: of Parquet files; embedding_fingerprint: of brought-in embeddings, else empty.
+    """
+
+    uri: str
+    format: str
+    classes: tuple[str, ...]
+    fingerprint: str
+    image_column: str
+    embedding_fingerprint: str
+    size: int
+
+    @classmethod
+    def open(cls, uri: str) -> Catalog:
+        """Open the catalog in a directory. Raises CatalogError where there is none."""
+        store = Store(absolute(uri))
+        if not store.has(_META):
+            raise CatalogError(
+                f"{uri}: there is no catalog here (no {_META}); make one with `alray index SOURCE --out {uri}`"
+            )
+        meta = store.read_json(_META)
+        if meta["version"] != _VERSION:
+            raise CatalogError(
+                f"{uri}: expected catalog version {_VERSION}, got {meta['version']}; index the source again"
+            )
+        fields = {name: meta[name] for name in ("format", "fingerprint", "image_column", "embedding_fingerprint")}
+        return cls(uri=store.uri, classes=tuple(meta["classes"]), size=meta["counts"]["images"], **fields)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # the columns stay here
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def labels(self) -> npt.NDArray[np.int32]:
+        """(n,) int32 class numbers, -1 where unknown. Read-only."""
+        return self._labels
+
+    def is_test(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: which rows belong to the test split. Read-only."""
+        return self._is_test
+
+    def keys(self, rows: Rows | None = None) -> pa.Array:
+        """The keys of some rows in the order given, or of all."""
+        column = self._read("key")["key"] if rows is None else self._keys.take(pa.array(rows))
+        return column.combine_chunks()
+
+    def references(self, rows: Rows) -> pa.Table:
+        """Where the bytes of some rows are: columns row, key, uri, offset, size, in ascending row order."""
+        return self._places.take(pa.array(np.sort(np.asarray(rows, np.int64)))).combine_chunks()
+
+    def embedding(self) -> npt.NDArray[np.floating]:
+        """The brought-in embeddings (n, d), in row order and as stored. Raises CatalogError for a catalog of images."""
+        if self.format != "embeddings":
+            raise CatalogError(f"{self.uri}: a catalog of images ({self.format}) holds no embeddings")
+        source = self._read("uri")["uri"][0].as_py()
+        found = embeddings.read_arrays(source)
+        array: npt.NDArray[np.floating] = found[embeddings.features_name(found, source)]
+        if embeddings.fingerprint(array) != self.embedding_fingerprint:
+            raise CatalogError(f"{source}: the embeddings changed since they were indexed; index them again")
+        return array
+
+    def problems(self) -> pa.Table:
+        """What was left out while indexing: columns key, uri, reason."""
+        return Store(self.uri).read_table(_PROBLEMS)
+
+    def _read(self, *columns: str) -> pa.Table:
+        return Store(self.uri).read_table(_IMAGES, list(columns))
+
+    @cached_property
+    def _labels(self) -> npt.NDArray[np.int32]:
+        labels: npt.NDArray[np.int32] = pc.fill_null(self._read("label")["label"], -1).to_numpy()
+        labels.flags.writeable = False
+        return labels
+
+    @cached_property
+    def _is_test(self) -> npt.NDArray[np.bool_]:
+        is_test: npt.NDArray[np.bool_] = pc.equal(self._read("split")["split"], "test").to_numpy()
+        is_test.flags.writeable = False
+        return is_test
+
+    @cached_property
+    def _keys(self) -> pa.ChunkedArray:
+        return self._places["key"] if "_places" in self.__dict__ else self._read("key")["key"]
+
+    @cached_property
+    def _places(self) -> pa.Table:
+        return self._read("row", "key", "uri", "offset", "size")
+
+
+def index(
+    source: str,
+    out: str,
+    *,
+    test_source: str = "",
+    format: str = "auto",
+    key: str = "",
+    label_column: str = "label",
+    image_column: str = "image",
+    on_problem: Literal["refuse", "exclude"] = "refuse",
+    check: Literal["decode", "none"] = "decode",
+    classes: Sequence[str] | None = None,
+    progress: bool = False,
+) -> Catalog:
+    """Make the catalog of a source: a folder, tars, Parquet files, a manifest, or an .npz of embeddings.
+
+    test_source: whatever is in it is the test split; keys then start with train/ or test/ where the source does not
+    name them. classes: their order; by default that of the source, else sorted. on_problem: refuse raises CatalogError
+    that counts the problems and names the first, before anything is written; exclude leaves them out and notes them.
+    Raises StoreError, before the source is read, where `out` cannot be written.
+    """
+    _choice("on_problem", on_problem, ("refuse", "exclude"))
+    _choice("check", check, ("decode", "none"))
+    store = Store(absolute(out))
+    store.check_writable()
+    kind = sources.kind_of(source, format)
+    if kind == "embeddings" and test_source:
+        raise CatalogError("test_source: embeddings say in the same .npz what is test (is_test, is_val or test)")
+    options = Options(key, label_column, image_column, "train/" if test_source else "")
+    scans = [sources.SOURCES[kind](source, options)]
+    if test_source:
+        scans.append(_all_test(sources.SOURCES[kind](test_source, Options(key, label_column, image_column, "test/"))))
+    found = assemble(scans, classes)
+    keep_all = on_problem == "refuse" or kind == "embeddings"  # the row of an embedding is its position: none may go
+    _refuse_problems(found.problems, len(found.images), source, keep_all)
+    if check == "decode" and kind != "embeddings":
+        found = _without(found, undecodable(found.images, kind, image_column, progress))
+        _refuse_problems(found.problems, len(found.images), source, keep_all)
+    origin = {"root": absolute(source), "test_root": absolute(test_source) if test_source else ""}
+    about = {"format": kind, "image_column": image_column, "source": origin, "ignored_files": _ignored(scans)}
+    return _write(store, found, about, "".join(scan.content for scan in scans))
+
+
+def index_arrays(
+    images: npt.NDArray[np.uint8],
+    labels: Sequence[Any] | npt.NDArray[Any] | None,
+    out: str,
+    *,
+    keys: Iterable[str] | None = None,
+    test: npt.NDArray[np.bool_] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Catalog:
+    """The catalog of arrays in memory, which are stored beside it as PNG bytes in Parquet.
+
+    images (n, h, w) or (n, h, w, 3) uint8; labels (n,) class names or numbers (-1: unknown) or None; test (n,) bool;
+    keys: by default the position, nine digits. Raises CatalogError, with nothing written, on what does not fit.
+    """
+    store = Store(absolute(out))
+    store.check_writable()
+    store.delete(_META)
+    store.delete("images")
+    try:
+        arrays.write(images, labels, store.child("images"), keys, test, classes)
+        return index(store.at("images"), out, format="parquet", key="key", check="none", classes=classes)
+    except CatalogError:
+        store.delete("images")
+        raise
+
+
+def ensure_catalog(config: DataConfig, default_uri: str, progress: bool = False) -> Catalog:
+    """Open the config's catalog (or the one at default_uri), or index the config's source there when there is none.
+
+    Raises CatalogError where neither exists, and where the catalog was made from another source than the config names.
+    """
+    uri = config.catalog or default_uri
+    store = Store(absolute(uri))
+    if store.has(_META):
+        _refuse_other_source(config, store)
+        return Catalog.open(uri)
+    if not config.root:
+        raise CatalogError(f"data.root is empty and there is no catalog at {uri}: give data.root or data.catalog")
+    options = config.model_dump(include={"format", "key", "label_column", "image_column", "on_problem", "check"})
+    return index(config.root, uri, test_source=config.test_root, progress=progress, **options)
+
+
+def _refuse_other_source(config: DataConfig, store: Store) -> None:
+    made_from = store.read_json(_META)["source"]
+    for field, value in (("root", config.root), ("test_root", config.test_root)):
+        if value and absolute(value) != made_from[field]:
+            raise CatalogError(
+                f"data.{field}: the catalog at {store.uri} was made from {made_from[field] or 'no such source'}, not "
+                f"from {absolute(value)}: leave data.{field} empty to use it as it is, or give another data.catalog"
+            )
+
+
+def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise CatalogError(f"{name}: expected {' or '.join(allowed)}, got {value!r}")
+
+
+def _all_test(scan: Scan) -> Scan:
+    n = len(scan.images)
+    column = scan.images.schema.get_field_index("split")
+    images = scan.images.set_column(column, "split", pa.array(np.full(n, "test"), pa.string()))
+    return Scan(images, scan.problems, scan.classes, scan.ignored, scan.content)
+
+
+def _ignored(scans: Sequence[Scan]) -> int:
+    return sum(scan.ignored for scan in scans)
+
+
+def _without(found: Assembled, problems: pa.Table) -> Assembled:
+    at = pc.index_in(found.images["key"], problems["key"].combine_chunks())
+    images, _ = take_out(found.images, problems["reason"].combine_chunks().take(at.combine_chunks()))
+    return Assembled(images.combine_chunks(), pa.concat_tables([found.problems, problems]), found.classes)
+
+
+def _refuse_problems(problems: pa.Table, usable: int, source: str, refuse: bool) -> None:
+    if usable and not (refuse and len(problems)):
+        return
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image"
+    first = [f"  {key}: {reason}" for key, reason in problems.select(["key", "reason"]).slice(0, 5).to_pandas().values]
+    advice = ["Mend them, or leave them out with on_problem=exclude."] if usable else ["No usable image is left."]
+    raise CatalogError("\n".join([f"{source}: {kinds} ({usable} images are fine)", *first, *advice]))
+
+
+def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) -> Catalog:
+    images = found.images
+    n = len(images)
+    test = int(pc.sum(pc.equal(images["split"], "test")).as_py())
+    counted = {"images": n, "test": test, "unlabeled": images["label"].null_count, "problems": counts(found.problems)}
+    store.delete(_META)
+    store.write_table(_IMAGES, images.add_column(0, "row", pa.array(np.arange(n, dtype=np.int64))))
+    store.write_table(_PROBLEMS, found.problems)
+    fingerprint = _fingerprint(images, found.classes, content)
+    meta = {"version": _VERSION, "classes": list(found.classes), "fingerprint": fingerprint, "counts": counted, **about}
+    meta["embedding_fingerprint"] = content
+    store.write_json(_META, meta)
+    return Catalog.open(store.uri)
+
+
+def _fingerprint(images: pa.Table, classes: Sequence[str], content: str) -> str:
+    """A hash of what the data are, not of where they are: keys, sizes, labels, splits, classes."""
+    digest = hashlib.blake2b(repr((list(classes), content)).encode(), digest_size=8)
+    digest.update(pc.binary_length(images["key"]).to_numpy().tobytes())
+    for chunk in images["key"].chunks:
+        digest.update(memoryview(pa.concat_arrays([chunk]).cast(pa.binary()).buffers()[2] or b""))
+    for name, unknown in (("size", -1), ("label", -1)):
+        digest.update(pc.fill_null(images[name], unknown).to_numpy().tobytes())
+    digest.update(pc.equal(images["split"], "test").to_numpy().tobytes())
+    return digest.hexdigest()

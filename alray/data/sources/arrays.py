@@ -1,0 +1,69 @@
+"""Arrays in memory, written out losslessly as PNG bytes in Parquet, so that every node can read them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from alray.data.sources.scan import CatalogError
+from alray.store import Store
+
+_FILE_ROWS = 16384
+_GROUP_ROWS = 256  # a row group is the smallest part that can be read: keep it near one block
+
+
+def write(
+    images: npt.NDArray[np.uint8],
+    labels: Sequence[Any] | npt.NDArray[Any] | None,
+    store: Store,
+    keys: Iterable[str] | None,
+    test: npt.NDArray[np.bool_] | None,
+    classes: Sequence[str] | None,
+) -> None:
+    """Write images (n, h, w) or (n, h, w, 3) uint8 as Parquet files with columns key, label, split, image.
+
+    Raises CatalogError where shapes do not fit together.
+    """
+    n = len(images)
+    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise CatalogError(f"images: expected (n, h, w) or (n, h, w, 3) uint8, got {images.shape} {images.dtype}")
+    names = [f"{row:09d}" for row in range(n)] if keys is None else [str(key) for key in keys]
+    for what, values in (("labels", labels), ("keys", names), ("test", test)):
+        if values is not None and len(values) != n:
+            raise CatalogError(f"{what}: expected {n}, one per image, got {len(values)}")
+    schema = _schema(labels, classes)
+    is_test = np.zeros(n, bool) if test is None else np.asarray(test, bool)
+    for start in range(0, n, _FILE_ROWS):
+        part = slice(start, min(start + _FILE_ROWS, n))
+        columns = {
+            "key": names[part],
+            "label": [None] * (part.stop - start) if labels is None else labels[part],
+            "split": np.where(is_test[part], "test", "train"),
+            "image": [_png(image) for image in images[part]],
+        }
+        table = pa.table(
+            {name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema
+        )
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="none")  # PNG is compressed already
+        store.write_bytes(f"part-{start // _FILE_ROWS:05d}.parquet", memoryview(sink.getvalue()))
+
+
+def _schema(labels: Sequence[Any] | npt.NDArray[Any] | None, classes: Sequence[str] | None) -> pa.Schema:
+    kind = pa.string() if labels is None or np.asarray(labels).dtype.kind in "UO" else pa.int64()
+    fields = [("key", pa.string()), ("label", kind), ("split", pa.string()), ("image", pa.binary())]
+    return pa.schema(fields, metadata={"classes": json.dumps(list(classes))} if classes is not None else None)
+
+
+def _png(image: npt.NDArray[np.uint8]) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(image).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()

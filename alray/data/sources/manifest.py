@@ -1,0 +1,102 @@
+"""A CSV or JSONL list of images: uri (or path), and optionally key, label, split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.fs as pafs
+import pyarrow.json
+
+from alray.data.sources.parquet import class_texts, combined, keys, template_fields
+from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Scan, concat, problem, read_classes, table
+from alray.store import absolute, filesystem, is_remote, join
+
+EXTENSIONS = (".csv", ".jsonl", ".ndjson")
+_TEXT = ("uri", "path", "key", "label", "split")
+
+
+def scan(source: str, options: Options) -> Scan:
+    """Every line. A relative path starts at the manifest's directory; without a key the path as written is the key.
+
+    Raises CatalogError where the manifest cannot be read or lacks a column.
+    """
+    uri = absolute(source)
+    rows = _read(uri, options.label_column)
+    place = _column_of(("uri", "path"), rows, source)
+    missing = pc.is_null(rows[place])
+    problems = [
+        problem(f"line {line + 1}", uri, f"no {place}: the line names no image") for line in np.flatnonzero(missing)
+    ]
+    rows = rows.filter(pc.invert(missing))
+    here = uri.rpartition("/")[0]
+    uris = [_resolve(here, text) for text in rows[place].to_pylist()]
+    columns = {
+        "uri": uris,
+        "size": _sizes(uris),
+        "label": _labels(rows, source, options.label_column),
+        "split": combined(rows["split"]) if "split" in rows.column_names else pa.nulls(len(rows), pa.string()),
+    }
+    columns["key"] = _keys(rows, columns, place, source, options)
+    return Scan(table(IMAGES, columns), concat(problems, PROBLEMS), read_classes(here))
+
+
+def _read(uri: str, label_column: str) -> pa.Table:
+    fs, path = filesystem(uri)
+    texts = dict.fromkeys([*_TEXT, label_column], pa.string())
+    try:
+        with fs.open_input_stream(path) as file:
+            if not uri.lower().endswith(".csv"):
+                return pyarrow.json.read_json(file)
+            convert = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=True, null_values=[""])
+            return pyarrow.csv.read_csv(file, convert_options=convert)
+    except FileNotFoundError as error:
+        raise CatalogError(f"{uri}: no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"{uri}: cannot be read as a manifest: {error}") from error
+
+
+def _column_of(names: tuple[str, ...], rows: pa.Table, source: str) -> str:
+    for name in names:
+        if name in rows.column_names:
+            return name
+    raise CatalogError(f"{source}: no column {' or '.join(names)}; its columns are {', '.join(rows.column_names)}")
+
+
+def _labels(rows: pa.Table, source: str, column: str) -> pa.Array:
+    if column in rows.column_names:
+        return class_texts(rows[column], None)
+    if column not in ("", "label"):
+        _column_of((column,), rows, source)
+    return pa.nulls(len(rows), pa.string())
+
+
+def _keys(rows: pa.Table, columns: dict[str, object], place: str, source: str, options: Options) -> pa.Array:
+    column = options.key or ("key" if "key" in rows.column_names else "")
+    if not column:
+        return combined(pc.binary_join_element_wise(options.prefix, rows[place], ""))
+    for name in template_fields(column):
+        if name not in ("split", "class", "file", "row"):
+            _column_of((name,), rows, source)
+    numbered = {**columns, "offset": np.arange(len(rows))}
+    stem = source.rpartition("/")[2].rpartition(".")[0]
+    return keys(rows, numbered, Options(key=column), stem)
+
+
+def _resolve(here: str, text: str) -> str:
+    return text if is_remote(text) else absolute(text if text.startswith(("/", "file://", "~")) else join(here, text))
+
+
+def _sizes(uris: list[str]) -> list[int | None]:
+    """File sizes, null where there is no file; one listing request per filesystem."""
+    sizes: list[int | None] = [None] * len(uris)
+    places: dict[str, list[int]] = {}
+    for i, uri in enumerate(uris):
+        places.setdefault("/".join(uri.split("/", 3)[:3]) if is_remote(uri) else "", []).append(i)
+    for members in places.values():
+        fs, _ = filesystem(uris[members[0]])
+        infos = fs.get_file_info([filesystem(uris[i])[1] for i in members])
+        for i, info in zip(members, infos, strict=True):
+            sizes[i] = info.size if info.type == pafs.FileType.File else None
+    return sizes

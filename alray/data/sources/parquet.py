@@ -1,0 +1,201 @@
+"""Parquet files with a column of encoded images: bytes, or struct{bytes, path} as Hugging Face writes them."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from alray.data.sources.scan import (
+    IMAGES,
+    PROBLEMS,
+    SPLITS,
+    CatalogError,
+    Options,
+    Scan,
+    agree,
+    concat,
+    list_files,
+    problem,
+    split_of_file,
+    table,
+    with_extension,
+)
+from alray.store import filesystem
+
+EXTENSIONS = (".parquet", ".pq")
+_BATCH_ROWS = 1024
+_OWN_FIELDS = ("split", "class", "file", "row")
+
+
+def scan(source: str, options: Options) -> Scan:
+    """Every row of every file; offset is the row's number in its file, size the length of its bytes.
+
+    key: a column, or a template over the row's columns and split, class, file (its stem), row (in the file); by default
+    '<file stem>/<row, 9 digits>'. The split is that of a column 'split', else what the file's name says.
+    Raises CatalogError where there is no file or a column is missing.
+    """
+    files = with_extension(list_files(source), source, EXTENSIONS)
+    schemas, problems = _schemas(files)
+    classes = agree((_class_names(schema, options.label_column) for schema in schemas.values()), source)
+    parts: list[pa.Table] = []
+    for uri, schema in schemas.items():
+        columns = _columns(uri, schema, options)
+        try:
+            parts.extend(_read(uri, columns, options, classes))
+        except (pa.ArrowException, OSError) as error:
+            problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
+    images = concat(parts, IMAGES)
+    return Scan(images, concat(problems, PROBLEMS), classes)
+
+
+def _base(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _schemas(files: pa.Table) -> tuple[dict[str, pa.Schema], list[pa.Table]]:
+    schemas: dict[str, pa.Schema] = {}
+    problems: list[pa.Table] = []
+    for uri in files["uri"].to_pylist():
+        fs, path = filesystem(uri)
+        try:
+            schemas[uri] = pq.read_schema(path, filesystem=fs)
+        except (pa.ArrowException, OSError) as error:
+            problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
+    return schemas, problems
+
+
+def _class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
+    """Names of numbered classes: metadata 'classes' (comma separated or a JSON list), or Hugging Face's ClassLabel."""
+    metadata = schema.metadata or {}
+    if b"classes" in metadata:
+        text = metadata[b"classes"].decode()
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
+        return tuple(str(name).strip() for name in names)
+    if b"huggingface" in metadata:
+        features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
+        names = features.get(label_column, {}).get("names")
+        return None if names is None else tuple(names)
+    return None
+
+
+def image_field(schema: pa.Schema, column: str) -> str:
+    """How to ask for the bytes of the image column and nothing else."""
+    is_struct = pa.types.is_struct(schema.field(column).type)
+    return f"{column}.bytes" if is_struct else column
+
+
+def image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The bytes of an image column as it was read."""
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+
+def _columns(uri: str, schema: pa.Schema, options: Options) -> list[str]:
+    """The columns to read. Raises CatalogError that names a missing one."""
+    wanted = {options.image_column: "the images"}
+    if options.label_column:
+        wanted[options.label_column] = "the labels (label_column='' for images without labels)"
+    for name in template_fields(options.key):
+        wanted[name] = f"the key {options.key!r}"
+    for name, why in wanted.items():
+        if name not in schema.names and not (name in _OWN_FIELDS and "{" in options.key):
+            raise CatalogError(f"{uri}: no column {name!r} for {why}; its columns are {', '.join(schema.names)}")
+    others = (set(wanted) | {"split"}) & set(schema.names) - {options.image_column}
+    return [image_field(schema, options.image_column), *sorted(others)]
+
+
+def template_fields(key: str) -> list[str]:
+    """The columns a key column or key template names."""
+    if "{" not in key:
+        return [key] if key else []
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(key) if name is not None]
+    except ValueError as error:
+        raise CatalogError(f"key: {key!r} is no template: {error}") from error
+    if not all(name.isidentifier() for name in fields):
+        raise CatalogError(
+            f"key: {key!r} is no template; expected column names in braces, as in '{{class}}/{{id}}.png'"
+        )
+    return fields
+
+
+def _read(uri: str, columns: list[str], options: Options, classes: tuple[str, ...] | None) -> Iterator[pa.Table]:
+    fs, path = filesystem(uri)
+    base = _base(uri)
+    row = 0
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+            rows = pa.Table.from_batches([batch])
+            yield _references(rows, base, uri, row, options, classes)
+            row += len(rows)
+
+
+def _references(
+    rows: pa.Table, base: str, uri: str, start: int, options: Options, classes: tuple[str, ...] | None
+) -> pa.Table:
+    n = len(rows)
+    images = image_bytes(rows[options.image_column])
+    names = rows.column_names
+    label = class_texts(rows[options.label_column], classes) if options.label_column else pa.nulls(n, pa.string())
+    said = split_of_file(base)
+    split = pc.cast(rows["split"], pa.string()) if "split" in names else pa.array([said] * n, pa.string())
+    others = rows.select([name for name in names if name != options.image_column])
+    columns = {
+        "uri": [uri] * n,
+        "offset": np.arange(start, start + n),
+        "size": pc.cast(pc.binary_length(images), pa.int64()).combine_chunks(),
+        "label": combined(label),
+        "split": combined(split),
+    }
+    columns["key"] = keys(others, columns, options, base.rpartition(".")[0])
+    return table(IMAGES, columns)
+
+
+def combined(column: Any) -> pa.Array:
+    """A chunked array as one array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def keys(others: pa.Table, columns: dict[str, Any], options: Options, stem: str) -> pa.Array:
+    """The keys of some rows: a column, a filled template, or the file's stem and the row in the file."""
+    if not options.key:
+        return pa.array([f"{options.prefix}{stem}/{row:09d}" for row in columns["offset"]])
+    if "{" not in options.key:
+        return combined(pc.cast(others[options.key], pa.string()))
+    fields = {
+        "split": [_split_text(split) for split in columns["split"].to_pylist()],
+        "class": [label or "unlabeled" for label in columns["label"].to_pylist()],
+        "file": [stem] * len(others),
+        "row": columns["offset"].tolist(),
+        **{name: others[name].to_pylist() for name in others.column_names},
+    }
+    needed = template_fields(options.key)
+    filled = zip(*(fields[name] for name in needed), strict=True)
+    return pa.array([options.key.format(**dict(zip(needed, values, strict=True))) for values in filled])
+
+
+def _split_text(split: str | None) -> str:
+    return SPLITS.get(split, split) if split else "train"
+
+
+def class_texts(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> pa.Array:
+    """A label column as class names, or numbers as text where the numbers have no names; -1 and null are unknown."""
+    column = combined(column)
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_floating(column.type):
+        column = pc.cast(pc.if_else(pc.is_nan(column), None, column), pa.int64())
+    if not pa.types.is_integer(column.type):
+        return pc.cast(column, pa.string())
+    texts = pc.cast(column, pa.string())
+    if names is not None:
+        known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
+        named = pc.take(pa.array(names, pa.string()), pc.if_else(known, pc.cast(column, pa.int64()), None))
+        texts = pc.if_else(known, named, pc.binary_join_element_wise("number ", texts, ""))
+    return pc.if_else(pc.equal(column, -1), pa.scalar(None, pa.string()), texts)

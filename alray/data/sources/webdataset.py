@@ -1,0 +1,176 @@
+"""WebDataset tars: indexed once by byte offset, so that one image later is one ranged read."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from alray.data.sources.scan import (
+    IMAGES,
+    PROBLEMS,
+    CatalogError,
+    Options,
+    Scan,
+    agree,
+    concat,
+    is_image_name,
+    list_files,
+    problem,
+    read_classes,
+    split_of_file,
+    splits_and_labels,
+    table,
+    with_extension,
+)
+from alray.store import filesystem
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_THREADS = 16  # a header is one small read; on an object store the latency of 16 tars overlaps
+_BLOCK = 512
+_READ_AHEAD = 4096  # a small sidecar comes with its header
+
+
+@dataclass
+class _Tar:
+    """What the headers of one tar say."""
+
+    uri: str
+    images: list[tuple[str, int, int]] = field(default_factory=list)  # member name, offset, size
+    sidecars: dict[str, str | None] = field(default_factory=dict)  # stem -> class, None: unknown
+    problems: list[pa.Table] = field(default_factory=list)
+    ignored: int = 0
+
+    def report(self, key: str, reason: str) -> None:
+        """Note a member (or the tar itself) that cannot be used."""
+        self.problems.append(problem(key, self.uri, reason))
+
+
+def scan(source: str, options: Options) -> Scan:
+    """Every image member of every tar; the key is the member's name.
+
+    The class is that of the sidecar (.cls: name or number; .json: its label) of the same stem, else the directory in
+    the member's name, as in a folder. Raises CatalogError where there is no tar or only compressed ones.
+    """
+    files = list_files(source)
+    compressed = [name for name in files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
+    if compressed:
+        raise CatalogError(
+            f"{source}: {compressed[0]} is compressed, and one image in it cannot be read by its offset; "
+            f"unpack the tar's compression first ({len(compressed)} such files)"
+        )
+    files = with_extension(files, source, [".tar"])
+    uris = files["uri"].to_pylist()
+    with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
+        tars = list(pool.map(lambda uri: _read_headers(uri, options.label_column), uris))
+    names = [name for tar in tars for name, _, _ in tar.images]
+    splits, labels = splits_and_labels(names)
+    has_splits = bool(splits) and all(splits)
+    prefix = "" if has_splits else options.prefix
+    columns = {
+        "key": [prefix + name for name in names],
+        "uri": [tar.uri for tar in tars for _ in tar.images],
+        "offset": [offset for tar in tars for _, offset, _ in tar.images],
+        "size": [size for tar in tars for _, _, size in tar.images],
+        "label": _labels(tars, labels),
+        "split": splits if has_splits else [split_of_file(_base(tar.uri)) for tar in tars for _ in tar.images],
+    }
+    classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
+    problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
+    return Scan(table(IMAGES, columns), problems, classes, sum(tar.ignored for tar in tars))
+
+
+def _base(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _labels(tars: list[_Tar], by_directory: list[str | None]) -> list[str | None]:
+    labels = list(by_directory)
+    position = 0
+    for tar in tars:
+        for name, _, _ in tar.images:
+            for stem in (_stem(name), _first_dot_stem(name)):
+                if stem in tar.sidecars:
+                    labels[position] = tar.sidecars[stem]
+                    break
+            position += 1
+    return labels
+
+
+def _stem(name: str) -> str:
+    return name[: -len(name.rpartition(".")[2]) - 1]
+
+
+def _first_dot_stem(name: str) -> str:
+    """WebDataset's own idea of a sample: a.left.jpg and a.right.jpg share a.cls."""
+    place, slash, base = name.rpartition("/")
+    return place + slash + base.split(".", 1)[0]
+
+
+def _read_headers(uri: str, label_column: str) -> _Tar:
+    tar = _Tar(uri)
+    fs, path = filesystem(uri)
+    with fs.open_input_file(path) as file:
+        size = file.size()
+        buffered = io.BufferedReader(file, _READ_AHEAD)
+        try:
+            with tarfile.open(fileobj=buffered, mode="r:") as members:
+                try:
+                    for member in members:
+                        _add(tar, members, member, size, label_column)
+                except (tarfile.TarError, EOFError):
+                    pass  # where it stopped, and that it was no proper end, is found next
+                _check_end(tar, buffered, members.offset, size)
+        except tarfile.TarError as error:
+            tar.report(_base(uri), f"broken tar: {error} ({size} bytes)")
+        finally:
+            buffered.detach()
+    return tar
+
+
+def _add(tar: _Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int, label_column: str) -> None:
+    name = member.name.removeprefix("./")
+    extension = name.rpartition(".")[2].lower()
+    if member.isdir():
+        return
+    if is_image_name(name):
+        if not member.isreg() or member.issparse():
+            tar.report(name, "broken member: a link or a sparse file, whose bytes are not in the tar at one place")
+        elif member.offset_data + member.size > size:
+            tar.report(
+                name, f"truncated member: the tar ends {member.offset_data + member.size - size} bytes before it"
+            )
+        else:
+            tar.images.append((name, member.offset_data, member.size))
+    elif extension in ("cls", "json") and member.isreg() and member.offset_data + member.size <= size:
+        _add_sidecar(tar, name, members.extractfile(member).read(), label_column)  # type: ignore[union-attr]
+    else:
+        tar.ignored += 1
+
+
+def _add_sidecar(tar: _Tar, name: str, data: bytes, label_column: str) -> None:
+    stem = _stem(name)
+    try:
+        if name.lower().endswith(".cls"):
+            tar.sidecars[stem] = data.decode().strip()
+        else:
+            label = json.loads(data).get(label_column)
+            if label is not None:
+                tar.sidecars[stem] = str(label)
+            else:
+                tar.sidecars.setdefault(stem, None)
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        tar.report(name, f"broken sidecar: {error}")
+
+
+def _check_end(tar: _Tar, file: io.BufferedReader, end: int, size: int) -> None:
+    """A tar ends with a block of zeros; without it the last members may be missing."""
+    file.seek(min(end, size))
+    block = file.read(_BLOCK)
+    if block != bytes(_BLOCK):
+        what = "there is no end-of-archive mark" if len(block) < _BLOCK else "what is there is no header"
+        tar.report(_base(tar.uri), f"truncated tar: {what} at byte {min(end, size)} of {size}")
