@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alray.config import FeatureConfig, ModelConfig, TransformConfig
+from alray.data.augment import eval_transform
+from alray.data.catalog import Catalog, index
+from alray.data.fetch import ImageError
+from alray.features.extract import Extraction, ModelSource, extract
+from alray.features.table import FeatureError, part_name, read_part
+from alray.models.backbone import embed_images
+from alray.store import Store
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+MODEL = ModelConfig(backbone="resnet18", options={"channels": [8, 8, 8, 8]}, small_stem=True)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        path = tmp_path / "images" / f"class{number % 3}" / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(path)
+    return index(str(tmp_path / "images"), str(tmp_path / "catalog"))
+
+
+def extraction(catalog: Catalog, rows: np.ndarray) -> Extraction:
+    return Extraction(
+        catalog,
+        rows,
+        ModelSource(MODEL, 3, seed=1, weights="", weights_id="fresh", image_size=16),
+        TransformConfig(size=16, train="crop_pad", resize=0),
+        FeatureConfig(dtype="float32", batch_size=8, part_rows=16),
+        with_logits=True,
+    )
+
+
+def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Catalog, tmp_path: Path) -> None:
+    rows = np.arange(1, 50)
+    plan = extraction(catalog, rows)
+    out = Store(str(tmp_path / "features"))
+    seen: list[int] = []
+    table = extract(
+        plan, out, actors=2, decode_cpus=1, use_gpu=False, advance=lambda rows, note: seen.append(rows)
+    )
+    assert sum(seen) == 49
+
+    transform = eval_transform(plan.transform)
+    keys = catalog.keys(rows).to_pylist()
+    images = [transform(Image.open(tmp_path / "images" / key).convert("RGB"), 0, 0) for key in keys]
+    embedding, logits = embed_images(plan.model.load(), np.stack(images), 8, torch.device("cpu"))
+    np.testing.assert_allclose(table.read(rows, "embedding"), embedding, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(table.read(rows, "logits"), logits, rtol=1e-5, atol=1e-6)
+    assert table.rows.tolist() == rows.tolist()
+
+    before = {number: read_part(out, number)[1]["embedding"].copy() for number in range(4)}
+    kept = (tmp_path / "features" / part_name(0)).stat().st_mtime_ns
+    for name in ("manifest.json", "index.parquet", part_name(1), part_name(3)):
+        out.delete(name)
+    again = extract(plan, out, actors=1, decode_cpus=1, use_gpu=False)
+    assert (tmp_path / "features" / part_name(0)).stat().st_mtime_ns == kept
+    for number in range(4):
+        assert np.array_equal(read_part(out, number)[1]["embedding"], before[number])
+    assert again.manifest == table.manifest
+
+    with pytest.raises(FeatureError, match="holds other features"):
+        extract(replace(plan, rows=rows[1:]), out, actors=1, decode_cpus=1, use_gpu=False)
+
+
+def test_a_broken_image_is_named(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "images/class1/004.png").write_bytes(b"\x89PNG nothing")
+    plan = extraction(catalog, np.arange(50))
+    with pytest.raises(ImageError, match=r"class1/004.png"):
+        extract(plan, Store(str(tmp_path / "features")), actors=1, decode_cpus=1, use_gpu=False)
+    assert not (tmp_path / "features" / "manifest.json").exists()
+
+
+def test_the_fingerprint_names_everything_that_changes_a_number(catalog: Catalog) -> None:
+    plan = extraction(catalog, np.arange(50))
+    others = [
+        replace(plan, rows=np.arange(49)),
+        replace(plan, transform=TransformConfig(size=24, resize=0)),
+        replace(plan, transform=TransformConfig(size=16, resize=32)),
+        replace(plan, features=FeatureConfig(dtype="float16", part_rows=16)),
+        replace(plan, model=replace(plan.model, weights_id="other")),
+        replace(plan, model=replace(plan.model, seed=2)),
+        replace(plan, with_logits=False),
+    ]
+    marks = [other.fingerprint for other in [plan, *others]]
+    assert len(set(marks)) == len(marks)
+    assert plan.fingerprint == extraction(catalog, np.arange(50)).fingerprint
