@@ -96,6 +96,21 @@ def set_training(model: nn.Module, freeze_bn: bool) -> None:
                 module.eval()
 
 
+def freeze_unused(model: Classifier, image_size: int) -> list[str]:
+    """Exclude parameters that no gradient reaches (DistributedDataParallel would wait for theirs); returns their names.
+
+    The model must be on the CPU still; it is left in evaluation mode.
+    """
+    model.eval()
+    images = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
+    torch.autograd.backward(model(images)[1].sum())
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    for name in unused:
+        model.get_parameter(name).requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+    return unused
+
+
 def autocast(device: torch.device, amp: str) -> torch.autocast:
     """Mixed precision as configured: amp is "none", "fp16" or "bf16"."""
     return torch.autocast(device.type, _AMP.get(amp), enabled=amp in _AMP)

@@ -1,0 +1,204 @@
+"""The training loop in this process: it learns, keeps the best epoch, and goes on from a checkpoint bit for bit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from alray.config import ModelConfig, RunConfig
+from alray.models.backbone import Classifier, create, embed_images, freeze_unused
+from alray.models.head import Head, initial_head
+from alray.store import Store
+from alray.train import loop
+from alray.train.batches import Batch, Plan, blocks
+from alray.train.loop import Job, Place, fit
+from alray.train.summary import TrainError, TrainSummary
+
+SIZE, C = 16, 3
+CPU = torch.device("cpu")
+
+
+def picture(row: int) -> np.ndarray:
+    """Noise with a cast of the class's colour; class = row % 3."""
+    image = np.random.default_rng(row).integers(0, 200, (SIZE, SIZE, 3))
+    image[..., row % C] += 40
+    return image.astype(np.uint8)
+
+
+class Arrays:
+    """Images made on the spot instead of read by Ray."""
+
+    def __init__(self, job: Job, place: Place) -> None:
+        self.job, self.place = job, place
+
+    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
+        for tables in plan.streams(first_epoch, self.job.config.train.epochs, 17):
+            for table in tables:
+                rows = table["row"].to_numpy()
+                yield {"row": rows, "label": table["label"].to_numpy(), "image": np.stack([picture(r) for r in rows])}
+
+    def held_out(self) -> Iterator[Batch]:
+        rows, labels = self.job.held_out(self.place)
+        for table in blocks(rows, np.zeros(len(rows), np.int32), labels, 10):
+            rows = table["row"].to_numpy()
+            yield {"label": table["label"].to_numpy(), "image": np.stack([picture(r) for r in rows])}
+
+
+def job(out: Path, validation: int = 53, start: str | None = None, **fields: Any) -> Job:
+    config = RunConfig(
+        transform={"size": SIZE, "train": "eval"},
+        model={"backbone": "test_resnet"},
+        split={"val_size": validation},
+        train={"epochs": 4, "batch_size": 16, "lr": 0.1, "schedule": "cosine", **fields},
+    )  # type: ignore[arg-type]
+    rows, val_rows = np.arange(70), np.arange(1000, 1000 + validation)
+    return Job(config, 1, C, 0, rows, rows % C, val_rows, val_rows % C, start, Store(str(out)))
+
+
+def run(task: Job, state: dict[str, Any] | None = None, stop_after: int = 0) -> tuple[TrainSummary, list[Any]]:
+    reports: list[Any] = []
+
+    def report(metrics: dict[str, Any], state: dict[str, Any] | None) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        reports.append((metrics, torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)))
+        if len(reports) == stop_after:
+            raise KeyboardInterrupt
+
+    place = Place()
+    summary = fit(
+        task, place, Arrays(task, place), wrap=lambda m: m, report=report, tell=lambda make: make(), state=state
+    )
+    return summary, reports
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(out / "model.pt", weights_only=True)
+    return loaded
+
+
+def accuracy(task: Job, out: Path) -> float:
+    model = create(task.config.model, C, 77, SIZE)
+    model.load_state_dict(weights(out))
+    logits = embed_images(model, np.stack([picture(row) for row in task.val_rows]), 64, CPU)[1]
+    return float(np.mean(logits.argmax(1) == task.val_labels))
+
+
+def test_it_learns_and_reports_what_it_wrote(tmp_path: Path) -> None:
+    task = job(tmp_path)
+    summary, reports = run(task)
+    assert summary.epochs == 4 and len(reports) == 3  # the last epoch needs no checkpoint
+    assert summary.val_accuracy == accuracy(task, tmp_path) > 0.6
+    assert [epoch.images for epoch in summary.history] == [70] * 4
+    assert summary.history[0].loss == pytest.approx(np.log(C), abs=0.35) and summary.history[-1].loss < 0.8
+    assert summary.history[2].lr == pytest.approx(0.05)
+    head = Head.load(Store(str(tmp_path)))
+    assert np.array_equal(head.weight, weights(tmp_path)["head.weight"].numpy())
+    assert reports[0][0]["epoch"] == 0 and reports[0][0]["val_accuracy"] == summary.history[0].val_accuracy
+
+
+@pytest.mark.parametrize("fields", [{}, {"optimizer": "adamw", "lr": 1e-3, "freeze_bn": True, "class_weights": True}])
+def test_killed_and_resumed_equals_undisturbed(fields: dict[str, Any], tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed, reports = run(job(whole, **fields))
+    with pytest.raises(KeyboardInterrupt):
+        run(job(killed, **fields), stop_after=2)
+    torch.manual_seed(123)
+    resumed, _ = run(job(killed, **fields), state=reports[1][1])
+    numbers = [[(e.loss, e.val_accuracy, e.lr) for e in s.history] for s in (undisturbed, resumed)]
+    assert numbers[0] == numbers[1]
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(killed)[name]), name
+
+
+def test_a_state_of_the_end_only_writes_the_model(tmp_path: Path) -> None:
+    _, reports = run(job(tmp_path / "a", checkpoint_every=2))
+    assert len(reports) == 1
+    state = reports[0][1]
+    ended = job(tmp_path / "b", epochs=2)
+    summary, reports = run(ended, state=state)
+    assert not reports and summary.epochs == 2
+    best = state["model"] if summary.best_epoch == 1 else state["best"]
+    assert torch.equal(weights(tmp_path / "b")["head.weight"], best["head.weight"])
+
+
+def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path: Path) -> None:
+    task = job(tmp_path, epochs=40, patience=2, lr=1.0, schedule="constant")
+    summary, _ = run(task)
+    accuracies = [epoch.val_accuracy or 0.0 for epoch in summary.history]
+    assert summary.epochs == summary.best_epoch + 4 < 40
+    assert max(accuracies) == summary.val_accuracy == accuracy(task, tmp_path) > accuracies[-1]
+
+
+def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
+    summary, _ = run(job(tmp_path, validation=0, epochs=2))
+    assert summary.val_accuracy is None and summary.best_epoch == 1
+
+
+def test_many_validation_images_are_read_again_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, _ = run(job(tmp_path / "a", epochs=2))
+    monkeypatch.setattr(loop, "_KEPT_BYTES", 100)
+    read, _ = run(job(tmp_path / "b", epochs=2))
+    assert [e.val_accuracy for e in kept.history] == [e.val_accuracy for e in read.history]
+
+
+def test_frozen_statistics_stay_and_mixed_precision_trains(tmp_path: Path) -> None:
+    task = job(tmp_path, epochs=2, freeze_bn=True, amp="bf16", clip_norm=1.0)
+    summary, _ = run(task)
+    fresh, trained = create(task.config.model, C, 0, SIZE).state_dict(), weights(tmp_path)
+    means = [name for name in fresh if name.endswith(("running_mean", "running_var"))]
+    assert means and all(torch.equal(fresh[name], trained[name]) for name in means)
+    assert not torch.equal(fresh["backbone.layer1.0.conv1.weight"], trained["backbone.layer1.0.conv1.weight"])
+    assert summary.history[1].loss < summary.history[0].loss
+
+
+def test_warm_start(tmp_path: Path) -> None:
+    first, _ = run(job(tmp_path / "a"))
+    start = str(tmp_path / "a" / "model.pt")
+    warm, _ = run(job(tmp_path / "b", start=start, epochs=1))
+    assert warm.history[0].loss < first.history[0].loss
+    other = job(tmp_path / "c", start=start)
+    with pytest.raises(TrainError, match="not the weights of this model"):
+        run(replace(other, num_classes=9))
+    with pytest.raises(TrainError, match="not the weights of this model"):
+        run(job(tmp_path / "c", start=str(tmp_path / "nothing.pt")))
+
+
+def test_divergence_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"diverged.*train\.lr=1e\+30"):
+        run(job(tmp_path, lr=1e30))
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_parameters_without_gradient_are_excluded() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used = timm.create_model("test_resnet", num_classes=0)
+            self.unused = nn.Linear(3, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features: torch.Tensor = self.used(images)
+            return features
+
+    model = Classifier(Half(), initial_head(C, 96, 0), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+    assert freeze_unused(model, SIZE) == ["backbone.unused.weight", "backbone.unused.bias"]
+    assert not model.backbone.unused.weight.requires_grad and model.backbone.used.conv1[0].weight.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert freeze_unused(create(ModelConfig(backbone="test_resnet"), C, 0, SIZE), SIZE) == []
+
+
+def test_shares_of_the_validation_images() -> None:
+    task = job(Path("nowhere"))
+    shares = [task.held_out(Place(rank, 4))[0] for rank in range(4)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(shares)), task.val_rows)
+    assert sorted(map(len, shares)) == [13, 13, 13, 14]
