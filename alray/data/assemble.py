@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,8 @@ def _classes(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[str, .
 
 def _distinct(scans: Sequence[Scan]) -> tuple[str, ...]:
     """All classes that occur, as text; numbers in the order of numbers."""
-    names = {name for scan in scans for name in pc.unique(scan.images["label"]).to_pylist()} - {None, "", "-1"}
+    names = {name for scan in scans for name in pc.unique(scan.images["label"]).to_pylist()} - {None, ""}
+    names = {name for name in names if not re.fullmatch(r"-\d+", name)}  # -1 is unknown, and no class is numbered -7
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names, key=str.encode))

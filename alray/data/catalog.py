@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -157,10 +157,11 @@ def index(
     kind = sources.kind_of(source, format)
     if kind == "embeddings" and test_source:
         raise CatalogError("test_source: embeddings say in the same .npz what is test (is_test, is_val or test)")
-    options = Options(key, label_column, image_column, "train/" if test_source else "")
-    scans = [sources.SOURCES[kind](source, options)]
+    options = Options(key, label_column, image_column, "", None if classes is None else tuple(classes))
+    scan = sources.SOURCES[kind]
+    scans = [scan(source, replace(options, prefix="train/" if test_source else ""))]
     if test_source:
-        scans.append(_all_test(sources.SOURCES[kind](test_source, Options(key, label_column, image_column, "test/"))))
+        scans.append(_all_test(scan(test_source, replace(options, prefix="test/"))))
     found = assemble(scans, classes)
     keep_all = on_problem == "refuse" or kind == "embeddings"  # the row of an embedding is its position: none may go
     _refuse_problems(found.problems, len(found.images), source, keep_all)

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class ImageError(ValueError):
-    """An image that cannot be read or decoded; the message names its key."""
+    """An image that cannot be read or decoded; the message is 'key: kind: details'."""
 
 
 def fetch(references: pa.Table, kind: str, image_column: str = "image", threads: int = _THREADS) -> list[bytes]:
@@ -70,10 +70,10 @@ def _attempt(read: Callable[..., T], *args: Any) -> T | Exception:
 
 def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | None) -> bytes | ImageError:
     if isinstance(data, Exception):
-        return ImageError(f"{key}: cannot read {uri}: {data}")
+        return ImageError(f"{key}: missing image: cannot read {uri}: {data}")
     if data is None or len(data) != (len(data) if size is None else size):
         got = "none" if data is None else len(data)
-        return ImageError(f"{key}: expected {size} bytes in {uri}, got {got}: it changed since it was indexed")
+        return ImageError(f"{key}: changed image: {size} bytes were indexed, and {uri} has {got} now")
     return data
 
 
@@ -141,13 +141,14 @@ def decode(data: bytes, key: str) -> Image.Image:
     Raises ImageError that names the key and the reason, for whatever a decoder may meet in broken bytes.
     """
     if not data:
-        raise ImageError(f"{key}: cannot decode: it has no bytes")
+        raise ImageError(f"{key}: broken image: it has no bytes")
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return _rgb(image)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error; all of it is told
-        raise ImageError(f"{key}: cannot decode {len(data)} bytes: {str(error) or type(error).__name__}") from error
+        why = str(error) or type(error).__name__
+        raise ImageError(f"{key}: broken image: {why} ({len(data)} bytes)") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -195,7 +196,7 @@ def _broken(chunk: pa.Table, kind: str, image_column: str) -> list[pa.Table]:
     for data, key, uri in zip(found, chunk["key"].to_pylist(), chunk["uri"].to_pylist(), strict=True):
         error = data if isinstance(data, ImageError) else _why_undecodable(data, key)
         if error is not None:
-            problems.append(problem(key, uri, f"broken image: {str(error).removeprefix(key + ': ')}"))
+            problems.append(problem(key, uri, str(error).removeprefix(f"{key}: ")))
     return problems
 
 

@@ -25,7 +25,7 @@ def scan(source: str, options: Options) -> Scan:
     files = list_files(source)
     images = files.filter(pa.array([is_image_name(name) for name in files["name"].to_pylist()], pa.bool_()))
     if not len(images):
-        raise CatalogError(f"{source}: no image in it ({len(files)} files of other kinds)")
+        raise CatalogError(f"{source}: no images in it ({len(files)} files of other kinds)")
     splits, labels = splits_and_labels(images["name"].to_pylist())
     prefix = "" if all(splits) else options.prefix
     columns = {

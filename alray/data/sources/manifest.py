@@ -32,14 +32,15 @@ def scan(source: str, options: Options) -> Scan:
     rows = rows.filter(pc.invert(missing))
     here = uri.rpartition("/")[0]
     uris = [_resolve(here, text) for text in rows[place].to_pylist()]
+    classes = read_classes(here)
     columns = {
         "uri": uris,
         "size": _sizes(uris),
-        "label": _labels(rows, source, options.label_column),
+        "label": _labels(rows, source, options.label_column, classes or options.classes),
         "split": combined(rows["split"]) if "split" in rows.column_names else pa.nulls(len(rows), pa.string()),
     }
     columns["key"] = _keys(rows, columns, place, source, options)
-    return Scan(table(IMAGES, columns), concat(problems, PROBLEMS), read_classes(here))
+    return Scan(table(IMAGES, columns), concat(problems, PROBLEMS), classes)
 
 
 def _read(uri: str, label_column: str) -> pa.Table:
@@ -64,9 +65,9 @@ def _column_of(names: tuple[str, ...], rows: pa.Table, source: str) -> str:
     raise CatalogError(f"{source}: no column {' or '.join(names)}; its columns are {', '.join(rows.column_names)}")
 
 
-def _labels(rows: pa.Table, source: str, column: str) -> pa.Array:
+def _labels(rows: pa.Table, source: str, column: str, classes: tuple[str, ...] | None) -> pa.Array:
     if column in rows.column_names:
-        return class_texts(rows[column], None)
+        return class_texts(rows[column], classes)
     if column not in ("", "label"):
         _column_of((column,), rows, source)
     return pa.nulls(len(rows), pa.string())

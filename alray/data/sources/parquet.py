@@ -48,7 +48,7 @@ def scan(source: str, options: Options) -> Scan:
     for uri, schema in schemas.items():
         columns = _columns(uri, schema, options)
         try:
-            parts.extend(_read(uri, columns, options, classes))
+            parts.extend(_read(uri, columns, options, classes or options.classes))
         except (pa.ArrowException, OSError) as error:
             problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
     images = concat(parts, IMAGES)
@@ -187,15 +187,25 @@ def _split_text(split: str | None) -> str:
 def class_texts(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> pa.Array:
     """A label column as class names, or numbers as text where the numbers have no names; -1 and null are unknown."""
     column = combined(column)
+    if not len(column):
+        return pa.array([], pa.string())
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_floating(column.type):
         column = pc.cast(pc.if_else(pc.is_nan(column), None, column), pa.int64())
     if not pa.types.is_integer(column.type):
-        return pc.cast(column, pa.string())
+        return _named(pc.cast(column, pa.string()), names or ())
     texts = pc.cast(column, pa.string())
     if names is not None:
         known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
         named = pc.take(pa.array(names, pa.string()), pc.if_else(known, pc.cast(column, pa.int64()), None))
         texts = pc.if_else(known, named, pc.binary_join_element_wise("number ", texts, ""))
     return pc.if_else(pc.equal(column, -1), pa.scalar(None, pa.string()), texts)
+
+
+def _named(texts: pa.Array, names: tuple[str, ...]) -> pa.Array:
+    """Numbers that are written as text, by the names they have; a text that is a name stays."""
+    by_number = {str(i): name for i, name in enumerate(names)}
+    encoded = texts.dictionary_encode()
+    known = [text if text in names else by_number.get(text, text) for text in encoded.dictionary.to_pylist()]
+    return pa.array(known, pa.string()).take(encoded.indices)

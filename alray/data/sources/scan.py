@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from alray.store import StoreError, absolute, filesystem, join
+from alray.store import StoreError, absolute, filesystem, is_remote, join
 
 # label: the class by name, or by number as text; null where unknown. split: null where the source does not say.
 IMAGES = pa.schema(
@@ -38,12 +39,13 @@ class CatalogError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """How to read a source. prefix is put before keys that the source does not name itself."""
+    """How to read a source. prefix: put before keys the source does not name itself; classes: their given order."""
 
     key: str = ""
     label_column: str = "label"
     image_column: str = "image"
     prefix: str = ""
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,17 +122,27 @@ def _glob(uri: str) -> pa.Table:
 
 
 def _walk(uri: str, recursive: bool) -> pa.Table:
-    fs, path = filesystem(uri)
-    infos = fs.get_file_info(pafs.FileSelector(path, recursive=recursive))
-    infos = [info for info in infos if info.type != pafs.FileType.Directory]  # a broken link is told, by its null size
-    start = len(path.strip("/")) + 1
-    names = pa.array([info.path.lstrip("/")[start:] for info in infos], pa.string())
-    files = {
-        "name": names,
-        "uri": pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), names, "/"),
-        "size": [info.size for info in infos],
-    }
-    return table(FILES, files).sort_by("name")
+    if is_remote(uri):
+        fs, path = filesystem(uri)
+        infos = fs.get_file_info(pafs.FileSelector(path, recursive=recursive))
+        start = len(path.strip("/")) + 1
+        found = [(info.path.lstrip("/")[start:], info.size) for info in infos if info.type == pafs.FileType.File]
+    else:
+        found = list(_walk_local(uri, recursive))
+    names = pa.array([name for name, _ in found], pa.string())
+    uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), names, "/")
+    return table(FILES, {"name": names, "uri": uris, "size": [size for _, size in found]}).sort_by("name")
+
+
+def _walk_local(directory: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
+    """Names and sizes. A link that leads nowhere has a null size: pyarrow's own listing leaves it out in silence."""
+    for folder, _, names in os.walk(directory, followlinks=True):
+        for name in names:
+            path = os.path.join(folder, name)
+            size = os.stat(path).st_size if os.path.exists(path) else None
+            yield os.path.relpath(path, directory) if folder != directory else name, size
+        if not recursive:
+            return
 
 
 def with_extension(files: pa.Table, source: str, extensions: Sequence[str]) -> pa.Table:

@@ -1,0 +1,127 @@
+"""Bytes of the rows asked for and no others (contract C2), and bytes to pixels."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from image_sources import SOURCES, encoded, items
+from PIL import Image
+
+from alray.data.catalog import index
+from alray.data.fetch import ImageError, decode, fetch, take
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_only_the_files_asked_for_are_opened(name: str, tmp_path: Path) -> None:
+    write, key = SOURCES[name]
+    found = {item.key: item.data for item in items()}
+    catalog = index(write(items(), tmp_path / "source"), str(tmp_path / "out"), key=key)
+    everything = catalog.references(np.arange(len(catalog)))
+    uri = everything["uri"][3].as_py()
+    wanted = catalog.references(
+        np.array([row for row, at in enumerate(everything["uri"].to_pylist()) if at == uri][:3])
+    )
+    kept = Path(uri).rename(tmp_path / "kept")
+    shutil.rmtree(tmp_path / "source")
+    Path(uri).parent.mkdir(parents=True)
+    kept.rename(uri)
+    assert fetch(wanted, catalog.format, catalog.image_column) == [found[name] for name in wanted["key"].to_pylist()]
+
+
+@pytest.mark.parametrize("name", ["tars by directory", "parquet", "hugging face"])
+def test_only_the_bytes_asked_for_are_read(name: str, tmp_path: Path) -> None:
+    """What lies before the image in the same tar, or in another row group, is overwritten: nobody reads it."""
+    write, key = SOURCES[name]
+    found = {item.key: item.data for item in items()}
+    catalog = index(write(items(), tmp_path / "source"), str(tmp_path / "out"), key=key)
+    everything = catalog.references(np.arange(len(catalog)))
+    uri = everything["uri"][0].as_py()
+    places = zip(*(everything[name].to_pylist() for name in ("offset", "row", "uri")), strict=True)
+    last = max((offset, row) for offset, row, of in places if of == uri)
+    start = (
+        last[0] if name.startswith("tars") else pq.ParquetFile(uri).metadata.row_group(0).column(0).file_offset + 200
+    )
+    data = bytearray(Path(uri).read_bytes())
+    data[4:start] = bytes(start - 4)
+    Path(uri).write_bytes(data)
+    wanted = catalog.references(np.array([last[1]]))
+    assert fetch(wanted, catalog.format, catalog.image_column) == [found[wanted["key"][0].as_py()]]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_any_rows_in_any_order(name: str, tmp_path: Path) -> None:
+    write, key = SOURCES[name]
+    found = {item.key: item.data for item in items()}
+    catalog = index(write(items(), tmp_path / "source"), str(tmp_path / "out"), key=key)
+    references = catalog.references(np.arange(0, len(catalog), 2))
+    rows = np.array([8, 2, 20, 8])
+    some = take(references, rows)
+    assert some["row"].to_pylist() == rows.tolist()
+    assert fetch(some, catalog.format, catalog.image_column) == [found[key] for key in some["key"].to_pylist()]
+    with pytest.raises(KeyError, match=r"\[3, 99\]"):
+        take(references, np.array([2, 3, 99]))
+    assert fetch(references.slice(0, 0), catalog.format, catalog.image_column) == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_that_changed_is_told_by_key(name: str, tmp_path: Path) -> None:
+    write, key = SOURCES[name]
+    catalog = index(write(items(), tmp_path / "source"), str(tmp_path / "out"), key=key)
+    references = catalog.references(np.array([5]))
+    (uri,), (image,) = references["uri"].to_pylist(), references["key"].to_pylist()
+    data = Path(uri).read_bytes()
+    Path(uri).write_bytes(data[:100])
+    with pytest.raises(ImageError, match=f"^{image}: (changed|missing) image: "):
+        fetch(references, catalog.format, catalog.image_column)
+    Path(uri).unlink()
+    with pytest.raises(ImageError, match=f"^{image}: missing image: "):
+        fetch(references, catalog.format, catalog.image_column)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(RAMP), RAMP),
+        (saved(Image.fromarray(RAMP).convert("RGBA"), "PNG"), RAMP),
+        (saved(Image.fromarray(RAMP).convert("LA"), "PNG"), RAMP),
+        (saved(Image.fromarray(RAMP).convert("P"), "PNG"), RAMP),
+        (saved(Image.fromarray(RAMP).convert("P"), "PNG", transparency=0), RAMP),
+        (saved(Image.fromarray(RAMP).convert("P"), "GIF"), RAMP),
+        (saved(Image.fromarray(RAMP > 100), "PNG"), (RAMP > 100) * np.uint8(255)),
+        (saved(Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"), RAMP),
+        (saved(Image.fromarray(RAMP.astype(np.int32) * 257), "TIFF"), RAMP),
+        (saved(Image.fromarray(RAMP).convert("CMYK"), "JPEG", quality=100), RAMP),
+        (saved(Image.fromarray(RAMP), "WEBP", lossless=True), RAMP),
+    ],
+    ids=["L", "RGBA", "LA", "P", "P with transparency", "GIF", "1", "16-bit PNG", "32-bit TIFF", "CMYK", "WebP"],
+)
+def test_any_mode_becomes_rgb(data: bytes, expected: np.ndarray) -> None:
+    image = decode(data, "key")
+    assert image.mode == "RGB"
+    close = np.abs(np.asarray(image).astype(int) - expected[..., None])
+    assert close.max() <= (3 if data[:2] == b"\xff\xd8" else 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", encoded(RAMP, "JPEG")[:200], encoded(RAMP)[:50], encoded(RAMP)[:40] + b"x" * 60,
+     saved(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
+     saved(Image.fromarray(RAMP.astype(np.int32) * 9999), "TIFF")],
+)  # fmt: skip
+def test_what_cannot_be_decoded_names_the_key(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"^train/cat/1\.jpg: broken image: "):
+        decode(data, "train/cat/1.jpg")
