@@ -1,9 +1,10 @@
-"""Real CIFAR-10 through the whole data path: index Parquet, repack as tars and as a folder, compare, embed 50,000 images.
+"""Real CIFAR-10 through the whole data path: index Parquet, repack as tars and as a folder, compare, embed 50,000
+images.
 
     python benchmarks/bench_real_cifar10.py --data ../shared/data
 
-The backbone is MobileNetV2 (ImageNet, int8 weights dequantised) at 96 pixels, so that its embeddings can be compared with
-those that another program computed from the same images: see `agreement` in the result.
+The backbone is MobileNetV2 (ImageNet, int8 weights dequantised) at 96 pixels, so that its embeddings can be compared
+with those that another program computed from the same images: see `agreement` in the result.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def images(folder: Path, classes: int = 2, each: int = 10) -> None:
 def alray(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "alray.cli", *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def job(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = "from alray import RunConfig\nfrom alray.cli import job\njob(RunConfig())\n"
     return subprocess.run(
         [sys.executable, "-c", program, *RUN, *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
 
 
