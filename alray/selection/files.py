@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.csv as pacsv
-from alray.selection.protocol import Picks, SelectionError
 
+from alray.selection.protocol import Picks, SelectionError
 from alray.store import absolute, table_bytes, write_bytes
 
 

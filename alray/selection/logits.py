@@ -1,0 +1,205 @@
+"""The logits of a shard's rows: stored, or made from the embedding and the head; fast to filter, exact to decide (C4).
+
+The canonical logit of (row, class) is a float64 number: the stored one, or the float64 dot product of the stored
+embedding and the class's weight, summed in an order that depends on d alone, plus the bias. `approximate` gives float32
+logits by one matrix product and, per row, a bound on their distance to the canonical ones:
+
+    eps = gamma (|x| max_c |w_c| + max_c |b_c|) + underflow,   gamma = k u / (1 - k u),  k = d + 8,  u = 2^-24
+
+(Higham 2002, section 3.1, for any order of summation; the 8 pays for rounding inputs, bias and the float64 value).
+Letters: m rows of a block, d width of the embedding, c classes, p pairs (position in the block, class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows, Shard
+from alray.selection.protocol import Context, SelectionError
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.intp]
+
+U = 2.0**-24  # unit roundoff of float32
+LIMIT = 2.0**60  # float32 logits beyond it are not used: differences and quotients of smaller ones cannot overflow
+_CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever NumPy's buffers do with long rows
+_PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
+_FILTER = 1 << 20  # numbers per float32 block: 4 MB
+_HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """Float32 logits z (m, c) with |z - canonical| <= eps (m,); where `usable` (m,) is false, z and eps say nothing.
+
+    eps is 0 or at least 2 u |z|, so that `float32(z - 3 eps) <= z - 2 eps`.
+    """
+
+    z: Singles
+    eps: Floats
+    usable: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Logits:
+    """Where the logits of a shard come from: its column `logits`, or (weight (c, d), bias (c,)) in float64."""
+
+    weight: Floats | None = None
+    bias: Floats | None = None
+
+    @property
+    def reads(self) -> str:
+        """The column of the shard that is read."""
+        return LOGITS if self.weight is None else EMBEDDING
+
+    def approximate(self, block: Block) -> Approximate:
+        """Float32 logits of a block and their error bound."""
+        if self.weight is None:
+            return _stored(block[LOGITS])
+        x = single(block[EMBEDDING])
+        if x.shape[1] != self.weight.shape[1]:
+            raise SelectionError(f"head: expected weight ({len(self.weight)}, {x.shape[1]}), got {self.weight.shape}")
+        with np.errstate(all="ignore"):  # overflow and NaN are recognised by their bound
+            z = x @ self._single_weight.T
+            z += self._single_bias
+            width, top = x.shape[1], self._largest_weight
+            gamma = (width + 8) * U / (1 - (width + 8) * U)
+            squares = np.einsum("md,md->m", x, x).astype(np.float64)
+            norm = np.sqrt(squares * (1 + gamma) + width * 2.0**-124)  # an upper bound, even where squares underflow
+            eps = gamma * (norm * top + self._largest_bias) + (width + 8) * 2.0**-122 * (1 + norm) * (1 + top)
+            usable = (norm + 1) * (top + 1) + self._largest_bias < LIMIT  # no partial sum overflows; false for NaN
+        return Approximate(z, eps, usable)
+
+    def exact(self, block: Block, at: Positions, classes: Positions) -> Floats:
+        """Canonical logits of pairs: positions at (p,), classes (p,) -> (p,). Raises SelectionError naming the row."""
+        if self.weight is None:
+            values = block[LOGITS][at, classes].astype(np.float64)
+        else:
+            assert self.bias is not None
+            values = self._pairs(block[EMBEDDING], at, classes) + self.bias[classes]
+        _finite(values, block.rows, at)
+        return values
+
+    def exact_rows(self, block: Block) -> Floats:
+        """Canonical logits of whole rows, (m, c). Raises SelectionError naming the row."""
+        if self.weight is None:
+            values = block[LOGITS].astype(np.float64)
+        else:
+            assert self.bias is not None
+            values = dots(block[EMBEDDING].astype(np.float64), self.weight) + self.bias
+        if not np.isfinite(values).all():
+            _finite(values.ravel(), block.rows, np.repeat(np.arange(len(block)), values.shape[1]))
+        return values
+
+    def _pairs(self, x: Array, at: Positions, classes: Positions) -> Floats:
+        assert self.weight is not None
+        values = np.empty(len(at))
+        step = max(1, _PAIRS // max(1, x.shape[1]))
+        for start in range(0, len(at), step):
+            part = slice(start, start + step)
+            values[part] = paired_dots(x[at[part]].astype(np.float64), self.weight[classes[part]])
+        return values
+
+    @cached_property
+    def _single_weight(self) -> Singles:
+        with np.errstate(over="ignore"):
+            return np.asarray(self.weight, np.float32)
+
+    @cached_property
+    def _single_bias(self) -> Singles:
+        with np.errstate(over="ignore"):
+            return np.asarray(self.bias, np.float32)
+
+    @cached_property
+    def _largest_weight(self) -> float:
+        assert self.weight is not None
+        with np.errstate(over="ignore"):
+            squares = np.einsum("cd,cd->c", self.weight, self.weight).max(initial=0.0)
+            return float(np.sqrt(squares * (1 + 1e-9)) + 2.0**-500)
+
+    @cached_property
+    def _largest_bias(self) -> float:
+        return float(np.abs(np.asarray(self.bias)).max(initial=0.0))
+
+
+def logits_of(shard: Shard, context: Context) -> Logits:
+    """The logits of this shard: stored ones first. Raises SelectionError when there is nothing to make them from."""
+    columns = _columns(shard)
+    if LOGITS in columns or not columns:
+        return Logits()
+    if EMBEDDING not in columns or context.head is None:
+        raise SelectionError(f"expected logits, or embedding and head; got {', '.join(sorted(columns))} and no head")
+    weight, bias = (np.ascontiguousarray(part, np.float64) for part in context.head)
+    return Logits(weight, bias)
+
+
+def needed(shard: Shard, needs: frozenset[str]) -> Shard:
+    """The shard with the columns that a strategy reads and no others, so that they are not read from disk."""
+    names = {EMBEDDING if name == LOGITS and LOGITS not in _columns(shard) else name for name in needs}
+    return Shard(
+        [
+            replace(part, columns={name: column for name, column in part.columns.items() if name in names})
+            for part in shard.segments
+        ]
+    )
+
+
+def block_rows(shard: Shard, context: Context) -> int:
+    """How many rows to work on at once, so that a temporary stays at some megabytes."""
+    widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
+    classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
+    return int(np.clip(_FILTER // max([classes, *widths]), 64, 1 << 14))
+
+
+def _columns(shard: Shard) -> Mapping[str, Array]:
+    return shard.segments[0].columns if shard.segments else {}
+
+
+def dots(x: Floats, w: Floats) -> Floats:
+    """x (m, d), w (c, d) float64 -> all dot products (m, c), each summed in the order of `paired_dots`."""
+    total: Floats = np.einsum("md,cd->mc", x[:, :_CHUNK], w[:, :_CHUNK])
+    for start in range(_CHUNK, x.shape[1], _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += np.einsum("md,cd->mc", x[:, part], w[:, part])
+    return total
+
+
+def paired_dots(x: Floats, w: Floats) -> Floats:
+    """x, w (p, d) float64 -> (p,) dot products of their rows, in an order of summation that depends on d alone.
+
+    Not a matrix product: BLAS sums in an order that depends on the shape of the whole.
+    """
+    total: Floats = np.einsum("pd,pd->p", x[:, :_CHUNK], w[:, :_CHUNK])
+    for start in range(_CHUNK, x.shape[1], _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += np.einsum("pd,pd->p", x[:, part], w[:, part])
+    return total
+
+
+def single(array: Array) -> Singles:
+    """A float32 copy or view. float16 by a table of all its 65,536 values: twice as fast as NumPy's conversion."""
+    if array.dtype == np.float16:
+        return np.take(_HALF, np.ascontiguousarray(array).view(np.uint16))
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32)
+
+
+def _stored(logits: Array) -> Approximate:
+    z = single(logits)
+    eps = np.zeros(len(z))
+    largest = np.maximum(z.max(axis=1, initial=-np.inf), -z.min(axis=1, initial=np.inf))
+    if logits.dtype == np.float64:
+        eps = 2 * U * largest.astype(np.float64) + 2.0**-125
+    return Approximate(z, eps, largest < LIMIT)  # false for NaN, too
+
+
+def _finite(values: Floats, rows: Rows, at: Positions) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise SelectionError(f"logits of row {int(rows[at[int(np.argmax(bad))]])} are not finite")

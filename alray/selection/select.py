@@ -1,0 +1,198 @@
+"""Selection: on shards of features (`select_from`), or alone on what users bring (`select`, contract C9).
+
+Letters: n rows, k picks, d width of the embedding, c classes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from alray.features.arrays import EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
+from alray.selection.brought import Pool, check_finite, gather
+from alray.selection.protocol import HEAD, Context, Head, Picks, SelectionError, Strategy
+from alray.selection.shards import WORKERS, open_shards
+from alray.selection.strategies import build
+
+LABELS = "labels"
+Workers = Literal["process", "ray"]
+
+
+def select_from(
+    sources: Sequence[ShardSource],
+    strategy: Strategy,
+    budget: int,
+    context: Context,
+    *,
+    workers: Workers = "process",
+    num_cpus: float = 1,
+) -> Picks:
+    """Choose `budget` rows from shards of features; the picks do not depend on how the rows are cut into shards.
+
+    workers: "process", one shard after the other here, or "ray", one actor with num_cpus CPUs per shard. Raises
+    SelectionError when the shards hold too few rows or not what the strategy needs.
+    """
+    check_number("budget", budget, 1)
+    _check_workers(workers)
+    if HEAD in strategy.needs and context.head is None:
+        raise SelectionError(f"{type(strategy).__name__} needs the head's weight and bias, got none")
+    if context.head is not None:
+        _check_head(context.head)
+    with open_shards(workers, sources, strategy, context, num_cpus) as shards:
+        _check_available(budget, sum(shards.sizes()))
+        picks = strategy.select(shards, budget, context)
+    if len(picks) != budget:
+        raise SelectionError(f"{type(strategy).__name__}: expected {budget:,} picks, got {len(picks):,}")
+    return picks
+
+
+def select(
+    strategy: str | Strategy,
+    budget: int,
+    *,
+    embedding: Any = None,
+    logits: Any = None,
+    head: Head | None = None,
+    pretext_loss: Any = None,
+    labels: Any = None,
+    labeled: Sequence[int] | npt.NDArray[Any] = (),
+    exclude: Sequence[int] | npt.NDArray[Any] = (),
+    round: int = 0,
+    seed: int = 0,
+    num_shards: int = 1,
+    workers: Workers = "process",
+) -> Picks:
+    """Choose `budget` rows from features that were made elsewhere.
+
+    strategy: a name in STRATEGIES or a configured object. embedding (n, d), logits (n, c), pretext_loss (n,), labels
+    (n,; only for strategies that are marked as peeking): arrays, or paths of .npy, .npz or Parquet (column by that
+    name), or a Ray Dataset with that column. head: (weight (c, d), bias (c,)), logits = embedding @ weight.T + bias;
+    used for logits where none are given. A row is its position, unless Parquet or Dataset bring a column `row`.
+    labeled, exclude: rows never to pick. Only seed and round decide what is random; num_shards and workers ("process"
+    or "ray") never change a pick.
+
+    Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
+    before any work when something is missing, has another shape, is not finite, or the budget is not available.
+    """
+    strategy = build(strategy) if isinstance(strategy, str) else _instance(strategy)
+    for name, value, least in (
+        ("budget", budget, 1),
+        ("num_shards", num_shards, 1),
+        ("round", round, 0),
+        ("seed", seed, 0),
+    ):
+        check_number(name, value, least)
+    _check_workers(workers)
+    given = {EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, LABELS: labels}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        raise SelectionError(
+            f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
+        )
+    head = None if head is None else _check_head((np.asarray(head[0]), np.asarray(head[1])))
+    _check_needs(strategy, given, head)
+    pool = gather(given)
+    _check_widths(pool, head)
+    keep = _available(pool.rows, labeled, exclude)
+    _check_available(budget, len(keep))
+    used = _used(strategy, pool)
+    for name, column in used.items():
+        check_finite(name, pool.rows, column)
+    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in given else None if head is None else len(head[1])
+    sources = Pool(pool.rows, used).shards(keep, num_shards)
+    return select_from(sources, strategy, budget, Context(seed, round, num_classes, head), workers=workers)
+
+
+def check_number(name: str, value: Any, least: int) -> None:
+    """Raises SelectionError unless the value is an integer (not a bool, not a float) of at least `least`."""
+    try:
+        good = not isinstance(value, (bool, np.bool_)) and operator.index(value) >= least
+    except TypeError:
+        good = False
+    if not good:
+        raise SelectionError(f"{name}: expected an integer of at least {least}, got {value!r}")
+
+
+def _instance(strategy: Any) -> Strategy:
+    if isinstance(strategy, type) or not isinstance(strategy, Strategy):
+        raise SelectionError(f"strategy: expected a name or a configured object, got {strategy!r}")
+    return strategy
+
+
+def _check_workers(workers: str) -> None:
+    if workers not in WORKERS:
+        raise SelectionError(f"workers: expected one of {', '.join(WORKERS)}, got {workers!r}")
+
+
+def _check_available(budget: int, available: int) -> None:
+    if budget > available:
+        raise SelectionError(f"budget: expected at most {available:,}, the rows that are available, got {budget:,}")
+
+
+def _check_head(head: Head) -> Head:
+    weight, bias = head
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.size:
+        raise SelectionError(f"head: expected weight (c, d) and bias (c,), got shapes {weight.shape} and {bias.shape}")
+    for name, part in (("weight", weight), ("bias", bias)):
+        if part.dtype.kind not in "iuf" or not np.isfinite(part).all():
+            raise SelectionError(
+                f"head: expected finite numbers in the {name}, got {part.dtype} with NaN, infinity or others"
+            )
+    return weight, bias
+
+
+def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> None:
+    name = type(strategy).__name__
+    for need in sorted(strategy.needs):
+        if need == HEAD and head is None:
+            raise SelectionError(f"{name} needs head=(weight, bias), got none")
+        if need == LOGITS and LOGITS not in given and (EMBEDDING not in given or head is None):
+            raise SelectionError(f"{name} needs logits, or embedding and head; got {', '.join(given)}")
+        if need not in (HEAD, LOGITS) and need not in given:
+            raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
+
+
+def _check_widths(pool: Pool, head: Head | None) -> None:
+    if head is None:
+        return
+    for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
+        if name in pool.columns and pool.columns[name].shape[1] != head[0].shape[axis]:
+            raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
+
+
+def _used(strategy: Strategy, pool: Pool) -> dict[str, Any]:
+    """The columns the strategy reads: logits are made from the embedding only where none are given."""
+    names = {EMBEDDING if need == LOGITS and LOGITS not in pool.columns else need for need in strategy.needs}
+    return {name: column for name, column in pool.columns.items() if name in names}
+
+
+def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
+    """Ascending positions of the rows that are neither labeled nor excluded."""
+    keep = np.ones(len(rows), bool)
+    for name, given in (("labeled", labeled), ("exclude", exclude)):
+        wanted = np.asarray(given)
+        if wanted.size == 0:
+            continue
+        if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+            raise SelectionError(f"{name}: expected row numbers (k,), got {wanted.dtype} of shape {wanted.shape}")
+        if len(np.unique(wanted)) != len(wanted):
+            raise SelectionError(
+                f"{name}: expected every row once, got {len(wanted) - len(np.unique(wanted))} repetitions"
+            )
+        at = np.searchsorted(rows, wanted)
+        there = (
+            (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == wanted)
+            if len(rows)
+            else np.zeros(len(wanted), bool)
+        )
+        if not there.all():
+            last = int(rows[-1]) if len(rows) else -1
+            raise SelectionError(
+                f"{name}: row {int(wanted[int(np.argmin(there))])} is not among the {len(rows):,} rows up to {last}"
+            )
+        keep[at] = False
+    return np.flatnonzero(keep)

@@ -1,0 +1,140 @@
+"""Where the shards of a selection are: in this process, or one Ray actor each, spread over the nodes (contract C5).
+
+A shard's state is made in the worker from the shard's source on the first call, and made again when the worker is lost:
+a dead actor changes nothing but time. Ray is imported only where actors are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from alray.features.arrays import ShardSource
+from alray.features.table import FeatureError
+from alray.selection.protocol import Context, SelectionError, Strategy
+from alray.store import StoreError
+
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_OURS = (SelectionError, FeatureError, StoreError)
+WORKERS = ("process", "ray")
+
+
+class Worker:
+    """One shard: opened on the first call, and again after a restart."""
+
+    def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
+        self._source, self._strategy, self._context = source, strategy, context
+        self._state: Any = None
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Answer one `Shards.map` call."""
+        if self._state is None:
+            self._state = self._strategy.open(self._source.open(), self._context)
+        return getattr(self._state, method)(*args)
+
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self._source.open())
+
+    def pid(self) -> int:
+        """Process that holds the shard."""
+        return os.getpid()
+
+
+class InProcess:
+    """All shards here, one after the other."""
+
+    def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
+        self._workers = [Worker(source, strategy, context) for source in sources]
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.clear()
+
+    def map(self, method: str, *args: Any) -> list[Any]:
+        """One answer per shard."""
+        return [worker.call(method, *args) for worker in self._workers]
+
+    def sizes(self) -> list[int]:
+        """Rows per shard."""
+        return [worker.size() for worker in self._workers]
+
+
+class RayActors:
+    """One actor per shard, spread over the nodes, restarted as often as it takes; released when the context ends."""
+
+    def __init__(
+        self, sources: Sequence[ShardSource], strategy: Strategy, context: Context, num_cpus: float = 1
+    ) -> None:
+        import ray
+
+        actor = ray.remote(_ActorWorker).options(
+            num_cpus=num_cpus,
+            scheduling_strategy="SPREAD",
+            max_restarts=-1,
+            max_task_retries=-1,
+            runtime_env={"env_vars": _ONE_THREAD},
+        )
+        # Put once and held here, so that a restarted actor finds them. In lists: a bare reference would be resolved by
+        # Ray before the constructor and tie the restart to its copy.
+        self._shared = ray.put((strategy, context))
+        self._sources = [ray.put(source) for source in sources]
+        self._actors = [actor.remote([source], [self._shared]) for source in self._sources]
+
+    def __enter__(self) -> RayActors:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors, self._sources, self._shared = [], [], None
+
+    def map(self, method: str, *args: Any) -> list[Any]:
+        """One answer per shard. An error of alray's raised in an actor is raised here as itself."""
+        return self._gather("call", method, *args)
+
+    def sizes(self) -> list[int]:
+        """Rows per shard."""
+        return self._gather("size")
+
+    def pids(self) -> list[int]:
+        """Process of each actor."""
+        return self._gather("pid")
+
+    def _gather(self, name: str, *args: Any) -> list[Any]:
+        import ray
+        from ray.exceptions import RayTaskError
+
+        try:
+            return list(ray.get([getattr(actor, name).remote(*args) for actor in self._actors]))
+        except RayTaskError as error:
+            if isinstance(error.cause, _OURS):
+                raise error.cause from None  # its message says it all, without a page of Ray's traceback
+            raise
+
+
+class _ActorWorker(Worker):
+    """A worker whose source and strategy come out of the object store."""
+
+    def __init__(self, source: list[Any], shared: list[Any]) -> None:
+        import ray
+
+        super().__init__(ray.get(source[0]), *ray.get(shared[0]))
+
+
+def open_shards(
+    workers: str, sources: Sequence[ShardSource], strategy: Strategy, context: Context, num_cpus: float = 1
+) -> InProcess | RayActors:
+    """The shards in this process ("process") or on actors ("ray")."""
+    assert workers in WORKERS
+    if workers == "ray":
+        return RayActors(sources, strategy, context, num_cpus)
+    return InProcess(sources, strategy, context)

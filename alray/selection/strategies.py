@@ -1,0 +1,41 @@
+"""The strategies by name: one literal dictionary, which is also where a strategy of your own may be entered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from alray.selection.base import Base
+from alray.selection.margin import Margin
+from alray.selection.mase import Mase
+from alray.selection.protocol import SelectionError, Strategy
+from alray.selection.random_sampling import RandomSampling
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "random": RandomSampling,
+    "margin": Margin,
+    "mase": Mase,
+    "base": Base,
+}
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
+    """The strategy of that name with these options.
+
+    Raises SelectionError for a name that is not in STRATEGIES, an option the strategy does not have, or a value it does
+    not take; the message says which there are.
+    """
+    if name not in STRATEGIES:
+        raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}")
+    kind = STRATEGIES[name]
+    options = options or {}
+    known = inspect.signature(kind).parameters
+    for option in options:
+        if option not in known:
+            there = f"expected one of {', '.join(known)}" if known else "it has none"
+            raise SelectionError(f"strategy {name}: unknown option {option!r}; {there}")
+    missing = [option for option, field in known.items() if field.default is field.empty and option not in options]
+    if missing:
+        raise SelectionError(f"strategy {name}: expected the options {', '.join(missing)}, too")
+    return kind(**options)

@@ -1,0 +1,87 @@
+"""The slow twins: every strategy in plain NumPy float64, written from the papers, one function each.
+
+Nothing here is shared with the code under test. Ties go to the lower row. Each returns (rows in order of choice, scores).
+Letters: n rows, c classes, d width of the embedding, b budget.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+
+def random_sampling(rows, b, seed=0, round=0):
+    """b largest hash priorities (SplitMix64 of the row, twice, keyed by seed and stream) as numbers in [0, 1)."""
+    mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+    key = int.from_bytes(hashlib.blake2b(f"{seed}/random/{round}".encode(), digest_size=8).digest(), "little")
+
+    def priority(row):
+        x = (row * golden + key) & mask
+        for _ in range(2):
+            x = (x + golden) & mask
+            x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+            x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+            x ^= x >> 31
+        return (x >> 11) / 2**53
+
+    return _highest(rows, np.array([priority(int(row)) for row in rows]), b)
+
+
+def margin(logits, rows, b):
+    """b smallest p_(1) - p_(2) of the softmax."""
+    scores = []
+    for z in np.asarray(logits, np.float64):
+        e = np.exp(z - z.max())
+        p = np.sort(e / math.fsum(e))
+        scores.append(-(p[-1] - (p[-2] if len(p) > 1 else 0.0)))
+    return _highest(rows, np.array(scores), b)
+
+
+def mase(logits, weight, rows, b):
+    """b smallest min over c != y of d_c (Emam et al. 2021)."""
+    return _highest(rows, np.array([-min(d, default=np.inf) for d in _distances(logits, weight)[1]]), b)
+
+
+def base(logits, weight, rows, b, classes=None):
+    """Per class the q_c smallest D(., c) among what is left, classes in the order given (Emam et al. 2021)."""
+    rows = np.asarray(rows)
+    distances, others = _distances(logits, weight)
+    full = np.array(distances)
+    predicted = np.argmax(np.asarray(logits, np.float64), axis=1)
+    for i, y in enumerate(predicted):
+        full[i, y] = min(others[i], default=np.inf)
+    c = full.shape[1]
+    taken, scores = [], []
+    for rank, k in enumerate(range(c) if classes is None else classes):
+        quota = b // c + (1 if rank < b % c else 0)
+        for i in [i for i in np.lexsort((rows, full[:, k])) if i not in set(taken)][:quota]:
+            taken.append(i)
+            scores.append(-full[i, k])
+    return rows[np.array(taken, int)], np.array(scores)
+
+
+def logits_of(embedding, weight, bias):
+    """Float64 logits of stored values."""
+    x, w = np.asarray(embedding, np.float64), np.asarray(weight, np.float64)
+    return np.array([[np.sum(x_i * w_c) for w_c in w] for x_i in x]) + np.asarray(bias, np.float64)
+
+
+def _distances(logits, weight):
+    """Per row: d_c for all classes (nan for the predicted one), and the list of the others."""
+    logits, weight = np.asarray(logits, np.float64), np.asarray(weight, np.float64)
+    table = np.array([[np.sqrt(np.sum((a - b) ** 2)) for b in weight] for a in weight])
+    all_, others = [], []
+    for z in logits:
+        y = int(np.argmax(z))
+        d = [np.nan if c == y else np.inf if table[y, c] == 0 else (z[y] - z[c]) / table[y, c] for c in range(len(z))]
+        all_.append(d)
+        others.append([x for c, x in enumerate(d) if c != y])
+    return all_, others
+
+
+def _highest(rows, scores, b):
+    rows = np.asarray(rows)
+    order = np.lexsort((rows, -scores))[:b]
+    return rows[order], scores[order]
