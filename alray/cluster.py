@@ -37,9 +37,10 @@ def logical_cpus(resources: ResourceConfig) -> int:
 
 
 def start(resources: ResourceConfig) -> Cluster:
-    """Join the cluster that is named, set in the environment or running on this machine; else start one here.
+    """Join the cluster that is named or set in the environment (as in a submitted job); else start one here.
 
-    address "local" always starts one. Raises ClusterError when there are fewer CPUs or GPUs than the run needs: Ray
+    A cluster that merely happens to run on this machine is not joined (address "auto" does that): it may be somebody
+    else's, and go away. Raises ClusterError when there are fewer CPUs or GPUs than the run needs: Ray
     itself would wait for ever.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -62,14 +63,13 @@ def _init(resources: ResourceConfig) -> None:
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = resources.address or os.environ.get("RAY_ADDRESS", "")
+    address = resources.address or os.environ.get("RAY_ADDRESS", "local")
     if address != "local":
         try:
-            ray.init(address=address or "auto", **quiet)
+            ray.init(address=address, **quiet)
             return
         except ConnectionError as error:
-            if address:
-                raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+            raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
     ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
 
