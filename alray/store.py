@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -48,10 +49,10 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
+    scheme, _, rest = uri.partition("://")
     try:
-        fs, path = pafs.FileSystem.from_uri(uri)
+        fs, path = pafs.FileSystem.from_uri(f"{scheme}://{quote(rest, safe='/:@')}")  # keys may hold any character
     except (pa.ArrowInvalid, NotImplementedError) as error:
-        scheme, _, rest = uri.partition("://")
         try:
             import fsspec
         except ImportError:

@@ -73,9 +73,9 @@ def tars_by_directory(found: list[Item], place: Path) -> str:
 
 
 def tars_by_sidecar(found: list[Item], place: Path) -> str:
-    """Labels by .cls number and by .json name; classes in classes.txt."""
+    """Labels by .cls number and by .json name; classes in alray-classes.txt."""
     place.mkdir()
-    (place / "classes.txt").write_text("\n".join(CLASSES))
+    (place / "alray-classes.txt").write_text("\n".join(CLASSES))
     for number in range(2):
         with tarfile.open(place / f"shard-{number}.tar", "w") as tar:
             for item in found[number::2]:
@@ -132,7 +132,7 @@ def csv(found: list[Item], place: Path) -> str:
 
 def jsonl(found: list[Item], place: Path) -> str:
     folder(found, place)
-    (place / "classes.txt").write_text("\n".join(CLASSES))
+    (place / "alray-classes.txt").write_text("\n".join(CLASSES))
     lines = [
         json.dumps(
             {"uri": str(place / i.key), "filename": i.filename, "label": CLASSES.index(i.label), "split": i.split}

@@ -29,7 +29,7 @@ PROBLEMS = pa.schema([("key", pa.string()), ("uri", pa.string()), ("reason", pa.
 FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64())])
 
 SPLITS = {"train": "train", "val": "test", "valid": "test", "validation": "test", "test": "test"}
-CLASSES_FILE = "classes.txt"
+CLASSES_FILE = "alray-classes.txt"
 _IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "jp2"])
 
 
@@ -154,7 +154,7 @@ def with_extension(files: pa.Table, source: str, extensions: Sequence[str]) -> p
 
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
-    """The class names of a classes.txt (one a line) in the directory, where there is one."""
+    """The class names of an alray-classes.txt (one a line) in the directory, where there is one."""
     fs, path = filesystem(join(directory, CLASSES_FILE))
     if fs.get_file_info(path).type != pafs.FileType.File:
         return None
