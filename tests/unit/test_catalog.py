@@ -337,6 +337,14 @@ def test_a_source_of_its_own_for_the_test_split(name: str, tmp_path: Path) -> No
     assert {catalog.classes[i] for i in catalog.labels()[~catalog.is_test()]} == {"cat", "dög"}
 
 
+def test_a_template_knows_which_source_is_the_test(tmp_path: Path) -> None:
+    """Two files of one name and the same columns."""
+    sources = [parquet_with(tmp_path / name, label=["x", "y"], id=[1, 2]) for name in ("one", "two")]
+    catalog = index(sources[0], str(tmp_path / "out"), test_source=sources[1], key="{split}/{class}/{id}.png")
+    assert catalog.keys().to_pylist() == ["test/x/1.png", "test/y/2.png", "train/x/1.png", "train/y/2.png"]
+    assert catalog.is_test().tolist() == [True, True, False, False]
+
+
 def test_validation_directories_and_deep_ones(tmp_path: Path) -> None:
     data = encoded(np.zeros((4, 4, 3), np.uint8))
     for name in ("train/cat/a/b/1.png", "valid/dog/2.PNG", "train/.cache/3.png", "train/dog/._4.png"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -82,7 +84,7 @@ def _keys(rows: pa.Table, columns: dict[str, object], place: str, source: str, o
             _column_of((name,), rows, source)
     numbered = {**columns, "offset": np.arange(len(rows))}
     stem = source.rpartition("/")[2].rpartition(".")[0]
-    return keys(rows, numbered, Options(key=column), stem)
+    return keys(rows, numbered, replace(options, key=column), stem)
 
 
 def _resolve(here: str, text: str) -> str:

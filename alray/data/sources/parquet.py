@@ -169,7 +169,7 @@ def keys(others: pa.Table, columns: dict[str, Any], options: Options, stem: str)
     if "{" not in options.key:
         return combined(pc.cast(others[options.key], pa.string()))
     fields = {
-        "split": [_split_text(split) for split in columns["split"].to_pylist()],
+        "split": [_split_text(split, options) for split in columns["split"].to_pylist()],
         "class": [label or "unlabeled" for label in columns["label"].to_pylist()],
         "file": [stem] * len(others),
         "row": columns["offset"].tolist(),
@@ -180,7 +180,9 @@ def keys(others: pa.Table, columns: dict[str, Any], options: Options, stem: str)
     return pa.array([options.key.format(**dict(zip(needed, values, strict=True))) for values in filled])
 
 
-def _split_text(split: str | None) -> str:
+def _split_text(split: str | None, options: Options) -> str:
+    if options.prefix == "test/":
+        return "test"
     return SPLITS.get(split, split) if split else "train"
 
 
