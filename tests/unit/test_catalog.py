@@ -60,6 +60,23 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     assert len(set(marks.values())) == 4
 
 
+@pytest.mark.parametrize(("column", "value"), [("label", 1), ("split", "test")])
+def test_labels_and_splits_are_in_the_fingerprint(column: str, value: object, tmp_path: Path) -> None:
+    marks = []
+    for name, changed in (("one", {}), ("two", {column: value})):
+        columns = {"label": 0, "split": "train", **changed}
+        source = parquet_with(
+            tmp_path / name, label=[0, 1, columns["label"]], split=["train", "test", columns["split"]]
+        )
+        marks.append(index(source, str(tmp_path / f"{name}-out")).fingerprint)
+    assert marks[0] != marks[1]
+
+
+def test_offsets_count_through_large_files(tmp_path: Path) -> None:
+    catalog = index(parquet_with(tmp_path, label=np.arange(2500) % 2), str(tmp_path / "out"), check="none")
+    assert catalog.references(rows_of(catalog))["offset"].to_pylist() == list(range(2500))
+
+
 def test_references_and_keys_of_some_rows(tmp_path: Path) -> None:
     catalog = index(tars_by_directory(items(), tmp_path / "source"), str(tmp_path / "out"))
     rows = np.array([7, 2, 11])
@@ -71,8 +88,10 @@ def test_references_and_keys_of_some_rows(tmp_path: Path) -> None:
     assert len(catalog.references(np.empty(0, np.int64))) == 0
 
 
-def test_columns_are_read_once_and_cannot_be_changed(tmp_path: Path) -> None:
-    catalog = index(folder(items(), tmp_path / "source"), str(tmp_path / "out"))
+@pytest.mark.parametrize("unlabeled", [False, True])
+def test_columns_are_read_once_and_cannot_be_changed(unlabeled: bool, tmp_path: Path) -> None:
+    source = parquet_with(tmp_path / "source", label=[0, None if unlabeled else 1])
+    catalog = index(source, str(tmp_path / "out"))
     labels = catalog.labels()
     (tmp_path / "out" / "catalog.parquet").unlink()
     assert catalog.labels() is labels
@@ -293,6 +312,18 @@ def test_flat_folders_are_unlabeled(tmp_path: Path) -> None:
     assert (catalog.labels() == -1).all()
     assert catalog.classes == ()
     assert not catalog.is_test().any()
+
+
+def test_a_sidecar_says_more_than_a_directory(tmp_path: Path) -> None:
+    """Also for several images of one sample, which share the part of their names before the first dot."""
+    data = encoded(np.zeros((4, 4, 3), np.uint8))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("here/1.png", "here/2.left.png", "here/2.right.png", "here/3.png"):
+            add(tar, name, data)
+        add(tar, "here/1.cls", b"there\n")
+        add(tar, "here/2.json", b'{"label": 7}')
+    catalog = index(str(tmp_path), str(tmp_path / "out"))
+    assert [catalog.classes[i] for i in catalog.labels()] == ["there", "7", "7", "here"]
 
 
 def test_classes_that_are_numbers_keep_the_order_of_numbers(tmp_path: Path) -> None:
