@@ -1,7 +1,7 @@
 """The slow twins: every strategy in plain NumPy float64, written from the papers, one function each.
 
-Nothing here is shared with the code under test. Ties go to the lower row. Each returns (rows in order of choice, scores).
-Letters: n rows, c classes, d width of the embedding, b budget.
+Nothing here is shared with the code under test. Ties go to the lower row. Each returns (rows in order of choice,
+scores). Letters: n rows, c classes, d width of the embedding, b budget.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import math
 
 import numpy as np
 
+Picked = tuple[np.ndarray, np.ndarray]
 
-def random_sampling(rows, b, seed=0, round=0):
+
+def random_sampling(rows: np.ndarray, b: int, seed: int = 0, round: int = 0) -> Picked:
     """b largest hash priorities (SplitMix64 of the row, twice, keyed by seed and stream) as numbers in [0, 1)."""
     mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
     key = int.from_bytes(hashlib.blake2b(f"{seed}/random/{round}".encode(), digest_size=8).digest(), "little")
 
-    def priority(row):
+    def priority(row: int) -> float:
         x = (row * golden + key) & mask
         for _ in range(2):
             x = (x + golden) & mask
@@ -29,7 +31,7 @@ def random_sampling(rows, b, seed=0, round=0):
     return _highest(rows, np.array([priority(int(row)) for row in rows]), b)
 
 
-def margin(logits, rows, b):
+def margin(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
     """b smallest p_(1) - p_(2) of the softmax."""
     scores = []
     for z in np.asarray(logits, np.float64):
@@ -39,12 +41,12 @@ def margin(logits, rows, b):
     return _highest(rows, np.array(scores), b)
 
 
-def mase(logits, weight, rows, b):
+def mase(logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int) -> Picked:
     """b smallest min over c != y of d_c (Emam et al. 2021)."""
     return _highest(rows, np.array([-min(d, default=np.inf) for d in _distances(logits, weight)[1]]), b)
 
 
-def base(logits, weight, rows, b, classes=None):
+def base(logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int, classes=None) -> Picked:
     """Per class the q_c smallest D(., c) among what is left, classes in the order given (Emam et al. 2021)."""
     rows = np.asarray(rows)
     distances, others = _distances(logits, weight)
@@ -62,13 +64,13 @@ def base(logits, weight, rows, b, classes=None):
     return rows[np.array(taken, int)], np.array(scores)
 
 
-def logits_of(embedding, weight, bias):
+def logits_of(embedding: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Float64 logits of stored values."""
     x, w = np.asarray(embedding, np.float64), np.asarray(weight, np.float64)
     return np.array([[np.sum(x_i * w_c) for w_c in w] for x_i in x]) + np.asarray(bias, np.float64)
 
 
-def _distances(logits, weight):
+def _distances(logits: np.ndarray, weight: np.ndarray) -> tuple[list[list[float]], list[list[float]]]:
     """Per row: d_c for all classes (nan for the predicted one), and the list of the others."""
     logits, weight = np.asarray(logits, np.float64), np.asarray(weight, np.float64)
     table = np.array([[np.sqrt(np.sum((a - b) ** 2)) for b in weight] for a in weight])
@@ -81,7 +83,7 @@ def _distances(logits, weight):
     return all_, others
 
 
-def _highest(rows, scores, b):
+def _highest(rows: np.ndarray, scores: np.ndarray, b: int) -> Picked:
     rows = np.asarray(rows)
     order = np.lexsort((rows, -scores))[:b]
     return rows[order], scores[order]

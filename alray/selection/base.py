@@ -22,7 +22,7 @@ from alray.selection.logits import Floats, Positions, block_rows, logits_of, nee
 from alray.selection.per_class import NONE, Nearest, PerClass, join
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards
 
-_DEPTH, _AT_LEAST = 4, 8  # rows per class and shard: so many times the quota, and at least
+_DEPTH, _AT_LEAST = 6, 24  # rows per class and shard: so many times the quota, and at least
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.features.arrays import Block
-from alray.selection.logits import Approximate, Floats, Logits, Positions, Singles, U, paired_dots
+from alray.selection.logits import Approximate, Floats, Logits, Positions, Singles, U, nonzero, paired_dots
 from alray.selection.protocol import Context, SelectionError
 
 _REL = 8 * U  # float32 rounding of a difference, a product and the table of inverse distances: under 4 u
@@ -116,7 +116,7 @@ class Boundaries:
             crowded = np.count_nonzero(rivals, axis=1) > 1
             unsure, rivals = unsure[crowded], rivals[crowded]
             exact = np.full(rivals.shape, -np.inf)
-            at, classes = np.nonzero(rivals)
+            at, classes = nonzero(rivals)
             exact[at, classes] = self.logits.exact(block, unsure[at], classes)
             y[unsure] = exact.argmax(axis=1)
         return y
@@ -136,7 +136,7 @@ class Boundaries:
         high = self.nearest_bounds(filtered)[1][at]
         could_be = (low <= reach(high)[:, None]) & (low < np.inf)
         could_be[np.arange(len(at)), filtered.y[at]] = False
-        which, classes = np.nonzero(could_be)
+        which, classes = nonzero(could_be)
         nearest = np.full(len(at), np.inf)
         np.minimum.at(nearest, which, self._pairs(block, filtered.y, at[which], classes))
         return nearest
@@ -161,7 +161,7 @@ class Boundaries:
         both = squares[:, None] + squares
         distance = both - 2 * (self._weight @ self._weight.T)
         error = 4 * (self._weight.shape[1] + 8) * 2.0**-53 * both + 2.0**-960
-        a, b = np.nonzero(np.triu(distance < error * 2.0**26, 1))
+        a, b = nonzero(np.triu(distance < error * 2.0**26, 1))
         np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
         distance[a, b] = distance[b, a] = self._distances(a, b)
         np.fill_diagonal(distance, 0)

@@ -4,9 +4,11 @@ The canonical logit of (row, class) is a float64 number: the stored one, or the 
 embedding and the class's weight, summed in an order that depends on d alone, plus the bias. `approximate` gives float32
 logits by one matrix product and, per row, a bound on their distance to the canonical ones:
 
-    eps = gamma (|x| max_c |w_c| + max_c |b_c|) + underflow,   gamma = k u / (1 - k u),  k = d + 8,  u = 2^-24
+    eps = gamma (|x| max_c |w_c| + max_c |b_c|) + underflow,   gamma = k u / (1 - k u),   u = 2^-24,
+    k = (columns per product) + (number of products) + 8
 
-(Higham 2002, section 3.1, for any order of summation; the 8 pays for rounding inputs, bias and the float64 value).
+(Higham 2002, section 3.1, for any order of summation inside a product; the 8 pays for rounding the inputs, the bias and
+the float64 value; cutting d into products of 256 columns makes the bound of wide embeddings several times tighter).
 Letters: m rows of a block, d width of the embedding, c classes, p pairs (position in the block, class).
 """
 
@@ -29,8 +31,9 @@ Positions = npt.NDArray[np.intp]
 U = 2.0**-24  # unit roundoff of float32
 LIMIT = 2.0**60  # float32 logits beyond it are not used: differences and quotients of smaller ones cannot overflow
 _CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever NumPy's buffers do with long rows
+_PRODUCT = 256  # columns per matrix product
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
-_FILTER = 1 << 20  # numbers per float32 block: 4 MB
+_STORED, _MADE = 1 << 18, 1 << 20  # numbers per float32 block: 1 MB stays in cache, 4 MB makes a good matrix product
 _HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
@@ -66,12 +69,17 @@ class Logits:
         if x.shape[1] != self.weight.shape[1]:
             raise SelectionError(f"head: expected weight ({len(self.weight)}, {x.shape[1]}), got {self.weight.shape}")
         with np.errstate(all="ignore"):  # overflow and NaN are recognised by their bound
-            z = x @ self._single_weight.T
-            z += self._single_bias
+            z = np.broadcast_to(self._single_bias, (len(x), len(self._single_bias))).copy()
+            for start in range(0, x.shape[1], _PRODUCT):
+                part = slice(start, start + _PRODUCT)
+                z += x[:, part] @ self._single_weight[:, part].T
             width, top = x.shape[1], self._largest_weight
-            gamma = (width + 8) * U / (1 - (width + 8) * U)
+            terms = min(width, _PRODUCT) + -(-width // _PRODUCT) + 8
+            gamma = terms * U / (1 - terms * U)
             squares = np.einsum("md,md->m", x, x).astype(np.float64)
-            norm = np.sqrt(squares * (1 + gamma) + width * 2.0**-124)  # an upper bound, even where squares underflow
+            norm = np.sqrt(
+                squares * (1 + 2 * (width + 8) * U) + width * 2.0**-124
+            )  # an upper bound, even where squares underflow
             eps = gamma * (norm * top + self._largest_bias) + (width + 8) * 2.0**-122 * (1 + norm) * (1 + top)
             usable = (norm + 1) * (top + 1) + self._largest_bias < LIMIT  # no partial sum overflows; false for NaN
         return Approximate(z, eps, usable)
@@ -154,7 +162,8 @@ def block_rows(shard: Shard, context: Context) -> int:
     """How many rows to work on at once, so that a temporary stays at some megabytes."""
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
-    return int(np.clip(_FILTER // max([classes, *widths]), 64, 1 << 14))
+    numbers = _MADE if EMBEDDING in _columns(shard) else _STORED
+    return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 14))
 
 
 def _columns(shard: Shard) -> Mapping[str, Array]:
@@ -185,9 +194,15 @@ def paired_dots(x: Floats, w: Floats) -> Floats:
 def single(array: Array) -> Singles:
     """A float32 copy or view. float16 by a table of all its 65,536 values: twice as fast as NumPy's conversion."""
     if array.dtype == np.float16:
-        return np.take(_HALF, np.ascontiguousarray(array).view(np.uint16))
+        return np.take(_HALF, np.ascontiguousarray(array).view(np.uint16), mode="clip")  # every index is inside
     with np.errstate(over="ignore"):
         return np.asarray(array, np.float32)
+
+
+def nonzero(mask: npt.NDArray[np.bool_]) -> tuple[Positions, Positions]:
+    """`np.nonzero` of a C-contiguous matrix with few true entries, ten times as fast."""
+    at, column = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return at, column
 
 
 def _stored(logits: Array) -> Approximate:

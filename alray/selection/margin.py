@@ -16,6 +16,10 @@ from alray.selection.logits import Logits, U, logits_of
 from alray.selection.protocol import Context, Scores
 from alray.selection.score import ScoreStrategy
 
+_UNDERFLOW = 2.0**-120  # of exp in float32
+_ROUNDING = 2.0**-50  # of scores in float64
+_CERTAIN = 2.0**-60  # a 1 - margin that vanishes in float64
+
 
 @dataclass(frozen=True)
 class Margin(ScoreStrategy):
@@ -33,23 +37,30 @@ class _MarginScorer:
     logits: Logits
 
     def bounds(self, block: Block) -> tuple[Scores, Scores]:
-        """The margin in float32, give or take its error.
+        """An interval around 1 - margin = (R + e2) / (1 + R): e = exp(z - top), e2 the largest other one, R their sum.
 
-        Moving every logit by at most eps moves a probability by at most eps/2 (|dp_i| <= 2 p_i (1 - p_i) eps) and the
-        difference of two order statistics by at most eps. The rest is float32 rounding: of exp (under 3 ulp), of its
-        argument (e^-t t u <= 0.4 u), and of a sum of c terms (c u in any order).
+        Moving every logit by at most eps changes e2 and R by a factor of at most f = exp(2 eps), in float32 a little
+        more: exp is good to 3 ulp, its argument t to t u with t < 105 (else e is 0), a sum of c terms to c u. The value
+        grows with both. Where e2 f > 1 another class may be the top one; the margin is then at most
+        (e2 f - 1) / (1 + R).
         """
         approximate = self.logits.approximate(block)
-        z, rows = approximate.z, np.arange(len(block))
+        z, rows, usable = approximate.z, np.arange(len(block)), approximate.usable
         with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
             top = z.argmax(axis=1)
             e = z - z[rows, top, None]
             np.exp(e, out=e)
             e[rows, top] = 0.0
-            margin = (1.0 - e.max(axis=1).astype(np.float64)) / (1.0 + e.sum(axis=1).astype(np.float64))
-        error = approximate.eps + 2 * (z.shape[1] + 64) * U
-        low = np.where(approximate.usable, -margin - error, -np.inf)
-        return low, np.where(approximate.usable, -margin + error, np.inf)
+            second, rest = e.max(axis=1).astype(np.float64), e.sum(axis=1).astype(np.float64)
+            f = np.minimum(np.exp(2 * approximate.eps) * (1 + 2 * (z.shape[1] + 128) * U), 1e100)
+            less, swapped = rest / f, (second + _UNDERFLOW) * f - 1
+            low = np.minimum((less + second / f) / (1 + less), 1 - np.maximum(swapped, 0.0) / (1 + less))
+            rest, second = (rest + z.shape[1] * _UNDERFLOW) * f, np.minimum((second + _UNDERFLOW) * f, 1.0)
+            high = (rest + second) / (1 + rest)
+        certain = usable & (high < _CERTAIN)  # exactly -1 in float64: known without looking again
+        low = np.where(certain, 0.0, np.where(usable, low - _ROUNDING, -np.inf))
+        high = np.where(certain, 0.0, np.where(usable, high + _ROUNDING, np.inf))
+        return low - 1, high - 1
 
     def exact(self, block: Block) -> Scores:
         """The margin in float64; the softmax's denominator is a correctly rounded sum, in whatever order of classes."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import Block, Rows, Shard
 from alray.selection.boundary import Boundaries, Filtered, reach
-from alray.selection.logits import Floats, Positions
+from alray.selection.logits import Floats, Positions, nonzero
 
 Mask = npt.NDArray[np.bool_]
 
@@ -109,7 +109,7 @@ class _Search:
         return first & open_
 
     def _score(self, block: Block, filtered: Filtered, pairs: Mask) -> None:
-        at, which = np.nonzero(pairs)
+        at, which = nonzero(pairs)
         distance = self._boundaries.exact(block, filtered, at, self._classes[which])
         keep = distance <= self._limit[which]
         self._new.append(Nearest(which[keep], block.rows[at[keep]], distance[keep]))

@@ -16,8 +16,6 @@ from alray.features.arrays import LOGITS, Array, Block, Rows, Shard
 from alray.selection.logits import block_rows, logits_of, needed
 from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, best, merge
 
-_SLACK = 1 << 13  # rows a shard may hold beyond the budget before it sorts them out
-
 
 class Scorer(Protocol):
     """How rows are scored: an interval first, then exactly."""
@@ -83,10 +81,13 @@ _NONE = _Found(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 class TopRows:
-    """One shard's rows that can be among the b best. Holds O(b) numbers; every answer can be asked for again."""
+    """One shard's rows that can be among the b best. Holds O(b) numbers; every answer can be asked for again.
 
-    def __init__(self, shard: Shard, scorer: Scorer, size: int) -> None:
-        self._shard, self._scorer, self._size = shard, scorer, size
+    size: rows worked on at once; slack: rows it may hold beyond the budget before it sorts them out.
+    """
+
+    def __init__(self, shard: Shard, scorer: Scorer, size: int, slack: int = 1 << 13) -> None:
+        self._shard, self._scorer, self._size, self._slack = shard, scorer, size, slack
         self._budget, self._found = -1, _NONE
 
     def propose(self, budget: int) -> Scores:
@@ -108,7 +109,7 @@ class TopRows:
             keep = high >= least
             parts.append(_Found(block.rows[keep], low[keep], high[keep]))
             held += len(parts[-1].rows)
-            if held > 2 * (budget + _SLACK):
+            if held > 2 * (budget + self._slack):
                 found, least = self._sort_out(_join(parts), budget)
                 parts, held = [found], len(found.rows)
         self._found, self._budget = self._sort_out(_join(parts), budget)[0], budget
@@ -120,7 +121,7 @@ class TopRows:
             return found, -np.inf
         least = np.partition(found.low, len(found.low) - budget)[len(found.low) - budget]
         found = found[found.high >= least]
-        if len(found.rows) > budget + _SLACK:
+        if len(found.rows) > budget + self._slack:
             rows, scores = best(*self._exact(found), budget)
             found, least = _Found(rows, scores, scores), scores[-1]
         return found, float(least)

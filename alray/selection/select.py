@@ -93,7 +93,7 @@ def select(
         raise SelectionError(
             f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
         )
-    head = None if head is None else _check_head((np.asarray(head[0]), np.asarray(head[1])))
+    head = None if head is None else _read_head(head)
     _check_needs(strategy, given, head)
     pool = gather(given)
     _check_widths(pool, head)
@@ -131,6 +131,12 @@ def _check_workers(workers: str) -> None:
 def _check_available(budget: int, available: int) -> None:
     if budget > available:
         raise SelectionError(f"budget: expected at most {available:,}, the rows that are available, got {budget:,}")
+
+
+def _read_head(head: Any) -> Head:
+    if not isinstance(head, (tuple, list)) or len(head) != 2:
+        raise SelectionError(f"head: expected (weight, bias), got {type(head).__name__}")
+    return _check_head((np.asarray(head[0]), np.asarray(head[1])))
 
 
 def _check_head(head: Head) -> Head:

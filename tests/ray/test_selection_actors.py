@@ -1,0 +1,193 @@
+"""Selection on Ray actors: the picks of one process, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alray.features.arrays import ArraySource, Shard, cut
+from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.select import select, select_from
+from alray.selection.shards import RayActors
+from alray.selection.strategies import build
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+CPUS = 0.1  # a fraction each, so that all actors fit on four CPUs
+STRATEGIES = {name: build(name) for name in ("random", "margin", "mase", "base")}
+
+N, C, D = 211, 6, 5
+RNG = np.random.default_rng(0)
+COLUMNS = {
+    "embedding": RNG.normal(size=(N, D)).astype(np.float32),  # the random input
+    "logits": RNG.integers(-2, 3, (N, C)).astype(np.float16),  # the tied one
+}
+HEAD = (RNG.normal(size=(C, D)).astype(np.float32), RNG.normal(size=C).astype(np.float32))
+CONTEXT = Context(seed=1, round=2, head=HEAD)
+
+
+def sources(shards: int, *columns: str) -> list[ArraySource]:
+    names = columns or tuple(COLUMNS)
+    return [ArraySource(np.arange(N)[part], {name: COLUMNS[name][part] for name in names}) for part in cut(N, shards)]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7])
+def test_actors_give_the_picks_of_one_process(shards: int) -> None:
+    """One set of actors serves all strategies and inputs: starting them is what costs."""
+    with RayActors(sources(shards), _several(), CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
+        for name, strategy in STRATEGIES.items():
+            for column in COLUMNS:
+                expected = select_from(sources(1, column), strategy, 30, CONTEXT)
+                got = strategy.select(_Part(actors, name, column), 30, CONTEXT)
+                assert got == expected, (name, column)
+
+
+@dataclass
+class _Part:
+    """The actors of `_several`, as shards of one strategy and one input."""
+
+    actors: RayActors
+    name: str
+    column: str
+
+    def map(self, method: str, *args: Any) -> list[Any]:
+        return self.actors.map("call", self.name, self.column, method, *args)
+
+
+def _several() -> object:
+    """All strategies at once, each on the shard with one of its columns. Local classes travel by value."""
+    strategies, columns = STRATEGIES, tuple(COLUMNS)
+
+    class State:
+        def __init__(self, shard: Shard, context: Context) -> None:
+            self.states = {}
+            for column in columns:
+                part = Shard([replace(s, columns={column: s.columns[column]}) for s in shard.segments])
+                self.states |= {(name, column): s.open(part, context) for name, s in strategies.items()}
+
+        def call(self, name: str, column: str, method: str, *args: Any) -> Any:
+            return getattr(self.states[name, column], method)(*args)
+
+    class Several:
+        needs = frozenset({"embedding", "logits", "head"})
+
+        def open(self, shard: Shard, context: Context) -> State:
+            return State(shard, context)
+
+        def select(self, shards: object, budget: int, context: Context) -> Picks:
+            raise NotImplementedError
+
+    return Several()
+
+
+@pytest.mark.timeout(240)
+def test_killed_actors_change_nothing(tmp_path: Path) -> None:
+    """One is killed in the middle of a call, one between two calls; each once, for a streaming and a score strategy."""
+    for name in ("base", "margin"):
+        expected = select_from(sources(1, "embedding"), STRATEGIES[name], 30, CONTEXT)
+        mark = tmp_path / name
+        strategy = _interrupted(name, mark)
+        with RayActors(sources(2, "embedding"), strategy, CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
+            before = actors.pids()
+            killer = threading.Thread(target=_kill_at, args=(mark,))
+            killer.start()
+            got = STRATEGIES[name].select(actors, 30, CONTEXT)
+            killer.join()
+            middle = actors.pids()
+            assert got == expected
+            assert len({*before, *middle}) == 3, "one actor was killed inside a call, and started again"
+            os.kill(middle[0], signal.SIGKILL)
+            assert STRATEGIES[name].select(actors, 30, CONTEXT) == expected
+            assert actors.pids()[0] != middle[0]
+
+
+def _interrupted(name: str, mark: Path) -> object:
+    """The strategy, but the state that is called first writes down its process and waits to be killed."""
+    strategy = STRATEGIES[name]
+
+    class State:
+        def __init__(self, state: Any) -> None:
+            self.state = state
+
+        def __getattr__(self, method: str) -> Any:
+            try:
+                with open(mark, "x") as file:
+                    file.write(f"{os.getpid()}\n")
+            except FileExistsError:
+                return getattr(self.state, method)
+            time.sleep(120)
+            raise AssertionError("nobody killed this process")
+
+    class Interrupted:
+        needs = strategy.needs
+
+        def open(self, shard: Shard, context: Context) -> State:
+            return State(strategy.open(shard, context))
+
+        def select(self, shards: object, budget: int, context: Context) -> Picks:
+            raise NotImplementedError
+
+    return Interrupted()
+
+
+def _kill_at(mark: Path) -> None:
+    while not (mark.exists() and mark.read_text().endswith("\n")):
+        time.sleep(0.05)
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+
+
+def test_errors_in_an_actor_are_the_users_own_and_actors_are_released() -> None:
+    """The message without Ray's traceback around it; afterwards nothing of the selection is alive."""
+    import ray
+
+    broken = COLUMNS["embedding"].copy()
+    broken[150, 1] = np.nan
+    actors = RayActors(
+        [ArraySource(np.arange(N)[part], {"embedding": broken[part]}) for part in cut(N, 2)],
+        STRATEGIES["margin"],
+        CONTEXT,
+        CPUS,
+    )
+    with actors:
+        pids = actors.pids()
+        with pytest.raises(SelectionError) as caught:
+            STRATEGIES["margin"].select(actors, 30, CONTEXT)
+    assert str(caught.value) == "logits of row 150 are not finite"
+    assert type(caught.value) is SelectionError
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    deadline = time.monotonic() + 60
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "actors outlive their selection"
+        time.sleep(0.1)
+    assert ray.is_initialized()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_selection_alone_on_actors_and_from_ray_datasets() -> None:
+    import ray.data
+
+    expected = select("base", 20, embedding=COLUMNS["embedding"], head=HEAD, labeled=[3, 4])
+    shuffled = RNG.permutation(N)
+    dataset = ray.data.from_items(
+        [{"row": int(row), "embedding": COLUMNS["embedding"][row], "other": 1} for row in shuffled]
+    )
+    got = select("base", 20, embedding=dataset, head=HEAD, labeled=[3, 4], num_shards=2, workers="ray")
+    assert got == expected
+    with pytest.raises(
+        SelectionError, match="expected a Ray Dataset with the columns 'row' and 'logits', got row, embedding"
+    ):
+        select("margin", 20, logits=dataset)

@@ -1,0 +1,183 @@
+"""The strategies against their slow twins, for any cut into shards, on random and on tied inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+
+from alray.features.arrays import ArraySource, cut
+from alray.keyed import order
+from alray.selection.base import Base
+from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.select import select_from
+from alray.selection.strategies import STRATEGIES, build
+
+NAMES = ["margin", "mase", "base"]
+SHARDS = [1, 2, 7, 30]
+KINDS = ["random", "tied", "duplicates", "offset", "scale", "equal_rows", "zero_head", "one_class"]
+TIED = {"tied", "zero_head"}  # integers: scores must agree to the last bit
+
+
+def made(kind: str, dtype: type = np.float32, n: int = 61, c: int = 5, d: int = 6) -> tuple[np.ndarray, ...]:
+    """embedding (n, d) of a type, weight (c, d) and bias (c,) float32."""
+    rng = np.random.default_rng(KINDS.index(kind))
+    x, w, b = rng.normal(size=(n, d)), rng.normal(size=(c, d)), rng.normal(size=c)
+    if kind == "tied":
+        x, w, b = (rng.integers(-2, 3, part.shape).astype(float) for part in (x, w, b))
+    elif kind == "duplicates":
+        x = x[rng.integers(0, n // 4, n)]
+    elif kind == "offset":
+        x = x + 300
+    elif kind == "scale":
+        w = w * 1e4
+    elif kind == "equal_rows":
+        w[[1, 3]] = w[0]
+        b[3] = b[0]
+    elif kind == "zero_head":
+        w, b = w * 0, b * 0
+    elif kind == "one_class":
+        b[2] = 50
+    return x.astype(dtype), w.astype(np.float32), b.astype(np.float32)
+
+
+def twin(name: str, logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, budget: int) -> reference.Picked:
+    if name == "margin":
+        return reference.margin(logits, rows, budget)
+    return getattr(reference, name)(logits, weight, rows, budget)
+
+
+def sources(rows: np.ndarray, columns: dict[str, np.ndarray], shards: int, strided: bool = False) -> list[ArraySource]:
+    parts = [slice(k, None, shards) for k in range(shards)] if strided else cut(len(rows), shards)
+    return [ArraySource(rows[part], {name: column[part] for name, column in columns.items()}) for part in parts]
+
+
+def assert_same(picks: Picks, expected: reference.Picked, exactly: bool = False) -> None:
+    rows, scores = expected
+    np.testing.assert_array_equal(picks.rows, rows)
+    if exactly:
+        np.testing.assert_array_equal(picks.scores, scores)
+    else:
+        np.testing.assert_allclose(picks.scores, scores, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_logits(name: str, kind: str) -> None:
+    x, w, b = made(kind)
+    logits = reference.logits_of(x, w, b)
+    rows = np.arange(len(x))
+    expected = twin(name, logits, w, rows, 23)
+    for shards in SHARDS:
+        picks = select_from(sources(rows, {"logits": logits}, shards), build(name), 23, Context(head=(w, b)))
+        assert_same(picks, expected, exactly=name == "margin" or kind in TIED)
+
+
+# Margins of equal weights differ only by the rounding of dot products, which the twin sums in another order.
+@pytest.mark.parametrize(("name", "kind"), sorted({(n, k) for n in NAMES for k in KINDS} - {("margin", "equal_rows")}))
+def test_embedding_and_head(name: str, kind: str) -> None:
+    x, w, b = made(kind)
+    rows = np.arange(len(x))
+    expected = twin(name, reference.logits_of(x, w, b), w, rows, 23)
+    for shards in SHARDS:
+        picks = select_from(sources(rows, {"embedding": x}, shards), build(name), 23, Context(head=(w, b)))
+        assert_same(picks, expected, exactly=kind in TIED)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("column", ["embedding", "logits"])
+@pytest.mark.parametrize("kind", ["random", "tied", "offset"])
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_types(name: str, kind: str, column: str, dtype: type) -> None:
+    x, w, b = made(kind, dtype)
+    logits = reference.logits_of(x, w, b)
+    if column == "logits":
+        logits = logits.astype(dtype)
+    rows = np.arange(len(x))
+    values = {"embedding": x, "logits": logits}[column]
+    picks = select_from(sources(rows, {column: values}, 3), build(name), 23, Context(head=(w, b)))
+    assert_same(picks, twin(name, logits, w, rows, 23), exactly=kind in TIED)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("name", [*NAMES, "random"])
+def test_rows_keep_their_numbers_in_any_order_of_the_pool(name: str, kind: str) -> None:
+    """The same images under other row numbers, and shards that interleave instead of following each other."""
+    x, w, b = made(kind)
+    numbers = np.random.default_rng(1).permutation(5 * len(x))[: len(x)]
+    by_row = np.argsort(numbers)
+    if name == "random":
+        expected = reference.random_sampling(numbers, 23)
+    else:
+        expected = twin(name, reference.logits_of(x, w, b), w, numbers, 23)
+    for shards in SHARDS:
+        interleaved = sources(numbers[by_row], {"embedding": x[by_row]}, shards, strided=True)
+        picks = select_from(interleaved, build(name), 23, Context(head=(w, b)))
+        assert_same(picks, expected, exactly=kind in TIED or name == "random")
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize(("seed", "round"), [(0, 0), (0, 1), (7, 0)])
+def test_random_equals_twin(seed: int, round: int, shards: int) -> None:
+    rows = np.arange(1000, 1200)
+    picks = select_from(sources(rows, {}, shards), build("random"), 50, Context(seed, round))
+    assert_same(picks, reference.random_sampling(rows, 50, seed, round), exactly=True)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "duplicates", "zero_head", "equal_rows"])
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_pool_and_more_shards_than_rows(name: str, kind: str) -> None:
+    x, w, b = made(kind)
+    logits = reference.logits_of(x, w, b)
+    rows = np.arange(len(x))
+    expected = twin(name, logits, w, rows, len(x))
+    for shards in (1, 7, 200):
+        picks = select_from(sources(rows, {"logits": logits}, shards), build(name), len(x), Context(head=(w, b)))
+        assert_same(picks, expected, exactly=name == "margin" or kind in TIED)
+
+
+@pytest.mark.parametrize("shards", [1, 7])
+@pytest.mark.parametrize("budget", [1, 3, 8, 19, 61])
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_base_with_seeded_class_order_and_few_labels(kind: str, budget: int, shards: int) -> None:
+    x, w, b = made(kind, c=8)
+    rows = np.arange(len(x))
+    context = Context(seed=3, round=2, head=(w, b))
+    picks = select_from(sources(rows, {"embedding": x}, shards), Base(class_order="seeded"), budget, context)
+    classes = order(3, "base/class_order/2", np.arange(8))
+    assert list(classes) != list(range(8))
+    assert_same(picks, reference.base(reference.logits_of(x, w, b), w, rows, budget, classes), exactly=kind in TIED)
+
+
+@pytest.mark.parametrize("shards", [1, 5])
+def test_base_when_every_class_wants_the_same_rows(shards: int) -> None:
+    """A few rows are nearest to all boundaries at once: classes run dry and ask again."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 12)) * np.linspace(0.01, 3, 400)[:, None]
+    weight = rng.normal(size=(12, 4)).astype(np.float32)
+    rows = np.arange(400)
+    context = Context(head=(weight, np.zeros(12, np.float32)))
+    for budget in (12 * 5, 12 * 20 + 5):
+        picks = select_from(sources(rows, {"logits": logits}, shards), Base(), budget, context)
+        assert_same(picks, reference.base(logits, weight, rows, budget))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_class_only(name: str) -> None:
+    """Nothing to decide: all rows score the same and go by row."""
+    x, w, b = made("random", c=1)
+    picks = select_from(sources(np.arange(61), {"embedding": x}, 3), build(name), 5, Context(head=(w, b)))
+    assert list(picks.rows) == [0, 1, 2, 3, 4]
+
+
+def test_unknown_strategies_options_and_values_are_refused_by_name() -> None:
+    for name in STRATEGIES:
+        assert build(name) == build(name, {})
+    with pytest.raises(SelectionError, match="expected one of random, margin, mase, base, got 'bse'"):
+        build("bse")
+    with pytest.raises(SelectionError, match="unknown option 'temperature'; expected one of class_order, quota"):
+        build("base", {"temperature": 1})
+    with pytest.raises(SelectionError, match="unknown option 'x'; it has none"):
+        build("margin", {"x": 1})
+    with pytest.raises(SelectionError, match="class_order: expected one of index, seeded, got 'alphabetic'"):
+        build("base", {"class_order": "alphabetic"})
