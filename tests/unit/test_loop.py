@@ -132,7 +132,7 @@ def test_a_state_of_the_end_only_writes_the_model(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path: Path) -> None:
-    task = job(tmp_path, epochs=40, patience=2, lr=1.0, schedule="constant")
+    task = job(tmp_path, epochs=40, patience=2, lr=0.3, schedule="constant")
     summary, _ = run(task)
     accuracies = [epoch.val_accuracy or 0.0 for epoch in summary.history]
     assert summary.epochs == summary.best_epoch + 4 < 40

@@ -1,0 +1,132 @@
+"""What Ray Train runs on every worker of a fine-tuning: the loop of `alray.train.loop` on Ray Data streams.
+
+Each worker drives a stream of just the images it trains on, decoded by tasks anywhere in the cluster, so that no
+coordinator stands between the workers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from alray.data.augment import Transform, eval_transform, train_transform
+from alray.data.catalog import Catalog
+from alray.data.images import block_rows, first_cause, image_dataset
+from alray.keyed import stream_key
+from alray.store import Store
+from alray.train.batches import Array, Batch, Plan, blocks
+from alray.train.loop import Job, Place, State, fit
+
+PROGRESS = "progress.json"
+_STATE = "state.pt"
+_TASK_ROWS = 512  # of small images: enough to hide a task's start, few enough to begin soon
+
+
+def work(job: Job, catalog: Catalog, cpus: float) -> dict[str, Any]:
+    """One worker's training; cpus: what its decoding may use. Returns the summary as JSON."""
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    torch.set_num_threads(max(1, int(job.config.resources.cpus_per_train_worker)))
+    ray.data.DataContext.get_current().execution_options.resource_limits = ray.data.ExecutionResources(cpu=cpus)
+    try:
+        summary = fit(
+            job,
+            place,
+            RayImages(job, place, catalog, cpus),
+            wrap=_wrap,
+            report=_report,
+            tell=Progress(job.out) if place.rank == 0 else lambda message: None,
+            state=_restored(),
+        )
+    except Exception as error:
+        cause = first_cause(error)
+        if cause is error:
+            raise
+        raise cause from None  # the stack of Ray Data says nothing about a broken image
+    return summary.to_json()
+
+
+def _wrap(model: nn.Module) -> nn.Module:
+    wrapped: nn.Module = ray.train.torch.prepare_model(
+        model, parallel_strategy_kwargs={"gradient_as_bucket_view": True}
+    )
+    return wrapped
+
+
+def _restored() -> State | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        state: State = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def _report(metrics: dict[str, Any], state: State | None) -> None:
+    """Every worker reports, worker 0 with what to go on from."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if state is not None:
+            torch.save(state, Path(folder) / _STATE)
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+
+class Progress:
+    """Writes what it is told into progress.json, at most once a second."""
+
+    def __init__(self, out: Store) -> None:
+        self.out, self.next = out, 0.0
+
+    def __call__(self, message: Callable[[], dict[str, Any]]) -> None:
+        """Ask for the message and write it, if it is time."""
+        if time.monotonic() >= self.next:
+            self.out.write_json(PROGRESS, message())
+            self.next = time.monotonic() + 1.0
+
+
+@dataclass(frozen=True)
+class RayImages:
+    """The images of one worker as Ray Data streams, decoded by tasks anywhere in the cluster."""
+
+    job: Job
+    place: Place
+    catalog: Catalog
+    cpus: float  # for decoding
+
+    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
+        """Blocks of images in the plan's order, to the last epoch."""
+        config = self.job.config
+        # The crop of an image changes with the epoch and the round, not with the worker or the batch.
+        transform = train_transform(config.transform, stream_key(config.seed, f"augment/round={self.job.round}"))
+        for tables in plan.streams(first_epoch, config.train.epochs, self._block_rows()):
+            yield from self._read(tables, self.job.rows, transform)
+
+    def held_out(self) -> Iterator[Batch]:
+        """This worker's validation images."""
+        rows, labels = self.job.held_out(self.place)
+        if len(rows):
+            tables = blocks(rows, np.zeros(len(rows), np.int32), labels, self._block_rows())
+            yield from self._read(tables, rows, eval_transform(self.job.config.transform))
+
+    def _block_rows(self) -> int:
+        return min(block_rows(self.job.config.transform.size), _TASK_ROWS)
+
+    def _read(self, tables: list[pa.Table], rows: Array, transform: Transform) -> Generator[Batch, None, None]:
+        cpus = self.job.config.resources.decode_cpus
+        dataset = image_dataset(
+            self.catalog, rows, tables, transform, num_cpus=cpus, max_tasks=max(1, int(self.cpus / cpus))
+        )
+        yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)

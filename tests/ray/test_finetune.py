@@ -1,0 +1,200 @@
+"""Fine-tuning with Ray Train: two workers make the steps of one, and report what the written model really does."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alray import keyed
+from alray.config import RunConfig, replace
+from alray.data import catalog as catalogs
+from alray.data.augment import eval_transform, train_transform
+from alray.data.catalog import Catalog
+from alray.data.images import ImageError
+from alray.models.backbone import create, embed_images
+from alray.models.head import Head
+from alray.store import Store
+from alray.train.batches import Batch, Plan, blocks
+from alray.train.finetune import finetune
+from alray.train.learner import model_seed
+from alray.train.loop import Job, Place, fit
+from alray.train.summary import TrainError, TrainSummary
+
+CLASSES = ("blue", "green", "red")
+N = 180  # images: 71 labeled, 53 held out, the rest stays unlabeled
+
+
+def picture(number: int) -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 200, (20, 20, 3))
+    pixels[..., 2 - number % 3] += 55
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A catalog of coloured noise, and who is labeled and held out."""
+
+    config: RunConfig
+    catalog: Catalog
+    labeled: tuple[np.ndarray, np.ndarray]
+    held_out: tuple[np.ndarray, np.ndarray]
+
+    def finetune(self, out: Path, **changes: Any) -> TrainSummary:
+        arguments: dict[str, Any] = {
+            "labeled": self.labeled, "held_out": self.held_out, "round": 1, "out": Store(str(out)), "start": None,
+            "num_classes": 3, "use_gpu": False, **changes,
+        }  # fmt: skip
+        return finetune(self.config, self.catalog, **arguments)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    root = tmp_path_factory.mktemp("finetune")
+    for number in range(N):
+        folder = root / "images" / CLASSES[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / f"{number:03d}.png")
+    catalogs.index(str(root / "images"), str(root / "catalog"))
+    catalog = Catalog.open(str(root / "catalog"))
+    rows = np.random.default_rng(0).permutation(N)
+    config = RunConfig(
+        transform={"size": 16, "train": "crop_pad", "pad": 1, "resize": 0},
+        model={"backbone": "test_resnet"},
+        split={"val_size": 53},
+        # batches of 15 for two workers: 8 + 7, and a last one of 11; BatchNorm would see other images per worker
+        train={
+            "epochs": 4, "batch_size": 15, "lr": 0.2, "schedule": "cosine", "class_weights": True, "freeze_bn": True,
+            "checkpoint_every": 2, "clip_norm": 5.0,
+        },
+        resources={"train_workers": 2},
+    )  # fmt: skip
+    labels = catalog.labels()
+    return Setup(config, catalog, (rows[:71], labels[rows[:71]]), (rows[71:124], labels[rows[71:124]]))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    setup: Setup, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainSummary, Any]:
+    out = tmp_path_factory.mktemp("round")
+    told: list[dict[str, Any]] = []
+    return out, setup.finetune(out, progress=told.append), told
+
+
+def test_it_learns_and_says_so(trained: tuple[Path, TrainSummary, Any]) -> None:
+    out, summary, told = trained
+    assert summary.epochs == 4 and summary.val_accuracy is not None and summary.val_accuracy > 0.9
+    assert [epoch.images for epoch in summary.history] == [71] * 4
+    assert told[0] == {"state": "starting workers", "epoch": 0, "epochs": 4}
+    assert sorted(path.name for path in out.iterdir()) == ["head.npz", "model.pt", "train.json"]
+
+
+def test_the_metric_is_that_of_the_written_model(setup: Setup, trained: tuple[Path, TrainSummary, Any]) -> None:
+    out, summary, _ = trained
+    weights = torch.load(out / "model.pt", weights_only=True)
+    model = create(setup.config.model, 3, 99, 16)
+    model.load_state_dict(weights)
+    transform = eval_transform(setup.config.transform)
+    rows, labels = setup.held_out
+    images = np.stack([transform(image_of(setup, row), row) for row in rows])
+    logits = embed_images(model, images, 64, torch.device("cpu"))[1]
+    assert np.mean(logits.argmax(1) == labels) == summary.val_accuracy
+    assert np.array_equal(Head.load(Store(str(out))).weight, weights["head.weight"].numpy())
+
+
+def image_of(setup: Setup, row: int) -> Image.Image:
+    return picture(int(Path(setup.catalog.keys(np.array([row]))[0].as_py()).stem))
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """The same images, read one after the other."""
+
+    setup: Setup
+    job: Job
+
+    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
+        config = self.setup.config
+        transform = train_transform(config.transform, keyed.stream_key(config.seed, "augment/round=1"))
+        for tables in plan.streams(first_epoch, config.train.epochs, 10):
+            yield from map(lambda table: self.read(table, transform), tables)
+
+    def held_out(self) -> Iterator[Batch]:
+        tables = blocks(self.job.val_rows, np.zeros(53, np.int32), self.job.val_labels, 10)
+        return (self.read(table, eval_transform(self.setup.config.transform)) for table in tables)
+
+    def read(self, table: Any, transform: Any) -> Batch:
+        columns = {name: table[name].to_numpy() for name in ("row", "label", "epoch")}
+        pairs = zip(columns["row"], columns["epoch"], strict=True)
+        images = [transform(image_of(self.setup, row), int(row), int(epoch)) for row, epoch in pairs]
+        return {**columns, "image": np.stack(images)}
+
+
+def test_two_workers_make_the_steps_of_one(
+    setup: Setup, trained: tuple[Path, TrainSummary, Any], tmp_path: Path
+) -> None:
+    rows, val_rows = np.sort(setup.labeled[0]), np.sort(setup.held_out[0])
+    labels = setup.catalog.labels().astype(np.int64)
+    job = Job(
+        setup.config, 1, 3, model_seed(setup.config), rows, labels[rows], val_rows, labels[val_rows], None,
+        Store(str(tmp_path)),
+    )  # fmt: skip
+    states: list[Any] = []
+    images = OneProcess(setup, job)
+    alone = fit(
+        job, Place(), images, wrap=lambda m: m, report=lambda *both: states.append(both), tell=lambda make: None
+    )
+    losses = [[epoch.loss for epoch in summary.history] for summary in (trained[1], alone)]
+    assert losses[0][:2] == pytest.approx(losses[1][:2], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)  # rounding grows with every step
+    assert len(states) == 1
+    ours, theirs = (torch.load(folder / "model.pt", weights_only=True) for folder in (trained[0], tmp_path))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-2, atol=1e-4)
+
+
+def test_a_finished_training_returns_at_once(setup: Setup, trained: tuple[Path, TrainSummary, Any]) -> None:
+    out, summary, _ = trained
+    told: list[Any] = []
+    (out / "ray").mkdir()  # as left by a kill in the last moment
+    assert setup.finetune(out, progress=told.append) == summary
+    assert not told and not (out / "ray").exists()
+
+
+def test_a_broken_image_is_named(setup: Setup, ray_session: None, tmp_path: Path) -> None:
+    source = tmp_path / "images"
+    for number in range(12):
+        (source / CLASSES[number % 3]).mkdir(parents=True, exist_ok=True)
+        picture(number).save(source / CLASSES[number % 3] / f"{number}.png")
+    catalogs.index(str(source), str(tmp_path / "catalog"))
+    (source / "red" / "8.png").write_bytes(b"\x89PNG broken")
+    catalog = Catalog.open(str(tmp_path / "catalog"))
+    rows = np.arange(12)
+    none = np.empty(0, np.int64)
+    config = replace(setup.config, {"resources.train_workers": 1})
+    with pytest.raises(ImageError, match=r"red/8\.png") as error:
+        Setup(config, catalog, (rows, catalog.labels()), (none, none)).finetune(tmp_path / "out")
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "out" / "train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labeled": (np.array([3]), np.array([0]))}, "1 labeled images cannot be shared"),
+        ({"labeled": (np.array([3, 4, 3]), np.array([0, 0, 1]))}, "row 3 occurs twice"),
+        ({"labeled": (np.array([3, 4, 5]), np.array([0, 0, 3]))}, "0 to 2, got 0 to 3"),
+        ({"held_out": (np.array([3, 4, 5]), np.array([0, 0]))}, "as many rows as labels"),
+    ],
+)
+def test_refusals_before_ray_starts(setup: Setup, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(TrainError, match=words):
+        setup.finetune(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
