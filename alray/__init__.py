@@ -14,6 +14,7 @@ from alray.config import ConfigError, RunConfig, replace
 if TYPE_CHECKING:
     from alray.rounds import RunResult, run
     from alray.selection.protocol import Picks
+    from alray.selection.score import ScoreStrategy
     from alray.selection.select import select
     from alray.selection.strategies import STRATEGIES
 
@@ -24,9 +25,10 @@ _LAZY = {
     "select": "alray.selection.select",
     "Picks": "alray.selection.protocol",
     "STRATEGIES": "alray.selection.strategies",
+    "ScoreStrategy": "alray.selection.score",
 }
 
-__all__ = ["STRATEGIES", "ConfigError", "Picks", "RunConfig", "RunResult", "replace", "run", "select"]
+__all__ = ["STRATEGIES", "ConfigError", "Picks", "RunConfig", "RunResult", "ScoreStrategy", "replace", "run", "select"]
 
 
 def __getattr__(name: str) -> Any:

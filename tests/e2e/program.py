@@ -1,25 +1,44 @@
-"""A whole program for the tests that kill: runs a configuration, and can shoot itself at a chosen write.
+"""A whole run in a process of its own for the tests that kill: it can shoot itself at a chosen write.
 
-    python program.py CONFIG.json [--kill-at WHAT --when before|after] [--kill-after-writes N]
-
-WHAT is the end of a path, e.g. round_01/picks.parquet. SIGKILL is real: no handler runs, nothing is flushed.
+SIGKILL is real: no handler runs, nothing is flushed. The processes are forked from a server that has imported alray once.
 """
 
 from __future__ import annotations
 
-import argparse
+import multiprocessing
 import os
 import signal
 from pathlib import Path
 
 from alray import RunConfig, store
+from alray.rounds import run
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["program"])
 
 
-def die() -> None:
+def start(config: RunConfig, kill_at: str = "", when: str = "after", kill_after_writes: int = 0) -> int:
+    """Run to the end or to the kill; the exit code: 0, or -9 when killed.
+
+    kill_at: the end of a path that is written, e.g. round_01/picks.parquet; when: before, during or after the write.
+    """
+    process = _context.Process(target=_run, args=(config.to_json(), kill_at, when, kill_after_writes))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), "see the traceback above"
+    return process.exitcode
+
+
+def _run(config: str, kill_at: str, when: str, kill_after_writes: int) -> None:
+    _arm(kill_at, when, kill_after_writes)
+    run(RunConfig.from_json(config), quiet=True)
+
+
+def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(kill_at: str, when: str, kill_after_writes: int) -> None:
+def _arm(kill_at: str, when: str, kill_after_writes: int) -> None:
     """Replace the one function that writes files by one that also dies."""
     write, count = store.write_bytes, 0
 
@@ -27,31 +46,14 @@ def arm(kill_at: str, when: str, kill_after_writes: int) -> None:
         nonlocal count
         here = bool(kill_at) and uri.endswith(kill_at)
         if here and when == "before":
-            die()
+            _die()
         if here and when == "during":  # as a kill inside the write leaves it: half a temporary file
+            Path(uri).parent.mkdir(parents=True, exist_ok=True)
             Path(f"{uri}.0badc0de.tmp").write_bytes(bytes(data)[: len(data) // 2])
-            die()
+            _die()
         write(uri, data)
         count += 1
         if (here and when == "after") or count == kill_after_writes:
-            die()
+            _die()
 
     store.write_bytes = write_and_die
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--kill-at", default="")
-    parser.add_argument("--when", choices=["before", "during", "after"], default="after")
-    parser.add_argument("--kill-after-writes", type=int, default=0)
-    args = parser.parse_args()
-    arm(args.kill_at, args.when, args.kill_after_writes)
-
-    from alray.rounds import run
-
-    print(run(RunConfig.from_json(args.config.read_text())).dir)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,17 +4,15 @@ restart."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from program import start
 
 from alray.config import DataConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
 
-PROGRAM = Path(__file__).with_name("program.py")
 ROUNDS = 3
 
 
@@ -39,16 +37,6 @@ def config_of(root: Path, data: Path) -> RunConfig:
     )
 
 
-def start(config: RunConfig, folder: Path, *arguments: str) -> int:
-    path = folder / "config.json"
-    path.write_text(config.to_json())
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(path), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode
-
-
 def facts(root: Path) -> dict[str, object]:
     """What must not depend on being killed: splits, picks with scores, labels, metrics (but for seconds)."""
     (run,) = root.glob("kill-*")
@@ -68,7 +56,7 @@ def facts(root: Path) -> dict[str, object]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("undisturbed")
     write_embeddings(folder / "data.npz")
-    assert start(config_of(folder / "runs", folder / "data.npz"), folder) == 0
+    assert start(config_of(folder / "runs", folder / "data.npz")) == 0
     return folder / "data.npz", facts(folder / "runs")
 
 
@@ -92,8 +80,8 @@ STAGES = {
 def test_killed_in_a_stage(stage: str, when: str, undisturbed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     data, expected = undisturbed
     config = config_of(tmp_path / "runs", data)
-    assert start(config, tmp_path, "--kill-at", STAGES[stage], "--when", when) == -9
-    assert start(config, tmp_path) == 0
+    assert start(config, STAGES[stage], when) == -9
+    assert start(config) == 0
     assert facts(tmp_path / "runs") == expected
 
 
@@ -102,7 +90,7 @@ def test_killed_again_and_again(undisturbed: tuple[Path, dict[str, object]], tmp
     data, expected = undisturbed
     config = config_of(tmp_path / "runs", data)
     starts = 1
-    while start(config, tmp_path, "--kill-after-writes", "9") != 0:
+    while start(config, kill_after_writes=9) != 0:
         starts += 1
         assert starts < 40, "the run makes no progress"
     assert starts > 3
@@ -114,11 +102,11 @@ def test_a_finished_run_started_again_changes_nothing_and_more_rounds_go_on(
 ) -> None:
     data, expected = undisturbed
     short = config_of(tmp_path / "runs", data).model_copy(update={"rounds": 1})
-    assert start(short, tmp_path) == 0
+    assert start(short) == 0
     full = config_of(tmp_path / "runs", data)
-    assert start(full, tmp_path) == 0
+    assert start(full) == 0
     assert facts(tmp_path / "runs") == expected
     (run,) = (tmp_path / "runs").glob("kill-*")
     before = {path: path.stat().st_mtime_ns for path in run.glob("round_*/**/*")}
-    assert start(full, tmp_path) == 0
+    assert start(full) == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("round_*/**/*")} == before
