@@ -67,7 +67,7 @@ def repack(
 def _check_keys(catalog: Catalog, keys: list[str], folder: bool) -> None:
     """Every key must be a relative path with an image's extension, and must not say another split or class."""
     for key in keys:
-        if key.startswith("/") or {"", "..", "."} & set(key.split("/")) or not is_image_name(key):
+        if key.startswith("/") or "//" in key or not is_image_name(key):
             raise CatalogError(
                 f"{key}: a file of this name would not be found again as this image (expected a relative path with an "
                 "image's extension); index with key='{split}/{class}/{file}-{row}.jpg' or the like first"

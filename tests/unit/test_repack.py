@@ -69,6 +69,10 @@ def absolute(place: Path) -> Catalog:
     return index_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1], str(place), keys=["/tmp/a.png", "b.png"])
 
 
+def empty_part(place: Path) -> Catalog:
+    return index_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1], str(place), keys=["a//1.png", "b.png"])
+
+
 def other_class(place: Path) -> Catalog:
     return index_arrays(np.zeros((2, 4, 4), np.uint8), ["cat", "dog"], str(place), keys=["cat/a.png", "cat/b.png"])
 
@@ -87,6 +91,7 @@ def shared_stem(place: Path) -> Catalog:
         (no_extension, "webdataset", "000000000: a file of this name would not be found again"),
         (outside, "folder", r"\.\./\.\./a\.png: a file of this name"),
         (absolute, "folder", r"/tmp/a\.png: a file of this name"),
+        (empty_part, "webdataset", "a//1.png: a file of this name"),
         (other_class, "folder", r"cat/b\.png: as a path it says train, class cat; the catalog says train, class dog"),
         (other_split, "webdataset", r"test/b/1\.png: as a path it says test, class b; the catalog says train"),
         (shared_stem, "webdataset", r"x/1\.png and x/1\.jpg would share one \.cls member"),

@@ -137,10 +137,10 @@ def _walk(uri: str, recursive: bool) -> pa.Table:
 def _walk_local(directory: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
     """Names and sizes. A link that leads nowhere has a null size: pyarrow's own listing leaves it out in silence."""
     for folder, _, names in os.walk(directory, followlinks=True):
+        inside = "" if folder == directory else f"{os.path.relpath(folder, directory)}/"
         for name in names:
             path = os.path.join(folder, name)
-            size = os.stat(path).st_size if os.path.exists(path) else None
-            yield os.path.relpath(path, directory) if folder != directory else name, size
+            yield inside + name, os.stat(path).st_size if os.path.exists(path) else None
         if not recursive:
             return
 
