@@ -111,11 +111,13 @@ class Catalog:
     @cached_property
     def _labels(self) -> npt.NDArray[np.int32]:
         labels: npt.NDArray[np.int32] = pc.fill_null(self._read("label")["label"], -1).to_numpy()
+        labels.setflags(write=False)  # Arrow's arrays are, unless they had to be joined
         return labels
 
     @cached_property
     def _is_test(self) -> npt.NDArray[np.bool_]:
         is_test: npt.NDArray[np.bool_] = pc.equal(self._read("split")["split"], "test").to_numpy()
+        is_test.setflags(write=False)
         return is_test
 
     @cached_property
