@@ -131,11 +131,13 @@ class Boundaries:
         return np.where(equal, np.inf, difference / np.where(equal, 1.0, distance))
 
     def _nearest(self, block: Block, filtered: Filtered, at: Positions) -> Floats:
-        """Canonical distance to the nearest boundary: only classes that could be nearest are computed."""
+        """Canonical distance to the nearest boundary: only classes that could be nearest are computed.
+
+        The predicted class itself may be among them: its distance is infinite.
+        """
         low = filtered.low[at]
         high = self.nearest_bounds(filtered)[1][at]
         could_be = (low <= reach(high)[:, None]) & (low < np.inf)
-        could_be[np.arange(len(at)), filtered.y[at]] = False
         which, classes = nonzero(could_be)
         nearest = np.full(len(at), np.inf)
         np.minimum.at(nearest, which, self._pairs(block, filtered.y, at[which], classes))

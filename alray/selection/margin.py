@@ -39,10 +39,10 @@ class _MarginScorer:
     def bounds(self, block: Block) -> tuple[Scores, Scores]:
         """An interval around 1 - margin = (R + e2) / (1 + R): e = exp(z - top), e2 the largest other one, R their sum.
 
-        Moving every logit by at most eps changes e2 and R by a factor of at most f = exp(2 eps), in float32 a little
-        more: exp is good to 3 ulp, its argument t to t u with t < 105 (else e is 0), a sum of c terms to c u. The value
-        grows with both. Where e2 f > 1 another class may be the top one; the margin is then at most
-        (e2 f - 1) / (1 + R).
+        The value depends on the sorted logits alone, and moving every logit by at most eps moves each of the sorted
+        ones by at most eps: e2 and R change by a factor of at most f = exp(2 eps), in float32 a little more: exp is
+        good to 3 ulp, its argument t to t u with t < 105 (else e is 0), a sum of c terms to c u. The value grows with
+        both.
         """
         approximate = self.logits.approximate(block)
         z, rows, usable = approximate.z, np.arange(len(block)), approximate.usable
@@ -53,8 +53,7 @@ class _MarginScorer:
             e[rows, top] = 0.0
             second, rest = e.max(axis=1).astype(np.float64), e.sum(axis=1).astype(np.float64)
             f = np.minimum(np.exp(2 * approximate.eps) * (1 + 2 * (z.shape[1] + 128) * U), 1e100)
-            less, swapped = rest / f, (second + _UNDERFLOW) * f - 1
-            low = np.minimum((less + second / f) / (1 + less), 1 - np.maximum(swapped, 0.0) / (1 + less))
+            low = (rest + second) / (f + rest)
             rest, second = (rest + z.shape[1] * _UNDERFLOW) * f, np.minimum((second + _UNDERFLOW) * f, 1.0)
             high = (rest + second) / (1 + rest)
         certain = usable & (high < _CERTAIN)  # exactly -1 in float64: known without looking again
