@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from alray.config import ModelConfig, RunConfig
 from alray.models.backbone import Classifier, create, embed_images, freeze_unused
@@ -104,6 +108,74 @@ def test_it_learns_and_reports_what_it_wrote(tmp_path: Path) -> None:
     head = Head.load(Store(str(tmp_path)))
     assert np.array_equal(head.weight, weights(tmp_path)["head.weight"].numpy())
     assert reports[0][0]["epoch"] == 0 and reports[0][0]["val_accuracy"] == summary.history[0].val_accuracy
+
+
+def test_equals_a_plain_loop(tmp_path: Path) -> None:
+    """The slow twin: cross_entropy with class weights and mean reduction, torch's schedule, one optimizer."""
+    task = job(tmp_path, validation=0, epochs=3, class_weights=True, freeze_bn=True, weight_decay=0.01, clip_norm=0.5)
+    summary, _ = run(task)
+    plan, model = task.plan(Place()), create(task.config.model, C, 0, SIZE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+    model.eval()
+    for epoch in range(3):
+        rows, losses = plan.epoch(epoch).rows, []
+        for start in range(0, 70, 16):
+            batch = rows[start : start + 16]
+            logits = model(torch.from_numpy(np.stack([picture(row) for row in batch])))[1]
+            loss = F.cross_entropy(logits, torch.from_numpy(batch % C), torch.from_numpy(plan.weights))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            losses.append(loss.item() * plan.weights[batch % C].sum())
+        scheduler.step()
+        assert summary.history[epoch].loss == pytest.approx(sum(losses) / plan.weights[rows % C].sum(), rel=1e-3)
+    for name, tensor in weights(tmp_path).items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def in_two_processes(rank: int, task: Job, meeting: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    place = Place(rank, 2)
+    summary = fit(
+        task, place, Arrays(task, place), wrap=DistributedDataParallel, report=lambda *_: None, tell=lambda make: None
+    )
+    task.out.write_json(f"{rank}.json", summary.to_json())
+    dist.destroy_process_group()
+
+
+def run_twice(task: Job, folder: Path) -> list[TrainSummary]:
+    context = multiprocessing.get_context("fork")  # torch is imported already
+    workers = [context.Process(target=in_two_processes, args=(rank, task, str(folder / "meeting"))) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    return [TrainSummary.from_json(task.out.read_json(f"{rank}.json")) for rank in (0, 1)]
+
+
+def test_two_workers_make_the_steps_of_one(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"batch_size": 15, "class_weights": True, "freeze_bn": True, "epochs": 2, "clip_norm": 0.5}
+    alone, _ = run(job(tmp_path / "one", **fields))
+    both = run_twice(job(tmp_path / "two", **fields), tmp_path)
+    for summary in both:
+        assert [e.loss for e in summary.history] == pytest.approx([e.loss for e in alone.history], rel=1e-4)
+        assert [e.val_accuracy for e in summary.history] == [e.val_accuracy for e in alone.history]
+        assert [e.images for e in summary.history] == [70, 70]
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "two")[name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_metric_of_two_workers_is_that_of_the_written_model(tmp_path: Path) -> None:
+    """Each worker's BatchNorm sees other images; 53 validation images are 27 and 26."""
+    task = job(tmp_path / "two", epochs=3, patience=1, lr=0.05)
+    first, second = run_twice(task, tmp_path)
+    assert [e.val_accuracy for e in first.history] == [e.val_accuracy for e in second.history]
+    assert first.best_epoch == second.best_epoch
+    assert first.val_accuracy == accuracy(task, tmp_path / "two") > 0.4
 
 
 @pytest.mark.parametrize("fields", [{}, {"optimizer": "adamw", "lr": 1e-3, "freeze_bn": True, "class_weights": True}])
