@@ -56,11 +56,6 @@ class Logits:
     weight: Floats | None = None
     bias: Floats | None = None
 
-    @property
-    def reads(self) -> str:
-        """The column of the shard that is read."""
-        return LOGITS if self.weight is None else EMBEDDING
-
     def approximate(self, block: Block) -> Approximate:
         """Float32 logits of a block and their error bound."""
         if self.weight is None:
@@ -77,9 +72,8 @@ class Logits:
             terms = min(width, _PRODUCT) + -(-width // _PRODUCT) + 8
             gamma = terms * U / (1 - terms * U)
             squares = np.einsum("md,md->m", x, x).astype(np.float64)
-            norm = np.sqrt(
-                squares * (1 + 2 * (width + 8) * U) + width * 2.0**-124
-            )  # an upper bound, even where squares underflow
+            # An upper bound, even where squares underflow:
+            norm = np.sqrt(squares * (1 + 2 * (width + 8) * U) + width * 2.0**-124)
             eps = gamma * (norm * top + self._largest_bias) + (width + 8) * 2.0**-122 * (1 + norm) * (1 + top)
             usable = (norm + 1) * (top + 1) + self._largest_bias < LIMIT  # no partial sum overflows; false for NaN
         return Approximate(z, eps, usable)

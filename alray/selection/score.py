@@ -30,7 +30,7 @@ class Scorer(Protocol):
 
 
 class ScoreStrategy:
-    """A strategy that gives every row a score and takes the highest: write `score`, the rest is done.
+    """A strategy that gives every row a score and takes the highest: write `score`, the rest is done::
 
     @dataclass(frozen=True)
     class Entropy(ScoreStrategy):
@@ -47,7 +47,7 @@ class ScoreStrategy:
     def score(self, block: Block) -> Scores:
         """block: `rows` (m,) and what the strategy needs as float64 columns -> (m,) float64, higher is taken first.
 
-        A row's score must not depend on the other rows of the block; NaN is refused.
+        A row's score must not depend on the other rows of the block (a matrix product's last bits do); NaN is refused.
         """
         raise NotImplementedError(f"{type(self).__name__}.score")
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from alray.features.arrays import EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
 from alray.selection.brought import Pool, check_finite, gather
 from alray.selection.protocol import HEAD, Context, Head, Picks, SelectionError, Strategy
-from alray.selection.shards import WORKERS, open_shards
+from alray.selection.shards import WORKERS, open_shards, share
 from alray.selection.strategies import build
 
 LABELS = "labels"
@@ -79,32 +79,21 @@ def select(
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
     """
     strategy = build(strategy) if isinstance(strategy, str) else _instance(strategy)
-    for name, value, least in (
-        ("budget", budget, 1),
-        ("num_shards", num_shards, 1),
-        ("round", round, 0),
-        ("seed", seed, 0),
-    ):
+    numbers = {"budget": (budget, 1), "num_shards": (num_shards, 1), "round": (round, 0), "seed": (seed, 0)}
+    for name, (value, least) in numbers.items():
         check_number(name, value, least)
     _check_workers(workers)
     given = {EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, LABELS: labels}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        raise SelectionError(
-            f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
-        )
     head = None if head is None else _read_head(head)
-    _check_needs(strategy, given, head)
-    pool = gather(given)
-    _check_widths(pool, head)
+    pool = _pool(strategy, {name: value for name, value in given.items() if value is not None}, head)
     keep = _available(pool.rows, labeled, exclude)
     _check_available(budget, len(keep))
-    used = _used(strategy, pool)
-    for name, column in used.items():
+    for name, column in pool.columns.items():
         check_finite(name, pool.rows, column)
-    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in given else None if head is None else len(head[1])
-    sources = Pool(pool.rows, used).shards(keep, num_shards)
-    return select_from(sources, strategy, budget, Context(seed, round, num_classes, head), workers=workers)
+    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
+    num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
+    context = Context(seed, round, num_classes, head)
+    return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
 def check_number(name: str, value: Any, least: int) -> None:
@@ -151,6 +140,22 @@ def _check_head(head: Head) -> Head:
     return weight, bias
 
 
+def _pool(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> Pool:
+    """What was given, read and checked to fit together; of the columns only those that the strategy reads."""
+    if not given:
+        raise SelectionError(
+            f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
+        )
+    _check_needs(strategy, given, head)
+    pool = gather(given)
+    for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
+        if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
+            raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
+    # Logits are made from the embedding only where none are given.
+    names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in strategy.needs}
+    return Pool(pool.rows, {name: column for name, column in pool.columns.items() if name in names})
+
+
 def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> None:
     name = type(strategy).__name__
     for need in sorted(strategy.needs):
@@ -160,20 +165,6 @@ def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None
             raise SelectionError(f"{name} needs logits, or embedding and head; got {', '.join(given)}")
         if need not in (HEAD, LOGITS) and need not in given:
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
-
-
-def _check_widths(pool: Pool, head: Head | None) -> None:
-    if head is None:
-        return
-    for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
-        if name in pool.columns and pool.columns[name].shape[1] != head[0].shape[axis]:
-            raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
-
-
-def _used(strategy: Strategy, pool: Pool) -> dict[str, Any]:
-    """The columns the strategy reads: logits are made from the embedding only where none are given."""
-    names = {EMBEDDING if need == LOGITS and LOGITS not in pool.columns else need for need in strategy.needs}
-    return {name: column for name, column in pool.columns.items() if name in names}
 
 
 def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
@@ -189,16 +180,9 @@ def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
             raise SelectionError(
                 f"{name}: expected every row once, got {len(wanted) - len(np.unique(wanted))} repetitions"
             )
-        at = np.searchsorted(rows, wanted)
-        there = (
-            (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == wanted)
-            if len(rows)
-            else np.zeros(len(wanted), bool)
-        )
+        there = np.isin(wanted, rows)
         if not there.all():
-            last = int(rows[-1]) if len(rows) else -1
-            raise SelectionError(
-                f"{name}: row {int(wanted[int(np.argmin(there))])} is not among the {len(rows):,} rows up to {last}"
-            )
-        keep[at] = False
+            row, last = int(wanted[int(np.argmin(there))]), int(rows.max(initial=-1))
+            raise SelectionError(f"{name}: row {row} is not among the {len(rows):,} rows up to {last}")
+        keep[np.searchsorted(rows, wanted)] = False
     return np.flatnonzero(keep)

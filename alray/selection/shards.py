@@ -6,11 +6,14 @@ a dead actor changes nothing but time. Ray is imported only where actors are ask
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from alray import cluster
+from alray.config import ResourceConfig
 from alray.features.arrays import ShardSource
 from alray.features.table import FeatureError
 from alray.selection.protocol import Context, SelectionError, Strategy
@@ -128,6 +131,16 @@ class _ActorWorker(Worker):
         import ray
 
         super().__init__(ray.get(source[0]), *ray.get(shared[0]))
+
+
+def share(shards: int) -> float:
+    """CPUs that each of so many actors can hold at once: one, or a fraction. Starts Ray where it is not running yet."""
+    import ray
+
+    if not ray.is_initialized():
+        cluster.start(ResourceConfig())
+    cpus = float(ray.cluster_resources().get("CPU", 1.0))
+    return min(1.0, math.floor(1000 * cpus / shards) / 1000)
 
 
 def open_shards(
