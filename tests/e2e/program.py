@@ -10,6 +10,8 @@ import os
 import signal
 from pathlib import Path
 
+import pandas  # noqa: F401  (pyarrow imports it on first use: once here instead of in every process)
+
 from alray import RunConfig, store
 from alray.rounds import run
 
