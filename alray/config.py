@@ -197,8 +197,8 @@ class ResourceConfig(_Frozen):
     """Who does the work. Nothing here changes which images are picked."""
 
     address: str = ""
-    """Ray cluster to join: host:port, or auto for the one on this machine. Empty joins the one set in the environment (as
-    in a submitted job), else starts one here."""
+    """Ray cluster to join: host:port, or auto for the one on this machine. Empty joins the one set in the environment
+    (as in a submitted job), else starts one here."""
     num_cpus: int = Field(0, ge=0)
     """Logical CPUs of a cluster started here; 0: as many as the machine has, but enough for all workers of the run."""
     use_gpu: Literal["auto", "yes", "no"] = "auto"

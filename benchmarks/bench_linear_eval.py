@@ -21,7 +21,7 @@ from alray import RunConfig, replace, run
 from alray.config import DataConfig, ResourceConfig, SplitConfig, TrainConfig
 
 STRATEGIES, SEEDS = ("random", "margin", "base"), (0, 1, 2)
-# All epochs, the best by validation: at the learning rate that these short embeddings need, early stopping is a lottery.
+# All epochs, the best by validation: at the learning rate these short embeddings need, early stopping is a lottery.
 LINEAR = TrainConfig(
     mode="linear", epochs=100, patience=0, batch_size=64, lr=10.0, weight_decay=1e-5, schedule="cosine"
 )

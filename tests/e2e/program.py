@@ -1,6 +1,6 @@
 """A whole run in a process of its own for the tests that kill: it can shoot itself at a chosen write.
 
-SIGKILL is real: no handler runs, nothing is flushed. The processes are forked from a server that has imported alray once.
+SIGKILL is real: no handler runs, nothing is flushed. The processes are forked from a server that imported alray once.
 """
 
 from __future__ import annotations

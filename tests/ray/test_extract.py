@@ -47,9 +47,7 @@ def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Ca
     plan = extraction(catalog, rows)
     out = Store(str(tmp_path / "features"))
     seen: list[int] = []
-    table = extract(
-        plan, out, actors=2, decode_cpus=1, use_gpu=False, advance=lambda rows, note: seen.append(rows)
-    )
+    table = extract(plan, out, actors=2, decode_cpus=1, use_gpu=False, advance=lambda rows, note: seen.append(rows))
     assert sum(seen) == 49
 
     transform = eval_transform(plan.transform)

@@ -57,10 +57,12 @@ class Arrays:
             yield {"label": table["label"].to_numpy(), "image": np.stack([picture(r) for r in rows])}
 
 
-def job(out: Path, validation: int = 53, start: str | None = None, **fields: Any) -> Job:
+def job(
+    out: Path, validation: int = 53, start: str | None = None, options: dict[str, Any] | None = None, **fields: Any
+) -> Job:
     config = RunConfig(
         transform={"size": SIZE, "train": "eval"},
-        model={"backbone": "test_resnet"},
+        model={"backbone": "test_resnet", "options": options or {}},
         split={"val_size": validation},
         train={"epochs": 4, "batch_size": 16, "lr": 0.1, "schedule": "cosine", **fields},
     )  # type: ignore[arg-type]
@@ -112,12 +114,13 @@ def test_it_learns_and_reports_what_it_wrote(tmp_path: Path) -> None:
 
 def test_equals_a_plain_loop(tmp_path: Path) -> None:
     """The slow twin: cross_entropy with class weights and mean reduction, torch's schedule, one optimizer."""
-    task = job(tmp_path, validation=0, epochs=3, class_weights=True, freeze_bn=True, weight_decay=0.01, clip_norm=0.5)
+    task = job(tmp_path, validation=0, epochs=3, class_weights=True, freeze_bn=True, weight_decay=0.01, clip_norm=0.1)
     summary, _ = run(task)
     plan, model = task.plan(Place()), create(task.config.model, C, 0, SIZE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     model.eval()
+    clipped = []
     for epoch in range(3):
         rows, losses = plan.epoch(epoch).rows, []
         for start in range(0, 70, 16):
@@ -126,11 +129,12 @@ def test_equals_a_plain_loop(tmp_path: Path) -> None:
             loss = F.cross_entropy(logits, torch.from_numpy(batch % C), torch.from_numpy(plan.weights))
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            clipped.append(nn.utils.clip_grad_norm_(model.parameters(), 0.1) > 0.1)
             optimizer.step()
             losses.append(loss.item() * plan.weights[batch % C].sum())
         scheduler.step()
         assert summary.history[epoch].loss == pytest.approx(sum(losses) / plan.weights[rows % C].sum(), rel=1e-3)
+    assert any(clipped)
     for name, tensor in weights(tmp_path).items():
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-3, atol=1e-5)
 
@@ -178,14 +182,28 @@ def test_the_metric_of_two_workers_is_that_of_the_written_model(tmp_path: Path) 
     assert first.val_accuracy == accuracy(task, tmp_path / "two") > 0.4
 
 
-@pytest.mark.parametrize("fields", [{}, {"optimizer": "adamw", "lr": 1e-3, "freeze_bn": True, "class_weights": True}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lr": 0.3, "schedule": "constant"},  # the best epoch is not the one before the kill
+        {
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "freeze_bn": True,
+            "class_weights": True,
+            "options": {"drop_path_rate": 0.5},
+        },
+    ],
+)
 def test_killed_and_resumed_equals_undisturbed(fields: dict[str, Any], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed, reports = run(job(whole, **fields))
     with pytest.raises(KeyboardInterrupt):
-        run(job(killed, **fields), stop_after=2)
+        run(job(killed, **fields), stop_after=3)
     torch.manual_seed(123)
-    resumed, _ = run(job(killed, **fields), state=reports[1][1])
+    state = reports[2][1]
+    assert torch.equal(state["model"]["head.weight"], state["best"]["head.weight"]) == ("options" in fields)
+    resumed, _ = run(job(killed, **fields), state=state)
     numbers = [[(e.loss, e.val_accuracy, e.lr) for e in s.history] for s in (undisturbed, resumed)]
     assert numbers[0] == numbers[1]
     for name, tensor in weights(whole).items():
