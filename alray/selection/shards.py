@@ -75,18 +75,16 @@ class RayActors:
     ) -> None:
         import ray
 
-        actor = ray.remote(_ActorWorker).options(
+        actor = ray.remote(_Actor).options(
             num_cpus=num_cpus,
             scheduling_strategy="SPREAD",
             max_restarts=-1,
             max_task_retries=-1,
             runtime_env={"env_vars": _ONE_THREAD},
         )
-        # Put once and held here, so that a restarted actor finds them. In lists: a bare reference would be resolved by
-        # Ray before the constructor and tie the restart to its copy.
         self._shared = ray.put((strategy, context))
         self._sources = [ray.put(source) for source in sources]
-        self._actors = [actor.remote([source], [self._shared]) for source in self._sources]
+        self._actors = [actor.remote() for _ in sources]
 
     def __enter__(self) -> RayActors:
         return self
@@ -102,35 +100,42 @@ class RayActors:
 
     def map(self, method: str, *args: Any) -> list[Any]:
         """One answer per shard. An error of alray's raised in an actor is raised here as itself."""
-        return self._gather("call", method, *args)
+        return self._ask("call", method, *args)
 
     def sizes(self) -> list[int]:
         """Rows per shard."""
-        return self._gather("size")
+        return self._ask("size")
 
     def pids(self) -> list[int]:
         """Process of each actor."""
-        return self._gather("pid")
+        return self._ask("pid")
 
-    def _gather(self, name: str, *args: Any) -> list[Any]:
+    def _ask(self, name: str, *args: Any) -> list[Any]:
         import ray
         from ray.exceptions import RayTaskError
 
+        answers = [
+            actor.ask.remote(self._shared, source, name, *args)
+            for actor, source in zip(self._actors, self._sources, strict=True)
+        ]
         try:
-            return list(ray.get([getattr(actor, name).remote(*args) for actor in self._actors]))
+            return list(ray.get(answers))
         except RayTaskError as error:
             if isinstance(error.cause, _OURS):
                 raise error.cause from None  # its message says it all, without a page of Ray's traceback
             raise
 
 
-class _ActorWorker(Worker):
-    """A worker whose source and strategy come out of the object store."""
+class _Actor:
+    """A worker in a process of its own. Every question brings along (by reference) what a new process starts from."""
 
-    def __init__(self, source: list[Any], shared: list[Any]) -> None:
-        import ray
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
 
-        super().__init__(ray.get(source[0]), *ray.get(shared[0]))
+    def ask(self, shared: tuple[Strategy, Context], source: ShardSource, name: str, *args: Any) -> Any:
+        if self._worker is None:
+            self._worker = Worker(source, *shared)
+        return getattr(self._worker, name)(*args)
 
 
 def share(shards: int) -> float:

@@ -183,7 +183,8 @@ def test_selection_alone_on_actors_and_from_ray_datasets() -> None:
     expected = select("base", 20, embedding=COLUMNS["embedding"], head=HEAD, labeled=[3, 4])
     shuffled = RNG.permutation(N)
     dataset = ray.data.from_items(
-        [{"row": int(row), "embedding": COLUMNS["embedding"][row], "other": 1} for row in shuffled]
+        [{"row": int(row), "embedding": COLUMNS["embedding"][row], "other": 1} for row in shuffled],
+        override_num_blocks=2,
     )
     got = select("base", 20, embedding=dataset, head=HEAD, labeled=[3, 4], num_shards=2, workers="ray")
     assert got == expected
