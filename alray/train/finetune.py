@@ -59,10 +59,10 @@ def finetune(
     out = Store(absolute(out.uri))
     if not out.has(SUMMARY):
         rows, labels = _ascending(*labeled)
+        start = None if start is None else absolute(start)
         job = Job(
-            config, round, num_classes, model_seed(config), rows, labels, *_ascending(*held_out),
-            None if start is None else absolute(start), out,
-        )  # fmt: skip
+            _placed(config), round, num_classes, model_seed(config), rows, labels, *_ascending(*held_out), start, out
+        )
         _check(job)
         out.check_writable()
         out.delete(PROGRESS)
@@ -80,6 +80,14 @@ def _ascending(rows: Array, labels: Array) -> tuple[Array, Array]:
         raise TrainError(f"expected as many rows as labels, got shapes {rows.shape} and {labels.shape}")
     order = np.argsort(rows, kind="stable")
     return rows[order], labels[order]
+
+
+def _placed(config: RunConfig) -> RunConfig:
+    """The configuration as workers can use it: Ray runs them in another directory."""
+    if not config.model.checkpoint:
+        return config
+    model = config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)})
+    return config.model_copy(update={"model": model})
 
 
 def _check(job: Job) -> None:

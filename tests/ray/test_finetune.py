@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ray.train import WorkerGroupError
 
 from alray import keyed
 from alray.config import RunConfig, replace
@@ -22,10 +23,11 @@ from alray.models.backbone import create, embed_images
 from alray.models.head import Head
 from alray.store import Store
 from alray.train.batches import Batch, Plan, blocks
-from alray.train.finetune import finetune
+from alray.train.finetune import _discard_torn_snapshot, _placed, _raise_cause, finetune
 from alray.train.learner import model_seed
 from alray.train.loop import Job, Place, fit
 from alray.train.summary import TrainError, TrainSummary
+from alray.train.worker import Progress
 
 CLASSES = ("blue", "green", "red")
 N = 180  # images: 71 labeled, 53 held out, the rest stays unlabeled
@@ -183,6 +185,51 @@ def test_a_broken_image_is_named(setup: Setup, ray_session: None, tmp_path: Path
         Setup(config, catalog, (rows, catalog.labels()), (none, none)).finetune(tmp_path / "out")
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out" / "train.json").exists()
+
+
+def test_relative_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray's workers run in another directory."""
+    monkeypatch.chdir(tmp_path)
+    assert _placed(RunConfig(model={"checkpoint": "w.pth"})).model.checkpoint == str(tmp_path / "w.pth")
+    assert _placed(RunConfig(model={"checkpoint": "s3://bucket/w.pth"})).model.checkpoint == "s3://bucket/w.pth"
+    assert _placed(RunConfig()).model.checkpoint == ""
+
+
+def test_half_a_list_of_checkpoints_is_thrown_away(tmp_path: Path) -> None:
+    snapshot = tmp_path / "ray" / "train" / "checkpoint_manager_snapshot.json"
+    snapshot.parent.mkdir(parents=True)
+    for text, stays in (('{"ray_version": "2.60.0"}', True), ('{"ray_ver', False), ("", False)):
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+        snapshot.write_text(text)
+        _discard_torn_snapshot(Store(str(tmp_path)))
+        assert snapshot.exists() == stays
+    _discard_torn_snapshot(Store(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("failures", "kind", "words"),
+    [
+        (
+            {0: RuntimeError("connection closed by peer"), 1: ImageError("a/b.png: broken")},
+            ImageError,
+            "^a/b.png: broken$",
+        ),
+        ({1: MemoryError("no more")}, TrainError, "^training of round 3 failed on worker 1: MemoryError: no more$"),
+        ({}, TrainError, "^training of round 3 failed: WorkerGroupError: "),
+    ],
+)
+def test_the_cause_is_raised_not_the_stack(failures: dict[int, Exception], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        _raise_cause(WorkerGroupError("a long stack", failures), 3)
+
+
+def test_progress_asks_only_when_it_is_time(tmp_path: Path) -> None:
+    progress, asked = Progress(Store(str(tmp_path))), []
+    for step, due in enumerate([0.0, float("inf"), 0.0]):
+        progress.next = due
+        progress(lambda step=step: {"step": asked.append(step) or step})  # type: ignore[misc,func-returns-value]
+        assert progress.next > 0
+    assert asked == [0, 2] and Store(str(tmp_path)).read_json("progress.json") == {"step": 2}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_small_stem_keeps_the_resolution() -> None:
 
 
 def test_fixed_input_size_follows_the_images() -> None:
-    model = create(ModelConfig(backbone="test_vit"), 5, 0, 64)
+    model = create(ModelConfig(backbone="vit_tiny_patch16_224"), 5, 0, 64)
     assert embed_images(model, images(2, 64), 2, torch.device("cpu"))[1].shape == (2, 5)
 
 
