@@ -17,7 +17,6 @@ from alray.cluster import Cluster
 from alray.config import Dtype, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
-from alray.data.sources import embeddings
 from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import MANIFEST, FeatureTable, write_arrays
 from alray.models.head import Head
@@ -194,9 +193,7 @@ def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
     store = Store(join(folder, catalog.fingerprint))
     if store.has(MANIFEST):
         return FeatureTable.open(store.uri)
-    uri = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
-    arrays = embeddings.read_arrays(uri)
-    embedding = arrays[embeddings.features_name(arrays, uri)]
+    embedding = catalog.embedding()
     dtype: Dtype = "float16" if embedding.dtype == np.float16 else "float32"
     rows = np.arange(len(catalog), dtype=np.int64)
     return write_arrays(store, rows, embedding, dtype, catalog.fingerprint)
