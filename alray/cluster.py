@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from dataclasses import dataclass
 
 from alray.config import ResourceConfig
@@ -67,12 +68,23 @@ def _init(resources: ResourceConfig) -> None:
     address = resources.address or os.environ.get("RAY_ADDRESS", "local")
     if address != "local":
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
             return
         except ConnectionError as error:
-            raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+            raise ClusterError(f"resources.address: no Ray cluster answers at {address!r}: {error}") from None
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
     ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
+
+
+def _knock(address: str) -> None:
+    """Raise ConnectionError where nobody listens: Ray itself waits for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(str(error)) from None
 
 
 def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:
