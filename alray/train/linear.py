@@ -7,7 +7,8 @@ Letters: n labeled images, m validation images, d width, c classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["Head", "TrainError", "TrainSummary", "fit_head"]
 Array = npt.NDArray[Any]
 
 _EVALUATED_AT_ONCE = 4096
+_SMALL_STEP = 2**24  # multiplications; below it threads wait for each other longer than they work
 
 
 def fit_head(
@@ -53,17 +55,29 @@ def fit_head(
     if val_embedding is not None and val_labels is not None and len(val_labels):
         _check(val_embedding, val_labels, num_classes, "validation")
         validation = (torch.tensor(val_embedding).to(device), torch.tensor(val_labels).to(device))
+    with _threads_for(config.batch_size * embedding.shape[1] * num_classes):
+        return _run(fit, config, seed, validation, progress)
+
+
+def _run(
+    fit: _Fit,
+    config: TrainConfig,
+    seed: int,
+    validation: tuple[torch.Tensor, torch.Tensor] | None,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> tuple[Head, TrainSummary]:
     history: list[Epoch] = []
     best = fit.head()
+    n = len(fit.labels)
     while not finished(history, config.epochs, config.patience):
         began = time.monotonic()
         epoch = len(history)
         lr = learning_rate(config, epoch)
-        loss = fit.epoch(keyed.order(seed, f"linear/epoch={epoch}", np.arange(len(labels))), lr)
+        loss = fit.epoch(keyed.order(seed, f"linear/epoch={epoch}", np.arange(n)), lr)
         if not np.isfinite(loss):
             raise TrainError(f"training diverged: the loss of epoch {epoch} is {loss}; lower train.lr={config.lr}")
         accuracy = fit.accuracy(*validation) if validation else None
-        history.append(Epoch(epoch, loss, lr, accuracy, len(labels), round(time.monotonic() - began, 3)))
+        history.append(Epoch(epoch, loss, lr, accuracy, n, round(time.monotonic() - began, 3)))
         if best_epoch(history) == epoch:
             best = fit.head()
         if progress:
@@ -123,6 +137,18 @@ class _Fit:
     def head(self) -> Head:
         """A copy of the present head."""
         return Head(self.weight.cpu().numpy().copy(), self.bias.cpu().numpy().copy())
+
+
+@contextmanager
+def _threads_for(multiplications: int) -> Iterator[None]:
+    """One thread for small steps: on a busy machine a dozen hand-overs per step cost far more than the step."""
+    before = torch.get_num_threads()
+    if multiplications < _SMALL_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(embedding: Array, labels: Array, num_classes: int, what: str) -> None:
