@@ -74,6 +74,8 @@ def _init(resources: ResourceConfig) -> None:
         except ConnectionError as error:
             raise ClusterError(f"resources.address: no Ray cluster answers at {address!r}: {error}") from None
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
+    for helper in ("RAY_TRAIN_METRICS_ENABLED", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
+        os.environ.setdefault(helper, "0")  # processes of Ray's that one machine can do without
     ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
 
 

@@ -72,7 +72,7 @@ class Extraction:
             {
                 "catalog": self.catalog.fingerprint,
                 "rows": hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest(),
-                "model": model.config.model_dump(mode="json"),
+                "model": model.config.model_dump(mode="json", exclude={"checkpoint"}),  # weights_id is its content
                 "seed": model.seed,
                 "weights": model.weights_id,
                 "transform": [self.transform.size, self.transform.resize],

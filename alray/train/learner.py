@@ -212,8 +212,9 @@ def extract_images(
     """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
     from alray.features.extract import Extraction, ModelSource, extract
 
+    checkpoint = config.model.checkpoint and absolute(config.model.checkpoint)  # actors run in other directories
     model = ModelSource(
-        config.model,
+        config.model.model_copy(update={"checkpoint": checkpoint}),
         len(catalog.classes),
         model_seed(config),
         weights or "",
