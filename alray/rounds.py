@@ -63,7 +63,8 @@ def run(
             if learn is None:
                 learn = learner(config, ready.catalog, cluster.start(config.resources) if _needs_ray(ready) else None)
                 learn.begin(stages)
-            summary = learn.train(number, pool, out, previous, stages)
+            start = previous if config.train.warm_start else None
+            summary = learn.train(number, pool, out, start, stages)
             table = learn.embed(number, _rows_to_embed(ready, pool, last), out, stages)
             metrics = _evaluate(ready, learn, pool, table, summary, number, out, stages)
             if not last:

@@ -35,7 +35,7 @@ class Learner(Protocol):
         """Whatever is done once for all rounds."""
         ...
 
-    def train(self, number: int, pool: Pool, out: Store, previous: Store | None, stages: Stages) -> TrainSummary:
+    def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Train on what is labeled; nothing happens when `out` has this round's checkpoint already."""
         ...
 
@@ -85,14 +85,13 @@ class Linear:
                     self.config, self.catalog, self.cluster, rows, None, folder, stages, with_logits=False
                 )
 
-    def train(self, number: int, pool: Pool, out: Store, previous: Store | None, stages: Stages) -> TrainSummary:
+    def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Fit the head."""
         assert self.table is not None
         store = out.child(CHECKPOINT)
         if store.has("train.json"):
             return TrainSummary.from_json(store.read_json("train.json"))
         with stages.stage("train", f"linear head on {len(pool.labeled):,} labels"):
-            warm = self.config.train.warm_start and previous is not None
             head, summary = fit_head(
                 self.config.train,
                 seed=model_seed(self.config),
@@ -101,7 +100,7 @@ class Linear:
                 labels=pool.labels(pool.labeled),
                 val_embedding=self.table.read(pool.held_out, EMBEDDING) if len(pool.held_out) else None,
                 val_labels=pool.labels(pool.held_out) if len(pool.held_out) else None,
-                start=self.head(previous) if warm and previous is not None else None,
+                start=self.head(start) if start else None,
             )
             head.save(store)
             store.write_json("train.json", summary.to_json())
@@ -131,8 +130,8 @@ class Finetune:
     def begin(self, stages: Stages) -> None:
         """Nothing is shared between rounds."""
 
-    def train(self, number: int, pool: Pool, out: Store, previous: Store | None, stages: Stages) -> TrainSummary:
-        """Fine-tune from the configured checkpoint, or from the previous round's weights (warm start)."""
+    def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
+        """Fine-tune from the configured checkpoint, or from the round `start` (warm start)."""
         from alray.train.finetune import finetune
 
         store = out.child(CHECKPOINT)
@@ -140,7 +139,6 @@ class Finetune:
             return TrainSummary.from_json(store.read_json("train.json"))
         workers, epochs = self.config.resources.train_workers, self.config.train.epochs
         what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
-        warm = self.config.train.warm_start and previous is not None
         with (
             stages.stage("train", f"{what} · starting up (Ray takes some seconds)"),
             stages.bar("train", epochs, "epochs") as bar,
@@ -160,7 +158,7 @@ class Finetune:
                 held_out=(pool.held_out, pool.labels(pool.held_out)),
                 round=number,
                 out=store,
-                start=previous.child(CHECKPOINT).at("model.pt") if warm and previous is not None else None,
+                start=start.child(CHECKPOINT).at("model.pt") if start else None,
                 num_classes=len(self.catalog.classes),
                 use_gpu=self.cluster.use_gpu,
                 progress=progress,
