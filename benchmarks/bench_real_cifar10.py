@@ -18,7 +18,6 @@ from typing import Any
 import mobilenet
 import numpy as np
 import torch
-from alray.data.repack import repack
 from results import record
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from alray import cluster
 from alray.config import FeatureConfig, ModelConfig, ResourceConfig, TransformConfig
 from alray.data.catalog import Catalog, index
 from alray.data.fetch import fetch
+from alray.data.repack import repack
 from alray.features.extract import Extraction, ModelSource, extract
 from alray.store import Store
 
