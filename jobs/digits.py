@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""The demo: scikit-learn's handwritten digits through the whole real path, BASE against random, in minutes on two
-cores.
+"""The demo: scikit-learn's handwritten digits through the whole real path, BASE against random.
 
 1,797 real images are written out as an image folder, indexed, streamed by Ray Data, fine-tuned on by two Ray Train
 workers, embedded by a Ray Data actor pool, and chosen from by two selection shards. Both strategies start from the
