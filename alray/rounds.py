@@ -23,14 +23,15 @@ from alray.features.table import FeatureTable
 from alray.prepare import Prepared, prepare
 from alray.progress import Stages
 from alray.report.scalars import write_scalars, write_tensorboard
-from alray.selection.protocol import Context, Picks, Strategy
+from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
 from alray.store import Store
 from alray.train.evaluate import classification_metrics, labeled_set_metrics
 from alray.train.learner import FEATURES, Learner, learner
 from alray.train.summary import TrainSummary
 
-METRICS, PICKS, LABELS, TIMINGS = "metrics.json", "picks.parquet", "labels.parquet", "timings.json"
+METRICS, PICKS, LABELS = "metrics.json", "picks.parquet", "labels.parquet"
+TIMINGS, ACCOUNT = "timings.json", "selection.json"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def _needs_ray(ready: Prepared) -> bool:
 
 
 def _rows_to_embed(ready: Prepared, pool: Pool, last: bool) -> Rows:
-    return ready.test_rows if last else np.union1d(pool.unlabeled, ready.test_rows)
+    if last:
+        return ready.test_rows
+    rows = np.union1d(pool.unlabeled, ready.test_rows)
+    return np.union1d(rows, pool.labeled) if LABELED in ready.strategy.needs else rows
 
 
 def _evaluate(
@@ -140,18 +144,29 @@ def _select(
         return Picks.from_table(out.read_table(PICKS))
     config = ready.config
     shards = config.resources.select_shards
-    with stages.stage(
-        "select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"
+    with (
+        stages.stage("select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"),
+        stages.bar("select", config.budget, "picks") as bar,
     ):
         head = learn.head(out)
+        labeled = table.source(pool.labeled) if LABELED in ready.strategy.needs else None
+        seen = 0
+
+        def watch(picks: int) -> None:
+            nonlocal seen
+            bar(picks - seen, "")
+            seen = picks
+
         picks = select_from(
             table.shards(pool.unlabeled, shards),
             ready.strategy,
             config.budget,
-            Context(config.seed, number, len(ready.catalog.classes), (head.weight, head.bias)),
+            Context(config.seed, number, len(ready.catalog.classes), (head.weight, head.bias), labeled),
             workers=config.resources.select_workers,
             num_cpus=config.resources.cpus_per_shard,
+            watch=watch,
         )
+        out.write_json(ACCOUNT, dict(picks.account))
         keys = ready.catalog.keys(picks.rows)
         out.write_table(PICKS, picks.to_table().append_column("key", keys))
     return picks

@@ -87,3 +87,35 @@ def _highest(rows: np.ndarray, scores: np.ndarray, b: int) -> Picked:
     rows = np.asarray(rows)
     order = np.lexsort((rows, -scores))[:b]
     return rows[order], scores[order]
+
+
+def k_center(
+    embedding: np.ndarray, rows: np.ndarray, b: int, labeled: np.ndarray, cosine: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Farthest first (Gonzalez 1985; Sener & Savarese 2018, algorithm 1), one pick after the other.
+
+    embedding (n, d) of the rows, labeled (m, d); without labeled rows the first is the one with the largest norm.
+    Returns rows, distances when picked, and the radius after each pick.
+    """
+    x, centers = np.asarray(embedding, np.float64), np.asarray(labeled, np.float64)
+    squares = np.sum(x**2, axis=1)
+    if cosine:
+        x, centers = _directions(x), _directions(centers)
+    nearest = np.full(len(x), np.inf)
+    for center in centers:
+        nearest = np.minimum(nearest, np.sum((x - center) ** 2, axis=1))
+    left, picks, scores, radius = list(range(len(x))), [], [], []
+    for _ in range(b):
+        value = squares if not len(centers) and not picks else nearest
+        i = max(left, key=lambda i: (value[i], -rows[i]))
+        left.remove(i)
+        picks.append(i)
+        scores.append(np.sqrt(nearest[i]))
+        nearest = np.minimum(nearest, np.sum((x - x[i]) ** 2, axis=1))
+        radius.append(np.sqrt(max(nearest[left], default=0.0)))
+    return np.asarray(rows)[picks], np.array(scores), np.array(radius)
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    norms = np.sqrt(np.sum(x**2, axis=1, keepdims=True))
+    return x / np.where(norms > 0, norms, 1)

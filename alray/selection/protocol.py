@@ -6,7 +6,7 @@ ascending.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alray.features.arrays import Rows, Shard
+from alray.features.arrays import Rows, Shard, ShardSource
 
 Scores = npt.NDArray[np.float64]
 Head = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Key = tuple[float, int]  # (value, row): a higher value comes first, then the lower row
 
-HEAD = "head"  # what a strategy may need besides the columns of a shard
+HEAD, LABELED = "head", "labeled"  # what a strategy may need besides the columns of a shard
 
 
 class SelectionError(ValueError):
@@ -30,13 +31,15 @@ class SelectionError(ValueError):
 class Picks:
     """The chosen rows, in order of choice.
 
-    rows (k,) int64, unique; scores (k,) float64, higher is taken first; radius (k,) float64 where the strategy covers.
-    Two picks are equal when all their values are.
+    rows (k,) int64, unique; scores (k,) float64, higher is taken first; radius (k,) float64 where the strategy covers:
+    the largest distance of a row that is then left to the nearest labeled or picked one. account: what the selection
+    took (see `alray.selection.account`). Two picks are equal when rows, scores and radius are.
     """
 
     rows: Rows
     scores: Scores
     radius: Scores | None = None
+    account: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", np.asarray(self.rows, np.int64))
@@ -80,13 +83,15 @@ class Context:
     """What a strategy knows besides the features.
 
     seed and round: all a strategy's randomness may depend on, with the row; num_classes; head: weight (c, d) and
-    bias (c,) of the linear layer, logits = embedding @ weight.T + bias.
+    bias (c,) of the linear layer, logits = embedding @ weight.T + bias; labeled: the labeled rows with the columns that
+    a strategy needs, for strategies that need "labeled".
     """
 
     seed: int = 0
     round: int = 0
     num_classes: int | None = None
     head: Head | None = field(default=None, repr=False)
+    labeled: ShardSource | None = field(default=None, repr=False)
 
 
 class Shards(Protocol):
@@ -99,13 +104,17 @@ class Shards(Protocol):
         """
         ...
 
+    def say(self, picks: int) -> None:
+        """Tell whoever watches how many picks there are so far."""
+        ...
+
 
 @runtime_checkable
 class Strategy(Protocol):
     """A frozen configuration object that chooses rows.
 
-    needs: names of what it reads: "embedding", "logits", "head" ("pretext_loss", "labels"). Where a shard has no
-    logits they are made from the embedding and the head.
+    needs: names of what it reads: "embedding", "logits", "head", "labeled" ("pretext_loss", "labels"). Where a shard
+    has no logits they are made from the embedding and the head.
     """
 
     needs: ClassVar[frozenset[str]]
@@ -117,6 +126,11 @@ class Strategy(Protocol):
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """Choose `budget` rows. The shards hold at least that many."""
         ...
+
+
+def beats(one: Key, other: Key) -> bool:
+    """Whether `one` comes before `other`."""
+    return one[0] > other[0] or (one[0] == other[0] and one[1] < other[1])
 
 
 def best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:

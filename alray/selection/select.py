@@ -6,7 +6,8 @@ Letters: n rows, k picks, d width of the embedding, c classes.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
 from alray.selection.brought import Pool, check_finite, gather
-from alray.selection.protocol import HEAD, Context, Head, Picks, SelectionError, Strategy
-from alray.selection.shards import WORKERS, open_shards, share
+from alray.selection.protocol import HEAD, LABELED, Context, Head, Picks, SelectionError, Strategy
+from alray.selection.shards import WORKERS, Metered, open_shards, share
 from alray.selection.strategies import build
 
 LABELS = "labels"
@@ -30,11 +31,13 @@ def select_from(
     *,
     workers: Workers = "process",
     num_cpus: float = 1,
+    watch: Callable[[int], None] = lambda picks: None,
 ) -> Picks:
     """Choose `budget` rows from shards of features; the picks do not depend on how the rows are cut into shards.
 
-    workers: "process", one shard after the other here, or "ray", one actor with num_cpus CPUs per shard. Raises
-    SelectionError when the shards hold too few rows or not what the strategy needs.
+    workers: "process", one shard after the other here, or "ray", one actor with num_cpus CPUs per shard. watch is
+    called with the number of picks so far, now and then. Raises SelectionError when the shards hold too few rows or not
+    what the strategy needs.
     """
     check_number("budget", budget, 1)
     _check_workers(workers)
@@ -44,7 +47,9 @@ def select_from(
         _check_head(context.head)
     with open_shards(workers, sources, strategy, context, num_cpus) as shards:
         _check_available(budget, sum(shards.sizes()))
-        picks = strategy.select(shards, budget, context)
+        metered = Metered(shards, watch)
+        picks = strategy.select(metered, budget, context)
+        picks = replace(picks, account=metered.account())
     if len(picks) != budget:
         raise SelectionError(f"{type(strategy).__name__}: expected {budget:,} picks, got {len(picks):,}")
     return picks
@@ -92,7 +97,8 @@ def select(
         check_finite(name, pool.rows, column)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
-    context = Context(seed, round, num_classes, head)
+    known = pool.shards(_positions(pool.rows, labeled), 1)[0] if LABELED in strategy.needs else None
+    context = Context(seed, round, num_classes, head, known)
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
@@ -163,8 +169,13 @@ def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None
             raise SelectionError(f"{name} needs head=(weight, bias), got none")
         if need == LOGITS and LOGITS not in given and (EMBEDDING not in given or head is None):
             raise SelectionError(f"{name} needs logits, or embedding and head; got {', '.join(given)}")
-        if need not in (HEAD, LOGITS) and need not in given:
+        if need not in (HEAD, LOGITS, LABELED) and need not in given:
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
+
+
+def _positions(rows: Rows, labeled: Any) -> Rows:
+    """Ascending positions of rows that are there."""
+    return np.searchsorted(rows, np.unique(np.asarray(labeled, np.int64)))
 
 
 def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
@@ -184,5 +195,5 @@ def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
         if not there.all():
             row, last = int(wanted[int(np.argmin(there))]), int(rows.max(initial=-1))
             raise SelectionError(f"{name}: row {row} is not among the {len(rows):,} rows up to {last}")
-        keep[np.searchsorted(rows, wanted)] = False
+        keep[_positions(rows, wanted)] = False
     return np.flatnonzero(keep)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import resource
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from alray import cluster
 from alray.config import ResourceConfig
@@ -22,6 +26,7 @@ from alray.store import StoreError
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 _OURS = (SelectionError, FeatureError, StoreError)
 WORKERS = ("process", "ray")
+_LARGE = 1 << 16  # bytes of an argument that is worth a place in the object store
 
 
 class Worker:
@@ -30,12 +35,21 @@ class Worker:
     def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
         self._source, self._strategy, self._context = source, strategy, context
         self._state: Any = None
+        self._seconds = 0.0
 
     def call(self, method: str, *args: Any) -> Any:
         """Answer one `Shards.map` call."""
+        start = time.process_time()
         if self._state is None:
             self._state = self._strategy.open(self._source.open(), self._context)
-        return getattr(self._state, method)(*args)
+        answer = getattr(self._state, method)(*args)
+        self._seconds += time.process_time() - start
+        return answer
+
+    def account(self) -> dict[str, float]:
+        """CPU seconds of this shard's work, peak memory of its process in bytes, and what its state counted."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"cpu_seconds": self._seconds, "peak_bytes": peak, **getattr(self._state, "counters", {})}
 
     def size(self) -> int:
         """Number of rows."""
@@ -62,9 +76,16 @@ class InProcess:
         """One answer per shard."""
         return [worker.call(method, *args) for worker in self._workers]
 
+    def say(self, picks: int) -> None:
+        """Nobody watches."""
+
     def sizes(self) -> list[int]:
         """Rows per shard."""
         return [worker.size() for worker in self._workers]
+
+    def accounts(self) -> list[dict[str, float]]:
+        """What each shard's work took."""
+        return [worker.account() for worker in self._workers]
 
 
 class RayActors:
@@ -102,9 +123,16 @@ class RayActors:
         """One answer per shard. An error of alray's raised in an actor is raised here as itself."""
         return self._ask("call", method, *args)
 
+    def say(self, picks: int) -> None:
+        """Nobody watches."""
+
     def sizes(self) -> list[int]:
         """Rows per shard."""
         return self._ask("size")
+
+    def accounts(self) -> list[dict[str, float]]:
+        """What each shard's work took."""
+        return self._ask("account")
 
     def pids(self) -> list[int]:
         """Process of each actor."""
@@ -114,6 +142,7 @@ class RayActors:
         import ray
         from ray.exceptions import RayTaskError
 
+        args = tuple(ray.put(value) if _large(value) else value for value in args)  # once, not for every actor
         answers = [
             actor.ask.remote(self._shared, source, name, *args)
             for actor, source in zip(self._actors, self._sources, strict=True)
@@ -138,6 +167,11 @@ class _Actor:
         return getattr(self._worker, name)(*args)
 
 
+def _large(value: Any) -> bool:
+    columns = [value] if isinstance(value, np.ndarray) else getattr(value, "columns", {}).values()
+    return sum(column.nbytes for column in columns) > _LARGE
+
+
 def share(shards: int) -> float:
     """CPUs that each of so many actors can hold at once: one, or a fraction. Starts Ray where it is not running yet."""
     import ray
@@ -146,6 +180,44 @@ def share(shards: int) -> float:
         cluster.start(ResourceConfig())
     cpus = float(ray.cluster_resources().get("CPU", 1.0))
     return min(1.0, math.floor(1000 * cpus / shards) / 1000)
+
+
+class Metered:
+    """Shards that keep account of the exchanges with them, and tell whoever watches."""
+
+    def __init__(self, shards: InProcess | RayActors, watch: Callable[[int], None]) -> None:
+        self._shards, self._watch = shards, watch
+        self._start, self._driver = time.perf_counter(), time.process_time()
+        self._exchanges, self._waited, self._here = 0, 0.0, 0.0
+
+    def map(self, method: str, *args: Any) -> list[Any]:
+        """One answer per shard."""
+        start, cpu = time.perf_counter(), time.process_time()
+        answers = self._shards.map(method, *args)
+        self._exchanges += 1
+        self._waited += time.perf_counter() - start
+        self._here += time.process_time() - cpu
+        return answers
+
+    def say(self, picks: int) -> None:
+        """Pass it on."""
+        self._watch(picks)
+
+    def account(self) -> dict[str, Any]:
+        """exchanges; wall seconds in all and of exchanges (which the shards' work is part of); CPU seconds of the
+        driver's own decisions and of all shards; peak memory of the driver and of each shard; the shards' counters."""
+        shards = self._shards.accounts()
+        counted = sorted({name for shard in shards for name in shard} - {"cpu_seconds", "peak_bytes"})
+        return {
+            "exchanges": self._exchanges,
+            "wall_seconds": round(time.perf_counter() - self._start, 3),
+            "exchange_seconds": round(self._waited, 3),
+            "merge_cpu_seconds": round(time.process_time() - self._driver - self._here, 3),
+            "arithmetic_cpu_seconds": round(sum(shard["cpu_seconds"] for shard in shards), 3),
+            "driver_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "shard_peak_bytes": [int(shard["peak_bytes"]) for shard in shards],
+            **{name: int(sum(shard.get(name, 0) for shard in shards)) for name in counted},
+        }
 
 
 def open_shards(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alray.selection.base import Base
+from alray.selection.k_center import KCenter
 from alray.selection.margin import Margin
 from alray.selection.mase import Mase
 from alray.selection.protocol import SelectionError, Strategy
@@ -17,6 +18,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "margin": Margin,
     "mase": Mase,
     "base": Base,
+    "k_center": KCenter,
 }
 
 

@@ -5,12 +5,14 @@ SIGKILL is real: no handler runs, nothing is flushed. The processes are forked f
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 from pathlib import Path
 
 import pandas  # noqa: F401  (pyarrow imports it on first use: once here instead of in every process)
+import pyarrow.parquet as pq
 
 from alray import RunConfig, store
 from alray.rounds import run
@@ -59,3 +61,18 @@ def _arm(kill_at: str, when: str, kill_after_writes: int) -> None:
             _die()
 
     store.write_bytes = write_and_die
+
+
+def facts(root: Path) -> dict[str, object]:
+    """What must not depend on being killed: splits, picks with scores, labels, metrics (but for seconds)."""
+    (run,) = root.glob("kill-*")
+    found: dict[str, object] = {"splits": pq.read_table(run / "splits.parquet").to_pydict()}
+    rounds = sorted(run.glob("round_*"))
+    for number, folder in enumerate(rounds):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        del metrics["seconds"]
+        found[f"metrics {number}"] = metrics
+        if number < len(rounds) - 1:
+            found[f"picks {number}"] = pq.read_table(folder / "picks.parquet").to_pydict()
+            found[f"labels {number}"] = pq.read_table(folder / "labels.parquet").to_pydict()
+    return found

@@ -3,13 +3,11 @@ restart."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from program import start
+from program import facts, start
 
 from alray.config import DataConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
 
@@ -35,21 +33,6 @@ def config_of(root: Path, data: Path) -> RunConfig:
         train=TrainConfig(mode="linear", epochs=5, patience=2, lr=1.0),
         resources=ResourceConfig(select_workers="process", select_shards=2),
     )
-
-
-def facts(root: Path) -> dict[str, object]:
-    """What must not depend on being killed: splits, picks with scores, labels, metrics (but for seconds)."""
-    (run,) = root.glob("kill-*")
-    found: dict[str, object] = {"splits": pq.read_table(run / "splits.parquet").to_pydict()}
-    for number in range(ROUNDS):
-        folder = run / f"round_{number:02d}"
-        metrics = json.loads((folder / "metrics.json").read_text())
-        del metrics["seconds"]
-        found[f"metrics {number}"] = metrics
-        if number < ROUNDS - 1:
-            found[f"picks {number}"] = pq.read_table(folder / "picks.parquet").to_pydict()
-            found[f"labels {number}"] = pq.read_table(folder / "labels.parquet").to_pydict()
-    return found
 
 
 @pytest.fixture(scope="module")

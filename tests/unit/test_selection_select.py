@@ -75,6 +75,7 @@ def test_labeled_and_excluded_rows_are_never_picked(name: str, shards: int) -> N
         "margin": lambda: reference.margin(Z[left], left, 10),
         "mase": lambda: reference.mase(Z[left], W, left, 10),
         "base": lambda: reference.base(Z[left], W, left, 10),
+        "k_center": lambda: reference.k_center(X[left], left, 10, X[labeled]),
     }[name]()
     picks = select(
         name, 10, embedding=X, head=(W, B), labeled=labeled, exclude=exclude, seed=4, round=2, num_shards=shards

@@ -173,7 +173,7 @@ def test_one_class_only(name: str) -> None:
 def test_unknown_strategies_options_and_values_are_refused_by_name() -> None:
     for name in STRATEGIES:
         assert build(name) == build(name, {})
-    with pytest.raises(SelectionError, match="expected one of random, margin, mase, base, got 'bse'"):
+    with pytest.raises(SelectionError, match="expected one of random, .*base, .*, got 'bse'"):
         build("bse")
     with pytest.raises(SelectionError, match="unknown option 'temperature'; expected one of class_order, quota"):
         build("base", {"temperature": 1})

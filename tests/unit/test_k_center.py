@@ -1,0 +1,184 @@
+"""Exact k-center: the picks of the float64 greedy, however the pool is cut and however the work is cut up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+
+from alray.features.arrays import ArraySource, cut
+from alray.selection import farthest, greedy, sieve
+from alray.selection.distance import Space, bound, products
+from alray.selection.k_center import KCenter
+from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.select import select, select_from
+from alray.selection.strategies import build
+
+SHARDS = [1, 2, 7, 30]
+KINDS = ["random", "tied", "duplicates", "offset", "far offset", "float16", "tiny", "huge", "line", "sorted"]
+
+
+def made(kind: str, n: int = 240, d: int = 12) -> np.ndarray:
+    rng = np.random.default_rng(KINDS.index(kind))
+    x = rng.normal(size=(n, d)) * rng.standard_t(4, size=(n, 1))
+    if kind == "tied":
+        x = rng.integers(-1, 2, (n, d)).astype(float)
+    elif kind == "duplicates":
+        x = x[rng.integers(0, n // 6, n)]
+    elif kind == "offset":
+        x += 300
+    elif kind == "far offset":
+        x = 1000 + 0.01 * x
+    elif kind == "tiny":
+        x *= 1e-30
+    elif kind == "huge":
+        x *= 1e30
+    elif kind == "line":
+        x = np.repeat(rng.integers(0, 400, (n, 1)), d, axis=1).astype(float)
+    elif kind == "sorted":
+        x = x[np.argsort(x[:, 0])]
+    return x.astype(np.float16 if kind == "float16" else np.float32)
+
+
+def chosen(x: np.ndarray, labeled: np.ndarray, k: int, shards: int, strategy: object = "k_center") -> Picks:
+    return select(strategy, k, embedding=x, labeled=labeled, num_shards=shards)
+
+
+def assert_twin(picks: Picks, expected: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    np.testing.assert_array_equal(picks.rows, expected[0])
+    np.testing.assert_allclose(picks.scores, expected[1], rtol=1e-12)
+    assert picks.radius is not None
+    np.testing.assert_allclose(picks.radius, expected[2], rtol=1e-12)
+
+
+def twin(x: np.ndarray, labeled: np.ndarray, k: int, cosine: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = np.setdiff1d(np.arange(len(x)), labeled)
+    return reference.k_center(x[rows], rows, k, x[labeled], cosine)
+
+
+@pytest.mark.parametrize("m", [0, 1, 40])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_the_twin(kind: str, m: int) -> None:
+    x = made(kind)
+    labeled = np.random.default_rng(0).permutation(len(x))[:m]
+    expected = twin(x, labeled, 60)
+    for shards in SHARDS:
+        assert_twin(chosen(x, labeled, 60, shards), expected)
+
+
+@pytest.mark.parametrize("kind", ["random", "offset", "duplicates", "float16"])
+def test_cosine(kind: str) -> None:
+    x = made(kind)
+    x[7] = 0
+    labeled = np.arange(20, 30)
+    expected = twin(x, labeled, 50, cosine=True)
+    for shards in SHARDS:
+        assert_twin(chosen(x, labeled, 50, shards, KCenter(metric="cosine")), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_blocks_and_little_memory_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rounds, quotas that bind, rows dropped at every block: the paths that only large pools take."""
+    x = made(kind)
+    for labeled in (np.arange(0), np.arange(0, 200, 2)):
+        expected = twin(x, labeled, 80)
+        for block, ship in ((2, 1), (5, 9), (16, 40)):
+            monkeypatch.setattr(greedy, "_BLOCK", block)
+            monkeypatch.setattr(farthest, "_AT_LEAST", ship)
+            monkeypatch.setattr(farthest, "_HELD", ship)
+            monkeypatch.setattr(sieve, "_BLOCKS", (2, 3))
+            monkeypatch.setattr(sieve, "_BLOCK", 7)
+            monkeypatch.setattr(sieve, "_STREAM", 12)
+            monkeypatch.setattr(sieve, "_CHUNK", 300)
+            for shards in (1, 7):
+                assert_twin(chosen(x, labeled, 80, shards), expected)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "duplicates"])
+@pytest.mark.parametrize("m", [0, 10])
+def test_the_whole_pool(kind: str, m: int) -> None:
+    x = made(kind, n=70)
+    labeled = np.arange(m)
+    for shards in (1, 7, 100):
+        picks = chosen(x, labeled, 70 - m, shards)
+        assert_twin(picks, twin(x, labeled, 70 - m))
+        assert picks.radius is not None
+        assert picks.radius[-1] == 0
+
+
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_rows_keep_their_numbers_in_any_order_of_the_pool(kind: str) -> None:
+    x = made(kind)
+    numbers = np.random.default_rng(1).permutation(5 * len(x))[: len(x)]
+    by_row = np.argsort(numbers)
+    known = ArraySource(np.arange(2000, 2003), {"embedding": x[:3] * 2})
+    expected = reference.k_center(x, numbers, 40, x[:3] * 2)
+    for shards in SHARDS:
+        parts = [by_row[k::shards] for k in range(shards)]
+        sources = [ArraySource(numbers[part], {"embedding": x[part]}) for part in parts]
+        assert_twin(select_from(sources, KCenter(), 40, Context(labeled=known)), expected)
+
+
+def test_the_filter_never_excludes_what_is_true() -> None:
+    """Its bound holds for every pair, also where most of the numbers is lost."""
+    for kind in KINDS:
+        x = made(kind)
+        for metric in ("l2", "cosine"):
+            space = Space.around(metric, x[:20])  # type: ignore[arg-type]
+            view = space.view(x)
+            at, center = (index.ravel() for index in np.indices((len(x), len(x))))
+            exact = space.pairs(x, x, at, center).reshape(len(x), len(x)) / space.unit
+            filtered = products(view.x, view).numpy().astype(np.float64) + view.squares[:, None]
+            eps = bound(view.squares, view.largest, x.shape[1])[:, None]
+            assert (np.abs(filtered - exact) <= eps).all()
+            if metric == "l2" and kind != "far offset":
+                assert np.median(eps / np.median(exact)) < 1e-3, "a bound that excludes nothing is no use"
+
+
+def test_few_pairs_are_measured() -> None:
+    """Most rows leave after a few blocks of labeled rows, and one round is enough."""
+    rng = np.random.default_rng(0)
+    middle = rng.normal(size=(50, 32))
+    x = (middle[rng.integers(0, 50, 20_000)] + 0.3 * rng.normal(size=(20_000, 32))).astype(np.float32)
+    picks = select("k_center", 300, embedding=x, labeled=np.arange(2000), num_shards=4)
+    account = picks.account
+    assert account["exchanges"] <= 6
+    assert account["pairs"] < 0.6 * 18_000 * 2300
+    assert account["rescored"] < 20_000
+    assert len(account["shard_peak_bytes"]) == 4
+
+
+def test_first_by_seeded_priority() -> None:
+    x = made("random")
+    one, other = (select(KCenter(first="random"), 5, embedding=x, seed=seed, num_shards=3) for seed in (0, 1))
+    assert one == select(KCenter(first="random"), 5, embedding=x, seed=0, num_shards=1)
+    assert one.rows[0] != other.rows[0]
+    assert np.isinf(one.scores[0])
+
+
+def test_at_most_twice_the_best_radius() -> None:
+    """Against the optimum by enumeration (Gonzalez 1985)."""
+    from itertools import combinations
+
+    x = made("random", n=14, d=3)
+    squared = ((x[:, None].astype(float) - x[None]) ** 2).sum(-1)
+    best = min(np.sqrt(squared[:, list(centers)].min(axis=1).max()) for centers in combinations(range(14), 3))
+    picks = select("k_center", 3, embedding=x)
+    assert picks.radius is not None
+    assert best <= picks.radius[-1] <= 2 * best
+
+
+def test_bad_options_are_refused_by_name() -> None:
+    with pytest.raises(SelectionError, match="k_center: metric: expected one of l2, cosine, got 'l1'"):
+        build("k_center", {"metric": "l1"})
+    with pytest.raises(SelectionError, match="KCenter needs embedding; got logits"):
+        select("k_center", 3, logits=np.ones((5, 2)))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_cut_has_no_part(shards: int) -> None:
+    """Labeled rows in a file of their own, of another type."""
+    x = made("random")
+    known = ArraySource(np.arange(5), {"embedding": x[:5].astype(np.float64)})
+    sources = [ArraySource(np.arange(5, 240)[p], {"embedding": x[5:][p]}) for p in cut(235, shards)]
+    assert_twin(select_from(sources, KCenter(), 30, Context(labeled=known)), twin(x, np.arange(5), 30))
