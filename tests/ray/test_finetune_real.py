@@ -1,0 +1,52 @@
+"""Fine-tuning on real images: what two workers report is what one process measures of the checkpoint they wrote."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alray.config import RunConfig
+from alray.data.augment import eval_transform
+from alray.data.catalog import index
+from alray.data.fetch import fetch
+from alray.models.backbone import create, embed_images
+from alray.store import Store
+from alray.train.evaluate import classification_metrics
+from alray.train.finetune import finetune
+
+pytestmark = [pytest.mark.data, pytest.mark.usefixtures("ray_session")]
+LABELED, HELD_OUT = 3000, 1001  # an odd number: the workers have shares of different sizes
+
+
+def test_two_workers_report_what_one_process_measures(shared_data: Path, tmp_path: Path) -> None:
+    catalog = index(str(shared_data / "cifar10/cifar10_test_00-of-01.parquet"), str(tmp_path / "catalog"))
+    config = RunConfig(
+        transform={"size": 32, "train": "crop_pad", "pad": 4, "resize": 0},
+        model={"backbone": "resnet18", "options": {"channels": [16, 32, 64, 128]}, "small_stem": True},
+        train={"epochs": 2, "batch_size": 128, "lr": 0.1, "schedule": "cosine"},
+        resources={"train_workers": 2},
+    )  # fmt: skip
+    order = np.random.default_rng(0).permutation(len(catalog))
+    rows, held_out = order[:LABELED], np.sort(order[LABELED : LABELED + HELD_OUT])
+    labels = catalog.labels()
+    summary = finetune(
+        config, catalog, labeled=(rows, labels[rows]), held_out=(held_out, labels[held_out]), round=0,
+        out=Store(str(tmp_path / "out")), start=None, num_classes=10, use_gpu=False,
+    )  # fmt: skip
+    assert [epoch.images for epoch in summary.history] == [LABELED] * 2
+
+    model = create(config.model, 10, 99, 32)
+    model.load_state_dict(torch.load(tmp_path / "out/model.pt", weights_only=True))
+    transform = eval_transform(config.transform)
+    files = fetch(catalog.references(held_out), catalog.format, catalog.image_column)
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+    images = np.stack([transform(picture, int(row)) for picture, row in zip(pictures, held_out, strict=True)])
+    logits = embed_images(model, images, 64, torch.device("cpu"))[1]
+    alone = classification_metrics(logits, labels[held_out], classes=catalog.classes, top_k=(5,))
+    assert alone["top1"] == summary.val_accuracy
+    assert summary.val_accuracy is not None and summary.val_accuracy > 0.2
