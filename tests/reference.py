@@ -41,6 +41,22 @@ def margin(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
     return _highest(rows, np.array(scores), b)
 
 
+def confidence(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
+    """b smallest max p of the softmax."""
+    exponentials = [np.exp(z - z.max()) for z in np.asarray(logits, np.float64)]
+    return _highest(rows, np.array([-1 / math.fsum(e) for e in exponentials]), b)
+
+
+def entropy(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
+    """b largest -sum p log p of the softmax, as log T + sum e (top - z) / T."""
+    scores = []
+    for z in np.asarray(logits, np.float64):
+        e = np.exp(z - z.max())
+        total = math.fsum(e)
+        scores.append(np.log(total) + math.fsum(e * (z.max() - z)) / total)
+    return _highest(rows, np.array(scores), b)
+
+
 def mase(logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int) -> Picked:
     """b smallest min over c != y of d_c (Emam et al. 2021)."""
     return _highest(rows, np.array([-min(d, default=np.inf) for d in _distances(logits, weight)[1]]), b)
@@ -119,3 +135,80 @@ def k_center(
 def _directions(x: np.ndarray) -> np.ndarray:
     norms = np.sqrt(np.sum(x**2, axis=1, keepdims=True))
     return x / np.where(norms > 0, norms, 1)
+
+
+def badge(
+    embedding: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, labeled: np.ndarray | None = None,
+    labeled_logits: np.ndarray | None = None, seed: int = 0, round: int = 0, first: str = "largest_norm",
+    labeled_rows: np.ndarray | None = None, patience: tuple[int, int] = (16, 4096),
+) -> Picked:  # fmt: skip
+    """The race of clocks, ring by ring, on explicit gradient embeddings (Ash et al. 2020)."""
+    g, rows = gradients(embedding, logits), np.asarray(rows)
+    centers = [] if labeled is None else list(gradients(labeled, labeled_logits))
+    weight = np.full(len(g), np.inf)
+    for center in centers:
+        weight = np.minimum(weight, np.sum((g - center) ** 2, axis=1))
+    picks, scores = [], []
+
+    def take(i: int, score: float) -> None:
+        picks.append(i)
+        scores.append(score)
+        np.minimum(weight, np.sum((g - g[i]) ** 2, axis=1), out=weight)
+        weight[i] = 0
+
+    if centers:
+        base = np.sum((g - centers[int(np.argmin([_hash(0, "badge/labeled", r) for r in labeled_rows]))]) ** 2, axis=1)
+    else:
+        norms = np.sum(g**2, axis=1)
+        if first == "random":
+            take(i := int(np.argmin([_hash(seed, f"badge/{round}/first", r) for r in rows])), norms[i])
+        else:
+            take(i := int(np.argmax(norms)), norms[i])
+        base = weight.copy()
+    epoch, start = 0, 0
+    while len(picks) < b and base.max() > 0:
+        start = 0 if epoch == 0 and centers else len(picks)
+        if epoch == 0 and not centers:
+            start = 1
+
+        def gap(i: int, ring: int, e: int = epoch, w: np.ndarray = base) -> float:
+            u = ((_hash(seed, f"badge/{round}/{e}/time/{ring}", rows[i]) >> 11) + 1) / 2**53
+            return -np.log(u) / w[i] if w[i] > 0 else np.inf
+
+        clock, ring, rings = np.array([gap(i, 0) for i in range(len(g))]), np.zeros(len(g), int), 0
+        while len(picks) < b:
+            rings += 1
+            if rings > patience[0] * (len(picks) - start) + patience[1]:
+                break
+            i = int(np.lexsort((rows, clock))[0])
+            u = ((_hash(seed, f"badge/{round}/{epoch}/accept/{ring[i]}", rows[i]) >> 11) + 1) / 2**53
+            if weight[i] > u * base[i]:
+                take(i, weight[i])
+            ring[i] += 1
+            clock[i] += gap(i, ring[i])
+        base, epoch = weight.copy(), epoch + 1
+    rest = [i for i in np.argsort([_hash(seed, f"badge/{round}/rest", r) for r in rows]) if i not in picks]
+    missing = b - len(picks)
+    return rows[[*picks, *rest[:missing]]], np.array([*scores, *[0.0] * missing])
+
+
+def gradients(embedding: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """(p - onehot(y)) outer h, flattened: (n, c d)."""
+    h, z = np.asarray(embedding, np.float64), np.asarray(logits, np.float64)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= np.array([[math.fsum(row)] for row in p])
+    p[np.arange(len(p)), z.argmax(axis=1)] -= 1
+    return (p[:, :, None] * h[:, None, :]).reshape(len(h), -1)
+
+
+def _hash(seed: int, stream: str, row: int) -> int:
+    """SplitMix64 of the row, twice, keyed by seed and stream."""
+    mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+    key = int.from_bytes(hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest(), "little")
+    x = (int(row) * golden + key) & mask
+    for _ in range(2):
+        x = (x + golden) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        x ^= x >> 31
+    return x

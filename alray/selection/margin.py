@@ -5,19 +5,17 @@ Letters: m rows of a block, c classes; z logits, p their softmax.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from alray.features.arrays import LOGITS, Block, Shard
-from alray.selection.logits import Logits, U, logits_of
+from alray.selection.logits import Logits, logits_of
 from alray.selection.protocol import Context, Scores
 from alray.selection.score import ScoreStrategy
+from alray.selection.softmax import ROUNDING, exponentials, filtered
 
-_UNDERFLOW = 2.0**-120  # of exp in float32
-_ROUNDING = 2.0**-50  # of scores in float64
 _CERTAIN = 2.0**-60  # a 1 - margin that vanishes in float64
 
 
@@ -40,32 +38,24 @@ class _MarginScorer:
         """An interval around 1 - margin = (R + e2) / (1 + R): e = exp(z - top), e2 the largest other one, R their sum.
 
         The value depends on the sorted logits alone, and moving every logit by at most eps moves each of the sorted
-        ones by at most eps: e2 and R change by a factor of at most f = exp(2 eps), in float32 a little more: exp is
-        good to 3 ulp, its argument t to t u with t < 105 (else e is 0), a sum of c terms to c u. The value grows with
-        both.
+        ones by at most eps: e2 and R change by a factor of at most f (see `filtered`). The value grows with both.
         """
-        approximate = self.logits.approximate(block)
-        z, rows, usable = approximate.z, np.arange(len(block)), approximate.usable
-        with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
-            top = z.argmax(axis=1)
-            e = z - z[rows, top, None]
-            np.exp(e, out=e)
-            e[rows, top] = 0.0
-            second, rest = e.max(axis=1).astype(np.float64), e.sum(axis=1).astype(np.float64)
-            f = np.minimum(np.exp(2 * approximate.eps) * (1 + 2 * (z.shape[1] + 128) * U), 1e100)
+        soft = filtered(self.logits, block)
+        usable, f, rest = soft.usable, soft.factor, soft.rest
+        with np.errstate(all="ignore"):
+            second = soft.e.max(axis=1).astype(np.float64)
             low = (rest + second) / (f + rest)
-            rest, second = (rest + z.shape[1] * _UNDERFLOW) * f, np.minimum((second + _UNDERFLOW) * f, 1.0)
+            rest, second = (rest + soft.underflow) * f, np.minimum((second + soft.underflow) * f, 1.0)
             high = (rest + second) / (1 + rest)
         certain = usable & (high < _CERTAIN)  # exactly -1 in float64: known without looking again
-        low = np.where(certain, 0.0, np.where(usable, low - _ROUNDING, -np.inf))
-        high = np.where(certain, 0.0, np.where(usable, high + _ROUNDING, np.inf))
+        low = np.where(certain, 0.0, np.where(usable, low - ROUNDING, -np.inf))
+        high = np.where(certain, 0.0, np.where(usable, high + ROUNDING, np.inf))
         return low - 1, high - 1
 
     def exact(self, block: Block) -> Scores:
         """The margin in float64; the softmax's denominator is a correctly rounded sum, in whatever order of classes."""
         z = self.logits.exact_rows(block)
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        total = np.array([math.fsum(row) for row in e.tolist()])
+        e, total = exponentials(z)
         if z.shape[1] == 1:
             return -np.ones(len(block))
         second = np.partition(e, z.shape[1] - 2, axis=1)[:, -2]

@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from alray.selection.badge import Badge
 from alray.selection.base import Base
+from alray.selection.confidence import Confidence
+from alray.selection.entropy import Entropy
 from alray.selection.k_center import KCenter
 from alray.selection.margin import Margin
 from alray.selection.mase import Mase
@@ -15,10 +18,13 @@ from alray.selection.random_sampling import RandomSampling
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "random": RandomSampling,
+    "confidence": Confidence,
     "margin": Margin,
+    "entropy": Entropy,
     "mase": Mase,
     "base": Base,
     "k_center": KCenter,
+    "badge": Badge,
 }
 
 

@@ -73,6 +73,8 @@ def test_labeled_and_excluded_rows_are_never_picked(name: str, shards: int) -> N
     expected = {
         "random": lambda: reference.random_sampling(left, 10, 4, 2),
         "margin": lambda: reference.margin(Z[left], left, 10),
+        "confidence": lambda: reference.confidence(Z[left], left, 10),
+        "entropy": lambda: reference.entropy(Z[left], left, 10),
         "mase": lambda: reference.mase(Z[left], W, left, 10),
         "base": lambda: reference.base(Z[left], W, left, 10),
         "k_center": lambda: reference.k_center(X[left], left, 10, X[labeled]),
@@ -103,7 +105,7 @@ GOOD: dict[str, Any] = {"logits": Z}
 @pytest.mark.parametrize(
     ("strategy", "budget", "given", "message"),
     [
-        ("nothing", 5, GOOD, "strategy: expected one of random, margin, mase, base, got 'nothing'"),
+        ("nothing", 5, GOOD, "strategy: expected one of random, .*base.*, got 'nothing'"),
         (STRATEGIES["margin"], 5, GOOD, "expected a name or a configured object"),
         (7, 5, GOOD, "expected a name or a configured object, got 7"),
         ("margin", 0, GOOD, "budget: expected an integer of at least 1, got 0"),

@@ -13,7 +13,8 @@ from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.select import select_from
 from alray.selection.strategies import STRATEGIES, build
 
-NAMES = ["margin", "mase", "base"]
+SOFT = ["confidence", "margin", "entropy"]
+NAMES = [*SOFT, "mase", "base"]
 SHARDS = [1, 2, 7, 30]
 KINDS = ["random", "tied", "duplicates", "offset", "scale", "equal_rows", "zero_head", "one_class"]
 TIED = {"tied", "zero_head"}  # integers: scores must agree to the last bit
@@ -42,8 +43,8 @@ def made(kind: str, dtype: type = np.float32, n: int = 61, c: int = 5, d: int = 
 
 
 def twin(name: str, logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, budget: int) -> reference.Picked:
-    if name == "margin":
-        return reference.margin(logits, rows, budget)
+    if name in SOFT:
+        return getattr(reference, name)(logits, rows, budget)
     return getattr(reference, name)(logits, weight, rows, budget)
 
 
@@ -70,11 +71,13 @@ def test_stored_logits(name: str, kind: str) -> None:
     expected = twin(name, logits, w, rows, 23)
     for shards in SHARDS:
         picks = select_from(sources(rows, {"logits": logits}, shards), build(name), 23, Context(head=(w, b)))
-        assert_same(picks, expected, exactly=name == "margin" or kind in TIED)
+        assert_same(picks, expected, exactly=name in SOFT or kind in TIED)
 
 
-# Margins of equal weights differ only by the rounding of dot products, which the twin sums in another order.
-@pytest.mark.parametrize(("name", "kind"), sorted({(n, k) for n in NAMES for k in KINDS} - {("margin", "equal_rows")}))
+# Probabilities of equal weights differ only by the rounding of dot products, which the twin sums in another order.
+@pytest.mark.parametrize(
+    ("name", "kind"), sorted({(n, k) for n in NAMES for k in KINDS} - {(n, "equal_rows") for n in SOFT})
+)
 def test_embedding_and_head(name: str, kind: str) -> None:
     x, w, b = made(kind)
     rows = np.arange(len(x))
@@ -133,7 +136,7 @@ def test_whole_pool_and_more_shards_than_rows(name: str, kind: str) -> None:
     expected = twin(name, logits, w, rows, len(x))
     for shards in (1, 7, 200):
         picks = select_from(sources(rows, {"logits": logits}, shards), build(name), len(x), Context(head=(w, b)))
-        assert_same(picks, expected, exactly=name == "margin" or kind in TIED)
+        assert_same(picks, expected, exactly=name in SOFT or kind in TIED)
 
 
 @pytest.mark.parametrize("shards", [1, 7])

@@ -1,0 +1,143 @@
+"""BADGE: the race on factorised gradients draws what a ring-by-ring race on explicit ones draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import torch
+
+from alray.selection import badge, race
+from alray.selection.badge import Badge
+from alray.selection.gradients import Factors, Gradients, pooled
+from alray.selection.logits import Logits
+from alray.selection.protocol import Picks, SelectionError
+from alray.selection.select import select
+from alray.selection.strategies import build
+
+KINDS = ["random", "tied", "duplicates", "offset", "float16", "certain"]
+
+
+def made(kind: str, n: int = 90, c: int = 4, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(KINDS.index(kind))
+    x, z = rng.normal(size=(n, d)), 2 * rng.normal(size=(n, c))
+    if kind == "tied":
+        x, z = rng.integers(-1, 2, (n, d)).astype(float), rng.integers(-1, 2, (n, c)).astype(float)
+    elif kind == "duplicates":
+        at = rng.integers(0, n // 6, n)
+        x, z = x[at], z[at]
+    elif kind == "offset":
+        x = x + 300
+    elif kind == "certain":
+        z *= 10
+    dtype = np.float16 if kind == "float16" else np.float32
+    return x.astype(dtype), z.astype(dtype)
+
+
+def twin(x: np.ndarray, z: np.ndarray, labeled: np.ndarray, k: int, **options: object) -> reference.Picked:
+    rows = np.setdiff1d(np.arange(len(x)), labeled)
+    known = {"labeled": x[labeled], "labeled_logits": z[labeled], "labeled_rows": labeled} if len(labeled) else {}
+    return reference.badge(x[rows], z[rows], rows, k, seed=3, round=1, **known, **options)
+
+
+def chosen(x: np.ndarray, z: np.ndarray, labeled: np.ndarray, k: int, shards: int, strategy: Badge) -> Picks:
+    return select(strategy, k, embedding=x, logits=z, labeled=labeled, seed=3, round=1, num_shards=shards)
+
+
+def assert_twin(picks: Picks, expected: reference.Picked) -> None:
+    np.testing.assert_array_equal(picks.rows, expected[0])
+    np.testing.assert_allclose(picks.scores, expected[1], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("m", [0, 1, 20])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_the_twin(kind: str, m: int) -> None:
+    x, z = made(kind)
+    labeled = np.sort(np.random.default_rng(0).permutation(len(x))[:m])
+    expected = twin(x, z, labeled, 30)
+    for shards in (1, 2, 7, 30):
+        assert_twin(chosen(x, z, labeled, 30, shards, Badge()), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_epochs_small_windows_and_the_whole_pool(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only large or exhausted pools come to: many windows, new races, and rows that lie on centers."""
+    x, z = made(kind, n=40)
+    for module, name, value in (
+        (badge, "_PATIENCE", 2), (badge, "_AT_LEAST", 20), (badge, "_WINDOW", 7), (badge, "_CHUNK", 3),
+        (race, "_ROWS", 5), (race, "_CENTERS", (1, 2)),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    for labeled in (np.arange(0), np.arange(0, 20, 2)):
+        expected = twin(x, z, labeled, 40 - len(labeled), patience=(2, 20))
+        for shards in (1, 7):
+            assert_twin(chosen(x, z, labeled, 40 - len(labeled), shards, Badge()), expected)
+
+
+def test_the_original_ignores_labeled_rows_and_may_start_anywhere() -> None:
+    x, z = made("random")
+    rows = np.arange(10, 90)
+    for first in ("largest_norm", "random"):
+        strategy = Badge(centers="picks", first=first)  # type: ignore[arg-type]
+        expected = reference.badge(x[rows], z[rows], rows, 20, seed=3, round=1, first=first)
+        assert_twin(chosen(x, z, np.arange(10), 20, 3, strategy), expected)
+
+
+def test_rows_are_drawn_in_proportion_to_their_weights() -> None:
+    """The second draw over 4,000 rounds against D^2 by explicit outer products (chi-square)."""
+    x, z = made("random", n=6)
+    g = reference.gradients(x, z)
+    first = int(np.argmax((g**2).sum(1)))
+    weight = ((g - g[first]) ** 2).sum(1)
+    counts = np.zeros(6)
+    for number in range(4000):
+        picks = select("badge", 2, embedding=x, logits=z, round=number)
+        assert picks.rows[0] == first
+        counts[picks.rows[1]] += 1
+    expected = 4000 * weight / weight.sum()
+    assert counts[first] == 0
+    others = np.arange(6) != first
+    assert ((counts - expected)[others] ** 2 / expected[others]).sum() < 18.5  # 4 degrees of freedom, p = .001
+
+
+def test_embedding_and_head_give_the_picks_of_their_logits() -> None:
+    x, _ = made("random")
+    rng = np.random.default_rng(1)
+    w, b = rng.normal(size=(4, 6)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    made_of = select("badge", 20, embedding=x, head=(w, b), labeled=np.arange(5), num_shards=3)
+    stored = select("badge", 20, embedding=x, logits=reference.logits_of(x, w, b), labeled=np.arange(5))
+    np.testing.assert_array_equal(made_of.rows, stored.rows)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "huge"])
+def test_factorised_distances_are_those_of_outer_products_and_within_their_bounds(kind: str) -> None:
+    x, z = made("random" if kind == "huge" else kind)
+    if kind == "huge":
+        x = (x * 1e25).astype(np.float32)
+    u, h = (reference.gradients(np.ones((len(z), 1)), z), x)
+    one = Gradients(np.arange(len(x)), u, h)
+    explicit = reference.gradients(x, z)
+    exact = ((explicit[:, None] - explicit[None]) ** 2).sum(-1)
+    at, there = (index.ravel() for index in np.indices(exact.shape))
+    canonical = one.pairs(one, at, there).reshape(exact.shape)
+    np.testing.assert_allclose(canonical, exact, rtol=1e-9, atol=1e-9 * exact.max())
+    value, eps = one.bounds(one)
+    assert (np.abs(value - canonical) <= eps).all()
+    if kind != "huge":
+        assert np.median(eps) < 1e-3 * np.median(exact) or kind == "certain"
+
+
+def test_pooled_factors_are_the_pooled_outer_product() -> None:
+    rng = np.random.default_rng(0)
+    u, h = rng.normal(size=(3, 37)), rng.normal(size=(3, 101))
+    whole = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(u[:, :, None] * h[:, None, :]), (16, 32))
+    np.testing.assert_allclose(pooled(u, 16)[:, :, None] * pooled(h, 32)[:, None, :], whole.numpy(), rtol=1e-12)
+    assert pooled(u, 40) is u
+    assert Factors(Logits(), (16, 32)).pooled == (16, 32)
+
+
+def test_bad_options_are_refused_by_name() -> None:
+    with pytest.raises(SelectionError, match="badge: centers: expected one of labeled, picks, got 'all'"):
+        build("badge", {"centers": "all"})
+    with pytest.raises(SelectionError, match="Badge needs embedding; got logits"):
+        select("badge", 3, logits=np.ones((5, 2)))
