@@ -114,6 +114,7 @@ def select(
     logits: str = "",
     weight: str = "",
     bias: str = "",
+    labels: str = "",
     labeled: str = "",
     exclude: str = "",
     round: int = 0,
@@ -131,6 +132,7 @@ def select(
         logits: (n, c) array: .npy or Parquet.
         weight: Head weight (c, d), .npy.
         bias: Head bias (c,), .npy.
+        labels: Label of every row, .npy of integers: only labeled rows' are used, but by strategies that peek.
         labeled: Rows that are labeled: .npy of integers, or a text file with one row number a line.
         exclude: Rows never to pick, in the same form.
         round: Round number; randomness depends on it.
@@ -143,6 +145,7 @@ def select(
 
     picks = choose(
         strategy, budget, embedding=embedding or None, logits=logits or None, head=read_head(weight, bias),
+        labels=labels or None,
         labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards,
         workers=workers,
     )  # fmt: skip

@@ -235,9 +235,14 @@ class RunConfig(_Frozen):
     budget: int = Field(10_000, ge=1)
     """Labels bought per round."""
     strategy: str = "base"
-    """Query strategy: random, margin, mase, base, or one of your own."""
+    """Query strategy: random, confidence, margin, entropy, mase, base, k_center, robust_k_center, partitioned_k_center,
+    badge, partitioned_badge, cluster_margin, or one of your own; balanced_random and balancing peek at labels."""
     strategy_options: dict[str, Scalar] = Field(default_factory=dict)
     """Options of the strategy, e.g. class_order seeded."""
+    subset_labeled: int = Field(0, ge=0)
+    """Labeled images that take part in a selection, drawn anew each round; 0 with subset_unlabeled 0: all."""
+    subset_unlabeled: int = Field(0, ge=0)
+    """Unlabeled images that take part in a selection (to reproduce published runs; no strategy here needs it)."""
     top_k: tuple[int, ...] = (5,)
     """Which top-k accuracies to report besides top-1."""
     data: DataConfig = DataConfig()

@@ -20,11 +20,14 @@ from alray.config import RunConfig
 from alray.data.oracle import Oracle
 from alray.data.pool import Labels, Pool, Rows
 from alray.features.table import FeatureTable
+from alray.models.head import Head
 from alray.prepare import Prepared, prepare
 from alray.progress import Stages
 from alray.report.scalars import write_scalars, write_tensorboard
+from alray.selection import protocol
 from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
+from alray.selection.subset import subset
 from alray.store import Store
 from alray.train.evaluate import classification_metrics, labeled_set_metrics
 from alray.train.learner import FEATURES, Learner, learner
@@ -148,8 +151,10 @@ def _select(
         stages.stage("select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"),
         stages.bar("select", config.budget, "picks") as bar,
     ):
-        head = learn.head(out)
-        labeled = table.source(pool.labeled) if LABELED in ready.strategy.needs else None
+        rows = subset(
+            pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
+            number,
+        )  # fmt: skip
         seen = 0
 
         def watch(picks: int) -> None:
@@ -158,10 +163,10 @@ def _select(
             seen = picks
 
         picks = select_from(
-            table.shards(pool.unlabeled, shards),
+            table.shards(rows[1], shards),
             ready.strategy,
             config.budget,
-            Context(config.seed, number, len(ready.catalog.classes), (head.weight, head.bias), labeled),
+            _context(ready, pool, rows[0], table, number, learn.head(out)),
             workers=config.resources.select_workers,
             num_cpus=config.resources.cpus_per_shard,
             watch=watch,
@@ -170,6 +175,19 @@ def _select(
         keys = ready.catalog.keys(picks.rows)
         out.write_table(PICKS, picks.to_table().append_column("key", keys))
     return picks
+
+
+def _context(ready: Prepared, pool: Pool, labeled: Rows, table: FeatureTable, number: int, head: Head) -> Context:
+    needs = ready.strategy.needs
+    return Context(
+        ready.config.seed,
+        number,
+        len(ready.catalog.classes),
+        (head.weight, head.bias),
+        table.source(labeled) if LABELED in needs else None,
+        pool.labels(labeled),
+        ready.oracle.answer if protocol.LABELS in needs else None,
+    )
 
 
 def _ask(oracle: Oracle, picks: Picks, out: Store, stages: Stages) -> Labels:

@@ -212,3 +212,89 @@ def _hash(seed: int, stream: str, row: int) -> int:
         x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
         x ^= x >> 31
     return x
+
+
+def balanced_random(rows: np.ndarray, labels: np.ndarray, b: int, classes: int, seed: int, round: int) -> Picked:
+    """Give one label after the other to a class that has the fewest and is not exhausted; then the largest classes
+    first; inside a class the highest hashes."""
+    available, quotas = np.bincount(labels, minlength=classes), np.zeros(classes, int)
+    for _ in range(b):
+        open_ = [c for c in range(classes) if quotas[c] < available[c]]
+        quotas[min(open_, key=lambda c: (quotas[c], -available[c], c))] += 1
+    hashes = np.array([_hash(seed, f"balanced_random/{round}", r) for r in rows], dtype=object)
+    at = []
+    for c in range(classes):
+        inside = sorted(np.flatnonzero(labels == c), key=lambda i: (-hashes[i], rows[i]))
+        at += inside[: quotas[c]]
+    return _highest(rows[at], np.array([(hashes[i] >> 11) / 2**53 for i in at]), b)
+
+
+def balancing(
+    embedding: np.ndarray, rows: np.ndarray, labels: np.ndarray, b: int, labeled: np.ndarray, known: np.ndarray,
+    classes: int, seed: int, round: int,
+) -> Picked:  # fmt: skip
+    """Aggarwal et al. 2020 literally: class means anew for every pick."""
+    x, seen, y = np.asarray(embedding, np.float64), list(np.asarray(labeled, np.float64)), list(known)
+    left, picks, scores = list(range(len(x))), [], []
+    while len(picks) < b:
+        counts = np.bincount(y, minlength=classes)
+        frequent, rare = np.flatnonzero(counts > counts.mean()), np.flatnonzero(counts <= counts.mean())
+        budget = b - len(picks)
+        if len(frequent) and budget <= len(rare) * (counts[frequent].mean() - counts[rare].mean()):
+            means = []
+            for c in range(classes):
+                total = np.zeros(x.shape[1])
+                for vector, label in zip(seen, y, strict=True):
+                    total = total + vector if label == c else total
+                means.append(total / (counts[c] + 1e-5))
+            r = int(np.argmin(counts))
+            top = [1.0 if counts[r] == 0 else np.sum((x[i] - means[r]) ** 2) for i in left]
+            bottom = [max(np.sum((x[i] - means[c]) ** 2) for c in frequent) for i in left]
+            value = {i: -t / d for i, t, d in zip(left, top, bottom, strict=True)}
+        else:
+            value = {i: (_hash(seed, f"balancing/{round}/{len(picks)}", rows[i]) >> 11) / 2**53 for i in left}
+        i = max(left, key=lambda i: (value[i], -rows[i]))
+        left.remove(i)
+        picks.append(i)
+        scores.append(value[i])
+        seen.append(x[i])
+        y.append(labels[i])
+    return np.asarray(rows)[picks], np.array(scores)
+
+
+def cluster_margin(
+    embedding: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, candidates: int, clusters: int
+) -> Picked:
+    """Citovsky et al. 2021 on all candidates: average linkage by its definition, round robin from the smallest."""
+    first, margins = margin(logits, rows, min(len(rows), candidates * b))
+    at = np.searchsorted(rows, np.sort(first))
+    score = dict(zip(first.tolist(), margins.tolist(), strict=True))
+    x = np.asarray(embedding, np.float64)[at]
+    groups = [[i] for i in range(len(at))]
+    distance = np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1))
+    while len(groups) > clusters:
+        pairs = [(distance[np.ix_(g, h)].mean(), i, j) for i, g in enumerate(groups) for j, h in enumerate(groups[:i])]
+        _, i, j = min(pairs)
+        groups[j] += groups.pop(i)
+    queues = [sorted((int(rows[at[i]]) for i in group), key=lambda r: (-score[r], r)) for group in groups]
+    queues.sort(key=lambda queue: (len(queue), min(queue)))
+    picks: list[int] = []
+    while len(picks) < b:
+        for queue in queues:
+            if queue and len(picks) < b:
+                picks.append(queue.pop(0))
+    return np.array(picks), np.array([score[r] for r in picks])
+
+
+def robust_radius(embedding: np.ndarray, b: int, labeled: np.ndarray, outliers: int) -> float:
+    """The smallest radius that leaves at most so many rows outside, over all choices of b centers."""
+    from itertools import combinations
+
+    x, known = np.asarray(embedding, np.float64), np.asarray(labeled, np.float64)
+    distance = np.sqrt(((x[:, None] - x[None]) ** 2).sum(-1))
+    start = np.sqrt(((x[:, None] - known[None]) ** 2).sum(-1)).min(axis=1, initial=np.inf)
+    best = np.inf
+    for centers in combinations(range(len(x)), b):
+        nearest = np.sort(np.minimum(start, distance[:, list(centers)].min(axis=1)))[::-1]
+        best = min(best, nearest[outliers] if outliers < len(x) else 0.0)
+    return float(best)

@@ -89,7 +89,7 @@ class _Draws:
                 start, rings = end, rings + seen
                 self._shards.say(len(epoch.picks))
             epoch = replace(epoch, number=epoch.number + 1, known=len(epoch.picks))
-        return Picks(epoch.picks.rows, self._scores)
+        return Picks(epoch.picks.rows, np.array(self._scores))
 
     def _accept(self, answers: list[Rings], epoch: Epoch, k: int, before: int, rings: int) -> tuple[Epoch, int, bool]:
         """The epoch with the window's picks, the number of its rings, and whether there were too many for them.
@@ -169,7 +169,7 @@ class _Draws:
         missing = k - len(rows)
         found = np.concatenate(self._shards.map("draw", self._stream("rest"), rows, missing))
         rest = self._by_priority(found, "rest")[:missing]
-        return Picks(np.concatenate([rows, rest]), [*self._scores, *[0.0] * missing])
+        return Picks(np.concatenate([rows, rest]), np.append(self._scores, np.zeros(missing)))
 
     def _by_priority(self, rows: Rows, what: str) -> Rows:
         return rows[np.lexsort((rows, priorities(self._context.seed, self._stream(what), rows)))]

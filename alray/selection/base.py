@@ -30,16 +30,17 @@ class Base:
     """Balanced selection. Score -D; picks in the order in which the classes were served.
 
     class_order: "index" (as published: the result depends on how classes are numbered) or "seeded", a random order for
-    each (seed, round). quota: "equal", the same number for every class.
+    each (seed, round). quota: "equal", the same number for every class (the paper), or "fill", the classes with the
+    fewest labels first, until all have as many as the budget allows.
     """
 
     class_order: Literal["index", "seeded"] = "index"
-    quota: Literal["equal"] = "equal"
+    quota: Literal["equal", "fill"] = "equal"
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
 
     def __post_init__(self) -> None:
-        for name, values in (("class_order", ("index", "seeded")), ("quota", ("equal",))):
+        for name, values in (("class_order", ("index", "seeded")), ("quota", ("equal", "fill"))):
             if getattr(self, name) not in values:
                 raise SelectionError(f"base: {name}: expected one of {', '.join(values)}, got {getattr(self, name)!r}")
 
@@ -54,9 +55,23 @@ class Base:
         classes = np.arange(len(context.head[0]))
         if self.class_order == "seeded":
             classes = order(context.seed, f"base/class_order/{context.round}", classes)
-        quotas = budget // len(classes) + (np.arange(len(classes)) < budget % len(classes))
-        served = int(np.count_nonzero(quotas))
-        return _Resolution(shards, classes[:served], quotas[:served]).picks()
+        quotas = self._quotas(budget, classes, context)
+        served = quotas > 0
+        return _Resolution(shards, classes[served], quotas[served]).picks()
+
+    def _quotas(self, budget: int, classes: Positions, context: Context) -> Positions:
+        """How many rows each class takes, (C,) in the order in which classes are served."""
+        if self.quota == "equal":
+            return budget // len(classes) + (np.arange(len(classes)) < budget % len(classes))
+        if context.known is None:
+            raise SelectionError("base: quota fill needs the labels of the labeled rows, got none")
+        have = np.bincount(context.known, minlength=len(classes))[classes]
+        level = int(have.min())
+        while (level + 1 - have).clip(0).sum() <= budget:
+            level += 1
+        quotas: Positions = (level - have).clip(0)
+        quotas[np.flatnonzero(have <= level)[: budget - int(quotas.sum())]] += 1
+        return quotas
 
 
 class _Resolution:

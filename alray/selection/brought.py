@@ -39,7 +39,7 @@ class Pool:
             at = keep[part]
             first, last = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
             inside = None if last - first == len(at) else at - first
-            columns = {name: column[first:last] for name, column in self.columns.items()}
+            columns = {name: column[first:last] for name, column in self.columns.items() if name != "labels"}
             sources.append(BroughtSource(self.rows[at], inside, columns))
         return sources
 

@@ -123,6 +123,21 @@ def products(x: torch.Tensor, centers: View) -> torch.Tensor:
     return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
 
 
+def nearest(space: Space, x: Array, centers: Array) -> Positions:
+    """The canonically nearest of stored centers (p, d) for stored rows x (m, d), the first of equals; (m,)."""
+    view, other = space.view(x), space.view(centers)
+    value = products(view.x, other).numpy().astype(np.float64)
+    eps = bound(view.squares, other.largest, x.shape[1])[:, None]
+    with np.errstate(invalid="ignore"):
+        near = ~(value - eps > (value + eps).min(axis=1, keepdims=True))
+    at, center = np.nonzero(near)
+    squared = np.full(value.shape, np.inf)
+    alone = near.sum(axis=1)[at] == 1
+    squared[at[alone], center[alone]] = 0.0  # nobody else can be as near
+    squared[at[~alone], center[~alone]] = space.pairs(x, centers, at[~alone], center[~alone])
+    return np.asarray(squared.argmin(axis=1))
+
+
 def join(first: View, second: View) -> View:
     """Rows of both."""
     return View(torch.cat([first.x, second.x]), np.concatenate([first.squares, second.squares]))

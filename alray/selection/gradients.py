@@ -47,7 +47,7 @@ class Gradients:
     def squares(self) -> Floats:
         """|g|^2, (m,)."""
         h = self.h.astype(np.float64)
-        return paired_dots(self.u, self.u) * paired_dots(h, h)
+        return np.asarray(paired_dots(self.u, self.u) * paired_dots(h, h))
 
     @cached_property
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:

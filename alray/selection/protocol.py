@@ -6,7 +6,7 @@ ascending.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -20,7 +20,8 @@ Scores = npt.NDArray[np.float64]
 Head = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 Key = tuple[float, int]  # (value, row): a higher value comes first, then the lower row
 
-HEAD, LABELED = "head", "labeled"  # what a strategy may need besides the columns of a shard
+# What a strategy may need besides the columns of a shard; "labels": it peeks at labels nobody has paid for.
+HEAD, LABELED, LABELS = "head", "labeled", "labels"
 
 
 class SelectionError(ValueError):
@@ -84,7 +85,8 @@ class Context:
 
     seed and round: all a strategy's randomness may depend on, with the row; num_classes; head: weight (c, d) and
     bias (c,) of the linear layer, logits = embedding @ weight.T + bias; labeled: the labeled rows with the columns that
-    a strategy needs, for strategies that need "labeled".
+    a strategy needs, for strategies that need "labeled"; known: their labels (m,) in row order; peek: the oracle, for
+    strategies that are marked as peeking ("labels") and for no other; it never leaves the driver.
     """
 
     seed: int = 0
@@ -92,6 +94,8 @@ class Context:
     num_classes: int | None = None
     head: Head | None = field(default=None, repr=False)
     labeled: ShardSource | None = field(default=None, repr=False)
+    known: npt.NDArray[np.integer] | None = field(default=None, repr=False)
+    peek: Callable[[Rows], npt.NDArray[np.integer]] | None = field(default=None, repr=False)
 
 
 class Shards(Protocol):

@@ -221,5 +221,10 @@ def _cut(gradients: Gradients) -> list[Gradients]:
 
 
 def _joined(times: Floats, rings: list[Rings]) -> Rings:
-    columns = (np.concatenate([getattr(part, name) for part in rings]) for name in ("when", "least", "weight"))
-    return Rings(times, *columns, concatenated([part.gradients for part in rings]))
+    return Rings(
+        times,
+        np.concatenate([part.when for part in rings]),
+        np.concatenate([part.least for part in rings]),
+        np.concatenate([part.weight for part in rings]),
+        concatenated([part.gradients for part in rings]),
+    )

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
 from alray.selection.brought import Pool, check_finite, gather
-from alray.selection.protocol import HEAD, LABELED, Context, Head, Picks, SelectionError, Strategy
+from alray.selection.protocol import HEAD, LABELED, LABELS, Context, Head, Picks, SelectionError, Strategy
 from alray.selection.shards import WORKERS, Metered, open_shards, share
 from alray.selection.strategies import build
+from alray.selection.subset import subset
 
-LABELS = "labels"
 Workers = Literal["process", "ray"]
 
 
@@ -49,7 +49,7 @@ def select_from(
         _check_available(budget, sum(shards.sizes()))
         metered = Metered(shards, watch)
         picks = strategy.select(metered, budget, context)
-        picks = replace(picks, account=metered.account())
+        picks = replace(picks, account={**metered.account(), **picks.account})
     if len(picks) != budget:
         raise SelectionError(f"{type(strategy).__name__}: expected {budget:,} picks, got {len(picks):,}")
     return picks
@@ -66,6 +66,8 @@ def select(
     labels: Any = None,
     labeled: Sequence[int] | npt.NDArray[Any] = (),
     exclude: Sequence[int] | npt.NDArray[Any] = (),
+    subset_labeled: int = 0,
+    subset_unlabeled: int = 0,
     round: int = 0,
     seed: int = 0,
     num_shards: int = 1,
@@ -74,11 +76,12 @@ def select(
     """Choose `budget` rows from features that were made elsewhere.
 
     strategy: a name in STRATEGIES or a configured object. embedding (n, d), logits (n, c), pretext_loss (n,), labels
-    (n,; only for strategies that are marked as peeking): arrays, or paths of .npy, .npz or Parquet (column by that
-    name), or a Ray Dataset with that column. head: (weight (c, d), bias (c,)), logits = embedding @ weight.T + bias;
-    used for logits where none are given. A row is its position, unless Parquet or Dataset bring a column `row`.
-    labeled, exclude: rows never to pick. Only seed and round decide what is random; num_shards and workers ("process"
-    or "ray") never change a pick.
+    (n,): arrays, or paths of .npy, .npz or Parquet (column by that name), or a Ray Dataset with that column. Of the
+    labels those of labeled rows are known; the others are read by strategies that are marked as peeking, and by no
+    other. head: (weight (c, d), bias (c,)), logits = embedding @ weight.T + bias; used for logits where none are given.
+    A row is its position, unless Parquet or Dataset bring a column `row`. labeled, exclude: rows never to pick.
+    subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
+    is random; num_shards and workers ("process" or "ray") never change a pick.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
@@ -93,12 +96,21 @@ def select(
     pool = _pool(strategy, {name: value for name, value in given.items() if value is not None}, head)
     keep = _available(pool.rows, labeled, exclude)
     _check_available(budget, len(keep))
+    known, available = subset(
+        pool.rows[_positions(pool.rows, labeled)],
+        pool.rows[keep],
+        subset_labeled,
+        subset_unlabeled,
+        budget,
+        seed,
+        round,
+    )
+    keep = _positions(pool.rows, available)
     for name, column in pool.columns.items():
         check_finite(name, pool.rows, column)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
-    known = pool.shards(_positions(pool.rows, labeled), 1)[0] if LABELED in strategy.needs else None
-    context = Context(seed, round, num_classes, head, known)
+    context = Context(seed, round, num_classes, head, **_labeled(strategy, pool, known))
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
@@ -159,7 +171,7 @@ def _pool(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> Po
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in strategy.needs}
-    return Pool(pool.rows, {name: column for name, column in pool.columns.items() if name in names})
+    return Pool(pool.rows, {name: column for name, column in pool.columns.items() if name in names | {LABELS}})
 
 
 def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> None:
@@ -171,6 +183,20 @@ def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None
             raise SelectionError(f"{name} needs logits, or embedding and head; got {', '.join(given)}")
         if need not in (HEAD, LOGITS, LABELED) and need not in given:
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
+
+
+def _labeled(strategy: Strategy, pool: Pool, labeled: Any) -> dict[str, Any]:
+    """What the context says of labeled rows and labels."""
+    at = _positions(pool.rows, labeled)
+    found: dict[str, Any] = {}
+    if LABELED in strategy.needs:
+        found["labeled"] = pool.shards(at, 1)[0]
+    if LABELS in pool.columns:
+        labels = pool.columns[LABELS]
+        found["known"] = labels[at]
+        if LABELS in strategy.needs:
+            found["peek"] = lambda rows: labels[np.searchsorted(pool.rows, rows)]
+    return found
 
 
 def _positions(rows: Rows, labeled: Any) -> Rows:

@@ -11,6 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -103,7 +104,7 @@ class RayActors:
             max_task_retries=-1,
             runtime_env={"env_vars": _ONE_THREAD},
         )
-        self._shared = ray.put((strategy, context))
+        self._shared = ray.put((strategy, replace(context, peek=None)))
         self._sources = [ray.put(source) for source in sources]
         self._actors = [actor.remote() for _ in sources]
 

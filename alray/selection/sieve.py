@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.keyed import order, priorities
-from alray.selection.distance import Space, View, bound, join, products
+from alray.selection.distance import Space, View, bound, join, nearest, products
 from alray.selection.logits import Floats, Positions, paired_dots
 from alray.selection.protocol import Key
+
+Counts = npt.NDArray[np.int64]
 
 _BLOCKS = (64, 64, 128)  # centers compared at once: first few, as most rows leave early; then 256
 _BLOCK = 256
@@ -98,6 +101,15 @@ class Sieve:
         free[alive] = False
         return Far(self.rows[alive], self._take(alive), squared, self._farthest(free, space.unit))
 
+    def weigh(self, space: Space, centers: Array) -> Counts:
+        """How many rows of the shard are nearest to each of the stored centers (p, d), (p,)."""
+        counts = np.zeros(len(centers), np.int64)
+        size = max(64, _CHUNK // max(1, len(centers)))
+        for start in range(0, len(self.rows), size):
+            part = np.arange(start, min(start + size, len(self.rows)))
+            counts += np.bincount(nearest(space, self._take(part), centers), minlength=len(centers))
+        return counts
+
     def _farthest(self, free: Any, unit: float) -> Key:
         if not free.any():
             return -np.inf, 0
@@ -155,8 +167,8 @@ class Sieve:
         """Compare rows with the centers start:end."""
         g = products(view.x, self._centers.view[start:end])
         eps = bound(view.squares, self._centers.largest, self._width)
-        nearest = torch.min(g, dim=1)
-        low = nearest.values.cpu().numpy().astype(np.float64) + view.squares
+        lowest = torch.min(g, dim=1)
+        low = lowest.values.cpu().numpy().astype(np.float64) + view.squares
         self.counters["pairs"] += len(at) * (end - start)
         self._seen[at] = end
         before = self._upper[at]
@@ -165,7 +177,7 @@ class Sieve:
         if not len(near):
             return
         there = torch.from_numpy(near).to(g.device)
-        g, indices = g[there], nearest.indices[there]
+        g, indices = g[there], lowest.indices[there]
         g.scatter_(1, indices[:, None], torch.inf)
         closest = indices.cpu().numpy()
         low, eps, before, at = low[near], eps[near], before[near], at[near]

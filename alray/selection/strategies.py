@@ -7,24 +7,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from alray.selection.badge import Badge
+from alray.selection.balanced_random import BalancedRandom
+from alray.selection.balancing import Balancing
 from alray.selection.base import Base
+from alray.selection.cluster_margin import ClusterMargin
 from alray.selection.confidence import Confidence
 from alray.selection.entropy import Entropy
 from alray.selection.k_center import KCenter
 from alray.selection.margin import Margin
 from alray.selection.mase import Mase
+from alray.selection.partitioned import PartitionedBadge, PartitionedKCenter
 from alray.selection.protocol import SelectionError, Strategy
 from alray.selection.random_sampling import RandomSampling
+from alray.selection.robust_k_center import RobustKCenter
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "random": RandomSampling,
+    "balanced_random": BalancedRandom,  # peeks at labels
     "confidence": Confidence,
     "margin": Margin,
     "entropy": Entropy,
     "mase": Mase,
     "base": Base,
+    "balancing": Balancing,  # peeks at labels
     "k_center": KCenter,
+    "robust_k_center": RobustKCenter,
+    "partitioned_k_center": PartitionedKCenter,
     "badge": Badge,
+    "partitioned_badge": PartitionedBadge,
+    "cluster_margin": ClusterMargin,
 }
 
 
