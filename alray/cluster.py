@@ -76,7 +76,6 @@ def _init(resources: ResourceConfig) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
     for helper in ("RAY_TRAIN_METRICS_ENABLED", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
         os.environ.setdefault(helper, "0")  # processes of Ray's that one machine can do without
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ core writes between the lines of progress
     ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
 
 

@@ -45,9 +45,9 @@ class Gradients:
 
     @cached_property
     def squares(self) -> Floats:
-        """|g|^2, (m,)."""
+        """|g|^2, (m,) float64."""
         h = self.h.astype(np.float64)
-        return np.asarray(paired_dots(self.u, self.u) * paired_dots(h, h))
+        return np.asarray(paired_dots(self.u, self.u) * paired_dots(h, h), np.float64)
 
     @cached_property
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +61,7 @@ class Gradients:
     def _usable(self) -> Array:
         with np.errstate(over="ignore"):
             h = np.einsum("md,md->m", self.h, self.h, dtype=np.float64)
-        return np.isfinite(h) & (h < _LARGEST) & ((h > 1 / _LARGEST) | (h == 0))
+        return np.asarray(np.isfinite(h) & (h < _LARGEST) & ((h > 1 / _LARGEST) | (h == 0)))
 
     def pairs(self, other: Gradients, at: Positions, there: Positions) -> Floats:
         """Canonical squared distances of pairs (p,)."""
