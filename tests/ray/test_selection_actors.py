@@ -17,11 +17,12 @@ from alray.features.arrays import ArraySource, Shard, cut
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.select import select, select_from
 from alray.selection.shards import RayActors
+from alray.selection.strategies import STRATEGIES as ALL
 from alray.selection.strategies import build
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 CPUS = 0.1  # a fraction each, so that all actors fit on four CPUs
-STRATEGIES = {name: build(name) for name in ("random", "margin", "mase", "base")}
+STRATEGIES = {name: build(name) for name in ALL}
 
 N, C, D = 211, 6, 5
 RNG = np.random.default_rng(0)
@@ -30,7 +31,20 @@ COLUMNS = {
     "logits": RNG.integers(-2, 3, (N, C)).astype(np.float16),  # the tied one
 }
 HEAD = (RNG.normal(size=(C, D)).astype(np.float32), RNG.normal(size=C).astype(np.float32))
-CONTEXT = Context(seed=1, round=2, head=HEAD)
+LABELS = RNG.choice(C, N, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
+KNOWN = {name: RNG.normal(size=(11, column.shape[1])).astype(np.float32) for name, column in COLUMNS.items()}
+CONTEXT = Context(
+    seed=1, round=2, num_classes=C, head=HEAD, labeled=ArraySource(np.arange(1000, 1011), KNOWN),
+    known=np.array([0] * 6 + [1] * 3 + [2] * 2), peek=lambda rows: LABELS[rows],
+)  # fmt: skip
+
+
+def inputs(name: str) -> list[tuple[str, ...]]:
+    """The columns that a strategy may be given: logits as they are, or made from the embedding, or both."""
+    needs = STRATEGIES[name].needs
+    if "logits" not in needs or "embedding" in needs:
+        return [tuple(COLUMNS)]
+    return [("embedding",), ("logits",)]
 
 
 def sources(shards: int, *columns: str) -> list[ArraySource]:
@@ -43,10 +57,10 @@ def test_actors_give_the_picks_of_one_process(shards: int) -> None:
     """One set of actors serves all strategies and inputs: starting them is what costs."""
     with RayActors(sources(shards), _several(), CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
         for name, strategy in STRATEGIES.items():
-            for column in COLUMNS:
-                expected = select_from(sources(1, column), strategy, 30, CONTEXT)
-                got = strategy.select(_Part(actors, name, column), 30, CONTEXT)
-                assert got == expected, (name, column)
+            for columns in inputs(name):
+                expected = select_from(sources(1, *columns), strategy, 30, CONTEXT)
+                got = strategy.select(_Part(actors, name, columns), 30, CONTEXT)
+                assert got == expected, (name, columns)
 
 
 @dataclass
@@ -55,25 +69,29 @@ class _Part:
 
     actors: RayActors
     name: str
-    column: str
+    columns: tuple[str, ...]
 
     def map(self, method: str, *args: Any) -> list[Any]:
-        return self.actors.map("call", self.name, self.column, method, *args)
+        return self.actors.map("call", self.name, self.columns, method, *args)
+
+    def say(self, picks: int) -> None:
+        pass
 
 
 def _several() -> object:
     """All strategies at once, each on the shard with one of its columns. Local classes travel by value."""
-    strategies, columns = STRATEGIES, tuple(COLUMNS)
+    strategies, given = STRATEGIES, {name: inputs(name) for name in STRATEGIES}
 
     class State:
         def __init__(self, shard: Shard, context: Context) -> None:
             self.states = {}
-            for column in columns:
-                part = Shard([replace(s, columns={column: s.columns[column]}) for s in shard.segments])
-                self.states |= {(name, column): s.open(part, context) for name, s in strategies.items()}
+            for name, strategy in strategies.items():
+                for columns in given[name]:
+                    cut = [replace(s, columns={c: s.columns[c] for c in columns}) for s in shard.segments]
+                    self.states[name, columns] = strategy.open(Shard(cut), context)
 
-        def call(self, name: str, column: str, method: str, *args: Any) -> Any:
-            return getattr(self.states[name, column], method)(*args)
+        def call(self, name: str, columns: tuple[str, ...], method: str, *args: Any) -> Any:
+            return getattr(self.states[name, columns], method)(*args)
 
     class Several:
         needs = frozenset({"embedding", "logits", "head"})
@@ -87,14 +105,14 @@ def _several() -> object:
     return Several()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_killed_actors_change_nothing(tmp_path: Path) -> None:
     """One is killed in the middle of a call, one between two calls; each once, for a streaming and a score strategy."""
-    for name in ("base", "margin"):
-        expected = select_from(sources(1, "embedding"), STRATEGIES[name], 30, CONTEXT)
+    for name in MIDDLE:
+        expected = select_from(sources(1), STRATEGIES[name], 30, CONTEXT)
         mark = tmp_path / name
         strategy = _interrupted(name, mark)
-        with RayActors(sources(2, "embedding"), strategy, CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
+        with RayActors(sources(2), strategy, CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
             before = actors.pids()
             killer = threading.Thread(target=_kill_at, args=(mark,))
             killer.start()
@@ -108,15 +126,21 @@ def test_killed_actors_change_nothing(tmp_path: Path) -> None:
             assert actors.pids()[0] != middle[0]
 
 
+MIDDLE = {"base": "nearest", "margin": "answer", "k_center": "far", "badge": "rings"}
+
+
 def _interrupted(name: str, mark: Path) -> object:
-    """The strategy, but the state that is called first writes down its process and waits to be killed."""
-    strategy = STRATEGIES[name]
+    """The strategy, but the state that is first asked for what MIDDLE says writes down its process and waits to be
+    killed."""
+    strategy, middle = STRATEGIES[name], MIDDLE[name]
 
     class State:
         def __init__(self, state: Any) -> None:
             self.state = state
 
         def __getattr__(self, method: str) -> Any:
+            if method != middle:
+                return getattr(self.state, method)
             try:
                 with open(mark, "x") as file:
                     file.write(f"{os.getpid()}\n")
