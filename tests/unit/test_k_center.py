@@ -15,7 +15,7 @@ from alray.selection.select import select, select_from
 from alray.selection.strategies import build
 
 SHARDS = [1, 2, 7, 30]
-KINDS = ["random", "tied", "duplicates", "offset", "far offset", "float16", "tiny", "huge", "line", "sorted"]
+KINDS = ["random", "tied", "duplicates", "offset", "far offset", "float16", "tiny", "huge", "line", "sorted", "pairs"]
 
 
 def made(kind: str, n: int = 240, d: int = 12) -> np.ndarray:
@@ -37,6 +37,9 @@ def made(kind: str, n: int = 240, d: int = 12) -> np.ndarray:
         x = np.repeat(rng.integers(0, 400, (n, 1)), d, axis=1).astype(float)
     elif kind == "sorted":
         x = x[np.argsort(x[:, 0])]
+    elif kind == "pairs":  # neighbours whose distances differ less than float32 can tell
+        x[1::2] = x[::2] * (1 + 1e-10)
+        return x
     return x.astype(np.float16 if kind == "float16" else np.float32)
 
 
