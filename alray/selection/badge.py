@@ -85,7 +85,7 @@ class _Draws:
                 end = start + window / rate
                 had = len(epoch.picks)
                 epoch, seen, limit = self._accept(self._shards.map("rings", epoch, start, end), epoch, k, before, rings)
-                share = max(0.02, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))
+                share = max(0.001, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))
                 start, rings = end, rings + seen
                 self._shards.say(len(epoch.picks))
             epoch = replace(epoch, number=epoch.number + 1, known=len(epoch.picks))

@@ -1,0 +1,65 @@
+"""Every strategy on every kind of input: the same picks however the pool is cut, and never a row twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alray.features.arrays import ArraySource, cut
+from alray.selection.protocol import Context
+from alray.selection.select import select, select_from
+from alray.selection.strategies import STRATEGIES, build
+
+N, C, D, M, K = 96, 4, 7, 15, 20
+KINDS = ["random", "tied", "duplicates", "offset", "float16", "float64", "identical"]
+HASHED = {"random", "balanced_random", "balancing", "badge", "partitioned_k_center", "partitioned_badge"}
+TIED = {"cluster_margin", "robust_k_center"}  # equal clusters go by row; an optimum need not be the only one
+
+
+def made(kind: str) -> dict[str, Any]:
+    rng = np.random.default_rng(KINDS.index(kind))
+    x, w = rng.normal(size=(N, D)), rng.normal(size=(C, D))
+    if kind == "tied":
+        x, w = rng.integers(-1, 2, (N, D)).astype(float), rng.integers(-1, 2, (C, D)).astype(float)
+    elif kind == "duplicates":
+        x = x[rng.integers(0, N // 8, N)]
+    elif kind == "offset":
+        x = x + 300
+    elif kind == "identical":
+        x = np.repeat(x[:1], N, axis=0)
+    x = x.astype({"float16": np.float16, "float64": np.float64}.get(kind, np.float32))
+    return {"embedding": x, "head": (w, np.zeros(C)), "labels": rng.integers(0, C, N)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_no_cut_changes_a_pick(name: str, kind: str) -> None:
+    """Contiguous and interleaved shards, for a budget and for the whole pool."""
+    data = made(kind)
+    rows, labels = np.arange(M, N), data["labels"]
+    context = Context(
+        3, 1, C, data["head"], ArraySource(np.arange(M), {"embedding": data["embedding"][:M]}), labels[:M],
+        lambda asked: labels[asked],
+    )  # fmt: skip
+    for budget in (K, N - M):
+        one = select_from([ArraySource(rows, {"embedding": data["embedding"][M:]})], build(name), budget, context)
+        assert len(np.unique(one.rows)) == budget
+        assert np.isin(one.rows, rows).all()
+        for shards in (2, 7, 30):
+            parts = [slice(k, None, shards) for k in range(shards)] if shards != 7 else cut(len(rows), shards)
+            sources = [ArraySource(rows[p], {"embedding": data["embedding"][rows[p]]}) for p in parts]
+            assert select_from(sources, build(name), budget, context) == one
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - HASHED - TIED))
+def test_the_same_images_under_other_row_numbers(name: str) -> None:
+    """Without ties and hashes only the images count."""
+    data, other = made("random"), np.random.default_rng(5).permutation(N)
+    picks = select(name, K, embedding=data["embedding"], head=data["head"], labeled=np.arange(M))
+    moved = select(
+        name, K, embedding=data["embedding"][other], head=data["head"],
+        labeled=np.flatnonzero(other < M), num_shards=3,
+    )  # fmt: skip
+    np.testing.assert_array_equal(other[moved.rows], picks.rows)
