@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from alray.config import RunConfig
+from alray.config import ConfigError, RunConfig, Scalar
 
 T = TypeVar("T")
 
@@ -93,6 +93,8 @@ def run(config: tyro.conf.Positional[Path], overrides: tyro.conf.Positional[tupl
         overrides: Fields to change, as path=value: train.lr=0.3 strategy=margin
     """
     arguments = [part for override in overrides for part in _option(override)]
+    if not config.is_file():
+        raise ConfigError(f"{config}: no such file")
     job(RunConfig.from_json(config.read_text()), argv=arguments)
 
 
@@ -110,6 +112,7 @@ def select(
     /,
     out: str,
     *,
+    strategy_options: dict[str, Scalar] = {},  # noqa: B006  tyro reads the default, nobody changes it
     embedding: str = "",
     logits: str = "",
     weight: str = "",
@@ -119,6 +122,8 @@ def select(
     exclude: str = "",
     round: int = 0,
     seed: int = 0,
+    subset_labeled: int = 0,
+    subset_unlabeled: int = 0,
     num_shards: int = 1,
     workers: Literal["process", "ray"] = "process",
 ) -> None:
@@ -128,6 +133,7 @@ def select(
         strategy: Name of the strategy.
         budget: How many rows.
         out: File to write: .csv or .parquet.
+        strategy_options: Options of the strategy, e.g. --strategy-options quota fill.
         embedding: (n, d) array: .npy or Parquet.
         logits: (n, c) array: .npy or Parquet.
         weight: Head weight (c, d), .npy.
@@ -137,17 +143,21 @@ def select(
         exclude: Rows never to pick, in the same form.
         round: Round number; randomness depends on it.
         seed: Seed.
+        subset_labeled: Labeled rows that take part; 0 and 0: all.
+        subset_unlabeled: Unlabeled rows that take part.
         num_shards: Parts to cut the rows into; the picks do not depend on it.
         workers: Where the shards are worked on.
     """
-    from alray.selection.files import read_head, read_rows, write_picks
+    from alray.selection.files import check_out, read_head, read_rows, write_picks
     from alray.selection.select import select as choose
 
+    check_out(out)
     picks = choose(
-        strategy, budget, embedding=embedding or None, logits=logits or None, head=read_head(weight, bias),
+        strategy, budget, strategy_options=strategy_options,
+        embedding=embedding or None, logits=logits or None, head=read_head(weight, bias),
         labels=labels or None,
         labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards,
-        workers=workers,
+        workers=workers, subset_labeled=subset_labeled, subset_unlabeled=subset_unlabeled,
     )  # fmt: skip
     write_picks(picks, out)
     print(f"{len(picks.rows):,} rows: {out}")

@@ -260,6 +260,12 @@ class RunConfig(_Frozen):
                 f"train.patience={self.train.patience} stops early on validation accuracy, but split.val_size=0: "
                 "give validation images, or train.patience=0"
             )
+        subset = self.subset_labeled, self.subset_unlabeled
+        if any(subset) and (not self.subset_labeled or self.subset_unlabeled < self.budget):
+            raise ValueError(
+                f"subset_labeled, subset_unlabeled: expected at least 1 and at least the budget of {self.budget}, or 0 "
+                f"and 0, got {subset[0]} and {subset[1]}"
+            )
         if any(k < 2 for k in self.top_k):
             raise ValueError(f"top_k: expected numbers of 2 and more, got {self.top_k} (top-1 is always reported)")
         return self
@@ -271,7 +277,10 @@ class RunConfig(_Frozen):
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
         """Read what `to_json` wrote. Raises ConfigError that names each unknown field and impossible value."""
-        return _validated(json.loads(text))
+        try:
+            return _validated(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"expected a configuration in JSON, got something else: {error}") from None
 
 
 # What may change between two starts of one run without changing a single pick: places, names, workers, and how far it

@@ -20,6 +20,7 @@ from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
 from alray.selection.protocol import Strategy
+from alray.selection.select import check_strategy
 from alray.selection.strategies import build
 from alray.store import Store, absolute, join, read_bytes
 from alray.train.learner import model_seed, weights_fingerprint
@@ -55,6 +56,8 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     notes = _check_model(config, catalog)
     test_rows, candidates = _test_and_pool_rows(config, catalog)
     _check_sizes(config, len(candidates))
+    if config.rounds > 1:
+        check_strategy(strategy, config.budget, len(candidates) - config.split.val_size - config.split.seed_set_size)
     run = _open_run(config, catalog)
     oracle = oracle or HiddenLabels(catalog.labels())
     pool = _split(config, catalog, candidates, oracle, run)

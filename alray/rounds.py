@@ -185,7 +185,7 @@ def _context(ready: Prepared, pool: Pool, labeled: Rows, table: FeatureTable, nu
         len(ready.catalog.classes),
         (head.weight, head.bias),
         table.source(labeled) if LABELED in needs else None,
-        pool.labels(labeled),
+        pool.labels(labeled if LABELED in needs else pool.labeled),
         ready.oracle.answer if protocol.LABELS in needs else None,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Shard
 from alray.keyed import priorities
 from alray.selection.logits import Floats, logits_of, needed
-from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards
+from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, check_choice
 
 if TYPE_CHECKING:
     from alray.selection.gradients import Factors, Gradients
@@ -41,9 +41,8 @@ class Badge:
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
 
     def __post_init__(self) -> None:
-        for name, values in (("centers", ("labeled", "picks")), ("first", ("largest_norm", "random"))):
-            if getattr(self, name) not in values:
-                raise SelectionError(f"badge: {name}: expected one of {', '.join(values)}, got {getattr(self, name)!r}")
+        check_choice("badge: centers", self.centers, ("labeled", "picks"))
+        check_choice("badge: first", self.first, ("largest_norm", "random"))
 
     def factors(self, shard: Shard, context: Context) -> Factors:
         """How gradients are made of this shard's rows."""
@@ -83,6 +82,10 @@ class _Draws:
                 missing = k - len(epoch.picks)
                 window = min(max(64, 1.2 * missing / share), _WINDOW)
                 end = start + window / rate
+                if not np.isfinite(end) or end <= start:
+                    raise SelectionError(
+                        f"badge: gradients are too large or too small: their squared distances sum to {rate}"
+                    )
                 had = len(epoch.picks)
                 epoch, seen, limit = self._accept(self._shards.map("rings", epoch, start, end), epoch, k, before, rings)
                 share = max(0.001, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))

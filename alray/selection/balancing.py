@@ -7,7 +7,9 @@ budget that is left can be needed to level them, budget <= |rare| (mean frequent
     argmin  |h - mu_r|^2 / max over frequent c of |h - mu_c|^2,   r the rarest class,
 
 with class means mu_c = sum / (n_c + 1e-5), and 1 for the numerator when n_r = 0; else it is uniform. Sequential by
-nature: one exchange and O(n d) per pick. Letters: n rows, k picks, d width, c classes.
+nature: one exchange and O(n d) per pick, and c numbers per row in memory: not for pools of millions.
+
+Letters: n rows, k picks, d width, c classes.
 """
 
 from __future__ import annotations
@@ -105,7 +107,8 @@ class MeanDistances:
         above = self._squared[numerator] if numerator >= 0 else np.ones(len(self._rows))
         with np.errstate(divide="ignore", invalid="ignore"):
             score = -(above / self._squared[frequent].max(axis=0))
-        score[np.isnan(score) | np.isin(self._rows, taken)] = -np.inf
+        score[np.isnan(score)] = -np.finfo(np.float64).max  # on a rare and on all frequent means at once
+        score[np.isin(self._rows, taken)] = -np.inf
         return self._offer(score)
 
     def draw(self, seed: int, stream: str, taken: Rows) -> tuple[Key, Floats] | None:

@@ -20,7 +20,7 @@ from alray.keyed import order
 from alray.selection.boundary import Boundaries
 from alray.selection.logits import Floats, Positions, block_rows, logits_of, needed
 from alray.selection.per_class import NONE, Nearest, PerClass, join
-from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards
+from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, check_choice
 
 _DEPTH, _AT_LEAST = 6, 24  # rows per class and shard: so many times the quota, and at least
 
@@ -40,9 +40,8 @@ class Base:
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
 
     def __post_init__(self) -> None:
-        for name, values in (("class_order", ("index", "seeded")), ("quota", ("equal", "fill"))):
-            if getattr(self, name) not in values:
-                raise SelectionError(f"base: {name}: expected one of {', '.join(values)}, got {getattr(self, name)!r}")
+        check_choice("base: class_order", self.class_order, ("index", "seeded"))
+        check_choice("base: quota", self.quota, ("equal", "fill"))
 
     def open(self, shard: Shard, context: Context) -> PerClass:
         """The shard-side state."""

@@ -22,6 +22,7 @@ from alray.store import filesystem, is_remote, read_bytes
 
 ROW = "row"
 _BLOCK = 1 << 22  # numbers looked at together when checking that values are finite
+_LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite
 Brought = tuple[Rows | None, Array]
 
 
@@ -89,7 +90,11 @@ def read(name: str, value: Any) -> Brought:
     data = sys.modules.get("ray.data")
     if data is not None and isinstance(value, data.Dataset):
         return _from_dataset(name, value)
-    return None, checked(name, np.asarray(value), name)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise SelectionError(f"{name}: expected an array, got something else ({error})") from None
+    return None, checked(name, array, name)
 
 
 def checked(name: str, array: Array, where: str) -> Array:
@@ -107,16 +112,26 @@ def checked(name: str, array: Array, where: str) -> Array:
     return array
 
 
-def check_finite(name: str, rows: Rows, array: Array) -> None:
-    """Raises SelectionError that names the first row with NaN or infinity."""
+def check_values(name: str, rows: Rows, array: Array, used: Array) -> None:
+    """Raises SelectionError that names the first row, among the used ones (n,) bool, with NaN, infinity, or numbers too
+    large to be squared."""
     if array.dtype.kind != "f":
         return
+    largest = _LARGEST if array.dtype == np.float64 else np.inf
     step = max(1, _BLOCK // max(1, array[:1].size))
     for start in range(0, len(array), step):
-        good = np.isfinite(array[start : start + step]).reshape(len(array[start : start + step]), -1).all(axis=1)
+        part = array[start : start + step].reshape(len(array[start : start + step]), -1)
+        good = np.isfinite(part).all(axis=1)
+        if largest < np.inf:
+            good &= (np.abs(part) < largest).all(axis=1)
+        good |= ~used[start : start + step]
         if not good.all():
-            row = int(rows[start + int(np.argmin(good))])
-            raise SelectionError(f"{name}: expected finite values, row {row} has NaN or infinity")
+            row = start + int(np.argmin(good))
+            if np.isfinite(part[row - start]).all():
+                raise SelectionError(
+                    f"{name}: expected values below {largest:.1e}, row {int(rows[row])} has larger ones"
+                )
+            raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
 
 
 def _from_path(name: str, path: str) -> Brought:

@@ -4,7 +4,8 @@
 2. Average-linkage clustering of their embeddings, cut into `clusters` clusters. Linkage takes quadratic memory, so of
    more than `points` candidates a k-center summary of that size is clustered, and every candidate goes with its
    nearest summary row (declared: the original clusters the whole pool once, on one machine, to a distance threshold).
-3. Round robin over the clusters, the smallest first, each time the smallest margin that is left there.
+3. Round robin over the clusters, the smallest first, each time the smallest margin that is left there (as in the BASE
+   paper's code; the original draws at random inside a cluster).
 
 Letters: n candidates, s summary rows, k picks, d width.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, Block, Rows, Shard
 from alray.selection.logits import needed
 from alray.selection.margin import Margin
-from alray.selection.protocol import Context, Picks, SelectionError, Shards
+from alray.selection.protocol import Context, Picks, Shards, check_integer
 from alray.selection.score import TopRows
 
 
@@ -35,8 +36,7 @@ class ClusterMargin:
 
     def __post_init__(self) -> None:
         for name, least in (("candidates", 1), ("clusters", 1), ("points", 2)):
-            if getattr(self, name) < least:
-                raise SelectionError(f"cluster_margin: {name}: expected at least {least}, got {getattr(self, name)}")
+            check_integer(f"cluster_margin: {name}", getattr(self, name), least)
 
     def open(self, shard: Shard, context: Context) -> MarginVectors:
         """The shard-side state."""

@@ -43,7 +43,8 @@ class Space:
         x = _directions(sample) if metric == "cosine" else np.asarray(sample, np.float64)
         mean = x.mean(axis=0) if len(x) else np.zeros(x.shape[1])
         largest = float(np.abs(x - mean).max(initial=0.0))
-        return cls(metric, mean, int(np.frexp(largest)[1]) if np.isfinite(largest) and largest > 0 else 0)
+        exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) and largest > 0 else 0
+        return cls(metric, mean, int(np.clip(exponent, -120, 480)))
 
     @property
     def unit(self) -> float:
@@ -55,10 +56,10 @@ class Space:
         with np.errstate(all="ignore"):  # what overflows is recognised by its norm
             if self.metric == "l2" and stored.dtype in (np.float16, np.float32):
                 x = single(stored) - self._single_mean
+                x *= np.float32(2.0**-self.exponent)
             else:
                 rows = _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
-                x = (rows - self._single_mean).astype(np.float32)
-            x *= np.float32(2.0**-self.exponent)
+                x = ((rows - self._single_mean) * 2.0**-self.exponent).astype(np.float32)
             squares = np.einsum("md,md->m", x, x, dtype=np.float64)
         usable = squares < _LARGEST  # false for NaN, too
         if not usable.all():
@@ -81,7 +82,9 @@ class Space:
 
     @cached_property
     def _single_mean(self) -> npt.NDArray[np.float32]:
-        return self.mean.astype(np.float32)
+        with np.errstate(over="ignore"):
+            mean = self.mean.astype(np.float32)
+        return np.where(np.isfinite(mean), mean, np.float32(0))
 
 
 @dataclass(frozen=True, eq=False)

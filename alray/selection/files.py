@@ -7,28 +7,50 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from alray.selection.protocol import Picks, SelectionError
 from alray.store import absolute, table_bytes, write_bytes
 
 
 def read_rows(path: str) -> npt.NDArray[np.int64]:
-    """Row numbers from .npy, or from text with one number a line; no path, no rows. Raises SelectionError."""
+    """Row numbers from .npy, from text with one number a line, or from picks as `write_picks` leaves them; no path, no
+    rows. Raises SelectionError."""
     if not path:
         return np.empty(0, np.int64)
     try:
-        values = np.load(path) if path.endswith(".npy") else np.loadtxt(path, dtype=np.int64, ndmin=1)
-    except ValueError as error:
+        if path.endswith((".csv", ".parquet")):
+            table = pacsv.read_csv(path) if path.endswith(".csv") else pq.read_table(path)
+            return np.asarray(table["row"].to_numpy())
+        if path.endswith(".npy"):
+            return np.asarray(np.load(path))
+        lines = Path(path).read_text().split()
+        return np.array([int(line) for line in lines], np.int64)
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise SelectionError(f"{path}: expected row numbers, one a line, got something else ({error})") from None
-    return np.asarray(values)
 
 
 def read_head(weight: str, bias: str) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None:
     """Weight (c, d) and bias (c,) from .npy files; a weight without a bias has zero bias."""
     if not weight:
+        if bias:
+            raise SelectionError("head: got a bias without a weight")
         return None
-    matrix = np.load(weight)
-    return matrix, np.load(bias) if bias else np.zeros(len(matrix), matrix.dtype)
+    matrix = _array("weight", weight)
+    return matrix, _array("bias", bias) if bias else np.zeros(matrix.shape[:1], matrix.dtype)
+
+
+def _array(name: str, path: str) -> npt.NDArray[np.floating]:
+    try:
+        return np.asarray(np.load(path))
+    except (OSError, EOFError, ValueError) as error:
+        raise SelectionError(f"{name}: {path}: expected a .npy array, got something else ({error})") from None
+
+
+def check_out(path: str) -> None:
+    """Raises SelectionError for a name that `write_picks` would refuse."""
+    if Path(path).suffix not in (".csv", ".parquet"):
+        raise SelectionError(f"out: expected a name that ends in .csv or .parquet, got {path!r}")
 
 
 def write_picks(picks: Picks, path: str) -> None:
@@ -36,11 +58,10 @@ def write_picks(picks: Picks, path: str) -> None:
     suffix = Path(path).suffix
     if suffix == ".parquet":
         write_bytes(absolute(path), table_bytes(picks.to_table()))
-    elif suffix == ".csv":
+    else:
+        check_out(path)
         from io import BytesIO
 
         text = BytesIO()
         pacsv.write_csv(picks.to_table(), text)
         write_bytes(absolute(path), text.getvalue())
-    else:
-        raise SelectionError(f"out: expected a name that ends in .csv or .parquet, got {path!r}")

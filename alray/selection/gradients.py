@@ -51,7 +51,7 @@ class Gradients:
 
     @cached_property
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """u and h as float32; rows that are out of range are zero, see `low`."""
+        """u and h as float32; rows that are out of range are zero, see `bounds`."""
         with np.errstate(over="ignore", invalid="ignore"):
             h = self.h.astype(np.float32)
         h[~self._usable] = 0

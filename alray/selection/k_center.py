@@ -15,7 +15,7 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, Shard
 from alray.selection.logits import needed
-from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards
+from alray.selection.protocol import LABELED, Context, Picks, Shards, check_choice
 
 if TYPE_CHECKING:
     from alray.selection.sieve import Sieve
@@ -39,11 +39,8 @@ class KCenter:
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
 
     def __post_init__(self) -> None:
-        for name, values in (("metric", ("l2", "cosine")), ("first", ("largest_norm", "random"))):
-            if getattr(self, name) not in values:
-                raise SelectionError(
-                    f"k_center: {name}: expected one of {', '.join(values)}, got {getattr(self, name)!r}"
-                )
+        check_choice("k_center: metric", self.metric, ("l2", "cosine"))
+        check_choice("k_center: first", self.first, ("largest_norm", "random"))
 
     def open(self, shard: Shard, context: Context) -> Sieve:
         """The shard-side state."""

@@ -16,7 +16,7 @@ from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, Shard
 from alray.keyed import priorities
 from alray.selection.badge import Badge
 from alray.selection.k_center import KCenter, Metric
-from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, Strategy
+from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, Strategy, check_integer
 
 Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
 
@@ -59,7 +59,7 @@ class PartitionedKCenter(_Partitioned):
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
 
     def __post_init__(self) -> None:
-        _check(self.parts)
+        check_integer("partitioned_k_center: parts", self.parts, 1)
         self._inner()
 
     def _inner(self) -> Strategy:
@@ -79,7 +79,9 @@ class PartitionedBadge(_Partitioned):
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
 
     def __post_init__(self) -> None:
-        _check(self.parts)
+        check_integer("partitioned_badge: parts", self.parts, 1)
+        if not isinstance(self.pooled, bool):
+            raise SelectionError(f"partitioned_badge: pooled: expected true or false, got {self.pooled!r}")
         self._inner()
 
     def _inner(self) -> Strategy:
@@ -182,8 +184,3 @@ def _restricted(shard: Shard, inside: np.ndarray) -> Shard:
         segments.append(Segment(segment.rows[at], positions, segment.columns))
         start += len(segment.rows)
     return Shard(segments)
-
-
-def _check(parts: Any) -> None:
-    if not isinstance(parts, int) or parts < 1:
-        raise SelectionError(f"parts: expected an integer of at least 1, got {parts!r}")

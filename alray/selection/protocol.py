@@ -6,6 +6,7 @@ ascending.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -33,8 +34,8 @@ class Picks:
     """The chosen rows, in order of choice.
 
     rows (k,) int64, unique; scores (k,) float64, higher is taken first; radius (k,) float64 where the strategy covers:
-    the largest distance of a row that is then left to the nearest labeled or picked one. account: what the selection
-    took (see `alray.selection.account`). Two picks are equal when rows, scores and radius are.
+    (`k_center`) the largest distance of a row that is then left to the nearest labeled or picked one. account: what the
+    selection took (see `alray.selection.shards.Metered`). Two picks are equal when rows, scores and radius are.
     """
 
     rows: Rows
@@ -130,6 +131,28 @@ class Strategy(Protocol):
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """Choose `budget` rows. The shards hold at least that many."""
         ...
+
+
+def check_choice(name: str, value: Any, values: Sequence[str]) -> None:
+    """Raises SelectionError unless the value is one of those."""
+    if value not in values:
+        raise SelectionError(f"{name}: expected one of {', '.join(values)}, got {value!r}")
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raises SelectionError unless the value is an integer (not a bool, not a float) of at least `least`."""
+    try:
+        good = not isinstance(value, (bool, np.bool_)) and operator.index(value) >= least
+    except TypeError:
+        good = False
+    if not good:
+        raise SelectionError(f"{name}: expected an integer of at least {least}, got {value!r}")
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raises SelectionError unless low <= value < high."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float)) or not low <= value < high:
+        raise SelectionError(f"{name}: expected a number from {low:g} to below {high:g}, got {value!r}")
 
 
 def beats(one: Key, other: Key) -> bool:

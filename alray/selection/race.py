@@ -21,6 +21,7 @@ from alray.selection.logits import Floats, Positions
 from alray.selection.protocol import Key
 
 _ROWS = 512  # rows whose canonical gradients are made at once
+_NOTHING = 2.0**-960  # a weight whose clock would never ring
 _CENTERS = (32, 64, 128, 256)
 
 
@@ -122,6 +123,7 @@ class Race:
             else:
                 self._w0[part] = self._nearest(gradients, before, np.full(len(part), -1.0))[0]
         self._w0[np.isin(self.rows, before.picks.rows)] = 0.0
+        self._w0[self._w0 < _NOTHING] = 0.0
         self._of = of
         self._restart(epoch)
 

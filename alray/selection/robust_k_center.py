@@ -4,7 +4,7 @@ With b new centers u_j beside the labeled rows and outliers o_i of weight w_i, a
 
     sum_j u_j <= b,    o_i + sum over d_ij <= r of u_j >= 1  for every i no labeled row covers,    sum w_i o_i <= Xi
 
-has a solution in {0, 1}; the smallest such r among the distances between greedy / 2 and greedy is found by bisection,
+has a solution in {0, 1}; the smallest such r among the distances up to greedy's is found by bisection,
 each step a mixed-integer program for SciPy's HiGHS. Greedy is the first solution, so there is always one; when the time
 is up the best one so far is returned with its gap.
 
@@ -16,7 +16,8 @@ outliers, within its radius plus the summary's (`bound` in the account). Letters
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.selection.k_center import KCenter
 from alray.selection.logits import Floats, needed
-from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards
+from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, check_integer, check_number
 
 if TYPE_CHECKING:
     from alray.selection.sieve import Sieve
@@ -39,8 +40,11 @@ class RobustKCenter:
     """Score: the distance to the nearest labeled or earlier pick, picks in farthest-first order.
 
     outliers: the share of the available rows that may stay uncovered (the paper: 1e-4). time_limit: seconds for the
-    programs. points: the largest number of rows that is solved for without a summary. The account says radius,
-    lower_bound, gap (radius / lower_bound - 1), outliers (rows left uncovered), greedy_radius, summary_radius, bound.
+    programs: cut off by it, the picks depend on the machine's speed (gap says so). points: the largest number of rows
+    that is solved for without a summary; more than the budget. The account says, of the points that were solved for,
+    radius, greedy_radius and outliers (rows that they stand for and that stay outside); summary_radius; bound, within
+    which all rows but the outliers lie; lower_bound, below which no choice of centers can get; gap, bound / lower_bound
+    - 1, infinite where nothing is known.
     """
 
     outliers: float = 1e-4
@@ -50,10 +54,17 @@ class RobustKCenter:
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
 
     def __post_init__(self) -> None:
-        if not 0 <= self.outliers < 1:
-            raise SelectionError(f"robust_k_center: outliers: expected a share from 0 to below 1, got {self.outliers}")
-        if self.time_limit <= 0 or self.points < 2:
-            raise SelectionError("robust_k_center: expected time_limit above 0 and points of at least 2")
+        check_number("robust_k_center: outliers", self.outliers, 0, 1)
+        check_number("robust_k_center: time_limit", self.time_limit, 0, np.inf)
+        check_integer("robust_k_center: points", self.points, 2)
+
+    def check(self, budget: int, available: int) -> None:
+        """Refuse at once what cannot be solved: a summary no larger than the budget leaves nothing to choose."""
+        if self.points < available and budget >= self.points:
+            raise SelectionError(
+                f"robust_k_center: points: expected more than the budget of {budget:,} where {available:,} rows are "
+                f"available, got {self.points:,} (time and memory grow with points squared)"
+            )
 
     def open(self, shard: Shard, context: Context) -> _State:
         """The shard-side state."""
@@ -62,7 +73,8 @@ class RobustKCenter:
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows."""
         n = sum(shards.map("count"))
-        summary = KCenter().select(shards, min(n, max(self.points, budget)), context)
+        self.check(budget, n)
+        summary = KCenter().select(shards, min(n, self.points), context)
         assert summary.radius is not None
         points = _points(shards, summary.rows)
         weights = np.ones(len(points), np.int64)
@@ -72,7 +84,12 @@ class RobustKCenter:
             space = Space.around("l2", points[EMBEDDING])
             weights = np.sum(shards.map("weigh", space, points[EMBEDDING]), axis=0)
         program = _Program(points, weights, context, int(self.outliers * n + 1e-9), budget)
-        return program.solve(summary.rows[:budget], float(summary.radius[-1]), self.time_limit)
+        found = program.solve(summary.rows[:budget], self.time_limit)
+        if len(points) == n:
+            return replace(found, account={**found.account, "summary_radius": 0.0, "bound": found.account["radius"]})
+        # The best radius of the summary, whose centers are few, says nothing of how small the pool's could be.
+        least = float(summary.radius[budget - 1]) / 2 if program.outliers == 0 else 0.0
+        return replace(found, account=_of_summary(found.account, float(summary.radius[-1]), least))
 
 
 class _State:
@@ -113,7 +130,7 @@ class _Program:
             for block in needed(known, frozenset({EMBEDDING})).blocks(_CHUNK):
                 self.labeled = np.minimum(self.labeled, _all_pairs(x, block[EMBEDDING]).min(axis=1))
 
-    def solve(self, greedy: Rows, summary_radius: float, seconds: float) -> Picks:
+    def solve(self, greedy: Rows, seconds: float) -> Picks:
         """Bisect over the distances from half the greedy radius up."""
         best = np.searchsorted(self.rows, greedy)
         start = radius = self._radius(best)
@@ -123,17 +140,20 @@ class _Program:
         values = values[values >= lower]
         deadline = time.monotonic() + seconds
         low, high = -1, len(values)  # values[low] is infeasible (or not known), values[high] feasible
-        proven = True
+        known = -1  # the largest that is certainly infeasible
         while high - low > 1 and time.monotonic() < deadline:
             middle = (low + high) // 2
             found, certain = self._feasible(float(values[middle]), deadline - time.monotonic())
             if found is None:
-                low, proven = middle, proven and certain
+                low, known = middle, middle if certain else known
             else:
                 best, radius = found, self._radius(found)
                 high = int(np.searchsorted(values, radius))
-        bound = radius if high - low <= 1 and proven else lower if low < 0 or not proven else float(values[low])
-        return self._picks(best, radius, bound, start, summary_radius)
+        if known + 1 >= high:
+            lower = radius
+        elif known >= 0:
+            lower = max(lower, float(values[known + 1]))
+        return self._picks(best, radius, lower, start)
 
     def _feasible(self, squared: float, seconds: float) -> tuple[Integers | None, bool]:
         """Centers within that radius, or None; and whether None is certain."""
@@ -180,7 +200,7 @@ class _Program:
         outside = np.cumsum(self.weights[order]) > self.outliers
         return float(nearest[order[int(np.argmax(outside))]]) if outside.any() else 0.0
 
-    def _picks(self, centers: Integers, radius: float, bound: float, greedy: float, summary: float) -> Picks:
+    def _picks(self, centers: Integers, radius: float, lower: float, greedy: float) -> Picks:
         left, order, scores = np.sort(centers), [], []
         nearest = self.labeled.copy()
         while len(left):
@@ -190,17 +210,25 @@ class _Program:
             nearest = np.minimum(nearest, self.squared[:, at])
             left = left[left != at]
         outside = int(self.weights[nearest > radius].sum())
-        root, least = float(np.sqrt(radius)), float(np.sqrt(bound))
+        root, least = float(np.sqrt(radius)), float(np.sqrt(lower))
         account = {
             "radius": root,
             "lower_bound": least,
-            "gap": 0.0 if root == least else float("inf") if least == 0 else root / least - 1,
+            "gap": _gap(root, least),
             "outliers": outside,
             "greedy_radius": float(np.sqrt(greedy)),
-            "summary_radius": summary,
-            "bound": root + summary,
         }
         return Picks(self.rows[np.array(order)], np.array(scores), account=account)
+
+
+def _gap(radius: float, least: float) -> float:
+    return 0.0 if radius == least else float("inf") if least == 0 else radius / least - 1
+
+
+def _of_summary(account: Mapping[str, Any], radius: float, least: float) -> dict[str, Any]:
+    bound = account["radius"] + radius
+    more = {"summary_radius": radius, "bound": bound, "lower_bound": least, "gap": _gap(bound, least)}
+    return {**account, **more}
 
 
 def _all_pairs(x: Array, c: Array) -> Floats:

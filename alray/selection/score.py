@@ -33,13 +33,13 @@ class ScoreStrategy:
     """A strategy that gives every row a score and takes the highest: write `score`, the rest is done::
 
     @dataclass(frozen=True)
-    class Entropy(ScoreStrategy):
+    class Gini(ScoreStrategy):
         needs = frozenset({"logits"})
 
         def score(self, block):
             z = block["logits"] - block["logits"].max(axis=1, keepdims=True)
             p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-            return -(p * np.log(p + 1e-300)).sum(axis=1)
+            return 1 - (p**2).sum(axis=1)
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})

@@ -5,7 +5,6 @@ Letters: n rows, k picks, d width of the embedding, c classes.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -14,12 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
-from alray.selection.brought import Pool, check_finite, gather
-from alray.selection.protocol import HEAD, LABELED, LABELS, Context, Head, Picks, SelectionError, Strategy
+from alray.selection.brought import Pool, check_values, gather
+from alray.selection.protocol import (
+    HEAD,
+    LABELED,
+    LABELS,
+    Context,
+    Head,
+    Picks,
+    SelectionError,
+    Strategy,
+    check_integer,
+)
 from alray.selection.shards import WORKERS, Metered, open_shards, share
-from alray.selection.strategies import build
+from alray.selection.strategies import build, name_of
 from alray.selection.subset import subset
 
+_CLASSES = 1 << 20  # more than anyone has; a label beyond it is a mistake
 Workers = Literal["process", "ray"]
 
 
@@ -39,19 +49,21 @@ def select_from(
     called with the number of picks so far, now and then. Raises SelectionError when the shards hold too few rows or not
     what the strategy needs.
     """
-    check_number("budget", budget, 1)
+    check_integer("budget", budget, 1)
     _check_workers(workers)
     if HEAD in strategy.needs and context.head is None:
-        raise SelectionError(f"{type(strategy).__name__} needs the head's weight and bias, got none")
+        raise SelectionError(f"{name_of(strategy)} needs the head's weight and bias, got none")
     if context.head is not None:
         _check_head(context.head)
     with open_shards(workers, sources, strategy, context, num_cpus) as shards:
-        _check_available(budget, sum(shards.sizes()))
+        available = sum(shards.sizes())
+        _check_available(budget, available)
+        check_strategy(strategy, budget, available)
         metered = Metered(shards, watch)
         picks = strategy.select(metered, budget, context)
         picks = replace(picks, account={**metered.account(), **picks.account})
     if len(picks) != budget:
-        raise SelectionError(f"{type(strategy).__name__}: expected {budget:,} picks, got {len(picks):,}")
+        raise SelectionError(f"{name_of(strategy)}: expected {budget:,} picks, got {len(picks):,}")
     return picks
 
 
@@ -59,6 +71,7 @@ def select(
     strategy: str | Strategy,
     budget: int,
     *,
+    strategy_options: Mapping[str, Any] | None = None,
     embedding: Any = None,
     logits: Any = None,
     head: Head | None = None,
@@ -75,21 +88,23 @@ def select(
 ) -> Picks:
     """Choose `budget` rows from features that were made elsewhere.
 
-    strategy: a name in STRATEGIES or a configured object. embedding (n, d), logits (n, c), pretext_loss (n,), labels
-    (n,): arrays, or paths of .npy, .npz or Parquet (column by that name), or a Ray Dataset with that column. Of the
-    labels those of labeled rows are known; the others are read by strategies that are marked as peeking, and by no
-    other. head: (weight (c, d), bias (c,)), logits = embedding @ weight.T + bias; used for logits where none are given.
-    A row is its position, unless Parquet or Dataset bring a column `row`. labeled, exclude: rows never to pick.
-    subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
-    is random; num_shards and workers ("process" or "ray") never change a pick.
+    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
+    pretext_loss (n,), labels (n,): arrays, or paths of .npy, .npz or Parquet (column by that name), or a Ray Dataset
+    with that column. Of the labels those of labeled rows are known; the others are read by strategies that are marked
+    as peeking, and by no other. head: (weight (c, d), bias (c,)), logits = embedding @ weight.T + bias; used for logits
+    where none are given. A row is its position, unless Parquet or Dataset bring a column `row`. labeled, exclude: rows
+    never to pick. subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and
+    round decide what is random; num_shards and workers ("process" or "ray") never change a pick.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
     """
-    strategy = build(strategy) if isinstance(strategy, str) else _instance(strategy)
-    numbers = {"budget": (budget, 1), "num_shards": (num_shards, 1), "round": (round, 0), "seed": (seed, 0)}
-    for name, (value, least) in numbers.items():
-        check_number(name, value, least)
+    strategy = _strategy(strategy, strategy_options)
+    for name, value, least in (
+        ("budget", budget, 1), ("num_shards", num_shards, 1), ("round", round, 0), ("seed", seed, 0),
+        ("subset_labeled", subset_labeled, 0), ("subset_unlabeled", subset_unlabeled, 0),
+    ):  # fmt: skip
+        check_integer(name, value, least)
     _check_workers(workers)
     given = {EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, LABELS: labels}
     head = None if head is None else _read_head(head)
@@ -106,25 +121,29 @@ def select(
         round,
     )
     keep = _positions(pool.rows, available)
+    used = np.zeros(len(pool.rows), bool)
+    used[keep] = used[_positions(pool.rows, known)] = True
     for name, column in pool.columns.items():
-        check_finite(name, pool.rows, column)
+        check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
+    num_classes = _check_labels(strategy, pool, used, _positions(pool.rows, known), num_classes)
     num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
-    context = Context(seed, round, num_classes, head, **_labeled(strategy, pool, known))
+    context = Context(seed, round, num_classes, head, **_labeled(strategy, pool, known, _positions(pool.rows, labeled)))
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
-def check_number(name: str, value: Any, least: int) -> None:
-    """Raises SelectionError unless the value is an integer (not a bool, not a float) of at least `least`."""
-    try:
-        good = not isinstance(value, (bool, np.bool_)) and operator.index(value) >= least
-    except TypeError:
-        good = False
-    if not good:
-        raise SelectionError(f"{name}: expected an integer of at least {least}, got {value!r}")
+def check_strategy(strategy: Strategy, budget: int, available: int) -> None:
+    """Let a strategy that has a `check` refuse a budget before any work."""
+    check = getattr(strategy, "check", None)
+    if check is not None:
+        check(budget, available)
 
 
-def _instance(strategy: Any) -> Strategy:
+def _strategy(strategy: Any, options: Mapping[str, Any] | None) -> Strategy:
+    if isinstance(strategy, str):
+        return build(strategy, options)
+    if options:
+        raise SelectionError("strategy_options: expected none beside a configured object")
     if isinstance(strategy, type) or not isinstance(strategy, Strategy):
         raise SelectionError(f"strategy: expected a name or a configured object, got {strategy!r}")
     return strategy
@@ -175,7 +194,7 @@ def _pool(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> Po
 
 
 def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> None:
-    name = type(strategy).__name__
+    name = name_of(strategy)
     for need in sorted(strategy.needs):
         if need == HEAD and head is None:
             raise SelectionError(f"{name} needs head=(weight, bias), got none")
@@ -185,18 +204,35 @@ def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
 
 
-def _labeled(strategy: Strategy, pool: Pool, labeled: Any) -> dict[str, Any]:
-    """What the context says of labeled rows and labels."""
+def _labeled(strategy: Strategy, pool: Pool, labeled: Rows, all_labeled: Rows) -> dict[str, Any]:
+    """What the context says of labeled rows and labels: of a subset (rows) where their embeddings count, else of all
+    (positions)."""
     at = _positions(pool.rows, labeled)
     found: dict[str, Any] = {}
     if LABELED in strategy.needs:
         found["labeled"] = pool.shards(at, 1)[0]
     if LABELS in pool.columns:
         labels = pool.columns[LABELS]
-        found["known"] = labels[at]
+        found["known"] = labels[at if LABELED in strategy.needs else all_labeled]
         if LABELS in strategy.needs:
             found["peek"] = lambda rows: labels[np.searchsorted(pool.rows, rows)]
     return found
+
+
+def _check_labels(strategy: Strategy, pool: Pool, used: Any, known: Rows, classes: int | None) -> int | None:
+    """How many classes there are. Raises SelectionError for labels that are no class: of rows that are labeled, and of
+    all where the strategy peeks."""
+    if LABELS not in pool.columns:
+        return classes
+    labels = pool.columns[LABELS]
+    peeks = LABELS in strategy.needs
+    at = np.flatnonzero(used) if peeks else known
+    most = _CLASSES if classes is None else classes
+    bad = (labels[at] < 0) | (labels[at] >= most)
+    if bad.any():
+        row = at[int(np.argmax(bad))]
+        raise SelectionError(f"labels: expected 0 to {most - 1:,}, row {int(pool.rows[row])} has {int(labels[row])}")
+    return int(labels[at].max(initial=-1)) + 1 if peeks and classes is None else classes
 
 
 def _positions(rows: Rows, labeled: Any) -> Rows:
@@ -208,7 +244,10 @@ def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
     """Ascending positions of the rows that are neither labeled nor excluded."""
     keep = np.ones(len(rows), bool)
     for name, given in (("labeled", labeled), ("exclude", exclude)):
-        wanted = np.asarray(given)
+        try:
+            wanted = np.asarray(given)
+        except ValueError as error:
+            raise SelectionError(f"{name}: expected row numbers (k,), got something else ({error})") from None
         if wanted.size == 0:
             continue
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""The sieve: which rows of a shard are still far from all centers (PERFORMANCE.md, exact k-center in few passes).
+"""The sieve: which rows of a shard are still far from all centers, the shard's side of the exact k-center.
 
 Distances to the covered set only shrink, so every known distance is an upper bound for ever. A row is compared with one
 block of centers after the other and left alone as soon as its bound falls below a threshold: only rows that may still

@@ -39,6 +39,12 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
+def name_of(strategy: Strategy) -> str:
+    """The name under which a strategy's class is entered, else the name of the class."""
+    kind = type(strategy)
+    return next((name for name, there in STRATEGIES.items() if there is kind), kind.__name__)
+
+
 def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """The strategy of that name with these options.
 

@@ -1,6 +1,6 @@
 """Random subsets of the labeled and unlabeled rows, as the BASE paper's code draws them for Core-Set and BADGE.
 
-alray's strategies need no subset; the option exists to reproduce published runs.
+The option exists to reproduce published runs; nothing of alray's but `balancing` needs it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def subset(
     """
     if not subset_labeled and not subset_unlabeled:
         return labeled, unlabeled
-    if subset_labeled < 0 or subset_unlabeled < 1:
+    if (subset_labeled < 1 and len(labeled)) or subset_unlabeled < 1:
         raise SelectionError(
-            "subset: expected subset_labeled of at least 0 and subset_unlabeled of at least 1, got "
+            "subset: expected subset_labeled and subset_unlabeled of at least 1 (or 0 and 0: all rows), got "
             f"{subset_labeled} and {subset_unlabeled}"
         )
     known = np.sort(order(seed, f"subset/{round}/labeled", labeled)[:subset_labeled])

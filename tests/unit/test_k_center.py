@@ -174,7 +174,7 @@ def test_at_most_twice_the_best_radius() -> None:
 def test_bad_options_are_refused_by_name() -> None:
     with pytest.raises(SelectionError, match="k_center: metric: expected one of l2, cosine, got 'l1'"):
         build("k_center", {"metric": "l1"})
-    with pytest.raises(SelectionError, match="KCenter needs embedding; got logits"):
+    with pytest.raises(SelectionError, match="k_center needs embedding; got logits"):
         select("k_center", 3, logits=np.ones((5, 2)))
 
 

@@ -155,6 +155,65 @@ def test_out_of_time_the_greedy_solution_and_its_gap_are_returned() -> None:
     assert 0 < picks.account["gap"] <= 1
 
 
+def test_a_summary_claims_no_more_than_it_knows() -> None:
+    """The best radius of few centers is no lower bound: against all pairs of rows."""
+    for seed in range(20):
+        x = np.random.default_rng(seed).normal(size=(14, 2))
+        picks = select(RobustKCenter(outliers=0.0, points=6), 2, embedding=x)
+        best = reference.robust_radius(x, 2, x[:0], 0)
+        assert picks.account["lower_bound"] <= best * (1 + 1e-12)
+        assert best <= picks.account["bound"] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", ["balanced_random", "balancing", "base"])
+def test_labels_that_are_no_class_are_refused_with_their_row(name: str) -> None:
+    strategy = build(name, {"quota": "fill"} if name == "base" else {})
+    for bad in (-1, C, 10**12):
+        data = made("random")
+        data["labels"][5] = bad  # a labeled row
+        with pytest.raises(SelectionError, match=f"labels: expected 0 to 4, row 5 has {bad}"):
+            select(strategy, 8, **data, labeled=np.arange(10))
+        data = made("random")
+        data["labels"][50] = bad
+        if name == "base":
+            select(strategy, 8, **data, labeled=np.arange(10))
+        else:
+            with pytest.raises(SelectionError, match=f"labels: expected 0 to 4, row 50 has {bad}"):
+                select(strategy, 8, **data, labeled=np.arange(10))
+
+
+def test_balancing_knows_classes_that_no_labeled_row_has() -> None:
+    """Without head or logits the labels say how many there are; a class without labels is the rarest."""
+    data = made("random")
+    labels = np.where(np.arange(N) < 20, 0, data["labels"])
+    labels[10:20] = 1
+    expected = reference.balancing(
+        data["embedding"][20:], np.arange(20, N), labels[20:], 20, data["embedding"][:20], labels[:20], C, 0, 0
+    )
+    picks = select("balancing", 20, embedding=data["embedding"], labels=labels, labeled=np.arange(20), num_shards=2)
+    assert_twin(picks, expected)
+
+
+@pytest.mark.parametrize("name", ["balancing", "k_center", "robust_k_center", "partitioned_k_center", "cluster_margin"])
+@pytest.mark.parametrize("scale", [0.0, 1e-200, 1e-150, 1e140, 1e160])
+def test_tiny_and_huge_embeddings(scale: float, name: str) -> None:
+    """Picked without repetition, or refused by row."""
+    data = made("random")
+    data["embedding"] = data["embedding"].astype(np.float64) * scale
+    if scale == 1e160:
+        with pytest.raises(SelectionError, match="embedding: expected values below 3.1e"):
+            select(name, 12, **data, labeled=np.arange(20))
+    else:
+        assert len(np.unique(chosen(name, 12, data, np.arange(20)).rows)) == 12
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e-150, 1e140])
+def test_badge_comes_to_an_end_on_tiny_and_huge_embeddings(scale: float) -> None:
+    data = made("random")
+    data["embedding"] = data["embedding"].astype(np.float64) * scale
+    assert len(np.unique(chosen("badge", 12, data, np.arange(20)).rows)) == 12
+
+
 @pytest.mark.parametrize("kind", ["random", "tied"])
 def test_partitioned_k_center_is_k_center_in_every_part(kind: str) -> None:
     data, labeled = made(kind), np.arange(21)
@@ -221,12 +280,21 @@ def test_filled_quotas_level_the_classes(k: int) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PartitionedKCenter(parts=0), "parts: expected an integer of at least 1, got 0"),
+        (lambda: PartitionedKCenter(parts=0), "partitioned_k_center: parts: expected an integer of at least 1, got 0"),
         (lambda: PartitionedBadge(parts=2.5), "parts: expected an integer of at least 1, got 2.5"),  # type: ignore[arg-type]
         (lambda: PartitionedKCenter(metric="l1"), "metric: expected one of l2, cosine, got 'l1'"),  # type: ignore[arg-type]
-        (lambda: ClusterMargin(clusters=0), "clusters: expected at least 1, got 0"),
-        (lambda: RobustKCenter(outliers=1.0), "outliers: expected a share from 0 to below 1, got 1.0"),
-        (lambda: RobustKCenter(time_limit=0), "expected time_limit above 0"),
+        (lambda: ClusterMargin(clusters=0), "clusters: expected an integer of at least 1, got 0"),
+        (lambda: RobustKCenter(outliers=1.0), "outliers: expected a number from 0 to below 1, got 1.0"),
+        (lambda: RobustKCenter(time_limit=float("nan")), "time_limit: expected a number from 0 to below inf, got nan"),
+        (
+            lambda: build("cluster_margin", {"candidates": "x"}),
+            "candidates: expected an integer of at least 1",
+        ),
+        (lambda: PartitionedBadge(pooled="no"), "pooled: expected true or false, got 'no'"),  # type: ignore[arg-type]
+        (
+            lambda: select(RobustKCenter(points=10), 10, embedding=np.eye(20)),
+            "points: expected more than the budget of 10",
+        ),
     ],
 )
 def test_bad_options_are_refused(make: Any, message: str) -> None:

@@ -120,8 +120,8 @@ GOOD: dict[str, Any] = {"logits": Z}
         ("margin", 5, {**GOOD, "round": 0.5}, "round: expected an integer of at least 0"),
         ("margin", 5, {**GOOD, "workers": "threads"}, "workers: expected one of process, ray, got 'threads'"),
         ("margin", 5, {}, "give at least one of embedding, logits, pretext_loss"),
-        ("margin", 5, {"embedding": X}, "Margin needs logits, or embedding and head; got embedding"),
-        ("base", 5, GOOD, "Base needs head"),
+        ("margin", 5, {"embedding": X}, "margin needs logits, or embedding and head; got embedding"),
+        ("base", 5, GOOD, "base needs head"),
         ("margin", 5, {"logits": NAN}, "logits: expected finite values, row 17 has NaN or infinity"),
         ("margin", 5, {"logits": Z[:, 0]}, r"logits: expected an array of 2 dimension\(s\), got shape \(40,\)"),
         ("margin", 5, {"logits": Z[:, :0]}, "expected at least one column"),
@@ -250,7 +250,7 @@ def test_shards_that_do_not_hold_what_is_needed_are_refused() -> None:
     source = ArraySource(np.arange(40), {"embedding": X})
     with pytest.raises(SelectionError, match="expected logits, or embedding and head; got embedding and no head"):
         select_from([source], build("margin"), 5, Context())
-    with pytest.raises(SelectionError, match="Base needs the head"):
+    with pytest.raises(SelectionError, match="base needs the head"):
         select_from([source], build("base"), 5, Context())
     with pytest.raises(SelectionError, match="expected at most 80"):
         select_from([source, source], build("random"), 81, Context())

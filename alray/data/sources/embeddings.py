@@ -45,7 +45,7 @@ def scan(source: str, options: Options) -> Scan:
         "key": [f"{row:0{width}d}" for row in range(n)],
         "uri": [absolute(source)] * n,
         "offset": np.arange(n),
-        "label": pa.nulls(n, pa.string()) if labels is None else class_texts(pa.array(labels), None),
+        "label": pa.nulls(n, pa.string()) if labels is None else _texts(labels, source),
         "split": ["train"] * n if test is None else np.where(test.astype(bool), "test", "train"),
     }
     return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=fingerprint(features))
@@ -76,6 +76,13 @@ def features_name(arrays: Mapping[str, np.ndarray], source: str) -> str:
                 raise CatalogError(f"{source}: {name}: expected (n, d) floats, got {array.shape} {array.dtype}")
             return name
     raise CatalogError(f"{source}: expected an array called {' or '.join(FEATURES)}, got {', '.join(arrays)}")
+
+
+def _texts(labels: np.ndarray, source: str) -> pa.Array:
+    try:
+        return class_texts(pa.array(labels), None)
+    except pa.ArrowInvalid as error:
+        raise CatalogError(f"{source}: label: expected whole numbers or names: {error}") from None
 
 
 def _vector(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], n: int, source: str) -> Any:
