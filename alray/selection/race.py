@@ -63,7 +63,7 @@ class Race:
         self._shard, self._factors, self._labeled_shard = shard, factors, labeled
         self._seed = seed
         self._labeled: Gradients | None = None
-        self._of: tuple[int, int, int] | None = None  # the epoch that w0 belongs to
+        self._of: tuple[int, list[int], list[int]] | None = None  # the epoch that w0 belongs to
         self._w0 = np.zeros(len(self.rows))
         self._time, self._ring = np.zeros(0), np.zeros(0, np.int64)  # of each row's next ring
 
@@ -111,7 +111,7 @@ class Race:
         return _joined(times, rings or [self._survivors(epoch, at, when, least)])
 
     def _begin(self, epoch: Epoch) -> None:
-        of = (epoch.number, epoch.known, len(epoch.first))
+        of = (epoch.number, epoch.first.rows.tolist(), epoch.picks.rows[: epoch.known].tolist())
         if self._of == of:
             return
         before = replace(epoch, picks=epoch.picks[: epoch.known])

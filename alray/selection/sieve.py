@@ -50,12 +50,15 @@ class Sieve:
         self._shard, self._labeled = shard, labeled
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._space: Space | None = None
+        self._forget()
+
+    def _forget(self) -> None:
         n = len(self.rows)
         self._upper = np.full(n, np.inf)  # bound of the squared distance, in units of the views
         self._seen = np.zeros(n, np.int64)  # centers it was compared with
         self._nearest = np.full(n, -1, np.int64)  # the nearest of them, unless unsure
         self._unsure = np.zeros(n, bool)
-        self._centers = _Centers()
+        self._centers, self._picks = _Centers(), np.empty(0, np.int64)
 
     def count(self) -> int:
         """Number of rows."""
@@ -123,14 +126,16 @@ class Sieve:
         return np.flatnonzero(priorities(0, _SAMPLE, self.rows) < np.uint64(size))
 
     def _begin(self, space: Space, picks: Block) -> None:
+        if not np.array_equal(self._picks, picks.rows[: len(self._picks)]):
+            self._forget()  # another selection
         if self._space is None or not len(self._centers):
             self._space = space
             self._centers = _Centers(space, self._device)
             for block in _shuffled(self._labeled):
                 self._centers.add(block)
-        new = len(picks) - (len(self._centers) - self._centers.labeled)
-        if new > 0:
-            self._centers.add(picks[EMBEDDING][len(picks) - new :], labeled=False)
+        if len(picks) > len(self._picks):
+            self._centers.add(picks[EMBEDDING][len(self._picks) :])
+            self._picks = picks.rows
 
     def _compare(self, at: Positions, least: float) -> None:
         """Compare the rows with centers they have not seen, until their bound is below `least`."""
@@ -247,7 +252,6 @@ class _Centers:
 
     space: Space | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    labeled: int = 0
     edges: list[int] = field(default_factory=lambda: [0])
     largest: float = 0.0
     _stored: list[Array] = field(default_factory=list)
@@ -267,13 +271,12 @@ class _Centers:
             self._stored = [np.concatenate(self._stored)]
         return self._stored[0]
 
-    def add(self, stored: Array, labeled: bool = True) -> None:
+    def add(self, stored: Array) -> None:
         assert self.space is not None
         view = self.space.view(stored).to(self.device)
         self._stored.append(stored)
         self._view = view if self._view is None else join(self._view, view)
         self.largest = max(self.largest, view.largest)
-        self.labeled += len(stored) if labeled else 0
         end = self.edges[-1] + len(stored)
         while self.edges[-1] < end:
             size = _BLOCKS[len(self.edges) - 1] if len(self.edges) <= len(_BLOCKS) else _BLOCK

@@ -12,6 +12,7 @@ from alray.selection.distance import Space, bound, products
 from alray.selection.k_center import KCenter
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.select import select, select_from
+from alray.selection.shards import InProcess
 from alray.selection.strategies import build
 
 SHARDS = [1, 2, 7, 30]
@@ -136,6 +137,17 @@ def test_the_filter_never_excludes_what_is_true() -> None:
             assert (np.abs(filtered - exact) <= eps).all()
             if metric == "l2" and kind != "far offset":
                 assert np.median(eps / np.median(exact)) < 1e-3, "a bound that excludes nothing is no use"
+
+
+def test_shards_serve_several_selections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier selection picked is forgotten."""
+    monkeypatch.setattr(farthest, "_AT_LEAST", 4)
+    monkeypatch.setattr(farthest, "_HELD", 1)
+    x = made("random")
+    context = Context(labeled=ArraySource(np.arange(10), {"embedding": x[:10]}))
+    shards = InProcess([ArraySource(np.arange(10, 240), {"embedding": x[10:]})], KCenter(), context)
+    for k in (60, 60, 20):
+        assert_twin(KCenter().select(shards, k, context), twin(x, np.arange(10), k))
 
 
 def test_few_pairs_are_measured() -> None:
