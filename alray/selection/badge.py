@@ -90,6 +90,10 @@ class _Draws:
                 epoch, seen, limit = self._accept(self._shards.map("rings", epoch, start, end), epoch, k, before, rings)
                 share = max(0.001, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))
                 start, rings = end, rings + seen
+                if not seen:  # weights may turn out to be smaller than they seemed
+                    rate = sum(self._shards.map("rate", epoch))
+                    if rate == 0:
+                        return self._uniformly(epoch.picks.rows, k)
                 self._shards.say(len(epoch.picks))
             epoch = replace(epoch, number=epoch.number + 1, known=len(epoch.picks))
         return Picks(epoch.picks.rows, np.array(self._scores))

@@ -23,7 +23,7 @@ import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.logits import Floats, Logits, Positions, U, paired_dots
-from alray.selection.softmax import exponentials
+from alray.selection.softmax import exponentials, filtered
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 _LARGEST = 2.0**120
@@ -105,6 +105,27 @@ class Factors:
             # The mean of a rectangle of an outer product is the product of the two means.
             u, h = pooled(u, self.pooled[0]), pooled(h.astype(np.float64), self.pooled[1])
         return Gradients(block.rows, u, h)
+
+    def rough(self, block: Block) -> tuple[Gradients, Floats]:
+        """Gradients from float32 logits, and how far each u may be from the canonical one (m,), in the 2-norm.
+
+        The softmax's Jacobian has a norm of at most 1/2; the rest is rounding. Where another class may be the largest,
+        u may have its -1 elsewhere; where nothing is known of the logits, nothing is known of u.
+        """
+        soft = filtered(self.logits, block)
+        c = soft.e.shape[1]
+        with np.errstate(all="ignore"):
+            u = (soft.e / (1 + soft.rest)[:, None]).astype(np.float64)
+            u[np.arange(len(u)), soft.top] = -soft.rest / (1 + soft.rest)
+            off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
+            off += 1.5 * (soft.e.max(axis=1) >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U))
+        off = np.where(soft.usable, off, np.inf)
+        u[~soft.usable] = 0.0
+        h = block[EMBEDDING]
+        if self.pooled:
+            u, h = pooled(u, self.pooled[0]), pooled(h.astype(np.float64), self.pooled[1])
+            off = 1.5 * off  # windows overlap by one column at most
+        return Gradients(block.rows, u, h), off
 
 
 def pooled(values: Floats, width: int) -> Floats:

@@ -18,10 +18,11 @@ from alray.features.arrays import Rows, Shard
 from alray.keyed import priorities
 from alray.selection.gradients import Factors, Gradients, concatenated
 from alray.selection.logits import Floats, Positions
-from alray.selection.protocol import Key
+from alray.selection.protocol import Key, beats
 
 _ROWS = 512  # rows whose canonical gradients are made at once
 _NOTHING = 2.0**-960  # a weight whose clock would never ring
+_MOST = 2.0**1000  # where nothing is known of a weight
 _CENTERS = (32, 64, 128, 256)
 
 
@@ -65,6 +66,7 @@ class Race:
         self._labeled: Gradients | None = None
         self._of: tuple[int, list[int], list[int]] | None = None  # the epoch that w0 belongs to
         self._w0 = np.zeros(len(self.rows))
+        self._exact = np.zeros(len(self.rows), bool)  # else w0 is an upper bound
         self._time, self._ring = np.zeros(0), np.zeros(0, np.int64)  # of each row's next ring
 
     def count(self) -> int:
@@ -75,9 +77,18 @@ class Race:
         """The key (squared gradient norm, row) of the first row by norm."""
         if not len(self.rows):
             return None
-        squares = np.concatenate([self._take(part).squares for part in self._parts(np.arange(len(self.rows)))])
-        best = int(np.argmax(squares))
-        return float(squares[best]), int(self.rows[best])
+        zero = self._take(np.zeros(1, np.intp))
+        high = self._high(Gradients(zero.rows, 0 * zero.u, zero.h))  # distances to zero: squared norms
+        best: Key = (-np.inf, 0)
+        for start in range(0, len(high), _ROWS):  # those that may be the largest first
+            at = np.sort(np.argsort(-high, kind="stable")[start : start + _ROWS])
+            if high[at].max() < best[0]:
+                break
+            squares = self._take(at).squares
+            first = int(np.argmax(squares))
+            here = (float(squares[first]), int(self.rows[at[first]]))
+            best = here if beats(here, best) else best
+        return best
 
     def draw(self, stream: str, taken: Rows, k: int) -> Rows:
         """The k rows with the lowest priorities that are not taken."""
@@ -90,7 +101,7 @@ class Race:
         return self._take(at) if len(at) else None
 
     def rate(self, epoch: Epoch) -> float:
-        """The sum of all w0."""
+        """The sum of all w0, or of what they are at most: how fast rings come."""
         self._begin(epoch)
         return float(self._w0.sum())
 
@@ -115,22 +126,42 @@ class Race:
         if self._of == of:
             return
         before = replace(epoch, picks=epoch.picks[: epoch.known])
-        for part in self._parts(np.arange(len(self.rows))):
-            gradients = self._take(part)
-            if epoch.number == 0:
-                one = np.zeros(len(part), np.intp)
-                self._w0[part] = gradients.pairs(epoch.first, np.arange(len(part)), one)
-            else:
-                self._w0[part] = self._nearest(gradients, before, np.full(len(part), -1.0))[0]
+        if epoch.number == 0:
+            self._w0 = self._high(epoch.first)
+        else:
+            for part in self._parts(np.arange(len(self.rows))):
+                self._w0[part] = self._nearest(self._take(part), before, np.full(len(part), -1.0))[0]
+            self._w0[self._w0 < _NOTHING] = 0.0
         self._w0[np.isin(self.rows, before.picks.rows)] = 0.0
-        self._w0[self._w0 < _NOTHING] = 0.0
+        self._exact = np.full(len(self.rows), epoch.number > 0) | (self._w0 == 0)
         self._of = of
         self._restart(epoch)
 
+    def _high(self, center: Gradients) -> Floats:
+        """Upper bounds of the squared distances of all rows to one center (n,): no canonical gradient is made."""
+        found = []
+        for block in self._shard.blocks(_ROWS):
+            gradients, off = self._factors.rough(block)
+            value, eps = gradients.bounds(center)
+            h = np.sqrt(np.einsum("md,md->m", gradients.h, gradients.h, dtype=np.float64) * (1 + 1e-9))
+            with np.errstate(invalid="ignore", over="ignore"):
+                high = (np.sqrt(np.maximum(value + eps, 0.0)[:, 0]) + off * h) ** 2 * (1 + 1e-9) + 2.0**-900
+            found.append(np.where(np.isnan(high), _MOST, np.minimum(high, _MOST)))
+        return np.concatenate([np.empty(0), *found])
+
     def _restart(self, epoch: Epoch) -> None:
+        """All clocks at their first ring; of rows whose w0 is only bounded, at the earliest that it can be."""
         self._ring = np.zeros(len(self.rows), np.int64)
         self._time = self._gap(epoch, 0, np.arange(len(self.rows)))
         self._at = 0.0
+
+    def _learn(self, epoch: Epoch, end: float) -> None:
+        """The exact w0 of the rows that may ring up to a time."""
+        for part in self._parts(np.flatnonzero(~self._exact & (self._time <= end))):
+            exact = self._take(part).pairs(epoch.first, np.arange(len(part)), np.zeros(len(part), np.intp))
+            self._w0[part] = np.where(exact < _NOTHING, 0.0, exact)
+            self._exact[part] = True
+            self._time[part] = self._gap(epoch, 0, part)
 
     def _gap(self, epoch: Epoch, ring: int, at: Positions) -> Floats:
         with np.errstate(divide="ignore"):
@@ -147,6 +178,7 @@ class Race:
 
     def _ringing(self, epoch: Epoch, end: float) -> tuple[Positions, Floats, Positions]:
         """All rings up to a time: position, time, number; the clocks go on to the next."""
+        self._learn(epoch, end)
         found: list[tuple[Positions, Floats, Positions]] = []
         while len(at := np.flatnonzero(self._time <= end)):
             found.append((at, self._time[at], self._ring[at]))
