@@ -15,12 +15,17 @@ from typing import Any
 FOLDER = Path(__file__).parent / "results"
 
 
+def _portable(argument: str) -> str:
+    """An absolute path as seen from here: results name no machine's folders."""
+    return os.path.relpath(argument) if os.path.isabs(argument) else argument
+
+
 def record(name: str, result: dict[str, Any]) -> Path:
     """Write benchmarks/results/<name>.json; returns its path."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     about = {
         "date": date.today().isoformat(),
-        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *map(_portable, sys.argv[1:])]),
         "commit": commit.strip(),
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "versions": {package: version(package) for package in ("ray", "torch", "timm", "numpy", "pyarrow")},
