@@ -33,6 +33,11 @@ def priorities(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArr
     return x
 
 
+def uniform(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The priorities as numbers in [0, 1), multiples of 2^-53."""
+    return (priorities(seed, stream, rows) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def order(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The rows in a random order that depends on (seed, stream) alone. Ties, should they come, by row."""
     rows = np.asarray(rows, dtype=np.int64)

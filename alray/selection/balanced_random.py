@@ -12,7 +12,7 @@ import numpy as np
 
 from alray.data.splits import water_fill
 from alray.features.arrays import Rows, Shard
-from alray.keyed import priorities
+from alray.keyed import priorities, uniform
 from alray.selection.protocol import LABELS, Context, Picks, SelectionError, Shards
 
 
@@ -36,12 +36,13 @@ class BalancedRandom:
         rows = np.concatenate(shards.map("all"))
         labels = np.asarray(context.peek(rows))
         quotas = water_fill(np.bincount(labels, minlength=context.num_classes or 0), budget)
-        hashes = priorities(context.seed, f"balanced_random/{context.round}", rows)
+        stream = f"balanced_random/{context.round}"
+        hashes = priorities(context.seed, stream, rows)
         order = np.lexsort((rows, ~hashes, labels))
         rank = np.arange(len(rows)) - np.searchsorted(labels[order], labels[order])
         at = order[rank < quotas[labels[order]]]
         at = at[np.lexsort((rows[at], ~hashes[at]))]
-        return Picks(rows[at], (hashes[at] >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+        return Picks(rows[at], uniform(context.seed, stream, rows[at]))
 
 
 class RowsOnly:

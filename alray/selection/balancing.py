@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Rows, Shard
-from alray.keyed import priorities
+from alray.keyed import uniform
 from alray.selection.logits import Floats, needed, paired_dots
 from alray.selection.protocol import LABELED, LABELS, Context, Key, Picks, SelectionError, Shards
 
@@ -115,7 +115,7 @@ class MeanDistances:
         """The row with the highest priority: ((priority, row), vector)."""
         if not len(self._rows):
             return None
-        score = (priorities(seed, stream, self._rows) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        score = uniform(seed, stream, self._rows)
         score[np.isin(self._rows, taken)] = -np.inf
         return self._offer(score)
 

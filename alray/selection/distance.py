@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,8 @@ import torch
 
 from alray.features.arrays import Array
 from alray.selection.logits import Floats, Positions, U, paired_dots, single
+from alray.selection.protocol import Metric
 
-Metric = Literal["l2", "cosine"]
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 _LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
-from alray.selection.distance import Metric, Space
+from alray.selection.distance import Space
 from alray.selection.greedy import Chosen, greedy
 from alray.selection.logits import Floats
-from alray.selection.protocol import Context, Key, Shards
+from alray.selection.protocol import Context, Key, Metric, Shards
 from alray.selection.sieve import Far
 
 _PER_PICK, _AT_LEAST = 4, 4096  # rows to ship: so many per missing pick, and at least

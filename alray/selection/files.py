@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,10 @@ def check_out(path: str) -> None:
 
 def write_picks(picks: Picks, path: str) -> None:
     """Write row and score in order of choice, as .csv or .parquet. Raises SelectionError for another ending."""
-    suffix = Path(path).suffix
-    if suffix == ".parquet":
+    check_out(path)
+    if path.endswith(".parquet"):
         write_bytes(absolute(path), table_bytes(picks.to_table()))
     else:
-        check_out(path)
-        from io import BytesIO
-
-        text = BytesIO()
+        text = io.BytesIO()
         pacsv.write_csv(picks.to_table(), text)
         write_bytes(absolute(path), text.getvalue())

@@ -102,14 +102,13 @@ class _Held:
 
     def _pick(self, at: Positions, limit: Key, k: int) -> None:
         low = np.ascontiguousarray(self._low(at, self._view[at]).T)  # one line per pick
-        squared, rows, picks = self.squared[at], self.rows[at], []
+        squared, rows = self.squared[at], self.rows[at]
         while len(self.picked) < k:
             best = int(np.argmax(squared))
             if squared[best] == -np.inf or not beats((float(squared[best]), int(rows[best])), limit):
                 break
             self.picked.append(int(at[best]))
             self.distances.append(float(squared[best]))
-            picks.append(best)
             squared[best] = -np.inf
             near = np.flatnonzero(low[best] < squared)
             if len(near):

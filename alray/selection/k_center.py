@@ -15,12 +15,11 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, Shard
 from alray.selection.logits import needed
-from alray.selection.protocol import LABELED, Context, Picks, Shards, check_choice
+from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, check_choice
 
 if TYPE_CHECKING:
     from alray.selection.sieve import Sieve
 
-Metric = Literal["l2", "cosine"]
 First = Literal["largest_norm", "random"]
 
 

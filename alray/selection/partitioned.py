@@ -15,8 +15,8 @@ import numpy as np
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
 from alray.keyed import priorities
 from alray.selection.badge import Badge
-from alray.selection.k_center import KCenter, Metric
-from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, Strategy, check_integer
+from alray.selection.k_center import KCenter
+from alray.selection.protocol import LABELED, Context, Metric, Picks, SelectionError, Shards, Strategy, check_integer
 
 Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from alray.features.arrays import Rows, Shard, ShardSource
 
 Scores = npt.NDArray[np.float64]
 Head = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Metric = Literal["l2", "cosine"]
 Key = tuple[float, int]  # (value, row): a higher value comes first, then the lower row
 
 # What a strategy may need besides the columns of a shard; "labels": it peeks at labels nobody has paid for.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alray.features.arrays import Rows, Shard
-from alray.keyed import priorities
+from alray.keyed import priorities, uniform
 from alray.selection.gradients import Factors, Gradients, concatenated
 from alray.selection.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
@@ -40,7 +40,7 @@ class Epoch:
     def uniform(self, what: str, ring: int, rows: Rows) -> Floats:
         """Hashes in (0, 1]."""
         stream = f"badge/{self.round}/{self.number}/{what}/{ring}"
-        return ((priorities(self.seed, stream, rows) >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+        return uniform(self.seed, stream, rows) + 2.0**-53
 
 
 @dataclass(frozen=True, eq=False)

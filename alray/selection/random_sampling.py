@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from alray.features.arrays import Block, Shard
-from alray.keyed import priorities
+from alray.keyed import uniform
 from alray.selection.protocol import Context, Scores
 from alray.selection.score import ScoreStrategy
 
@@ -34,4 +32,4 @@ class _Priority:
         return scores, scores
 
     def exact(self, block: Block) -> Scores:
-        return (priorities(self.seed, self.stream, block.rows) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return uniform(self.seed, self.stream, block.rows)

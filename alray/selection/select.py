@@ -111,24 +111,19 @@ def select(
     pool = _pool(strategy, {name: value for name, value in given.items() if value is not None}, head)
     keep = _available(pool.rows, labeled, exclude)
     _check_available(budget, len(keep))
-    known, available = subset(
-        pool.rows[_positions(pool.rows, labeled)],
-        pool.rows[keep],
-        subset_labeled,
-        subset_unlabeled,
-        budget,
-        seed,
-        round,
-    )
-    keep = _positions(pool.rows, available)
+    all_labeled = _positions(pool.rows, labeled)
+    drawn = subset(
+        pool.rows[all_labeled], pool.rows[keep], subset_labeled, subset_unlabeled, budget, seed, round
+    )  # fmt: skip
+    known, keep = (_positions(pool.rows, rows) for rows in drawn)
     used = np.zeros(len(pool.rows), bool)
-    used[keep] = used[_positions(pool.rows, known)] = True
+    used[keep] = used[known] = True
     for name, column in pool.columns.items():
         check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
-    num_classes = _check_labels(strategy, pool, used, _positions(pool.rows, known), num_classes)
+    num_classes = _check_labels(strategy, pool, used, known, num_classes)
     num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
-    context = Context(seed, round, num_classes, head, **_labeled(strategy, pool, known, _positions(pool.rows, labeled)))
+    context = Context(seed, round, num_classes, head, **_labeled(strategy, pool, known, all_labeled))
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
@@ -205,15 +200,14 @@ def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None
 
 
 def _labeled(strategy: Strategy, pool: Pool, labeled: Rows, all_labeled: Rows) -> dict[str, Any]:
-    """What the context says of labeled rows and labels: of a subset (rows) where their embeddings count, else of all
-    (positions)."""
-    at = _positions(pool.rows, labeled)
+    """What the context says of labeled rows and labels, by position: of a subset where their embeddings count, else of
+    all."""
     found: dict[str, Any] = {}
     if LABELED in strategy.needs:
-        found["labeled"] = pool.shards(at, 1)[0]
+        found["labeled"] = pool.shards(labeled, 1)[0]
     if LABELS in pool.columns:
         labels = pool.columns[LABELS]
-        found["known"] = labels[at if LABELED in strategy.needs else all_labeled]
+        found["known"] = labels[labeled if LABELED in strategy.needs else all_labeled]
         if LABELS in strategy.needs:
             found["peek"] = lambda rows: labels[np.searchsorted(pool.rows, rows)]
     return found

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
-from alray.keyed import order, priorities
+from alray.keyed import order, priorities, uniform
 from alray.selection.distance import Space, View, bound, join, nearest, products
 from alray.selection.logits import Floats, Positions, paired_dots
 from alray.selection.protocol import Key
@@ -69,7 +69,7 @@ class Sieve:
         if not len(self.rows):
             return None
         if rule == "random":
-            value = (priorities(seed, f"k_center/first/{round}", self.rows) >> np.uint64(11)).astype(np.float64)
+            value = uniform(seed, f"k_center/first/{round}", self.rows)
         else:
             value = np.concatenate([_squares(self._take(part)) for part in self._chunks(np.arange(len(self.rows)))])
         at = np.flatnonzero(value == value.max())[:1]
