@@ -137,15 +137,11 @@ class ModelConfig(_Frozen):
     """Channel standard deviations; None takes the timm model's own."""
 
 
-class TrainConfig(_Frozen):
-    """How a round's model is trained."""
+class OptimisationConfig(_Frozen):
+    """Steps of gradient descent."""
 
-    mode: Literal["finetune", "linear"] = "finetune"
-    """finetune: all weights, with Ray Train; linear: a head on cached embeddings of the frozen backbone."""
     epochs: int = Field(60, ge=1)
     """Most epochs per round."""
-    patience: int = Field(0, ge=0)
-    """Stop after this many epochs without a better validation accuracy; 0 trains all epochs."""
     batch_size: int = Field(128, ge=1)
     """Images per step over all workers together."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -162,6 +158,21 @@ class TrainConfig(_Frozen):
     """Epochs between two steps of the step schedule."""
     gamma: float = Field(0.1, gt=0, le=1)
     """Factor of each step of the step schedule."""
+    amp: Literal["none", "fp16", "bf16"] = "none"
+    """Mixed precision."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Clip the gradient to this norm; 0 does not."""
+    checkpoint_every: int = Field(1, ge=1)
+    """Epochs between the checkpoints from which a killed training goes on."""
+
+
+class TrainConfig(OptimisationConfig):
+    """How a round's model is trained."""
+
+    mode: Literal["finetune", "linear"] = "finetune"
+    """finetune: all weights, with Ray Train; linear: a head on cached embeddings of the frozen backbone."""
+    patience: int = Field(0, ge=0)
+    """Stop after this many epochs without a better validation accuracy; 0 trains all epochs."""
     class_weights: bool = False
     """Weight the loss by the inverse class frequency of the labeled set."""
     freeze_bn: bool = False
@@ -170,10 +181,47 @@ class TrainConfig(_Frozen):
     """Share BatchNorm statistics between GPU workers."""
     warm_start: bool = False
     """Start from the previous round's weights instead of the checkpoint (or fresh weights)."""
-    amp: Literal["none", "fp16", "bf16"] = "none"
-    """Mixed precision."""
-    clip_norm: float = Field(0.0, ge=0)
-    """Clip the gradient to this norm; 0 does not."""
+
+
+class PretextConfig(OptimisationConfig):
+    """A network trained without labels on the whole pool, once, before the first round (Yi et al. 2022)."""
+
+    task: Literal["none", "rotation", "colorization", "simsiam", "simclr"] = "none"
+    """What it learns; its loss per image orders the pool for the strategy pt4al and the seed set "pretext"."""
+    as_backbone: bool = False
+    """Let every round start from its encoder (frozen under linear evaluation), instead of model.checkpoint."""
+    epochs: int = Field(15, ge=1)
+    """Passes over the pool."""
+    batch_size: int = Field(256, ge=2)
+    """Images per step over all workers together."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """L2 penalty (sgd) or decoupled decay (adamw)."""
+    step_size: int = Field(30, ge=1)
+    """Epochs between two steps of the step schedule."""
+    temperature: float = Field(0.5, gt=0)
+    """simclr: temperature of the NT-Xent loss."""
+
+
+class VaalConfig(_Frozen):
+    """The networks of the strategy vaal (Sinha et al. 2019); the values are those of Emam et al. 2021 for ImageNet (for
+    CIFAR-10: image_size 32, latent 32, adversary 1, lr 5e-4, lr_discriminator 5e-4)."""
+
+    image_size: int = Field(64, ge=16, multiple_of=16)
+    """Side in pixels that images are resized to."""
+    latent: int = Field(64, ge=1)
+    """Width of the latent code."""
+    width: int = Field(128, ge=1)
+    """Channels of the first convolution; each of the next three has twice as many."""
+    adversary: float = Field(10.0, ge=0)
+    """Weight of looking labeled in the autoencoder's loss."""
+    lr: float = Field(5e-5, gt=0)
+    """Learning rate of the autoencoder (Adam)."""
+    lr_discriminator: float = Field(1e-3, gt=0)
+    """Learning rate of the discriminator (Adam)."""
+    epochs: int = Field(60, ge=1)
+    """Passes over the labeled images, each beside as many unlabeled ones."""
+    batch_size: int = Field(128, ge=2)
+    """Labeled images per step over all workers together."""
     checkpoint_every: int = Field(1, ge=1)
     """Epochs between the checkpoints from which a killed training goes on."""
 
@@ -236,7 +284,7 @@ class RunConfig(_Frozen):
     """Labels bought per round."""
     strategy: str = "base"
     """Query strategy: random, confidence, margin, entropy, mase, base, k_center, robust_k_center, partitioned_k_center,
-    badge, partitioned_badge, cluster_margin, or one of your own; balanced_random and balancing peek at labels."""
+    badge, partitioned_badge, cluster_margin, vaal, or one of your own; balanced_random and balancing peek at labels."""
     strategy_options: dict[str, Scalar] = Field(default_factory=dict)
     """Options of the strategy, e.g. class_order seeded."""
     subset_labeled: int = Field(0, ge=0)
@@ -250,6 +298,8 @@ class RunConfig(_Frozen):
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    pretext: PretextConfig = PretextConfig()
+    vaal: VaalConfig = VaalConfig()
     features: FeatureConfig = FeatureConfig()
     resources: ResourceConfig = ResourceConfig()
 
@@ -306,7 +356,9 @@ def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str)
         del tree[name]
     for name in _NOT_IN_FINGERPRINT_OF_DATA:
         del tree["data"][name]
-    del tree["features"]["keep"], tree["train"]["checkpoint_every"], tree["model"]["checkpoint"]
+    del tree["features"]["keep"], tree["model"]["checkpoint"]
+    for part in ("train", "pretext", "vaal"):
+        del tree[part]["checkpoint_every"]
     return {**tree, "data_fingerprint": data_fingerprint, "weights_fingerprint": weights_fingerprint}
 
 

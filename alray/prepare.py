@@ -23,6 +23,7 @@ from alray.selection.protocol import Strategy
 from alray.selection.select import check_strategy
 from alray.selection.strategies import build
 from alray.store import Store, absolute, join, read_bytes
+from alray.train.columns import MEASURED
 from alray.train.learner import model_seed, weights_fingerprint
 
 SPLITS, CONFIG, RUN = "splits.parquet", "config.json", "run.json"
@@ -53,7 +54,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     strategy = strategy or build(config.strategy, config.strategy_options)
     Store(absolute(config.run_dir or config.root)).check_writable()
     catalog = _open_catalog(config)
-    notes = _check_model(config, catalog)
+    notes = _check_model(config, catalog, strategy)
     test_rows, candidates = _test_and_pool_rows(config, catalog)
     _check_sizes(config, len(candidates))
     if config.rounds > 1:
@@ -77,9 +78,14 @@ def _open_catalog(config: RunConfig) -> Catalog:
     return catalog
 
 
-def _check_model(config: RunConfig, catalog: Catalog) -> str:
+def _check_model(config: RunConfig, catalog: Catalog, strategy: Strategy) -> str:
     """Build the model once, here: a wrong name or checkpoint is found before any worker starts. Returns what was
     loaded."""
+    if catalog.format == "embeddings" and strategy.needs & MEASURED:
+        raise ConfigError(
+            f"strategy: {config.strategy} measures {', '.join(sorted(strategy.needs & MEASURED))} of images, but the "
+            "source has only embeddings; expected images"
+        )
     if catalog.format == "embeddings" and config.train.mode != "linear":
         raise ConfigError(
             "train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune"

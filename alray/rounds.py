@@ -8,7 +8,7 @@ same picks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from alray import cluster
 from alray.config import RunConfig
 from alray.data.oracle import Oracle
 from alray.data.pool import Labels, Pool, Rows
+from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, ShardSource, WithColumns, cut
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.prepare import Prepared, prepare
@@ -29,6 +30,7 @@ from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
 from alray.selection.subset import subset
 from alray.store import Store
+from alray.train.columns import Columns
 from alray.train.evaluate import classification_metrics, labeled_set_metrics
 from alray.train.learner import FEATURES, Learner, learner
 from alray.train.summary import TrainSummary
@@ -58,21 +60,24 @@ def run(
         print(ready.notes, flush=True)
     pool = ready.pool
     learn: Learner | None = None
+    columns: Columns | None = None
     previous: Store | None = None
     for number in range(config.rounds):
         out = ready.run.child(f"round_{number:02d}")
         last = number == config.rounds - 1
         if not _committed(out, last):
             stages = _stages(config, number, out, quiet)
-            if learn is None:
-                learn = learner(config, ready.catalog, cluster.start(config.resources) if _needs_ray(ready) else None)
+            if learn is None or columns is None:
+                joined = cluster.start(config.resources) if _needs_ray(ready) else None
+                learn = learner(config, ready.catalog, joined)
+                columns = Columns(config, ready.catalog, joined)
                 learn.begin(stages)
             start = previous if config.train.warm_start else None
             summary = learn.train(number, pool, out, start, stages)
             table = learn.embed(number, _rows_to_embed(ready, pool, last), out, stages)
             metrics = _evaluate(ready, learn, pool, table, summary, number, out, stages)
             if not last:
-                picks = _select(ready, learn, pool, table, number, out, stages)
+                picks = _select(ready, learn, columns, pool, table, number, out, stages)
                 _ask(ready.oracle, picks, out, stages)
             _commit(ready, metrics, out, previous, stages, number)
         if not last:
@@ -100,10 +105,22 @@ def _needs_ray(ready: Prepared) -> bool:
 
 
 def _rows_to_embed(ready: Prepared, pool: Pool, last: bool) -> Rows:
-    if last:
+    needs = ready.strategy.needs
+    if last or not needs & {EMBEDDING, LOGITS}:
         return ready.test_rows
     rows = np.union1d(pool.unlabeled, ready.test_rows)
-    return np.union1d(rows, pool.labeled) if LABELED in ready.strategy.needs else rows
+    return np.union1d(rows, pool.labeled) if LABELED in needs else rows
+
+
+def _sources(ready: Prepared, table: FeatureTable, rows: Rows, columns: Mapping[str, Any]) -> list[ShardSource]:
+    """The rows to choose from, cut into shards with the columns that the strategy needs and no others."""
+    shards = ready.config.resources.select_shards
+    sources: list[ShardSource]
+    if ready.strategy.needs & {EMBEDDING, LOGITS}:
+        sources = list(table.shards(rows, shards))
+    else:
+        sources = [ArraySource(rows[part], {}) for part in cut(len(rows), shards)]
+    return [WithColumns(source, rows, columns) for source in sources] if columns else sources
 
 
 def _evaluate(
@@ -141,12 +158,20 @@ def _evaluate(
 
 
 def _select(
-    ready: Prepared, learn: Learner, pool: Pool, table: FeatureTable, number: int, out: Store, stages: Stages
+    ready: Prepared,
+    learn: Learner,
+    columns: Columns,
+    pool: Pool,
+    table: FeatureTable,
+    number: int,
+    out: Store,
+    stages: Stages,
 ) -> Picks:
     if out.has(PICKS):
         return Picks.from_table(out.read_table(PICKS))
     config = ready.config
     shards = config.resources.select_shards
+    more = columns.of(ready.strategy.needs, number, pool.labeled, pool.unlabeled, out, stages)
     with (
         stages.stage("select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"),
         stages.bar("select", config.budget, "picks") as bar,
@@ -163,7 +188,7 @@ def _select(
             seen = picks
 
         picks = select_from(
-            table.shards(rows[1], shards),
+            _sources(ready, table, rows[1], _at(more, pool.unlabeled, rows[1])),
             ready.strategy,
             config.budget,
             _context(ready, pool, rows[0], table, number, learn.head(out)),
@@ -175,6 +200,11 @@ def _select(
         keys = ready.catalog.keys(picks.rows)
         out.write_table(PICKS, picks.to_table().append_column("key", keys))
     return picks
+
+
+def _at(columns: Mapping[str, Any], there: Rows, rows: Rows) -> dict[str, Any]:
+    """Columns of some ascending rows, of which `rows` are a part."""
+    return {name: column[np.searchsorted(there, rows)] for name, column in columns.items()}
 
 
 def _context(ready: Prepared, pool: Pool, labeled: Rows, table: FeatureTable, number: int, head: Head) -> Context:

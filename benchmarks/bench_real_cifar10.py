@@ -26,7 +26,7 @@ from alray.config import FeatureConfig, ModelConfig, ResourceConfig, TransformCo
 from alray.data.catalog import Catalog, index
 from alray.data.fetch import fetch
 from alray.data.repack import repack
-from alray.features.extract import Extraction, ModelSource, extract
+from alray.features.extract import Extraction, Features, ModelSource, extract
 from alray.store import Store
 
 KEY = "{split}/{class}/{filename}"
@@ -72,10 +72,12 @@ def embed(catalog: Catalog, data: Path, folder: Path, count: int) -> tuple[np.nd
     plan = Extraction(
         catalog,
         rows,
-        ModelSource(model, len(catalog.classes), 0, "", "mobilenet", 96),
-        TransformConfig(size=96, train="crop_pad", resize=0),
-        FeatureConfig(dtype="float16", batch_size=64),
-        with_logits=False,
+        Features(
+            ModelSource(model, len(catalog.classes), 0, "", "mobilenet", 96),
+            TransformConfig(size=96, train="crop_pad", resize=0),
+            FeatureConfig(dtype="float16", batch_size=64),
+            with_logits=False,
+        ),
     )
     cluster.start(ResourceConfig(address="local", num_cpus=4))
     start = time.monotonic()

@@ -106,17 +106,25 @@ def _highest(rows: np.ndarray, scores: np.ndarray, b: int) -> Picked:
 
 
 def k_center(
-    embedding: np.ndarray, rows: np.ndarray, b: int, labeled: np.ndarray, cosine: bool = False
+    embedding: np.ndarray,
+    rows: np.ndarray,
+    b: int,
+    labeled: np.ndarray,
+    cosine: bool = False,
+    first: str = "largest_norm",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Farthest first (Gonzalez 1985; Sener & Savarese 2018, algorithm 1), one pick after the other.
 
-    embedding (n, d) of the rows, labeled (m, d); without labeled rows the first is the one with the largest norm.
+    embedding (n, d) of the rows, labeled (m, d); without labeled rows the first is the one with the largest norm, or
+    the 1-center (its farthest row is nearest).
     Returns rows, distances when picked, and the radius after each pick.
     """
     x, centers = np.asarray(embedding, np.float64), np.asarray(labeled, np.float64)
     squares = np.sum(x**2, axis=1)
     if cosine:
         x, centers = _directions(x), _directions(centers)
+    if first == "one_center":
+        squares = -np.array([np.sum((x - y) ** 2, axis=1).max() for y in x])
     nearest = np.full(len(x), np.inf)
     for center in centers:
         nearest = np.minimum(nearest, np.sum((x - center) ** 2, axis=1))

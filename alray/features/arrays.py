@@ -18,7 +18,7 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
-EMBEDDING, LOGITS, PRETEXT_LOSS = "embedding", "logits", "pretext_loss"
+EMBEDDING, LOGITS, PRETEXT_LOSS, DISCRIMINATOR = "embedding", "logits", "pretext_loss", "discriminator"
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits are stored as uint16
 
 
@@ -105,6 +105,30 @@ class ArraySource:
     def open(self) -> Shard:
         """The arrays as one segment."""
         return Shard([Segment(self.rows, None, self.columns)])
+
+
+@dataclass(frozen=True)
+class WithColumns:
+    """A shard with further columns of one number a row. rows (n,) int64 ascending, those of the shard at least."""
+
+    source: ShardSource
+    rows: Rows
+    columns: Mapping[str, Array]
+
+    def open(self) -> Shard:
+        """The shard's segments, each with its part of the columns."""
+        return Shard([self._with(segment) for segment in self.source.open().segments])
+
+    def _with(self, segment: Segment) -> Segment:
+        at = np.searchsorted(self.rows, segment.rows)
+        assert np.array_equal(self.rows[at], segment.rows)
+        more = {name: column[at] for name, column in self.columns.items()}
+        if segment.positions is not None:  # as long as the segment's own arrays
+            length = len(next(iter(segment.columns.values())))
+            for name, values in more.items():
+                more[name] = np.zeros(length, values.dtype)
+                more[name][segment.positions] = values
+        return Segment(segment.rows, segment.positions, {**segment.columns, **more})
 
 
 def cut(n: int, shards: int) -> list[slice]:

@@ -1,7 +1,8 @@
-"""Embed images with a pool of Ray Data actors and write the features as they come (contract C3).
+"""Measure images with a pool of Ray Data actors and write the numbers as they come (contract C3): embeddings and logits
+(`Features`), or what another model says of an image (a `Measure` of its own).
 
 Decoding runs in CPU tasks anywhere in the cluster, the model in actors that load it once (one GPU each where there
-are GPUs). The unit of work is a part: its rows are decoded as one block, embedded by one actor and written as one file,
+are GPUs). The unit of work is a part: its rows are decoded as one block, measured by one actor and written as one file,
 atomically. A part that is on disk is not computed again, so a killed extraction goes on where it was.
 """
 
@@ -9,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 import ray.data
 import torch
 
-from alray.config import FeatureConfig, ModelConfig, TransformConfig, fingerprint
-from alray.data.augment import eval_transform
+from alray.config import Dtype, FeatureConfig, ModelConfig, TransformConfig, fingerprint
+from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
 from alray.data.images import block_rows, image_dataset, raise_first_cause
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
@@ -30,6 +32,29 @@ from alray.store import Store, read_bytes
 
 PART = "part"
 Advance = Callable[[int, str], None]
+Measured = Callable[[npt.NDArray[np.uint8]], dict[str, Array]]  # images (m, ...) -> columns (m, width) float32
+
+
+class Measure(Protocol):
+    """What is measured of an image, and by which model: small and picklable, loaded where the work is."""
+
+    @property
+    def columns(self) -> Mapping[str, Dtype]:
+        """Storage type of every column."""
+        ...
+
+    @property
+    def transform(self) -> Transform:
+        """What happens to an image before the model sees it."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything about model and transform that can change a stored number, as JSON."""
+        ...
+
+    def load(self, device: torch.device) -> Measured:
+        """Build the model on the device. What it says of an image depends on that image alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,67 +79,91 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """What to embed and how; its fingerprint names the result."""
+class Features:
+    """Embeddings, and logits where they are wanted, by a classifier."""
 
-    catalog: Catalog
-    rows: Rows  # (n,) int64 ascending
     model: ModelSource
-    transform: TransformConfig
+    config: TransformConfig
     features: FeatureConfig
     with_logits: bool
 
     @property
+    def columns(self) -> Mapping[str, Dtype]:
+        """As configured."""
+        embedding: dict[str, Dtype] = {EMBEDDING: self.features.dtype}
+        return {**embedding, LOGITS: self.features.logits_dtype} if self.with_logits else embedding
+
+    @property
+    def transform(self) -> Transform:
+        """Without augmentation."""
+        return eval_transform(self.config)
+
+    def identity(self) -> dict[str, Any]:
+        """Model, weights and transform."""
+        return {
+            "model": self.model.config.model_dump(mode="json", exclude={"checkpoint"}),  # weights_id is its content
+            "seed": self.model.seed,
+            "weights": self.model.weights_id,
+            "transform": [self.config.size, self.config.resize],
+        }
+
+    def load(self, device: torch.device) -> Measured:
+        """The classifier in evaluation mode."""
+        model = self.model.load().to(device)
+
+        def measure(images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+            embedding, logits = embed_images(model, images, self.features.batch_size, device)
+            return {EMBEDDING: embedding, LOGITS: logits} if self.with_logits else {EMBEDDING: embedding}
+
+        return measure
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What to measure; its fingerprint names the result."""
+
+    catalog: Catalog
+    rows: Rows  # (n,) int64 ascending
+    measure: Measure
+    part_rows: int = 0  # rows per part; 0: what makes a decoded block of about 32 MiB
+
+    @property
     def fingerprint(self) -> str:
         """Of everything that can change a stored number: data, rows, weights, transform, storage type."""
-        model = self.model
         return fingerprint(
             {
                 "catalog": self.catalog.fingerprint,
                 "rows": hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest(),
-                "model": model.config.model_dump(mode="json", exclude={"checkpoint"}),  # weights_id is its content
-                "seed": model.seed,
-                "weights": model.weights_id,
-                "transform": [self.transform.size, self.transform.resize],
-                "dtype": [self.features.dtype, self.features.logits_dtype if self.with_logits else None],
-                "part_rows": self.part_rows,
+                "measure": self.measure.identity(),
+                "columns": dict(self.measure.columns),
+                "part_rows": self.rows_per_part,
             }
         )
 
     @property
-    def part_rows(self) -> int:
-        """Rows per part: as configured, else what makes a decoded block of about 32 MiB."""
-        return self.features.part_rows or block_rows(self.transform.size)
+    def rows_per_part(self) -> int:
+        """Rows of every part but the last."""
+        return self.part_rows or block_rows(self.measure.transform.config.size)
 
     def parts(self) -> list[Rows]:
         """The rows of each part."""
-        return [self.rows[start : start + self.part_rows] for start in range(0, len(self.rows), self.part_rows)]
+        return [self.rows[start : start + self.rows_per_part] for start in range(0, len(self.rows), self.rows_per_part)]
 
 
-class Embedder:
-    """The actor: holds the model, embeds the part it is given, writes it, and answers only how many rows it wrote."""
+class Measurer:
+    """The actor: holds the model, measures the part it is given, writes it, and answers only how many rows it wrote."""
 
-    def __init__(self, extraction: Extraction, out: Store) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = extraction.model.load().to(self.device)
-        self.config = extraction.features
-        self.with_logits = extraction.with_logits
-        self.out = out
+    def __init__(self, measure: Measure, out: Store) -> None:
+        self.measured = measure.load(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.columns, self.out = measure.columns, out
 
     def __call__(self, batch: dict[str, Array]) -> dict[str, Array]:
-        """Embed one whole part."""
+        """Measure one whole part."""
         (part,) = np.unique(batch[PART])  # one block is one part; anything else would write a wrong file
-        rows = batch["row"]
-        embedding, logits = embed_images(self.model, batch["image"], self.config.batch_size, self.device)
-        columns = {EMBEDDING: stored(embedding, self.config.dtype, rows, EMBEDDING)}
-        if self.with_logits:
-            columns[LOGITS] = stored(logits, self.config.logits_dtype, rows, LOGITS)
+        rows, found = batch["row"], self.measured(batch["image"])
+        columns = {name: stored(found[name], dtype, rows, name) for name, dtype in self.columns.items()}
         write_part(self.out, int(part), rows, columns)
-        return {
-            PART: np.array([part]),
-            "rows": np.array([len(rows)]),
-            "dim": np.array([embedding.shape[1]]),
-        }
+        return {PART: np.array([part]), "rows": np.array([len(rows)])}
 
 
 def extract(
@@ -126,7 +175,7 @@ def extract(
     use_gpu: bool,
     advance: Advance = lambda rows, note: None,
 ) -> FeatureTable:
-    """Embed all rows of the extraction into the directory `out`, or go on where an earlier start was killed.
+    """Measure all rows of the extraction into the directory `out`, or go on where an earlier start was killed.
 
     `advance` is called with the number of rows of each part as it is finished (or found finished). Raises ImageError
     for an image that cannot be decoded, FeatureError for values that cannot be stored or a directory of other features.
@@ -144,14 +193,13 @@ def extract(
     missing = [number for number in range(len(parts)) if part_name(number) not in present]
     advance(sum(len(part) for number, part in enumerate(parts) if part_name(number) in present), "")
     if missing:
-        _embed(extraction, out, {number: parts[number] for number in missing}, actors, decode_cpus, use_gpu, advance)
-    widths: dict[str, Any] = {EMBEDDING: (_width(out, EMBEDDING), extraction.features.dtype)}
-    if extraction.with_logits:
-        widths[LOGITS] = (extraction.model.num_classes, extraction.features.logits_dtype)
+        _measure(extraction, out, {number: parts[number] for number in missing}, actors, decode_cpus, use_gpu, advance)
+    first = read_part(out, 0)[1]
+    widths = {name: (first[name].shape[1], dtype) for name, dtype in extraction.measure.columns.items()}
     return commit(out, parts, mark, widths)
 
 
-def _embed(
+def _measure(
     extraction: Extraction,
     out: Store,
     parts: dict[int, Rows],
@@ -162,23 +210,19 @@ def _embed(
 ) -> None:
     blocks = [pa.table({"row": rows, PART: np.full(len(rows), number, np.int32)}) for number, rows in parts.items()]
     rows = np.concatenate(list(parts.values()))
-    images = image_dataset(extraction.catalog, rows, blocks, eval_transform(extraction.transform), num_cpus=decode_cpus)
-    embedded = images.map_batches(
-        Embedder,
-        fn_constructor_args=(extraction, out),
+    images = image_dataset(extraction.catalog, rows, blocks, extraction.measure.transform, num_cpus=decode_cpus)
+    measured = images.map_batches(
+        Measurer,
+        fn_constructor_args=(extraction.measure, out),
         # Ray wants a number where there are GPUs; blocks are parts, so this never joins or cuts one.
-        batch_size=extraction.part_rows if use_gpu else None,
+        batch_size=extraction.rows_per_part if use_gpu else None,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(parts))),
         num_gpus=1 if use_gpu else None,
         num_cpus=None if use_gpu else 1,
     )
     try:
-        for done in embedded.iter_rows():
+        for done in measured.iter_rows():
             advance(int(done["rows"]), "")
     except Exception as error:
         raise_first_cause(error)
-
-
-def _width(out: Store, name: str) -> int:
-    return int(read_part(out, 0)[1][name].shape[1])

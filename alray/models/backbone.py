@@ -76,7 +76,7 @@ def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0
     input size, such as ViTs). Raises ModelError for an unknown name or options that do not fit, CheckpointError for
     weights that do not.
     """
-    with _random_state(stream_key(seed, "model")):
+    with random_state(stream_key(seed, "model")):
         backbone = _timm_model(config, image_size)
         if config.small_stem:
             _small_stem(backbone, config.backbone)
@@ -138,7 +138,7 @@ def embed_images(
 
 
 @contextmanager
-def _random_state(key: int) -> Iterator[None]:
+def random_state(key: int) -> Iterator[None]:
     """Seed the CPU generator that initialisers draw from, and put its state back afterwards."""
     generator = torch.default_generator
     before = generator.get_state()

@@ -99,7 +99,7 @@ def read(name: str, value: Any) -> Brought:
 
 def checked(name: str, array: Array, where: str) -> Array:
     """The array as floating point (n,) or (n, w), integers for labels. Raises SelectionError."""
-    dims = 1 if name in ("pretext_loss", "labels") else 2
+    dims = 1 if name in ("pretext_loss", "discriminator", "labels") else 2
     if array.ndim != dims:
         raise SelectionError(f"{where}: expected an array of {dims} dimension(s), got shape {array.shape}")
     if dims == 2 and array.shape[1] == 0:

@@ -13,6 +13,7 @@ from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.distance import Space
 from alray.selection.greedy import Chosen, greedy
 from alray.selection.logits import Floats
+from alray.selection.one_center import one_center
 from alray.selection.protocol import Context, Key, Metric, Shards
 from alray.selection.sieve import Far
 
@@ -66,6 +67,8 @@ class Search:
         found = self._shards.map("first", self._rule, self._context.seed, self._context.round)
         offers: list[tuple[Key, Array]] = [offer for offer in found if offer is not None]
         (_, row), vector = max(offers, key=lambda offer: (offer[0][0], -offer[0][1]))
+        if self._rule == "one_center":
+            (_, row), vector = one_center(self._space, self._shards, ((0.0, row), vector))
         return Chosen(np.array([row]), vector, np.array([np.inf]))
 
 

@@ -20,7 +20,7 @@ from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, ch
 if TYPE_CHECKING:
     from alray.selection.sieve import Sieve
 
-First = Literal["largest_norm", "random"]
+First = Literal["largest_norm", "random", "one_center"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class KCenter:
     distance of a row that is then left.
 
     metric: "l2", or "cosine" (distance of the normalised embeddings). first: who is picked where nothing is labeled,
-    "largest_norm" or "random" (seeded); its score is infinite.
+    "largest_norm", "random" (seeded), or "one_center" (the row whose farthest row is nearest: exact, in a number of
+    passes over the pool that depends on the data); its score is infinite.
     """
 
     metric: Metric = "l2"
@@ -39,7 +40,7 @@ class KCenter:
 
     def __post_init__(self) -> None:
         check_choice("k_center: metric", self.metric, ("l2", "cosine"))
-        check_choice("k_center: first", self.first, ("largest_norm", "random"))
+        check_choice("k_center: first", self.first, ("largest_norm", "random", "one_center"))
 
     def open(self, shard: Shard, context: Context) -> Sieve:
         """The shard-side state."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
+from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
 from alray.selection.brought import Pool, check_values, gather
 from alray.selection.protocol import (
     HEAD,
@@ -76,6 +76,7 @@ def select(
     logits: Any = None,
     head: Head | None = None,
     pretext_loss: Any = None,
+    discriminator: Any = None,
     labels: Any = None,
     labeled: Sequence[int] | npt.NDArray[Any] = (),
     exclude: Sequence[int] | npt.NDArray[Any] = (),
@@ -89,12 +90,13 @@ def select(
     """Choose `budget` rows from features that were made elsewhere.
 
     strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
-    pretext_loss (n,), labels (n,): arrays, or paths of .npy, .npz or Parquet (column by that name), or a Ray Dataset
-    with that column. Of the labels those of labeled rows are known; the others are read by strategies that are marked
-    as peeking, and by no other. head: (weight (c, d), bias (c,)), logits = embedding @ weight.T + bias; used for logits
-    where none are given. A row is its position, unless Parquet or Dataset bring a column `row`. labeled, exclude: rows
-    never to pick. subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and
-    round decide what is random; num_shards and workers ("process" or "ray") never change a pick.
+    pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays, or paths of .npy, .npz or
+    Parquet (column by that name), or a Ray Dataset with that column. Of the labels those of labeled rows are known; the
+    others are read by strategies that are marked as peeking, and by no other. head: (weight (c, d), bias (c,)), logits
+    = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless Parquet or
+    Dataset bring a column `row`. labeled, exclude: rows never to pick. subset_labeled, subset_unlabeled: see
+    `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random; num_shards and workers
+    ("process" or "ray") never change a pick.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
@@ -106,7 +108,9 @@ def select(
     ):  # fmt: skip
         check_integer(name, value, least)
     _check_workers(workers)
-    given = {EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, LABELS: labels}
+    given = {
+        EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, DISCRIMINATOR: discriminator, LABELS: labels
+    }  # fmt: skip
     head = None if head is None else _read_head(head)
     pool = _pool(strategy, {name: value for name, value in given.items() if value is not None}, head)
     keep = _available(pool.rows, labeled, exclude)

@@ -19,6 +19,7 @@ from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.keyed import order, priorities, uniform
 from alray.selection.distance import Space, View, bound, join, nearest, products
 from alray.selection.logits import Floats, Positions, paired_dots
+from alray.selection.one_center import Answer, Central, Landmarks
 from alray.selection.protocol import Key
 
 Counts = npt.NDArray[np.int64]
@@ -50,6 +51,7 @@ class Sieve:
         self._shard, self._labeled = shard, labeled
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._space: Space | None = None
+        self._central: Central | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -74,6 +76,12 @@ class Sieve:
             value = np.concatenate([_squares(self._take(part)) for part in self._chunks(np.arange(len(self.rows)))])
         at = np.flatnonzero(value == value.max())[:1]
         return (float(value[at[0]]), int(self.rows[at[0]])), self._take(at)
+
+    def central(self, space: Space, landmarks: Landmarks) -> Answer:
+        """See `alray.selection.one_center`."""
+        if self._central is None:
+            self._central = Central(self._shard, EMBEDDING)
+        return self._central.answer(space, landmarks)
 
     def sample(self, size: int) -> Array:
         """Stored vectors of the rows that are in the sample: each with probability size / 2^64, whatever the cut."""

@@ -20,6 +20,7 @@ from alray.selection.partitioned import PartitionedBadge, PartitionedKCenter
 from alray.selection.protocol import SelectionError, Strategy
 from alray.selection.random_sampling import RandomSampling
 from alray.selection.robust_k_center import RobustKCenter
+from alray.selection.vaal import Vaal
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "random": RandomSampling,
@@ -36,6 +37,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "badge": Badge,
     "partitioned_badge": PartitionedBadge,
     "cluster_margin": ClusterMargin,
+    "vaal": Vaal,
 }
 
 

@@ -6,7 +6,8 @@ worker takes its contiguous part of every global batch, so that together the wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,11 +46,14 @@ class Plan:
     batch_size: int
     rank: int
     world: int
+    even: bool = False  # every worker gets as many images of a batch as every other
 
     @cached_property
     def _batches(self) -> list[range]:
         """Positions of every global batch in an epoch's order."""
         n, size = len(self.rows), self.batch_size
+        if self.even:
+            n, size = n - n % self.world, size - size % self.world
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
         # A worker without images would stop the others, and BatchNorm cannot learn from a single image: a last, shorter
         # batch of fewer than two images per worker is left out. (Other images next time: each epoch has its own order.)
@@ -76,22 +80,79 @@ class Plan:
         norms = np.add.reduceat(self.weights[self.labels[order]].astype(np.float64), starts)
         return Epoch(self.rows[mine], self.labels[mine], norms)
 
-    def streams(self, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
-        """This worker's epochs first, ..., epochs - 1 as tables of at most `block_rows` rows: row, epoch, label.
+    def sizes(self, epoch: int) -> list[int]:
+        """Images of this worker in every step of an epoch."""
+        return [len(part) for part in self.parts]
 
-        Several epochs make one list: starting to read costs seconds, so it should not happen every epoch.
-        """
-        per_epoch = sum(map(len, self.parts))
-        at_once = max(1, _PAIRS_PER_STREAM // per_epoch)
-        for start in range(first, epochs, at_once):
-            numbers = range(start, min(start + at_once, epochs))
-            parts = [self.epoch(number) for number in numbers]
-            yield blocks(
-                np.concatenate([part.rows for part in parts]),
-                np.repeat(np.asarray(numbers, np.int32), per_epoch),
-                np.concatenate([part.labels for part in parts]),
-                block_rows,
-            )
+    def streams(self, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
+        """See `streams`."""
+        return streams(self, first, epochs, block_rows)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One worker's part of a training on two sets side by side: every global batch of one beside one of the other.
+
+    labeled (label 1) decides how long an epoch is; unlabeled (label 0) goes round and round. Both have one batch size,
+    seed and round; they must not share a row.
+    """
+
+    labeled: Plan
+    unlabeled: Plan
+
+    @property
+    def images(self) -> int:
+        """Labeled images that all workers together see in an epoch."""
+        return self.labeled.images
+
+    def sizes(self, epoch: int) -> list[int]:
+        """Images of this worker in every step."""
+        mine = self.labeled.sizes(epoch)
+        return [size + len(self.unlabeled.parts[at]) for size, (_, at) in zip(mine, self._beside(epoch), strict=True)]
+
+    def _beside(self, epoch: int) -> list[tuple[int, int]]:
+        """Which epoch and batch of the unlabeled set stand beside each labeled batch."""
+        steps, there = len(self.labeled.parts), len(self.unlabeled.parts)
+        return [divmod(epoch * steps + step, there) for step in range(steps)]
+
+    def epoch(self, epoch: int) -> Epoch:
+        """What this worker trains on: in every step its labeled images, then its unlabeled ones. norms count both."""
+        first = self.labeled.epoch(epoch)
+        others = {number: self.unlabeled.epoch(number) for number, _ in self._beside(epoch)}
+        rows, labels, norms = [], [], []
+        edges, other_edges = edges_of(self.labeled.sizes(0)), edges_of(self.unlabeled.sizes(0))
+        for step, (number, at) in enumerate(self._beside(epoch)):
+            mine, other = slice(*edges[step : step + 2]), slice(*other_edges[at : at + 2])
+            rows += [first.rows[mine], others[number].rows[other]]
+            labels += [np.ones(len(rows[-2]), np.int32), np.zeros(len(rows[-1]), np.int32)]
+            norms.append(first.norms[step] + others[number].norms[at])
+        return Epoch(np.concatenate(rows), np.concatenate(labels), np.asarray(norms))
+
+    def streams(self, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
+        """See `streams`."""
+        return streams(self, first, epochs, block_rows)
+
+
+def edges_of(sizes: Sequence[int]) -> list[int]:
+    """Where consecutive pieces of the given sizes begin, and where the last ends."""
+    return [0, *itertools.accumulate(sizes)]
+
+
+def streams(plan: Plan | Pairs, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
+    """A worker's epochs first, ..., epochs - 1 as tables of at most `block_rows` rows: row, epoch, label.
+
+    Several epochs make one list: starting to read costs seconds, so it should not happen every epoch.
+    """
+    at_once = max(1, _PAIRS_PER_STREAM // sum(plan.sizes(first)))
+    for start in range(first, epochs, at_once):
+        numbers = range(start, min(start + at_once, epochs))
+        parts = [plan.epoch(number) for number in numbers]
+        yield blocks(
+            np.concatenate([part.rows for part in parts]),
+            np.repeat(np.asarray(numbers, np.int32), [len(part.rows) for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            block_rows,
+        )
 
 
 def blocks(rows: Array, epochs: Array, labels: Array, block_rows: int) -> list[pa.Table]:

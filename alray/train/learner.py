@@ -8,13 +8,15 @@ at once.
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from alray import keyed
 from alray.cluster import Cluster
-from alray.config import Dtype, RunConfig
+from alray.config import Dtype, ResourceConfig, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, LOGITS, Array
@@ -24,6 +26,9 @@ from alray.progress import Stages
 from alray.store import Store, absolute, join, read_bytes
 from alray.train.linear import fit_head
 from alray.train.summary import TrainSummary
+
+if TYPE_CHECKING:
+    from alray.features.extract import Extraction
 
 CHECKPOINT, FEATURES = "checkpoint", "features"
 
@@ -139,18 +144,7 @@ class Finetune:
             return TrainSummary.from_json(store.read_json("train.json"))
         workers, epochs = self.config.resources.train_workers, self.config.train.epochs
         what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
-        with (
-            stages.stage("train", f"{what} · starting up (Ray takes some seconds)"),
-            stages.bar("train", epochs, "epochs") as bar,
-        ):
-            seen = 0
-
-            def progress(state: dict[str, object]) -> None:
-                nonlocal seen
-                epoch = int(str(state.get("epoch", 0)))
-                bar(max(0, epoch - seen), _note(state))
-                seen = max(seen, epoch)
-
+        with watched(stages, "train", epochs, what) as progress:
             return finetune(
                 self.config,
                 self.catalog,
@@ -181,9 +175,29 @@ class Finetune:
         return table.read(rows, LOGITS).astype(np.float32)
 
 
-def _note(state: dict[str, object]) -> str:
-    accuracy = state.get("val_accuracy")
-    return f"validation {accuracy:.3f}" if isinstance(accuracy, float) else ""
+@contextmanager
+def watched(stages: Stages, name: str, epochs: int, detail: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A stage of training with a bar of its epochs; yields what a training tells its progress to."""
+    with (
+        stages.stage(name, f"{detail} · starting up (Ray takes some seconds)"),
+        stages.bar(name, epochs, "epochs") as bar,
+    ):
+        seen = 0
+
+        def progress(state: dict[str, Any]) -> None:
+            nonlocal seen
+            epoch = int(str(state.get("epoch", 0)))
+            bar(max(0, epoch - seen), _note(state))
+            seen = max(seen, epoch)
+
+        yield progress
+
+
+def _note(state: dict[str, Any]) -> str:
+    accuracy, loss = state.get("val_accuracy"), state.get("loss")
+    if isinstance(accuracy, float):
+        return f"validation {accuracy:.3f}"
+    return f"loss {loss:.3f}" if isinstance(loss, float) else ""
 
 
 def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
@@ -208,7 +222,7 @@ def extract_images(
     with_logits: bool,
 ) -> FeatureTable:
     """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
-    from alray.features.extract import Extraction, ModelSource, extract
+    from alray.features.extract import Extraction, Features, ModelSource
 
     checkpoint = config.model.checkpoint and absolute(config.model.checkpoint)  # actors run in other directories
     model = ModelSource(
@@ -219,9 +233,19 @@ def extract_images(
         weights_id=weights_fingerprint(weights or config.model.checkpoint),
         image_size=config.transform.size,
     )
-    extraction = Extraction(catalog, rows, model, config.transform, config.features, with_logits)
-    resources = config.resources
-    with stages.bar("extract", len(rows), "images") as bar:
+    measure = Features(model, config.transform, config.features, with_logits)
+    return measure_images(
+        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, cluster, stages
+    )
+
+
+def measure_images(
+    extraction: Extraction, folder: str, resources: ResourceConfig, cluster: Cluster, stages: Stages
+) -> FeatureTable:
+    """Measure into folder/<fingerprint>."""
+    from alray.features.extract import extract
+
+    with stages.bar("extract", len(extraction.rows), "images") as bar:
         return extract(
             extraction,
             Store(join(folder, extraction.fingerprint)),

@@ -14,12 +14,12 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from alray.config import TrainConfig
+from alray.config import OptimisationConfig, TrainConfig
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # torch's defaults for AdamW
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
+def learning_rate(config: OptimisationConfig, epoch: int) -> float:
     """The rate of an epoch (from 0): a function of its number, so that there is no schedule to save and restore."""
     if config.schedule == "step":
         return config.lr * float(config.gamma ** (epoch // config.step_size))
@@ -28,7 +28,7 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     return config.lr
 
 
-def make_optimizer(config: TrainConfig, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+def make_optimizer(config: OptimisationConfig, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
     """SGD with momentum (weight decay as L2 penalty) or AdamW (decoupled decay), in fused kernels."""
     if config.optimizer == "sgd":
         return SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from alray.config import FeatureConfig, ModelConfig, TransformConfig
-from alray.data.augment import eval_transform
 from alray.data.catalog import Catalog, index
 from alray.data.fetch import ImageError
-from alray.features.extract import Extraction, ModelSource, extract
+from alray.features.extract import Extraction, Features, ModelSource, extract
 from alray.features.table import FeatureError, part_name, read_part
 from alray.models.backbone import embed_images
 from alray.store import Store
@@ -35,10 +34,13 @@ def extraction(catalog: Catalog, rows: np.ndarray) -> Extraction:
     return Extraction(
         catalog,
         rows,
-        ModelSource(MODEL, 3, seed=1, weights="", weights_id="fresh", image_size=16),
-        TransformConfig(size=16, train="crop_pad", resize=0),
-        FeatureConfig(dtype="float32", batch_size=8, part_rows=16),
-        with_logits=True,
+        Features(
+            ModelSource(MODEL, 3, seed=1, weights="", weights_id="fresh", image_size=16),
+            TransformConfig(size=16, train="crop_pad", resize=0),
+            FeatureConfig(dtype="float32", batch_size=8),
+            with_logits=True,
+        ),
+        part_rows=16,
     )
 
 
@@ -50,10 +52,10 @@ def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Ca
     table = extract(plan, out, actors=2, decode_cpus=1, use_gpu=False, advance=lambda rows, note: seen.append(rows))
     assert sum(seen) == 49
 
-    transform = eval_transform(plan.transform)
+    transform = plan.measure.transform
     keys = catalog.keys(rows).to_pylist()
     images = [transform(Image.open(tmp_path / "images" / key).convert("RGB"), 0, 0) for key in keys]
-    embedding, logits = embed_images(plan.model.load(), np.stack(images), 8, torch.device("cpu"))
+    embedding, logits = embed_images(plan.measure.model.load(), np.stack(images), 8, torch.device("cpu"))
     np.testing.assert_allclose(table.read(rows, "embedding"), embedding, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(table.read(rows, "logits"), logits, rtol=1e-5, atol=1e-6)
     assert table.rows.tolist() == rows.tolist()
@@ -82,14 +84,17 @@ def test_a_broken_image_is_named(catalog: Catalog, tmp_path: Path) -> None:
 
 def test_the_fingerprint_names_everything_that_changes_a_number(catalog: Catalog) -> None:
     plan = extraction(catalog, np.arange(50))
+    measure = plan.measure
+    assert isinstance(measure, Features)
     others = [
         replace(plan, rows=np.arange(49)),
-        replace(plan, transform=TransformConfig(size=24, resize=0)),
-        replace(plan, transform=TransformConfig(size=16, resize=32)),
-        replace(plan, features=FeatureConfig(dtype="float16", part_rows=16)),
-        replace(plan, model=replace(plan.model, weights_id="other")),
-        replace(plan, model=replace(plan.model, seed=2)),
-        replace(plan, with_logits=False),
+        replace(plan, part_rows=8),
+        replace(plan, measure=replace(measure, config=TransformConfig(size=24, resize=0))),
+        replace(plan, measure=replace(measure, config=TransformConfig(size=16, resize=32))),
+        replace(plan, measure=replace(measure, features=FeatureConfig(dtype="float16"))),
+        replace(plan, measure=replace(measure, model=replace(measure.model, weights_id="other"))),
+        replace(plan, measure=replace(measure, model=replace(measure.model, seed=2))),
+        replace(plan, measure=replace(measure, with_logits=False)),
     ]
     marks = [other.fingerprint for other in [plan, *others]]
     assert len(set(marks)) == len(marks)

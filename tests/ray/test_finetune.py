@@ -23,7 +23,8 @@ from alray.models.backbone import create, embed_images
 from alray.models.head import Head
 from alray.store import Store
 from alray.train.batches import Batch, Plan, blocks
-from alray.train.finetune import _discard_torn_snapshot, _placed, _raise_cause, finetune
+from alray.train.finetune import finetune, placed
+from alray.train.launch import _discard_torn_snapshot, _raise_cause
 from alray.train.learner import model_seed
 from alray.train.loop import Job, Place, fit
 from alray.train.summary import TrainError, TrainSummary
@@ -190,9 +191,9 @@ def test_a_broken_image_is_named(setup: Setup, ray_session: None, tmp_path: Path
 def test_relative_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray's workers run in another directory."""
     monkeypatch.chdir(tmp_path)
-    assert _placed(RunConfig(model={"checkpoint": "w.pth"})).model.checkpoint == str(tmp_path / "w.pth")
-    assert _placed(RunConfig(model={"checkpoint": "s3://bucket/w.pth"})).model.checkpoint == "s3://bucket/w.pth"
-    assert _placed(RunConfig()).model.checkpoint == ""
+    assert placed(RunConfig(model={"checkpoint": "w.pth"})).model.checkpoint == str(tmp_path / "w.pth")
+    assert placed(RunConfig(model={"checkpoint": "s3://bucket/w.pth"})).model.checkpoint == "s3://bucket/w.pth"
+    assert placed(RunConfig()).model.checkpoint == ""
 
 
 def test_half_a_list_of_checkpoints_is_thrown_away(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_half_a_list_of_checkpoints_is_thrown_away(tmp_path: Path) -> None:
 )
 def test_the_cause_is_raised_not_the_stack(failures: dict[int, Exception], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
-        _raise_cause(WorkerGroupError("a long stack", failures), 3)
+        _raise_cause(WorkerGroupError("a long stack", failures), "training of round 3")
 
 
 def test_progress_asks_only_when_it_is_time(tmp_path: Path) -> None:

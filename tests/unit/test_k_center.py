@@ -171,6 +171,21 @@ def test_first_by_seeded_priority() -> None:
     assert np.isinf(one.scores[0])
 
 
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["random", "tied", "duplicates", "offset", "line", "float16", "huge"])
+def test_first_by_one_center(kind: str, metric: str, shards: int) -> None:
+    if (kind, metric) == ("line", "cosine"):
+        pytest.skip("all directions are one, up to rounding")
+    x = made(kind)
+    rows = np.setdiff1d(np.arange(240), [3, 77])
+    strategy = KCenter(metric=metric, first="one_center")  # type: ignore[arg-type]
+    picks = select(strategy, 4, embedding=x, exclude=[3, 77], num_shards=shards)
+    expected = reference.k_center(x[rows], rows, 4, x[:0], metric == "cosine", "one_center")
+    assert_twin(picks, expected)
+    assert picks.account["exchanges"] < 150  # of 238 rows, most are ruled out by their bounds
+
+
 def test_at_most_twice_the_best_radius() -> None:
     """Against the optimum by enumeration (Gonzalez 1985)."""
     from itertools import combinations

@@ -1,0 +1,147 @@
+"""The driver's half of every training with Ray Train: start the workers, wait, and turn what went wrong into one line.
+
+While a training runs, Ray Train keeps its checkpoint under `ray` in the training's directory; a killed training that is
+started again goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.train import TrainingFailedError, WorkerGroupError
+
+from alray.config import ResourceConfig
+from alray.store import Store, filesystem, read_bytes
+from alray.train.summary import TrainError
+
+RAY, PROGRESS = "ray", "progress.json"
+_NAME = "train"
+
+log = logging.getLogger(__name__)
+
+
+def launch(
+    work: Callable[[float], dict[str, Any]],
+    *,
+    what: str,
+    written: str,
+    out: Store,
+    resources: ResourceConfig,
+    use_gpu: bool,
+    epochs: int,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, Any]:
+    """Run `work` on every training worker and return what worker 0 returns.
+
+    work is called with the CPUs that the worker's decoding may use. what: in messages ("training of round 3"); written:
+    a file in `out` that worker 0 leaves. progress is called at once and then now and then from a thread with what the
+    workers write into progress.json. Raises TrainError, or the error of alray's own that a worker raised.
+    """
+    out.check_writable()
+    out.delete(PROGRESS)
+    _discard_torn_snapshot(out)
+    cpus = _decoding_cpus(resources)
+    fs, path = filesystem(out.at(RAY))
+    trainer = ray.train.torch.TorchTrainer(
+        lambda: work(cpus),  # not by train_loop_config: Ray's controller would import torch and timm for it
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.train_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_train_worker, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=_NAME,
+            storage_path=path,
+            storage_filesystem=fs,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    with _watched(out, epochs, progress):
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            _raise_cause(error, what)
+    if not out.has(written):
+        raise TrainError(
+            f"{out.at(written)}: a worker wrote it, but it cannot be seen from here; on several machines the runs "
+            "must be on storage that all of them share"
+        )
+    return dict(result.return_value)
+
+
+def clean(out: Store) -> None:
+    """Remove what only a training that goes on would need."""
+    for leftover in (RAY, PROGRESS):
+        out.delete(leftover)
+
+
+def _decoding_cpus(resources: ResourceConfig) -> float:
+    """What each worker's decoding may use: an equal share of the CPUs that the workers themselves leave."""
+    left = float(ray.cluster_resources().get("CPU", 0.0)) - resources.train_workers * resources.cpus_per_train_worker
+    if left < resources.decode_cpus:
+        raise TrainError(
+            f"the cluster has {left:g} CPUs beside {resources.train_workers} training workers of "
+            f"{resources.cpus_per_train_worker:g}; decoding needs {resources.decode_cpus:g} (resources.decode_cpus)"
+        )
+    return max(left / resources.train_workers, resources.decode_cpus)
+
+
+def _discard_torn_snapshot(out: Store) -> None:
+    """Ray writes its list of checkpoints in place: a kill in that moment leaves half of it, which Ray refuses."""
+    snapshot = out.at(RAY, _NAME, "checkpoint_manager_snapshot.json")
+    try:
+        json.loads(read_bytes(snapshot))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        log.warning("%s was cut off when an earlier start was killed; this training begins again", snapshot)
+        out.delete(RAY)
+
+
+def _raise_cause(error: TrainingFailedError, what: str) -> NoReturn:
+    """Raise what the user can act on, without Ray's stack; an unknown failure keeps its kind, message and stack."""
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    for failure in failures.values():
+        if type(failure).__module__.startswith("alray."):
+            raise failure from None
+    rank, cause = next(iter(failures.items()), (None, error))
+    where = "" if rank is None else f" on worker {rank}"
+    raise TrainError(f"{what} failed{where}: {type(cause).__name__}: {cause}") from error
+
+
+@contextmanager
+def _watched(out: Store, epochs: int, progress: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
+    """Pass on what worker 0 writes about its progress, while the body runs."""
+    if progress is None:
+        yield
+        return
+    progress({"state": "starting workers", "epoch": 0, "epochs": epochs})
+    done = threading.Event()
+
+    def watch() -> None:
+        last = None
+        while not done.wait(1.0):
+            try:
+                state = out.read_json(PROGRESS) if out.has(PROGRESS) else None
+            except OSError:  # a busy object store costs one line of progress, not the training
+                continue
+            if state is not None and state != last:
+                progress(state)
+                last = state
+
+    thread = threading.Thread(target=watch, name="alray-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

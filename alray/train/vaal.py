@@ -1,0 +1,224 @@
+"""VAAL (Sinha et al. 2019): an autoencoder and a discriminator at play with each other on labeled and unlabeled images.
+
+The discriminator learns to tell from the latent code whether an image is labeled; the autoencoder learns to rebuild the
+images and to make all of them look labeled. Images that still look unlabeled are unlike what is labeled: they are
+queried first. The published code lets its autoencoder reseed NumPy's global random state and loses what its
+multi-GPU workers have trained; here noise and crops come from a generator of the objective's own, keyed by
+(seed, round, epoch, worker), and gradients are sums over the workers' images divided by the global number.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch.optim import Adam
+
+from alray.config import Dtype, TransformConfig, VaalConfig
+from alray.data.augment import Transform, eval_transform
+from alray.features.arrays import DISCRIMINATOR, Array, Rows
+from alray.features.extract import Measured
+from alray.keyed import stream_key
+from alray.models.backbone import random_state
+from alray.models.vaal import Vaal, pixels, towards
+from alray.store import Store, read_bytes
+from alray.train.batches import Batch, Pairs, Plan
+from alray.train.loop import Place, State
+from alray.train.objective import Objective, Wrap
+from alray.train.pretrain import WEIGHTS
+
+_AT_ONCE = 256  # images per forward pass when measuring: fixed, so that the numbers are too
+
+
+@dataclass(frozen=True)
+class VaalRecipe:
+    """VAAL's networks trained on what is labeled and what is not. labeled, unlabeled: rows (n,) int64 ascending."""
+
+    config: VaalConfig
+    seed: int
+    round: int
+    labeled: Rows
+    unlabeled: Rows
+    out: Store
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the labeled images."""
+        return self.config.epochs
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Epochs between checkpoints."""
+        return self.config.checkpoint_every
+
+    @property
+    def rows(self) -> Rows:
+        """Labeled and unlabeled."""
+        return np.union1d(self.labeled, self.unlabeled)
+
+    @property
+    def transform(self) -> Transform:
+        """The whole image, made a square of the networks' size."""
+        return _transform(self.config)
+
+    def plan(self, place: Place) -> Pairs:
+        """Every labeled batch beside an unlabeled one."""
+
+        def side(rows: Rows, name: str) -> Plan:
+            seed = stream_key(self.seed, f"vaal/{name}")
+            zeros, size = np.zeros(len(rows), np.int32), self.config.batch_size
+            return Plan(rows, zeros, np.ones(1, np.float32), seed, self.round, size, place.rank, place.world)
+
+        return Pairs(side(self.labeled, "labeled"), side(self.unlabeled, "unlabeled"))
+
+    def build(self, place: Place, wrap: Wrap) -> Objective:
+        """Fresh networks, the same on every worker and in every round."""
+        return VaalObjective(self, place)
+
+
+class VaalObjective:
+    """One worker's networks and their two optimizers (Adam)."""
+
+    def __init__(self, recipe: VaalRecipe, place: Place) -> None:
+        self.recipe, self.place, config = recipe, place, recipe.config
+        self.network = fresh(config, recipe.seed).to(place.device)
+        self.adversary = config.adversary
+        self.optimizers = {
+            "autoencoder": Adam(self.network.autoencoder.parameters(), lr=config.lr),
+            "discriminator": Adam(self.network.discriminator.parameters(), lr=config.lr_discriminator),
+        }
+        self.generator = torch.Generator(place.device)
+
+    def begin(self, epoch: int) -> float:
+        """Training mode; noise of its own."""
+        stream = f"vaal/round={self.recipe.round}/epoch={epoch}/rank={self.place.rank}"
+        self.generator.manual_seed(stream_key(self.recipe.seed, stream) % 2**63)
+        self.network.train()
+        return self.recipe.config.lr
+
+    def step(self, batch: Batch, norm: float) -> torch.Tensor:
+        """One step of the autoencoder, then one of the discriminator; returns the autoencoder's loss."""
+        images = pixels(torch.from_numpy(batch["image"]).to(self.place.device))
+        labeled = torch.from_numpy(batch["label"].astype(np.float32)).to(self.place.device)
+        loss = self._autoencoder_loss(images, labeled)
+        self._descend("autoencoder", loss / norm)
+        with torch.no_grad():
+            codes = self._by_side(images, labeled, lambda part: self.network.autoencoder.encode(part)[0])
+        guess = self.network.discriminator(codes)
+        self._descend("discriminator", towards(guess, labeled).sum() / norm)
+        return loss.detach()
+
+    def _autoencoder_loss(self, images: torch.Tensor, labeled: torch.Tensor) -> torch.Tensor:
+        """Rebuild the images, and let all of them look labeled; summed over this worker's images."""
+        total = torch.zeros((), device=self.place.device)
+        for side in (labeled == 1, labeled == 0):
+            if side.any():  # BatchNorm sees one side at a time, as in the published code
+                part = images[side]
+                noise = torch.randn(len(part), self.network.latent, generator=self.generator, device=part.device)
+                coded = self.network.autoencoder(part, noise)
+                guess = self.network.discriminator(coded.mean)
+                total = total + (coded.elbo(part) + self.adversary * towards(guess, torch.ones_like(guess))).sum()
+        return total
+
+    def _by_side(self, images: torch.Tensor, labeled: torch.Tensor, encode: Any) -> torch.Tensor:
+        codes = torch.empty(len(images), self.network.latent, device=images.device)
+        for side in (labeled == 1, labeled == 0):
+            if side.any():
+                codes[side] = encode(images[side])
+        return codes
+
+    def _descend(self, name: str, loss: torch.Tensor) -> None:
+        optimizer = self.optimizers[name]
+        self.network.zero_grad(set_to_none=False)
+        torch.autograd.backward(loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._sum(p.grad for p in parameters)
+        optimizer.step()
+
+    def _sum(self, tensors: Iterable[torch.Tensor | None], share: float = 1.0) -> None:
+        """Sum over the workers in place, in one exchange."""
+        if self.place.world == 1:
+            return
+        some = [tensor for tensor in tensors if tensor is not None]
+        flat = torch.cat([tensor.reshape(-1) for tensor in some])
+        dist.all_reduce(flat)
+        at = 0
+        for tensor in some:
+            tensor.copy_(flat[at : at + tensor.numel()].view_as(tensor) * share)
+            at += tensor.numel()
+
+    def end(self) -> None:
+        """BatchNorm saw other images on every worker: its statistics are averaged."""
+        self._sum((b for b in self.network.buffers() if b.is_floating_point()), 1 / self.place.world)
+
+    def state(self) -> State:
+        """Weights and both optimizers."""
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return {"network": self.network.state_dict(), "optimizers": optimizers}
+
+    def restore(self, state: State) -> None:
+        """What `state` gave."""
+        self.network.load_state_dict(state["network"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+    def save(self, out: Store) -> None:
+        """Write model.pt."""
+        buffer = io.BytesIO()
+        torch.save({name: tensor.cpu() for name, tensor in self.network.state_dict().items()}, buffer)
+        out.write_bytes(WEIGHTS, buffer.getbuffer())
+
+
+@dataclass(frozen=True)
+class Discriminating:
+    """The column `discriminator`: the logit of looking labeled, (n, 1), by the networks of `weights` (path or URI)."""
+
+    config: VaalConfig
+    weights: str
+    weights_id: str
+
+    @property
+    def columns(self) -> Mapping[str, Dtype]:
+        """One number."""
+        return {DISCRIMINATOR: "float32"}
+
+    @property
+    def transform(self) -> Transform:
+        """As in training."""
+        return _transform(self.config)
+
+    def identity(self) -> dict[str, Any]:
+        """Networks and weights."""
+        return {"vaal": self.config.model_dump(mode="json"), "weights": self.weights_id}
+
+    def load(self, device: torch.device) -> Measured:
+        """The networks in evaluation mode."""
+        network = fresh(self.config, 0)
+        network.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))
+        network.eval().to(device)
+
+        def measure(images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+            with torch.no_grad():
+                parts = [
+                    network(torch.tensor(images[start : start + _AT_ONCE]).to(device)).cpu()
+                    for start in range(0, len(images), _AT_ONCE)
+                ]
+            return {DISCRIMINATOR: torch.cat(parts).numpy()[:, None]}
+
+        return measure
+
+
+def fresh(config: VaalConfig, seed: int) -> Vaal:
+    """Networks with fresh weights: the same for the same seed, whatever was drawn before in this process."""
+    with random_state(stream_key(seed, "vaal")):
+        return Vaal(config.image_size, config.latent, config.width)
+
+
+def _transform(config: VaalConfig) -> Transform:
+    return eval_transform(TransformConfig(size=config.image_size, resize=0))

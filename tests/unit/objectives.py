@@ -1,0 +1,70 @@
+"""A training of any objective in this process or in two, on images made on the spot instead of read by Ray."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from alray.train.batches import Batch, Pairs, Plan
+from alray.train.loop import Place
+from alray.train.objective import Recipe, fit
+from alray.train.summary import TrainSummary
+
+Picture = Callable[[int, int], np.ndarray]  # (row, epoch)
+
+
+def stream(recipe: Recipe, picture: Picture, plan: Plan | Pairs, first: int) -> Generator[Batch, None, None]:
+    for tables in plan.streams(first, recipe.epochs, 17):
+        for table in tables:
+            block = {name: table[name].to_numpy() for name in ("row", "epoch", "label")}
+            images = [picture(*pair) for pair in zip(block["row"], block["epoch"], strict=True)]
+            yield {**block, "image": np.stack(images)}
+
+
+def train(
+    recipe: Recipe, picture: Picture, state: dict[str, Any] | None = None
+) -> tuple[TrainSummary, list[dict[str, Any]]]:
+    """The summary and every state that was reported, as it would be read back."""
+    states: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any], state: dict[str, Any] | None) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        states.append(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+
+    images = partial(stream, recipe, picture)
+    summary = fit(
+        recipe, Place(), images, wrap=lambda m: m, report=report, tell=lambda make: make() and None, state=state
+    )
+    return summary, states
+
+
+def _worker(rank: int, recipe: Recipe, picture: Picture, meeting: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    images = partial(stream, recipe, picture)
+    summary = fit(
+        recipe, Place(rank, 2), images, wrap=DistributedDataParallel, report=lambda *_: None, tell=lambda make: None
+    )
+    recipe.out.write_json(f"{rank}.json", summary.to_json())
+    dist.destroy_process_group()
+
+
+def train_in_two(recipe: Recipe, picture: Picture, folder: Path) -> list[TrainSummary]:
+    context = multiprocessing.get_context("fork")  # torch is imported already
+    meeting = str(folder / "meeting")
+    workers = [context.Process(target=_worker, args=(rank, recipe, picture, meeting)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    return [TrainSummary.from_json(recipe.out.read_json(f"{rank}.json")) for rank in (0, 1)]
