@@ -30,9 +30,11 @@ COLUMNS = {
     "embedding": RNG.normal(size=(N, D)).astype(np.float32),  # the random input
     "logits": RNG.integers(-2, 3, (N, C)).astype(np.float16),  # the tied one
 }
+BESIDE = {name: RNG.integers(0, 50, N).astype(np.float32) for name in ("discriminator", "pretext_loss")}
 HEAD = (RNG.normal(size=(C, D)).astype(np.float32), RNG.normal(size=C).astype(np.float32))
 LABELS = RNG.choice(C, N, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
 KNOWN = {name: RNG.normal(size=(11, column.shape[1])).astype(np.float32) for name, column in COLUMNS.items()}
+KNOWN["pretext_loss"] = np.arange(11, dtype=np.float32)
 CONTEXT = Context(
     seed=1, round=2, num_classes=C, head=HEAD, labeled=ArraySource(np.arange(1000, 1011), KNOWN),
     known=np.array([0] * 6 + [1] * 3 + [2] * 2), peek=lambda rows: LABELS[rows],
@@ -42,14 +44,16 @@ CONTEXT = Context(
 def inputs(name: str) -> list[tuple[str, ...]]:
     """The columns that a strategy may be given: logits as they are, or made from the embedding, or both."""
     needs = STRATEGIES[name].needs
+    beside = tuple(needs & BESIDE.keys())
     if "logits" not in needs or "embedding" in needs:
-        return [tuple(COLUMNS)]
-    return [("embedding",), ("logits",)]
+        return [(*COLUMNS, *beside)]
+    return [("embedding", *beside), ("logits", *beside)]
 
 
 def sources(shards: int, *columns: str) -> list[ArraySource]:
-    names = columns or tuple(COLUMNS)
-    return [ArraySource(np.arange(N)[part], {name: COLUMNS[name][part] for name in names}) for part in cut(N, shards)]
+    every = COLUMNS | BESIDE
+    names = columns or tuple(every)
+    return [ArraySource(np.arange(N)[part], {name: every[name][part] for name in names}) for part in cut(N, shards)]
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7])

@@ -15,6 +15,7 @@ from alray.selection.strategies import STRATEGIES, build
 N, C, D, M, K = 96, 4, 7, 15, 20
 KINDS = ["random", "tied", "duplicates", "offset", "float16", "float64", "identical"]
 HASHED = {"random", "balanced_random", "balancing", "badge", "partitioned_k_center", "partitioned_badge"}
+BESIDE = ("discriminator", "pretext_loss")
 TIED = {"cluster_margin", "robust_k_center"}  # equal clusters go by row; an optimum need not be the only one
 
 
@@ -30,7 +31,13 @@ def made(kind: str) -> dict[str, Any]:
     elif kind == "identical":
         x = np.repeat(x[:1], N, axis=0)
     x = x.astype({"float16": np.float16, "float64": np.float64}.get(kind, np.float32))
-    return {"embedding": x, "head": (w, np.zeros(C)), "labels": rng.integers(0, C, N)}
+    beside = {name: x[:, at].copy() for at, name in enumerate(BESIDE)}
+    return {"embedding": x, "head": (w, np.zeros(C)), "labels": rng.integers(0, C, N), **beside}
+
+
+def columns(data: dict[str, Any], name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The embedding, and what networks beside the main one say where a strategy needs it."""
+    return {c: data[c][rows] for c in ("embedding", *BESIDE) if c == "embedding" or c in STRATEGIES[name].needs}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,18 +45,18 @@ def made(kind: str) -> dict[str, Any]:
 def test_no_cut_changes_a_pick(name: str, kind: str) -> None:
     """Contiguous and interleaved shards, for a budget and for the whole pool."""
     data = made(kind)
-    rows, labels = np.arange(M, N), data["labels"]
+    rows, known, labels = np.arange(M, N), np.arange(M), data["labels"]
     context = Context(
-        3, 1, C, data["head"], ArraySource(np.arange(M), {"embedding": data["embedding"][:M]}), labels[:M],
+        3, 1, C, data["head"], ArraySource(known, columns(data, name, known)), labels[:M],
         lambda asked: labels[asked],
     )  # fmt: skip
     for budget in (K, N - M):
-        one = select_from([ArraySource(rows, {"embedding": data["embedding"][M:]})], build(name), budget, context)
+        one = select_from([ArraySource(rows, columns(data, name, rows))], build(name), budget, context)
         assert len(np.unique(one.rows)) == budget
         assert np.isin(one.rows, rows).all()
         for shards in (2, 7, 30):
             parts = [slice(k, None, shards) for k in range(shards)] if shards != 7 else cut(len(rows), shards)
-            sources = [ArraySource(rows[p], {"embedding": data["embedding"][rows[p]]}) for p in parts]
+            sources = [ArraySource(rows[p], columns(data, name, rows[p])) for p in parts]
             assert select_from(sources, build(name), budget, context) == one
 
 
@@ -57,9 +64,9 @@ def test_no_cut_changes_a_pick(name: str, kind: str) -> None:
 def test_the_same_images_under_other_row_numbers(name: str) -> None:
     """Without ties and hashes only the images count."""
     data, other = made("random"), np.random.default_rng(5).permutation(N)
-    picks = select(name, K, embedding=data["embedding"], head=data["head"], labeled=np.arange(M))
+    every = np.arange(N)
+    picks = select(name, K, **columns(data, name, every), head=data["head"], labeled=np.arange(M))
     moved = select(
-        name, K, embedding=data["embedding"][other], head=data["head"],
-        labeled=np.flatnonzero(other < M), num_shards=3,
-    )  # fmt: skip
+        name, K, **columns(data, name, other), head=data["head"], labeled=np.flatnonzero(other < M), num_shards=3
+    )
     np.testing.assert_array_equal(other[moved.rows], picks.rows)
