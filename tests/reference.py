@@ -306,3 +306,66 @@ def robust_radius(embedding: np.ndarray, b: int, labeled: np.ndarray, outliers: 
         nearest = np.sort(np.minimum(start, distance[:, list(centers)].min(axis=1)))[::-1]
         best = min(best, nearest[outliers] if outliers < len(x) else 0.0)
     return float(best)
+
+
+def pt4al(
+    pretext: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, round: int, labeled: np.ndarray,
+    batches: int = 10, uncertainty: str = "confidence", normalise_logits: bool = False, class_balanced: bool = False,
+    cold_start: str = "hardest", rest: str = "drop",
+) -> Picked:  # fmt: skip
+    """Yi et al. 2022: batches by pretext loss, hardest first; every (n/b)-th of the first, then the least sure of the
+    next. pretext (n,), logits (n, c) of all rows (n,) of the pool, labeled ones among them."""
+    order = sorted(range(len(rows)), key=lambda i: (-float(pretext[i]), rows[i]))
+    sizes = [len(rows) // batches + (i < len(rows) % batches) for i in range(batches)]
+    cuts = np.cumsum([0, *sizes])
+    lists = [order[cuts[i] : cuts[i + 1]] for i in range(batches)]
+    free = {i for i in range(len(rows)) if rows[i] not in set(np.asarray(labeled).tolist())}
+
+    def unsure(i: int) -> float:
+        z = np.asarray(logits[i], np.float64)
+        if normalise_logits and math.fsum(z**2) > 0:
+            z = z / math.sqrt(math.fsum(z**2))
+        e = np.exp(z - z.max())
+        p = e / math.fsum(e)
+        return -p.max() if uncertainty == "confidence" else -math.fsum(q * math.log(q) for q in p if q > 0)
+
+    now = round if round or cold_start == "hardest" else batches // 2
+    if round and rest == "carry":
+        following = [[i for part in lists[: now + 1] for i in part], *lists[now + 1 :]]
+    else:
+        following = [lists[now], *lists[now + 1 :], *lists[:now]]
+    picks: list[int] = []
+    for batch in following:
+        here, k = [i for i in batch if i in free], b - len(picks)
+        if round == 0:
+            picks += here[:: max(1, len(here) // max(k, 1))][:k] if k < len(here) else here[:k]
+            continue
+        here = sorted(here, key=lambda i: (-unsure(i), rows[i]))
+        if class_balanced and k < len(here):
+            c, seen, first = logits.shape[1], [0] * logits.shape[1], []
+            for i in here:
+                label = int(np.argmax(logits[i]))
+                if seen[label] < k // c + (label < k % c):
+                    first.append(i)
+                    seen[label] += 1
+            chosen = set((first + [i for i in here if i not in first])[:k])
+            here = [i for i in here if i in chosen]
+        picks += here[:k]
+    scores = [float(pretext[i]) if round == 0 else unsure(i) for i in picks]
+    return np.asarray(rows)[picks], np.array(scores)
+
+
+def nearest_to(centroids: np.ndarray, embedding: np.ndarray, rows: np.ndarray) -> Picked:
+    """For each centroid in turn its nearest row; centroids that share one leave it to the first and look again."""
+    picks, scores = np.full(len(centroids), -1), np.zeros(len(centroids))
+    x = np.asarray(embedding, np.float64)
+    while (picks < 0).any():
+        taken = set(picks.tolist())
+        free = [i for i in range(len(rows)) if rows[i] not in taken]
+        asked = np.flatnonzero(picks < 0)
+        for j in asked:
+            squared = [(float(np.sum((x[i] - centroids[j]) ** 2)), int(rows[i])) for i in free]
+            value, row = min(squared)
+            if row not in picks[asked]:
+                picks[j], scores[j] = row, -math.sqrt(value)
+    return picks, scores

@@ -39,6 +39,11 @@ class Transform:
     config: TransformConfig
     seed: int | None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what comes out."""
+        return (self.config.size, self.config.size, 3)
+
     def __call__(self, image: Image.Image, row: int, epoch: int = 0) -> npt.NDArray[np.uint8]:
         """An RGB image as (size, size, 3) uint8."""
         if self.seed is None:

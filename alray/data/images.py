@@ -21,6 +21,7 @@ from ray.data.extensions import ArrowTensorArray
 from alray.data.augment import Transform
 from alray.data.catalog import Catalog
 from alray.data.fetch import ImageError, decode, fetch, take
+from alray.data.views import Views
 
 __all__ = ["ImageError", "block_rows", "decode", "fetch", "first_cause", "image_dataset", "raise_first_cause"]
 
@@ -42,7 +43,7 @@ def image_dataset(
     catalog: Catalog,
     rows: npt.NDArray[np.int64],
     blocks: Sequence[pa.Table],
-    transform: Transform,
+    transform: Transform | Views,
     *,
     num_cpus: float = 1,
     max_tasks: int | None = None,
@@ -51,8 +52,8 @@ def image_dataset(
 
     rows: all rows that may occur; their references are put into the object store once. blocks: tables with a column
     row, optionally epoch (for the transform's randomness, else 0), and others, which are passed through; a column
-    image, (m, size, size, 3) uint8, is added. num_cpus: of a task; max_tasks: how many at a time. A broken image stops
-    the dataset: `first_cause` finds the ImageError in what Ray raises.
+    image, (m, size, size, 3) uint8 or, for views, (m, 2, size, size, 3), is added. num_cpus: of a task; max_tasks: how
+    many at a time. A broken image stops the dataset: `first_cause` finds the ImageError in what Ray raises.
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
@@ -87,7 +88,7 @@ class _Load:
     references: Any  # an ObjectRef: the table stays in the object store of the node, and is read without a copy
     kind: str
     image_column: str
-    transform: Transform
+    transform: Transform | Views
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block[ROW].to_numpy()
@@ -95,8 +96,7 @@ class _Load:
         distinct, position = np.unique(rows, return_inverse=True)
         references = take(ray.get(self.references), distinct)
         encoded = fetch(references, self.kind, self.image_column)
-        size = self.transform.config.size
-        images = np.empty((len(rows), size, size, 3), np.uint8)
+        images = np.empty((len(rows), *self.transform.shape), np.uint8)
         keys = references["key"].to_pylist()
         for i in np.argsort(position, kind="stable").tolist():
             image = decode(encoded[position[i]], keys[position[i]])

@@ -25,6 +25,7 @@ from alray.config import Dtype, FeatureConfig, ModelConfig, TransformConfig, fin
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
 from alray.data.images import block_rows, image_dataset, raise_first_cause
+from alray.data.views import Views
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
 from alray.models.backbone import create, embed_images
@@ -44,7 +45,7 @@ class Measure(Protocol):
         ...
 
     @property
-    def transform(self) -> Transform:
+    def transform(self) -> Transform | Views:
         """What happens to an image before the model sees it."""
         ...
 

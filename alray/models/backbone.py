@@ -6,7 +6,7 @@ Letters: b images, h x w pixels, d width of the embedding, c classes.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,13 +97,18 @@ def set_training(model: nn.Module, freeze_bn: bool) -> None:
 
 
 def freeze_unused(model: Classifier, image_size: int) -> list[str]:
+    """`freeze_untouched` for a classifier."""
+    images = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
+    return freeze_untouched(model, lambda: model(images)[1])
+
+
+def freeze_untouched(model: nn.Module, output: Callable[[], torch.Tensor]) -> list[str]:
     """Exclude parameters that no gradient reaches (DistributedDataParallel would wait for theirs); returns their names.
 
     The model must be on the CPU still; it is left in evaluation mode.
     """
     model.eval()
-    images = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
-    torch.autograd.backward(model(images)[1].sum())
+    torch.autograd.backward(output().sum())
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     for name in unused:
         model.get_parameter(name).requires_grad_(False)

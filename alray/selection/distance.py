@@ -50,6 +50,10 @@ class Space:
         """Squared distances are those of the views times this power of two."""
         return float(2.0 ** (2 * self.exponent))
 
+    def canonical(self, stored: Array) -> Floats:
+        """Stored rows (m, d) as the metric sees them, in float64."""
+        return _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
+
     def view(self, stored: Array) -> View:
         """The float32 view of stored rows (m, d)."""
         with np.errstate(all="ignore"):  # what overflows is recognised by its norm
@@ -57,7 +61,7 @@ class Space:
                 x = single(stored) - self._single_mean
                 x *= np.float32(2.0**-self.exponent)
             else:
-                rows = _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
+                rows = self.canonical(stored)
                 x = ((rows - self._single_mean) * 2.0**-self.exponent).astype(np.float32)
             squares = np.einsum("md,md->m", x, x, dtype=np.float64)
         usable = squares < _LARGEST  # false for NaN, too
@@ -72,10 +76,7 @@ class Space:
         step = max(1, _PAIRS // max(1, x.shape[1]))
         for start in range(0, len(at), step):
             part = slice(start, start + step)
-            a, b = x[at[part]], c[center[part]]
-            if self.metric == "cosine":
-                a, b = _directions(a), _directions(b)
-            difference = np.subtract(a, b, dtype=np.float64)
+            difference = self.canonical(x[at[part]]) - self.canonical(c[center[part]])
             found[part] = paired_dots(difference, difference)
         return found
 

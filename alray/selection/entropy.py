@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from alray.features.arrays import LOGITS, Block, Shard
-from alray.selection.logits import Logits, U, logits_of
+from alray.selection.logits import Floats, Logits, U, logits_of
 from alray.selection.protocol import Context, Scores
 from alray.selection.score import ScoreStrategy
 from alray.selection.softmax import ROUNDING, exponentials, filtered, sums
@@ -51,8 +51,12 @@ class _EntropyScorer:
         return np.where(soft.usable, low, -np.inf), np.where(soft.usable, high, np.inf)
 
     def exact(self, block: Block) -> Scores:
-        """The entropy in float64; sums are correctly rounded, in whatever order of classes."""
-        z = self.logits.exact_rows(block)
-        e, total = exponentials(z)
-        below = z.max(axis=1, keepdims=True) - z
-        return np.log(total) + sums(e * below) / total
+        """The entropy in float64."""
+        return entropies(self.logits.exact_rows(block))
+
+
+def entropies(z: Floats) -> Scores:
+    """-sum p log p of the softmax of logits (m, c), in nats; sums are correctly rounded, in any order of classes."""
+    e, total = exponentials(z)
+    below = z.max(axis=1, keepdims=True) - z
+    return np.log(total) + sums(e * below) / total

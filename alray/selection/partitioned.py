@@ -16,7 +16,16 @@ from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, Shard
 from alray.keyed import priorities
 from alray.selection.badge import Badge
 from alray.selection.k_center import KCenter
-from alray.selection.protocol import LABELED, Context, Metric, Picks, SelectionError, Shards, Strategy, check_integer
+from alray.selection.protocol import (
+    LABELED,
+    Context,
+    Metric,
+    Picks,
+    Shards,
+    Strategy,
+    check_flag,
+    check_integer,
+)
 
 Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
 
@@ -80,8 +89,7 @@ class PartitionedBadge(_Partitioned):
 
     def __post_init__(self) -> None:
         check_integer("partitioned_badge: parts", self.parts, 1)
-        if not isinstance(self.pooled, bool):
-            raise SelectionError(f"partitioned_badge: pooled: expected true or false, got {self.pooled!r}")
+        check_flag("partitioned_badge: pooled", self.pooled)
         self._inner()
 
     def _inner(self) -> Strategy:

@@ -88,7 +88,9 @@ class Context:
     seed and round: all a strategy's randomness may depend on, with the row; num_classes; head: weight (c, d) and
     bias (c,) of the linear layer, logits = embedding @ weight.T + bias; labeled: the labeled rows with the columns that
     a strategy needs, for strategies that need "labeled"; known: their labels (m,) in row order; peek: the oracle, for
-    strategies that are marked as peeking ("labels") and for no other; it never leaves the driver.
+    strategies that are marked as peeking ("labels") and for no other; pretext: rows (n,) int64 ascending of the whole
+    pool, labeled ones too, and their pretext losses (n,) float64, for strategies that need "pretext_loss". The last two
+    never leave the driver.
     """
 
     seed: int = 0
@@ -98,6 +100,7 @@ class Context:
     labeled: ShardSource | None = field(default=None, repr=False)
     known: npt.NDArray[np.integer] | None = field(default=None, repr=False)
     peek: Callable[[Rows], npt.NDArray[np.integer]] | None = field(default=None, repr=False)
+    pretext: tuple[Rows, Scores] | None = field(default=None, repr=False)
 
 
 class Shards(Protocol):
@@ -134,10 +137,22 @@ class Strategy(Protocol):
         ...
 
 
+def needs_in(strategy: Strategy, round: int) -> frozenset[str]:
+    """What a strategy needs in this round: less than `needs` for one that says so by a method `needs_in(round)`."""
+    fewer = getattr(strategy, "needs_in", None)
+    return strategy.needs if fewer is None else frozenset(fewer(round))
+
+
 def check_choice(name: str, value: Any, values: Sequence[str]) -> None:
     """Raises SelectionError unless the value is one of those."""
     if value not in values:
         raise SelectionError(f"{name}: expected one of {', '.join(values)}, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises SelectionError unless the value is true or false."""
+    if not isinstance(value, bool):
+        raise SelectionError(f"{name}: expected true or false, got {value!r}")
 
 
 def check_integer(name: str, value: Any, least: int) -> None:

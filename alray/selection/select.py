@@ -5,7 +5,7 @@ Letters: n rows, k picks, d width of the embedding, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from alray.selection.protocol import (
     SelectionError,
     Strategy,
     check_integer,
+    needs_in,
 )
 from alray.selection.shards import WORKERS, Metered, open_shards, share
 from alray.selection.strategies import build, name_of
@@ -55,6 +56,9 @@ def select_from(
         raise SelectionError(f"{name_of(strategy)} needs the head's weight and bias, got none")
     if context.head is not None:
         _check_head(context.head)
+    if PRETEXT_LOSS in strategy.needs and context.pretext is None:
+        raise SelectionError(f"{name_of(strategy)} needs the pool's pretext losses, got none")
+    check_round(strategy, context.round)
     with open_shards(workers, sources, strategy, context, num_cpus) as shards:
         available = sum(shards.sizes())
         _check_available(budget, available)
@@ -112,23 +116,35 @@ def select(
         EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, DISCRIMINATOR: discriminator, LABELS: labels
     }  # fmt: skip
     head = None if head is None else _read_head(head)
-    pool = _pool(strategy, {name: value for name, value in given.items() if value is not None}, head)
+    check_round(strategy, round)
+    present = {name: value for name, value in given.items() if value is not None}
+    pool = _pool(strategy, needs_in(strategy, round), present, head)
     keep = _available(pool.rows, labeled, exclude)
     _check_available(budget, len(keep))
     all_labeled = _positions(pool.rows, labeled)
+    ordered = np.union1d(all_labeled, keep)  # the whole pool, of which PT4AL's batches are made
     drawn = subset(
         pool.rows[all_labeled], pool.rows[keep], subset_labeled, subset_unlabeled, budget, seed, round
     )  # fmt: skip
     known, keep = (_positions(pool.rows, rows) for rows in drawn)
     used = np.zeros(len(pool.rows), bool)
     used[keep] = used[known] = True
+    if PRETEXT_LOSS in pool.columns:
+        used[ordered] = True
     for name, column in pool.columns.items():
         check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, known, num_classes)
     num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
-    context = Context(seed, round, num_classes, head, **_labeled(strategy, pool, known, all_labeled))
+    context = Context(seed, round, num_classes, head, **_known(strategy, pool, known, all_labeled, ordered))
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
+
+
+def check_round(strategy: Strategy, round: int) -> None:
+    """Let a strategy that has a `check_round` refuse a round that it cannot have."""
+    check = getattr(strategy, "check_round", None)
+    if check is not None:
+        check(round)
 
 
 def check_strategy(strategy: Strategy, budget: int, available: int) -> None:
@@ -176,25 +192,25 @@ def _check_head(head: Head) -> Head:
     return weight, bias
 
 
-def _pool(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> Pool:
+def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: Head | None) -> Pool:
     """What was given, read and checked to fit together; of the columns only those that the strategy reads."""
     if not given:
         raise SelectionError(
             f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
         )
-    _check_needs(strategy, given, head)
+    _check_needs(strategy, needs, given, head)
     pool = gather(given)
     for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
         if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
     # Logits are made from the embedding only where none are given.
-    names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in strategy.needs}
+    names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
     return Pool(pool.rows, {name: column for name, column in pool.columns.items() if name in names | {LABELS}})
 
 
-def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None) -> None:
+def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: Head | None) -> None:
     name = name_of(strategy)
-    for need in sorted(strategy.needs):
+    for need in sorted(needs):
         if need == HEAD and head is None:
             raise SelectionError(f"{name} needs head=(weight, bias), got none")
         if need == LOGITS and LOGITS not in given and (EMBEDDING not in given or head is None):
@@ -203,10 +219,12 @@ def _check_needs(strategy: Strategy, given: Mapping[str, Any], head: Head | None
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
 
 
-def _labeled(strategy: Strategy, pool: Pool, labeled: Rows, all_labeled: Rows) -> dict[str, Any]:
-    """What the context says of labeled rows and labels, by position: of a subset where their embeddings count, else of
-    all."""
+def _known(strategy: Strategy, pool: Pool, labeled: Rows, all_labeled: Rows, ordered: Rows) -> dict[str, Any]:
+    """What the context says of labeled rows and labels, by position (of a subset where their embeddings count, else of
+    all), and of the order of the pool."""
     found: dict[str, Any] = {}
+    if PRETEXT_LOSS in pool.columns:
+        found["pretext"] = pool.rows[ordered], np.asarray(pool.columns[PRETEXT_LOSS][ordered], np.float64)
     if LABELED in strategy.needs:
         found["labeled"] = pool.shards(labeled, 1)[0]
     if LABELS in pool.columns:

@@ -14,10 +14,12 @@ from alray.selection.cluster_margin import ClusterMargin
 from alray.selection.confidence import Confidence
 from alray.selection.entropy import Entropy
 from alray.selection.k_center import KCenter
+from alray.selection.k_means import KMeans
 from alray.selection.margin import Margin
 from alray.selection.mase import Mase
 from alray.selection.partitioned import PartitionedBadge, PartitionedKCenter
 from alray.selection.protocol import SelectionError, Strategy
+from alray.selection.pt4al import Pt4al
 from alray.selection.random_sampling import RandomSampling
 from alray.selection.robust_k_center import RobustKCenter
 from alray.selection.vaal import Vaal
@@ -38,6 +40,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "partitioned_badge": PartitionedBadge,
     "cluster_margin": ClusterMargin,
     "vaal": Vaal,
+    "pt4al": Pt4al,
+    "k_means": KMeans,
 }
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from alray.data.augment import Transform
+from alray.data.views import Views
 from alray.store import Store
 from alray.train.batches import Array, Batch, Pairs, Plan, rebatch
 from alray.train.loop import Place, Report, State, Tell
@@ -82,7 +83,7 @@ class Recipe(Protocol):
         ...
 
     @property
-    def transform(self) -> Transform:
+    def transform(self) -> Transform | Views:
         """What happens to an image."""
         ...
 

@@ -25,6 +25,7 @@ from torch import nn
 from alray.data.augment import Transform, eval_transform, train_transform
 from alray.data.catalog import Catalog
 from alray.data.images import block_rows, first_cause, image_dataset
+from alray.data.views import Views
 from alray.keyed import stream_key
 from alray.store import Store
 from alray.train.batches import Array, Batch, Plan, blocks
@@ -128,7 +129,7 @@ class Streams:
         """Images per task."""
         return min(block_rows(self.size), _TASK_ROWS)
 
-    def read(self, tables: list[pa.Table], rows: Array, transform: Transform) -> Generator[Batch, None, None]:
+    def read(self, tables: list[pa.Table], rows: Array, transform: Transform | Views) -> Generator[Batch, None, None]:
         """Each table (columns row, epoch and others) with its images, in order; rows: all that may occur."""
         tasks = max(1, int(self.cpus / self.decode_cpus))
         dataset = image_dataset(self.catalog, rows, tables, transform, num_cpus=self.decode_cpus, max_tasks=tasks)

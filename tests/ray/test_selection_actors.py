@@ -34,10 +34,10 @@ BESIDE = {name: RNG.integers(0, 50, N).astype(np.float32) for name in ("discrimi
 HEAD = (RNG.normal(size=(C, D)).astype(np.float32), RNG.normal(size=C).astype(np.float32))
 LABELS = RNG.choice(C, N, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
 KNOWN = {name: RNG.normal(size=(11, column.shape[1])).astype(np.float32) for name, column in COLUMNS.items()}
-KNOWN["pretext_loss"] = np.arange(11, dtype=np.float32)
 CONTEXT = Context(
     seed=1, round=2, num_classes=C, head=HEAD, labeled=ArraySource(np.arange(1000, 1011), KNOWN),
     known=np.array([0] * 6 + [1] * 3 + [2] * 2), peek=lambda rows: LABELS[rows],
+    pretext=(np.append(np.arange(N), np.arange(1000, 1011)), np.append(BESIDE["pretext_loss"], np.arange(11.0))),
 )  # fmt: skip
 
 

@@ -71,8 +71,8 @@ def test_embeddings_alone_are_refused(tmp_path: Path) -> None:
         is_test=np.arange(60) % 10 == 0,
     )  # fmt: skip
     bad = RunConfig(
-        root=str(tmp_path), rounds=2, budget=5, strategy="vaal", top_k=(), data={"root": str(tmp_path / "features.npz")},
-        split={"seed_set_size": 5}, train={"mode": "linear"},
+        root=str(tmp_path), rounds=2, budget=5, strategy="vaal", top_k=(), split={"seed_set_size": 5},
+        data={"root": str(tmp_path / "features.npz")}, train={"mode": "linear"},
     )  # type: ignore[arg-type]  # fmt: skip
     with pytest.raises(ConfigError, match="vaal measures discriminator of images"):
         run(bad, quiet=True)

@@ -14,7 +14,7 @@ from alray.selection.strategies import STRATEGIES, build
 
 N, C, D, M, K = 96, 4, 7, 15, 20
 KINDS = ["random", "tied", "duplicates", "offset", "float16", "float64", "identical"]
-HASHED = {"random", "balanced_random", "balancing", "badge", "partitioned_k_center", "partitioned_badge"}
+HASHED = {"k_means", "random", "balanced_random", "balancing", "badge", "partitioned_k_center", "partitioned_badge"}
 BESIDE = ("discriminator", "pretext_loss")
 TIED = {"cluster_margin", "robust_k_center"}  # equal clusters go by row; an optimum need not be the only one
 
@@ -48,7 +48,7 @@ def test_no_cut_changes_a_pick(name: str, kind: str) -> None:
     rows, known, labels = np.arange(M, N), np.arange(M), data["labels"]
     context = Context(
         3, 1, C, data["head"], ArraySource(known, columns(data, name, known)), labels[:M],
-        lambda asked: labels[asked],
+        lambda asked: labels[asked], (np.arange(N), data["pretext_loss"].astype(float)),
     )  # fmt: skip
     for budget in (K, N - M):
         one = select_from([ArraySource(rows, columns(data, name, rows))], build(name), budget, context)

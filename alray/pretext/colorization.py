@@ -1,0 +1,55 @@
+"""Colorization (after Zhang et al. 2016): which colours did the grey image have?
+
+The network sees the luma Y alone and predicts the two chroma planes Cb, Cr (ITU-R BT.601, the linear colour space of
+JPEG) at the resolution of its last feature map; the loss is their mean squared error. Regression, not the
+quantised colours of the original: one number per image is all that active learning asks for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from alray.config import PretextConfig
+from alray.models.backbone import Classifier, ModelError
+from alray.pretext.task import Task
+
+_LUMA = (0.299, 0.587, 0.114)
+_SCALE = (1.772, 1.402)  # of B - Y and R - Y to Cb and Cr in [-0.5, 0.5]
+
+
+class Colorization(Task):
+    """A 1x1 convolution on the backbone's last feature map predicts Cb and Cr."""
+
+    luma: torch.Tensor
+
+    def __init__(self, classifier: Classifier, config: PretextConfig, size: int) -> None:
+        super().__init__(classifier, config, size)
+        self.register_buffer("luma", torch.tensor(_LUMA).view(1, 3, 1, 1), persistent=False)
+        self.head = nn.Conv2d(_feature_width(self.backbone, size), 2, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(b, s, s, 3) uint8 -> (b,), in units of squared chroma (chroma from -0.5 to 0.5)."""
+        rgb = images.permute(0, 3, 1, 2).float() / 255.0
+        y = (rgb * self.luma).sum(1, keepdim=True)
+        grey = (y.expand(-1, 3, -1, -1) - self.mean) / self.std
+        predicted = self.head(self.backbone.forward_features(grey).float())  # type: ignore[operator]
+        chroma = torch.cat([(rgb[:, 2:] - y) / _SCALE[0], (rgb[:, :1] - y) / _SCALE[1]], 1)
+        target = F.adaptive_avg_pool2d(chroma, predicted.shape[-2:])
+        losses: torch.Tensor = (predicted - target).square().flatten(1).mean(1)
+        return losses
+
+
+def _feature_width(backbone: nn.Module, size: int) -> int:
+    """Channels of the last feature map."""
+    training = backbone.training
+    with torch.no_grad():
+        features = backbone.eval().forward_features(torch.zeros(1, 3, size, size))  # type: ignore[operator]
+    backbone.train(training)
+    if features.ndim != 4:
+        raise ModelError(
+            "pretext.task=colorization: expected a backbone with a feature map (b, d, h, w), as convolutional networks "
+            f"have, got shape {tuple(features.shape)}"
+        )
+    return int(features.shape[1])

@@ -1,0 +1,89 @@
+"""SimCLR (Chen et al. 2020): two views of an image agree more than either does with any other image of the batch.
+
+The loss is NT-Xent over the global batch: every worker sees the other workers' embeddings as negatives, too, and
+gradients flow back to them. An image's own loss for active learning leaves the negatives out, for they change with the
+batch: it is minus the cosine similarity of the two views over the temperature, the "alignment" part of NT-Xent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+from alray.config import PretextConfig
+from alray.models.backbone import Classifier
+from alray.pretext.task import Task, projector
+
+_PROJECTION = 128
+
+
+class SimClr(Task):
+    """Projector of two layers to 128 numbers."""
+
+    views: ClassVar[bool] = True
+
+    def __init__(self, classifier: Classifier, config: PretextConfig, size: int) -> None:
+        super().__init__(classifier, config, size)
+        self.projector = projector([self.width, self.width, _PROJECTION])
+
+    def project(self, images: torch.Tensor) -> torch.Tensor:
+        """(b, 2, s, s, 3) uint8 -> normalised projections (b, 2, 128) float32."""
+        views = torch.cat([self.normalised(images[:, view]) for view in (0, 1)])  # both in one BatchNorm
+        z = F.normalize(self.projector(self.backbone(views).float()), dim=1)
+        return torch.stack(z.chunk(2), 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(b, 2, s, s, 3) uint8 -> (b,); with several workers every one must bring as many images."""
+        z = self.project(images)
+        everybody: torch.Tensor = _Gather.apply(z)
+        mine = len(z) * (dist.get_rank() if _together() else 0)
+        return nt_xent(z, everybody, mine, self.config.temperature)
+
+    def measure(self, images: torch.Tensor) -> torch.Tensor:
+        """(b,): minus the similarity of an image's two views over the temperature."""
+        z = self.project(images)
+        return -(z[:, 0] * z[:, 1]).sum(1) / self.config.temperature
+
+
+def nt_xent(z: torch.Tensor, everybody: torch.Tensor, first: int, temperature: float) -> torch.Tensor:
+    """Losses (b,) of images with normalised views z (b, 2, d) among everybody's (n, 2, d), where z is
+    everybody[first:first + b]: the mean over both views of
+
+        -log exp(s(a, b)/T) / sum_{k != a} exp(s(a, k)/T)      (Chen et al. 2020, equation 1)
+    """
+    b, n = len(z), len(everybody)
+    similar = torch.einsum("bvd,kd->bvk", z, everybody.flatten(0, 1)) / temperature  # k = 2 image + view
+    own = 2 * (first + torch.arange(b, device=z.device))[:, None] + torch.arange(2, device=z.device)
+    similar = similar.masked_fill(F.one_hot(own, 2 * n).bool(), float("-inf"))
+    losses = F.cross_entropy(similar.flatten(0, 1), own.flip(1).flatten(), reduction="none")
+    return losses.view(b, 2).mean(1)
+
+
+class _Gather(torch.autograd.Function):
+    """Everybody's embeddings, in order of the workers; gradients are summed over the workers and come back."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:
+        ctx.size = len(z)
+        if not _together():
+            return z.clone()
+        parts = [torch.empty_like(z) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, z.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (gradient,) = gradients
+        if not _together():
+            return gradient
+        total = gradient.contiguous()
+        dist.all_reduce(total)
+        start = ctx.size * dist.get_rank()
+        return total[start : start + ctx.size]
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

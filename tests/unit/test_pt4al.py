@@ -1,0 +1,157 @@
+"""PT4AL's order, strides and options against their slow twin; k-means against brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+
+import alray
+from alray.features.arrays import cut
+from alray.keyed import stream_key
+from alray.selection.distance import Space
+from alray.selection.k_means import KMeans, _centroids, order_of
+from alray.selection.protocol import Context, SelectionError
+from alray.selection.pt4al import Pt4al
+
+SHARDS = [1, 2, 7, 30]
+N, C, K = 97, 4, 9
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"uncertainty": "entropy"},
+    {"normalise_logits": True},
+    {"class_balanced": True},
+    {"class_balanced": True, "uncertainty": "entropy"},
+    {"cold_start": "middle"},
+    {"rest": "carry"},
+    {"batches": 7},
+    {"batches": 97},
+]
+
+
+def made(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pretext losses, logits, labeled rows."""
+    rng = np.random.default_rng(len(kind))
+    loss, logits = rng.exponential(size=N), 3 * rng.normal(size=(N, C))
+    if kind == "tied":
+        loss, logits = rng.integers(0, 4, N).astype(float), rng.integers(-1, 2, (N, C)).astype(float)
+    return loss.astype(np.float32), logits.astype(np.float32), rng.permutation(N)[:20]
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_twin(options: dict[str, Any], kind: str, shards: int) -> None:
+    loss, logits, labeled = made(kind)
+    for round in (0, 1, 4, 6):
+        for budget in (1, K, 40):  # the last: more than a batch has
+            picks = alray.select(
+                "pt4al", budget, strategy_options=options, pretext_loss=loss, logits=logits, labeled=labeled,
+                round=round, num_shards=shards,
+            )  # fmt: skip
+            rows, scores = reference.pt4al(loss, logits, np.arange(N), budget, round, labeled, **options)
+            np.testing.assert_array_equal(picks.rows, rows)
+            np.testing.assert_allclose(picks.scores, scores, rtol=1e-12)
+
+
+def test_ten_batches_of_the_whole_pool_whatever_is_labeled() -> None:
+    """Batches are cut from all rows, so that a round's batch does not move as labels are bought."""
+    loss = -np.arange(100.0)
+    logits = np.random.default_rng(0).normal(size=(100, 3))
+    first = alray.select("pt4al", 5, pretext_loss=loss, round=0)  # no model yet, no logits needed
+    assert first.rows.tolist() == [0, 2, 4, 6, 8]
+    third = alray.select("pt4al", 5, pretext_loss=loss, logits=logits, labeled=first.rows, round=3)
+    assert set(third.rows) <= set(range(30, 40))
+
+
+def test_losses_are_sorted_as_numbers() -> None:
+    """1e-05 is a small number, though the text "1e-05" comes after "0.36"."""
+    picks = alray.select(Pt4al(batches=2), 2, pretext_loss=np.array([1e-05, 0.36, 0.2, 3e-04]))
+    assert picks.rows.tolist() == [1, 2]
+
+
+@pytest.mark.data
+def test_published_rotation_losses(shared_data: Path) -> None:
+    """The hardest 5,000 of CIFAR-10 are those with a loss of at least 0.348; the published batches are not those."""
+    published = np.load(shared_data / "reference/pt4al_cifar10_rotation_loss.npz")
+    loss = next(published[name] for name in published.files if published[name].dtype.kind == "f")
+    picks = alray.select("pt4al", 5000, pretext_loss=loss, num_shards=3)
+    assert np.array_equal(np.sort(picks.rows), np.sort(np.lexsort((np.arange(50_000), -loss))[:5000]))
+    least = loss[picks.rows].min()
+    assert round(float(least), 3) == 0.348 and np.delete(loss, picks.rows).max() <= least
+    official = next(published[name] for name in published.files if len(np.unique(published[name])) == 10)
+    assert (official[picks.rows] == official.min()).sum() == 921  # sorted as text
+
+
+def test_the_window_holds_what_the_round_looks_at() -> None:
+    """Logits of other rows do not count: a run need not compute them."""
+    loss, logits, labeled = made("random")
+    available = np.setdiff1d(np.arange(N), labeled)
+    for options in OPTIONS:
+        strategy = Pt4al(**options)
+        for round in (1, 4, 6):
+            context = Context(round=round, pretext=(np.arange(N), loss.astype(float)))
+            window = strategy.window(context, available, K)
+            blind = np.full_like(logits, 7.0)
+            blind[window] = logits[window]
+            arguments = {"pretext_loss": loss, "labeled": labeled, "round": round}
+            assert alray.select(strategy, K, logits=blind, **arguments) == alray.select(
+                strategy, K, logits=logits, **arguments
+            )
+            assert len(window) < N or options.get("rest") == "carry"
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        ({"batches": 0}, {}, "pt4al: batches: expected an integer of at least 1, got 0"),
+        ({"rest": "keep"}, {}, "pt4al: rest: expected one of drop, carry, got 'keep'"),
+        ({"normalise_logits": 1}, {}, "pt4al: normalise_logits: expected true or false, got 1"),
+        ({}, {"round": 10}, "pt4al: round 10, but there are 10 batches"),
+        ({}, {"logits": None, "round": 1}, "pt4al needs logits"),
+        ({}, {"pretext_loss": None}, "pt4al needs pretext_loss"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], arguments: dict[str, Any], message: str) -> None:
+    loss, logits, _ = made("random")
+    with pytest.raises(SelectionError, match=message):
+        alray.select("pt4al", 3, strategy_options=options, **({"pretext_loss": loss, "logits": logits} | arguments))
+
+
+def test_a_loss_that_is_no_number_is_named() -> None:
+    loss, logits, labeled = made("random")
+    loss[labeled[0]] = np.nan
+    with pytest.raises(SelectionError, match=f"pretext_loss.*row {labeled[0]}"):
+        alray.select("pt4al", 3, pretext_loss=loss, logits=logits, labeled=labeled)
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["random", "tied", "offset"])
+def test_k_means_takes_the_rows_nearest_to_its_centroids(kind: str, metric: str, shards: int) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(150, 6)) + 4 * rng.integers(0, 3, (150, 1))
+    if kind == "tied":
+        x = rng.integers(-1, 2, (150, 6)).astype(float)
+    x = (x + 300 * (kind == "offset")).astype(np.float32)
+    picks = alray.select(KMeans(metric=metric), 12, embedding=x, num_shards=shards)  # type: ignore[arg-type]
+    seen = Space.around(metric, x).canonical(x)  # type: ignore[arg-type]
+    centroids = _centroids(seen[order_of(np.arange(150), 0, "k_means/0")], 12, 20, stream_key(0, "k_means/0"))
+    if metric == "cosine":
+        centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+    rows, scores = reference.nearest_to(centroids, seen, np.arange(150))
+    if kind == "random":
+        np.testing.assert_array_equal(picks.rows, rows)
+    np.testing.assert_allclose(picks.scores, scores, rtol=1e-6, atol=1e-9)
+    assert len(cut(150, shards)) == shards
+
+
+def test_k_means_finds_planted_clusters() -> None:
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, 8, 400)
+    x = (20 * rng.normal(size=(8, 5)))[which] + rng.normal(size=(400, 5))
+    picks = alray.select("k_means", 8, embedding=x)
+    assert len(set(which[picks.rows])) >= 7  # k-means finds a local optimum
