@@ -95,8 +95,9 @@ class SplitConfig(_Frozen):
     """No class gives more than this share of its images to validation, so that rare classes are not swallowed."""
     seed_set_size: int = Field(1000, ge=1)
     """Labels before the first query."""
-    seed_set_how: Literal["random", "balanced"] = "random"
-    """balanced looks at hidden labels."""
+    seed_set_how: Literal["random", "balanced", "pretext", "k_means"] = "random"
+    """balanced looks at hidden labels; pretext: as round 0 of pt4al (the hardest images by pretext loss, with the
+    strategy's options); k_means: nearest to the centroids of the starting weights' embeddings."""
     test_share: float = Field(0.0, ge=0, lt=1)
     """Share of all images kept as test set; only for a source that has no test split."""
 

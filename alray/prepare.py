@@ -19,14 +19,15 @@ from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
+from alray.features.arrays import PRETEXT_LOSS
 from alray.selection.protocol import Strategy
-from alray.selection.select import check_strategy
+from alray.selection.select import check_round, check_strategy
 from alray.selection.strategies import build
 from alray.store import Store, absolute, join, read_bytes
 from alray.train.columns import MEASURED
 from alray.train.learner import model_seed, weights_fingerprint
 
-SPLITS, CONFIG, RUN = "splits.parquet", "config.json", "run.json"
+SPLITS, SEED_SET, CONFIG, RUN = "splits.parquet", "seed_set.parquet", "config.json", "run.json"
 
 
 class RunError(ValueError):
@@ -40,9 +41,11 @@ class Prepared:
     config: RunConfig
     catalog: Catalog
     strategy: Strategy
+    start: Strategy | None  # what chooses the seed set, where that needs a network
     oracle: Oracle
     run: Store
-    pool: Pool  # validation set held out, seed set labeled
+    pool_rows: Rows  # (n,) int64 ascending: held out, labeled or not
+    pool: Pool  # validation set held out, seed set labeled (unless `start` is still to choose it)
     pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
     test_rows: Rows
     test_labels: Labels
@@ -52,20 +55,64 @@ class Prepared:
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
     strategy = strategy or build(config.strategy, config.strategy_options)
+    start = _start(config)
     Store(absolute(config.run_dir or config.root)).check_writable()
     catalog = _open_catalog(config)
-    notes = _check_model(config, catalog, strategy)
+    _check_networks(config, catalog, strategy)
+    notes = _check_model(config, catalog)
     test_rows, candidates = _test_and_pool_rows(config, catalog)
     _check_sizes(config, len(candidates))
     if config.rounds > 1:
         check_strategy(strategy, config.budget, len(candidates) - config.split.val_size - config.split.seed_set_size)
+        check_round(strategy, config.rounds - 2 + (config.split.seed_set_how == "pretext"))
     run = _open_run(config, catalog)
     oracle = oracle or HiddenLabels(catalog.labels())
     pool = _split(config, catalog, candidates, oracle, run)
     hidden = catalog.labels()
     in_pool = hidden[candidates]
     counts = None if (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
-    return Prepared(config, catalog, strategy, oracle, run, pool, counts, test_rows, hidden[test_rows], notes)
+    return Prepared(
+        config, catalog, strategy, start, oracle, run, candidates, pool, counts, test_rows, hidden[test_rows], notes
+    )
+
+
+def _start(config: RunConfig) -> Strategy | None:
+    """What chooses a seed set that is not drawn at random: PT4AL's first round with its options, or k-means."""
+    if config.split.seed_set_how == "pretext":
+        return build("pt4al", config.strategy_options if config.strategy == "pt4al" else {})
+    return build("k_means") if config.split.seed_set_how == "k_means" else None
+
+
+def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> None:
+    """Networks beside the main one: that there are images for them, and a task that was asked for."""
+    how, task = config.split.seed_set_how, config.pretext.task
+    needs = (strategy.needs & MEASURED) | ({PRETEXT_LOSS} if how == "pretext" else set())
+    if config.pretext.as_backbone:
+        needs = needs | {PRETEXT_LOSS}
+    if catalog.format == "embeddings" and needs:
+        raise ConfigError(
+            f"strategy {config.strategy}, seed set {how}: {', '.join(sorted(needs))} is measured of images, but the "
+            "source has only embeddings; expected images"
+        )
+    if PRETEXT_LOSS in needs and task == "none":
+        raise ConfigError(
+            f"pretext.task: strategy {config.strategy}, seed set {how}, as_backbone {config.pretext.as_backbone} need "
+            "a pretext task, got none; expected rotation, colorization, simsiam or simclr"
+        )
+    if config.pretext.as_backbone and (config.model.checkpoint or config.model.pretrained):
+        raise ConfigError(
+            "pretext.as_backbone: the model has weights already: expected no model.checkpoint, no pretrained"
+        )
+    weights = config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone
+    if how == "k_means" and catalog.format != "embeddings" and not weights:
+        raise ConfigError(
+            "split.seed_set_how: k_means clusters the starting weights' embeddings, got a model without weights; give "
+            "model.checkpoint, model.pretrained or pretext.as_backbone"
+        )
+    if PRETEXT_LOSS in needs:
+        from alray.pretext import build as pretext
+
+        pretext(config.pretext, config.model, 0, config.transform.size)
 
 
 def _open_catalog(config: RunConfig) -> Catalog:
@@ -78,14 +125,9 @@ def _open_catalog(config: RunConfig) -> Catalog:
     return catalog
 
 
-def _check_model(config: RunConfig, catalog: Catalog, strategy: Strategy) -> str:
+def _check_model(config: RunConfig, catalog: Catalog) -> str:
     """Build the model once, here: a wrong name or checkpoint is found before any worker starts. Returns what was
     loaded."""
-    if catalog.format == "embeddings" and strategy.needs & MEASURED:
-        raise ConfigError(
-            f"strategy: {config.strategy} measures {', '.join(sorted(strategy.needs & MEASURED))} of images, but the "
-            "source has only embeddings; expected images"
-        )
     if catalog.format == "embeddings" and config.train.mode != "linear":
         raise ConfigError(
             "train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune"
@@ -93,11 +135,11 @@ def _check_model(config: RunConfig, catalog: Catalog, strategy: Strategy) -> str
     if (
         config.train.mode == "linear"
         and catalog.format != "embeddings"
-        and not (config.model.checkpoint or config.model.pretrained)
+        and not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone)
     ):
         raise ConfigError(
             "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
-            "give model.checkpoint, model.pretrained, or train.mode finetune"
+            "give model.checkpoint, model.pretrained, pretext.as_backbone, or train.mode finetune"
         )
     if catalog.format == "embeddings":
         return ""
@@ -189,12 +231,18 @@ def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle
         held_out, seed_set = _draw(config, catalog, candidates)
         rows = np.concatenate([held_out, seed_set])
         role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set)
-        run.write_table(SPLITS, pa.table({"row": rows, "role": role, "label": oracle.answer(rows)}))
+        run.write_table(
+            SPLITS, pa.table({"row": rows, "role": pa.array(role, pa.string()), "label": oracle.answer(rows)})
+        )
     table = run.read_table(SPLITS)
     rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
     seed = np.asarray(table["role"].to_pylist()) == "seed"
     pool = Pool.of(len(catalog), candidates, len(catalog.classes))
-    return pool.hold_out(rows[~seed], labels[~seed]).label(rows[seed], labels[seed])
+    pool = pool.hold_out(rows[~seed], labels[~seed]).label(rows[seed], labels[seed])
+    if not run.has(SEED_SET):
+        return pool
+    chosen = run.read_table(SEED_SET)
+    return pool.label(chosen["row"].to_numpy(), chosen["label"].to_numpy())
 
 
 def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, Rows]:
@@ -207,6 +255,8 @@ def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, 
     else:
         held_out = splits.draw_random(candidates, split.val_size, seed, "val")
     rest = np.setdiff1d(candidates, held_out, assume_unique=True)
+    if split.seed_set_how in ("pretext", "k_means"):
+        return held_out, rest[:0]  # chosen when there is a network
     if split.seed_set_how == "balanced":
         return held_out, splits.draw_balanced(rest, labels[rest], split.seed_set_size, seed, "seed_set", classes)
     return held_out, splits.draw_random(rest, split.seed_set_size, seed, "seed_set")

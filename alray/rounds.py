@@ -8,35 +8,28 @@ same picks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from alray import cluster
 from alray.config import RunConfig
 from alray.data.oracle import Oracle
-from alray.data.pool import Labels, Pool, Rows
-from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, ShardSource, WithColumns, cut
+from alray.data.pool import Labels, Pool
 from alray.features.table import FeatureTable
-from alray.models.head import Head
 from alray.prepare import Prepared, prepare
 from alray.progress import Stages
+from alray.query import Query
 from alray.report.scalars import write_scalars, write_tensorboard
-from alray.selection import protocol
-from alray.selection.protocol import LABELED, Context, Picks, Strategy
-from alray.selection.select import select_from
-from alray.selection.subset import subset
+from alray.selection.protocol import Picks, Strategy
 from alray.store import Store
-from alray.train.columns import Columns
 from alray.train.evaluate import classification_metrics, labeled_set_metrics
-from alray.train.learner import FEATURES, Learner, learner
+from alray.train.learner import FEATURES
 from alray.train.summary import TrainSummary
 
-METRICS, PICKS, LABELS = "metrics.json", "picks.parquet", "labels.parquet"
-TIMINGS, ACCOUNT = "timings.json", "selection.json"
+METRICS, LABELS, TIMINGS = "metrics.json", "labels.parquet", "timings.json"
 
 
 @dataclass(frozen=True)
@@ -59,25 +52,22 @@ def run(
     if ready.notes and not quiet:
         print(ready.notes, flush=True)
     pool = ready.pool
-    learn: Learner | None = None
-    columns: Columns | None = None
+    query: Query | None = None
     previous: Store | None = None
     for number in range(config.rounds):
         out = ready.run.child(f"round_{number:02d}")
         last = number == config.rounds - 1
         if not _committed(out, last):
             stages = _stages(config, number, out, quiet)
-            if learn is None or columns is None:
-                joined = cluster.start(config.resources) if _needs_ray(ready) else None
-                learn = learner(config, ready.catalog, joined)
-                columns = Columns(config, ready.catalog, joined)
-                learn.begin(stages)
+            query = query or Query(ready, stages)
+            pool = query.seed_set(pool, stages)
             start = previous if config.train.warm_start else None
-            summary = learn.train(number, pool, out, start, stages)
-            table = learn.embed(number, _rows_to_embed(ready, pool, last), out, stages)
-            metrics = _evaluate(ready, learn, pool, table, summary, number, out, stages)
+            summary = query.learn.train(number, pool, out, start, stages)
+            rows = query.rows_to_embed(pool, number, last, stages)
+            table = query.learn.embed(number, rows, out, stages)
+            metrics = _evaluate(query, pool, table, summary, number, out, stages)
             if not last:
-                picks = _select(ready, learn, columns, pool, table, number, out, stages)
+                picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
                 _ask(ready.oracle, picks, out, stages)
             _commit(ready, metrics, out, previous, stages, number)
         if not last:
@@ -100,43 +90,14 @@ def _stages(config: RunConfig, number: int, out: Store, quiet: bool) -> Stages:
     return Stages(label, quiet, earlier, lambda seconds: out.write_json(TIMINGS, seconds))
 
 
-def _needs_ray(ready: Prepared) -> bool:
-    return ready.catalog.format != "embeddings" or ready.config.resources.select_workers == "ray"
-
-
-def _rows_to_embed(ready: Prepared, pool: Pool, last: bool) -> Rows:
-    needs = ready.strategy.needs
-    if last or not needs & {EMBEDDING, LOGITS}:
-        return ready.test_rows
-    rows = np.union1d(pool.unlabeled, ready.test_rows)
-    return np.union1d(rows, pool.labeled) if LABELED in needs else rows
-
-
-def _sources(ready: Prepared, table: FeatureTable, rows: Rows, columns: Mapping[str, Any]) -> list[ShardSource]:
-    """The rows to choose from, cut into shards with the columns that the strategy needs and no others."""
-    shards = ready.config.resources.select_shards
-    sources: list[ShardSource]
-    if ready.strategy.needs & {EMBEDDING, LOGITS}:
-        sources = list(table.shards(rows, shards))
-    else:
-        sources = [ArraySource(rows[part], {}) for part in cut(len(rows), shards)]
-    return [WithColumns(source, rows, columns) for source in sources] if columns else sources
-
-
 def _evaluate(
-    ready: Prepared,
-    learn: Learner,
-    pool: Pool,
-    table: FeatureTable,
-    summary: TrainSummary,
-    number: int,
-    out: Store,
-    stages: Stages,
+    query: Query, pool: Pool, table: FeatureTable, summary: TrainSummary, number: int, out: Store, stages: Stages
 ) -> dict[str, Any]:
+    ready = query.ready
     with stages.stage("evaluate", f"{len(ready.test_rows):,} test images"):
         test = None
         if len(ready.test_rows):
-            logits = learn.logits(table, ready.test_rows, learn.head(out))
+            logits = query.learn.logits(table, ready.test_rows, query.learn.head(out))
             test = classification_metrics(
                 logits, ready.test_labels, classes=ready.catalog.classes, top_k=ready.config.top_k
             )
@@ -155,69 +116,6 @@ def _evaluate(
             "validation": validation,
             "labeled_set": labeled_set_metrics(counts.tolist(), ready.pool_counts),
         }
-
-
-def _select(
-    ready: Prepared,
-    learn: Learner,
-    columns: Columns,
-    pool: Pool,
-    table: FeatureTable,
-    number: int,
-    out: Store,
-    stages: Stages,
-) -> Picks:
-    if out.has(PICKS):
-        return Picks.from_table(out.read_table(PICKS))
-    config = ready.config
-    shards = config.resources.select_shards
-    more = columns.of(ready.strategy.needs, number, pool.labeled, pool.unlabeled, out, stages)
-    with (
-        stages.stage("select", f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {shards} shard(s)"),
-        stages.bar("select", config.budget, "picks") as bar,
-    ):
-        rows = subset(
-            pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
-            number,
-        )  # fmt: skip
-        seen = 0
-
-        def watch(picks: int) -> None:
-            nonlocal seen
-            bar(picks - seen, "")
-            seen = picks
-
-        picks = select_from(
-            _sources(ready, table, rows[1], _at(more, pool.unlabeled, rows[1])),
-            ready.strategy,
-            config.budget,
-            _context(ready, pool, rows[0], table, number, learn.head(out)),
-            workers=config.resources.select_workers,
-            num_cpus=config.resources.cpus_per_shard,
-            watch=watch,
-        )
-        out.write_json(ACCOUNT, dict(picks.account))
-        keys = ready.catalog.keys(picks.rows)
-        out.write_table(PICKS, picks.to_table().append_column("key", keys))
-    return picks
-
-
-def _at(columns: Mapping[str, Any], there: Rows, rows: Rows) -> dict[str, Any]:
-    """Columns of some ascending rows, of which `rows` are a part."""
-    return {name: column[np.searchsorted(there, rows)] for name, column in columns.items()}
-
-
-def _context(ready: Prepared, pool: Pool, labeled: Rows, table: FeatureTable, number: int, head: Head) -> Context:
-    needs = ready.strategy.needs
-    return Context(
-        ready.config.seed,
-        number,
-        len(ready.catalog.classes),
-        (head.weight, head.bias),
-        table.source(labeled) if LABELED in needs else None,
-        pool.labels(labeled if LABELED in needs else pool.labeled),
-        ready.oracle.answer if protocol.LABELS in needs else None,
-    )
 
 
 def _ask(oracle: Oracle, picks: Picks, out: Store, stages: Stages) -> Labels:

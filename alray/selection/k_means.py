@@ -1,8 +1,8 @@
 """k-means (as a start where nothing is labeled): the rows nearest to the centroids of the embeddings.
 
 FAISS finds the centroids on a keyed random sample of at most 256 rows per centroid (its own advice), on the driver: the
-same for every cut of the pool. It starts from an approximation of k-means++ (Bachem et al. 2016, AFK-MC2). Which row is nearest to a centroid is decided over the whole pool in float64. Letters: n
-rows, k picks and centroids, d width.
+same for every cut of the pool; it starts from an approximation of k-means++ (AFK-MC2, Bachem et al. 2016). Which row
+is nearest to a centroid is decided over the whole pool in float64. Letters: n rows, k picks and centroids, d width.
 """
 
 from __future__ import annotations

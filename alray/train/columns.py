@@ -1,59 +1,106 @@
-"""Numbers per image from networks beside the main model: what some strategies need and no classifier gives.
+"""Networks beside the main model, and the numbers per image that they give to strategies.
 
-`discriminator` comes from VAAL's networks, trained anew every round on what is labeled and what is not.
+`pretext_loss` comes from a pretext task trained once on the whole pool (and kept under the runs' root, for every run on
+the same data); `discriminator` from VAAL's networks, trained anew every round on what is labeled and what is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from alray.cluster import Cluster
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
-from alray.features.arrays import DISCRIMINATOR, Array
+from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
+from alray.features.table import MANIFEST, FeatureTable
 from alray.progress import Stages
-from alray.store import Store, absolute
-from alray.train.learner import measure_images, watched, weights_fingerprint
+from alray.store import Store, absolute, join
+from alray.train.learner import measure_images, model_seed, watched, weights_fingerprint
 
-MEASURED = frozenset({DISCRIMINATOR})
+if TYPE_CHECKING:
+    from alray.features.extract import Extraction
+
+MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Measures such columns for one run."""
+    """Trains and measures for one run. pool: all rows of the pool (n,) int64 ascending, held-out ones too."""
 
     config: RunConfig
     catalog: Catalog
     cluster: Cluster | None
+    pool: Rows
 
-    def of(
-        self, needs: Set[str], number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages
-    ) -> dict[str, Array]:
-        """The columns that are needed, each (n,) float32 of the unlabeled rows; artefacts go into the round's
-        directory."""
-        if DISCRIMINATOR not in needs:
-            return {}
-        return {DISCRIMINATOR: self._discriminator(number, labeled, unlabeled, out, stages)}
+    def with_backbone(self, stages: Stages) -> RunConfig:
+        """The configuration whose model starts from the pretext task's encoder, where that is asked for."""
+        if not self.config.pretext.as_backbone:
+            return self.config
+        from alray.train.pretext import ENCODER
 
-    def _discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
+        model = self.config.model.model_copy(update={"checkpoint": self._pretrained(stages).at(ENCODER)})
+        return self.config.model_copy(update={"model": model})
+
+    def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
+        """Losses of these rows of the pool, (n,) float64: measured once for the whole pool."""
+        from alray.features.extract import Extraction
+        from alray.train.pretext import PretextLosses
+        from alray.train.pretrain import WEIGHTS
+
+        config, folder = self.config, self._pretrained(stages)
+        weights = folder.at(WEIGHTS)
+        measure = PretextLosses(
+            config.pretext, config.model, config.transform, model_seed(config), weights, weights_fingerprint(weights)
+        )
+        table = self._measure(Extraction(self.catalog, self.pool, measure), folder.at("losses"), stages)
+        return table.read(rows, PRETEXT_LOSS)[:, 0].astype(np.float64)
+
+    def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
+        """Logits of looking labeled, (n,) float32, of the unlabeled rows; artefacts go into the round's directory."""
         from alray.features.extract import Extraction
         from alray.train.pretrain import WEIGHTS, pretrain
         from alray.train.vaal import Discriminating, VaalRecipe
 
-        assert self.cluster is not None  # rounds start one for every run with images
-        config, resources = self.config, self.config.resources
-        folder = Store(absolute(out.at("vaal")))
+        assert self.cluster is not None  # runs on images have one
+        config, folder = self.config, Store(absolute(out.at("vaal")))
         recipe = VaalRecipe(config.vaal, config.seed, number, labeled, unlabeled, folder)
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
             pretrain(
-                recipe, self.catalog, what=f"VAAL of round {number}", resources=resources,
+                recipe, self.catalog, what=f"VAAL of round {number}", resources=config.resources,
                 use_gpu=self.cluster.use_gpu, progress=progress,
             )  # fmt: skip
         weights = folder.at(WEIGHTS)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
-        extraction = Extraction(self.catalog, unlabeled, measure, config.features.part_rows)
-        with stages.stage("extract", f"discriminator of {len(unlabeled):,} images"):
-            table = measure_images(extraction, folder.at("features"), resources, self.cluster, stages)
+        table = self._measure(Extraction(self.catalog, unlabeled, measure), folder.at("features"), stages)
         return table.read(unlabeled, DISCRIMINATOR)[:, 0]
+
+    def _pretrained(self, stages: Stages) -> Store:
+        """Where the pretext task's weights are: trained, or found trained."""
+        from alray.train.pretext import PretextRecipe, name
+        from alray.train.pretrain import SUMMARY, pretrain
+
+        assert self.cluster is not None
+        config = self.config
+        recipe = PretextRecipe(config.pretext, config.model, config.transform, model_seed(config), self.pool, Store(""))
+        folder = Store(join(absolute(config.root), "pretext", name(recipe, self.catalog.fingerprint)))
+        if not folder.has(SUMMARY):
+            what = f"{config.pretext.task} on {len(self.pool):,} images"
+            with watched(stages, "pretext", config.pretext.epochs, what) as progress:
+                pretrain(
+                    recipe.into(folder), self.catalog, what=f"pretext task {config.pretext.task}",
+                    resources=config.resources, use_gpu=self.cluster.use_gpu, progress=progress,
+                )  # fmt: skip
+        return folder
+
+    def _measure(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
+        assert self.cluster is not None
+        place = Store(join(folder, extraction.fingerprint))
+        if place.has(MANIFEST):
+            return FeatureTable.open(place.uri)
+        (column,) = extraction.measure.columns
+        with stages.stage("extract", f"{column} of {len(extraction.rows):,} images"):
+            return measure_images(extraction, folder, self.config.resources, self.cluster, stages)

@@ -40,6 +40,10 @@ class Learner(Protocol):
         """Whatever is done once for all rounds."""
         ...
 
+    def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """Embeddings of (at least) the given ascending rows by the model as it is before the first round."""
+        ...
+
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Train on what is labeled; nothing happens when `out` has this round's checkpoint already."""
         ...
@@ -90,6 +94,11 @@ class Linear:
                     self.config, self.catalog, self.cluster, rows, None, folder, stages, with_logits=False
                 )
 
+    def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """The cached table."""
+        assert self.table is not None
+        return self.table
+
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Fit the head."""
         assert self.table is not None
@@ -134,6 +143,13 @@ class Finetune:
 
     def begin(self, stages: Stages) -> None:
         """Nothing is shared between rounds."""
+
+    def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """Embeddings by the configured weights."""
+        with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
+            return extract_images(
+                self.config, self.catalog, self.cluster, rows, None, out.at(FEATURES), stages, with_logits=False
+            )
 
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Fine-tune from the configured checkpoint, or from the round `start` (warm start)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,10 @@ class PretextRecipe:
     def transform(self) -> Transform | Views:
         """Two random views, or the image as it is (the published rotation task does not augment)."""
         return transform(self.config, self.image, self.seed, fixed=False)
+
+    def into(self, out: Store) -> PretextRecipe:
+        """The same, with its weights somewhere else."""
+        return replace(self, out=out)
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change the weights."""

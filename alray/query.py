@@ -1,0 +1,189 @@
+"""From a round's model to picks: which rows must be embedded, what the strategy is told, and the selection itself.
+
+Also the cold start: a seed set chosen before there is any model, by pretext loss or by k-means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from alray import cluster
+from alray.config import RunConfig
+from alray.data.pool import Pool, Rows
+from alray.features.arrays import (
+    DISCRIMINATOR,
+    EMBEDDING,
+    LOGITS,
+    PRETEXT_LOSS,
+    Array,
+    ArraySource,
+    ShardSource,
+    WithColumns,
+    cut,
+)
+from alray.features.table import FeatureTable
+from alray.models.head import Head
+from alray.prepare import SEED_SET, Prepared
+from alray.progress import Stages
+from alray.selection import protocol
+from alray.selection.protocol import LABELED, Context, Picks, Strategy, needs_in
+from alray.selection.select import select_from
+from alray.selection.subset import subset
+from alray.store import Store
+from alray.train.columns import Columns
+from alray.train.learner import Learner, learner
+
+PICKS, ACCOUNT = "picks.parquet", "selection.json"
+
+
+class Query:
+    """Everything of a run that costs something to start: a cluster, the learner, networks beside the main one."""
+
+    def __init__(self, ready: Prepared, stages: Stages) -> None:
+        self.ready = ready
+        joined = cluster.start(ready.config.resources) if needs_ray(ready) else None
+        self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
+        self.learn: Learner = learner(self.columns.with_backbone(stages), ready.catalog, joined)
+        self.learn.begin(stages)
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's."""
+        return self.ready.config
+
+    def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
+        """The test images, and what the strategy will look at."""
+        test, strategy = self.ready.test_rows, self.ready.strategy
+        needs = needs_in(strategy, self._round(number))
+        if last or not needs & {EMBEDDING, LOGITS}:
+            return test
+        rows = np.union1d(self._offered(pool, number, stages)[1], test)
+        return np.union1d(rows, pool.labeled) if LABELED in needs else rows
+
+    def picks(self, pool: Pool, table: FeatureTable, head: Head, number: int, out: Store, stages: Stages) -> Picks:
+        """The round's picks: made, or read where they were made before."""
+        if out.has(PICKS):
+            return Picks.from_table(out.read_table(PICKS))
+        config = self.config
+        labeled, offered = self._offered(pool, number, stages)
+        more = self._measured(number, pool, offered, out, stages)
+        context = self._context(pool, labeled, table, head, number, stages)
+        what = f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
+        picks = self._choose(
+            self.ready.strategy,
+            config.budget,
+            offered,
+            table,
+            more,
+            context,
+            f"{what}, {self._shards} shard(s)",
+            stages,
+        )
+        out.write_json(ACCOUNT, dict(picks.account))
+        out.write_table(PICKS, picks.to_table().append_column("key", self.ready.catalog.keys(picks.rows)))
+        return picks
+
+    def seed_set(self, pool: Pool, stages: Stages) -> Pool:
+        """The pool with the cold start's labels, where the configuration asks for one."""
+        ready, start, size = self.ready, self.ready.start, self.config.split.seed_set_size
+        if start is None or len(pool.labeled):
+            return pool
+        needs, table = needs_in(start, 0), None
+        if EMBEDDING in needs:
+            table = self.learn.start_features(pool.unlabeled, ready.run, stages)
+        context = Context(self.config.seed, 0, len(ready.catalog.classes), pretext=self._pretext(needs, pool, stages))
+        what = f"a seed set of {size:,} by {self.config.split.seed_set_how}"
+        picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
+        labels = np.asarray(ready.oracle.answer(picks.rows), np.int32)
+        found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
+        ready.run.write_table(SEED_SET, found.append_column("label", pa.array(labels)))
+        return pool.label(picks.rows, labels)
+
+    @property
+    def _shards(self) -> int:
+        return self.config.resources.select_shards
+
+    def _round(self, number: int) -> int:
+        """A cold start by pretext loss is PT4AL's round 0."""
+        return number + (self.config.split.seed_set_how == "pretext")
+
+    def _offered(self, pool: Pool, number: int, stages: Stages) -> tuple[Rows, Rows]:
+        """The labeled and the unlabeled rows that take part, ascending."""
+        config, strategy = self.config, self.ready.strategy
+        labeled, unlabeled = subset(
+            pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
+            number,
+        )  # fmt: skip
+        window = getattr(strategy, "window", None)
+        if window is not None:
+            context = Context(round=self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
+            unlabeled = window(context, unlabeled, config.budget)
+        return labeled, unlabeled
+
+    def _pretext(self, needs: frozenset[str], pool: Pool, stages: Stages) -> tuple[Rows, Array] | None:
+        if PRETEXT_LOSS not in needs:
+            return None
+        rows = np.union1d(pool.labeled, pool.unlabeled)
+        return rows, self.columns.pretext_loss(rows, stages)
+
+    def _measured(self, number: int, pool: Pool, rows: Rows, out: Store, stages: Stages) -> dict[str, Array]:
+        if DISCRIMINATOR not in self.ready.strategy.needs:
+            return {}
+        values = self.columns.discriminator(number, pool.labeled, pool.unlabeled, out, stages)
+        return {DISCRIMINATOR: values[np.searchsorted(pool.unlabeled, rows)]}
+
+    def _context(
+        self, pool: Pool, labeled: Rows, table: FeatureTable, head: Head, number: int, stages: Stages
+    ) -> Context:
+        ready, needs = self.ready, self.ready.strategy.needs
+        return Context(
+            self.config.seed,
+            self._round(number),
+            len(ready.catalog.classes),
+            (head.weight, head.bias),
+            table.source(labeled) if LABELED in needs else None,
+            pool.labels(labeled if LABELED in needs else pool.labeled),
+            ready.oracle.answer if protocol.LABELS in needs else None,
+            self._pretext(needs, pool, stages),
+        )
+
+    def _choose(
+        self,
+        strategy: Strategy,
+        budget: int,
+        rows: Rows,
+        table: FeatureTable | None,
+        more: Mapping[str, Array],
+        context: Context,
+        what: str,
+        stages: Stages,
+    ) -> Picks:
+        resources = self.config.resources
+        sources: list[ShardSource] = [ArraySource(rows[part], {}) for part in cut(len(rows), self._shards)]
+        if table is not None and needs_in(strategy, context.round) & {EMBEDDING, LOGITS}:
+            sources = list(table.shards(rows, self._shards))
+        with stages.stage("select", what), stages.bar("select", budget, "picks") as bar:
+            seen = 0
+
+            def watch(picks: int) -> None:
+                nonlocal seen
+                bar(picks - seen, "")
+                seen = picks
+
+            return select_from(
+                [WithColumns(source, rows, more) for source in sources] if more else sources,
+                strategy,
+                budget,
+                context,
+                workers=resources.select_workers,
+                num_cpus=resources.cpus_per_shard,
+                watch=watch,
+            )
+
+
+def needs_ray(ready: Prepared) -> bool:
+    """Whether anything in this run happens on a cluster."""
+    return ready.catalog.format != "embeddings" or ready.config.resources.select_workers == "ray"
