@@ -130,7 +130,7 @@ def test_colours_are_those_of_jpeg() -> None:
     for image, loss in zip(images, got, strict=True):
         chroma = np.asarray(Image.fromarray(image).convert("YCbCr"), float)[..., 1:] / 255 - 128 / 255
         pooled = chroma.reshape(side, SIZE // side, side, SIZE // side, 2).mean((1, 3))
-        assert loss == pytest.approx((pooled**2).mean(), rel=0.02)
+        assert loss == pytest.approx((pooled**2).mean(), rel=0.05)  # of 8 bits
 
 
 def test_simsiam_loss_by_hand() -> None:
