@@ -1,4 +1,4 @@
-"""PT4AL as a whole: rotation trained by two workers without labels, its losses order the pool, its encoder is embedded."""
+"""PT4AL as a whole: rotation learnt by two workers without labels; its losses order the pool, its encoder embeds it."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_rounds_follow_the_batches(tmp_path: Path) -> None:
     assert Store(again.dir).read_table("seed_set.parquet")["row"].to_pylist() == expected[0].tolist()
 
     # And one whose seed set is nearest to the centroids.
-    third = run(replace(config(tmp_path), {"strategy": "margin", "strategy_options": {}, "split.seed_set_how": "k_means",
-                                           "rounds": 2}), quiet=True)  # fmt: skip
+    changes = {"strategy": "margin", "strategy_options": {}, "split.seed_set_how": "k_means", "rounds": 2}
+    third = run(replace(config(tmp_path), changes), quiet=True)
     assert len(Store(third.dir).read_table("seed_set.parquet")) == 8
 
 
