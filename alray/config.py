@@ -82,6 +82,16 @@ class DataConfig(_Frozen):
     """A list file ('key label' a line, as ImageNet-LT ships) that restricts the pool to the images it names."""
     imbalance: ImbalanceConfig = ImbalanceConfig()
     """Make the pool imbalanced."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in order of their numbers, where the source does not say them (a flat folder, masks)."""
+    mask_root: str = ""
+    """Segmentation: folder of PNG masks under the images' names."""
+    mask_suffix: str = ".png"
+    """Segmentation: what a mask's name ends with, instead of the image's extension."""
+    mask_column: str = "mask"
+    """Segmentation, Parquet: column with the encoded masks."""
+    ignore_label: int = Field(255, ge=0, le=255)
+    """Segmentation: number of void pixels, which count nowhere."""
 
 
 class SplitConfig(_Frozen):
@@ -283,9 +293,12 @@ class RunConfig(_Frozen):
     """Models trained; labels are bought after each but the last."""
     budget: int = Field(10_000, ge=1)
     """Labels bought per round."""
+    task: Literal["classification", "segmentation"] = "classification"
+    """segmentation: images with masks; accuracies are then of pixels, and mIoU is reported."""
     strategy: str = "base"
     """Query strategy: random, confidence, margin, entropy, mase, base, k_center, robust_k_center, partitioned_k_center,
-    badge, partitioned_badge, cluster_margin, vaal, or one of your own; balanced_random and balancing peek at labels."""
+    badge, partitioned_badge, cluster_margin, vaal, pt4al, k_means, or one of your own; balanced_random and balancing
+    peek at labels."""
     strategy_options: dict[str, Scalar] = Field(default_factory=dict)
     """Options of the strategy, e.g. class_order seeded."""
     subset_labeled: int = Field(0, ge=0)
@@ -317,6 +330,8 @@ class RunConfig(_Frozen):
                 f"subset_labeled, subset_unlabeled: expected at least 1 and at least the budget of {self.budget}, or 0 "
                 f"and 0, got {subset[0]} and {subset[1]}"
             )
+        if self.task == "segmentation":
+            _fits_segmentation(self)
         if any(k < 2 for k in self.top_k):
             raise ValueError(f"top_k: expected numbers of 2 and more, got {self.top_k} (top-1 is always reported)")
         return self
@@ -334,6 +349,19 @@ class RunConfig(_Frozen):
             raise ConfigError(f"expected a configuration in JSON, got something else: {error}") from None
 
 
+def _fits_segmentation(config: RunConfig) -> None:
+    for path, got, expected in (
+        ("train.mode", config.train.mode, "finetune"),
+        ("train.class_weights", config.train.class_weights, False),
+        ("transform.resize", config.transform.resize, 0),
+        ("split.seed_set_how", "random" if config.split.seed_set_how != "balanced" else "balanced", "random"),
+        ("split.val_how", config.split.val_how if config.split.val_size else "random", "random"),
+        ("data.imbalance.kind", config.data.imbalance.kind, "none"),
+    ):
+        if got != expected:
+            raise ValueError(f"{path}: expected {expected} in segmentation, got {got}")
+
+
 # What may change between two starts of one run without changing a single pick: places, names, workers, and how far it
 # goes.
 _NOT_IN_FINGERPRINT = ("name", "root", "run_dir", "rounds", "resources")
@@ -347,6 +375,7 @@ _NOT_IN_FINGERPRINT_OF_DATA = (
     "image_column",
     "check",
     "on_problem",
+    "mask_root",
 )
 
 

@@ -7,6 +7,7 @@ opened (or refused, because it belongs to another configuration), splits drawn a
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,9 +18,11 @@ import pyarrow as pa
 from alray.config import ConfigError, RunConfig, fingerprint, identity
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
+from alray.data.masks import check_masks, masks_of
 from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
 from alray.features.arrays import PRETEXT_LOSS
+from alray.selection.pixels import build_for_segmentation
 from alray.selection.protocol import Strategy
 from alray.selection.select import check_round, check_strategy
 from alray.selection.strategies import build
@@ -54,7 +57,7 @@ class Prepared:
 
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
-    strategy = strategy or build(config.strategy, config.strategy_options)
+    strategy = strategy or _build(config, config.strategy, config.strategy_options)
     start = _start(config)
     Store(absolute(config.run_dir or config.root)).check_writable()
     catalog = _open_catalog(config)
@@ -66,7 +69,10 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
         check_strategy(strategy, config.budget, len(candidates) - config.split.val_size - config.split.seed_set_size)
         check_round(strategy, config.rounds - 2 + (config.split.seed_set_how == "pretext"))
     run = _open_run(config, catalog)
-    oracle = oracle or HiddenLabels(catalog.labels())
+    masks = config.task == "segmentation"
+    oracle = oracle or HiddenLabels(np.zeros(len(catalog), np.int32) if masks else catalog.labels())
+    if masks:
+        check_masks(masks_of(config.data, catalog), catalog, np.union1d(candidates, test_rows))
     pool = _split(config, catalog, candidates, oracle, run)
     hidden = catalog.labels()
     in_pool = hidden[candidates]
@@ -76,10 +82,14 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     )
 
 
+def _build(config: RunConfig, name: str, options: Mapping[str, Any]) -> Strategy:
+    return (build_for_segmentation if config.task == "segmentation" else build)(name, options)
+
+
 def _start(config: RunConfig) -> Strategy | None:
     """What chooses a seed set that is not drawn at random: PT4AL's first round with its options, or k-means."""
     if config.split.seed_set_how == "pretext":
-        return build("pt4al", config.strategy_options if config.strategy == "pt4al" else {})
+        return _build(config, "pt4al", config.strategy_options if config.strategy == "pt4al" else {})
     return build("k_means") if config.split.seed_set_how == "k_means" else None
 
 
@@ -143,10 +153,13 @@ def _check_model(config: RunConfig, catalog: Catalog) -> str:
         )
     if catalog.format == "embeddings":
         return ""
-    from alray.models.backbone import create  # torch and timm take seconds to import: only where images are
+    # torch and timm take seconds to import: only where images are
+    from alray.models.backbone import create
+    from alray.models.segmenter import create_segmenter
 
-    model = create(config.model, len(catalog.classes), model_seed(config), config.transform.size)
-    return str(model.report) if model.report else ""
+    make = create_segmenter if config.task == "segmentation" else create
+    report = make(config.model, len(catalog.classes), model_seed(config), config.transform.size).report
+    return str(report) if report else ""
 
 
 def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows]:
@@ -168,7 +181,8 @@ def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows
     shape = config.data.imbalance
     if shape.kind != "none":
         rows = splits.imbalance(rows, labels[rows], shape.kind, shape.factor, config.seed, len(catalog.classes))
-    return test[labels[test] >= 0], rows
+    known = np.full(len(test), config.task == "segmentation") | (labels[test] >= 0)
+    return test[known], rows
 
 
 def _check_sizes(config: RunConfig, pool: int) -> None:
@@ -237,7 +251,8 @@ def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle
     table = run.read_table(SPLITS)
     rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
     seed = np.asarray(table["role"].to_pylist()) == "seed"
-    pool = Pool.of(len(catalog), candidates, len(catalog.classes))
+    # A mask is one fact: "labeled" is the only class that an image of many classes can have.
+    pool = Pool.of(len(catalog), candidates, 1 if config.task == "segmentation" else len(catalog.classes))
     pool = pool.hold_out(rows[~seed], labels[~seed]).label(rows[seed], labels[seed])
     if not run.has(SEED_SET):
         return pool

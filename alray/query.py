@@ -16,7 +16,7 @@ from alray.data.pool import Pool, Rows
 from alray.features.arrays import (
     DISCRIMINATOR,
     EMBEDDING,
-    LOGITS,
+    FEATURES,
     PRETEXT_LOSS,
     Array,
     ArraySource,
@@ -57,13 +57,17 @@ class Query:
     def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
         """The test images, and what the strategy will look at."""
         test, strategy = self.ready.test_rows, self.ready.strategy
+        if self.config.task == "segmentation":
+            test = test[:0]  # they are compared with their masks instead
         needs = needs_in(strategy, self._round(number))
-        if last or not needs & {EMBEDDING, LOGITS}:
+        if last or not needs & FEATURES:
             return test
         rows = np.union1d(self._offered(pool, number, stages)[1], test)
         return np.union1d(rows, pool.labeled) if LABELED in needs else rows
 
-    def picks(self, pool: Pool, table: FeatureTable, head: Head, number: int, out: Store, stages: Stages) -> Picks:
+    def picks(
+        self, pool: Pool, table: FeatureTable | None, head: Head | None, number: int, out: Store, stages: Stages
+    ) -> Picks:
         """The round's picks: made, or read where they were made before."""
         if out.has(PICKS):
             return Picks.from_table(out.read_table(PICKS))
@@ -136,15 +140,21 @@ class Query:
         return {DISCRIMINATOR: values[np.searchsorted(pool.unlabeled, rows)]}
 
     def _context(
-        self, pool: Pool, labeled: Rows, table: FeatureTable, head: Head, number: int, stages: Stages
+        self,
+        pool: Pool,
+        labeled: Rows,
+        table: FeatureTable | None,
+        head: Head | None,
+        number: int,
+        stages: Stages,
     ) -> Context:
         ready, needs = self.ready, self.ready.strategy.needs
         return Context(
             self.config.seed,
             self._round(number),
             len(ready.catalog.classes),
-            (head.weight, head.bias),
-            table.source(labeled) if LABELED in needs else None,
+            None if head is None else (head.weight, head.bias),
+            table.source(labeled) if table is not None and LABELED in needs else None,
             pool.labels(labeled if LABELED in needs else pool.labeled),
             ready.oracle.answer if protocol.LABELS in needs else None,
             self._pretext(needs, pool, stages),
@@ -163,7 +173,7 @@ class Query:
     ) -> Picks:
         resources = self.config.resources
         sources: list[ShardSource] = [ArraySource(rows[part], {}) for part in cut(len(rows), self._shards)]
-        if table is not None and needs_in(strategy, context.round) & {EMBEDDING, LOGITS}:
+        if table is not None and needs_in(strategy, context.round) & FEATURES:
             sources = list(table.shards(rows, self._shards))
         with stages.stage("select", what), stages.bar("select", budget, "picks") as bar:
             seen = 0

@@ -25,7 +25,7 @@ from alray.query import Query
 from alray.report.scalars import write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.store import Store
-from alray.train.evaluate import classification_metrics, labeled_set_metrics
+from alray.train.evaluate import labeled_set_metrics
 from alray.train.learner import FEATURES
 from alray.train.summary import TrainSummary
 
@@ -91,17 +91,14 @@ def _stages(config: RunConfig, number: int, out: Store, quiet: bool) -> Stages:
 
 
 def _evaluate(
-    query: Query, pool: Pool, table: FeatureTable, summary: TrainSummary, number: int, out: Store, stages: Stages
+    query: Query, pool: Pool, table: FeatureTable | None, summary: TrainSummary, number: int, out: Store, stages: Stages
 ) -> dict[str, Any]:
-    ready = query.ready
+    ready, learn = query.ready, query.learn
     with stages.stage("evaluate", f"{len(ready.test_rows):,} test images"):
         test = None
         if len(ready.test_rows):
-            logits = query.learn.logits(table, ready.test_rows, query.learn.head(out))
-            test = classification_metrics(
-                logits, ready.test_labels, classes=ready.catalog.classes, top_k=ready.config.top_k
-            )
-        counts = pool.counts()
+            test = learn.evaluate(table, ready.test_rows, ready.test_labels, out, stages)
+        counts = learn.class_counts(pool)
         validation = None
         if summary.val_accuracy is not None:
             validation = {"top1": summary.val_accuracy, "best_epoch": summary.best_epoch, "epochs": summary.epochs}
@@ -142,7 +139,8 @@ def _commit(
 def _line(metrics: dict[str, Any], seconds: dict[str, float]) -> str:
     test, labeled = metrics["test"], metrics["labeled_set"]
     accuracy = f"top-1 {test['top1']:.3f} · balanced {test['balanced_accuracy']:.3f} · " if test else ""
+    union = f"mIoU {test['miou']:.3f} · " if test and "miou" in test else ""
     return (
-        f"done · {metrics['labels']:,} labels · {accuracy}class entropy {labeled['normalised_entropy']:.3f} · "
+        f"done · {metrics['labels']:,} labels · {accuracy}{union}class entropy {labeled['normalised_entropy']:.3f} · "
         f"{labeled['empty_classes']} empty classes · {sum(seconds.values()):.1f} s"
     )

@@ -1,7 +1,7 @@
 """PT4AL on real CIFAR-10 images beside random and BASE: rotation is learnt from the unlabeled pool by two workers, its
 losses order the pool, its encoder is the frozen backbone of all three; and how pretext loss and supervised loss agree.
 
-    python benchmarks/bench_pt4al.py --data ../shared/data --images 5000 --seeds 3
+    python benchmarks/bench_pt4al.py --data ../shared/data --images 4000 --seeds 3
 
 A small ResNet-18 and few epochs: what two cores can do, not the paper's setting.
 """
@@ -53,7 +53,7 @@ def config(folder: Path, seed: int, epochs: int, budget: int) -> RunConfig:
         data={"root": str(folder / "train"), "test_root": str(folder / "test"), "format": "parquet"},
         split={"seed_set_size": budget, "seed_set_how": "pretext"},
         transform={"size": 32, "train": "crop_pad", "resize": 0},
-        model={"backbone": "resnet18", "options": {"channels": [16, 32, 64, 128]}, "small_stem": True},
+        model={"backbone": "resnet18", "options": {"channels": [8, 16, 32, 64]}, "small_stem": True},
         train={"mode": "linear", "epochs": 60, "lr": 1.0, "weight_decay": 1e-4},
         pretext={"task": "rotation", "as_backbone": True, "epochs": epochs, "batch_size": 128, "lr": 0.05},
         resources={"train_workers": 2, "select_workers": "process", "num_cpus": 4},
@@ -120,7 +120,7 @@ def one_seed(folder: Path, seed: int, epochs: int, budget: int) -> dict[str, Any
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    for name, value in (("images", 5000), ("tests", 2000), ("seeds", 3), ("epochs", 10), ("budget", 100)):
+    for name, value in (("images", 4000), ("tests", 2000), ("seeds", 3), ("epochs", 8), ("budget", 100)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     if not args.data.is_dir():

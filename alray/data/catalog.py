@@ -212,7 +212,8 @@ def ensure_catalog(config: DataConfig, default_uri: str, progress: bool = False)
     if not config.root:
         raise CatalogError(f"data.root is empty and there is no catalog at {uri}: give data.root or data.catalog")
     options = config.model_dump(include={"format", "key", "label_column", "image_column", "on_problem", "check"})
-    return index(config.root, uri, test_source=config.test_root, progress=progress, **options)
+    classes = config.classes or None
+    return index(config.root, uri, test_source=config.test_root, classes=classes, progress=progress, **options)
 
 
 def _refuse_other_source(config: DataConfig, store: Store) -> None:

@@ -16,16 +16,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 import ray.data
+from PIL import Image
 from ray.data.extensions import ArrowTensorArray
 
 from alray.data.augment import Transform
 from alray.data.catalog import Catalog
 from alray.data.fetch import ImageError, decode, fetch, take
+from alray.data.masks import Masks
+from alray.data.paired import PairTransform
 from alray.data.views import Views
 
 __all__ = ["ImageError", "block_rows", "decode", "fetch", "first_cause", "image_dataset", "raise_first_cause"]
 
-ROW, EPOCH, IMAGE = "row", "epoch", "image"
+ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
+AnyTransform = Transform | Views | PairTransform
 _BLOCK_BYTES = 32 * 2**20
 _CAUSES = ("cause", "controller_failure", "_base_exc")  # where Ray's errors keep what they wrap
 _RAY_SUFFIX = "\nFailed to apply UDF transform"  # Ray adds advice about retries to the message
@@ -43,8 +47,9 @@ def image_dataset(
     catalog: Catalog,
     rows: npt.NDArray[np.int64],
     blocks: Sequence[pa.Table],
-    transform: Transform | Views,
+    transform: AnyTransform,
     *,
+    masks: Masks | None = None,
     num_cpus: float = 1,
     max_tasks: int | None = None,
 ) -> ray.data.Dataset:
@@ -52,12 +57,13 @@ def image_dataset(
 
     rows: all rows that may occur; their references are put into the object store once. blocks: tables with a column
     row, optionally epoch (for the transform's randomness, else 0), and others, which are passed through; a column
-    image, (m, size, size, 3) uint8 or, for views, (m, 2, size, size, 3), is added. num_cpus: of a task; max_tasks: how
-    many at a time. A broken image stops the dataset: `first_cause` finds the ImageError in what Ray raises.
+    image, (m, size, size, 3) uint8 or, for views, (m, 2, size, size, 3), is added. masks: adds a column mask, too:
+    (m, size, size) uint8 by a `PairTransform`, else the encoded bytes. num_cpus: of a task; max_tasks: how many at a
+    time. A broken image stops the dataset: `first_cause` finds the ImageError in what Ray raises.
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
-    load = _Load(references, catalog.format, catalog.image_column, transform)
+    load = _Load(references, catalog.format, catalog.image_column, transform, masks)
     return ray.data.from_arrow(list(blocks)).map_batches(
         load,
         batch_size=None,
@@ -88,7 +94,8 @@ class _Load:
     references: Any  # an ObjectRef: the table stays in the object store of the node, and is read without a copy
     kind: str
     image_column: str
-    transform: Transform | Views
+    transform: AnyTransform
+    masks: Masks | None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block[ROW].to_numpy()
@@ -98,10 +105,34 @@ class _Load:
         encoded = fetch(references, self.kind, self.image_column)
         images = np.empty((len(rows), *self.transform.shape), np.uint8)
         keys = references["key"].to_pylist()
+        masks = self.masks.fetch(references) if self.masks is not None else None
+        paired = masks is not None and isinstance(self.transform, PairTransform)
+        labels = np.empty((len(rows), *self.transform.shape[:2]) if paired else 0, np.uint8)
         for i in np.argsort(position, kind="stable").tolist():
-            image = decode(encoded[position[i]], keys[position[i]])
-            images[i] = self.transform(image, int(rows[i]), int(epochs[i]))
-        return block.append_column(IMAGE, ArrowTensorArray.from_numpy(images))
+            key = keys[position[i]]
+            image, row, epoch = decode(encoded[position[i]], key), int(rows[i]), int(epochs[i])
+            if isinstance(self.transform, PairTransform):
+                assert self.masks is not None
+                assert masks is not None
+                mask = self.masks.decode(masks[position[i]], key)
+                images[i], labels[i] = self.transform.pair(image, _fitting(mask, image, key), row, epoch)
+            else:
+                images[i] = self.transform(image, row, epoch)
+        block = block.append_column(IMAGE, ArrowTensorArray.from_numpy(images))
+        if paired:
+            return block.append_column(MASK, ArrowTensorArray.from_numpy(labels))
+        if masks is None:
+            return block
+        return block.append_column(MASK, pa.array([masks[i] for i in position], pa.binary()))
+
+
+def _fitting(mask: npt.NDArray[np.uint8], image: Image.Image, key: str) -> npt.NDArray[np.uint8]:
+    if mask.shape != (image.height, image.width):
+        raise ImageError(
+            f"{key}: mask: expected the image's {image.width} x {image.height} pixels, got {mask.shape[1]} x "
+            f"{mask.shape[0]}"
+        )
+    return mask
 
 
 def first_cause(error: BaseException) -> BaseException:

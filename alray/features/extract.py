@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import ray.data
@@ -25,6 +24,7 @@ from alray.config import Dtype, FeatureConfig, ModelConfig, TransformConfig, fin
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
 from alray.data.images import block_rows, image_dataset, raise_first_cause
+from alray.data.masks import Masks
 from alray.data.views import Views
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
@@ -33,7 +33,7 @@ from alray.store import Store, read_bytes
 
 PART = "part"
 Advance = Callable[[int, str], None]
-Measured = Callable[[npt.NDArray[np.uint8]], dict[str, Array]]  # images (m, ...) -> columns (m, width) float32
+Measured = Callable[[Mapping[str, Array]], dict[str, Array]]  # row, image (m, ...), mask -> columns (m, width)
 
 
 class Measure(Protocol):
@@ -47,6 +47,11 @@ class Measure(Protocol):
     @property
     def transform(self) -> Transform | Views:
         """What happens to an image before the model sees it."""
+        ...
+
+    @property
+    def masks(self) -> Masks | None:
+        """Where masks are, for a measure that compares with them."""
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class Features:
     config: TransformConfig
     features: FeatureConfig
     with_logits: bool
+    masks: Masks | None = None
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
@@ -112,8 +118,8 @@ class Features:
         """The classifier in evaluation mode."""
         model = self.model.load().to(device)
 
-        def measure(images: npt.NDArray[np.uint8]) -> dict[str, Array]:
-            embedding, logits = embed_images(model, images, self.features.batch_size, device)
+        def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
+            embedding, logits = embed_images(model, batch["image"], self.features.batch_size, device)
             return {EMBEDDING: embedding, LOGITS: logits} if self.with_logits else {EMBEDDING: embedding}
 
         return measure
@@ -161,7 +167,7 @@ class Measurer:
     def __call__(self, batch: dict[str, Array]) -> dict[str, Array]:
         """Measure one whole part."""
         (part,) = np.unique(batch[PART])  # one block is one part; anything else would write a wrong file
-        rows, found = batch["row"], self.measured(batch["image"])
+        rows, found = batch["row"], self.measured(batch)
         columns = {name: stored(found[name], dtype, rows, name) for name, dtype in self.columns.items()}
         write_part(self.out, int(part), rows, columns)
         return {PART: np.array([part]), "rows": np.array([len(rows)])}
@@ -211,10 +217,13 @@ def _measure(
 ) -> None:
     blocks = [pa.table({"row": rows, PART: np.full(len(rows), number, np.int32)}) for number, rows in parts.items()]
     rows = np.concatenate(list(parts.values()))
-    images = image_dataset(extraction.catalog, rows, blocks, extraction.measure.transform, num_cpus=decode_cpus)
+    measure = extraction.measure
+    images = image_dataset(
+        extraction.catalog, rows, blocks, measure.transform, num_cpus=decode_cpus, masks=measure.masks
+    )
     measured = images.map_batches(
         Measurer,
-        fn_constructor_args=(extraction.measure, out),
+        fn_constructor_args=(measure, out),
         # Ray wants a number where there are GPUs; blocks are parts, so this never joins or cuts one.
         batch_size=extraction.rows_per_part if use_gpu else None,
         batch_format="numpy",

@@ -96,8 +96,8 @@ def set_training(model: nn.Module, freeze_bn: bool) -> None:
                 module.eval()
 
 
-def freeze_unused(model: Classifier, image_size: int) -> list[str]:
-    """`freeze_untouched` for a classifier."""
+def freeze_unused(model: nn.Module, image_size: int) -> list[str]:
+    """`freeze_untouched` for a model of images that gives (embedding, logits)."""
     images = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
     return freeze_untouched(model, lambda: model(images)[1])
 

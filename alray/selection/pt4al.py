@@ -152,20 +152,25 @@ class Uncertain:
 
     def score(self, wanted: Rows) -> Scored:
         """Those of the wanted rows (ascending) that are here."""
-        logits = logits_of(self._shard, self._context)
+        logits = self.logits()
         found: list[Scored] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.intp))]
         for block in self._shard.blocks(block_rows(self._shard, self._context)):
             mask = np.isin(block.rows, wanted, assume_unique=True)
             if mask.any():
                 some = Block(block.rows[mask], {name: column[mask] for name, column in block.columns.items()})
-                found.append((some.rows, *self._uncertainties(logits, some)))
+                found.append((some.rows, *self.uncertainties(logits, some)))
         return (
             np.concatenate([part[0] for part in found]),
             np.concatenate([part[1] for part in found]),
             np.concatenate([part[2] for part in found]),
         )
 
-    def _uncertainties(self, logits: Logits, block: Block) -> tuple[Floats, Positions]:
+    def logits(self) -> Logits:
+        """Where logits come from."""
+        return logits_of(self._shard, self._context)
+
+    def uncertainties(self, logits: Logits, block: Block) -> tuple[Floats, Positions]:
+        """Uncertainties (m,) and predicted classes (m,)."""
         z = logits.exact_rows(block)
         if self._normalise:
             norm = np.sqrt(paired_dots(z, z))[:, None]

@@ -116,3 +116,30 @@ def _extreme(classes: Sequence[str], accuracy: Sequence[float | None], sign: int
     known = [(sign * value, number) for number, value in enumerate(accuracy) if value is not None]
     for _, number in sorted(known)[:_SHOWN_CLASSES]:
         yield {"class": classes[number], "accuracy": accuracy[number]}
+
+
+def segmentation_metrics(confusion: Array, images: int, classes: Sequence[str], ignore: int) -> dict[str, Any]:
+    """Metrics of pixels from a confusion matrix (c, c), rows the true class; `ignore` is no class of them.
+
+    Returns top1 (pixel accuracy), balanced_accuracy (mean of the classes' accuracies), per_class_accuracy, miou (mean
+    intersection over union of the classes that occur in mask or prediction), per_class_iou (None where a class does
+    not), worst_classes and best_classes (by accuracy), num_images. Raises EvaluateError without a single pixel.
+    """
+    true, right = confusion.sum(1), np.diag(confusion)
+    union = true + confusion.sum(0) - right
+    if not true.sum():
+        raise EvaluateError("no pixels to evaluate on: all masks are void")
+    accuracy = [float(r / t) if t else None for r, t in zip(right, true, strict=True)]
+    overlap = [
+        float(r / u) if u and number != ignore else None for number, (r, u) in enumerate(zip(right, union, strict=True))
+    ]
+    return {
+        "top1": float(right.sum() / true.sum()),
+        "balanced_accuracy": float(np.mean([value for value in accuracy if value is not None])),
+        "miou": float(np.mean([value for value in overlap if value is not None])),
+        "per_class_accuracy": accuracy,
+        "per_class_iou": overlap,
+        "worst_classes": list(_extreme(classes, accuracy, 1)),
+        "best_classes": list(_extreme(classes, accuracy, -1)),
+        "num_images": images,
+    }

@@ -24,11 +24,12 @@ from alray.features.table import MANIFEST, FeatureTable, write_arrays
 from alray.models.head import Head
 from alray.progress import Stages
 from alray.store import Store, absolute, join, read_bytes
+from alray.train.evaluate import classification_metrics
 from alray.train.linear import fit_head
 from alray.train.summary import TrainSummary
 
 if TYPE_CHECKING:
-    from alray.features.extract import Extraction
+    from alray.features.extract import Extraction, ModelSource
 
 CHECKPOINT, FEATURES = "checkpoint", "features"
 
@@ -48,16 +49,22 @@ class Learner(Protocol):
         """Train on what is labeled; nothing happens when `out` has this round's checkpoint already."""
         ...
 
-    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
-        """Features of (at least) the given ascending rows by this round's model."""
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
+        """Features of (at least) the given ascending rows by this round's model; None of no rows."""
         ...
 
-    def head(self, out: Store) -> Head:
-        """The head of this round's model."""
+    def head(self, out: Store) -> Head | None:
+        """The head of this round's model, where it classifies images."""
         ...
 
-    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
-        """Logits of the given rows, (k, c) float32."""
+    def evaluate(
+        self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
+    ) -> dict[str, Any]:
+        """Metrics of this round's model on the test rows."""
+        ...
+
+    def class_counts(self, pool: Pool) -> Array:
+        """What is labeled so far of every class, (c,) int64."""
         ...
 
 
@@ -66,6 +73,10 @@ def learner(config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> Lea
     if config.train.mode == "linear":
         return Linear(config, catalog, cluster)
     assert cluster is not None  # rounds start one for every run with images
+    if config.task == "segmentation":
+        from alray.train.segment import Segment
+
+        return Segment(config, catalog, cluster)
     return Finetune(config, catalog, cluster)
 
 
@@ -74,7 +85,37 @@ def model_seed(config: RunConfig) -> int:
     return keyed.stream_key(config.seed, "weights") % 2**31
 
 
-class Linear:
+class Classifying:
+    """What learners of images with one class have in common."""
+
+    config: RunConfig
+    catalog: Catalog
+
+    def head(self, out: Store) -> Head | None:
+        """The round's head."""
+        return Head.load(out.child(CHECKPOINT))
+
+    def evaluate(
+        self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
+    ) -> dict[str, Any]:
+        """Accuracies."""
+        assert table is not None
+        logits = self.logits(table, rows, Head.load(out.child(CHECKPOINT)))
+        return classification_metrics(logits, labels, classes=self.catalog.classes, top_k=self.config.top_k)
+
+    def class_counts(self, pool: Pool) -> Array:
+        """Images of every class."""
+        return np.asarray(pool.counts())
+
+    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
+        """Logits of the given rows, (k, c) float32: as extracted, else embedding times head."""
+        if LOGITS in table.columns:
+            return table.read(rows, LOGITS).astype(np.float32)
+        embedding = table.read(rows, EMBEDDING).astype(np.float32)
+        return np.asarray(embedding @ head.weight.T + head.bias)
+
+
+class Linear(Classifying):
     """A head trained on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
 
     def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
@@ -114,28 +155,19 @@ class Linear:
                 labels=pool.labels(pool.labeled),
                 val_embedding=self.table.read(pool.held_out, EMBEDDING) if len(pool.held_out) else None,
                 val_labels=pool.labels(pool.held_out) if len(pool.held_out) else None,
-                start=self.head(start) if start else None,
+                start=Head.load(start.child(CHECKPOINT)) if start else None,
             )
             head.save(store)
             store.write_json("train.json", summary.to_json())
         return summary
 
-    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
         """The cached table: nothing is computed."""
         assert self.table is not None
         return self.table
 
-    def head(self, out: Store) -> Head:
-        """The round's head."""
-        return Head.load(out.child(CHECKPOINT))
 
-    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
-        """Embedding times head."""
-        embedding = table.read(rows, EMBEDDING).astype(np.float32)
-        return np.asarray(embedding @ head.weight.T + head.bias)
-
-
-class Finetune:
+class Finetune(Classifying):
     """All weights trained with Ray Train; embeddings and logits extracted again every round."""
 
     def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
@@ -174,21 +206,13 @@ class Finetune:
                 progress=progress,
             )
 
-    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
         """Embeddings and logits by this round's model."""
         with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
             weights = out.child(CHECKPOINT).at("model.pt")
             return extract_images(
                 self.config, self.catalog, self.cluster, rows, weights, out.at(FEATURES), stages, with_logits=True
             )
-
-    def head(self, out: Store) -> Head:
-        """The head inside the fine-tuned weights."""
-        return Head.load(out.child(CHECKPOINT))
-
-    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
-        """Logits as extracted."""
-        return table.read(rows, LOGITS).astype(np.float32)
 
 
 @contextmanager
@@ -238,20 +262,26 @@ def extract_images(
     with_logits: bool,
 ) -> FeatureTable:
     """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
-    from alray.features.extract import Extraction, Features, ModelSource
+    from alray.features.extract import Extraction, Features
+
+    measure = Features(model_source(config, catalog, weights), config.transform, config.features, with_logits)
+    return measure_images(
+        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, cluster, stages
+    )
+
+
+def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> ModelSource:
+    """The model of the configuration, or one with a round's own weights, as actors load it."""
+    from alray.features.extract import ModelSource
 
     checkpoint = config.model.checkpoint and absolute(config.model.checkpoint)  # actors run in other directories
-    model = ModelSource(
+    return ModelSource(
         config.model.model_copy(update={"checkpoint": checkpoint}),
         len(catalog.classes),
         model_seed(config),
         weights or "",
         weights_id=weights_fingerprint(weights or config.model.checkpoint),
         image_size=config.transform.size,
-    )
-    measure = Features(model, config.transform, config.features, with_logits)
-    return measure_images(
-        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, cluster, stages
     )
 
 

@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from alray import keyed
 from alray.config import RunConfig
-from alray.models.backbone import Classifier, autocast, create, embed_images, freeze_unused, set_training
+from alray.models.backbone import autocast, create, embed_images, freeze_unused, set_training
 from alray.models.head import Head
+from alray.models.segmenter import create_segmenter, pixel_losses, segment_images
 from alray.store import Store, read_bytes
 from alray.train.batches import Array, Batch, Plan, rebatch
 from alray.train.optim import learning_rate, loss_weights, make_optimizer
@@ -195,10 +196,9 @@ class Worker:
         """
         device = self.place.device
         images = torch.from_numpy(batch["image"]).to(device, non_blocking=True)
-        labels = torch.from_numpy(batch["label"].astype(np.int64)).to(device, non_blocking=True)
         with autocast(device, self.train.amp):
             _, logits = self.parallel(images)
-        loss = F.cross_entropy(logits, labels, self.weights, reduction="sum")
+        loss = self._loss(logits, batch)
         torch.autograd.backward(self.scaler.scale(loss * (self.place.world / norm)))
         if self.train.clip_norm:
             self.scaler.unscale_(self.optimizer)
@@ -208,16 +208,38 @@ class Worker:
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
+    def _loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The sum over images of their (weighted) cross-entropy, of images with masks the mean over their pixels."""
+        device = self.place.device
+        if "mask" in batch:
+            masks = torch.from_numpy(batch["mask"]).to(device, non_blocking=True)
+            return pixel_losses(logits, masks, self.job.config.data.ignore_label).sum()
+        labels = torch.from_numpy(batch["label"].astype(np.int64)).to(device, non_blocking=True)
+        return F.cross_entropy(logits, labels, self.weights, reduction="sum")
+
     def _accuracy(self, held_out: HeldOut) -> float:
-        """Share of all workers' validation images that are classified right; ties go to the lower class."""
+        """Share of all workers' validation images that are classified right (ties go to the lower class), or the mean
+        over images with masks of the share of their pixels."""
         if self.place.world > 1 and not self.train.freeze_bn:
             for buffer in self.model.buffers():  # each worker's BatchNorm saw other images: rank 0's statistics count
                 dist.broadcast(buffer, 0)
-        right, device, size = 0, self.place.device, self.job.config.features.batch_size
+        right, device, size = 0.0, self.place.device, self.job.config.features.batch_size
         for block in held_out.batches():
+            if "mask" in block:
+                right += self._right_pixels(block)
+                continue
             logits = embed_images(self.model, block["image"], size, device, self.train.amp)[1]
             right += int((logits.argmax(axis=1) == block["label"]).sum())
         return self.place.total(right)[0] / held_out.size
+
+    def _right_pixels(self, block: Batch) -> float:
+        """The sum over images of the share of pixels that are classified right."""
+        device, size = self.place.device, self.job.config.features.batch_size
+        batches = segment_images(self.model, block["image"], size, device, self.train.amp)
+        predicted = np.concatenate([logits.argmax(1).cpu().numpy() for _, logits in batches])
+        counted = block["mask"] != self.job.config.data.ignore_label
+        right = ((predicted == block["mask"]) & counted).sum((1, 2))
+        return float((right / np.maximum(counted.sum((1, 2)), 1)).sum())
 
     def _message(self, number: int, step: int, norms: Array, total: torch.Tensor) -> dict[str, Any]:
         return {
@@ -257,16 +279,21 @@ class Worker:
         buffer = io.BytesIO()
         torch.save(self.best, buffer)
         out.write_bytes(MODEL, buffer.getbuffer())
-        Head(self.best["head.weight"].numpy(), self.best["head.bias"].numpy()).save(out)
+        if "head.weight" in self.best:
+            Head(self.best["head.weight"].numpy(), self.best["head.bias"].numpy()).save(out)
 
 
-def build(job: Job, place: Place) -> Classifier:
+def build(job: Job, place: Place) -> nn.Module:
     """The model at the start of a training: the configuration's weights, or those of an earlier training."""
     config = job.config
     spec = (
         config.model if job.start is None else config.model.model_copy(update={"checkpoint": "", "pretrained": False})
     )
-    model = create(spec, job.num_classes, job.seed, config.transform.size)
+    model: nn.Module
+    if config.task == "segmentation":
+        model = create_segmenter(spec, job.num_classes, job.seed, config.transform.size)
+    else:
+        model = create(spec, job.num_classes, job.seed, config.transform.size)
     if job.start is not None:
         try:
             model.load_state_dict(torch.load(io.BytesIO(read_bytes(job.start)), map_location="cpu", weights_only=True))

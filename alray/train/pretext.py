@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from alray import pretext
 from alray.config import Dtype, ModelConfig, PretextConfig, TransformConfig, fingerprint
 from alray.data.augment import Transform, eval_transform
+from alray.data.masks import Masks
 from alray.data.views import Views
 from alray.features.arrays import PRETEXT_LOSS, Array, Rows
 from alray.features.extract import Measured
@@ -162,6 +162,7 @@ class PretextLosses:
     seed: int
     weights: str
     weights_id: str
+    masks: Masks | None = None
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
@@ -185,7 +186,8 @@ class PretextLosses:
         task.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))
         task.eval().to(device)
 
-        def measure(images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
+            images = batch["image"]
             losses = np.empty((len(images), 1), np.float32)
             filled = torch.zeros(_AT_ONCE, *images.shape[1:], dtype=torch.uint8)
             with torch.no_grad():

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch.optim import Adam
 
 from alray.config import Dtype, TransformConfig, VaalConfig
 from alray.data.augment import Transform, eval_transform
+from alray.data.masks import Masks
 from alray.features.arrays import DISCRIMINATOR, Array, Rows
 from alray.features.extract import Measured
 from alray.keyed import stream_key
@@ -182,6 +182,7 @@ class Discriminating:
     config: VaalConfig
     weights: str
     weights_id: str
+    masks: Masks | None = None
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
@@ -203,7 +204,8 @@ class Discriminating:
         network.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))
         network.eval().to(device)
 
-        def measure(images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
+            images = batch["image"]
             with torch.no_grad():
                 parts = [
                     network(torch.tensor(images[start : start + _AT_ONCE]).to(device)).cpu()

@@ -22,10 +22,11 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from alray.data.augment import Transform, eval_transform, train_transform
+from alray.data.augment import eval_transform, train_transform
 from alray.data.catalog import Catalog
-from alray.data.images import block_rows, first_cause, image_dataset
-from alray.data.views import Views
+from alray.data.images import AnyTransform, block_rows, first_cause, image_dataset
+from alray.data.masks import Masks, masks_of
+from alray.data.paired import PairTransform
 from alray.keyed import stream_key
 from alray.store import Store
 from alray.train.batches import Array, Batch, Plan, blocks
@@ -40,7 +41,8 @@ def work(job: Job, catalog: Catalog, cpus: float) -> dict[str, Any]:
     """One worker's fine-tuning; cpus: what its decoding may use. Returns the summary as JSON."""
     resources = job.config.resources
     with at_work(resources.cpus_per_train_worker, cpus) as place:
-        streams = Streams(catalog, cpus, resources.decode_cpus, job.config.transform.size)
+        masks = masks_of(job.config.data, catalog) if job.config.task == "segmentation" else None
+        streams = Streams(catalog, cpus, resources.decode_cpus, job.config.transform.size, masks)
         summary = fit(
             job,
             place,
@@ -123,16 +125,19 @@ class Streams:
     cpus: float  # for decoding, all tasks together
     decode_cpus: float  # of a task
     size: int  # of an image, in pixels
+    masks: Masks | None = None
 
     @property
     def block_rows(self) -> int:
         """Images per task."""
         return min(block_rows(self.size), _TASK_ROWS)
 
-    def read(self, tables: list[pa.Table], rows: Array, transform: Transform | Views) -> Generator[Batch, None, None]:
+    def read(self, tables: list[pa.Table], rows: Array, transform: AnyTransform) -> Generator[Batch, None, None]:
         """Each table (columns row, epoch and others) with its images, in order; rows: all that may occur."""
         tasks = max(1, int(self.cpus / self.decode_cpus))
-        dataset = image_dataset(self.catalog, rows, tables, transform, num_cpus=self.decode_cpus, max_tasks=tasks)
+        dataset = image_dataset(
+            self.catalog, rows, tables, transform, num_cpus=self.decode_cpus, max_tasks=tasks, masks=self.masks
+        )
         yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
 
 
@@ -148,7 +153,8 @@ class RayImages:
         """Blocks of images in the plan's order, to the last epoch."""
         config = self.job.config
         # The crop of an image changes with the epoch and the round, not with the worker or the batch.
-        transform = train_transform(config.transform, stream_key(config.seed, f"augment/round={self.job.round}"))
+        seed = stream_key(config.seed, f"augment/round={self.job.round}")
+        transform = self._pairs(seed) or train_transform(config.transform, seed)
         for tables in plan.streams(first_epoch, config.train.epochs, self.streams.block_rows):
             yield from self.streams.read(tables, self.job.rows, transform)
 
@@ -157,4 +163,9 @@ class RayImages:
         rows, labels = self.job.held_out(self.place)
         if len(rows):
             tables = blocks(rows, np.zeros(len(rows), np.int32), labels, self.streams.block_rows)
-            yield from self.streams.read(tables, rows, eval_transform(self.job.config.transform))
+            transform = self._pairs(None) or eval_transform(self.job.config.transform)
+            yield from self.streams.read(tables, rows, transform)
+
+    def _pairs(self, seed: int | None) -> PairTransform | None:
+        """Image and mask together, where there are masks."""
+        return None if self.streams.masks is None else PairTransform(self.job.config.transform, seed)

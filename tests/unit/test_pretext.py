@@ -51,7 +51,7 @@ def recipe(out: Path, task: str, **fields: Any) -> PretextRecipe:
 
 def losses(out: Path, task: str, rows: np.ndarray) -> np.ndarray:
     images = np.stack([(viewed(row, 0) if pretext.TASKS[task].views else picture(row)) for row in rows])
-    return measured(out, task)(images)["pretext_loss"][:, 0]
+    return measured(out, task)({"image": images})["pretext_loss"][:, 0]
 
 
 def measured(out: Path, task: str) -> Any:

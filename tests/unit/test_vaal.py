@@ -40,7 +40,7 @@ def recipe(out: Path, config: VaalConfig = CONFIG) -> VaalRecipe:
 
 def logits(out: Path, rows: np.ndarray) -> np.ndarray:
     measured = Discriminating(CONFIG, str(out / "model.pt"), "x").load(torch.device("cpu"))
-    return measured(np.stack([picture(row, 0) for row in rows]))["discriminator"][:, 0]
+    return measured({"image": np.stack([picture(row, 0) for row in rows])})["discriminator"][:, 0]
 
 
 def auc(out: Path) -> float:

@@ -1,0 +1,48 @@
+"""An image and its mask through one transform: what is cut from one is cut from the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from alray.config import TransformConfig
+from alray.data.augment import draws
+
+Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+_SCALE = (0.5, 1.0)  # of the image's sides
+
+
+@dataclass(frozen=True)
+class PairTransform:
+    """A picklable function of (image, mask, row, epoch).
+
+    seed: None for evaluation (both are resized to a square); in training a random part of half to all of both sides,
+    resized, and a flip, by keyed randomness as in `alray.data.augment`.
+    """
+
+    config: TransformConfig
+    seed: int | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the image that comes out."""
+        return (self.config.size, self.config.size, 3)
+
+    def pair(self, image: Image.Image, mask: npt.NDArray[np.uint8], row: int, epoch: int) -> Pair:
+        """RGB image, mask (h, w) uint8 of the same size -> (size, size, 3), (size, size), both uint8."""
+        labels, size = Image.fromarray(mask), (self.config.size, self.config.size)
+        box, flip = (0, 0, *image.size), False
+        if self.seed is not None and self.config.train != "eval":
+            draw = draws(self.seed, row, epoch)
+            scale = _SCALE[0] + (_SCALE[1] - _SCALE[0]) * draw()
+            w, h = (max(1, round(side * scale)) for side in image.size)
+            left, top = int(draw() * (image.width - w + 1)), int(draw() * (image.height - h + 1))
+            box, flip = (left, top, left + w, top + h), self.config.flip and draw() < 0.5
+        image = image.resize(size, Image.Resampling.BILINEAR, box=box)
+        labels = labels.resize(size, Image.Resampling.NEAREST, box=box)
+        if flip:
+            image, labels = ImageOps.mirror(image), ImageOps.mirror(labels)
+        return np.asarray(image), np.asarray(labels)

@@ -1,0 +1,122 @@
+"""Segmentation: a timm backbone with the light decoder of LR-ASPP (Howard et al. 2019, section 6.4).
+
+Letters: b images, s their side in pixels, d channels of the last feature map, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from alray.config import ModelConfig
+from alray.keyed import stream_key
+from alray.models.backbone import Classifier, ModelError, autocast, create, random_state
+
+_STRIDE = 8  # of the feature map that gives the details
+_CHANNELS = 128
+Array = npt.NDArray[Any]
+
+
+class Segmenter(nn.Module):
+    """Normalisation, backbone and decoder in one module.
+
+    The last feature map, weighed per channel by its own mean, is upsampled and joined with one of stride 8.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, classifier: Classifier, maps: tuple[int, int], widths: tuple[int, int], classes: int) -> None:
+        super().__init__()
+        self.backbone, self.maps, self.report = classifier.backbone, maps, classifier.report
+        self.register_buffer("mean", classifier.mean.clone(), persistent=False)
+        self.register_buffer("std", classifier.std.clone(), persistent=False)
+        low, high = widths
+        self.narrow = nn.Sequential(nn.Conv2d(high, _CHANNELS, 1, bias=False), nn.BatchNorm2d(_CHANNELS), nn.ReLU())
+        self.weigh = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(high, _CHANNELS, 1, bias=False), nn.Sigmoid())
+        self.coarse = nn.Conv2d(_CHANNELS, classes, 1)
+        self.fine = nn.Conv2d(low, classes, 1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """images (b, s, s, 3) uint8 -> embedding (b, d) (the mean of the last feature map), logits (b, c, s, s)."""
+        pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        low, high = self.backbone.forward_intermediates(  # type: ignore[operator]
+            pixels, indices=list(self.maps), intermediates_only=True
+        )
+        wide = F.interpolate(self.narrow(high) * self.weigh(high), size=low.shape[-2:], mode="bilinear")
+        logits = self.coarse(wide) + self.fine(low)
+        logits = F.interpolate(logits.float(), size=images.shape[1:3], mode="bilinear")
+        return high.float().mean((2, 3)), logits
+
+
+def create_segmenter(config: ModelConfig, num_classes: int, seed: int, image_size: int) -> Segmenter:
+    """Build the model: the same weights for the same (config, c, seed). Raises ModelError, CheckpointError."""
+    classifier = create(config, 1, seed, image_size)
+    backbone = classifier.backbone
+    if not hasattr(backbone, "forward_intermediates") or not hasattr(backbone, "feature_info"):
+        raise ModelError(f"model.backbone={config.backbone!r}: timm gives no feature maps of it to segment with")
+    info: Any = getattr(backbone.feature_info, "info", backbone.feature_info)
+    strides = [int(part["reduction"]) for part in info]
+    low = max((i for i, stride in enumerate(strides[:-1]) if stride <= _STRIDE), default=0)
+    maps = (low, len(strides) - 1)
+    training = backbone.training
+    with torch.no_grad():
+        found = backbone.eval().forward_intermediates(  # type: ignore[operator]
+            torch.zeros(1, 3, image_size, image_size), indices=list(maps), intermediates_only=True
+        )
+    backbone.train(training)
+    with random_state(stream_key(seed, "decoder")):
+        return Segmenter(classifier, maps, (int(found[0].shape[1]), int(found[1].shape[1])), num_classes)
+
+
+def segment_images(
+    model: nn.Module, images: npt.NDArray[np.uint8], batch_size: int, device: torch.device, amp: str = "none"
+) -> Iterator[tuple[Array, torch.Tensor]]:
+    """Batches of (embedding (b, d) float32, logits (b, c, s, s) on the device), by the model in evaluation mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    with torch.no_grad(), autocast(device, amp):
+        for start in range(0, len(images), batch_size):
+            batch = torch.tensor(images[start : start + batch_size])  # a copy: Ray's arrays are read-only
+            embedding, logits = model(batch.to(device, non_blocking=True))
+            yield embedding.cpu().numpy(), logits
+    for module, training in modes.items():
+        module.training = training
+
+
+def uncertainties(logits: torch.Tensor, counted: torch.Tensor | None = None) -> dict[str, Array]:
+    """How unsure the model is of an image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats, each
+    (b, 1) float32, higher is less sure. logits (b, c, h, w); counted (b, h, w) bool: pixels that count (known void
+    ones do not), by default all."""
+    p = logits.softmax(1)
+    top = p.topk(min(2, p.shape[1]), 1).values
+    second = top[:, 1] if top.shape[1] > 1 else torch.zeros_like(top[:, 0])
+    values = {
+        "confidence": -top[:, 0],
+        "margin": second - top[:, 0],
+        "entropy": -(p * logits.log_softmax(1)).sum(1),
+    }
+    weight = torch.ones_like(top[:, 0]) if counted is None else counted.float()
+    total = weight.sum((1, 2)).clamp(min=1)
+    return {name: ((v * weight).sum((1, 2)) / total).cpu().numpy()[:, None] for name, v in values.items()}
+
+
+def confusion(predicted: Array, mask: Array, num_classes: int, ignore: int) -> npt.NDArray[np.int64]:
+    """(c, c) pixels of true class (row) and predicted class (column); pixels of the ignored number do not count."""
+    counted = mask != ignore
+    pairs = mask[counted].astype(np.int64) * num_classes + predicted[counted]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def pixel_losses(logits: torch.Tensor, masks: torch.Tensor, ignore: int) -> torch.Tensor:
+    """Mean cross-entropy of every image's pixels, (b,); logits (b, c, s, s), masks (b, s, s). An image of void alone
+    has no loss."""
+    losses = F.cross_entropy(logits, masks.long(), reduction="none", ignore_index=ignore)
+    counted = (masks != ignore).flatten(1).sum(1).clamp(min=1)
+    return losses.flatten(1).sum(1) / counted

@@ -1,0 +1,183 @@
+"""Segmentation as a task: what a worker does differently from classification, and the round's learner.
+
+Letters: b images, s their side in pixels, c classes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from alray.cluster import Cluster
+from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig
+from alray.data.augment import Transform, eval_transform
+from alray.data.catalog import Catalog
+from alray.data.masks import Masks, masks_of
+from alray.data.pool import Pool, Rows
+from alray.features.arrays import EMBEDDING, PIXEL, Array
+from alray.features.extract import Extraction, Measured, ModelSource
+from alray.features.table import FeatureTable
+from alray.models.head import Head
+from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
+from alray.progress import Stages
+from alray.store import Store, read_bytes
+from alray.train.evaluate import segmentation_metrics
+from alray.train.learner import CHECKPOINT, FEATURES, Finetune, measure_images, model_source
+
+CONFUSION = "confusion"
+_ROWS = 256  # masks decoded at once when classes are counted
+
+
+@dataclass(frozen=True)
+class Segmenting:
+    """A model and the images it sees: what the measures below share."""
+
+    model: ModelSource
+    config: TransformConfig
+    features: FeatureConfig
+
+    @property
+    def transform(self) -> Transform:
+        """The whole image, made a square."""
+        return eval_transform(self.config)
+
+    def identity(self) -> dict[str, Any]:
+        """Model, weights and transform."""
+        return {
+            "segmenter": self.model.config.model_dump(mode="json", exclude={"checkpoint"}),
+            "seed": self.model.seed,
+            "weights": self.model.weights_id,
+            "size": self.config.size,
+        }
+
+    def network(self, device: torch.device) -> torch.nn.Module:
+        """The model with its weights."""
+        source = self.model
+        network = create_segmenter(source.config, source.num_classes, source.seed, source.image_size)
+        if source.weights:
+            state = torch.load(io.BytesIO(read_bytes(source.weights)), map_location="cpu", weights_only=True)
+            network.load_state_dict(state)
+        return network.to(device)
+
+
+@dataclass(frozen=True)
+class SegmentationFeatures(Segmenting):
+    """Pooled embeddings, and how unsure the model is of the pixels."""
+
+    masks: Masks | None = None
+
+    @property
+    def columns(self) -> Mapping[str, Dtype]:
+        """The embedding as configured, one float32 number for each kind of uncertainty."""
+        return {EMBEDDING: self.features.dtype, **dict.fromkeys(PIXEL.values(), "float32")}
+
+    def load(self, device: torch.device) -> Measured:
+        """The model in evaluation mode."""
+        network = self.network(device)
+
+        def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
+            found: dict[str, list[Array]] = {name: [] for name in self.columns}
+            for embedding, logits in segment_images(network, batch["image"], self.features.batch_size, device):
+                found[EMBEDDING].append(embedding)
+                for name, values in uncertainties(logits).items():
+                    found[PIXEL[name]].append(values)
+            return {name: np.concatenate(parts) for name, parts in found.items()}
+
+        return measure
+
+
+@dataclass(frozen=True)
+class Confusions(Segmenting):
+    """The column `confusion` (n, c * c): pixels of each true and predicted class, at the masks' own resolution."""
+
+    masks: Masks | None = None
+
+    @property
+    def columns(self) -> Mapping[str, Dtype]:
+        """Counts below 2^24 are exact in float32."""
+        return {CONFUSION: "float32"}
+
+    def load(self, device: torch.device) -> Measured:
+        """The model in evaluation mode; logits are resized to each mask."""
+        network, masks = self.network(device), self.masks
+        assert masks is not None
+
+        def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
+            counts: list[Array] = []
+            for _, logits in segment_images(network, batch["image"], self.features.batch_size, device):
+                for one in logits:
+                    mask = masks.decode(batch["mask"][len(counts)], f"row {batch['row'][len(counts)]}")
+                    wide = torch.nn.functional.interpolate(one[None], size=mask.shape, mode="bilinear")
+                    predicted = wide[0].argmax(0).cpu().numpy()
+                    counts.append(confusion(predicted, mask, masks.num_classes, masks.ignore).ravel())
+            return {CONFUSION: np.stack(counts)}
+
+        return measure
+
+
+class Segment(Finetune):
+    """A segmentation network fine-tuned with Ray Train; pixels instead of images are counted."""
+
+    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
+        super().__init__(config, catalog, cluster)
+        self.masks = masks_of(config.data, catalog)
+        self._counted: dict[int, Array] = {}
+
+    def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """Embeddings by the configured weights."""
+        with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
+            return self._features(rows, None, out, stages)
+
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
+        """Pooled embeddings and uncertainties by this round's model."""
+        if not len(rows):
+            return None
+        with stages.stage("extract", f"embeddings and uncertainties of {len(rows):,} images"):
+            return self._features(rows, out.child(CHECKPOINT).at("model.pt"), out, stages)
+
+    def head(self, out: Store) -> Head | None:
+        """There is none for whole images."""
+        return None
+
+    def evaluate(self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages) -> Any:
+        """Pixel accuracy, mean accuracy of the classes, and intersection over union."""
+        weights = out.child(CHECKPOINT).at("model.pt")
+        measure = Confusions(self._source(weights), self.config.transform, self.config.features, self.masks)
+        found = self._measured(extraction_of(measure, self.catalog, rows), out.at("test"), stages)
+        total = found.read(rows, CONFUSION).astype(np.float64).sum(0)
+        c = self.masks.num_classes
+        return segmentation_metrics(total.reshape(c, c), len(rows), self.catalog.classes, self.masks.ignore)
+
+    def class_counts(self, pool: Pool) -> Array:
+        """Pixels of every class in the labeled images, (c,) int64."""
+        new = np.array([row for row in pool.labeled.tolist() if row not in self._counted], np.int64)
+        for start in range(0, len(new), _ROWS):
+            rows = new[start : start + _ROWS]
+            references: pa.Table = self.catalog.references(rows)
+            keys = references["key"].to_pylist()
+            for row, key, data in zip(rows.tolist(), keys, self.masks.fetch(references), strict=True):
+                mask = self.masks.decode(data, key)
+                self._counted[row] = np.bincount(mask[mask != self.masks.ignore], minlength=self.masks.num_classes)
+        counts = np.sum([self._counted[row] for row in pool.labeled.tolist()], axis=0, dtype=np.int64)
+        return np.asarray(counts)
+
+    def _features(self, rows: Rows, weights: str | None, out: Store, stages: Stages) -> FeatureTable:
+        measure = SegmentationFeatures(self._source(weights), self.config.transform, self.config.features)
+        return self._measured(extraction_of(measure, self.catalog, rows), out.at(FEATURES), stages)
+
+    def _source(self, weights: str | None) -> ModelSource:
+        return replace(model_source(self.config, self.catalog, weights), num_classes=self.masks.num_classes)
+
+    def _measured(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
+        return measure_images(extraction, folder, self.config.resources, self.cluster, stages)
+
+
+def extraction_of(measure: SegmentationFeatures | Confusions, catalog: Catalog, rows: Rows) -> Extraction:
+    """An extraction of these rows."""
+    return Extraction(catalog, rows, measure, measure.features.part_rows)
