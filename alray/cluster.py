@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from alray.config import ResourceConfig
 
+# glibc gives large tensors back to the system after every use and takes them again, page by page: training on CPUs
+# spends up to half of its time there. Inherited by the workers of a cluster that is started here.
+_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
+
 
 class ClusterError(RuntimeError):
     """A cluster that cannot do what the run asks of it."""
@@ -76,6 +80,8 @@ def _init(resources: ResourceConfig) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
     for helper in ("RAY_TRAIN_METRICS_ENABLED", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
         os.environ.setdefault(helper, "0")  # processes of Ray's that one machine can do without
+    for name, value in _KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
     ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
 
 

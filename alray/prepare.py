@@ -127,11 +127,16 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> 
 
 def _open_catalog(config: RunConfig) -> Catalog:
     data = config.data
-    what = data.model_dump(include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem"})
+    what = data.model_dump(
+        include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem", "classes"}
+    )
     default = join(absolute(config.root), "catalogs", f"{config.name}-{fingerprint(what)}")
     catalog = ensure_catalog(data, default)
     if not catalog.classes:
-        raise RunError(f"{catalog.uri}: the catalog has no classes; a run needs to know which classes there are")
+        raise RunError(
+            f"{catalog.uri}: the catalog has no classes, and a run needs to know which there are; name them in "
+            "data.classes (and index again, where there is a catalog already)"
+        )
     return catalog
 
 

@@ -17,6 +17,8 @@ QUIET_RAY = {
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "120",
     "RAY_raylet_start_wait_time_s": "180",  # a busy machine needs more than Ray's 30 s
     "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",  # see alray.cluster
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 for name, value in QUIET_RAY.items():
     os.environ.setdefault(name, value)
