@@ -22,7 +22,7 @@ from alray.store import Store, absolute, join
 from alray.train.learner import measure_images, model_seed, watched, weights_fingerprint
 
 if TYPE_CHECKING:
-    from alray.features.extract import Extraction
+    from alray.features.extract import Extraction, Measure
 
 MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
 
@@ -47,7 +47,6 @@ class Columns:
 
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
         """Losses of these rows of the pool, (n,) float64: measured once for the whole pool."""
-        from alray.features.extract import Extraction
         from alray.train.pretext import PretextLosses
         from alray.train.pretrain import WEIGHTS
 
@@ -56,12 +55,11 @@ class Columns:
         measure = PretextLosses(
             config.pretext, config.model, config.transform, model_seed(config), weights, weights_fingerprint(weights)
         )
-        table = self._measure(Extraction(self.catalog, self.pool, measure), folder.at("losses"), stages)
+        table = self._measure(self._extraction(self.pool, measure), folder.at("losses"), stages)
         return table.read(rows, PRETEXT_LOSS)[:, 0].astype(np.float64)
 
     def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
         """Logits of looking labeled, (n,) float32, of the unlabeled rows; artefacts go into the round's directory."""
-        from alray.features.extract import Extraction
         from alray.train.pretrain import WEIGHTS, pretrain
         from alray.train.vaal import Discriminating, VaalRecipe
 
@@ -75,7 +73,7 @@ class Columns:
             )  # fmt: skip
         weights = folder.at(WEIGHTS)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
-        table = self._measure(Extraction(self.catalog, unlabeled, measure), folder.at("features"), stages)
+        table = self._measure(self._extraction(unlabeled, measure), folder.at("features"), stages)
         return table.read(unlabeled, DISCRIMINATOR)[:, 0]
 
     def _pretrained(self, stages: Stages) -> Store:
@@ -95,6 +93,11 @@ class Columns:
                     resources=config.resources, use_gpu=self.cluster.use_gpu, progress=progress,
                 )  # fmt: skip
         return folder
+
+    def _extraction(self, rows: Rows, measure: Measure) -> Extraction:
+        from alray.features.extract import Extraction
+
+        return Extraction(self.catalog, rows, measure, self.config.features.part_rows)
 
     def _measure(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
         assert self.cluster is not None
