@@ -36,6 +36,7 @@ def index(
     image_column: str = "image",
     on_problem: Literal["refuse", "exclude"] = "refuse",
     check: Literal["decode", "none"] = "decode",
+    classes: tuple[str, ...] = (),
 ) -> None:
     """Build a catalog, one row per image, from a folder, tars, Parquet, a manifest or embeddings.
 
@@ -49,12 +50,13 @@ def index(
         image_column: Parquet: column with the encoded image bytes.
         on_problem: Duplicate keys, broken images, unknown classes: refuse to index, or leave them out and report them.
         check: decode opens every image once; none trusts the source.
+        classes: Names of the classes in order of their numbers; empty: as the source says, else sorted.
     """
     from alray.data import catalog
 
     built = catalog.index(
         source, out, test_source=test_source, format=format, key=key, label_column=label_column,
-        image_column=image_column, on_problem=on_problem, check=check, progress=True,
+        image_column=image_column, on_problem=on_problem, check=check, classes=classes or None, progress=True,
     )  # fmt: skip
     problems = built.problems()
     print(
@@ -115,6 +117,8 @@ def select(
     strategy_options: dict[str, Scalar] = {},  # noqa: B006  tyro reads the default, nobody changes it
     embedding: str = "",
     logits: str = "",
+    pretext_loss: str = "",
+    discriminator: str = "",
     weight: str = "",
     bias: str = "",
     labels: str = "",
@@ -136,6 +140,8 @@ def select(
         strategy_options: Options of the strategy, e.g. --strategy-options quota fill.
         embedding: (n, d) array: .npy or Parquet.
         logits: (n, c) array: .npy or Parquet.
+        pretext_loss: (n,) losses of a pretext task, for pt4al: .npy or Parquet.
+        discriminator: (n,) logits of looking labeled, for vaal: .npy or Parquet.
         weight: Head weight (c, d), .npy.
         bias: Head bias (c,), .npy.
         labels: Label of every row, .npy of integers: only labeled rows' are used, but by strategies that peek.
@@ -154,8 +160,8 @@ def select(
     check_out(out)
     picks = choose(
         strategy, budget, strategy_options=strategy_options,
-        embedding=embedding or None, logits=logits or None, head=read_head(weight, bias),
-        labels=labels or None,
+        embedding=embedding or None, logits=logits or None, head=read_head(weight, bias), labels=labels or None,
+        pretext_loss=pretext_loss or None, discriminator=discriminator or None,
         labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards,
         workers=workers, subset_labeled=subset_labeled, subset_unlabeled=subset_unlabeled,
     )  # fmt: skip

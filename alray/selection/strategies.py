@@ -69,4 +69,11 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     missing = [option for option, field in known.items() if field.default is field.empty and option not in options]
     if missing:
         raise SelectionError(f"strategy {name}: expected the options {', '.join(missing)}, too")
-    return kind(**options)
+    return kind(
+        **{name: _flag(value) if known[name].default in (True, False) else value for name, value in options.items()}
+    )
+
+
+def _flag(value: Any) -> Any:
+    """A command line's "true" and "false" as what they say; anything else is left to the strategy to judge."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value

@@ -16,6 +16,7 @@ from alray.selection.distance import Space
 from alray.selection.k_means import KMeans, _centroids, order_of
 from alray.selection.protocol import Context, SelectionError
 from alray.selection.pt4al import Pt4al
+from alray.selection.strategies import build
 
 SHARDS = [1, 2, 7, 30]
 N, C, K = 97, 4, 9
@@ -119,6 +120,11 @@ def test_bad_input(options: dict[str, Any], arguments: dict[str, Any], message: 
     loss, logits, _ = made("random")
     with pytest.raises(SelectionError, match=message):
         alray.select("pt4al", 3, strategy_options=options, **({"pretext_loss": loss, "logits": logits} | arguments))
+
+
+@pytest.mark.parametrize("text", ["true", "True"])
+def test_flags_may_come_from_a_command_line(text: str) -> None:
+    assert build("pt4al", {"class_balanced": text, "batches": 4}) == Pt4al(class_balanced=True, batches=4)
 
 
 def test_a_loss_that_is_no_number_is_named() -> None:
