@@ -70,7 +70,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     if missing:
         raise SelectionError(f"strategy {name}: expected the options {', '.join(missing)}, too")
     return kind(
-        **{name: _flag(value) if known[name].default in (True, False) else value for name, value in options.items()}
+        **{name: _flag(value) if isinstance(known[name].default, bool) else value for name, value in options.items()}
     )
 
 
