@@ -1,7 +1,7 @@
 """PT4AL on real CIFAR-10 images beside random and BASE: rotation is learnt from the unlabeled pool by two workers, its
 losses order the pool, its encoder is the frozen backbone of all three; and how pretext loss and supervised loss agree.
 
-    python benchmarks/bench_pt4al.py --data ../shared/data --images 4000 --seeds 3
+    python benchmarks/bench_pt4al.py --data ../shared/data --images 2500 --seeds 3
 
 A small ResNet-18 and few epochs: what two cores can do, not the paper's setting.
 """
@@ -120,7 +120,7 @@ def one_seed(folder: Path, seed: int, epochs: int, budget: int) -> dict[str, Any
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    for name, value in (("images", 4000), ("tests", 2000), ("seeds", 3), ("epochs", 8), ("budget", 100)):
+    for name, value in (("images", 2500), ("tests", 2000), ("seeds", 3), ("epochs", 6), ("budget", 100)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     if not args.data.is_dir():

@@ -1,0 +1,43 @@
+"""The configuration of a run: a frozen, validated tree, the same in Python, on the command line and as JSON.
+
+The job file *is* the config: ``CONFIG = RunConfig(...)``; a variant is ``replace(CONFIG, {"train.lr": 0.3})``.
+"""
+
+from alray.config.sections import (
+    DataConfig,
+    Dtype,
+    FeatureConfig,
+    ImbalanceConfig,
+    ModelConfig,
+    OptimisationConfig,
+    PretextConfig,
+    ResourceConfig,
+    Scalar,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
+    VaalConfig,
+)
+from alray.config.tree import ConfigError, RunConfig, explain, fingerprint, identity, replace
+
+__all__ = [
+    "ConfigError",
+    "DataConfig",
+    "Dtype",
+    "FeatureConfig",
+    "ImbalanceConfig",
+    "ModelConfig",
+    "OptimisationConfig",
+    "PretextConfig",
+    "ResourceConfig",
+    "RunConfig",
+    "Scalar",
+    "SplitConfig",
+    "TrainConfig",
+    "TransformConfig",
+    "VaalConfig",
+    "explain",
+    "fingerprint",
+    "identity",
+    "replace",
+]

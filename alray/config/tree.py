@@ -1,0 +1,186 @@
+"""The whole configuration of a run, what makes two of them the same run, and how one is changed by path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from alray.config.sections import (
+    DataConfig,
+    FeatureConfig,
+    Frozen,
+    ModelConfig,
+    PretextConfig,
+    ResourceConfig,
+    Scalar,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
+    VaalConfig,
+)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names each field, what was expected and what was got."""
+
+
+class RunConfig(Frozen):
+    """One active-learning run, from the seed set to the last round."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    """What you call it; first part of the run directory's name."""
+    root: str = "runs"
+    """Folder (path or URI) for run directories; each is called <name>-<fingerprint>."""
+    run_dir: str = ""
+    """A run directory of your own choice, instead of one under the root."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random: splits, seed set, initial weights, augmentation, strategies."""
+    rounds: int = Field(8, ge=1)
+    """Models trained; labels are bought after each but the last."""
+    budget: int = Field(10_000, ge=1)
+    """Labels bought per round."""
+    task: Literal["classification", "segmentation"] = "classification"
+    """segmentation: images with masks; accuracies are then of pixels, and mIoU is reported."""
+    strategy: str = "base"
+    """Query strategy: random, confidence, margin, entropy, mase, base, k_center, robust_k_center, partitioned_k_center,
+    badge, partitioned_badge, cluster_margin, vaal, pt4al, k_means, or one of your own; balanced_random and balancing
+    peek at labels."""
+    strategy_options: dict[str, Scalar] = Field(default_factory=dict)
+    """Options of the strategy, e.g. class_order seeded."""
+    subset_labeled: int = Field(0, ge=0)
+    """Labeled images that take part in a selection, drawn anew each round; 0 with subset_unlabeled 0: all."""
+    subset_unlabeled: int = Field(0, ge=0)
+    """Unlabeled images that take part in a selection (to reproduce published runs; no strategy here needs it)."""
+    top_k: tuple[int, ...] = (5,)
+    """Which top-k accuracies to report besides top-1."""
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    transform: TransformConfig = TransformConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    pretext: PretextConfig = PretextConfig()
+    vaal: VaalConfig = VaalConfig()
+    features: FeatureConfig = FeatureConfig()
+    resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.train.patience and self.train.patience < self.train.epochs and self.split.val_size == 0:
+            raise ValueError(
+                f"train.patience={self.train.patience} stops early on validation accuracy, but split.val_size=0: "
+                "give validation images, or train.patience=0"
+            )
+        subset = self.subset_labeled, self.subset_unlabeled
+        if any(subset) and (not self.subset_labeled or self.subset_unlabeled < self.budget):
+            raise ValueError(
+                f"subset_labeled, subset_unlabeled: expected at least 1 and at least the budget of {self.budget}, or 0 "
+                f"and 0, got {subset[0]} and {subset[1]}"
+            )
+        if self.task == "segmentation":
+            _fits_segmentation(self)
+        if any(k < 2 for k in self.top_k):
+            raise ValueError(f"top_k: expected numbers of 2 and more, got {self.top_k} (top-1 is always reported)")
+        return self
+
+    def to_json(self) -> str:
+        """The whole tree as JSON text; `from_json` gives it back."""
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Read what `to_json` wrote. Raises ConfigError that names each unknown field and impossible value."""
+        try:
+            return _validated(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"expected a configuration in JSON, got something else: {error}") from None
+
+
+def _fits_segmentation(config: RunConfig) -> None:
+    for path, got, expected in (
+        ("train.mode", config.train.mode, "finetune"),
+        ("train.class_weights", config.train.class_weights, False),
+        ("transform.resize", config.transform.resize, 0),
+        ("split.seed_set_how", "random" if config.split.seed_set_how != "balanced" else "balanced", "random"),
+        ("split.val_how", config.split.val_how if config.split.val_size else "random", "random"),
+        ("data.imbalance.kind", config.data.imbalance.kind, "none"),
+    ):
+        if got != expected:
+            raise ValueError(f"{path}: expected {expected} in segmentation, got {got}")
+
+
+# What may change between two starts of one run without changing a single pick: places, names, workers, and how far it
+# goes.
+_NOT_IN_FINGERPRINT = ("name", "root", "run_dir", "rounds", "resources")
+_NOT_IN_FINGERPRINT_OF_DATA = (
+    "root",
+    "test_root",
+    "catalog",
+    "format",
+    "key",
+    "label_column",
+    "image_column",
+    "check",
+    "on_problem",
+    "mask_root",
+)
+
+
+def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str) -> dict[str, Any]:
+    """What makes a run this run: the fields that can change a pick, and the content of the data and of the weights."""
+    tree = config.model_dump(mode="json")
+    for name in _NOT_IN_FINGERPRINT:
+        del tree[name]
+    for name in _NOT_IN_FINGERPRINT_OF_DATA:
+        del tree["data"][name]
+    del tree["features"]["keep"], tree["model"]["checkpoint"]
+    for part in ("train", "pretext", "vaal"):
+        del tree[part]["checkpoint_every"]
+    return {**tree, "data_fingerprint": data_fingerprint, "weights_fingerprint": weights_fingerprint}
+
+
+def fingerprint(value: Any) -> str:
+    """Ten hex digits of any JSON value; equal values give equal fingerprints on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """A copy with some fields changed by path: ``replace(CONFIG, {"train.lr": 0.3, "strategy": "margin"})``.
+
+    Raises ConfigError on a path that names no field and on values the field does not take.
+    """
+    tree = config.model_dump()
+    for path, value in overrides.items():
+        node: Any = tree
+        *parents, leaf = path.split(".")
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or (leaf not in node and "options" not in path):
+            raise ConfigError(f"{path}: no such field in RunConfig")
+        node[leaf] = value.model_dump() if isinstance(value, BaseModel) else value
+    return _validated(tree)
+
+
+def _validated(tree: Any) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error in one line per field: the path, what was expected, what was got."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path}: no such field")
+        elif item["type"] == "value_error" and not path:
+            lines.append(str(item["ctx"]["error"]))
+        else:
+            lines.append(f"{path}: {item['msg']}, got {item['input']!r}")
+    return "\n".join(lines)
