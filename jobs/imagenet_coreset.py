@@ -1,0 +1,20 @@
+#!/usr/bin/env python
+"""Core-Set on ImageNet (Sener & Savarese 2018): exact k-center greedy on the whole pool, no sub-sampling.
+
+    python jobs/imagenet_coreset.py --data.root s3://bucket/imagenet --model.checkpoint moco_v2_800ep_pretrain.pth.tar
+    python jobs/imagenet_coreset.py --preset finetune --resources.train-workers 8 ...
+
+The protocol is that of `imagenet_base.py`, so that both papers' strategies can be compared label by label.
+"""
+
+from __future__ import annotations
+
+from imagenet_base import FINETUNE, LINEAR
+
+from alray import replace
+from alray.cli import job
+
+CORESET = {"strategy": "k_center"}
+
+if __name__ == "__main__":
+    job({"linear": replace(LINEAR, CORESET), "finetune": replace(FINETUNE, CORESET)})
