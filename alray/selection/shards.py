@@ -144,12 +144,14 @@ class RayActors:
         from ray.exceptions import RayTaskError
 
         args = tuple(ray.put(value) if _large(value) else value for value in args)  # once, not for every actor
-        answers = [
-            actor.ask.remote(self._shared, source, name, *args)
-            for actor, source in zip(self._actors, self._sources, strict=True)
-        ]
+        shards = enumerate(zip(self._actors, self._sources, strict=True))
+        waiting = {actor.ask.remote(self._shared, source, name, *args): i for i, (actor, source) in shards}
+        answers: list[Any] = [None] * len(waiting)
         try:
-            return list(ray.get(answers))
+            while waiting:  # answers travel and are unpacked while other shards still work
+                (first,), _ = ray.wait(list(waiting), num_returns=1)
+                answers[waiting.pop(first)] = ray.get(first)
+            return answers
         except RayTaskError as error:
             if isinstance(error.cause, _OURS):
                 raise error.cause from None  # its message says it all, without a page of Ray's traceback
