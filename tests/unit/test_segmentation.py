@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -181,6 +182,22 @@ def test_masks_in_a_folder(tmp_path: Path) -> None:
     assert np.array_equal(decoded[0], scene(1)[1]) and np.array_equal(decoded[1], scene(3)[1])
     with pytest.raises(CatalogError, match="mask_root: expected a folder of masks"):
         masks_of(DataConfig(), catalog)
+
+
+def test_masks_in_parquet_beside_the_images(tmp_path: Path) -> None:
+    pairs = [scene(row) for row in range(6)]
+    images, masks = ([encoded(part) for part in column] for column in zip(*pairs, strict=True))
+    table = pa.table({"frame": [f"f{row}" for row in range(6)], "image": images, "mask": masks})
+    named = table.replace_schema_metadata({"classes": "ground,red,green"})
+    pq.write_table(named, tmp_path / "train.parquet", row_group_size=2)
+    catalog = index(str(tmp_path / "train.parquet"), str(tmp_path / "catalog"), key="frame", label_column="")
+    assert catalog.classes == ("ground", "red", "green") and (catalog.labels() == -1).all()
+    there = masks_of(DataConfig(ignore_label=VOID), catalog)
+    check_masks(there, catalog, np.arange(6))
+    found = [there.decode(data, "x") for data in there.fetch(catalog.references(np.array([2, 5])))]
+    assert np.array_equal(found[0], scene(2)[1]) and np.array_equal(found[1], scene(5)[1])
+    with pytest.raises(CatalogError, match="no column 'labels' for the masks; its columns are frame, image, mask"):
+        check_masks(masks_of(DataConfig(mask_column="labels"), catalog), catalog, np.arange(6))
 
 
 def encoded(mask: np.ndarray, mode: str | None = None) -> bytes:
