@@ -42,7 +42,7 @@ def config(data: Path, folder: Path, seed: int, epochs: int, size: int) -> RunCo
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    for name, value in (("seeds", 1), ("epochs", 25), ("size", 160)):
+    for name, value in (("seeds", 1), ("epochs", 12), ("size", 128)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     if not args.data.is_dir():
