@@ -1,5 +1,5 @@
-"""The command line: ``alray index | repack | run | select | sweep | report``, and `job`, which makes a job file a program
-(contract C8).
+"""The command line: ``alray index | repack | run | select | sweep | report``, and `job` and `sweep_job`, which make a
+job file a program (contract C8).
 
 Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its
 traceback.

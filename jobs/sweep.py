@@ -2,7 +2,7 @@
 """A sweep: strategies over budgets and seeds, on one extraction, with the statistics that make a comparison hold.
 
     python jobs/sweep.py --data.root features.npz --sweep strategy=random,margin,base budget=50,100 seed=0..9
-    python jobs/sweep.py --preset imagenet --data.root s3://bucket/imagenet --model.checkpoint moco_v2_800ep_pretrain.pth.tar
+    python jobs/sweep.py --preset imagenet --data.root s3://bucket/imagenet --model.checkpoint moco.pth.tar
 
 `embeddings` takes arrays you bring (.npz with features, label, is_test); `imagenet` is the linear evaluation of
 Emam et al. 2021. Started again, either goes on where it was: finished trials are not run again.

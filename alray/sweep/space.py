@@ -87,6 +87,8 @@ def expand(space: Space, samples: int = 1, seed: int = 0) -> list[dict[str, Any]
     are a function of (space, seed) alone. Lists and tuples are grids, Tune's domains are drawn from, anything else is
     one value. Seeds vary slowest: a sweep that is stopped has whole seeds. Raises SpaceError.
     """
+    if not space:
+        raise SpaceError("nothing to vary: give at least one field, as in strategy=random,margin")
     grids = {path: _grid(path, values) for path, values in space.items() if not _is_domain(values)}
     domains = {path: values for path, values in space.items() if _is_domain(values)}
     total = int(np.prod([len(values) for values in grids.values()])) * (samples if domains else 1)

@@ -56,20 +56,21 @@ def _duration(seconds: float) -> str:
 class Screen:
     """Shows tables, each in place of the one before where that is possible."""
 
-    out: TextIO = field(default_factory=lambda: sys.stdout)
+    out: TextIO | None = None  # None: standard output, found when it is written to (Tune pickles its callbacks)
     began: float = field(default_factory=time.monotonic)
     last: float = 0.0
     height: int = 0
 
     def show(self, name: str, entries: Sequence[Mapping[str, Any]], *, now: bool = False) -> None:
         """Draw the table if it is time."""
-        terminal = self.out.isatty()
+        out = self.out or sys.stdout
+        terminal = out.isatty()
         passed = time.monotonic() - self.last
         if not now and passed < _EVERY[terminal]:
             return
         self.last = time.monotonic()
         text = lines(name, entries, self.last - self.began)
         up = f"\x1b[{self.height}A\x1b[J" if terminal and self.height else ""
-        self.out.write(up + "\n".join(text) + "\n" + ("" if terminal else "\n"))
-        self.out.flush()
+        out.write(up + "\n".join(text) + "\n" + ("" if terminal else "\n"))
+        out.flush()
         self.height = len(text)

@@ -174,7 +174,7 @@ def accuracy(metrics: Mapping[str, Any]) -> float | None:
     return None
 
 
-def share_features(plan: Plan) -> int:
+def share_features(plan: Plan, quiet: bool = False) -> int:
     """With a frozen backbone, embed every image once, here, before any trial; returns how many tables there are.
 
     Trials find the table complete: no image is decoded by any of them.
@@ -193,6 +193,6 @@ def share_features(plan: Plan) -> int:
             tables.setdefault(fingerprint([ready.catalog.uri, source]), ready)
     for ready in tables.values():
         images = ready.catalog.format != "embeddings"
-        stages = Stages(f"{ready.config.name} · before the trials")
+        stages = Stages(f"{ready.config.name} · before the trials", quiet)
         Linear(ready.config, ready.catalog, cluster.start(ready.config.resources) if images else None).begin(stages)
     return len(tables)

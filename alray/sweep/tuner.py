@@ -94,7 +94,7 @@ def sweep(
     if any(ledger.entries[number]["status"] == "waiting" for number in todo):
         resources = _resources(planned, options)
         found = cluster.start(resources)
-        share_features(planned)
+        share_features(planned, quiet)
         watch = _Watch(ledger, planned, Screen(), quiet)
         _fit(planned, todo, options, _concurrency(planned, options, found), [watch, *callbacks])
     if not quiet:
@@ -106,6 +106,8 @@ def _check(options: Options, config: RunConfig) -> None:
     for name, least in (("samples", 1), ("cpus_per_trial", 0), ("gpus_per_trial", 0), ("max_concurrent", 0)):
         if getattr(options, name) < least:
             raise SweepError(f"{name}: expected {least} or more, got {getattr(options, name)}")
+    if options.scheduler not in ("none", "asha", "median"):
+        raise SweepError(f"scheduler: expected none, asha or median, got {options.scheduler!r}")
     if options.scheduler != "none" and config.split.val_size == 0:
         raise SweepError(
             f"scheduler: {options.scheduler} stops trials by validation accuracy, but split.val_size=0: give "
@@ -156,7 +158,7 @@ def _fit(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its banner comes at any verbosity
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(concurrent))
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are listed, not shown as they come
     trials = planned.trials
     texts = {number: trials[number].config.to_json() for number in todo}
     trainable = tune.with_resources(
