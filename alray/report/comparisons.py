@@ -143,14 +143,17 @@ Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 """setting -> strategy -> seed -> value (higher is better)."""
 
 
-def tournament(scores: Scores, test: Test = "t", alpha: float = ALPHA) -> Tournament:
-    """Compare every pair of strategies in every setting on the seeds they share, corrected over all of it."""
+def tournament(scores: Scores, test: Test = "t", alpha: float = ALPHA, reference: str | None = None) -> Tournament:
+    """Compare every pair of strategies in every setting on the seeds they share, corrected over all of it.
+
+    reference: compare only with this strategy; fewer comparisons, so that each is corrected less.
+    """
     names = tuple(sorted({name for methods in scores.values() for name in methods}))
     met = [
         (setting, one, other, common)
         for setting, methods in scores.items()
         for one, other in combinations(sorted(methods), 2)
-        if (common := sorted(methods[one].keys() & methods[other].keys()))
+        if reference in (None, one, other) and (common := sorted(methods[one].keys() & methods[other].keys()))
     ]
     results = [
         paired([scores[s][a][seed] for seed in common], [scores[s][b][seed] for seed in common], test, 1 - alpha)

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,12 +22,13 @@ from alray.cluster import Cluster, ClusterError
 from alray.config import ResourceConfig, RunConfig
 from alray.report.runs import flat
 from alray.rounds import run
-from alray.store import join
+from alray.store import Store, join, read_bytes
 from alray.sweep.space import Space
 from alray.sweep.table import Screen
 from alray.sweep.trials import Ledger, Plan, SweepError, Trial, plan, share_features
 
 METRIC = "validation_top1"
+ERRORS = "errors"  # folder of the messages and tracebacks of trials that failed
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def _fit(
     trials = planned.trials
     texts = {number: trials[number].config.to_json() for number in todo}
     trainable = tune.with_resources(
-        tune.with_parameters(_run_trial, configs=texts), {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial}
+        tune.with_parameters(_run_trial, configs=texts, errors=join(planned.dir, ERRORS)),
+        {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial},
     )
     if options.mlflow:
         callbacks = [*callbacks, _mlflow(options.mlflow, trials[0].config.name)]
@@ -186,10 +189,17 @@ def _fit(
     ).fit()
 
 
-def _run_trial(space: dict[str, Any], configs: Mapping[int, str]) -> None:
+def _run_trial(space: dict[str, Any], configs: Mapping[int, str], errors: str) -> None:
     """What a trial does. Rounds that are committed already are told to Tune and not computed."""
     number = space["trial"]["number"]
-    run(RunConfig.from_json(configs[number]), quiet=True, on_round=_tell)
+    store, name = Store(errors), f"{number:05d}.txt"
+    store.delete(name)
+    try:
+        run(RunConfig.from_json(configs[number]), quiet=True, on_round=_tell)
+    except Exception as error:
+        about = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
+        store.write_bytes(name, about.encode())
+        raise
 
 
 def _tell(metrics: dict[str, Any]) -> None:
@@ -243,7 +253,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._set(trial, status="finished" if self._trial(trial).finished else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._set(trial, status="failed", error=_last_line(trial.get_error()))
+        number = trial.config["trial"]["number"]
+        self._set(trial, status="failed", error=_why(Store(join(self.planned.dir, ERRORS)), f"{number:05d}.txt"))
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._show()
@@ -261,6 +272,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self.screen.show(self.ledger.about["name"], self.ledger.entries)
 
 
-def _last_line(text: str | None) -> str:
-    found = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return found[-1] if found else "the trial's process died"
+def _why(store: Store, name: str) -> str:
+    """The message a trial left when it failed; a process that was killed leaves none."""
+    text = read_bytes(store.at(name)).decode() if store.has(name) else ""
+    return text.partition("\n\n")[0] or "its process died"

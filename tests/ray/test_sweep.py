@@ -168,9 +168,10 @@ def test_images_are_decoded_once_for_all_trials_and_seeds(tmp_path: Path) -> Non
     write_images(tmp_path / "images")
     config = image_config(tmp_path)
     strategies: Sequence[str] = ("random", "margin")
-    first = sweep(config, {"strategy": strategies, "budget": [5], "seed": [0]}, quiet=True)
+    alone = Options(max_concurrent=1)  # every worker process imports torch and timm
+    first = sweep(config, {"strategy": strategies, "budget": [5], "seed": [0]}, alone, quiet=True)
     shutil.rmtree(tmp_path / "images")  # from here on, a decoded image is an error
-    second = sweep(config, {"strategy": strategies, "budget": [5, 6], "seed": [0, 1, 2]}, quiet=True)
+    second = sweep(config, {"strategy": strategies, "budget": [5, 6], "seed": [0, 1, 2]}, alone, quiet=True)
     assert [trial["status"] for trial in first.trials] == ["finished"] * 2
     assert [trial["status"] for trial in second.trials] == ["finished"] * 12, [t["error"] for t in second.trials]
     assert len(list(Path(first.dir).glob("features/*/manifest.json"))) == 1

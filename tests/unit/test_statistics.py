@@ -224,6 +224,17 @@ def test_only_shared_seeds_are_compared() -> None:
     assert pair.result.difference == pytest.approx(np.mean(expected))
 
 
+def test_against_a_reference_fewer_comparisons_are_corrected_for() -> None:
+    scores = simulated(5, 10, 0.02, seed=0)
+    everyone, against = tournament(scores), tournament(scores, reference="s0")
+    assert (everyone.comparisons, against.comparisons) == (10, 4)
+    assert all("s0" in (pair.one, pair.other) for pair in against.pairs)
+    one, other = (found.pair("budget 0", "s0", "s3") for found in (everyone, against))
+    assert one is not None and other is not None
+    assert one.result == other.result
+    assert other.adjusted <= one.adjusted
+
+
 def test_the_best_and_its_ties() -> None:
     scores = simulated(3, 12, 0.0, seed=1)
     for k in range(12):
