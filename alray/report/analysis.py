@@ -253,7 +253,7 @@ def _name(test: Test) -> str:
 def method_note(found: Tournament, what: str) -> str:
     """How the claims of a table were made, in two sentences."""
     return (
-        f"{_name(found.test).capitalize()} test on the area under the budget curve (linear), paired by seed, two-sided; "
+        f"{_name(found.test).capitalize()} test on the area under the budget curve (linear), seeds paired, two-sided; "
         f"Holm's correction over the {found.comparisons} comparisons {what}; level {found.alpha:g}; a claim needs "
         f"{found.needed} seeds. Intervals in brackets: Student's, {LEVEL:.0%}, for each number by itself."
     )
