@@ -28,7 +28,7 @@ from alray.selection import protocol
 from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
 from alray.selection.subset import subset
-from alray.store import Store
+from alray.store import Store, absolute
 from alray.train.evaluate import classification_metrics, labeled_set_metrics
 from alray.train.learner import FEATURES, Learner, learner
 from alray.train.summary import TrainSummary
@@ -178,7 +178,8 @@ def _select(
             num_cpus=config.resources.cpus_per_shard,
             watch=watch,
         )
-        out.write_json(ACCOUNT, dict(picks.account))
+        where = table.uri.removeprefix(f"{absolute(config.root)}/")  # as seen from the root, which may be moved
+        out.write_json(ACCOUNT, {**picks.account, "features": where})
         keys = ready.catalog.keys(picks.rows)
         out.write_table(PICKS, picks.to_table().append_column("key", keys))
     return picks

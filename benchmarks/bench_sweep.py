@@ -1,5 +1,5 @@
-"""A sweep on real CIFAR-10 embeddings: six strategies x two budgets x ten seeds in one command; what it says, and what it
-costs beside a bare loop over the same trials.
+"""A sweep on real CIFAR-10 embeddings: six strategies x two budgets x ten seeds in one command; what it says, and what
+it costs beside a bare loop over the same trials.
 
     python benchmarks/bench_sweep.py --data ../shared/data/embeddings
 

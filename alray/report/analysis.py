@@ -64,8 +64,8 @@ def _signed(value: float, low: float, high: float) -> str:
     return f"{100 * value:+.2f}{edges}"
 
 
-def _p(value: float) -> str:
-    return NOTHING if np.isnan(value) else "<0.0001" if value < 0.0001 else f"{value:.4f}"
+def _p(value: float, equals: str = "") -> str:
+    return f"{equals}{NOTHING}" if np.isnan(value) else "< 0.0001" if value < 0.0001 else f"{equals}{value:.4f}"
 
 
 def area_table(panel: Panel, measure: str, found: Tournament) -> Table:
@@ -196,7 +196,8 @@ def _needed(e: Efficiency, labels: np.ndarray) -> tuple[str, str, str]:
         saved = f"{100 * (1 - e.labels / e.needed):.0f} %"
     else:
         saved = f"> {100 * (1 - e.labels / labels[-1]):.0f} %" if e.needed == np.inf else NOTHING
-    between = NOTHING if np.isnan(e.low) else f"{said(e.low)} to {said(e.high)}"
+    edges = dict.fromkeys((said(e.low), said(e.high)))
+    between = NOTHING if np.isnan(e.low) else " to ".join(edges)
     return said(e.needed), between, saved
 
 
@@ -213,7 +214,7 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
             points = f"{_signed(r.difference, r.low, r.high)} points of area"
             how = "better" if r.difference > 0 else "worse"
             claim = f"{how} than {reference}" if pair.claimed else f"no difference to {reference} shown"
-            said.append(f"{method}{where}: {claim}; {points}, p = {_p(pair.adjusted)} after Holm, {r.n} seeds")
+            said.append(f"{method}{where}: {claim}; {points}, p {_p(pair.adjusted, "= ")} after Holm, {r.n} seeds")
     return tuple(said)
 
 

@@ -16,6 +16,9 @@ from alray.report.runs import ReportError, RunHistory, flat
 from alray.report.statistics import Floats, area, on_grid
 
 REFERENCE = "random"
+PEEKING = ("balanced_random", "balancing")
+"""Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
+
 _METHOD = ("strategy", "strategy_options")
 
 
@@ -192,7 +195,8 @@ def _line(run: RunHistory, setting: str, method: str) -> Line:
         name: tuple(_number(values.get(name)) for values in rounds) for name in names if name not in ("strategy",)
     }
     labels = tuple(float(values["labels"]) for values in rounds)
-    return Line(setting, method, run.strategy, run.seed, labels, scalars, run)
+    starred = f"{method}*" if run.strategy in PEEKING else method
+    return Line(setting, starred, run.strategy, run.seed, labels, scalars, run)
 
 
 def _number(value: Any) -> float | None:
