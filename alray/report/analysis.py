@@ -211,10 +211,10 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
             if pair is None:
                 continue
             r, where = pair.result, f" ({setting})" if setting else ""
-            points = f"{_signed(r.difference, r.low, r.high)} points of area"
+            points = f"{_signed(r.difference, r.low, r.high)} points of area, p {_p(pair.adjusted, '= ')}"
             how = "better" if r.difference > 0 else "worse"
             claim = f"{how} than {reference}" if pair.claimed else f"no difference to {reference} shown"
-            said.append(f"{method}{where}: {claim}; {points}, p {_p(pair.adjusted, "= ")} after Holm, {r.n} seeds")
+            said.append(f"{method}{where}: {claim}; {points} after Holm, {r.n} seeds")
     return tuple(said)
 
 

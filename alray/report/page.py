@@ -15,7 +15,7 @@ from alray.report.sections import NAMES, Section
 from alray.report.tables import Table
 
 _LONG = 40  # lines from which a table is folded
-_NUMBER = re.compile(r"[<>]?\s*[-+±–]?\d|–$|$")
+_NUMBER = re.compile(r"[<>\[]?\s*[-+±–]?\d[^a-z]*( to .*)?$|–$|$")
 _RATIO = re.compile(r"(\d+)/(\d+)")
 
 
@@ -84,7 +84,7 @@ def _section(part: Section, legend: str) -> str:
 
 
 def _table(table: Table) -> str:
-    text = [all(_NUMBER.match(row[i]) is None or not row[i] for row in table.rows) for i in range(len(table.head))]
+    text = [any(_NUMBER.match(row[i]) is None for row in table.rows) for i in range(len(table.head))]
     head = "".join(f"<th{_class(is_text)}>{escape(cell)}</th>" for cell, is_text in zip(table.head, text, strict=True))
     rows = "".join(
         "<tr>" + "".join(_cell(cell, is_text) for cell, is_text in zip(row, text, strict=True)) + "</tr>"
