@@ -11,12 +11,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import ray
 from results import record
 
 from alray import RunConfig, replace, run
@@ -49,12 +54,40 @@ def config_of(root: str, data: Path) -> RunConfig:
     )
 
 
-def loop(config: RunConfig) -> float:
-    """The same trials, one after the other in this process; seconds."""
-    began = time.monotonic()
+def loop(config: RunConfig) -> tuple[float, float]:
+    """The same trials, one after the other in this process; wall and CPU seconds."""
+    began, cpu = time.monotonic(), time.process_time()
     for values in product(*SPACE.values()):
         run(replace(config, dict(zip(SPACE, values, strict=True))), quiet=True)
-    return time.monotonic() - began
+    return time.monotonic() - began, time.process_time() - cpu
+
+
+@contextmanager
+def cpu_of_all() -> Iterator[list[float]]:
+    """CPU seconds of this process and everything it started, Ray's processes included; filled in at the end."""
+    ticks, seen, found = os.sysconf("SC_CLK_TCK"), {}, [0.0]
+    began = time.process_time()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.3):
+            stats: dict[int, list[str]] = {}
+            for path in Path("/proc").glob("[0-9]*/stat"):
+                with suppress(OSError):
+                    stats[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+            family = {os.getpid()}
+            for _ in range(5):
+                family |= {pid for pid, stat in stats.items() if int(stat[1]) in family}
+            seen.update({pid: (int(stats[pid][11]) + int(stats[pid][12])) / ticks for pid in family - {os.getpid()}})
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+        found[0] = sum(seen.values()) + time.process_time() - began
 
 
 def own_seconds(folder: str) -> float:
@@ -89,11 +122,13 @@ def main() -> None:
         print(f"skipped: no embeddings in {args.data}")
         return
     with tempfile.TemporaryDirectory() as temporary:
-        result = sweep(config_of(args.keep or temporary, args.data), SPACE)
+        with cpu_of_all() as used:
+            result = sweep(config_of(args.keep or temporary, args.data), SPACE)
+            ray.shutdown()
         print(report([result.dir]))
         found = analyse(panel(load_all([result.dir])), "test_top1")
         print("\n\n".join(as_text(table) for table in found.tables.values()))
-        seconds = loop(config_of(f"{temporary}/loop", args.data))
+        seconds, cpu = loop(config_of(f"{temporary}/loop", args.data))
         alone, together = own_seconds(f"{temporary}/loop"), own_seconds(result.dir)
         same = picks(f"{temporary}/loop") == picks(result.dir)
     measured = {
@@ -105,7 +140,8 @@ def main() -> None:
         "sweep: wall over its trials' own seconds": round(result.seconds / together, 3),
         "loop: wall over its trials' own seconds": round(seconds / alone, 3),
         "sweep over loop, wall": round(result.seconds / seconds, 3),
-        "own seconds of a trial in the sweep over alone": round(together / alone, 3),
+        "sweep over loop, CPU seconds of all processes, Ray's included": round(used[0] / cpu, 3),
+        "own wall seconds of the trials, in the sweep (two at a time) over alone": round(together / alone, 3),
     }
     print(json.dumps(measured, indent=1))
     tables = {name: [list(table.head), *map(list, table.rows)] for name, table in found.tables.items()}
