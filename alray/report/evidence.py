@@ -39,7 +39,7 @@ class Bought:
 def catalog_of(run: RunHistory) -> Catalog:
     """The catalog a run was made on. Raises Missing."""
     try:
-        catalog = Catalog.open(run.about["catalog"])
+        catalog = Catalog.open(run.about.get("catalog", "unknown"))
     except (CatalogError, StoreError, OSError) as error:
         raise Missing(f"the catalog is not there any more ({error})") from None
     if catalog.fingerprint != run.about["identity"]["data_fingerprint"]:

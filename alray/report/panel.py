@@ -20,6 +20,7 @@ PEEKING = ("balanced_random", "balancing")
 """Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
 
 _METHOD = ("strategy", "strategy_options")
+_NAME = "run"  # what the user called it: not part of what a run is, but it may say which data it was on
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,12 @@ def _natural(text: str) -> list[Any]:
 def _tree(run: RunHistory) -> dict[str, Any]:
     """Everything that may differ between two runs of a comparison, but the seed, by path."""
     same = {name: value for name, value in run.about["identity"].items() if name != "seed"}
-    return {**_flat_tree(same), "run name": run.name}
+    return {**_flat_tree(same), _NAME: run.name}
 
 
 def _flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree} if path else {}
+    if not isinstance(tree, dict):
+        return {path: tree}
     return {
         k: v for name, value in tree.items() for k, v in _flat_tree(value, f"{path}.{name}" if path else name).items()
     }
@@ -176,11 +177,14 @@ def _names(trees: Sequence[Mapping[str, Any]], always: str) -> list[str]:
     """Names that tell the trees apart: the fields in which they differ, e.g. 'budget 50'."""
     paths = dict.fromkeys(path for tree in trees for path in tree)
     differ = [path for path in paths if len({fingerprint(tree.get(path)) for tree in trees}) > 1 and path != always]
-    telling = [path for path in differ if path != "run name" and not path.endswith("_fingerprint")]
-    if len({tuple(fingerprint(tree.get(path)) for path in telling) for tree in trees}) < len(
-        {tuple(fingerprint(tree.get(path)) for path in differ) for tree in trees}
-    ):
-        telling = differ
+    content = [path for path in differ if path.endswith("_fingerprint")]  # tells apart, but tells nobody anything
+    fields = [path for path in differ if path not in content and path != _NAME]
+
+    def kinds(paths: Sequence[str]) -> int:
+        return len({fingerprint([tree.get(path) for path in paths]) for tree in trees})
+
+    choices = (fields, [_NAME, *fields], [*fields, *content])
+    telling = next(choice for choice in choices if kinds(choice) >= kinds([*fields, *content]))
     names = []
     for tree in trees:
         words = [f"{path.removeprefix('strategy_options.')} {tree[path]}" for path in telling if path in tree]
