@@ -20,6 +20,7 @@ from alray.report.statistics import (
 from alray.report.tables import NOTHING, Table
 
 BEST, TIE = "★", "≈"
+UNDECIDED = "no difference to"
 MARKS = f"{BEST} highest mean; {TIE} not shown to be worse than it."
 
 
@@ -213,7 +214,7 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
             r, where = pair.result, f" ({setting})" if setting else ""
             points = f"{_signed(r.difference, r.low, r.high)} points of area, p {_p(pair.adjusted, '= ')}"
             how = "better" if r.difference > 0 else "worse"
-            claim = f"{how} than {reference}" if pair.claimed else f"no difference to {reference} shown"
+            claim = f"{how} than {reference}" if pair.claimed else f"{UNDECIDED} {reference} shown"
             said.append(f"{method}{where}: {claim}; {points} after Holm, {r.n} seeds")
     return tuple(said)
 

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 
 from alray.report import charts
-from alray.report.analysis import BEST, TIE, Analysis
+from alray.report.analysis import BEST, TIE, UNDECIDED, Analysis
 from alray.report.gallery import Picture, Wall
 from alray.report.panel import PEEKING, Panel
 from alray.report.sections import NAMES, Section
@@ -62,9 +62,21 @@ def _summary(panel: Panel, found: Analysis, unfinished: Table) -> str:
     if unfinished.rows:
         parts.append(f'<div class="warning">{len(unfinished.rows)} trials did not finish:</div>{_table(unfinished)}')
     if found.verdicts:
-        lines = "".join(f"<li>{escape(text)}</li>" for text in found.verdicts)
-        parts.append(f"<h3>What the seeds support</h3><ul>{lines}</ul>")
+        parts.append(f"<h3>What the seeds support</h3>{_verdicts(found.verdicts)}")
     return "\n".join(parts)
+
+
+def _verdicts(texts: Sequence[str]) -> str:
+    """Claims as a list; what could not be shown is folded where there is much of it."""
+    claims = [text for text in texts if UNDECIDED not in text]
+    rest = [text for text in texts if UNDECIDED in text]
+    lists = ["".join(f"<li>{escape(text)}</li>" for text in group) for group in (claims, rest)]
+    found = f"<ul>{lists[0]}</ul>" if claims else "<p>No difference to random sampling can be called real.</p>"
+    if len(rest) > 6:
+        return (
+            f"{found}<details><summary>{len(rest)} comparisons without a claim</summary><ul>{lists[1]}</ul></details>"
+        )
+    return f"{found}<ul>{lists[1]}</ul>" if rest else found
 
 
 def _section(part: Section, legend: str) -> str:
