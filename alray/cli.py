@@ -234,16 +234,28 @@ def sweep_job(config: RunConfig | Mapping[str, RunConfig], fields: Sequence[str]
 
 
 @app.command
-def report(runs: tyro.conf.Positional[tuple[str, ...]], /, *, out: str = "") -> None:
-    """Draw accuracy and class balance against labels, and print the table.
+def report(
+    runs: tyro.conf.Positional[tuple[str, ...]],
+    /,
+    *,
+    out: str = "",
+    test: Literal["t", "wilcoxon"] = "t",
+    measure: str = "",
+) -> None:
+    """Compare runs: curves, paired differences, areas, wins, label efficiency, balance, coverage, time, pictures.
+
+    Writes report.html (one file, nothing is fetched), report.md, report.csv, report.png and tables/*.csv.
 
     Args:
-        runs: Run directories, or folders of them.
-        out: Where report.png, .md and .csv go; empty: into the run directory, or ./report for several runs.
+        runs: Run directories, folders of them (of a sweep, too), or one CSV of curves with strategy, seed, labels and
+            test_top1.
+        out: Where the files go; empty: into the run directory, or ./report for several runs.
+        test: Paired t test or Wilcoxon's signed ranks.
+        measure: What is compared, a column of metrics.csv; empty: test top-1 accuracy.
     """
     from alray.report import report as draw
 
-    print(draw(list(runs), out or None))
+    print(draw(list(runs), out or None, test=test, measure=measure))
 
 
 def job(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:

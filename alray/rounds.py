@@ -9,7 +9,7 @@ same picks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from alray.train.learner import FEATURES, Learner, learner
 from alray.train.summary import TrainSummary
 
 METRICS, PICKS, LABELS = "metrics.json", "picks.parquet", "labels.parquet"
-TIMINGS, ACCOUNT = "timings.json", "selection.json"
+TIMINGS, ACCOUNT, CLUSTER = "timings.json", "selection.json", "cluster.json"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run(
         if not _committed(out, last):
             stages = _stages(config, number, out, quiet)
             if learn is None:
-                learn = learner(config, ready.catalog, cluster.start(config.resources) if _needs_ray(ready) else None)
+                learn = learner(config, ready.catalog, _cluster(ready))
                 learn.begin(stages)
             start = previous if config.train.warm_start else None
             summary = learn.train(number, pool, out, start, stages)
@@ -102,8 +102,13 @@ def _stages(config: RunConfig, number: int, out: Store, quiet: bool) -> Stages:
     return Stages(label, quiet, earlier, lambda seconds: out.write_json(TIMINGS, seconds))
 
 
-def _needs_ray(ready: Prepared) -> bool:
-    return ready.catalog.format != "embeddings" or ready.config.resources.select_workers == "ray"
+def _cluster(ready: Prepared) -> cluster.Cluster | None:
+    """The cluster, where the run needs one; what it has is written down for the report."""
+    if ready.catalog.format == "embeddings" and ready.config.resources.select_workers != "ray":
+        return None
+    found = cluster.start(ready.config.resources)
+    ready.run.write_json(CLUSTER, asdict(found))
+    return found
 
 
 def _rows_to_embed(ready: Prepared, pool: Pool, last: bool) -> Rows:
