@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
@@ -94,11 +95,12 @@ def sweep(
         if entry["status"] == "waiting" or (again and entry["status"] == "finished")
     ]
     if any(ledger.entries[number]["status"] == "waiting" for number in todo):
-        resources = _resources(planned, options)
-        found = cluster.start(resources)
+        joins = ray.is_initialized() or config.resources.address or os.environ.get("RAY_ADDRESS")
+        cores = math.inf if joins else os.cpu_count() or 1
+        found = cluster.start(_resources(planned, options))
         share_features(planned, quiet)
         watch = _Watch(ledger, planned, Screen(), quiet)
-        _fit(planned, todo, options, _concurrency(planned, options, found), [watch, *callbacks])
+        _fit(planned, todo, options, concurrency(planned, options, found, cores), [watch, *callbacks])
     if not quiet:
         Screen(began=began).show(config.name, ledger.entries, now=True)
     return SweepResult(planned.dir, ledger.entries, time.monotonic() - began)
@@ -138,11 +140,16 @@ def _resources(planned: Plan, options: Options) -> ResourceConfig:
     return config.resources.model_copy(update={"num_cpus": cpus})
 
 
-def _concurrency(planned: Plan, options: Options, found: Cluster) -> int:
-    """Trials at a time, so that none waits for ever for workers that the others' drivers leave no room for."""
+def concurrency(planned: Plan, options: Options, found: Cluster, cores: float) -> int:
+    """Trials at a time, so that none waits for ever for workers that the others' drivers leave no room for.
+
+    cores: of this machine, where the cluster is started here; its logical CPUs may be more (see `logical_cpus`).
+    """
     inside = max(_inside(trial.config) for trial in planned.trials)
     each = options.cpus_per_trial + inside
     room = math.floor(found.cpus / each + 1e-9) if each else len(planned.trials)
+    if options.cpus_per_trial and room > 1:
+        room = max(1, min(room, math.floor(min(cores / options.cpus_per_trial, room) + 1e-9)))
     if found.use_gpu and any(trial.config.train.mode == "finetune" for trial in planned.trials):
         most = max(max(t.config.resources.train_workers, t.config.resources.extract_actors) for t in planned.trials)
         room = min(room, math.floor(found.gpus / most))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from ray import tune
 
 from alray import RunConfig, replace
+from alray.cluster import Cluster, ClusterError
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig
 from alray.rounds import run
-from alray.sweep import SpaceError, SweepError, expand, parse_space, plan
+from alray.sweep import Options, SpaceError, SweepError, expand, parse_space, plan
 from alray.sweep.table import Screen, lines
 from alray.sweep.trials import SWEEP, Ledger
+from alray.sweep.tuner import concurrency
 
 
 def config_of(folder: Path) -> RunConfig:
@@ -150,6 +153,32 @@ def test_the_ledger_knows_what_is_finished_or_was_stopped(tmp_path: Path) -> Non
     assert again.store.has(SWEEP)
     fewer = Ledger(plan(config_of(tmp_path), {"strategy": ["base", "margin"]}), {"strategy": []}, {"name": "s"})
     assert [entry["status"] for entry in fewer.entries] == ["waiting", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "cpus", "cores", "expected"),
+    [
+        ({}, {}, 3, 2, 2),  # no more than this machine has cores, whatever the logical CPUs
+        ({}, {"cpus_per_trial": 0.5}, 3, 2, 4),
+        ({}, {}, 64, math.inf, 64),
+        ({}, {"max_concurrent": 5}, 64, math.inf, 5),
+        ({"resources.select_workers": "ray", "resources.select_shards": 3}, {}, 9, math.inf, 2),
+        ({"resources.select_workers": "ray", "resources.select_shards": 3}, {"cpus_per_trial": 0.1}, 7, 1, 2),
+        ({}, {"cpus_per_trial": 4}, 4, 2, 1),
+    ],
+)
+def test_trials_at_a_time_leave_room_for_their_workers(
+    changes: dict, options: dict, cpus: float, cores: float, expected: int, tmp_path: Path
+) -> None:
+    planned = plan(replace(config_of(tmp_path), changes), {"seed": [0]})
+    assert concurrency(planned, Options(**options), Cluster(cpus, 0, False), cores) == expected
+
+
+def test_a_cluster_without_room_for_one_trial_is_refused(tmp_path: Path) -> None:
+    planned = plan(config_of(tmp_path), {"seed": [0]})
+    for options in (Options(cpus_per_trial=5), Options(gpus_per_trial=0.5)):
+        with pytest.raises(ClusterError, match="4 CPUs and 0 GPUs, a trial needs"):
+            concurrency(planned, options, Cluster(4, 0, False), 4)
 
 
 def test_the_table_says_how_far_every_setting_is() -> None:
