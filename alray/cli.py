@@ -1,5 +1,5 @@
-"""The command line: ``alray index | repack | run | select | report``, and `job`, which makes a job file a program
-(contract C8).
+"""The command line: ``alray index | repack | run | select | sweep | report``, and `job` and `sweep_job`, which make a
+job file a program (contract C8).
 
 Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its
 traceback.
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -170,16 +170,98 @@ def select(
 
 
 @app.command
-def report(runs: tyro.conf.Positional[tuple[str, ...]], /, *, out: str = "") -> None:
-    """Draw accuracy and class balance against labels, and print the table.
+def sweep(
+    config: tyro.conf.Positional[Path],
+    fields: tyro.conf.Positional[tuple[str, ...]],
+    /,
+    *,
+    samples: int = 1,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
+    max_concurrent: int = 0,
+    scheduler: Literal["none", "asha", "median"] = "none",
+    grace_rounds: int = 2,
+    retries: int = 0,
+    mlflow: str = "",
+) -> None:
+    """Run a configuration over strategies, budgets, seeds or any other fields, and report on it.
+
+    Started again it goes on: trials that are finished are not run again.
 
     Args:
-        runs: Run directories, or folders of them.
-        out: Where report.png, .md and .csv go; empty: into the run directory, or ./report for several runs.
+        config: The configuration file (JSON).
+        fields: What to vary, as path=values: strategy=random,margin seed=0..9 "train.lr=loguniform(0.01, 1)"
+        samples: Draws from search spaces; each draw goes through the whole grid.
+        cpus_per_trial: CPUs a trial reserves for itself; fractions are fine.
+        gpus_per_trial: GPUs (or a fraction) for a trial's linear head.
+        max_concurrent: Most trials at a time; 0: as many as the cluster has room for.
+        scheduler: Stop bad trials early, by validation accuracy.
+        grace_rounds: Rounds that no scheduler cuts off.
+        retries: How often a trial that failed is started again.
+        mlflow: Tracking URI of MLflow; needs the extra alray[mlflow].
+    """
+    if not config.is_file():
+        raise ConfigError(f"{config}: no such file")
+    _sweep(
+        RunConfig.from_json(config.read_text()), fields, samples=samples, cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, scheduler=scheduler, grace_rounds=grace_rounds,
+        retries=retries, mlflow=mlflow,
+    )  # fmt: skip
+
+
+def _sweep(config: RunConfig, fields: Sequence[str], **options: Any) -> None:
+    """Run a sweep and its report; leaves with code 1 when trials failed."""
+    from alray.report import report as draw
+    from alray.sweep import Options, parse_space
+    from alray.sweep import sweep as go
+
+    result = go(config, parse_space(fields), Options(**options))
+    if any(trial["rounds"] for trial in result.trials):
+        print(draw([result.dir], None))
+    print(f"sweep: {result.dir}")
+    for trial in result.failed:
+        print(f"failed: {trial['run']}: {trial['error']}", file=sys.stderr)
+    if result.failed:
+        raise SystemExit(1)
+
+
+def sweep_job(config: RunConfig | Mapping[str, RunConfig], fields: Sequence[str]) -> None:
+    """Run a sweep's job file: every field of its configuration is an option, ``--sweep path=values ...`` replaces what
+    is varied, and the options of ``alray sweep`` are there with a prefix: ``--sweep.cpus-per-trial 0.5``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--sweep", nargs="+", default=list(fields))
+    for name, kind in (("samples", int), ("cpus_per_trial", float), ("gpus_per_trial", float), ("max_concurrent", int),
+                       ("scheduler", str), ("grace_rounds", int), ("retries", int), ("mlflow", str)):  # fmt: skip
+        parser.add_argument(f"--sweep.{name.replace('_', '-')}", dest=name, type=kind, default=argparse.SUPPRESS)
+    known, rest = parser.parse_known_args()
+    given = vars(known)
+    chosen = options(config, rest)
+    guarded(lambda: _sweep(chosen, given.pop("sweep"), **given))
+
+
+@app.command
+def report(
+    runs: tyro.conf.Positional[tuple[str, ...]],
+    /,
+    *,
+    out: str = "",
+    test: Literal["t", "wilcoxon"] = "t",
+    measure: str = "",
+) -> None:
+    """Compare runs: curves, paired differences, areas, wins, label efficiency, balance, coverage, time, pictures.
+
+    Writes report.html (one file, nothing is fetched), report.md, report.csv, report.png and tables/*.csv.
+
+    Args:
+        runs: Run directories, folders of them (of a sweep, too), or one CSV of curves with strategy, seed, labels and
+            test_top1.
+        out: Where the files go; empty: into the run directory, or ./report for several runs.
+        test: Paired t test or Wilcoxon's signed ranks.
+        measure: What is compared, a column of metrics.csv; empty: test top-1 accuracy.
     """
     from alray.report import report as draw
 
-    print(draw(list(runs), out or None))
+    print(draw(list(runs), out or None, test=test, measure=measure))
 
 
 def job(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:

@@ -32,11 +32,11 @@ from alray.selection import protocol
 from alray.selection.protocol import LABELED, Context, Picks, Strategy, needs_in
 from alray.selection.select import select_from
 from alray.selection.subset import subset
-from alray.store import Store
+from alray.store import Store, absolute
 from alray.train.columns import Columns
 from alray.train.learner import Learner, learner
 
-PICKS, ACCOUNT = "picks.parquet", "selection.json"
+PICKS, ACCOUNT, CLUSTER = "picks.parquet", "selection.json", "cluster.json"
 
 
 class Query:
@@ -44,7 +44,7 @@ class Query:
 
     def __init__(self, ready: Prepared, stages: Stages) -> None:
         self.ready = ready
-        joined = cluster.start(ready.config.resources) if needs_ray(ready) else None
+        joined = _cluster(ready)
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
         self.learn: Learner = learner(self.columns.with_backbone(stages), ready.catalog, joined)
         self.learn.begin(stages)
@@ -86,7 +86,9 @@ class Query:
             f"{what}, {self._shards} shard(s)",
             stages,
         )
-        out.write_json(ACCOUNT, dict(picks.account))
+        # Where the features are, as seen from the root, which may be moved.
+        where = None if table is None else table.uri.removeprefix(f"{absolute(config.root)}/")
+        out.write_json(ACCOUNT, {**picks.account, "features": where})
         out.write_table(PICKS, picks.to_table().append_column("key", self.ready.catalog.keys(picks.rows)))
         return picks
 
@@ -194,6 +196,10 @@ class Query:
             )
 
 
-def needs_ray(ready: Prepared) -> bool:
-    """Whether anything in this run happens on a cluster."""
-    return ready.catalog.format != "embeddings" or ready.config.resources.select_workers == "ray"
+def _cluster(ready: Prepared) -> cluster.Cluster | None:
+    """The cluster, where the run needs one; what it has is written down for the report."""
+    if ready.catalog.format == "embeddings" and ready.config.resources.select_workers != "ray":
+        return None
+    found = cluster.start(ready.config.resources)
+    ready.run.write_json(CLUSTER, asdict(found))
+    return found

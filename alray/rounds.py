@@ -8,7 +8,7 @@ same picks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,17 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, *, oracle: Oracle | None = None, strategy: Strategy | None = None, quiet: bool = False
+    config: RunConfig,
+    *,
+    oracle: Oracle | None = None,
+    strategy: Strategy | None = None,
+    quiet: bool = False,
+    on_round: Callable[[dict[str, Any]], None] = lambda metrics: None,
 ) -> RunResult:
     """Run active learning to its last round, or go on where an earlier start of the same configuration stopped.
 
     oracle: who answers (default: the labels of the source); strategy: an object of your own instead of config.strategy.
+    on_round: gets the metrics of every round when it is committed, or was by an earlier start.
     Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything expensive.
     """
     ready = prepare(config, oracle, strategy)
@@ -70,6 +76,7 @@ def run(
                 picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
                 _ask(ready.oracle, picks, out, stages)
             _commit(ready, metrics, out, previous, stages, number)
+        on_round(out.read_json(METRICS))
         if not last:
             bought = out.read_table(LABELS)
             pool = pool.label(bought["row"].to_numpy(), bought["label"].to_numpy())

@@ -1,33 +1,78 @@
-"""Reports on finished rounds: a table for the terminal, a picture, Markdown and CSV."""
+"""Reports on finished rounds: one HTML file, tables for the terminal, Markdown and CSV, a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alray.report.comparisons import Test
+from alray.report.panel import Panel, arrange, panel
 from alray.report.runs import Group, ReportError, grouped, load_all
-from alray.report.tables import LEGEND, as_csv, as_markdown, as_text, tables
+from alray.report.scalars import csv_text
+from alray.report.tables import LEGEND, Table, as_csv, as_markdown, as_text, tables
 from alray.store import Store, absolute
 
-__all__ = ["ReportError", "report"]
+__all__ = ["ReportError", "report", "write_page"]
 
 
-def report(dirs: Sequence[str], out: str | None = None) -> str:
-    """Write report.png, report.md and report.csv; returns the tables for a terminal and where the files are.
+def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", measure: str = "") -> str:
+    """Write report.html (everything, in one file), report.md, report.csv, report.png and tables/*.csv; returns the
+    tables for a terminal and where the files are.
 
-    dirs: run directories, or folders of them; several seeds of one strategy are shown as mean and spread.
-    out: where to write; by default into the directory when one is given, else into ./report.
+    dirs: run directories, folders of them, or one CSV of somebody else's curves; several seeds of one strategy are
+    shown as mean and spread. out: where to write; by default into the directory when one is given, else into ./report.
+    test: of paired differences; measure: what is compared (a name in metrics.csv), by default test top-1 accuracy.
     Raises ReportError when there is no run or no committed round, StoreError where the output cannot be written.
     """
+    if len(dirs) == 1 and dirs[0].endswith(".csv"):
+        return _report_on_curves(dirs[0], out or "report", test, measure)
     from alray.report.curves import draw  # matplotlib, which a loop that only writes scalars does not need
 
-    groups = grouped(load_all(dirs))
+    histories = load_all(dirs)
+    groups = grouped(histories)
     store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")))
     store.write_bytes("report.png", draw(groups))
     store.write_bytes("report.csv", as_csv(groups).encode())
-    store.write_bytes("report.md", _markdown(groups).encode())
-    texts = [as_text(table) for table in tables(groups)]
-    files = "\n".join(store.at(name) for name in ("report.png", "report.md", "report.csv"))
+    added = write_page(store, panel(histories), dirs, test=test, measure=measure)
+    store.write_bytes("report.md", (_markdown(groups) + "\n".join(map(as_markdown, added)) + "\n").encode())
+    texts = [as_text(table) for table in (*tables(groups), *added)]
+    files = "\n".join(store.at(name) for name in ("report.html", "report.png", "report.md", "report.csv"))
     return "\n\n".join([*texts, LEGEND, files])
+
+
+def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
+    from alray.report.foreign import read_curves
+
+    store = Store(absolute(out))
+    added = write_page(store, arrange(read_curves(path)), [], test=test, measure=measure)
+    store.write_bytes("report.md", ("# Report\n\n" + "\n\n".join(map(as_markdown, added)) + "\n").encode())
+    return "\n\n".join([*map(as_text, added), store.at("report.html"), store.at("report.md")])
+
+
+def write_page(store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = "t", measure: str = "") -> list[Table]:
+    """Write report.html and tables/*.csv; returns the tables of statistics."""
+    from alray.report.gallery import gallery
+    from alray.report.page import page
+    from alray.report.records import unfinished_trials
+    from alray.report.sections import measures, sections
+
+    if not lines.lines or not measures(lines):
+        raise ReportError("no run has an accuracy (test or validation) for every round: nothing to compare")
+    if measure and not lines.has(measure):
+        raise ReportError(
+            f"measure: expected a number that all rounds have, such as {measures(lines)[0]}, got {measure}"
+        )
+    parts, found = sections(lines, test, measure)
+    walls, note = gallery(lines)
+    unfinished = unfinished_trials(dirs)
+    title = ", ".join(sorted({line.run.name for line in lines.lines if line.run})) or "Learning curves"
+    html = page(lines, found, parts, walls, note, unfinished, f"{title}: which labels to buy")
+    store.write_bytes("report.html", html.encode())
+    shown = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
+    for name, number, table in shown:
+        text = csv_text([dict(zip(table.head, row, strict=True)) for row in table.rows])
+        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", text.encode())
+    extra = [unfinished] if unfinished.rows else []
+    return [*extra, *(table for name, _, table in shown if name not in ("records", "time", "balance", "coverage"))]
 
 
 def _markdown(groups: Sequence[Group]) -> str:

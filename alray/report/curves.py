@@ -26,8 +26,8 @@ _COLORS = {
     "balanced_random": _SKY, "balancing": _PURPLE, "robust_k_center": _GREEN, "partitioned_k_center": _SKY,
     "partitioned_badge": _BLUE, "cluster_margin": _GREEN, "vaal": _BLUE, "pt4al": _VERMILION,
 }  # fmt: skip
-_MARKERS = "osD^vPX*"
-_DASHES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", "-.", ":")
 _LABELS_AXIS = "labels bought, seed set included"
 
 Floats = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ def styles(groups: Sequence[Group]) -> list[Style]:
     for group in groups:
         name = color(group.strategy)
         nth = seen[name] = seen.get(name, -1) + 1
-        chosen.append(Style(name, _MARKERS[nth % len(_MARKERS)], _DASHES[nth % len(_DASHES)]))
+        chosen.append(Style(name, MARKERS[nth % len(MARKERS)], DASHES[nth % len(DASHES)]))
     return chosen
 
 

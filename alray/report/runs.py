@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from alray.config import fingerprint
@@ -34,6 +34,8 @@ class RunHistory:
     rounds: list[Metrics]
     setting: str
     """Fingerprint of everything but the seed: runs that share it differ by chance alone."""
+    about: Metrics = field(default_factory=dict)
+    """run.json: what the run is, with versions and machine."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def load(run_dir: str) -> RunHistory:
     run = store.read_json("run.json")
     same = dict(run["identity"])
     strategy, seed = same["strategy"], same.pop("seed")
-    return RunHistory(store.uri, run["name"], strategy, seed, tuple(run["classes"]), rounds, fingerprint(same))
+    return RunHistory(store.uri, run["name"], strategy, seed, tuple(run["classes"]), rounds, fingerprint(same), run)
 
 
 def _committed(store: Store) -> list[Metrics]:

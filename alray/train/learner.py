@@ -278,7 +278,7 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
     return ModelSource(
         config.model.model_copy(update={"checkpoint": checkpoint}),
         len(catalog.classes),
-        model_seed(config),
+        model_seed(config) if weights else 0,  # of a frozen backbone nothing is fresh: one extraction for all seeds
         weights or "",
         weights_id=weights_fingerprint(weights or config.model.checkpoint),
         image_size=config.transform.size,

@@ -1,0 +1,206 @@
+"""Whether one strategy is better than another: paired tests over seeds, corrected for how many of them there are.
+
+Tests: paired t (Student 1908) or Wilcoxon's signed ranks (1945), Holm's correction (1979), Friedman's test (1937) for
+ranks, a win matrix as the penalty matrix of Ash et al. 2020 (BADGE). Letters: s seeds, m strategies, k comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from scipy.special import nctdtr, stdtr, stdtrit
+
+from alray.report.statistics import LEVEL, Floats, StatisticsError, mean_interval
+
+Test = Literal["t", "wilcoxon"]
+
+ALPHA = 0.05
+POWER = 0.8
+LEAST_SEEDS = 5
+"""A convention of ours: with fewer differences nothing supports the t test's assumption, and nothing is claimed."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One strategy minus another, paired by seed. difference with Student's interval (low, high); p: two-sided."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired(values: npt.ArrayLike, other: npt.ArrayLike, test: Test = "t", level: float = LEVEL) -> Comparison:
+    """Compare two strategies, (s,) and (s,), seed by seed. p is NaN for a single seed."""
+    d = np.asarray(values, np.float64) - np.asarray(other, np.float64)
+    band = mean_interval(d, level)
+    p = np.nan if len(d) < 2 else _t_test(d) if test == "t" else _wilcoxon(d)
+    return Comparison(len(d), float(band.mean), float(band.low), float(band.high), float(p))
+
+
+def _t_test(d: Floats) -> float:
+    spread = d.std(ddof=1)
+    if spread <= 1e-12 * np.abs(d).max() or spread == 0:  # all differences alike: no spread to compare with
+        return 1.0 if d.mean() == 0 else 0.0
+    return float(2 * stdtr(len(d) - 1, -abs(d.mean()) / (spread / np.sqrt(len(d)))))
+
+
+def _wilcoxon(d: Floats) -> float:
+    return 1.0 if not d.any() else float(stats.wilcoxon(d).pvalue)
+
+
+def holm(p: npt.ArrayLike) -> Floats:
+    """p-values (k,) after Holm's correction: below alpha, they are claims of which one or more are false with
+    probability alpha at most, whatever their dependence. NaN stays NaN and does not count."""
+    raw = np.asarray(p, np.float64)
+    adjusted = np.full(raw.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
+    factor = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(raw[order] * factor))
+    return adjusted
+
+
+def least_seeds(test: Test, comparisons: int, alpha: float = ALPHA) -> int:
+    """Seeds below which no claim can be made: Wilcoxon's smallest p-value is 2^(1-s), times Holm's factor."""
+    if test == "t":
+        return LEAST_SEEDS
+    return max(LEAST_SEEDS, int(np.ceil(1 - np.log2(alpha / max(comparisons, 1)))))
+
+
+def detectable(spread: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The true difference that a paired t test on n seeds finds with the given probability (noncentral t).
+
+    spread: standard deviation of the differences over seeds. NaN for fewer than two seeds.
+    """
+    if n < 2:
+        return np.nan
+    critical = stdtrit(n - 1, 1 - alpha / 2)
+
+    def found(effect: float) -> float:
+        shift = effect * np.sqrt(n)
+        return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
+
+    low, high = 0.0, 1.0
+    while found(high) < power:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if found(middle) < power else (low, middle)
+    return high * spread
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison of two strategies in one setting. adjusted: its p-value after Holm's correction over all pairs of
+    all settings; claimed: whether the difference may be called real."""
+
+    setting: str
+    one: str
+    other: str
+    result: Comparison
+    adjusted: float
+    claimed: bool
+
+
+@dataclass(frozen=True)
+class Tournament:
+    """All pairs of strategies in all settings.
+
+    wins (m, m): settings in which the strategy of the row beats that of the column; met (m, m): settings in which both
+    were compared; comparisons: tests made, all of one family; needed: seeds below which nothing is claimed.
+    """
+
+    strategies: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    wins: npt.NDArray[np.int64]
+    met: npt.NDArray[np.int64]
+    test: Test
+    alpha: float
+    comparisons: int
+    needed: int
+
+    def pair(self, setting: str, one: str, other: str) -> Pair | None:
+        """The comparison of two strategies, as one minus other whichever way round it was made; None where not made."""
+        for pair in self.pairs:
+            if pair.setting == setting and (pair.one, pair.other) == (one, other):
+                return pair
+            if pair.setting == setting and (pair.one, pair.other) == (other, one):
+                r = pair.result
+                turned = Comparison(r.n, -r.difference, -r.high, -r.low, r.p)
+                return Pair(setting, one, other, turned, pair.adjusted, pair.claimed)
+        return None
+
+
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""setting -> strategy -> seed -> value (higher is better)."""
+
+
+def tournament(scores: Scores, test: Test = "t", alpha: float = ALPHA, reference: str | None = None) -> Tournament:
+    """Compare every pair of strategies in every setting on the seeds they share, corrected over all of it.
+
+    reference: compare only with this strategy; fewer comparisons, so that each is corrected less.
+    """
+    names = tuple(sorted({name for methods in scores.values() for name in methods}))
+    met = [
+        (setting, one, other, common)
+        for setting, methods in scores.items()
+        for one, other in combinations(sorted(methods), 2)
+        if reference in (None, one, other) and (common := sorted(methods[one].keys() & methods[other].keys()))
+    ]
+    results = [
+        paired([scores[s][a][seed] for seed in common], [scores[s][b][seed] for seed in common], test, 1 - alpha)
+        for s, a, b, common in met
+    ]
+    adjusted = holm([result.p for result in results])
+    tests = sum(not np.isnan(result.p) for result in results)
+    needed = least_seeds(test, tests, alpha)
+    pairs = tuple(
+        Pair(s, a, b, result, float(p), bool(p < alpha and result.n >= needed))
+        for (s, a, b, _), result, p in zip(met, results, adjusted, strict=True)
+    )
+    return Tournament(names, pairs, *_matrices(names, pairs), test, alpha, tests, needed)
+
+
+def _matrices(names: Sequence[str], pairs: Sequence[Pair]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    at = {name: i for i, name in enumerate(names)}
+    wins, met = np.zeros((2, len(names), len(names)), np.int64)
+    for pair in pairs:
+        i, j = at[pair.one], at[pair.other]
+        met[i, j] += 1
+        met[j, i] += 1
+        if pair.claimed:
+            winner, loser = (i, j) if pair.result.difference > 0 else (j, i)
+            wins[winner, loser] += 1
+    return wins, met
+
+
+def tied_with_best(result: Tournament, setting: str, means: Mapping[str, float]) -> tuple[str, frozenset[str]]:
+    """The strategy with the highest mean in a setting, and those that are not shown to be worse."""
+    if not means:
+        raise StatisticsError(f"{setting}: no strategy to rank")
+    best = max(means, key=lambda name: (means[name], name))
+    ties = set()
+    for name in means:
+        pair = result.pair(setting, best, name)
+        if name != best and not (pair and pair.claimed):
+            ties.add(name)
+    return best, frozenset(ties)
+
+
+def friedman(values: npt.ArrayLike) -> float:
+    """p-value of Friedman's test that all strategies rank alike. values (blocks, m); NaN for fewer than 3 strategies or
+    2 blocks."""
+    x = np.asarray(values, np.float64)
+    if x.shape[0] < 2 or x.shape[1] < 3:
+        return np.nan
+    if (x == x[:, :1]).all():
+        return 1.0
+    return float(stats.friedmanchisquare(*x.T).pvalue)

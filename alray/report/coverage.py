@@ -1,0 +1,91 @@
+"""How well the labeled set covers the pool in embedding space: the largest and the mean distance of an image to its
+nearest labeled image, per round (Sener & Savarese 2018: the radius bounds the core-set loss).
+
+Letters: n pool, m labeled, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alray.features.arrays import Array, Rows
+from alray.report import evidence
+from alray.report.evidence import Missing
+from alray.report.runs import RunHistory
+
+MOST_PRODUCTS = 2e11
+"""Multiplications a report may spend on distances; about a minute on one slow core."""
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Per round: radius and mean distance over the pool (labeled images count with distance 0). Distances, not squared,
+    of the embeddings as stored."""
+
+    radius: tuple[float, ...]
+    mean: tuple[float, ...]
+
+
+def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> tuple[dict[str, Coverage], str]:
+    """Coverage of each run by its directory, as far as embeddings are there and the work is bearable, and a sentence on
+    what was left out ('' where nothing was). Runs of low seeds come first, so that strategies stay comparable."""
+    found: dict[str, Coverage] = {}
+    reasons: dict[str, int] = {}
+    tables: dict[str, tuple[Rows, Array]] = {}
+    spent = 0.0
+    for run in sorted(runs, key=lambda run: run.seed):
+        try:
+            cost = _cost(run)
+            if spent + cost > most_products:
+                raise Missing("there are too many distances to compute in a report")
+            found[run.dir] = _cover(run, tables)
+            spent += cost
+        except Missing as reason:
+            reasons[str(reason)] = reasons.get(str(reason), 0) + 1
+    said = "; ".join(f"{count} of {len(runs)} runs left out: {reason}" for reason, count in reasons.items())
+    return found, said
+
+
+def _cost(run: RunHistory) -> float:
+    if not evidence.frozen(run):
+        raise Missing("its model was fine-tuned, so that every round measures in another space")
+    last = run.rounds[-1]
+    return float((last["unlabeled"] + last["labels"]) * last["labels"] * evidence.features(run, 0).dim)
+
+
+def _cover(run: RunHistory, tables: dict[str, tuple[Rows, Array]]) -> Coverage:
+    table = evidence.features(run, 0)
+    rows = evidence.pool(run, evidence.catalog_of(run))
+    if table.uri not in tables:
+        tables.clear()  # one table in memory is enough
+        tables[table.uri] = table.rows, evidence.embeddings(table, table.rows)
+    all_rows, all_x = tables[table.uri]
+    x = all_x[np.searchsorted(all_rows, rows)]
+    nearest = np.full(len(rows), np.inf, np.float32)
+    radius, mean = [], []
+    new = evidence.seed_set(run)
+    steps = [step.rows for step in evidence.bought(run)]
+    for number in range(len(run.rounds)):
+        _bring_nearer(nearest, x, all_x[np.searchsorted(all_rows, new)])
+        nearest[np.searchsorted(rows, new)] = 0  # rounding leaves a little of a distance to itself
+        radius.append(float(np.sqrt(nearest.max())))
+        mean.append(float(np.sqrt(nearest).mean()))
+        new = steps[number] if number < len(steps) else new[:0]
+    return Coverage(tuple(radius), tuple(mean))
+
+
+def _bring_nearer(nearest: Array, x: Array, centers: Array) -> None:
+    """Lower the squared distances (n,) to those of new centers (m, d), in place."""
+    if not len(centers):
+        return
+    norms = np.einsum("md,md->m", centers, centers)
+    for start in range(0, len(x), _BLOCK):
+        part = x[start : start + _BLOCK]
+        squared = norms - 2 * (part @ centers.T)
+        least = squared.min(axis=1) + np.einsum("nd,nd->n", part, part)
+        np.minimum(nearest[start : start + _BLOCK], np.maximum(least, 0), out=nearest[start : start + _BLOCK])

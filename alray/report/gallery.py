@@ -1,0 +1,146 @@
+"""What a strategy picked, as pictures: thumbnails by class, those that surprised the model most first.
+
+Surprise is one minus the probability that the model, before it was told, gave to the label the oracle then gave; where
+embeddings or heads are gone, the strategy's own score orders the pictures.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alray.data.catalog import Catalog
+from alray.data.fetch import ImageError, decode, fetch
+from alray.features.arrays import LOGITS, Array, Rows
+from alray.report import evidence
+from alray.report.evidence import Bought, Missing
+from alray.report.panel import Line, Panel
+from alray.report.runs import RunHistory
+
+SIDE = 72  # pixels of a thumbnail's longer side
+PER_ROUND, PER_CLASS, MOST = 36, 6, 1500
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One pick. surprise: 0 to 1, None where it cannot be known; jpeg: base64."""
+
+    key: str
+    label: str
+    score: float
+    surprise: float | None
+    jpeg: str
+
+
+@dataclass(frozen=True)
+class Wall:
+    """What one run picked in one round: classes in order of their most surprising picture; of: picks in all."""
+
+    line: Line
+    round: int
+    of: int
+    by_surprise: bool
+    classes: tuple[tuple[str, tuple[Picture, ...]], ...]
+
+
+def gallery(panel: Panel) -> tuple[list[Wall], str]:
+    """The picks of every method, of its lowest seed in the first setting, round by round; and a sentence where there
+    are none or not all."""
+    walls: list[Wall] = []
+    left = MOST
+    for method in panel.methods:
+        lines = [line for setting in panel.settings for line in panel.select(setting, method)]
+        line = next((line for line in lines if line.run is not None), None)
+        if line is None or line.run is None:
+            return [], "No pictures: these runs were not made by alray."
+        try:
+            for wall in _walls(line, line.run):
+                walls.append(wall)
+                left -= sum(len(pictures) for _, pictures in wall.classes)
+                if left <= 0:
+                    return walls, f"The gallery stops at {MOST:,} pictures."
+        except Missing as reason:
+            return [], f"No pictures: {reason}."
+    return walls, ""
+
+
+def _walls(line: Line, run: RunHistory) -> list[Wall]:
+    catalog = evidence.catalog_of(run)
+    if catalog.format == "embeddings":
+        raise Missing("the runs are on embeddings that were brought in, without images")
+    return [_wall(line, run, catalog, step) for step in evidence.bought(run)]
+
+
+def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:
+    surprise = _surprise(run, step)
+    order = np.lexsort((step.rows, -step.scores if surprise is None else -surprise))
+    shown: dict[int, list[int]] = {}
+    for position in order.tolist():
+        group = shown.setdefault(int(step.labels[position]), [])
+        if len(group) < PER_CLASS and sum(map(len, shown.values())) < PER_ROUND:
+            group.append(position)
+    positions = [position for group in shown.values() for position in group]
+    pictures = dict(zip(positions, _pictures(catalog, step, positions, surprise), strict=True))
+    classes = tuple(
+        (catalog.classes[label], tuple(pictures[position] for position in group))
+        for label, group in shown.items() if group
+    )  # fmt: skip
+    return Wall(line, step.round, len(step.rows), surprise is not None, classes)
+
+
+def _surprise(run: RunHistory, step: Bought) -> Array | None:
+    """(k,) 1 - p(label) by the model that selected; None where it cannot be computed any more."""
+    order = np.argsort(step.rows)
+    try:
+        table = evidence.features(run, step.round)
+        if LOGITS in table.columns:
+            logits = np.asarray(table.read(step.rows[order], LOGITS), np.float64)
+        else:
+            model = evidence.head(run, step.round)
+            logits = evidence.embeddings(table, step.rows[order]) @ model.weight.T.astype(np.float64) + model.bias
+    except Missing:
+        return None
+    logits -= logits.max(axis=1, keepdims=True)
+    p = np.exp(logits)
+    p /= p.sum(axis=1, keepdims=True)
+    found = np.empty(len(order))
+    found[order] = 1 - p[np.arange(len(order)), step.labels[order]]
+    return found
+
+
+def _pictures(catalog: Catalog, step: Bought, positions: Sequence[int], surprise: Array | None) -> list[Picture]:
+    rows = step.rows[list(positions)]
+    jpegs = _thumbnails(catalog, rows)
+    keys = catalog.keys(rows).to_pylist()
+    return [
+        Picture(
+            key, catalog.classes[step.labels[position]], float(step.scores[position]),
+            None if surprise is None else float(surprise[position]), jpegs[int(row)],
+        )
+        for key, position, row in zip(keys, positions, rows, strict=True)
+    ]  # fmt: skip
+
+
+def _thumbnails(catalog: Catalog, rows: Rows) -> dict[int, str]:
+    references = catalog.references(rows)
+    ordered = references["row"].to_pylist()
+    try:
+        data = fetch(references, catalog.format, catalog.image_column)
+        return {
+            row: _jpeg(content, key)
+            for row, content, key in zip(ordered, data, references["key"].to_pylist(), strict=True)
+        }
+    except (ImageError, OSError) as error:
+        raise Missing(f"the images are not there any more ({error})") from None
+
+
+def _jpeg(data: bytes, key: str) -> str:
+    image = decode(data, key)
+    image.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=70)
+    return base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,207 @@
+"""Runs lined up for comparison: settings (everything but strategy and seed) x methods (strategies) x seeds.
+
+Within a setting, runs of the same seed are paired: they share the seed set, the validation set and the initial weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alray.config import fingerprint
+from alray.report.runs import ReportError, RunHistory, flat
+from alray.report.statistics import Floats, area, on_grid
+
+REFERENCE = "random"
+PEEKING = ("balanced_random", "balancing")
+"""Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
+
+_METHOD = ("strategy", "strategy_options")
+_NAME = "run"  # what the user called it: not part of what a run is, but it may say which data it was on
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run as curves over its rounds. scalars: by name of `runs.flat`, one number or None per round."""
+
+    setting: str
+    method: str
+    strategy: str
+    seed: int
+    labels: tuple[float, ...]
+    scalars: Mapping[str, tuple[float | None, ...]]
+    run: RunHistory | None = None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A method in a setting: seeds (s,), labels (r,), values (s, r)."""
+
+    seeds: tuple[int, ...]
+    labels: Floats
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Complete runs, and those that are shorter than the others of their setting (no statistics on these)."""
+
+    settings: tuple[str, ...]
+    methods: tuple[str, ...]
+    strategy_of: Mapping[str, str]
+    lines: tuple[Line, ...]
+    incomplete: tuple[Line, ...]
+
+    @property
+    def reference(self) -> str | None:
+        """What differences are taken to: random sampling, where it was run."""
+        return next((method for method in self.methods if self.strategy_of[method] == REFERENCE), None)
+
+    def select(self, setting: str, method: str) -> list[Line]:
+        """Complete runs of a method in a setting, by seed."""
+        return [line for line in self.lines if (line.setting, line.method) == (setting, method)]
+
+    def grid(self, setting: str) -> Floats:
+        """Label counts at which the curves of a setting are compared: those of its runs, within what all of them have.
+
+        Runs that bought some labels more or fewer per round are read between their rounds.
+        """
+        lines = [line for line in self.lines if line.setting == setting]
+        low, high = max(line.labels[0] for line in lines), min(line.labels[-1] for line in lines)
+        first = min(lines, key=lambda line: line.labels)
+        inside = [count for count in first.labels if low < count < high]
+        return np.array([low, *inside, high] if high > low else [low], np.float64)
+
+    def curves(self, setting: str, method: str, scalar: str) -> Curves | None:
+        """The curves of a method on the grid of the setting; None where it has no run with this scalar."""
+        lines = [line for line in self.select(setting, method) if _whole(line, scalar)]
+        if not lines:
+            return None
+        grid = self.grid(setting)
+        values = [on_grid(grid, line.labels, [float(v or 0) for v in line.scalars[scalar]]) for line in lines]
+        return Curves(tuple(line.seed for line in lines), grid, np.stack(values))
+
+    def paired(self, setting: str, method: str, other: str, scalar: str) -> tuple[Curves, Curves] | None:
+        """The curves of two methods, row by row the same seed; None where they share none."""
+        one, two = self.curves(setting, method, scalar), self.curves(setting, other, scalar)
+        if one is None or two is None:
+            return None
+        common = sorted(set(one.seeds) & set(two.seeds))
+        if not common:
+            return None
+        rows = [[curves.seeds.index(seed) for seed in common] for curves in (one, two)]
+        return (
+            Curves(tuple(common), one.labels, one.values[rows[0]]),
+            Curves(tuple(common), two.labels, two.values[rows[1]]),
+        )
+
+    def scores(self, scalar: str, axis: str) -> dict[str, dict[str, dict[int, float]]]:
+        """setting -> method -> seed -> area under the budget curve (axis linear or log), or the value at the last
+        round (axis last)."""
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for setting in self.settings:
+            for method in self.methods:
+                curves = self.curves(setting, method, scalar)
+                if curves is not None:
+                    numbers = _score(curves, axis)
+                    found.setdefault(setting, {})[method] = dict(zip(curves.seeds, numbers.tolist(), strict=True))
+        return found
+
+    def has(self, scalar: str) -> bool:
+        """Whether any run measured this scalar in all of its rounds."""
+        return any(_whole(line, scalar) for line in self.lines)
+
+
+def _score(curves: Curves, axis: str) -> Floats:
+    if axis == "last" or len(curves.labels) < 2:
+        return curves.values[:, -1]
+    return area(curves.labels, curves.values, "log" if axis == "log" else "linear")
+
+
+def _whole(line: Line, scalar: str) -> bool:
+    return scalar in line.scalars and all(value is not None for value in line.scalars[scalar])
+
+
+def panel(histories: Sequence[RunHistory]) -> Panel:
+    """Line up alray's own runs. Raises ReportError when two runs have the same strategy, seed and settings."""
+    trees = [_tree(run) for run in histories]
+    settings = _names([{k: v for k, v in tree.items() if not k.startswith(_METHOD)} for tree in trees], "")
+    methods = _names([{k: v for k, v in tree.items() if k.startswith(_METHOD)} for tree in trees], "strategy")
+    lines = [_line(run, setting, method) for run, setting, method in zip(histories, settings, methods, strict=True)]
+    return arrange(lines)
+
+
+def arrange(lines: Sequence[Line]) -> Panel:
+    """Settings in the order they come, methods with the reference first; short runs are put aside."""
+    seen: dict[tuple[str, str, int], Line] = {}
+    for line in lines:
+        other = seen.setdefault((line.setting, line.method, line.seed), line)
+        if other is not line:
+            where = [run.dir for run in (other.run, line.run) if run]
+            raise ReportError(
+                f"{' and '.join(where) or f'{line.method}, seed {line.seed}'}: the same strategy, seed and settings; "
+                "give only one of them, they would be counted as two seeds"
+            )
+    settings = sorted(dict.fromkeys(line.setting for line in lines), key=_natural)
+    longest = {s: max(len(line.labels) for line in lines if line.setting == s) for s in settings}
+    whole = [line for line in lines if len(line.labels) == longest[line.setting]]
+    short = [line for line in lines if len(line.labels) < longest[line.setting]]
+    strategy_of = {line.method: line.strategy for line in whole}
+    methods = sorted(strategy_of, key=lambda method: (strategy_of[method] != REFERENCE, method))
+    ordered = sorted(whole, key=lambda line: (line.setting, line.method, line.seed))
+    return Panel(tuple(settings), tuple(methods), strategy_of, tuple(ordered), tuple(short))
+
+
+def _natural(text: str) -> list[Any]:
+    return [(0, float(word), "") if word.replace(".", "", 1).isdigit() else (1, 0.0, word) for word in text.split()]
+
+
+def _tree(run: RunHistory) -> dict[str, Any]:
+    """Everything that may differ between two runs of a comparison, but the seed, by path."""
+    same = {name: value for name, value in run.about["identity"].items() if name != "seed"}
+    return {**_flat_tree(same), _NAME: run.name}
+
+
+def _flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {
+        k: v for name, value in tree.items() for k, v in _flat_tree(value, f"{path}.{name}" if path else name).items()
+    }
+
+
+def _names(trees: Sequence[Mapping[str, Any]], always: str) -> list[str]:
+    """Names that tell the trees apart: the fields in which they differ, e.g. 'budget 50'."""
+    paths = dict.fromkeys(path for tree in trees for path in tree)
+    differ = [path for path in paths if len({fingerprint(tree.get(path)) for tree in trees}) > 1 and path != always]
+    content = [path for path in differ if path.endswith("_fingerprint")]  # tells apart, but tells nobody anything
+    fields = [path for path in differ if path not in content and path != _NAME]
+
+    def kinds(paths: Sequence[str]) -> int:
+        return len({fingerprint([tree.get(path) for path in paths]) for tree in trees})
+
+    choices = (fields, [_NAME, *fields], [*fields, *content])
+    telling = next(choice for choice in choices if kinds(choice) >= kinds([*fields, *content]))
+    names = []
+    for tree in trees:
+        words = [f"{path.removeprefix('strategy_options.')} {tree[path]}" for path in telling if path in tree]
+        names.append(", ".join([str(tree[always]), *words] if always else words))
+    return names
+
+
+def _line(run: RunHistory, setting: str, method: str) -> Line:
+    rounds = [flat(metrics) for metrics in run.rounds]
+    names = dict.fromkeys(name for scalars in rounds for name in scalars)
+    scalars = {
+        name: tuple(_number(values.get(name)) for values in rounds) for name in names if name not in ("strategy",)
+    }
+    labels = tuple(float(values["labels"]) for values in rounds)
+    starred = f"{method}*" if run.strategy in PEEKING else method
+    return Line(setting, starred, run.strategy, run.seed, labels, scalars, run)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

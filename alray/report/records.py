@@ -1,0 +1,96 @@
+"""What a reader needs to repeat a comparison: runs with the hashes of their picks, configuration, versions, hardware,
+and the trials of a sweep that failed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from alray.report.evidence import bought
+from alray.report.panel import Line, Panel
+from alray.report.runs import RunHistory
+from alray.report.tables import NOTHING, Table
+from alray.store import Store, absolute
+
+_SWEEP = "sweep.json"
+
+
+def runs_table(panel: Panel, measure: str) -> Table:
+    """A line per run: what it was, how far it got, the hash of its picks."""
+    rows = [_run_row(line, measure) for line in sorted((*panel.lines, *panel.incomplete), key=_order)]
+    head = ("strategy", "setting", "seed", "rounds", "labels", "last accuracy %", "hash of the picks", "directory")
+    return Table("Runs", head, tuple(rows))
+
+
+def _order(line: Line) -> tuple[str, str, int]:
+    return line.setting, line.method, line.seed
+
+
+def _run_row(line: Line, measure: str) -> tuple[str, ...]:
+    values = line.scalars.get(measure, (None,))
+    last = NOTHING if values[-1] is None else f"{100 * values[-1]:.2f}"
+    picks = picks_hash(line.run) if line.run else NOTHING
+    where = line.run.dir.rsplit("/", 1)[1] if line.run else NOTHING
+    return (line.method, line.setting or "all", str(line.seed), str(len(line.labels)), f"{line.labels[-1]:,.0f}", last,
+            picks, where)  # fmt: skip
+
+
+def picks_hash(run: RunHistory) -> str:
+    """12 hex digits of the rows that were bought, in order of choice: equal for equal runs, on every machine."""
+    digest = hashlib.blake2b(digest_size=6)
+    for step in bought(run):
+        digest.update(np.ascontiguousarray(step.rows, np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
+    """Fields that all runs share, and those that differ with their values; versions and machines."""
+    trees = [_flat(run.about["identity"]) for run in runs]
+    paths = list(dict.fromkeys(path for tree in trees for path in tree))
+    shared: list[tuple[str, str]] = []
+    differ: list[tuple[str, str]] = []
+    for path in paths:
+        values = list(dict.fromkeys(_text(tree.get(path)) for tree in trees))
+        (shared if len(values) == 1 else differ).append((path, ", ".join(values[:20]) + (" …" if values[20:] else "")))
+    tables = [Table("What differs", ("field", "values"), tuple(differ))] if differ else []
+    return [*tables, Table("What is the same", ("field", "value"), tuple(shared)), _machines(runs)]
+
+
+def _machines(runs: Sequence[RunHistory]) -> Table:
+    kinds: dict[tuple[str, str], int] = {}
+    for run in runs:
+        versions = ", ".join(f"{name} {number}" for name, number in run.about.get("versions", {}).items())
+        machine = dict(run.about.get("machine", {}))
+        store = Store(run.dir)
+        found = store.read_json("cluster.json") if store.has("cluster.json") else {}
+        machine |= {"cluster": f"{found['cpus']:g} CPUs, {found['gpus']:g} GPUs"} if found else {}
+        key = versions, ", ".join(f"{name} {value}" for name, value in machine.items())
+        kinds[key] = kinds.get(key, 0) + 1
+    rows = tuple((*key, str(count)) for key, count in kinds.items())
+    return Table("Versions and machines", ("versions", "machine", "runs"), rows)
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def unfinished_trials(dirs: Sequence[str]) -> Table:
+    """Trials of sweeps (folders with a sweep.json) that failed, were stopped early, or have not been run yet."""
+    rows = []
+    for folder in dirs:
+        store = Store(absolute(folder))
+        for trial in store.read_json(_SWEEP)["trials"] if store.has(_SWEEP) else []:
+            if trial["status"] != "finished":
+                what = ", ".join(f"{path} {value}" for path, value in trial["fields"].items())
+                rows.append((what, trial["status"], f"{trial['rounds']}/{trial['of']}", trial["error"], trial["run"]))
+    return Table("Trials that did not finish", ("trial", "status", "rounds", "error", "directory"), tuple(rows))

@@ -1,0 +1,11 @@
+"""Sweeps: one configuration, some of its fields varied, every trial the same `alray.rounds.run` on Ray Tune."""
+
+from __future__ import annotations
+
+from alray.sweep.space import SpaceError, expand, parse_space
+from alray.sweep.trials import SWEEP, SweepError, Trial, plan
+from alray.sweep.tuner import Options, SweepResult, sweep
+
+__all__ = [
+    "SWEEP", "Options", "SpaceError", "SweepError", "SweepResult", "Trial", "expand", "parse_space", "plan", "sweep",
+]  # fmt: skip

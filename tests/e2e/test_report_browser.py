@@ -1,0 +1,87 @@
+"""The report in a real browser, without a head: light and dark, wide and narrow; nothing sticks out, nothing is
+fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alray.report import report
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"a browser: none of {', '.join(NAMES)} is installed")
+PROBE = """<script>addEventListener('load', () => {
+  const charts = [...document.querySelectorAll('figure svg')].map(svg => svg.getBoundingClientRect());
+  const text = document.querySelector('figure svg text');
+  document.title = JSON.stringify({
+    dark: matchMedia('(prefers-color-scheme: dark)').matches, width: innerWidth,
+    scroll: document.documentElement.scrollWidth, charts: charts.length,
+    smallest: Math.min(...charts.map(box => box.width)), right: Math.max(...charts.map(box => box.right)),
+    letters: text.getBoundingClientRect().height, fetched: performance.getEntriesByType('resource').length,
+    ink: getComputedStyle(text).fill, paper: getComputedStyle(document.body).backgroundColor,
+  });
+});</script>"""
+
+
+def browse(*arguments: str) -> str:
+    assert BROWSER is not None
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240).stdout
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on made-up curves of seven strategies, seven seeds."""
+    folder = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    lines = ["budget,strategy,seed,labels,test_top1"]
+    for budget in (100, 200):
+        for strategy in ("random", "base", "margin", "k_center", "badge", "entropy", "confidence"):
+            for seed in range(7):
+                lines += [
+                    f"{budget},{strategy},{seed},{100 + budget * r},{0.4 + 0.1 * r + 0.02 * rng.random():.4f}"
+                    for r in range(4)
+                ]
+    (folder / "curves.csv").write_text("\n".join(lines) + "\n")
+    report([str(folder / "curves.csv")], str(folder))
+    html = (folder / "report.html").read_text()
+    (folder / "probed.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
+    return folder
+
+
+def channels(css: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", css)[:3]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 500])
+def test_the_page_fits_and_is_readable(page: Path, scheme: str, width: int) -> None:
+    look = [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", f"--window-size={width},900"]
+    dom = browse(*look, "--virtual-time-budget=5000", "--dump-dom", f"file://{page / 'probed.html'}")
+    title = re.search(r"<title>(\{.*?\})</title>", dom)
+    assert title, dom[:500]
+    seen = json.loads(title[1])
+    assert seen["dark"] == (scheme == "dark")
+    assert seen["fetched"] == 0
+    assert seen["charts"] >= 6
+    assert seen["scroll"] <= seen["width"]  # tables scroll inside their box, the page does not
+    assert seen["right"] <= seen["width"]
+    assert seen["smallest"] > min(300, 0.8 * seen["width"])
+    assert seen["letters"] >= 9
+    ink, paper = channels(seen["ink"]), channels(seen["paper"])
+    assert min(abs(a - b) for a, b in zip(ink, paper, strict=True)) > 120
+
+    shot = page / f"{scheme}-{width}.png"
+    browse(*look, f"--screenshot={shot}", f"file://{page / 'report.html'}")
+    pixels = np.asarray(Image.open(shot).convert("L"))
+    background = np.bincount(pixels.ravel()).argmax()
+    assert (background > 200) == (scheme == "light")
+    assert 0.005 < (np.abs(pixels.astype(int) - background) > 90).mean() < 0.5  # something stands on it

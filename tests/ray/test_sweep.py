@@ -1,0 +1,177 @@
+"""Sweeps on a local cluster: the trials are the runs a loop would make, paired by seed, on one extraction."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from alray import RunConfig, replace
+from alray.config import (
+    DataConfig,
+    FeatureConfig,
+    ModelConfig,
+    ResourceConfig,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
+)
+from alray.models.backbone import create
+from alray.report import report
+from alray.rounds import run
+from alray.sweep import Options, SweepError, sweep
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def config_of(folder: Path) -> RunConfig:
+    rng = np.random.default_rng(0)
+    label = np.arange(300) % 3
+    features = (rng.normal(size=(300, 6)) + 1.5 * rng.normal(size=(3, 6))[label]).astype(np.float32)
+    np.savez(folder / "e.npz", features=features, label=label, is_test=np.arange(300) % 4 == 0)
+    return RunConfig(
+        name="s",
+        root=str(folder / "runs"),
+        rounds=3,
+        budget=5,
+        top_k=(2,),
+        data=DataConfig(root=str(folder / "e.npz")),
+        split=SplitConfig(val_size=30, seed_set_size=6),
+        train=TrainConfig(mode="linear", epochs=4, lr=1.0),
+        resources=ResourceConfig(select_workers="process"),
+    )
+
+
+def facts(run_dir: Path) -> dict[str, Any]:
+    """What a run is: splits, picks, labels, metrics but for seconds."""
+    found: dict[str, Any] = {"splits": pq.read_table(run_dir / "splits.parquet").to_pydict()}
+    for folder in sorted(run_dir.glob("round_*")):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        del metrics["seconds"]
+        found[folder.name] = metrics
+        if (folder / "picks.parquet").exists():
+            found[f"{folder.name} picks"] = pq.read_table(folder / "picks.parquet").to_pydict()
+    return found
+
+
+def times(folder: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in Path(folder).glob("s-*/round_*/**/*")}
+
+
+def test_trials_are_what_a_loop_makes_and_paired_by_seed(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    strategies, seeds = ("random", "margin", "base"), (0, 1)
+    result = sweep(config, {"strategy": strategies, "seed": seeds}, Options(cpus_per_trial=0.5), quiet=True)
+    assert [trial["status"] for trial in result.trials] == ["finished"] * 6
+    by_trial = {(t["fields"]["strategy"], t["fields"]["seed"]): Path(result.dir, t["run"]) for t in result.trials}
+    for strategy, seed in product(strategies, seeds):
+        single = run(replace(config, {"strategy": strategy, "seed": seed}), quiet=True)
+        assert facts(by_trial[strategy, seed]) == facts(Path(single.dir)), (strategy, seed)
+    for seed in seeds:
+        first, *others = [facts(by_trial[strategy, seed]) for strategy in strategies]
+        assert all(other["splits"] == first["splits"] for other in others)
+        # same seed set, same initial weights: the first model of a seed is the same for every strategy
+        assert all(other["round_00"]["test"] == first["round_00"]["test"] for other in others)
+    assert facts(by_trial["random", 0])["splits"] != facts(by_trial["random", 1])["splits"]
+    assert len(list(Path(result.dir).glob("features/*/manifest.json"))) == 1
+    events = list(Path(result.dir).glob("tune/*/*/events.out.tfevents.*"))
+    assert len(events) == 6
+    assert f"{len(seeds)} seeds" in report([result.dir])
+
+
+def test_finished_trials_are_not_run_again_and_new_ones_are_added(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    first = sweep(config, {"strategy": ["random"], "seed": [0, 1]}, quiet=True)
+    before = times(first.dir)
+    sweep(config, {"strategy": ["random"], "seed": [0, 1]}, quiet=True)
+    second = sweep(config, {"strategy": ["random", "margin"], "seed": [0, 1]}, quiet=True)
+    after = times(second.dir)
+    assert {path: after[path] for path in before} == before
+    assert len(after) == 2 * len(before)
+    assert [trial["status"] for trial in second.trials] == ["finished"] * 4
+
+
+def test_a_failed_trial_is_listed_and_ends_nothing(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    space = {"train.lr": [1.0, 1e30], "seed": [0, 1]}
+    result = sweep(config, space, quiet=True)
+    assert sorted(trial["status"] for trial in result.trials) == ["failed", "failed", "finished", "finished"]
+    for trial in result.failed:
+        assert trial["fields"]["train.lr"] == 1e30
+        assert "head: expected finite weights" in trial["error"]
+    saved = json.loads(Path(result.dir, "sweep.json").read_text())["trials"]
+    assert [trial["status"] for trial in saved] == [trial["status"] for trial in result.trials]
+    again = sweep(config, space, quiet=True)  # tried again, and failed again
+    assert len(again.failed) == 2
+
+
+def test_a_scheduler_stops_bad_trials_for_good(tmp_path: Path) -> None:
+    config = replace(config_of(tmp_path), {"rounds": 6})
+    space = {"train.lr": [1.0, 1e-9, 1e-8, 2e-9], "seed": [0]}
+    options = Options(scheduler="asha", grace_rounds=1, max_concurrent=1)
+    result = sweep(config, space, options, quiet=True)
+    statuses = {trial["fields"]["train.lr"]: trial["status"] for trial in result.trials}
+    assert statuses[1.0] == "finished"
+    stopped = [trial for trial in result.trials if trial["status"] == "stopped"]
+    assert stopped
+    assert all(0 < trial["rounds"] < 6 for trial in stopped)
+    before = times(result.dir)
+    again = sweep(config, space, options, quiet=True)
+    assert [trial["status"] for trial in again.trials] == [trial["status"] for trial in result.trials]
+    assert times(again.dir) == before
+    with pytest.raises(SweepError, match=r"split.val_size=0"):
+        sweep(replace(config, {"split.val_size": 0}), space, options)
+
+
+def test_selection_actors_inside_trials(tmp_path: Path) -> None:
+    config = replace(config_of(tmp_path), {"resources.select_workers": "ray", "resources.select_shards": 2})
+    result = sweep(config, {"strategy": ["margin"], "seed": [0, 1]}, quiet=True)
+    assert [trial["status"] for trial in result.trials] == ["finished"] * 2
+    single = run(replace(config, {"strategy": "margin", "seed": 1, "resources.select_workers": "process"}), quiet=True)
+    assert facts(Path(result.dir, result.trials[1]["run"])) == facts(Path(single.dir))
+
+
+def write_images(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(90):
+        pixels = rng.integers(0, 200, (12, 12, 3))
+        pixels[..., number % 3] += 55
+        path = root / ("test" if number % 5 == 0 else "train") / str(number % 3) / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def image_config(folder: Path) -> RunConfig:
+    model = ModelConfig(backbone="test_resnet", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    torch.save(create(model, 3, 7, 8).backbone.state_dict(), folder / "weights.pth")
+    return replace(
+        config_of(folder),
+        {
+            "data": DataConfig(root=str(folder / "images")),
+            "model": model.model_copy(update={"checkpoint": str(folder / "weights.pth")}),
+            "transform": TransformConfig(size=8, train="eval", resize=0),
+            "features": FeatureConfig(part_rows=30),
+        },
+    )
+
+
+def test_images_are_decoded_once_for_all_trials_and_seeds(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    config = image_config(tmp_path)
+    strategies: Sequence[str] = ("random", "margin")
+    alone = Options(max_concurrent=1)  # every worker process imports torch and timm
+    first = sweep(config, {"strategy": strategies, "budget": [5], "seed": [0]}, alone, quiet=True)
+    shutil.rmtree(tmp_path / "images")  # from here on, a decoded image is an error
+    second = sweep(config, {"strategy": strategies, "budget": [5, 6], "seed": [0, 1, 2]}, alone, quiet=True)
+    assert [trial["status"] for trial in first.trials] == ["finished"] * 2
+    assert [trial["status"] for trial in second.trials] == ["finished"] * 12, [t["error"] for t in second.trials]
+    assert len(list(Path(first.dir).glob("features/*/manifest.json"))) == 1
