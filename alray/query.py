@@ -6,6 +6,7 @@ Also the cold start: a seed set chosen before there is any model, by pretext los
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
