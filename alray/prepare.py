@@ -54,6 +54,11 @@ class Prepared:
     test_labels: Labels
     notes: str  # what a person should read before the run: which weights were loaded
 
+    @property
+    def needs_pretext(self) -> bool:
+        """Whether pretext losses are needed, by the strategy or for the seed set."""
+        return any(PRETEXT_LOSS in kind.needs for kind in (self.strategy, self.start) if kind is not None)
+
 
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""

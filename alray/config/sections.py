@@ -194,6 +194,8 @@ class PretextConfig(OptimisationConfig):
     """What it learns; its loss per image orders the pool for the strategy pt4al and the seed set "pretext"."""
     as_backbone: bool = False
     """Let every round start from its encoder (frozen under linear evaluation), instead of model.checkpoint."""
+    seed: int = Field(0, ge=0)
+    """Seed of its weights, views and order of images: one task serves the runs of all seeds."""
     epochs: int = Field(15, ge=1)
     """Passes over the pool."""
     batch_size: int = Field(256, ge=2)

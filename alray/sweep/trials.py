@@ -19,6 +19,7 @@ from alray.sweep.space import Space, expand
 from alray.train.learner import weights_fingerprint
 
 SWEEP = "sweep.json"
+_SHARED = ("model", "transform", "features", "pretext")
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
@@ -88,7 +89,9 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
 def _trial(base: RunConfig, fields: dict[str, Any], ready: dict[str, Prepared]) -> Trial:
     try:
         config = _absolute_paths(replace(base, fields))
-        setting = fingerprint(config.model_dump(mode="json", exclude={"seed"}))
+        # The seed draws an imbalanced pool, and a pretext task is trained on the pool: then every seed is a setting.
+        own = config.data.imbalance.kind != "none" and config.pretext.task != "none"
+        setting = fingerprint(config.model_dump(mode="json", exclude=None if own else {"seed"}))
         if setting not in ready:
             ready[setting] = prepare(config)
     except ValueError as error:
@@ -175,24 +178,32 @@ def accuracy(metrics: Mapping[str, Any]) -> float | None:
 
 
 def share_features(plan: Plan, quiet: bool = False) -> int:
-    """With a frozen backbone, embed every image once, here, before any trial; returns how many tables there are.
+    """What trials share is made once, here, before any of them: pretext tasks and their losses, and with a frozen
+    backbone the embedding of every image. Returns how many tables of embeddings there are.
 
-    Trials find the table complete: no image is decoded by any of them.
+    Trials find them complete: no image is decoded by any of them.
     """
     from alray import cluster
     from alray.progress import Stages
+    from alray.train.columns import Columns
     from alray.train.learner import Linear
 
-    tables: dict[str, Prepared] = {}
+    tables = set()
     for ready in plan.prepared:
-        config = ready.config
-        if config.train.mode == "linear":
-            source = {
-                part: getattr(config, part).model_dump(mode="json") for part in ("model", "transform", "features")
-            }
-            tables.setdefault(fingerprint([ready.catalog.uri, source]), ready)
-    for ready in tables.values():
-        images = ready.catalog.format != "embeddings"
-        stages = Stages(f"{ready.config.name} · before the trials", quiet)
-        Linear(ready.config, ready.catalog, cluster.start(ready.config.resources) if images else None).begin(stages)
+        config, images = ready.config, ready.catalog.format != "embeddings"
+        linear, ordered = config.train.mode == "linear", ready.needs_pretext
+        if not (linear or ordered or config.pretext.as_backbone):
+            continue
+        source = {part: getattr(config, part).model_dump(mode="json") for part in _SHARED}
+        mark = fingerprint([ready.catalog.uri, source, linear, ordered])
+        if mark in tables:
+            continue
+        tables.add(mark)
+        stages = Stages(f"{config.name} · before the trials", quiet)
+        columns = Columns(config, ready.catalog, cluster.start(config.resources) if images else None, ready.pool_rows)
+        started = columns.with_backbone(stages)
+        if ordered:
+            columns.pretext_loss(ready.pool_rows[:1], stages)
+        if linear:
+            Linear(started, ready.catalog, columns.cluster).begin(stages)
     return len(tables)

@@ -19,7 +19,7 @@ from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
 from alray.features.table import MANIFEST, FeatureTable
 from alray.progress import Stages
 from alray.store import Store, absolute, join
-from alray.train.learner import measure_images, model_seed, watched, weights_fingerprint
+from alray.train.learner import measure_images, watched, weights_fingerprint
 
 if TYPE_CHECKING:
     from alray.features.extract import Extraction, Measure
@@ -53,7 +53,7 @@ class Columns:
         config, folder = self.config, self._pretrained(stages)
         weights = folder.at(WEIGHTS)
         measure = PretextLosses(
-            config.pretext, config.model, config.transform, model_seed(config), weights, weights_fingerprint(weights)
+            config.pretext, config.model, config.transform, config.pretext.seed, weights, weights_fingerprint(weights)
         )
         table = self._measure(self._extraction(self.pool, measure), folder.at("losses"), stages)
         return table.read(rows, PRETEXT_LOSS)[:, 0].astype(np.float64)
@@ -83,7 +83,9 @@ class Columns:
 
         assert self.cluster is not None
         config = self.config
-        recipe = PretextRecipe(config.pretext, config.model, config.transform, model_seed(config), self.pool, Store(""))
+        recipe = PretextRecipe(
+            config.pretext, config.model, config.transform, config.pretext.seed, self.pool, Store("")
+        )
         folder = Store(join(absolute(config.root), "pretext", name(recipe, self.catalog.fingerprint)))
         if not folder.has(SUMMARY):
             what = f"{config.pretext.task} on {len(self.pool):,} images"
