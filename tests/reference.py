@@ -10,6 +10,7 @@ import hashlib
 import math
 
 import numpy as np
+import torch
 
 Picked = tuple[np.ndarray, np.ndarray]
 
@@ -149,10 +150,11 @@ def badge(
     embedding: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, labeled: np.ndarray | None = None,
     labeled_logits: np.ndarray | None = None, seed: int = 0, round: int = 0, first: str = "largest_norm",
     labeled_rows: np.ndarray | None = None, patience: tuple[int, int] = (16, 4096),
+    pooled: tuple[int, int] | None = None,
 ) -> Picked:  # fmt: skip
     """The race of clocks, ring by ring, on explicit gradient embeddings (Ash et al. 2020)."""
-    g, rows = gradients(embedding, logits), np.asarray(rows)
-    centers = [] if labeled is None else list(gradients(labeled, labeled_logits))
+    g, rows = gradients(embedding, logits, pooled), np.asarray(rows)
+    centers = [] if labeled is None else list(gradients(labeled, labeled_logits, pooled))
     weight = np.full(len(g), np.inf)
     for center in centers:
         weight = np.minimum(weight, np.sum((g - center) ** 2, axis=1))
@@ -200,13 +202,16 @@ def badge(
     return rows[[*picks, *rest[:missing]]], np.array([*scores, *[0.0] * missing])
 
 
-def gradients(embedding: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """(p - onehot(y)) outer h, flattened: (n, c d)."""
+def gradients(embedding: np.ndarray, logits: np.ndarray, pooled: tuple[int, int] | None = None) -> np.ndarray:
+    """(p - onehot(y)) outer h, flattened: (n, c d); pooled: averaged adaptively to so many classes and columns."""
     h, z = np.asarray(embedding, np.float64), np.asarray(logits, np.float64)
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= np.array([[math.fsum(row)] for row in p])
     p[np.arange(len(p)), z.argmax(axis=1)] -= 1
-    return (p[:, :, None] * h[:, None, :]).reshape(len(h), -1)
+    outer = p[:, :, None] * h[:, None, :]
+    if pooled is not None:
+        outer = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(outer), pooled).numpy()
+    return outer.reshape(len(h), -1)
 
 
 def _hash(seed: int, stream: str, row: int) -> int:

@@ -247,6 +247,27 @@ def test_partitioned_badge_does_not_depend_on_the_cut(k: int, kind: str) -> None
     assert set(picks.rows).isdisjoint(range(20))
 
 
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_partitioned_badge_is_badge_in_every_part(kind: str, pooled: bool) -> None:
+    data, labeled = made(kind), np.arange(21)
+    x, z, rows, parts = data["embedding"], data["logits"], np.arange(21, N), 3
+    picks = chosen("partitioned_badge", 30, data, labeled, parts=parts, pooled=pooled)
+    pool = rows[np.argsort(priorities(1, "partitioned/2/pool", rows))]
+    known = labeled[np.argsort(priorities(1, "partitioned/2/labeled", labeled))]
+    expected = []
+    for part, centers, share in zip(cut(len(pool), parts), cut(21, parts), cut(30, parts), strict=True):
+        inside, there = np.sort(pool[part]), np.sort(known[centers])
+        expected.append(
+            reference.badge(
+                x[inside], z[inside], inside, share.stop - share.start, x[there], z[there], seed=1, round=2,
+                labeled_rows=there, pooled=(C, min(D, 512 // C)) if pooled else None,  # no column is made up
+            )
+        )  # fmt: skip
+    np.testing.assert_array_equal(picks.rows, np.concatenate([rows for rows, _ in expected]))
+    np.testing.assert_allclose(picks.scores, np.concatenate([scores for _, scores in expected]), rtol=1e-9, atol=1e-12)
+
+
 def test_pooled_gradients_are_others() -> None:
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=(90, 40)), rng.normal(size=(90, 20))
