@@ -13,6 +13,8 @@ from alray.store import Store, absolute
 
 __all__ = ["ReportError", "report", "write_page"]
 
+_NOTHING = "no run has an accuracy (test or validation) for every round: nothing to compare"
+
 
 def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", measure: str = "") -> str:
     """Write report.html (everything, in one file), report.md, report.csv, report.png and tables/*.csv; returns the
@@ -32,11 +34,22 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
     store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")))
     store.write_bytes("report.png", draw(groups))
     store.write_bytes("report.csv", as_csv(groups).encode())
-    added = write_page(store, panel(histories), dirs, test=test, measure=measure)
+    lines = panel(histories)
+    added, written = [], [store.at(name) for name in ("report.png", "report.md", "report.csv")]
+    if measure or _comparable(lines):
+        added = write_page(store, lines, dirs, test=test, measure=measure)
+        written.insert(0, store.at("report.html"))
+    else:
+        written.append(f"no report.html: {_NOTHING}")
     store.write_bytes("report.md", (_markdown(groups) + "\n".join(map(as_markdown, added)) + "\n").encode())
     texts = [as_text(table) for table in (*tables(groups), *added)]
-    files = "\n".join(store.at(name) for name in ("report.html", "report.png", "report.md", "report.csv"))
-    return "\n\n".join([*texts, LEGEND, files])
+    return "\n\n".join([*texts, LEGEND, "\n".join(written)])
+
+
+def _comparable(lines: Panel) -> bool:
+    from alray.report.sections import measures
+
+    return bool(lines.lines and measures(lines))
 
 
 def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
@@ -55,8 +68,8 @@ def write_page(store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = 
     from alray.report.records import unfinished_trials
     from alray.report.sections import measures, sections
 
-    if not lines.lines or not measures(lines):
-        raise ReportError("no run has an accuracy (test or validation) for every round: nothing to compare")
+    if not _comparable(lines):
+        raise ReportError(_NOTHING)
     if measure and not lines.has(measure):
         raise ReportError(
             f"measure: expected a number that all rounds have, such as {measures(lines)[0]}, got {measure}"
