@@ -41,10 +41,10 @@ def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> t
     for run in sorted(runs, key=lambda run: run.seed):
         try:
             cost = _cost(run)
-            if spent + cost > most_products:
+            spent += cost  # of those left out, too: no cheap run of a higher seed goes before a dear one of a lower
+            if spent > most_products:
                 raise Missing("there are too many distances to compute in a report")
             found[run.dir] = _cover(run, tables)
-            spent += cost
         except Missing as reason:
             reasons[str(reason)] = reasons.get(str(reason), 0) + 1
     said = "; ".join(f"{count} of {len(runs)} runs left out: {reason}" for reason, count in reasons.items())

@@ -190,10 +190,12 @@ def test_curves_that_cannot_be_read_are_refused(change: dict[str, object], says:
         read_curves(write_csv(tmp_path / "curves.csv", rows))
 
 
-def test_runs_without_any_accuracy_are_refused(tmp_path: Path) -> None:
+def test_runs_without_any_accuracy_have_no_page(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", 0, rounds=1)
     rewrite(run, 0, test=None, validation=None)
+    assert "no report.html: no run has an accuracy" in report([run])
+    assert (Path(run) / "report.csv").exists() and not (Path(run) / "report.html").exists()
     with pytest.raises(ReportError, match="no run has an accuracy"):
-        report([run])
+        report([run], measure="test_top1")
     with pytest.raises(ReportError, match=r"measure: expected .* such as test_top1, got top9"):
         report([write_run(tmp_path, "random", 0)], measure="top9")

@@ -69,6 +69,7 @@ def test_labeled_and_excluded_rows_are_never_picked(name: str, shards: int) -> N
     given = {"embedding": X, "head": (W, B), "labeled": labeled, "exclude": exclude, "seed": 4, "round": 2}
     if "labels" in STRATEGIES[name].needs:
         given["labels"] = np.arange(40) % 3
+    given |= {column: X[:, 0] for column in ("discriminator", "pretext_loss") if column in STRATEGIES[name].needs}
     picks = select(name, len(left), **given, num_shards=shards)
     assert sorted(picks.rows) == list(left)
     picks = select(name, 10, **given, num_shards=shards)
