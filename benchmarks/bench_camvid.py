@@ -42,6 +42,7 @@ def config(data: Path, folder: Path, seed: int, epochs: int, size: int) -> RunCo
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     for name, value in (("seeds", 1), ("epochs", 12), ("size", 128)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):
             base = config(args.data.absolute(), Path(folder), seed, args.epochs, args.size)
-            for strategy in STRATEGIES:
+            for strategy in args.strategies:
                 options = {"strategy": strategy, "strategy_options": {"batches": 5} if strategy == "pt4al" else {}}
                 rounds = run(replace(base, options)).rounds
                 points = [{"labels": r["labels"], **{k: r["test"][k] for k in ("miou", "top1")}} for r in rounds]
