@@ -14,7 +14,7 @@ QUIET_RAY = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "120",
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "300",
     "RAY_raylet_start_wait_time_s": "180",  # a busy machine needs more than Ray's 30 s
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_MAX_": "0",  # see alray.cluster

@@ -47,8 +47,8 @@ class Columns:
 
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
         """Losses of these rows of the pool, (n,) float64: measured once for the whole pool."""
+        from alray.train.objective import WEIGHTS
         from alray.train.pretext import PretextLosses
-        from alray.train.pretrain import WEIGHTS
 
         config, folder = self.config, self._pretrained(stages)
         weights = folder.at(WEIGHTS)
@@ -60,7 +60,8 @@ class Columns:
 
     def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
         """Logits of looking labeled, (n,) float32, of the unlabeled rows; artefacts go into the round's directory."""
-        from alray.train.pretrain import WEIGHTS, pretrain
+        from alray.train.objective import WEIGHTS
+        from alray.train.pretrain import pretrain
         from alray.train.vaal import Discriminating, VaalRecipe
 
         assert self.cluster is not None  # runs on images have one

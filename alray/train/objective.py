@@ -26,6 +26,7 @@ from alray.train.batches import Array, Batch, Pairs, Plan, rebatch
 from alray.train.loop import Place, Report, State, Tell
 from alray.train.summary import Epoch, TrainError, TrainSummary
 
+WEIGHTS = "model.pt"
 Wrap = Callable[[nn.Module], nn.Module]
 Images = Callable[[Plan | Pairs, int], Generator[Batch, None, None]]  # (plan, first epoch) -> blocks in its order
 

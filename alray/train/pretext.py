@@ -29,9 +29,8 @@ from alray.pretext.task import Task
 from alray.store import Store, read_bytes
 from alray.train.batches import Batch, Plan
 from alray.train.loop import Place, State
-from alray.train.objective import Objective, Wrap
+from alray.train.objective import WEIGHTS, Objective, Wrap
 from alray.train.optim import learning_rate, make_optimizer
-from alray.train.pretrain import WEIGHTS
 
 ENCODER = "encoder.pt"
 _AT_ONCE = 64  # images per forward pass when measuring: fixed, so that the numbers are too

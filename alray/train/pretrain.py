@@ -9,11 +9,11 @@ from alray.config import ResourceConfig
 from alray.data.catalog import Catalog
 from alray.train.batches import Batch, Pairs, Plan
 from alray.train.launch import clean, launch
-from alray.train.objective import Recipe, fit
+from alray.train.objective import WEIGHTS, Recipe, fit
 from alray.train.summary import TrainError, TrainSummary
 from alray.train.worker import Streams, at_work, report, restored, teller, wrap
 
-SUMMARY, WEIGHTS = "train.json", "model.pt"
+SUMMARY = "train.json"
 
 
 def pretrain(

@@ -30,8 +30,7 @@ from alray.models.vaal import Vaal, pixels, towards
 from alray.store import Store, read_bytes
 from alray.train.batches import Batch, Pairs, Plan
 from alray.train.loop import Place, State
-from alray.train.objective import Objective, Wrap
-from alray.train.pretrain import WEIGHTS
+from alray.train.objective import WEIGHTS, Objective, Wrap
 
 _AT_ONCE = 256  # images per forward pass when measuring: fixed, so that the numbers are too
 
