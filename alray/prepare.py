@@ -104,11 +104,9 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> 
     needs = (strategy.needs & MEASURED) | ({PRETEXT_LOSS} if how == "pretext" else set())
     if config.pretext.as_backbone:
         needs = needs | {PRETEXT_LOSS}
-    if catalog.format == "embeddings" and needs:
-        raise ConfigError(
-            f"strategy {config.strategy}, seed set {how}: {', '.join(sorted(needs))} is measured of images, but the "
-            "source has only embeddings; expected images"
-        )
+    if catalog.format == "embeddings":
+        _check_brought(config, catalog, needs)
+        return
     if PRETEXT_LOSS in needs and task == "none":
         raise ConfigError(
             f"pretext.task: strategy {config.strategy}, seed set {how}, as_backbone {config.pretext.as_backbone} need "
@@ -128,6 +126,21 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> 
         from alray.pretext import build as pretext
 
         pretext(config.pretext, config.model, 0, config.transform.size)
+
+
+def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:
+    """Embeddings without images: nothing can be measured of them, but pretext losses may have been brought, too."""
+    if needs <= ({PRETEXT_LOSS} if catalog.has_pretext_loss else frozenset()):
+        if needs and (config.pretext.task != "none" or config.pretext.as_backbone):
+            raise ConfigError(
+                f"pretext: the source brings its own pretext losses, expected task none and no backbone of it, got "
+                f"task {config.pretext.task}, as_backbone {config.pretext.as_backbone}"
+            )
+        return
+    raise ConfigError(
+        f"strategy {config.strategy}, seed set {config.split.seed_set_how}: {', '.join(sorted(needs))} is measured of "
+        "images, but the source has only embeddings; expected images (or, for pt4al, an array pretext_loss)"
+    )
 
 
 def _open_catalog(config: RunConfig) -> Catalog:

@@ -70,27 +70,35 @@ def only(folder: Store) -> FeatureTable:
     return FeatureTable.open(folder.at(name))
 
 
-def agreement(run_dir: str, task: Store, features: FeatureTable, catalog: Catalog) -> dict[str, Any]:
-    """Spearman's rho of pretext and supervised loss over the images that no round has labeled, with its bootstrap
-    interval; the supervised loss is the last round's cross-entropy."""
-    out = Store(run_dir)
-    names = [name for name in out.names() if name.startswith("round_")]
-    bought = [out.child(name).read_table("labels.parquet")["row"].to_numpy() for name in names[:-1]]
+def labeled_rows(out: Store) -> np.ndarray:
+    """All rows that a run labeled."""
+    rounds = [out.child(name) for name in out.names() if name.startswith("round_")]
+    bought = [round.read_table("labels.parquet")["row"].to_numpy() for round in rounds if round.has("labels.parquet")]
     seeds = out.read_table("seed_set.parquet" if out.has("seed_set.parquet") else "splits.parquet")
-    labeled = np.concatenate([seeds["row"].to_numpy(), *bought])
-    losses = only(task.child("losses"))
-    rows = np.setdiff1d(losses.rows, labeled)
-    head = Head.load(out.child(names[-1], "checkpoint"))
-    z = features.read(rows, "embedding").astype(float) @ head.weight.T + head.bias
+    return np.concatenate([seeds["row"].to_numpy(), *bought])
+
+
+def agreement_of(embedding: np.ndarray, head: Head, labels: np.ndarray, pretext: np.ndarray) -> dict[str, Any]:
+    """Spearman's rho of the pretext losses and the cross-entropies of a head, with its bootstrap interval."""
+    z = embedding.astype(float) @ head.weight.T + head.bias
     z -= z.max(axis=1, keepdims=True)
-    supervised = np.log(np.exp(z).sum(1)) - z[np.arange(len(rows)), catalog.labels()[rows]]
-    pretext = losses.read(rows, "pretext_loss")[:, 0]
+    supervised = np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]
     interval = bootstrap(
         (pretext, supervised), lambda a, b: spearmanr(a, b).statistic, paired=True, vectorized=False,
         n_resamples=500, rng=np.random.default_rng(0), method="percentile",
     ).confidence_interval  # fmt: skip
     rho = float(spearmanr(pretext, supervised).statistic)
-    return {"rho": rho, "interval_95": [float(interval.low), float(interval.high)], "images": len(rows)}
+    return {"rho": rho, "interval_95": [float(interval.low), float(interval.high)], "images": len(z)}
+
+
+def agreement(run_dir: str, task: Store, features: FeatureTable, catalog: Catalog) -> dict[str, Any]:
+    """Of the images that no round has labeled, by the last round's head."""
+    out, losses = Store(run_dir), only(task.child("losses"))
+    rows = np.setdiff1d(losses.rows, labeled_rows(out))
+    last = max(name for name in out.names() if name.startswith("round_"))
+    head = Head.load(out.child(last, "checkpoint"))
+    pretext = losses.read(rows, "pretext_loss")[:, 0]
+    return agreement_of(features.read(rows, "embedding"), head, catalog.labels()[rows], pretext)
 
 
 def one_seed(folder: Path, seed: int, epochs: int, budget: int) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class Catalog:
     """An indexed source. Columns are read when they are first asked for, and kept.
 
     classes: names by label number; fingerprint: 16 hex digits of the content (keys, sizes, labels, splits, classes),
-    wherever it is stored; image_column: of Parquet files; embedding_fingerprint: of brought-in embeddings, else empty.
+    wherever it is stored; image_column: of Parquet files; embedding_fingerprint: of brought-in embeddings (and pretext
+    losses), else empty.
     """
 
     uri: str
@@ -94,12 +95,18 @@ class Catalog:
         """The brought-in embeddings (n, d), in row order and as stored. Raises CatalogError for a catalog of images."""
         if self.format != "embeddings":
             raise CatalogError(f"{self.uri}: a catalog of images ({self.format}) holds no embeddings")
-        source = self._read("uri")["uri"][0].as_py()
-        found = embeddings.read_arrays(source)
-        array: npt.NDArray[np.floating] = found[embeddings.features_name(found, source)]
-        if embeddings.fingerprint(array) != self.embedding_fingerprint:
-            raise CatalogError(f"{source}: the embeddings changed since they were indexed; index them again")
-        return array
+        return embeddings.read_features(self._source, self.embedding_fingerprint)
+
+    @property
+    def has_pretext_loss(self) -> bool:
+        """Whether pretext losses were brought with the embeddings."""
+        return embeddings.has_pretext_loss(self.embedding_fingerprint)
+
+    def pretext_loss(self) -> npt.NDArray[np.float64]:
+        """The brought-in pretext losses (n,), in row order. Raises CatalogError where there are none."""
+        if not self.has_pretext_loss:
+            raise CatalogError(f"{self.uri}: no pretext losses were brought: expected an array called pretext_loss")
+        return embeddings.read_pretext_loss(self._source, self.embedding_fingerprint)
 
     def problems(self) -> pa.Table:
         """What was left out while indexing: columns key, uri, reason."""
@@ -107,6 +114,12 @@ class Catalog:
 
     def _read(self, *columns: str) -> pa.Table:
         return Store(self.uri).read_table(_IMAGES, list(columns))
+
+    @property
+    def _source(self) -> str:
+        """The one file of brought-in embeddings."""
+        uri: str = self._read("uri")["uri"][0].as_py()
+        return uri
 
     @cached_property
     def _labels(self) -> npt.NDArray[np.int32]:

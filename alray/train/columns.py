@@ -46,7 +46,9 @@ class Columns:
         return self.config.model_copy(update={"model": model})
 
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
-        """Losses of these rows of the pool, (n,) float64: measured once for the whole pool."""
+        """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or brought in."""
+        if self.catalog.format == "embeddings":
+            return self.catalog.pretext_loss()[rows]
         from alray.train.objective import WEIGHTS
         from alray.train.pretext import PretextLosses
 

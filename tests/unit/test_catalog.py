@@ -460,6 +460,28 @@ def test_embeddings(tmp_path: Path) -> None:
     assert index(str(tmp_path / "e.npz"), str(tmp_path / "out2")).fingerprint != catalog.fingerprint
 
 
+def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
+    features, losses = np.random.default_rng(0).normal(size=(5, 2)), np.array([1.9e-05, 0.3, 2, 0.3, 1], np.float32)
+    source, out = str(tmp_path / "e.npz"), str(tmp_path / "out")
+    np.savez(source, features=features, pretext_loss=losses)
+    catalog = index(source, out)
+    assert catalog.has_pretext_loss
+    assert catalog.pretext_loss().tolist() == losses.astype(float).tolist()
+    assert np.array_equal(catalog.embedding(), features)
+    np.savez(source, features=features, pretext_loss=losses[::-1])
+    assert np.array_equal(catalog.embedding(), features)
+    with pytest.raises(CatalogError, match="the pretext losses changed since they were indexed"):
+        catalog.pretext_loss()
+    assert index(source, str(tmp_path / "other")).fingerprint != catalog.fingerprint  # other picks, another run
+    np.savez(source, features=features)
+    with pytest.raises(CatalogError, match="expected an array called pretext_loss"):
+        catalog.pretext_loss()
+    plain = index(source, str(tmp_path / "plain"))
+    assert not plain.has_pretext_loss
+    with pytest.raises(CatalogError, match="no pretext losses were brought"):
+        plain.pretext_loss()
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -468,6 +490,15 @@ def test_embeddings(tmp_path: Path) -> None:
         ({"features": np.full((3, 2), np.nan)}, "3 rows are not finite, the first is 0"),
         ({"features": np.zeros((3, 2)), "y": np.zeros(2)}, r"y: expected one value per row, \(3,\), got \(2,\)"),
         ({"features": np.zeros((3, 2)), "y": np.array([0, 1, -3])}, "unknown class: '-3'"),
+        ({"features": np.zeros((3, 2)), "pretext_loss": np.zeros((3, 1))}, r"pretext_loss: expected one value per row"),
+        (
+            {"features": np.zeros((3, 2)), "pretext_loss": np.array(["1.9e-05", "0.3", "2"])},
+            "pretext_loss: expected floats",
+        ),
+        (
+            {"features": np.zeros((3, 2)), "pretext_loss": np.array([0, np.nan, 1])},
+            "pretext_loss: 1 rows are not finite, the first is 1",
+        ),
     ],
 )
 def test_embeddings_that_cannot_be_used(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:

@@ -10,13 +10,18 @@ import pytest
 import reference
 
 import alray
+from alray import RunConfig, replace
+from alray.config import ConfigError
 from alray.features.arrays import cut
 from alray.keyed import stream_key
+from alray.models.head import Head
+from alray.rounds import run
 from alray.selection.distance import Space
 from alray.selection.k_means import KMeans, _centroids, order_of
 from alray.selection.protocol import Context, SelectionError
 from alray.selection.pt4al import Pt4al
 from alray.selection.strategies import build
+from alray.store import Store
 
 SHARDS = [1, 2, 7, 30]
 N, C, K = 97, 4, 9
@@ -66,6 +71,62 @@ def test_ten_batches_of_the_whole_pool_whatever_is_labeled() -> None:
     assert first.rows.tolist() == [0, 2, 4, 6, 8]
     third = alray.select("pt4al", 5, pretext_loss=loss, logits=logits, labeled=first.rows, round=3)
     assert set(third.rows) <= set(range(30, 40))
+
+
+def brought(tmp_path: Path) -> RunConfig:
+    """A run on embeddings that come with pretext losses."""
+    rng = np.random.default_rng(2)
+    label, features = np.arange(90) % 3, rng.normal(size=(90, 4)).astype(np.float32)
+    features[:, 0] += label
+    source = tmp_path / "e.npz"
+    np.savez(
+        source, features=features, label=label, is_test=np.arange(90) % 9 == 0, pretext_loss=rng.exponential(size=90)
+    )
+    return RunConfig(
+        root=str(tmp_path / "runs"),
+        rounds=3,
+        budget=6,
+        strategy="pt4al",
+        strategy_options={"batches": 5},
+        top_k=(),
+        data={"root": str(source)},
+        split={"seed_set_size": 6, "seed_set_how": "pretext", "val_size": 10},
+        train={"mode": "linear", "epochs": 5},
+        resources={"select_workers": "process"},
+    )  # type: ignore[arg-type]
+
+
+def test_a_run_on_embeddings_orders_them_by_the_losses_that_came_along(tmp_path: Path) -> None:
+    config = brought(tmp_path)
+    out = Store(run(config, quiet=True).dir)
+    arrays = np.load(config.data.root)
+    held_out = out.read_table("splits.parquet")["row"].to_numpy()
+    pool = np.setdiff1d(np.flatnonzero(~arrays["is_test"]), held_out)
+    loss, features = arrays["pretext_loss"][pool], arrays["features"][pool]
+    labeled = out.read_table("seed_set.parquet")["row"].to_numpy()
+    assert labeled.tolist() == reference.pt4al(loss, np.zeros((len(pool), 3)), pool, 6, 0, [], batches=5)[0].tolist()
+    for number in range(2):
+        head = Head.load(out.child(f"round_{number:02d}", "checkpoint"))
+        logits = reference.logits_of(features, head.weight, head.bias)
+        expected = reference.pt4al(loss, logits, pool, 6, number + 1, labeled, batches=5)[0]
+        picks = out.child(f"round_{number:02d}").read_table("picks.parquet")["row"].to_numpy()
+        np.testing.assert_array_equal(picks, expected)
+        labeled = np.append(labeled, picks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretext.task": "rotation"}, "the source brings its own pretext losses, expected task none"),
+        ({"pretext.as_backbone": True}, "expected task none and no backbone of it, got task none, as_backbone True"),
+        ({"strategy": "vaal", "strategy_options": {}}, "discriminator, pretext_loss is measured of images"),
+    ],
+)
+def test_what_cannot_be_measured_of_embeddings_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(replace(brought(tmp_path), changes), quiet=True)
 
 
 def test_losses_are_sorted_as_numbers() -> None:

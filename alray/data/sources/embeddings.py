@@ -1,11 +1,11 @@
-"""Brought-in embeddings: one .npz with features, optionally labels and a test mask; no images."""
+"""Brought-in embeddings: one .npz with features, optionally labels, a test mask and pretext losses; no images."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ import pyarrow as pa
 
 from alray.data.sources.parquet import class_texts
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Scan, list_files, table
-from alray.store import absolute, read_bytes
+from alray.store import absolute, filesystem
 
 EXTENSIONS = (".npz",)
 FEATURES = ("features", "embedding", "embeddings", "x")
 _LABELS = ("label", "labels", "y")
 _TEST = ("is_test", "is_val", "test")
+_PRETEXT = ("pretext_loss",)
+_AND = "+"  # joins the hash of the embeddings with that of the pretext losses
 
 
 def scan(source: str, options: Options) -> Scan:
@@ -30,16 +32,16 @@ def scan(source: str, options: Options) -> Scan:
     files = list_files(source)
     if len(files) != 1:
         raise CatalogError(f"{source}: expected one .npz file, got {len(files)} files")
-    arrays = read_arrays(source)
-    name = features_name(arrays, source)
-    features = arrays[name]
-    n = len(features)
-    finite = np.isfinite(features).reshape(n, -1).all(1)
-    if not finite.all():
-        raise CatalogError(f"{source}: {name}: {n - finite.sum()} rows are not finite, the first is {finite.argmin()}")
-    names = _LABELS if options.label_column in ("", "label") else (options.label_column,)
-    labels = _vector(arrays, names, n, source)
-    test = _vector(arrays, _TEST, n, source)
+    with _opened(source) as arrays:
+        features = _features(arrays, source)
+        n = len(features)
+        names = _LABELS if options.label_column in ("", "label") else (options.label_column,)
+        labels, test, losses = (_vector(arrays, kind, n, source) for kind in (names, _TEST, _PRETEXT))
+    _check_finite("features", features, source)
+    if losses is not None:
+        if losses.dtype.kind != "f":
+            raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats (sorted as numbers), got {losses.dtype}")
+        _check_finite(_PRETEXT[0], losses, source)
     width = max(9, len(str(n)))
     columns = {
         "key": [f"{row:0{width}d}" for row in range(n)],
@@ -48,33 +50,82 @@ def scan(source: str, options: Options) -> Scan:
         "label": pa.nulls(n, pa.string()) if labels is None else _texts(labels, source),
         "split": ["train"] * n if test is None else np.where(test.astype(bool), "test", "train"),
     }
-    return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=fingerprint(features))
+    return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses))
 
 
-def read_arrays(source: str) -> Mapping[str, np.ndarray]:
-    """The arrays of an .npz, by name. Raises CatalogError where it is none."""
+def read_features(source: str, content: str) -> npt.NDArray[np.floating]:
+    """The embeddings (n, d) as stored; content: as the scan gave it. Raises CatalogError where they are others now."""
+    with _opened(source) as arrays:
+        features = _features(arrays, source)
+    _check_same("embeddings", features, content.partition(_AND)[0], source)
+    return features
+
+
+def read_pretext_loss(source: str, content: str) -> npt.NDArray[np.float64]:
+    """The pretext losses (n,) that came with the embeddings; content: as the scan gave it.
+
+    Raises CatalogError where there are none, or others now.
+    """
+    mark = content.partition(_AND)[2]
+    with _opened(source) as arrays:
+        losses = arrays.get(_PRETEXT[0])
+    if losses is None or not mark:
+        raise CatalogError(f"{source}: expected an array called {_PRETEXT[0]}, as when it was indexed, got none")
+    _check_same("pretext losses", losses, mark, source)
+    return losses.astype(np.float64)
+
+
+def has_pretext_loss(content: str) -> bool:
+    """Whether a source with this content has pretext losses, too."""
+    return _AND in content
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an .npz by name, each read when it is asked for. Raises CatalogError where it is none."""
     try:
-        with np.load(io.BytesIO(read_bytes(source)), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        fs, path = filesystem(absolute(source))
+        with fs.open_input_file(path) as file, np.load(file, allow_pickle=False) as arrays:
+            if not hasattr(arrays, "files"):
+                raise ValueError("it holds one array without a name")
+            yield arrays
+    except CatalogError:
+        raise
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise CatalogError(f"{source}: cannot be read as .npz: {error}") from error
 
 
-def fingerprint(features: npt.NDArray[np.floating]) -> str:
-    """16 hex digits of the shape, type and values of embeddings (n, d)."""
-    digest = hashlib.blake2b(f"{features.dtype}{features.shape}".encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(features).tobytes())
+def _joined(features: np.ndarray, losses: np.ndarray | None) -> str:
+    return _fingerprint(features) + ("" if losses is None else _AND + _fingerprint(losses))
+
+
+def _fingerprint(array: np.ndarray) -> str:
+    """16 hex digits of shape, type and values."""
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def features_name(arrays: Mapping[str, np.ndarray], source: str) -> str:
-    """Which array holds the embeddings (n, d). Raises CatalogError where none does."""
+def _check_same(what: str, array: np.ndarray, mark: str, source: str) -> None:
+    if _fingerprint(array) != mark:
+        raise CatalogError(f"{source}: the {what} changed since they were indexed; index them again")
+
+
+def _check_finite(name: str, array: np.ndarray, source: str) -> None:
+    finite = np.isfinite(array).reshape(len(array), -1).all(1)
+    if not finite.all():
+        bad = len(array) - int(finite.sum())
+        raise CatalogError(f"{source}: {name}: {bad} rows are not finite, the first is {finite.argmin()}")
+
+
+def _features(arrays: Mapping[str, np.ndarray], source: str) -> npt.NDArray[np.floating]:
+    """The embeddings (n, d), whatever they are called. Raises CatalogError where there are none."""
     for name in FEATURES:
         if name in arrays:
             array = arrays[name]
             if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
                 raise CatalogError(f"{source}: {name}: expected (n, d) floats, got {array.shape} {array.dtype}")
-            return name
+            return array
     raise CatalogError(f"{source}: expected an array called {' or '.join(FEATURES)}, got {', '.join(arrays)}")
 
 
@@ -88,7 +139,8 @@ def _texts(labels: np.ndarray, source: str) -> pa.Array:
 def _vector(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], n: int, source: str) -> Any:
     for name in names:
         if name in arrays:
-            if arrays[name].shape != (n,):
-                raise CatalogError(f"{source}: {name}: expected one value per row, ({n},), got {arrays[name].shape}")
-            return arrays[name]
+            array = arrays[name]
+            if array.shape != (n,):
+                raise CatalogError(f"{source}: {name}: expected one value per row, ({n},), got {array.shape}")
+            return array
     return None
