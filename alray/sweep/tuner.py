@@ -26,6 +26,7 @@ from alray.rounds import run
 from alray.store import Store, join, read_bytes
 from alray.sweep.space import Space
 from alray.sweep.table import Screen
+from alray.sweep.tracking import mlflow_callback
 from alray.sweep.trials import Ledger, Plan, SweepError, Trial, plan, share_features
 
 METRIC = "validation_top1"
@@ -118,7 +119,7 @@ def _check(options: Options, config: RunConfig) -> None:
             "validation images (the test set chooses nothing)"
         )
     if options.mlflow:
-        _mlflow(options.mlflow, config.name)
+        mlflow_callback(options.mlflow, config.name)
 
 
 def _inside(config: RunConfig) -> float:
@@ -175,7 +176,7 @@ def _fit(
         {"cpu": options.cpus_per_trial, "gpu": options.gpus_per_trial},
     )
     if options.mlflow:
-        callbacks = [*callbacks, _mlflow(options.mlflow, trials[0].config.name)]
+        callbacks = [*callbacks, mlflow_callback(options.mlflow, trials[0].config.name)]
     grid = [{"number": number, **trials[number].fields} for number in todo]
     tune.Tuner(
         trainable,
@@ -224,17 +225,6 @@ def _scheduler(options: Options, rounds: int) -> Any:
     return MedianStoppingRule(
         time_attr="training_iteration", metric=METRIC, mode="max", grace_period=options.grace_rounds
     )
-
-
-def _mlflow(uri: str, name: str) -> tune.Callback:
-    try:
-        import mlflow  # noqa: F401
-    except ImportError:
-        raise SweepError("mlflow: not installed; it comes with the extra: pip install 'alray[mlflow]'") from None
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-    callback: tune.Callback = MLflowLoggerCallback(tracking_uri=uri, experiment_name=name)
-    return callback
 
 
 @dataclass

@@ -100,6 +100,31 @@ def test_finished_trials_are_not_run_again_and_new_ones_are_added(tmp_path: Path
     assert [trial["status"] for trial in second.trials] == ["finished"] * 4
 
 
+def test_mlflow_is_told_every_trial_and_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    config, uri = config_of(tmp_path), (tmp_path / "mlruns").as_uri()
+    result = sweep(config, {"strategy": ["random", "margin"], "seed": [0]}, Options(mlflow=uri), quiet=True)
+    client = mlflow.MlflowClient(uri)
+    told = client.search_runs([client.get_experiment_by_name(config.name).experiment_id])
+    assert {run.data.params["trial/strategy"] for run in told} == {"random", "margin"}
+    assert {run.info.status for run in told} == {"FINISHED"}
+    by_strategy = {trial["fields"]["strategy"]: Path(result.dir, trial["run"]) for trial in result.trials}
+    for run_ in told:
+        history = client.get_metric_history(run_.info.run_id, "test_top1")
+        expected = facts(by_strategy[run_.data.params["trial/strategy"]])
+        assert [point.value for point in history] == [expected[f"round_{n:02d}"]["test"]["top1"] for n in range(3)]
+
+
+def test_tracking_that_cannot_work_is_refused_before_any_trial(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    config = config_of(tmp_path)
+    for uri, says in (("http://127.0.0.1:9", "no server answers"), ("nonsense://x", "expected a folder or")):
+        with pytest.raises(SweepError, match=f"mlflow: {says}"):
+            sweep(config, {"seed": [0]}, Options(mlflow=uri), quiet=True)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_failed_trial_is_listed_and_ends_nothing(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     space = {"train.lr": [1.0, 1e30], "seed": [0, 1]}
