@@ -28,7 +28,7 @@ from alray.rounds import run
 from alray.store import Store
 from alray.train.learner import model_seed
 
-CHANNELS = [16, 32, 64, 128]
+CHANNELS = [8, 16, 32, 64]
 
 
 def with_task(folder: Path, seed: int, task: str, args: argparse.Namespace) -> RunConfig:
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--tasks", nargs="+", default=["rotation", "simclr"], choices=list(TASKS))
-    for name, value in (("images", 10_000), ("tests", 2_000), ("epochs", 10), ("labels", 2_000), ("seeds", 1)):
+    for name, value in (("images", 8_000), ("tests", 2_000), ("epochs", 10), ("labels", 2_000), ("seeds", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     if not args.data.is_dir():
