@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 from alray import RunConfig, store
 from alray.rounds import run
 
+# Without this the server cannot import what it is to preload (Python hands it sys.path, and before 3.13 it is ignored),
+# says nothing, and every process imports torch by itself.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["program"])
 
