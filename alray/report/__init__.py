@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from alray.report.comparisons import Test
 from alray.report.panel import Panel, arrange, panel
-from alray.report.runs import Group, ReportError, grouped, load_all
+from alray.report.runs import Group, ReportError, RunHistory, grouped, load_all
 from alray.report.scalars import csv_text
-from alray.report.tables import LEGEND, Table, as_csv, as_markdown, as_text, tables
+from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, tables
 from alray.store import Store, absolute
 
 __all__ = ["ReportError", "report", "write_page"]
@@ -22,58 +22,65 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
 
     dirs: run directories, folders of them, or one CSV of somebody else's curves; several seeds of one strategy are
     shown as mean and spread. out: where to write; by default into the directory when one is given, else into ./report.
-    test: of paired differences; measure: what is compared (a name in metrics.csv), by default test top-1 accuracy.
-    Raises ReportError when there is no run or no committed round, StoreError where the output cannot be written.
+    test: of paired differences; measure: what is compared (an accuracy of metrics.csv), by default test top-1 accuracy,
+    in segmentation mIoU. Raises ReportError when there is no run or no committed round, for runs of different tasks and
+    for a measure that is none; StoreError where the output cannot be written.
     """
     if len(dirs) == 1 and dirs[0].endswith(".csv"):
         return _report_on_curves(dirs[0], out or "report", test, measure)
     from alray.report.curves import draw  # matplotlib, which a loop that only writes scalars does not need
 
     histories = load_all(dirs)
-    groups = grouped(histories)
+    groups, lines = grouped(histories), panel(histories)
+    comparable = _comparable(lines, measure)
     store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")))
     store.write_bytes("report.png", draw(groups))
     store.write_bytes("report.csv", as_csv(groups).encode())
-    lines = panel(histories)
-    added, written = [], [store.at(name) for name in ("report.png", "report.md", "report.csv")]
-    if measure or _comparable(lines):
-        added = write_page(store, lines, dirs, test=test, measure=measure)
+    added: list[Table] = []
+    said: tuple[str, ...] = ()
+    written = [store.at(name) for name in ("report.png", "report.md", "report.csv")]
+    if comparable:
+        added, said = write_page(store, lines, dirs, test=test, measure=measure)
         written.insert(0, store.at("report.html"))
     else:
         written.append(f"no report.html: {_NOTHING}")
-    store.write_bytes("report.md", (_markdown(groups) + "\n".join(map(as_markdown, added)) + "\n").encode())
+    store.write_bytes("report.md", "\n\n".join([_markdown(groups), *map(as_markdown, added), *said, ""]).encode())
     texts = [as_text(table) for table in (*tables(groups), *added)]
-    return "\n\n".join([*texts, LEGEND, "\n".join(written)])
+    return "\n\n".join([*texts, legend(groups), *said, "\n".join(written)])
 
 
-def _comparable(lines: Panel) -> bool:
-    from alray.report.sections import measures
+def _comparable(lines: Panel, measure: str) -> bool:
+    """Whether there is an accuracy to compare runs by. Raises ReportError when the one that was asked for is none."""
+    from alray.report.measures import measures
 
-    return bool(lines.lines and measures(lines))
+    found = bool(measures(lines))
+    if measure and not found:
+        raise ReportError(_NOTHING)
+    return found and bool(measures(lines, measure))
 
 
 def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
     from alray.report.foreign import read_curves
 
+    lines = arrange(read_curves(path))
+    _comparable(lines, measure)
     store = Store(absolute(out))
-    added = write_page(store, arrange(read_curves(path)), [], test=test, measure=measure)
-    store.write_bytes("report.md", ("# Report\n\n" + "\n\n".join(map(as_markdown, added)) + "\n").encode())
-    return "\n\n".join([*map(as_text, added), store.at("report.html"), store.at("report.md")])
+    added, said = write_page(store, lines, [], test=test, measure=measure)
+    store.write_bytes("report.md", "\n\n".join(["# Report", *map(as_markdown, added), *said, ""]).encode())
+    return "\n\n".join([*map(as_text, added), *said, f"{store.at('report.html')}\n{store.at('report.md')}"])
 
 
-def write_page(store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = "t", measure: str = "") -> list[Table]:
-    """Write report.html and tables/*.csv; returns the tables of statistics."""
+def write_page(
+    store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = "t", measure: str = ""
+) -> tuple[list[Table], tuple[str, ...]]:
+    """Write report.html and tables/*.csv; returns the tables of statistics, and what their marks mean and what keeps
+    them from saying more."""
+    from alray.report.analysis import MARKS
     from alray.report.gallery import gallery
     from alray.report.page import page
     from alray.report.records import unfinished_trials
-    from alray.report.sections import measures, sections
+    from alray.report.sections import sections
 
-    if not _comparable(lines):
-        raise ReportError(_NOTHING)
-    if measure and not lines.has(measure):
-        raise ReportError(
-            f"measure: expected a number that all rounds have, such as {measures(lines)[0]}, got {measure}"
-        )
     parts, found = sections(lines, test, measure)
     walls, note = gallery(lines)
     unfinished = unfinished_trials(dirs)
@@ -85,7 +92,8 @@ def write_page(store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = 
         text = csv_text([dict(zip(table.head, row, strict=True)) for row in table.rows])
         store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", text.encode())
     extra = [unfinished] if unfinished.rows else []
-    return [*extra, *(table for name, _, table in shown if name not in ("records", "time", "balance", "coverage"))]
+    compared = [table for name, _, table in shown if name not in ("records", "time", "balance", "coverage")]
+    return [*extra, *compared], (MARKS, *found.warnings)
 
 
 def _markdown(groups: Sequence[Group]) -> str:
@@ -93,19 +101,19 @@ def _markdown(groups: Sequence[Group]) -> str:
         "# Report",
         "![accuracy and class balance against labels](report.png)",
         *map(as_markdown, tables(groups)),
-        LEGEND,
+        legend(groups).replace("\n*", "\n\n\\*"),
     ]
     runs = [
-        f"* {run.strategy}, seed {run.seed}: {run.name}, {len(run.rounds)} rounds, `{run.dir}`{_worst(run.rounds[-1])}"
+        f"* {run.strategy}, seed {run.seed}: {run.name}, {len(run.rounds)} rounds, `{run.dir}`{_worst(run)}"
         for group in groups
         for run in group.runs
     ]
     return "\n\n".join([*parts, "### Runs", "\n".join(runs)]) + "\n"
 
 
-def _worst(metrics: dict[str, object]) -> str:
-    test = metrics["test"]
-    if not isinstance(test, dict) or not test["worst_classes"]:
+def _worst(run: RunHistory) -> str:
+    test = run.rounds[-1]["test"]
+    if not test or not test["worst_classes"]:
         return ""
     named = ", ".join(f"{item['class']} {100 * item['accuracy']:.1f} %" for item in test["worst_classes"])
-    return f"; worst classes of the last round: {named}"
+    return f"; worst classes of the last round{' by pixel' if run.task == 'segmentation' else ''}: {named}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -19,19 +19,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from alray.report.comparisons import LEAST_SEEDS
-from alray.report.curves import DASHES, MARKERS, color
+from alray.report.curves import DASHES, MARKERS, color, count_axis
 from alray.report.panel import Curves, Panel
 from alray.report.statistics import Floats, mean_interval
 
-_INK, _GRID = "#010203", "#040506"  # stand-ins, replaced by CSS variables
+_INK, _GRID, _CARD = "#010203", "#040506", "#070809"  # stand-ins, replaced by CSS variables
 _RC = {
     "svg.fonttype": "none", "svg.hashsalt": "alray", "font.size": 9.5, "axes.edgecolor": _GRID,
     "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "text.color": _INK,
     "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
 _SIZE = (4.7, 3.1)  # inches of 72 units
-
-STAGES = ("extract", "train", "evaluate", "select", "label")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def svg(draw: Callable[[Axes], None], title: str, size: tuple[float, float] = _S
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
-    text = text.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)")
+    text = text.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)").replace(_CARD, "var(--card)")
     text = re.sub(r"(stroke|fill): (#[0-9a-f]{6})", lambda m: f"{m[1]}: var({variable(m[2])}, {m[2]})", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
@@ -93,6 +91,9 @@ def _labels_axis(ax: Axes, grid: Floats) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if len(grid) == 1:
         ax.set_xticks(list(grid))
+    else:  # the same width for all charts, also where lines end early
+        margin = 0.04 * (grid[-1] - grid[0])
+        ax.set_xlim(grid[0] - margin, grid[-1] + margin)
 
 
 def _band(ax: Axes, curves: Curves, values: Floats, look: Look) -> None:
@@ -109,8 +110,8 @@ def _band(ax: Axes, curves: Curves, values: Floats, look: Look) -> None:
             ax.plot(curves.labels, row, color=look.color, linewidth=0.6, alpha=0.6)
 
 
-def curves_chart(panel: Panel, setting: str, scalar: str, y: str, scale: float = 1.0) -> str:
-    """A scalar against labels, a line per method."""
+def curves_chart(panel: Panel, setting: str, scalar: str, y: str, scale: float = 1.0, *, whole: bool = False) -> str:
+    """A scalar against labels, a line per method. whole: a number of things, which starts at 0."""
 
     def draw(ax: Axes) -> None:
         for method, look in looks(panel).items():
@@ -119,12 +120,15 @@ def curves_chart(panel: Panel, setting: str, scalar: str, y: str, scale: float =
                 _band(ax, curves, curves.values * scale, look)
         _labels_axis(ax, panel.grid(setting))
         ax.set_ylabel(y)
+        if whole:
+            ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            ax.set_ylim(bottom=0)
 
     return svg(draw, f"{y} against labels. {setting}")
 
 
-def difference_chart(panel: Panel, setting: str, scalar: str) -> str:
-    """Each method minus the reference, paired by seed, in percentage points."""
+def difference_chart(panel: Panel, setting: str, scalar: str, short: str) -> str:
+    """Each method minus the reference, paired by seed, in percentage points of what is called `short`."""
 
     def draw(ax: Axes) -> None:
         ax.axhline(0, color=_shade("random"), linewidth=1.2)
@@ -133,9 +137,9 @@ def difference_chart(panel: Panel, setting: str, scalar: str) -> str:
             if pair is not None:
                 _band(ax, pair[0], 100 * (pair[0].values - pair[1].values), look)
         _labels_axis(ax, panel.grid(setting))
-        ax.set_ylabel(f"points of accuracy over {panel.reference}")
+        ax.set_ylabel(f"points of {short} over {panel.reference}")
 
-    return svg(draw, f"Difference to {panel.reference}, paired by seed. {setting}")
+    return svg(draw, f"Difference in {short} to {panel.reference}, paired by seed. {setting}")
 
 
 def efficiency_chart(panel: Panel, setting: str, ratios: Mapping[str, tuple[Floats, Floats]]) -> str:
@@ -155,8 +159,9 @@ def efficiency_chart(panel: Panel, setting: str, ratios: Mapping[str, tuple[Floa
     return svg(draw, f"Label efficiency. {setting}")
 
 
-def counts_chart(panel: Panel, setting: str, counts: Mapping[str, Floats]) -> str:
-    """Labels per class in the last round, classes sorted. counts: method -> (seeds, classes), each row descending."""
+def counts_chart(panel: Panel, setting: str, counts: Mapping[str, Floats], unit: str) -> str:
+    """Labels per class in the last round, classes sorted. counts: method -> (seeds, classes), each row descending;
+    unit: what is counted, labels or pixels."""
 
     def draw(ax: Axes) -> None:
         largest, smallest = 1.0, np.inf
@@ -166,19 +171,15 @@ def counts_chart(panel: Panel, setting: str, counts: Mapping[str, Floats]) -> st
                 marker = look.marker if len(rank) <= 30 else None
                 ax.plot(rank, mean, color=look.color, linestyle=look.dashes, marker=marker, markersize=4, linewidth=1.5)
                 largest, smallest = max(largest, mean.max()), min(smallest, mean.min())
-        if largest > 30 * max(smallest, 1):
-            ax.set_yscale("symlog", linthresh=1)  # shows empty classes too, which a logarithm cannot
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        ax.set_xlabel("class, most labels first")
-        ax.set_ylabel("labels in the last round")
+        count_axis(ax, smallest, largest)
+        ax.set_xlabel(f"class, most {unit} first")
+        ax.set_ylabel(f"labeled {unit} in the last round" if unit != "labels" else "labels in the last round")
 
-    return svg(draw, f"Labels per class, sorted. {setting}")
+    return svg(draw, f"{unit.capitalize()} per class, sorted. {setting}")
 
 
 def cost_chart(panel: Panel, points: Mapping[str, tuple[Floats, Floats]], x: str, y: str) -> str:
-    """Mean accuracy against mean seconds spent, round by round. points: method -> seconds (r,), accuracy % (r,)."""
+    """What runs are compared by against mean seconds spent, round by round. points: method -> seconds (r,), % (r,)."""
 
     def draw(ax: Axes) -> None:
         for method, look in looks(panel).items():
@@ -198,30 +199,36 @@ def cost_chart(panel: Panel, points: Mapping[str, tuple[Floats, Floats]], x: str
 
 
 def stages_chart(seconds: Mapping[str, Mapping[str, float]]) -> str:
-    """Mean seconds per run by stage, a bar per method. The shades are of the ink: colours belong to strategies."""
+    """Mean seconds per run by stage, a bar per method: method -> stage -> seconds, the same stages for all. The shades
+    are of the ink: colours belong to strategies."""
     names = list(seconds)
-    shades = np.linspace(0.85, 0.2, len(STAGES))
 
     def draw(ax: Axes) -> None:
         left = np.zeros(len(names))
-        for stage, shade in zip(STAGES, shades, strict=True):
-            width = np.array([seconds[name].get(stage, 0.0) for name in names])
+        for stage, shade in _shades(seconds).items():
+            width = np.array([seconds[name][stage] for name in names])
             ax.barh(names, width, left=left, color=_INK, alpha=shade, height=0.62)
+            ax.barh(names, width, left=left, color="none", edgecolor=_CARD, linewidth=0.8, height=0.62)
             left += width
         ax.invert_yaxis()
-        ax.grid(axis="y", visible=False)
+        ax.grid(visible=False)
         ax.set_xlabel("seconds per run")
 
     return svg(draw, "Time by stage", (_SIZE[0], max(1.8, 0.9 + 0.32 * len(names))))
 
 
-def stage_key() -> str:
+def _shades(seconds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    stages = list(next(iter(seconds.values()), {}))
+    return dict(zip(stages, np.linspace(0.9, 0.15, len(stages)).tolist(), strict=True))
+
+
+def stage_key(seconds: Mapping[str, Mapping[str, float]]) -> str:
     """What the shades of `stages_chart` mean, as HTML."""
-    shades: Sequence[float] = np.linspace(0.85, 0.2, len(STAGES)).tolist()
-    return " ".join(
+    chips = "".join(
         f'<span class="chip"><i style="background:var(--ink);opacity:{shade:.2f}"></i>{stage}</span>'
-        for stage, shade in zip(STAGES, shades, strict=True)
+        for stage, shade in _shades(seconds).items()
     )
+    return f'<div class="legend">{chips}</div>'
 
 
 _SHAPES = {

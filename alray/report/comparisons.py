@@ -28,7 +28,10 @@ LEAST_SEEDS = 5
 
 @dataclass(frozen=True)
 class Comparison:
-    """One strategy minus another, paired by seed. difference with Student's interval (low, high); p: two-sided."""
+    """One strategy minus another, paired by seed. difference with Student's interval (low, high); p: two-sided.
+
+    low and high are NaN where seeds say nothing of the spread: there is one, or all have the same difference, not 0.
+    """
 
     n: int
     difference: float
@@ -39,17 +42,27 @@ class Comparison:
 
 def paired(values: npt.ArrayLike, other: npt.ArrayLike, test: Test = "t", level: float = LEVEL) -> Comparison:
     """Compare two strategies, (s,) and (s,), seed by seed. p is NaN for a single seed."""
-    d = np.asarray(values, np.float64) - np.asarray(other, np.float64)
-    band = mean_interval(d, level)
-    p = np.nan if len(d) < 2 else _t_test(d) if test == "t" else _wilcoxon(d)
-    return Comparison(len(d), float(band.mean), float(band.low), float(band.high), float(p))
+    one, two = np.asarray(values, np.float64), np.asarray(other, np.float64)
+    d, noise = one - two, 1e-12 * max(np.abs(one).max(), np.abs(two).max())  # of floats, not of seeds
+    d = np.where(np.abs(d) <= noise, 0.0, d)
+    band, alike = mean_interval(d, level), len(d) > 1 and bool(np.ptp(d) <= noise)
+    if len(d) < 2:
+        p = np.nan
+    elif alike and d.any():
+        return Comparison(len(d), float(band.mean), np.nan, np.nan, _signs(len(d)))
+    else:
+        p = _t_test(d) if test == "t" else _wilcoxon(d)
+    return Comparison(len(d), float(band.mean), float(band.low), float(band.high), p)
 
 
 def _t_test(d: Floats) -> float:
-    spread = d.std(ddof=1)
-    if spread <= 1e-12 * np.abs(d).max() or spread == 0:  # all differences alike: no spread to compare with
-        return 1.0 if d.mean() == 0 else 0.0
-    return float(2 * stdtr(len(d) - 1, -abs(d.mean()) / (spread / np.sqrt(len(d)))))
+    return 1.0 if not d.any() else float(2 * stdtr(len(d) - 1, -abs(d.mean()) / (d.std(ddof=1) / np.sqrt(len(d)))))
+
+
+def _signs(n: int) -> float:
+    """The exact test of signs for n differences of one sign. It stands in where all are equal, as on tiny test sets,
+    whose accuracies have few values: t would divide by no spread at all and call any number of seeds certain."""
+    return float(2.0 ** (1 - n))
 
 
 def _wilcoxon(d: Floats) -> float:
@@ -86,7 +99,8 @@ def detectable(spread: float, n: int, alpha: float = ALPHA, power: float = POWER
 
     def found(effect: float) -> float:
         shift = effect * np.sqrt(n)
-        return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
+        below, above = np.nan_to_num(nctdtr(n - 1, shift, [critical, -critical]))  # NaN: too small for SciPy's series
+        return float(1 - below + above)
 
     low, high = 0.0, 1.0
     while found(high) < power:
@@ -182,17 +196,33 @@ def _matrices(names: Sequence[str], pairs: Sequence[Pair]) -> tuple[npt.NDArray[
     return wins, met
 
 
-def tied_with_best(result: Tournament, setting: str, means: Mapping[str, float]) -> tuple[str, frozenset[str]]:
-    """The strategy with the highest mean in a setting, and those that are not shown to be worse."""
-    if not means:
+def tied_with_best(
+    result: Tournament, setting: str, scores: Mapping[str, Mapping[int, float]]
+) -> tuple[str, frozenset[str]]:
+    """The strategy with the highest mean in a setting over the seeds that all have, of those that are not shown to be
+    worse than another, and those that are not shown to be worse than it. scores: strategy -> seed -> value; "" and
+    nobody where no seed is common to all."""
+    if not scores:
         raise StatisticsError(f"{setting}: no strategy to rank")
-    best = max(means, key=lambda name: (means[name], name))
-    ties = set()
-    for name in means:
-        pair = result.pair(setting, best, name)
-        if name != best and not (pair and pair.claimed):
-            ties.add(name)
-    return best, frozenset(ties)
+    means = common_means(scores)
+    if not means:
+        return "", frozenset()
+    # A pair is compared on all seeds that it shares: what is highest on fewer may be the worse of two.
+    beaten = {
+        pair.other if pair.result.difference > 0 else pair.one
+        for pair in result.pairs
+        if pair.setting == setting and pair.claimed
+    }
+    best = max(means.keys() - beaten or means, key=lambda name: (means[name], name))
+    pairs = {name: result.pair(setting, best, name) for name in means if name != best}
+    return best, frozenset(n for n, pair in pairs.items() if not (pair and pair.claimed and pair.result.difference > 0))
+
+
+def common_means(scores: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Mean of each strategy over the seeds that all of them have: means over different seeds compare the seeds, too.
+    Nothing where no seed is common to all."""
+    common = sorted(set.intersection(*(set(values) for values in scores.values())))
+    return {n: float(np.mean([values[seed] for seed in common])) for n, values in scores.items()} if common else {}
 
 
 def friedman(values: npt.ArrayLike) -> float:

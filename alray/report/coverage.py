@@ -53,7 +53,7 @@ def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> t
 
 def _cost(run: RunHistory) -> float:
     if not evidence.frozen(run):
-        raise Missing("its model was fine-tuned, so that every round measures in another space")
+        raise Missing("the model was fine-tuned, so that every round measures in another space")
     last = run.rounds[-1]
     return float((last["unlabeled"] + last["labels"]) * last["labels"] * evidence.features(run, 0).dim)
 

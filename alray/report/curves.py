@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from alray.report.measures import Measure, measure
 from alray.report.runs import Group
 
 # Okabe & Ito 2008, without the yellow: it cannot be seen as a line on white.
@@ -48,33 +49,32 @@ def color(strategy: str) -> str:
 
 
 def styles(groups: Sequence[Group]) -> list[Style]:
-    """A style per group: colour by strategy; groups that share a colour differ in marker and dashes."""
+    """A style per group: colour by strategy; groups of one colour differ in dashes, neighbours in marker."""
     seen: dict[str, int] = {}
     chosen = []
-    for group in groups:
+    for number, group in enumerate(groups):
         name = color(group.strategy)
         nth = seen[name] = seen.get(name, -1) + 1
-        chosen.append(Style(name, MARKERS[nth % len(MARKERS)], DASHES[nth % len(DASHES)]))
+        chosen.append(Style(name, MARKERS[number % len(MARKERS)], DASHES[nth % len(DASHES)]))
     return chosen
 
 
 def draw(groups: Sequence[Group]) -> bytes:
     """The picture as PNG, 1320 x 990 pixels or a little more for long legends.
 
-    Panels: top-1 accuracy (on validation where no run has a test set), balanced accuracy, normalised entropy of the
-    labeled set, and its sorted class counts. Lines are means over seeds, bands reach from the lowest to the highest
-    seed; dotted are rounds that only some seeds have finished.
+    Panels: top-1 accuracy (on validation where no run has a test set) and balanced accuracy, or mIoU and pixel
+    accuracy; normalised entropy of the labeled set, and its sorted class counts. Lines are means over seeds, bands
+    reach from the lowest to the highest seed; dotted are rounds that only some seeds have finished.
     """
     figure = Figure(figsize=(12, 9), dpi=110, layout="constrained")
-    (top1, balanced), (entropy, counts) = figure.subplots(2, 2)
-    tested = any(metrics["test"] for group in groups for run in group.runs for metrics in run.rounds)
+    above, (entropy, counts) = figure.subplots(2, 2)
+    pixels = groups[0].pixels
     chosen = list(zip(groups, styles(groups), strict=True))
-    accuracy = ("test_top1", "test top-1 accuracy") if tested else ("validation_top1", "validation top-1 accuracy")
-    _against_labels(top1, chosen, *accuracy, percent=True)
-    _against_labels(balanced, chosen, "test_balanced_accuracy", "test balanced accuracy", percent=True)
-    _against_labels(entropy, chosen, "labeled_normalised_entropy", "class balance of the labeled set", percent=False)
-    entropy.set_ylabel("normalised entropy (1 = balanced)")
-    _class_counts(counts, chosen)
+    for ax, shown in zip(above, upper_panels(groups), strict=True):
+        _against_labels(ax, chosen, shown.scalar, shown.name, shown.axis, 100.0)
+    balance = f"class balance of the labeled {'pixels' if pixels else 'set'}"
+    _against_labels(entropy, chosen, "labeled_normalised_entropy", balance, "normalised entropy (1 = balanced)", 1.0)
+    _class_counts(counts, chosen, "pixels" if pixels else "labels")
     handles = [_handle(counts, group, style) for group, style in chosen]
     per_line = max(1, 110 // (max(len(group.title) for group in groups) + 8))
     figure.legend(
@@ -84,6 +84,15 @@ def draw(groups: Sequence[Group]) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+def upper_panels(groups: Sequence[Group]) -> tuple[Measure, Measure]:
+    """The accuracies of the two upper panels."""
+    pixels = groups[0].pixels
+    tested = any(metrics["test"] for group in groups for run in group.runs for metrics in run.rounds)
+    names = ("test_miou", "test_top1") if pixels else ("test_top1", "test_balanced_accuracy")
+    first, second = names if tested else ("validation_top1", names[1])
+    return measure(first, pixels), measure(second, pixels)
 
 
 def _note(groups: Sequence[Group]) -> str | None:
@@ -99,13 +108,11 @@ def _handle(ax: Axes, group: Group, style: Style) -> object:
     return ax.plot([], [], color=style.color, marker=style.marker, linestyle=style.dashes, label=group.title)[0]
 
 
-def _against_labels(ax: Axes, chosen: list[tuple[Group, Style]], scalar: str, title: str, *, percent: bool) -> None:
-    scale = 100.0 if percent else 1.0
+def _against_labels(ax: Axes, chosen: list[tuple[Group, Style]], scalar: str, title: str, y: str, scale: float) -> None:
     drawn = [_curve(ax, group, style, scalar, scale) for group, style in chosen]
     ax.set_title(title, fontsize=12)
     ax.set_xlabel(_LABELS_AXIS)
-    if percent:
-        ax.set_ylabel("accuracy (%)")
+    ax.set_ylabel(y)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.ticklabel_format(axis="y", useOffset=False)
@@ -147,7 +154,21 @@ def _matrix(group: Group, scalar: str) -> Floats:
     return matrix
 
 
-def _class_counts(ax: Axes, chosen: list[tuple[Group, Style]]) -> None:
+def count_axis(ax: Axes, smallest: float, largest: float) -> None:
+    """An axis of counts per class: logarithmic where they are far apart, and with zero where a class has none."""
+    if largest <= 30 * max(smallest, 1):
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    elif smallest < 1:
+        ax.set_yscale("symlog", linthresh=1)  # shows empty classes too, which a logarithm cannot
+    else:
+        ax.set_yscale("log")
+    if ax.get_yscale() != "log":
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+
+
+def _class_counts(ax: Axes, chosen: list[tuple[Group, Style]], unit: str) -> None:
     last = min(len(run.rounds) for group, _ in chosen for run in group.runs) - 1
     largest, smallest = 1.0, np.inf
     for group, style in chosen:
@@ -158,14 +179,8 @@ def _class_counts(ax: Axes, chosen: list[tuple[Group, Style]]) -> None:
         if len(group.runs) > 1:
             ax.fill_between(rank, counts.min(axis=0), counts.max(axis=0), color=style.color, alpha=0.16, linewidth=0)
         largest, smallest = max(largest, counts.max()), min(smallest, counts.min())
-    if largest > 30 * max(smallest, 1):
-        ax.set_yscale("symlog", linthresh=1)  # shows empty classes too, which a logarithm cannot
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    else:
-        ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    ax.set_title(f"labeled images per class, round {last}", fontsize=12)
-    ax.set_xlabel("class, most labels first")
-    ax.set_ylabel("labels")
+    count_axis(ax, smallest, largest)
+    ax.set_title(f"{'labeled pixels' if unit == 'pixels' else 'labeled images'} per class, round {last}", fontsize=12)
+    ax.set_xlabel(f"class, most {unit} first")
+    ax.set_ylabel(unit)
     ax.grid(alpha=0.25)

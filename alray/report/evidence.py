@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from alray.data import splits
 from alray.data.catalog import Catalog, CatalogError
@@ -17,9 +18,10 @@ from alray.features.arrays import EMBEDDING, Array, Rows
 from alray.features.table import MANIFEST, FeatureTable
 from alray.models.head import FILE, Head
 from alray.report.runs import RunHistory
-from alray.store import Store, StoreError, join
+from alray.store import Store, StoreError, resolve
 
-_ACCOUNT, _LABELS, _PICKS, _SPLITS = "selection.json", "labels.parquet", "picks.parquet", "splits.parquet"
+_ACCOUNT, _LABELS, _PICKS = "selection.json", "labels.parquet", "picks.parquet"
+_SPLITS, _SEED_SET = "splits.parquet", "seed_set.parquet"
 
 
 class Missing(Exception):  # noqa: N818  not an error: a report says so and goes on
@@ -28,9 +30,9 @@ class Missing(Exception):  # noqa: N818  not an error: a report says so and goes
 
 @dataclass(frozen=True)
 class Bought:
-    """What one round bought, in order of choice: rows (k,), labels (k,), scores (k,)."""
+    """What one round bought, in order of choice: rows (k,), labels (k,), scores (k,); round None: a cold start."""
 
-    round: int
+    round: int | None
     rows: Rows
     labels: Array
     scores: Array
@@ -48,15 +50,34 @@ def catalog_of(run: RunHistory) -> Catalog:
 
 
 def seed_set(run: RunHistory) -> Rows:
-    """The rows labeled before the first query, ascending."""
-    table = Store(run.dir).read_table(_SPLITS)
-    return np.sort(table["row"].to_numpy()[np.asarray(table["role"].to_pylist()) == "seed"])
+    """The rows labeled before the first query, ascending: drawn, or chosen by a cold start. Raises Missing."""
+    chosen = cold_start(run)
+    rows = _drawn(run, "seed") if chosen is None else np.sort(chosen.rows)
+    if not len(rows):
+        raise Missing("the run does not say what its seed set was")
+    return rows
 
 
 def held_out(run: RunHistory) -> Rows:
-    """The rows of the validation set, ascending."""
-    table = Store(run.dir).read_table(_SPLITS)
-    return np.sort(table["row"].to_numpy()[np.asarray(table["role"].to_pylist()) == "held_out"])
+    """The rows of the validation set, ascending. Raises Missing."""
+    return _drawn(run, "held_out")
+
+
+def _drawn(run: RunHistory, role: str) -> Rows:
+    store = Store(run.dir)
+    if not store.has(_SPLITS):
+        raise Missing("the run does not say what its seed set and its validation set were")
+    table = store.read_table(_SPLITS)
+    return np.sort(table["row"].to_numpy()[np.asarray(table["role"].to_pylist()) == role])
+
+
+def cold_start(run: RunHistory) -> Bought | None:
+    """The seed set, where a pretext task or k-means chose it."""
+    store = Store(run.dir)
+    if not store.has(_SEED_SET):
+        return None
+    table = store.read_table(_SEED_SET)
+    return _bought(None, table, table)
 
 
 def bought(run: RunHistory) -> Iterator[Bought]:
@@ -64,21 +85,24 @@ def bought(run: RunHistory) -> Iterator[Bought]:
     for number in range(len(run.rounds)):
         store = Store(run.dir).child(f"round_{number:02d}")
         if store.has(_LABELS) and store.has(_PICKS):
-            picks, labels = store.read_table(_PICKS), store.read_table(_LABELS)
-            yield Bought(number, picks["row"].to_numpy(), labels["label"].to_numpy(), picks["score"].to_numpy())
+            yield _bought(number, store.read_table(_PICKS), store.read_table(_LABELS))
+
+
+def _bought(number: int | None, picks: pa.Table, labels: pa.Table) -> Bought:
+    return Bought(number, picks["row"].to_numpy(), labels["label"].to_numpy(), picks["score"].to_numpy())
 
 
 def features(run: RunHistory, number: int) -> FeatureTable:
     """The embeddings a round selected by. Raises Missing where they were deleted."""
     store = Store(run.dir).child(f"round_{number:02d}")
-    where = store.read_json(_ACCOUNT).get("features", "") if store.has(_ACCOUNT) else ""
-    if not where:
+    account = store.read_json(_ACCOUNT) if store.has(_ACCOUNT) else {}
+    if not account.get("features"):
         raise Missing("the run does not say where its embeddings are")
-    root = run.dir.rsplit("/", 1)[0]
-    uri = where if "://" in where or where.startswith("/") else join(root, where)
-    if not Store(uri).has(MANIFEST):
-        raise Missing("the embeddings were deleted (features.keep=all keeps them)")
-    return FeatureTable.open(uri)
+    beside = resolve(account["features"], run.dir.rsplit("/", 1)[0])
+    for uri in (beside, account.get("features_at", beside)):  # a folder that was moved alone left them behind
+        if Store(uri).has(MANIFEST):
+            return FeatureTable.open(uri)
+    raise Missing("the embeddings were deleted (features.keep=all keeps them)")
 
 
 def head(run: RunHistory, number: int) -> Head:

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
+from alray.report.measures import is_measure
 from alray.report.panel import Line
 from alray.report.runs import ReportError
 from alray.store import absolute, read_bytes
 
 _NEEDED = ("strategy", "seed", "labels")
-_SCALARS = ("test_top1", "test_balanced_accuracy", "validation_top1")
+_MORE = "cells without a column"
+_USUAL = "test_top1, test_miou, test_balanced_accuracy, validation_top1"
 
 
 def read_curves(path: str) -> list[Line]:
-    """Columns strategy, seed, labels, and accuracies as fractions (test_top1, test_balanced_accuracy, validation_top1);
-    every other column is part of the setting in which strategies are compared. Raises ReportError with the line."""
-    try:
-        records = list(csv.DictReader(io.StringIO(read_bytes(absolute(path)).decode())))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReportError(f"{path}: expected a CSV of learning curves: {error}") from None
-    columns = list(records[0]) if records else []
+    """Columns strategy, seed, labels, and accuracies as fractions (test_top1, test_miou, test_balanced_accuracy,
+    validation_top1 or another that `measures` knows; beside test_miou they are of pixels).
+
+    Every other column is part of the setting in which strategies are compared. Raises ReportError with the line.
+    """
+    columns, records = _read(path)
     missing = [name for name in _NEEDED if name not in columns]
-    scalars = [name for name in _SCALARS if name in columns]
+    scalars = [name for name in columns if is_measure(name)]
     if missing or not scalars:
         raise ReportError(
-            f"{path}: expected the columns {', '.join(_NEEDED)} and one or more of {', '.join(_SCALARS)}, got "
+            f"{path}: expected the columns {', '.join(_NEEDED)} and one or more of {_USUAL}, got "
             f"{', '.join(columns) or 'an empty file'}"
         )
+    if not records:
+        raise ReportError(f"{path}: expected one line per run and round, got no line below the names of the columns")
     others = [name for name in columns if name not in (*_NEEDED, *scalars)]
     varied = [name for name in others if len({record[name] for record in records}) > 1]
     runs: dict[tuple[str, str, int], list[dict[str, float]]] = {}
@@ -39,15 +43,34 @@ def read_curves(path: str) -> list[Line]:
     return [_line(key, points, scalars, path) for key, points in runs.items()]
 
 
+def _read(path: str) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        reader = csv.DictReader(io.StringIO(read_bytes(absolute(path)).decode("utf-8-sig")), restkey=_MORE)
+        records = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReportError(f"{path}: expected a CSV of learning curves: {error}") from None
+    columns = list(reader.fieldnames or [])
+    for number, record in enumerate(records, 2):
+        got = sum(value is not None for value in record.values()) - 1 + len(record.get(_MORE, "1"))
+        if got != len(columns):
+            raise ReportError(f"{path}, line {number}: expected {len(columns)} cells, got {got}")
+    return columns, records
+
+
 def _numbers(record: dict[str, str], names: Sequence[str], where: str) -> dict[str, float]:
     found = {}
     for name in names:
         try:
-            found[name] = float(record[name])
+            found[name] = value = float(record[name])
         except (ValueError, TypeError):
             raise ReportError(f"{where}: {name}: expected a number, got {record[name]!r}") from None
-        if name in _SCALARS and not 0 <= found[name] <= 1:
-            raise ReportError(f"{where}: {name}: expected a fraction from 0 to 1, got {record[name]}")
+        expected, right = (
+            ("a whole number", value.is_integer()) if name == "seed"
+            else ("a number above 0", 0 < value < math.inf) if name == "labels"
+            else ("a fraction from 0 to 1", 0 <= value <= 1)
+        )  # fmt: skip
+        if not right:
+            raise ReportError(f"{where}: {name}: expected {expected}, got {record[name]}")
     return found
 
 

@@ -1,7 +1,8 @@
 """What a strategy picked, as pictures: thumbnails by class, those that surprised the model most first.
 
 Surprise is one minus the probability that the model, before it was told, gave to the label the oracle then gave; where
-embeddings or heads are gone, the strategy's own score orders the pictures.
+embeddings or heads are gone, the strategy's own score orders the pictures. In segmentation an image has many classes,
+so that there is none to sort by, and no surprise: pictures stand together, by score.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,13 +22,13 @@ from alray.report.evidence import Bought, Missing
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 
-SIDE = 72  # pixels of a thumbnail's longer side
+SIDE, SIDE_OF_SCENES = 72, 144  # pixels of a thumbnail's longer side; in segmentation there is more to see
 PER_ROUND, PER_CLASS, MOST = 36, 6, 1500
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One pick. surprise: 0 to 1, None where it cannot be known; jpeg: base64."""
+    """One pick. label: empty in segmentation; surprise: 0 to 1, None where it cannot be known; jpeg: base64."""
 
     key: str
     label: str
@@ -38,10 +39,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Wall:
-    """What one run picked in one round: classes in order of their most surprising picture; of: picks in all."""
+    """What one run picked in one round (None: as a cold start): classes in order of their most surprising picture; of:
+    picks in all."""
 
     line: Line
-    round: int
+    round: int | None
     of: int
     by_surprise: bool
     classes: tuple[tuple[str, tuple[Picture, ...]], ...]
@@ -72,35 +74,39 @@ def _walls(line: Line, run: RunHistory) -> list[Wall]:
     catalog = evidence.catalog_of(run)
     if catalog.format == "embeddings":
         raise Missing("the runs are on embeddings that were brought in, without images")
-    return [_wall(line, run, catalog, step) for step in evidence.bought(run)]
+    start = evidence.cold_start(run)
+    return [_wall(line, run, catalog, step) for step in [*([start] if start else []), *evidence.bought(run)]]
 
 
 def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:
-    surprise = _surprise(run, step)
+    whole = run.task == "segmentation"
+    surprise = None if whole or step.round is None else _surprise(run, step, step.round)
+    names, most = (("",), PER_ROUND) if whole else (catalog.classes, PER_CLASS)
+    step = replace(step, labels=np.zeros_like(step.labels)) if whole else step
     order = np.lexsort((step.rows, -step.scores if surprise is None else -surprise))
     shown: dict[int, list[int]] = {}
     for position in order.tolist():
         group = shown.setdefault(int(step.labels[position]), [])
-        if len(group) < PER_CLASS and sum(map(len, shown.values())) < PER_ROUND:
+        if len(group) < most and sum(map(len, shown.values())) < PER_ROUND:
             group.append(position)
     positions = [position for group in shown.values() for position in group]
-    pictures = dict(zip(positions, _pictures(catalog, step, positions, surprise), strict=True))
+    pictures = dict(zip(positions, _pictures(catalog, step, names, positions, surprise), strict=True))
     classes = tuple(
-        (catalog.classes[label], tuple(pictures[position] for position in group))
+        (names[label], tuple(pictures[position] for position in group))
         for label, group in shown.items() if group
     )  # fmt: skip
     return Wall(line, step.round, len(step.rows), surprise is not None, classes)
 
 
-def _surprise(run: RunHistory, step: Bought) -> Array | None:
+def _surprise(run: RunHistory, step: Bought, number: int) -> Array | None:
     """(k,) 1 - p(label) by the model that selected; None where it cannot be computed any more."""
     order = np.argsort(step.rows)
     try:
-        table = evidence.features(run, step.round)
+        table = evidence.features(run, number)
         if LOGITS in table.columns:
             logits = np.asarray(table.read(step.rows[order], LOGITS), np.float64)
         else:
-            model = evidence.head(run, step.round)
+            model = evidence.head(run, number)
             logits = evidence.embeddings(table, step.rows[order]) @ model.weight.T.astype(np.float64) + model.bias
     except Missing:
         return None
@@ -112,35 +118,37 @@ def _surprise(run: RunHistory, step: Bought) -> Array | None:
     return found
 
 
-def _pictures(catalog: Catalog, step: Bought, positions: Sequence[int], surprise: Array | None) -> list[Picture]:
+def _pictures(
+    catalog: Catalog, step: Bought, names: Sequence[str], positions: Sequence[int], surprise: Array | None
+) -> list[Picture]:
     rows = step.rows[list(positions)]
-    jpegs = _thumbnails(catalog, rows)
+    jpegs = _thumbnails(catalog, rows, SIDE if names[0] else SIDE_OF_SCENES)
     keys = catalog.keys(rows).to_pylist()
     return [
         Picture(
-            key, catalog.classes[step.labels[position]], float(step.scores[position]),
+            key, names[step.labels[position]], float(step.scores[position]),
             None if surprise is None else float(surprise[position]), jpegs[int(row)],
         )
         for key, position, row in zip(keys, positions, rows, strict=True)
     ]  # fmt: skip
 
 
-def _thumbnails(catalog: Catalog, rows: Rows) -> dict[int, str]:
+def _thumbnails(catalog: Catalog, rows: Rows, side: int) -> dict[int, str]:
     references = catalog.references(rows)
     ordered = references["row"].to_pylist()
     try:
         data = fetch(references, catalog.format, catalog.image_column)
         return {
-            row: _jpeg(content, key)
+            row: _jpeg(content, key, side)
             for row, content, key in zip(ordered, data, references["key"].to_pylist(), strict=True)
         }
     except (ImageError, OSError) as error:
         raise Missing(f"the images are not there any more ({error})") from None
 
 
-def _jpeg(data: bytes, key: str) -> str:
+def _jpeg(data: bytes, key: str, side: int) -> str:
     image = decode(data, key)
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=70)
     return base64.b64encode(out.getvalue()).decode()

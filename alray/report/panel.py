@@ -1,25 +1,28 @@
 """Runs lined up for comparison: settings (everything but strategy and seed) x methods (strategies) x seeds.
 
-Within a setting, runs of the same seed are paired: they share the seed set, the validation set and the initial weights.
+Within a setting, runs of the same seed are paired: they share the validation set, the initial weights and, but for
+those that chose it themselves (a cold start), the seed set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from alray.config import fingerprint
-from alray.report.runs import ReportError, RunHistory, flat
+from alray.report.runs import PEEKING, ReportError, RunHistory, flat
 from alray.report.statistics import Floats, area, on_grid
+from alray.report.trials import stopped_by
 
 REFERENCE = "random"
-PEEKING = ("balanced_random", "balancing")
-"""Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
-
-_METHOD = ("strategy", "strategy_options")
+_COLD_STARTS = ("pretext", "k_means")
+_SEED_SET = "seed_set"  # how a cold start chose it: part of the method, which is compared with random sampling from the
+# start, as its authors do
+_OPTIONS = "split.seed_set_options."
+_METHOD = ("strategy", "strategy_options", _SEED_SET)
 _NAME = "run"  # what the user called it: not part of what a run is, but it may say which data it was on
 
 
@@ -34,6 +37,8 @@ class Line:
     labels: tuple[float, ...]
     scalars: Mapping[str, tuple[float | None, ...]]
     run: RunHistory | None = None
+    stopped: str = ""
+    """The scheduler of a sweep that ended it before its last round, by its accuracy."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,10 @@ class Panel:
     def select(self, setting: str, method: str) -> list[Line]:
         """Complete runs of a method in a setting, by seed."""
         return [line for line in self.lines if (line.setting, line.method) == (setting, method)]
+
+    def stopped(self, setting: str) -> list[Line]:
+        """Runs of a setting that a scheduler stopped: those that it left were chosen, and say nothing of the rest."""
+        return [line for line in (*self.lines, *self.incomplete) if line.setting == setting and line.stopped]
 
     def grid(self, setting: str) -> Floats:
         """Label counts at which the curves of a setting are compared: those of its runs, within what all of them have.
@@ -110,6 +119,18 @@ class Panel:
                     found.setdefault(setting, {})[method] = dict(zip(curves.seeds, numbers.tolist(), strict=True))
         return found
 
+    @property
+    def pixels(self) -> bool:
+        """Whether accuracies and classes are counted in pixels."""
+        return self.has("test_miou") or any(
+            line.run is not None and line.run.task == "segmentation" for line in self.lines
+        )
+
+    @property
+    def cold_starts(self) -> bool:
+        """Whether some methods chose their seed set themselves and others did not."""
+        return any(f", {_SEED_SET} " in method for method in self.methods)
+
     def has(self, scalar: str) -> bool:
         """Whether any run measured this scalar in all of its rounds."""
         return any(_whole(line, scalar) for line in self.lines)
@@ -128,10 +149,11 @@ def _whole(line: Line, scalar: str) -> bool:
 def panel(histories: Sequence[RunHistory]) -> Panel:
     """Line up alray's own runs. Raises ReportError when two runs have the same strategy, seed and settings."""
     trees = [_tree(run) for run in histories]
-    settings = _names([{k: v for k, v in tree.items() if not k.startswith(_METHOD)} for tree in trees], "")
-    methods = _names([{k: v for k, v in tree.items() if k.startswith(_METHOD)} for tree in trees], "strategy")
+    settings = _settings([{k: v for k, v in tree.items() if not k.startswith(_METHOD)} for tree in trees])
+    methods = _methods([{k: v for k, v in tree.items() if k.startswith(_METHOD)} for tree in trees])
     lines = [_line(run, setting, method) for run, setting, method in zip(histories, settings, methods, strict=True)]
-    return arrange(lines)
+    by = stopped_by(histories)
+    return arrange([replace(line, stopped=by.get(run.dir, "")) for run, line in zip(histories, lines, strict=True)])
 
 
 def arrange(lines: Sequence[Line]) -> Panel:
@@ -162,7 +184,12 @@ def _natural(text: str) -> list[Any]:
 def _tree(run: RunHistory) -> dict[str, Any]:
     """Everything that may differ between two runs of a comparison, but the seed, by path."""
     same = {name: value for name, value in run.about["identity"].items() if name != "seed"}
-    return {**_flat_tree(same), _NAME: run.name}
+    tree = {**_flat_tree(same), _NAME: run.name}
+    if tree.get("split.seed_set_how") not in _COLD_STARTS:
+        return tree
+    moved = {"split.seed_set_how": _SEED_SET}
+    moved |= {path: path.replace(_OPTIONS, f"{_SEED_SET}.") for path in tree if path.startswith(_OPTIONS)}
+    return {**{moved.get(path, path): value for path, value in tree.items()}, "split.seed_set_how": "random"}
 
 
 def _flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
@@ -173,23 +200,40 @@ def _flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def _names(trees: Sequence[Mapping[str, Any]], always: str) -> list[str]:
+def _settings(trees: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that tell the trees apart: the fields in which they differ, e.g. 'budget 50'."""
-    paths = dict.fromkeys(path for tree in trees for path in tree)
-    differ = [path for path in paths if len({fingerprint(tree.get(path)) for tree in trees}) > 1 and path != always]
+    differ = _differ(trees)
     content = [path for path in differ if path.endswith("_fingerprint")]  # tells apart, but tells nobody anything
     fields = [path for path in differ if path not in content and path != _NAME]
+    pairs = {(tree[_NAME], tree.get("data_fingerprint")) for tree in trees}
+    if 1 < len(pairs) == len({data for _, data in pairs}) == len({name for name, _ in pairs}):
+        fields = [_NAME, *fields]  # every data set has a name, which readers want to see whatever else differs
 
     def kinds(paths: Sequence[str]) -> int:
         return len({fingerprint([tree.get(path) for path in paths]) for tree in trees})
 
     choices = (fields, [_NAME, *fields], [*fields, *content])
     telling = next(choice for choice in choices if kinds(choice) >= kinds([*fields, *content]))
-    names = []
+    return [", ".join(_words(tree, telling)) for tree in trees]
+
+
+def _methods(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Strategies with the options in which their runs differ and, where not all have the same, the cold start."""
+    by_strategy: dict[str, list[Mapping[str, Any]]] = {}
     for tree in trees:
-        words = [f"{path.removeprefix('strategy_options.')} {tree[path]}" for path in telling if path in tree]
-        names.append(", ".join([str(tree[always]), *words] if always else words))
-    return names
+        by_strategy.setdefault(tree["strategy"], []).append(tree)
+    start = [path for path in _differ(trees) if path.startswith(_SEED_SET)]
+    telling = {name: [p for p in _differ(own) if p not in start] + start for name, own in by_strategy.items()}
+    return [", ".join([tree["strategy"], *_words(tree, telling[tree["strategy"]])]) for tree in trees]
+
+
+def _differ(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+    paths = dict.fromkeys(path for tree in trees for path in tree)
+    return [path for path in paths if len({fingerprint(tree.get(path)) for tree in trees}) > 1]
+
+
+def _words(tree: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    return [f"{path.removeprefix('strategy_options.')} {tree[path]}" for path in paths if path in tree]
 
 
 def _line(run: RunHistory, setting: str, method: str) -> Line:

@@ -5,24 +5,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from alray.report.evidence import bought
+from alray.report.evidence import bought, cold_start
+from alray.report.measures import measure as measure_of
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.tables import NOTHING, Table
+from alray.report.trials import SWEEP
 from alray.store import Store, absolute
-
-_SWEEP = "sweep.json"
 
 
 def runs_table(panel: Panel, measure: str) -> Table:
     """A line per run: what it was, how far it got, the hash of its picks."""
     rows = [_run_row(line, measure) for line in sorted((*panel.lines, *panel.incomplete), key=_order)]
-    head = ("strategy", "setting", "seed", "rounds", "labels", "last accuracy %", "hash of the picks", "directory")
+    last = f"last {measure_of(measure, panel.pixels).short} %"
+    head = ("strategy", "setting", "seed", "rounds", "labels", last, "hash of the picks", "directory")
     return Table("Runs", head, tuple(rows))
 
 
@@ -40,9 +41,11 @@ def _run_row(line: Line, measure: str) -> tuple[str, ...]:
 
 
 def picks_hash(run: RunHistory) -> str:
-    """12 hex digits of the rows that were bought, in order of choice: equal for equal runs, on every machine."""
+    """12 hex digits of the rows that were chosen (a cold start's first), in order of choice: equal for equal runs, on
+    every machine."""
     digest = hashlib.blake2b(digest_size=6)
-    for step in bought(run):
+    start = cold_start(run)
+    for step in [*([start] if start else []), *bought(run)]:
         digest.update(np.ascontiguousarray(step.rows, np.int64).tobytes())
     return digest.hexdigest()
 
@@ -50,7 +53,10 @@ def picks_hash(run: RunHistory) -> str:
 def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
     """Fields that all runs share, and those that differ with their values; versions and machines."""
     trees = [_flat(run.about["identity"]) for run in runs]
-    paths = list(dict.fromkeys(path for tree in trees for path in tree))
+    every = dict.fromkeys(path for tree in trees for path in tree)
+    paths = [
+        path for path in every if not any(other.startswith(f"{path}.") for other in every)
+    ]  # no {} beside its fields
     shared: list[tuple[str, str]] = []
     differ: list[tuple[str, str]] = []
     for path in paths:
@@ -60,6 +66,11 @@ def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
     return [*tables, Table("What is the same", ("field", "value"), tuple(shared)), _machines(runs)]
 
 
+def _has(cluster: Mapping[str, Any]) -> str:
+    kinds = f" ({', '.join(cluster['accelerators'])})" if cluster.get("accelerators") else ""
+    return f"{cluster['cpus']:g} CPUs, {cluster['gpus']:g} GPUs{kinds}"
+
+
 def _machines(runs: Sequence[RunHistory]) -> Table:
     kinds: dict[tuple[str, str], int] = {}
     for run in runs:
@@ -67,7 +78,7 @@ def _machines(runs: Sequence[RunHistory]) -> Table:
         machine = dict(run.about.get("machine", {}))
         store = Store(run.dir)
         found = store.read_json("cluster.json") if store.has("cluster.json") else {}
-        machine |= {"cluster": f"{found['cpus']:g} CPUs, {found['gpus']:g} GPUs"} if found else {}
+        machine |= {"cluster": _has(found)} if found else {}
         key = versions, ", ".join(f"{name} {value}" for name, value in machine.items())
         kinds[key] = kinds.get(key, 0) + 1
     rows = tuple((*key, str(count)) for key, count in kinds.items())
@@ -89,7 +100,7 @@ def unfinished_trials(dirs: Sequence[str]) -> Table:
     rows = []
     for folder in dirs:
         store = Store(absolute(folder))
-        for trial in store.read_json(_SWEEP)["trials"] if store.has(_SWEEP) else []:
+        for trial in store.read_json(SWEEP)["trials"] if store.has(SWEEP) else []:
             if trial["status"] != "finished":
                 what = ", ".join(f"{path} {value}" for path, value in trial["fields"].items())
                 rows.append((what, trial["status"], f"{trial['rounds']}/{trial['of']}", trial["error"], trial["run"]))

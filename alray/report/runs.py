@@ -15,6 +15,9 @@ Metrics = dict[str, Any]
 
 _ROUND = re.compile(r"round_(\d+)")
 _SECTIONS = {"test": "test", "validation": "validation", "labeled_set": "labeled", "seconds": "seconds"}
+PEEKING = ("balanced_random", "balancing")
+"""Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +40,17 @@ class RunHistory:
     about: Metrics = field(default_factory=dict)
     """run.json: what the run is, with versions and machine."""
 
+    @property
+    def task(self) -> str:
+        """classification or segmentation: what its accuracies are of."""
+        return str(self.about.get("identity", {}).get("task", "classification"))
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of the catalog, images, labels and test set, and of the masks."""
+        same = self.about.get("identity", {})
+        return f"{same.get('data_fingerprint', '')}{same.get('masks_fingerprint', '')}"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -49,7 +63,13 @@ class Group:
     @property
     def title(self) -> str:
         """The label with its seeds, e.g. 'base (3 seeds)'."""
-        return f"{self.label} ({len(self.runs)} seeds)" if len(self.runs) > 1 else f"{self.label} (1 seed)"
+        mark = "*" if self.strategy in PEEKING else ""
+        return f"{self.label}{mark} ({len(self.runs)} seed{'s' if len(self.runs) > 1 else ''})"
+
+    @property
+    def pixels(self) -> bool:
+        """Whether accuracies and classes are counted in pixels."""
+        return self.runs[0].task == "segmentation"
 
     @property
     def num_rounds(self) -> int:
@@ -90,6 +110,11 @@ def load(run_dir: str) -> RunHistory:
     if not rounds:
         raise ReportError(f"{run_dir}: the run has no committed round yet (expected round_00/metrics.json)")
     run = store.read_json("run.json")
+    missing = [name for name in ("name", "classes", "identity") if name not in run]
+    if not missing:
+        missing = [f"identity.{name}" for name in ("strategy", "seed") if name not in run["identity"]]
+    if missing:
+        raise ReportError(f"{store.at('run.json')}: expected the fields {', '.join(missing)}, they are missing")
     same = dict(run["identity"])
     strategy, seed = same["strategy"], same.pop("seed")
     return RunHistory(store.uri, run["name"], strategy, seed, tuple(run["classes"]), rounds, fingerprint(same), run)
@@ -115,7 +140,8 @@ def load_all(dirs: Sequence[str]) -> list[RunHistory]:
     """Read run directories, and all runs directly inside the folders that are not run directories themselves.
 
     A run inside a folder that has no committed round yet is left out with a warning; one that was named itself is an
-    error. Raises ReportError also when a folder holds no run, or none with a committed round.
+    error. Raises ReportError also when a folder holds no run, or none with a committed round, and for runs of different
+    tasks.
     """
     histories: dict[str, RunHistory] = {}
     for given in dirs:
@@ -124,13 +150,28 @@ def load_all(dirs: Sequence[str]) -> list[RunHistory]:
         histories.update({run.dir: run for run in found})
     if not histories:
         raise ReportError("no run directory given")
+    _check_tasks(list(histories.values()))
     return list(histories.values())
 
 
+def _check_tasks(histories: Sequence[RunHistory]) -> None:
+    first = {run.task: run for run in reversed(histories)}
+    if len(first) > 1:
+        got = " and ".join(f"{task} ({run.dir})" for task, run in sorted(first.items()))
+        raise ReportError(
+            f"expected runs of one task, whose accuracies are of one kind, got {got}; make a report of each"
+        )
+
+
 def _inside(folder: Store) -> list[RunHistory]:
-    runs = [folder.child(name) for name in folder.names() if folder.child(name).has("run.json")]
+    above, name = folder.uri.rsplit("/", 1)
+    if Store(above).has(name):
+        raise ReportError(f"{folder.uri}: expected run directories, folders of them, or one .csv alone; got a file")
+    names = folder.names()
+    runs = [folder.child(name) for name in names if folder.child(name).has("run.json")]
     if not runs:
-        raise ReportError(f"{folder.uri}: no run there (expected run.json in it, or run directories inside)")
+        got = f"got {', '.join(names[:5])}{' ...' if names[5:] else ''}" if names else "it is empty or does not exist"
+        raise ReportError(f"{folder.uri}: no run there (expected run.json in it, or run directories inside; {got})")
     started = [run for run in runs if _committed(run)]
     if not started:
         raise ReportError(f"{folder.uri}: none of its {len(runs)} runs has a committed round yet")
@@ -143,7 +184,8 @@ def _inside(folder: Store) -> list[RunHistory]:
 def grouped(histories: Sequence[RunHistory]) -> list[Group]:
     """Seeds of one strategy and setting together, in order of strategy. Raises ReportError on the same run twice.
 
-    A group is called by its strategy; where several settings of one strategy are compared, by the run's name too.
+    A group is called by its strategy; where several settings of one strategy or several data sets are compared, by the
+    run's name too.
     """
     members: dict[tuple[str, str], list[RunHistory]] = {}
     for run in sorted(histories, key=lambda run: (run.strategy, run.name, run.seed, run.dir)):
@@ -159,8 +201,12 @@ def grouped(histories: Sequence[RunHistory]) -> list[Group]:
 
 def _label(key: tuple[str, str], members: dict[tuple[str, str], list[RunHistory]]) -> str:
     strategy, setting = key
-    rivals = [runs[0].name for (other, _), runs in members.items() if other == strategy]
-    name = members[key][0].name
-    if len(rivals) == 1:
+    firsts = [runs[0] for runs in members.values()]
+    own, rivals = members[key][0], [run for run in firsts if run.strategy == strategy]
+    data = {run.data for run in firsts}
+    if len(rivals) == 1 and len(data) == 1:
         return strategy
-    return f"{strategy} · {name}" if rivals.count(name) == 1 else f"{strategy} · {name} · {setting[:4]}"
+    if [run.name for run in rivals].count(own.name) > 1:
+        return f"{strategy} · {own.name} · {setting[:4]}"
+    told = len({run.name for run in firsts}) >= len(data)
+    return f"{strategy} · {own.name}" if told else f"{strategy} · {own.name} · data {own.data[:4]}"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import isotonic_regression
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 
 Floats = npt.NDArray[np.float64]
 Axis = Literal["linear", "log"]
@@ -54,7 +54,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Bias-corrected and accelerated bootstrap interval of the mean over seeds (Efron 1987). values (s,).
 
-    Assumes no distribution, but needs seeds: below about ten it is too narrow, which is why tables show Student's, too.
+    Assumes no distribution, but needs seeds: of normal values it holds the true mean in 83 % of cases at five seeds and
+    in 90 % at ten where 95 % are asked for, which is why tables show Student's, too.
     """
     x = _seeds_first(values)
     mean = np.asarray(x.mean(axis=0))
@@ -84,33 +85,56 @@ def area(labels: npt.ArrayLike, values: npt.ArrayLike, axis: Axis = "linear") ->
 
 
 def labels_for(accuracy: npt.ArrayLike, labels: npt.ArrayLike, values: npt.ArrayLike) -> Floats:
-    """Labels at which a curve reaches an accuracy: the curve is made non-decreasing (isotonic regression) and read
-    between its rounds along straight lines.
+    """Labels at which a curve first reaches an accuracy: the curve is made non-decreasing (isotonic regression) and
+    read between its rounds along straight lines.
 
     labels (r,) ascending, values (r,). inf: higher than the curve ever gets; -inf: lower than where it starts, so that
     it needed fewer labels than were measured.
     """
+    x, y = np.asarray(labels, np.float64), _rising(values)
+    wanted = np.asarray(accuracy, np.float64)
+    return np.asarray([_labels_at(one, x, y, -np.inf) for one in wanted.ravel()]).reshape(wanted.shape)
+
+
+def labels_needed(labels: npt.ArrayLike, curve: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
+    """Labels the reference needs for what a strategy reaches at each of its rounds; all (r,), infinities as in
+    `labels_for`.
+
+    Both curves are made non-decreasing: where one alone is, noise that bends the raw curve down in a later round lowers
+    it, and the other gains labels. Where the reference stays at an accuracy, the labels nearest to the strategy's are
+    taken. So a curve needs its own labels, exactly.
+    """
     x = np.asarray(labels, np.float64)
-    y = np.asarray(isotonic_regression(np.asarray(values, np.float64)).x)
-    found = []
-    for wanted in np.atleast_1d(np.asarray(accuracy, np.float64)):
-        after = int(np.searchsorted(y, wanted, side="left"))  # the first round at least as good
-        if after == len(y):
-            found.append(np.inf)
-        elif after == 0:
-            found.append(x[0] if wanted == y[0] else -np.inf)
-        else:
-            share = (wanted - y[after - 1]) / (y[after] - y[after - 1])
-            found.append(x[after - 1] + share * (x[after] - x[after - 1]))
-    return np.asarray(found).reshape(np.shape(accuracy))
+    return np.asarray([_needed(x, curve, reference, at) for at in range(len(x))])
+
+
+def _needed(x: Floats, curve: npt.ArrayLike, reference: npt.ArrayLike, at: int) -> float:
+    return _labels_at(float(_rising(curve)[at]), x, _rising(reference), float(x[at]))
+
+
+def _rising(values: npt.ArrayLike) -> Floats:
+    y = np.asarray(values, np.float64)
+    return y if (y[1:] >= y[:-1]).all() else np.asarray(isotonic_regression(y).x)
+
+
+def _labels_at(wanted: float, x: Floats, y: Floats, near: float) -> float:
+    """y non-decreasing. Of the rounds that have exactly the accuracy wanted, the labels nearest to `near`."""
+    first, behind = (int(np.searchsorted(y, wanted, side=side)) for side in ("left", "right"))
+    if behind > first:
+        return float(np.clip(near, x[first], x[behind - 1]))
+    if first in (0, len(y)):
+        return np.inf if first else -np.inf
+    share = (wanted - y[first - 1]) / (y[first] - y[first - 1])
+    return float(x[first - 1] + share * (x[first] - x[first - 1]))
 
 
 @dataclass(frozen=True)
 class Efficiency:
     """Labels the reference needs for what a strategy reaches, and a bootstrap interval over paired seeds.
 
-    labels: what the strategy used; accuracy: its mean there; needed, low, high: labels of the reference (inf: more than
-    it was given; -inf: fewer than its first round has). The quotient of both is 1 where the strategy gains nothing.
+    labels: what the strategy used; accuracy: its mean there, on the mean curve made non-decreasing; needed, low, high:
+    labels of the reference (inf: more than it was given; -inf: fewer than its first round has). The quotient of both
+    is 1 where the strategy gains nothing.
     """
 
     labels: float
@@ -134,22 +158,24 @@ def label_efficiency(
     """How many labels the reference needs for the strategy's mean accuracy at round `at`.
 
     labels (r,); values and reference (s, r): row by row the same seed. The interval resamples seeds, both curves of a
-    seed together.
+    seed together; its percentiles are moved outwards as far as Student's quantiles lie outside the normal's (expanded
+    percentiles, Hesterberg 2015), without which it is much too narrow for ten seeds and fewer.
     """
     x, ours, theirs = np.asarray(labels, np.float64), _seeds_first(values), _seeds_first(reference)
     if ours.shape != theirs.shape or ours.shape[1] != len(x):
         raise StatisticsError(
             f"label efficiency: expected {len(x)} rounds of paired seeds, got {ours.shape}, {theirs.shape}"
         )
-    accuracy = float(ours[:, at].mean())
-    needed = float(labels_for(accuracy, x, theirs.mean(axis=0)))
-    n = len(ours)
+    n, mean = len(ours), ours.mean(axis=0)
+    accuracy, needed = float(_rising(mean)[at]), _needed(x, mean, theirs.mean(axis=0), at)
     if n == 1:
         return Efficiency(float(x[at]), accuracy, needed, np.nan, np.nan, 1)
     drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    again = [float(labels_for(ours[d, at].mean(), x, theirs[d].mean(axis=0))) for d in drawn]
+    means = zip(ours[drawn].mean(axis=1), theirs[drawn].mean(axis=1), strict=True)
+    again = [_needed(x, one, other, at) for one, other in means]
+    tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2))
     # infinities have no place between two numbers: take one that was drawn
-    low, high = np.quantile(again, [(1 - level) / 2, (1 + level) / 2], method="closest_observation")
+    low, high = np.quantile(again, [tail, 1 - tail], method="closest_observation")
     return Efficiency(float(x[at]), accuracy, needed, float(low), float(high), n)
 
 

@@ -7,19 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alray.report.runs import Group, top_ks
+from alray.report.runs import PEEKING, Group, top_ks
 from alray.report.scalars import csv_text
 
 NOTHING = "–"
-LEGEND = (
+_LEGEND = (
     "top-k, balanced: accuracy on the test set; val.: top-1 on the validation set. Of the labeled set: entropy of the\n"
     "class shares (1 = balanced), largest over smallest class, KL divergence from the pool, classes without a label."
+)
+_LEGEND_OF_PIXELS = (
+    "mIoU: mean intersection over union of the classes on the test set; pixel, class: accuracy of its pixels, mean of\n"
+    "the classes' accuracies; val.: accuracy of the validation set's pixels. Of labeled pixels: entropy of the\n"
+    "class shares (1 = balanced), largest over smallest class, classes without a pixel."
 )
 
 
 @dataclass(frozen=True)
 class Column:
-    """A scalar (a name of `runs.flat`) as a table shows it; its title is short to fit a terminal, see LEGEND."""
+    """A scalar (a name of `runs.flat`) as a table shows it; its title is short to fit a terminal, see `legend`."""
 
     scalar: str
     title: str
@@ -36,20 +41,28 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+def legend(groups: Sequence[Group]) -> str:
+    """What the columns of a report are."""
+    peeking = "\n* looks at labels nobody has paid for: a bound, not a strategy."
+    marked = any(group.strategy in PEEKING for group in groups)
+    return f"{_LEGEND_OF_PIXELS if groups[0].pixels else _LEGEND}{peeking if marked else ''}"
+
+
 def columns(groups: Sequence[Group]) -> list[Column]:
     """The columns of a report, the measured top-k among them; test or validation is left out where no run has it."""
     rounds = [metrics for group in groups for run in group.runs for metrics in run.rounds]
-    averaged = any(len(group.runs) > 1 for group in groups)
-    test = [Column("test_top1", "top-1 %", 2, 100)]
+    averaged, pixels = any(len(group.runs) > 1 for group in groups), groups[0].pixels
+    test = [Column("test_miou", "mIoU %", 2, 100)] if pixels else []
+    test += [Column("test_top1", "pixel %" if pixels else "top-1 %", 2, 100)]
     test += [Column(f"test_top{k}", f"top-{k} %", 2, 100) for k in top_ks(rounds)]
-    test += [Column("test_balanced_accuracy", "balanced %", 2, 100)]
+    test += [Column("test_balanced_accuracy", "class %" if pixels else "balanced %", 2, 100)]
     validation = [Column("validation_top1", "val. %", 2, 100)]
     return [
         *(test if any(metrics["test"] for metrics in rounds) else []),
         *(validation if any(metrics["validation"] for metrics in rounds) else []),
         Column("labeled_normalised_entropy", "entropy", 4),
         Column("labeled_max_min_ratio", "max/min", 2),
-        Column("labeled_kl_to_pool", "KL", 4),
+        *([] if pixels else [Column("labeled_kl_to_pool", "KL", 4)]),  # there are no masks of the pool to compare with
         Column("labeled_empty_classes", "empty", 1 if averaged else 0),
         Column("seconds_total", "seconds", 1),
     ]
@@ -113,7 +126,7 @@ def side_by_side(groups: Sequence[Group], column: Column) -> Table:
 
 def tables(groups: Sequence[Group]) -> list[Table]:
     """A table per strategy, then, where there are several, accuracy and class balance side by side."""
-    compared = {"test_top1", "test_balanced_accuracy", "labeled_normalised_entropy"}
+    compared = {"test_miou", "test_top1", "test_balanced_accuracy", "labeled_normalised_entropy"}
     shown = columns(groups)
     if all(column.scalar != "test_top1" for column in shown):
         compared.add("validation_top1")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from alray.config import fingerprint
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats
 from alray.report.tables import Table
 from alray.store import Store
 
-STAGES = ("extract", "train", "evaluate", "select", "label")
+_STAGES = ("pretext", "extract", "train", "evaluate", "vaal", "select", "label")
+_MADE_OF = ("data", "model", "transform", "features", "pretext")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Means over runs. stages: method -> stage -> seconds per run; costs: setting -> method -> (busy seconds up to each
-    round, accuracy in percent); unit: what busy seconds are of."""
+    """Means over runs. stages: method -> stage -> seconds per run, for every stage that any run had; costs: setting ->
+    method -> (busy seconds up to each round, what runs are compared by in percent); unit: what busy seconds are of."""
 
     stages: Mapping[str, Mapping[str, float]]
     costs: Mapping[str, Mapping[str, tuple[Floats, Floats]]]
@@ -30,63 +32,96 @@ class Timing:
 
 def timing_section_parts(panel: Panel, measure: str) -> Timing:
     """Everything the section on time shows."""
-    known = {id(line): _workers(line.run) for line in panel.lines if line.run is not None}
+    spent = _spent([line for line in panel.lines if line.run is not None])
+    names = _stages(spent.values())
     stages, rows = {}, []
     for method in panel.methods:
-        lines = [line for line in panel.lines if line.method == method and line.run is not None]
-        if not lines:
+        known = [spent[id(line)] for line in panel.lines if line.method == method and id(line) in spent]
+        if not known:
             continue
-        stages[method] = {stage: float(np.mean([sum(_seconds(line, stage)) for line in lines])) for stage in STAGES}
-        busy = float(np.mean([_busy(line, known[id(line)])[-1] for line in lines]))
-        cells = [f"{stages[method][stage]:.2f}" for stage in STAGES]
-        rows.append((method, str(len(lines)), *cells, f"{sum(stages[method].values()):.2f}", f"{busy:.2f}"))
-    gpu = bool(known) and all(workers.gpu for workers in known.values())
+        stages[method] = {name: float(np.mean([run.seconds[name].sum() for run in known])) for name in names}
+        busy = float(np.mean([run.busy[-1] for run in known]))
+        cells = [f"{seconds:.2f}" for seconds in stages[method].values()]
+        rows.append((method, str(len(known)), *cells, f"{sum(stages[method].values()):.2f}", f"{busy:.2f}"))
+    gpu = bool(spent) and all(run.gpu for run in spent.values())
     unit = "GPU-seconds" if gpu else "worker-seconds"
-    costs = {setting: _costs(panel, setting, measure, known) for setting in panel.settings}
-    head = ("strategy", "runs", *STAGES, "sum", unit)
+    costs = {setting: _costs(panel, setting, measure, spent) for setting in panel.settings}
+    head = ("strategy", "runs", *names, "sum", unit)
     notes = (
         f"Wall seconds of the stages, mean per run; {unit}: training and extraction times their workers"
-        f"{'' if gpu else ' (not all runs had GPUs)'}. An extraction that a sweep shares is made before its trials and "
-        "in none of their times. Runs on shared machines are timed as they were: compare with care.",
+        f"{'' if gpu else ' (not all runs had GPUs)'}. What the first of several runs makes for all of them "
+        "(embeddings of a frozen backbone, a pretext task) counts in full for each; a sweep makes it before its "
+        "trials, and it is in none of their times. Runs on shared machines are timed as they were: compare with care.",
     )
     return Timing(stages, costs, unit, notes, Table("Seconds per run, mean", head, tuple(rows)))
 
 
 @dataclass(frozen=True)
-class _Workers:
-    train: int
-    extract: int
+class _Spent:
+    """One run. seconds: stage -> (r,) for every stage that any run had; busy (r,): of all workers together, up to and
+    with the training of each round."""
+
+    seconds: Mapping[str, Floats]
+    busy: Floats
     gpu: bool
 
 
-def _workers(run: RunHistory) -> _Workers:
+def _spent(lines: Sequence[Line]) -> dict[int, _Spent]:
+    """By the identity of the line."""
+    runs = {id(line): line.run for line in lines if line.run is not None}
+    stages = {name for run in runs.values() for metrics in run.rounds for name in metrics["seconds"]}
+    seconds = {
+        key: {name: np.array([float(m["seconds"].get(name, 0.0)) for m in run.rounds]) for name in stages}
+        for key, run in runs.items()
+    }
+    for stage in stages & {"extract", "pretext"}:
+        together: dict[tuple[str, ...], list[Floats]] = {}
+        for line in lines:
+            together.setdefault(_sharers(line, stage), []).append(seconds[id(line)][stage])
+        for members in together.values():
+            most = max(values[0] for values in members)
+            for values in members:
+                values[0] = most
+    return {key: _Spent(seconds[key], *_busy(run, seconds[key])) for key, run in runs.items()}
+
+
+def _sharers(line: Line, stage: str) -> tuple[str, ...]:
+    """Names the runs that have this stage of the first round made once, by the first of them."""
+    assert line.run is not None
+    same = line.run.about["identity"]
+    made_of = fingerprint([same.get(part) for part in ("data_fingerprint", "weights_fingerprint", *_MADE_OF)])
+    if stage == "extract" and same["train"]["mode"] == "linear":
+        return (made_of,)
+    if stage == "pretext":
+        return (made_of,) if same["pretext"]["as_backbone"] else (made_of, line.strategy)
+    return (line.setting, line.method, str(line.seed))
+
+
+def _busy(run: RunHistory, seconds: Mapping[str, Floats]) -> tuple[Floats, bool]:
     store = Store(run.dir)
     resources = store.read_json("config.json").get("resources", {}) if store.has("config.json") else {}
     cluster = store.read_json("cluster.json") if store.has("cluster.json") else {}
+    workers = int(resources.get("train_workers", 1))
     linear = run.about["identity"]["train"]["mode"] == "linear"
-    train = 1 if linear else int(resources.get("train_workers", 1))
-    return _Workers(train, int(resources.get("extract_actors", 1)), bool(cluster.get("use_gpu")))
+    each = {"train": 1 if linear else workers, "extract": int(resources.get("extract_actors", 1))}
+    each |= {"pretext": workers, "vaal": workers}
+    spent = np.sum([seconds[stage] * number for stage, number in each.items() if stage in seconds], axis=0)
+    return np.cumsum(spent), bool(cluster.get("use_gpu"))
 
 
-def _seconds(line: Line, stage: str) -> list[float]:
-    assert line.run is not None
-    return [float(metrics["seconds"].get(stage, 0.0)) for metrics in line.run.rounds]
+def _stages(spent: Iterable[_Spent]) -> list[str]:
+    """Those that took any time, in the order in which a round has them."""
+    found = {name for run in spent for name in run.seconds}
+    return [name for name in _STAGES if name in found] + sorted(found.difference(_STAGES))
 
 
-def _busy(line: Line, workers: _Workers) -> Floats:
-    """(r,) seconds of workers up to and with the training of each round."""
-    train = np.array(_seconds(line, "train")) * workers.train
-    extract = np.array(_seconds(line, "extract")) * workers.extract
-    return np.asarray(np.cumsum(train + extract))
-
-
-def _costs(panel: Panel, setting: str, measure: str, known: Mapping[int, _Workers]) -> dict[str, tuple[Floats, Floats]]:
+def _costs(panel: Panel, setting: str, measure: str, spent: Mapping[int, _Spent]) -> dict[str, tuple[Floats, Floats]]:
     found = {}
     for method in panel.methods:
-        lines = [line for line in panel.select(setting, method) if id(line) in known and measure in line.scalars]
+        lines = [line for line in panel.select(setting, method) if id(line) in spent and measure in line.scalars]
         values = [line.scalars[measure] for line in lines]
         if lines and all(v is not None for row in values for v in row):
-            seconds = np.mean([_busy(line, known[id(line)]) for line in lines], axis=0)
+            seconds = np.mean([spent[id(line)].busy for line in lines], axis=0)
             if seconds[0] > 0:
                 found[method] = seconds, 100 * np.mean(np.array(values, np.float64), axis=0)
     return found

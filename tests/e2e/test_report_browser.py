@@ -30,6 +30,10 @@ PROBE = """<script>addEventListener('load', () => {
   });
 });</script>"""
 
+# A browser without a head has no window below 500 pixels.
+TELEPHONE = """<!doctype html><iframe id="inside" src="probed.html" style="width:390px;height:800px;border:0"></iframe>
+<script>addEventListener('load', () => { document.title = inside.contentDocument.title; });</script>"""
+
 
 def browse(*arguments: str) -> str:
     assert BROWSER is not None
@@ -54,6 +58,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report([str(folder / "curves.csv")], str(folder))
     html = (folder / "report.html").read_text()
     (folder / "probed.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
+    (folder / "telephone.html").write_text(TELEPHONE)
     return folder
 
 
@@ -62,14 +67,16 @@ def channels(css: str) -> list[int]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 500])
+@pytest.mark.parametrize("width", [1400, 500, 390])
 def test_the_page_fits_and_is_readable(page: Path, scheme: str, width: int) -> None:
     look = [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", f"--window-size={width},900"]
-    dom = browse(*look, "--virtual-time-budget=5000", "--dump-dom", f"file://{page / 'probed.html'}")
+    at = "probed.html" if width >= 500 else "telephone.html"
+    look.append("--allow-file-access-from-files")
+    dom = browse(*look, "--virtual-time-budget=5000", "--dump-dom", f"file://{page / at}")
     title = re.search(r"<title>(\{.*?\})</title>", dom)
     assert title, dom[:500]
     seen = json.loads(title[1])
-    assert seen["dark"] == (scheme == "dark")
+    assert (seen["dark"], seen["width"]) == (scheme == "dark", width)
     assert seen["fetched"] == 0
     assert seen["charts"] >= 6
     assert seen["scroll"] <= seen["width"]  # tables scroll inside their box, the page does not
@@ -79,6 +86,11 @@ def test_the_page_fits_and_is_readable(page: Path, scheme: str, width: int) -> N
     ink, paper = channels(seen["ink"]), channels(seen["paper"])
     assert min(abs(a - b) for a, b in zip(ink, paper, strict=True)) > 120
 
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 500])
+def test_something_is_drawn_in_the_colours_of_the_system(page: Path, scheme: str, width: int) -> None:
+    look = [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", f"--window-size={width},900"]
     shot = page / f"{scheme}-{width}.png"
     browse(*look, f"--screenshot={shot}", f"file://{page / 'report.html'}")
     pixels = np.asarray(Image.open(shot).convert("L"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -66,6 +67,12 @@ def rewrite(run: str, round: int, **changes: Any) -> None:
     store.write_json("metrics.json", {**store.read_json("metrics.json"), **changes})
 
 
+def change_identity(run: str, **fields: Any) -> None:
+    """As if the run had been made with other values of these fields."""
+    about = Store(run).read_json("run.json")
+    Store(run).write_json("run.json", {**about, "identity": {**about["identity"], **fields}})
+
+
 def test_load_reads_the_committed_rounds_only(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", 3)
     (tmp_path / "t-base-3" / "round_03").mkdir()  # begun, not committed
@@ -110,6 +117,25 @@ def test_load_all_takes_runs_and_folders_once(tmp_path: Path, caplog: pytest.Log
         load_all([])
 
 
+def test_what_is_no_run_is_refused_with_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        with pytest.raises(ReportError, match=f"{name}: no run there .expected run.json .*empty or does not exist"):
+            load_all([str(tmp_path / name)])
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ReportError, match="no run there .*got empty, notes.txt"):
+        load_all([str(tmp_path)])
+    with pytest.raises(ReportError, match=r"notes.txt: expected run directories, .* or one \.csv alone; got a file"):
+        load_all([str(tmp_path / "notes.txt")])
+    run = Store(write_run(tmp_path, "base", 0))
+    run.write_json("run.json", {"name": "x", "classes": [], "identity": {"strategy": "base"}})
+    with pytest.raises(ReportError, match="run.json: expected the fields identity.seed, they are missing"):
+        load(run.uri)
+    run.write_json("run.json", {"name": "x"})
+    with pytest.raises(ReportError, match="run.json: expected the fields classes, identity, they are missing"):
+        load(run.uri)
+
+
 def test_load_all_refuses_a_folder_where_nothing_is_committed(tmp_path: Path) -> None:
     write_run(tmp_path, "base", 0, rounds=0)
     with pytest.raises(ReportError, match="none of its 1 runs has a committed round"):
@@ -127,6 +153,19 @@ def test_groups_are_seeds_of_one_setting(tmp_path: Path) -> None:
         ("base · t", [0, 2]),
         ("random", [0, 2]),
     ]
+
+
+def test_groups_of_several_data_sets_say_which(tmp_path: Path) -> None:
+    """By the names of the runs, else by the fingerprint of the data; a strategy that peeks has its asterisk."""
+    for name, strategy in (("a", "random"), ("b", "balancing")):
+        run = write_run(tmp_path / name, "random", 0, name=name)
+        change_identity(run, strategy=strategy, data_fingerprint=f"{name}123456")
+    assert [group.title for group in grouped(load_all([str(tmp_path / name) for name in "ab"]))] == [
+        "balancing · b* (1 seed)", "random · a (1 seed)",
+    ]  # fmt: skip
+    unnamed = [dataclasses.replace(run, name="run") for run in load_all([str(tmp_path / name) for name in "ab"])]
+    assert [group.label for group in grouped(unnamed)] == ["balancing · run · data b123", "random · run · data a123"]
+    assert "* looks at labels nobody has paid for" in report([str(tmp_path / "b")])
 
 
 def test_the_same_run_twice_is_not_two_seeds(tmp_path: Path) -> None:

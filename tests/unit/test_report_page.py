@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from test_report import rewrite, write_run
 
 from alray import RunConfig, replace
 from alray.config import DataConfig, ResourceConfig, SplitConfig, TrainConfig
@@ -18,9 +20,12 @@ from alray.features.table import write_arrays
 from alray.models.head import Head
 from alray.report import report
 from alray.report.coverage import cover
+from alray.report.evidence import Missing, seed_set
 from alray.report.gallery import gallery
 from alray.report.panel import panel
+from alray.report.records import picks_hash
 from alray.report.runs import RunHistory, load, load_all
+from alray.report.timing import timing_section_parts
 from alray.rounds import run
 from alray.selection.protocol import Picks
 from alray.store import Store
@@ -129,6 +134,8 @@ def slow_coverage(x: np.ndarray, history: RunHistory, pool: np.ndarray) -> tuple
     store = Store(history.dir)
     splits = store.read_table("splits.parquet").to_pylist()
     labeled = [item["row"] for item in splits if item["role"] == "seed"]
+    if store.has("seed_set.parquet"):
+        labeled += store.read_table("seed_set.parquet")["row"].to_pylist()
     radius, mean = [], []
     for number in range(len(history.rounds)):
         nearest = [min(float(np.linalg.norm(x[row] - x[other])) for other in labeled) for row in pool]
@@ -145,12 +152,77 @@ def test_coverage_is_what_a_double_loop_finds(folder: Path) -> None:
     assert (len(found), left_out) == (8, "")
     x = np.load(folder / "e.npz")["features"].astype(np.float64)
     for history in runs[:3]:
-        splits = Store(history.dir).read_table("splits.parquet").to_pylist()
-        held_out = {item["row"] for item in splits if item["role"] == "held_out"}
-        pool = np.array([row for row in range(240) if row % 4 and row not in held_out])
-        radius, mean = slow_coverage(x, history, pool)
+        radius, mean = slow_coverage(x, history, pool_of(history))
         assert found[history.dir].radius == pytest.approx(radius, rel=1e-3, abs=1e-3)
         assert found[history.dir].mean == pytest.approx(mean, rel=1e-3, abs=1e-3)
+
+
+def pool_of(history: RunHistory) -> np.ndarray:
+    splits = Store(history.dir).read_table("splits.parquet").to_pylist()
+    held_out = {item["row"] for item in splits if item["role"] == "held_out"}
+    return np.array([row for row in range(240) if row % 4 and row not in held_out])
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random sampling from a drawn seed set, and k-center from one that k-means chose; two seeds each."""
+    path = tmp_path_factory.mktemp("cold")
+    for seed in (0, 1):
+        run(replace(config_of(path), {"strategy": "random", "seed": seed}), quiet=True)
+        changed = {"strategy": "k_center", "seed": seed, "split.seed_set_how": "k_means"}
+        run(replace(config_of(path), changed), quiet=True)
+    report([str(path / "runs")])
+    return path
+
+
+def test_coverage_counts_a_seed_set_that_was_chosen(cold: Path) -> None:
+    runs = load_all([str(cold / "runs")])
+    found, left_out = cover(runs)
+    assert (len(found), left_out) == (4, "")
+    x = np.load(cold / "e.npz")["features"].astype(np.float64)
+    for history in runs:
+        radius, mean = slow_coverage(x, history, pool_of(history))
+        assert found[history.dir].radius == pytest.approx(radius, rel=1e-3, abs=1e-3)
+        assert found[history.dir].mean == pytest.approx(mean, rel=1e-3, abs=1e-3)
+
+
+def test_a_cold_start_belongs_to_the_strategy(cold: Path) -> None:
+    lines = panel(load_all([str(cold / "runs")]))
+    assert (lines.settings, lines.methods) == (("",), ("random", "k_center, seed_set k_means"))
+    assert lines.paired("", "k_center, seed_set k_means", "random", "test_top1") is not None
+    html = (cold / "runs" / "report.html").read_text()
+    assert "k_center, seed_set k_means: no difference to random shown" in html
+    assert "seed_set: how a strategy chose its first labels itself" in html
+
+
+def test_a_column_of_settings_is_shown_where_there_are_several(folder: Path, cold: Path) -> None:
+    shown = [">setting</th>" in (path / "runs" / "report.html").read_text() for path in (folder, cold)]
+    assert shown == [True, False]
+
+
+def test_seed_set_and_hash_of_the_picks_know_the_cold_start(cold: Path, tmp_path: Path) -> None:
+    chosen = next(one for one in load_all([str(cold / "runs")]) if one.strategy == "k_center")
+    table = Store(chosen.dir).read_table("seed_set.parquet")
+    assert seed_set(chosen).tolist() == sorted(table["row"].to_pylist())
+    copied = load(shutil.copytree(chosen.dir, tmp_path / "copy").as_posix())
+    assert picks_hash(copied) == picks_hash(chosen)
+    Store(copied.dir).write_table("seed_set.parquet", table.take(list(range(len(table)))[::-1]))
+    assert picks_hash(copied) != picks_hash(chosen)
+    Store(copied.dir).delete("seed_set.parquet")
+    with pytest.raises(Missing, match="does not say what its seed set was"):
+        seed_set(copied)
+    Store(copied.dir).delete("splits.parquet")
+    with pytest.raises(Missing, match="does not say what its seed set and its validation set were"):
+        seed_set(copied)
+
+
+def test_without_a_seed_set_coverage_is_left_out(cold: Path, tmp_path: Path) -> None:
+    for name in ("features", "catalogs"):
+        shutil.copytree(cold / "runs" / name, tmp_path / name)
+    chosen = next(one for one in load_all([str(cold / "runs")]) if one.strategy == "k_center")
+    copied = load(shutil.copytree(chosen.dir, tmp_path / "copy").as_posix())
+    Store(copied.dir).delete("seed_set.parquet")
+    assert cover([copied]) == ({}, "1 of 1 runs left out: the run does not say what its seed set was")
 
 
 def test_coverage_that_is_too_much_or_gone_is_left_out_and_said_so(folder: Path) -> None:
@@ -237,3 +309,42 @@ def test_without_embeddings_the_scores_order_the_gallery(tmp_path: Path) -> None
     assert scores == [sorted(group, reverse=True) for group in scores]
     Store(str(tmp_path)).delete("images")
     assert "the images are not there any more" in gallery(panel([load(uri)]))[1]
+
+
+def test_a_cold_start_opens_the_gallery(tmp_path: Path) -> None:
+    uri = write_image_run(tmp_path)
+    start = Picks(np.array([2, 0, 3, 1]), np.array([0.9, 0.8, 0.7, 0.6])).to_table()
+    Store(uri).write_table("seed_set.parquet", start.append_column("label", pa.array([1, 1, 0, 0], pa.int32())))
+    walls, _ = gallery(panel([load(uri)]))
+    assert [(wall.round, wall.of, wall.by_surprise) for wall in walls] == [(None, 4, False), (0, 6, True)]
+    assert [(name, [picture.score for picture in group]) for name, group in walls[0].classes] == [
+        ("dog", [0.9, 0.8]), ("cat", [0.7, 0.6]),
+    ]  # fmt: skip
+
+
+def timed(folder: Path, strategy: str, seed: int, first: dict[str, float], **changes: object) -> None:
+    """Two rounds; the second takes 2 seconds of training and nothing else."""
+    uri = write_run(folder, strategy, seed, 2, **changes)
+    for number, seconds in enumerate((first, {"train": 2.0})):
+        rewrite(uri, number, seconds=seconds)
+
+
+def test_time_has_every_stage_and_what_is_shared_in_full(tmp_path: Path) -> None:
+    setting = {"train.mode": "linear", "resources.extract_actors": 3, "resources.train_workers": 4}
+    timed(tmp_path, "random", 0, {"extract": 10.0, "train": 1.0}, **setting)  # the first run extracts for all
+    timed(tmp_path, "random", 1, {"extract": 0.0, "train": 1.0}, **setting)
+    timed(tmp_path, "base", 0, {"train": 1.0, "pretext": 5.0, "vaal": 0.5, "audit": 7.0}, **setting)
+    parts = timing_section_parts(panel(load_all([str(tmp_path)])), "test_top1")
+    assert parts.table.head[2:-2] == ("pretext", "extract", "train", "vaal", "audit")
+    assert dict(parts.stages["random"]) == {"pretext": 0, "extract": 10, "train": 3, "vaal": 0, "audit": 0}
+    assert dict(parts.stages["base"]) == {"pretext": 5, "extract": 10, "train": 3, "vaal": 0.5, "audit": 7}
+    busy = {method: seconds.tolist() for method, (seconds, _) in parts.costs[""].items()}
+    assert busy == {"random": [31, 33], "base": [31 + 4 * 5.5, 33 + 4 * 5.5]}
+
+
+def test_time_of_fine_tuning_is_each_runs_own(tmp_path: Path) -> None:
+    timed(tmp_path, "random", 0, {"extract": 10.0, "train": 1.0}, **{"resources.train_workers": 2})
+    timed(tmp_path, "base", 0, {"extract": 4.0, "train": 1.0}, **{"resources.train_workers": 2})
+    parts = timing_section_parts(panel(load_all([str(tmp_path)])), "test_top1")
+    assert {method: seconds["extract"] for method, seconds in parts.stages.items()} == {"random": 10, "base": 4}
+    assert {m: s.tolist() for m, (s, _) in parts.costs[""].items()} == {"random": [12, 16], "base": [6, 10]}
