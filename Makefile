@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the main job on real images: BASE against random on handwritten digits
 	$(BIN)/python jobs/digits.py
 
-test: $(STAMP)
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## what needs no cluster on all cores, then what starts Ray, one after the other
+	$(BIN)/python -m pytest -n auto tests/unit tests/e2e/test_bad_input.py tests/e2e/test_kill_linear.py
+	$(BIN)/python -m pytest tests/ray tests/e2e --deselect tests/e2e/test_bad_input.py --deselect tests/e2e/test_kill_linear.py
 
 check: $(STAMP)
 	$(BIN)/ruff check --no-cache .

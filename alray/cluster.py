@@ -26,6 +26,7 @@ class Cluster:
     cpus: float
     gpus: float
     use_gpu: bool
+    accelerators: tuple[str, ...] = ()  # kinds of them, as Ray calls them
 
 
 def logical_cpus(resources: ResourceConfig) -> int:
@@ -62,7 +63,8 @@ def start(resources: ResourceConfig) -> Cluster:
     cluster = Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), False)
     use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and cluster.gpus >= 1)
     _check(resources, cluster, use_gpu)
-    return Cluster(cluster.cpus, cluster.gpus, use_gpu)
+    kinds = sorted(name.partition(":")[2] for name in total if name.startswith("accelerator_type:"))
+    return Cluster(cluster.cpus, cluster.gpus, use_gpu, tuple(kinds))
 
 
 def _init(resources: ResourceConfig) -> None:

@@ -27,17 +27,17 @@ from alray.features.arrays import (
 )
 from alray.features.table import FeatureTable
 from alray.models.head import Head
-from alray.prepare import SEED_SET, Prepared
+from alray.prepare import SEED_SET, Prepared, RunError
 from alray.progress import Stages
 from alray.selection import protocol
 from alray.selection.protocol import LABELED, Context, Picks, Strategy, needs_in
 from alray.selection.select import select_from
 from alray.selection.subset import subset
-from alray.store import Store, absolute
+from alray.store import Store, relative
 from alray.train.columns import Columns
 from alray.train.learner import Learner, learner
 
-PICKS, ACCOUNT, CLUSTER = "picks.parquet", "selection.json", "cluster.json"
+PICKS, ACCOUNT, CLUSTER, PRETEXT = "picks.parquet", "selection.json", "cluster.json", "pretext.json"
 
 
 class Query:
@@ -47,6 +47,8 @@ class Query:
         self.ready = ready
         joined = _cluster(ready)
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
+        if ready.trains_pretext:
+            _pin_pretext(ready.run, self.columns.pretext_mark(stages))
         self.learn: Learner = learner(self.columns.with_backbone(stages), ready.catalog, joined)
         self.learn.begin(stages)
 
@@ -87,9 +89,10 @@ class Query:
             f"{what}, {self._shards} shard(s)",
             stages,
         )
-        # Where the features are, as seen from the root, which may be moved.
-        where = None if table is None else table.uri.removeprefix(f"{absolute(config.root)}/")
-        out.write_json(ACCOUNT, {**picks.account, "features": where})
+        # Where the features are: as seen from beside the run, for folders that are moved together, and absolute.
+        where = None if table is None else relative(table.uri, self.ready.run.uri.rsplit("/", 1)[0])
+        at = {} if table is None else {"features_at": table.uri}
+        out.write_json(ACCOUNT, {**picks.account, "features": where, **at})
         out.write_table(PICKS, picks.to_table().append_column("key", self.ready.catalog.keys(picks.rows)))
         return picks
 
@@ -195,6 +198,18 @@ class Query:
                 num_cpus=resources.cpus_per_shard,
                 watch=watch,
             )
+
+
+def _pin_pretext(run: Store, weights: str) -> None:
+    """A run keeps to one pretext task: weights that were trained anew (on a GPU they differ) would order another
+    pool."""
+    if not run.has(PRETEXT):
+        run.write_json(PRETEXT, {"weights": weights})
+    elif (before := run.read_json(PRETEXT)["weights"]) != weights:
+        raise RunError(
+            f"{run.uri}: its pretext task had the weights {before}, expected the same, got {weights}: the task was "
+            "trained anew; put the old one back, or remove the run"
+        )
 
 
 def _cluster(ready: Prepared) -> cluster.Cluster | None:

@@ -6,9 +6,13 @@ evaluation mode the loss depends on that image alone, and the higher it is, the 
 
 from __future__ import annotations
 
-from alray.config import ModelConfig, PretextConfig
+from functools import partial
+
+import torch
+
+from alray.config import ConfigError, ModelConfig, PretextConfig
 from alray.keyed import stream_key
-from alray.models.backbone import create, random_state
+from alray.models.backbone import ModelError, create, freeze_untouched, random_state
 from alray.pretext.colorization import Colorization
 from alray.pretext.rotation import Rotation
 from alray.pretext.simclr import SimClr
@@ -21,6 +25,35 @@ TASKS: dict[str, type[Task]] = {
     "simsiam": SimSiam,
     "simclr": SimClr,
 }
+
+
+def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) -> None:
+    """Refuse what cannot be trained, before anything starts. size: side of the images; workers: of Ray Train.
+
+    Raises ModelError where the backbone does not fit the task, ConfigError for a batch too small for the workers.
+    """
+    if config.batch_size < 2 * workers:  # BatchNorm cannot learn from a single image
+        raise ConfigError(
+            f"pretext.batch_size: expected at least 2 images for each of {workers} training workers, got "
+            f"{config.batch_size}"
+        )
+    task = build(config, model, 0, size)
+    untouched = [
+        name
+        for name in freeze_untouched(task, partial(_blank_losses, task, size))
+        if name.startswith("backbone.") and task.get_parameter(name).ndim > 1  # a norm as it was made does no harm
+    ]
+    if config.as_backbone and untouched:
+        raise ModelError(
+            f"pretext.as_backbone: {config.task} leaves weights of {model.backbone} untrained "
+            f"({untouched[0].removeprefix('backbone.')} ...), which its embeddings would pass through; expected "
+            "another task, or a backbone that ends in its feature map, as resnet50 does"
+        )
+
+
+def _blank_losses(task: Task, size: int) -> torch.Tensor:
+    images = torch.zeros(2, *((2,) if task.views else ()), size, size, 3, dtype=torch.uint8)
+    return task.measure(images)
 
 
 def build(config: PretextConfig, model: ModelConfig, seed: int, size: int) -> Task:

@@ -34,18 +34,25 @@ class Colorization(Task):
         rgb = images.permute(0, 3, 1, 2).float() / 255.0
         y = (rgb * self.luma).sum(1, keepdim=True)
         grey = (y.expand(-1, 3, -1, -1) - self.mean) / self.std
-        predicted = self.head(self.backbone.forward_features(grey).float())  # type: ignore[operator]
+        predicted = self.full(self.head, feature_map(self.backbone, grey))
         chroma = torch.cat([(rgb[:, 2:] - y) / _SCALE[0], (rgb[:, :1] - y) / _SCALE[1]], 1)
-        target = F.adaptive_avg_pool2d(chroma, predicted.shape[-2:])
+        target = F.adaptive_avg_pool2d(chroma, (predicted.shape[2], predicted.shape[3]))
         losses: torch.Tensor = (predicted - target).square().flatten(1).mean(1)
         return losses
+
+
+def feature_map(backbone: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """The last feature map of a timm model, (b, d, h, w); some models keep (b, h, w, d) and say so."""
+    features: torch.Tensor = backbone.forward_features(pixels)  # type: ignore[operator]
+    last = features.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+    return features.permute(0, 3, 1, 2) if last else features
 
 
 def _feature_width(backbone: nn.Module, size: int) -> int:
     """Channels of the last feature map."""
     training = backbone.training
     with torch.no_grad():
-        features = backbone.eval().forward_features(torch.zeros(1, 3, size, size))  # type: ignore[operator]
+        features = feature_map(backbone.eval(), torch.zeros(1, 3, size, size))
     backbone.train(training)
     if features.ndim != 4:
         raise ModelError(

@@ -25,7 +25,7 @@ class Rotation(Task):
         pixels = self.normalised(images)
         turned = torch.cat([torch.rot90(pixels, quarter, (2, 3)) for quarter in range(_ANGLES)])
         turned = turned.contiguous(memory_format=torch.channels_last)  # turning lost it; a third faster on CPUs
-        logits: torch.Tensor = self.head(self.backbone(turned).float())
+        logits: torch.Tensor = self.full(self.head, self.backbone(turned))
         return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

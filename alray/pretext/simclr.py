@@ -24,6 +24,7 @@ class SimClr(Task):
     """Projector of two layers to 128 numbers."""
 
     views: ClassVar[bool] = True
+    even: ClassVar[bool] = True  # all workers' views are gathered
 
     def __init__(self, classifier: Classifier, config: PretextConfig, size: int) -> None:
         super().__init__(classifier, config, size)
@@ -32,7 +33,7 @@ class SimClr(Task):
     def project(self, images: torch.Tensor) -> torch.Tensor:
         """(b, 2, s, s, 3) uint8 -> normalised projections (b, 2, 128) float32."""
         views = torch.cat([self.normalised(images[:, view]) for view in (0, 1)])  # both in one BatchNorm
-        z = F.normalize(self.projector(self.backbone(views).float()), dim=1)
+        z = F.normalize(self.full(self.projector, self.backbone(views)), dim=1)
         return torch.stack(z.chunk(2), 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -40,7 +41,8 @@ class SimClr(Task):
         z = self.project(images)
         everybody: torch.Tensor = _Gather.apply(z)
         mine = len(z) * (dist.get_rank() if _together() else 0)
-        return nt_xent(z, everybody, mine, self.config.temperature)
+        with torch.autocast(z.device.type, enabled=False):
+            return nt_xent(z, everybody, mine, self.config.temperature)
 
     def measure(self, images: torch.Tensor) -> torch.Tensor:
         """(b,): minus the similarity of an image's two views over the temperature."""

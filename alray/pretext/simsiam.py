@@ -32,7 +32,7 @@ class SimSiam(Task):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(b, 2, s, s, 3) uint8 -> (b,), from -1 (the views predict each other) to 1."""
-        z = [self.projector(self.backbone(self.normalised(images[:, view])).float()) for view in (0, 1)]
-        p = [self.predictor(one) for one in z]
+        z = [self.full(self.projector, self.backbone(self.normalised(images[:, view]))) for view in (0, 1)]
+        p = [self.full(self.predictor, one) for one in z]
         agree = F.cosine_similarity(p[0], z[1].detach()) + F.cosine_similarity(p[1], z[0].detach())
         return -agree / 2

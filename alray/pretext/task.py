@@ -15,10 +15,12 @@ from alray.models.backbone import Classifier
 class Task(nn.Module):
     """A network that learns without labels. Subclasses add their heads and `forward`.
 
-    views: whether an image comes as two random views, (b, 2, s, s, 3), or as it is, (b, s, s, 3).
+    views: whether an image comes as two random views, (b, 2, s, s, 3), or as it is, (b, s, s, 3). even: whether every
+    worker must bring as many images of a batch as every other.
     """
 
     views: ClassVar[bool] = False
+    even: ClassVar[bool] = False
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -32,6 +34,12 @@ class Task(nn.Module):
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """images (b, s, s, 3) uint8 -> (b, 3, s, s) float32."""
         return (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+
+    def full(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
+        """A head on features (b, ...) in float32, under mixed precision too: losses order a pool."""
+        with torch.autocast(features.device.type, enabled=False):
+            found: torch.Tensor = head(features.float())
+        return found
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images as the task wants them, uint8 -> losses (b,) float32 to train on."""

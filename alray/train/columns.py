@@ -6,7 +6,7 @@ the same data); `discriminator` from VAAL's networks, trained anew every round o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from alray.features.table import MANIFEST, FeatureTable
 from alray.progress import Stages
 from alray.store import Store, absolute, join
 from alray.train.learner import measure_images, watched, weights_fingerprint
+from alray.train.lease import lease
 
 if TYPE_CHECKING:
     from alray.features.extract import Extraction, Measure
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Columns:
     """Trains and measures for one run. pool: all rows of the pool (n,) int64 ascending, held-out ones too."""
 
@@ -35,6 +36,7 @@ class Columns:
     catalog: Catalog
     cluster: Cluster | None
     pool: Rows
+    _losses: Array | None = field(default=None, init=False)  # of the pool: every round asks for them
 
     def with_backbone(self, stages: Stages) -> RunConfig:
         """The configuration whose model starts from the pretext task's encoder, where that is asked for."""
@@ -47,8 +49,18 @@ class Columns:
 
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
         """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or brought in."""
-        if self.catalog.format == "embeddings":
-            return self.catalog.pretext_loss()[rows]
+        if self._losses is None:
+            brought = self.catalog.format == "embeddings"
+            self._losses = self.catalog.pretext_loss()[self.pool] if brought else self._measured_losses(stages)
+        return self._losses[np.searchsorted(self.pool, rows)]
+
+    def pretext_mark(self, stages: Stages) -> str:
+        """Names the weights of the (trained, or found trained) pretext task by their content."""
+        from alray.train.objective import WEIGHTS
+
+        return weights_fingerprint(self._pretrained(stages).at(WEIGHTS))
+
+    def _measured_losses(self, stages: Stages) -> Array:
         from alray.train.objective import WEIGHTS
         from alray.train.pretext import PretextLosses
 
@@ -58,7 +70,7 @@ class Columns:
             config.pretext, config.model, config.transform, config.pretext.seed, weights, weights_fingerprint(weights)
         )
         table = self._measure(self._extraction(self.pool, measure), folder.at("losses"), stages)
-        return table.read(rows, PRETEXT_LOSS)[:, 0].astype(np.float64)
+        return table.read(self.pool, PRETEXT_LOSS)[:, 0].astype(np.float64)
 
     def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
         """Logits of looking labeled, (n,) float32, of the unlabeled rows; artefacts go into the round's directory."""
@@ -90,8 +102,12 @@ class Columns:
             config.pretext, config.model, config.transform, config.pretext.seed, self.pool, Store("")
         )
         folder = Store(join(absolute(config.root), "pretext", name(recipe, self.catalog.fingerprint)))
-        if not folder.has(SUMMARY):
-            what = f"{config.pretext.task} on {len(self.pool):,} images"
+        if folder.has(SUMMARY):
+            return folder
+        what = f"{config.pretext.task} on {len(self.pool):,} images"
+        with lease(folder, lambda holder: stages.say(f"pretext · {holder} trains {what}: waiting for it")):
+            if folder.has(SUMMARY):
+                return folder
             with watched(stages, "pretext", config.pretext.epochs, what) as progress:
                 pretrain(
                     recipe.into(folder), self.catalog, what=f"pretext task {config.pretext.task}",

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 
 from alray import pretext
 from alray.config import Dtype, ModelConfig, PretextConfig, TransformConfig, fingerprint
@@ -77,11 +78,12 @@ class PretextRecipe:
         }
 
     def plan(self, place: Place) -> Plan:
-        """All images in a keyed order, every worker as many of a batch as every other (their negatives are shared)."""
+        """All images in a keyed order."""
         n = len(self.rows)
         return Plan(
             self.rows, np.zeros(n, np.int32), np.ones(1, np.float32), stream_key(self.seed, "pretext"), 0,
-            self.config.batch_size, place.rank, place.world, even=True,
+            self.config.batch_size, place.rank, place.world,
+            even=pretext.TASKS[self.config.task].even,
         )  # fmt: skip
 
     def build(self, place: Place, wrap: Wrap) -> Objective:
@@ -97,6 +99,8 @@ class PretextObjective:
         self.task = fresh(self.config, recipe.model, recipe.image, recipe.seed)
         blank = torch.zeros(2, *recipe.transform.shape, dtype=torch.uint8)
         freeze_untouched(self.task, lambda: self.task.measure(blank))
+        if self.config.sync_bn and place.device.type == "cuda" and place.world > 1:
+            self.task = convert_sync_batchnorm(self.task)
         self.task.to(place.device)
         self.parallel = wrap(self.task)
         self.optimizer = make_optimizer(self.config, [p for p in self.task.parameters() if p.requires_grad])

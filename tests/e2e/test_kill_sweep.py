@@ -1,8 +1,10 @@
-"""kill -9 of a sweep's driver midway: finished trials are kept, and the end is that of an undisturbed sweep."""
+"""A sweep stopped midway, by kill -9 or Ctrl-C: finished trials are kept, the same command goes on to the same end."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -89,3 +91,37 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     for trial in undisturbed.trials:
         alone = run(trial.config, quiet=True).dir
         assert facts(str(folder / alone.rsplit("/", 1)[1])) == facts(alone), trial.title
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_from_the_command_line_is_stopped_by_ctrl_c_and_goes_on(tmp_path: Path) -> None:
+    write_embeddings(tmp_path / "e.npz")
+    folder = tmp_path / "runs" / "kill-sweep"
+    fields = {
+        "name": "kill", "root": tmp_path / "runs", "data.root": tmp_path / "e.npz", "rounds": 4, "budget": 20,
+        "top-k": 2, "split.val-size": 30, "split.seed-set-size": 20, "resources.num-cpus": 2, "sweep.max-concurrent": 1,
+    }  # fmt: skip
+    job = [sys.executable, str(Path(__file__).parents[2] / "jobs" / "sweep.py")]
+    job += [text for path, value in fields.items() for text in (f"--{path}", str(value))]
+    process = subprocess.Popen(
+        [*job, "--sweep", "strategy=random", "seed=0..5"], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not list(folder.glob("kill-*/round_03/metrics.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    statuses = [trial["status"] for trial in json.loads((folder / SWEEP).read_text())["trials"]]
+    assert set(statuses) == {"finished", "waiting"}
+    before = committed(folder)
+
+    # a trial's own configuration makes the same sweep: what its directory is called counts for nothing
+    config = next(folder.glob("kill-*/config.json"))
+    command = [sys.executable, "-m", "alray.cli", "sweep", str(config), "strategy=random", "seed=0..5"]
+    done = subprocess.run([*command, "--set", "resources.num_cpus=3"], check=True, capture_output=True, text=True)
+    assert f"sweep: {folder}" in done.stdout
+    assert [t["status"] for t in json.loads((folder / SWEEP).read_text())["trials"]] == ["finished"] * 6
+    after = committed(folder)
+    assert {path: after[path] for path in before} == before

@@ -1,5 +1,5 @@
-"""kill -9 of the driver inside Ray Train and inside the extraction by Ray Data actors: the same weights, picks, labels
-and metrics after a restart."""
+"""kill -9 of the driver inside a pretext task, the measuring of its losses, fine-tuning and extraction: the same
+weights, losses, picks, labels and metrics after a restart."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ import pytest
 from PIL import Image
 from program import facts
 
-from alray.config import DataConfig, FeatureConfig, ModelConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
-from alray.config import TransformConfig as Transform
+from alray.config import (
+    DataConfig,
+    FeatureConfig,
+    ModelConfig,
+    PretextConfig,
+    ResourceConfig,
+    RunConfig,
+    SplitConfig,
+    TrainConfig,
+    TransformConfig,
+)
 
-SNAPSHOT = "round_00/checkpoint/ray/train/checkpoint_manager_snapshot.json"
+SNAPSHOT = "ray/train/checkpoint_manager_snapshot.json"  # Ray Train has a checkpoint to go on from
 PROGRAM = "import sys; from alray import RunConfig, run; run(RunConfig.from_json(sys.argv[1]), quiet=True)"
 
 
@@ -37,12 +46,15 @@ def config_of(root: Path, data: Path) -> RunConfig:
         root=str(root),
         rounds=2,
         budget=10,
+        strategy="pt4al",
+        strategy_options={"batches": 4},
         top_k=(2,),
         data=DataConfig(root=str(data)),
-        split=SplitConfig(val_size=15, seed_set_size=20),
-        transform=Transform(size=8, train="crop_pad", pad=1, resize=0),
+        split=SplitConfig(val_size=15, seed_set_size=20, seed_set_how="pretext"),
+        transform=TransformConfig(size=8, train="crop_pad", pad=1, resize=0),
         model=ModelConfig(backbone="test_resnet", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         train=TrainConfig(epochs=30, patience=0, batch_size=10, lr=0.02, checkpoint_every=1),
+        pretext=PretextConfig(task="rotation", as_backbone=True, epochs=25, batch_size=20, lr=0.02),
         features=FeatureConfig(part_rows=4),
         resources=ResourceConfig(train_workers=2, select_workers="process"),
     )
@@ -61,28 +73,39 @@ def start(config: RunConfig, kill: Callable[[Path], bool] | None = None) -> None
     assert kill is None, "the run ended before it was killed"
 
 
-def in_training(run: Path) -> bool:
-    return (run / SNAPSHOT).exists() and not (run / "round_00/checkpoint/train.json").exists()
+def unfinished(folder: Path, begun: str, end: str) -> bool:
+    """Whether the stage that fills a directory has left its first file there, and not yet its last."""
+    return any(folder.glob(begun)) and not (folder / end).exists()
 
 
-def in_extraction(run: Path) -> bool:
-    (folder,) = list(run.glob("round_00/features/*")) or [run / "nothing"]
-    return any(folder.glob("part-*")) and not (folder / "manifest.json").exists()
+def task(run: Path) -> Path:
+    return next(run.parent.glob("pretext/rotation-*"), run / "nothing")
+
+
+def extracted(folder: Path) -> Path:
+    return next(folder.glob("*"), folder / "nothing")
+
+
+STAGES: dict[str, Callable[[Path], bool]] = {
+    "pretext task": lambda run: unfinished(task(run), SNAPSHOT, "train.json"),
+    "its losses": lambda run: unfinished(extracted(task(run) / "losses"), "part-*", "manifest.json"),
+    "fine-tuning": lambda run: unfinished(run / "round_00/checkpoint", SNAPSHOT, "train.json"),
+    "extraction": lambda run: unfinished(extracted(run / "round_00/features"), "part-*", "manifest.json"),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_in_training_and_in_extraction(tmp_path: Path) -> None:
+def test_killed_in_every_stage_on_images(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     undisturbed, killed = (config_of(tmp_path / name, tmp_path / "images") for name in ("undisturbed", "killed"))
     start(undisturbed)
-    start(killed, in_training)
-    start(killed, in_extraction)
+    for kill in STAGES.values():
+        start(killed, kill)
     start(killed)
     assert facts(tmp_path / "killed") == facts(tmp_path / "undisturbed")
-    for number in range(2):
-        one, other = (
-            next((tmp_path / name).glob(f"kill-*/round_{number:02d}/checkpoint/model.pt")).read_bytes()
-            for name in ("undisturbed", "killed")
-        )
-        assert one == other
+    weights = [f"kill-*/round_{number:02d}/checkpoint/model.pt" for number in range(2)]
+    losses = ["pretext/*/losses/*/part-00000.arrow", "pretext/*/losses/*/part-00005.arrow"]
+    for name in (*weights, *losses, "pretext/*/model.pt", "pretext/*/encoder.pt"):
+        one, other = (next((tmp_path / root).glob(name)).read_bytes() for root in ("undisturbed", "killed"))
+        assert one == other, name

@@ -21,6 +21,7 @@ from alray.data.catalog import Catalog
 from alray.data.images import ImageError
 from alray.models.backbone import create, embed_images
 from alray.models.head import Head
+from alray.rounds import run
 from alray.store import Store
 from alray.train.batches import Batch, Plan, blocks
 from alray.train.finetune import finetune, placed
@@ -110,6 +111,16 @@ def test_the_metric_is_that_of_the_written_model(setup: Setup, trained: tuple[Pa
     logits = embed_images(model, images, 64, torch.device("cpu"))[1]
     assert np.mean(logits.argmax(1) == labels) == summary.val_accuracy
     assert np.array_equal(Head.load(Store(str(out))).weight, weights["head.weight"].numpy())
+
+
+def test_a_run_on_images_without_a_test_set(setup: Setup, ray_session: None, tmp_path: Path) -> None:
+    changes = {
+        "root": str(tmp_path), "data.catalog": setup.catalog.uri, "strategy": "random", "rounds": 1, "top_k": (),
+        "split.seed_set_size": 60, "train.epochs": 1, "resources.select_workers": "process",
+    }  # fmt: skip
+    (metrics,) = run(replace(setup.config, changes), quiet=True).rounds
+    assert metrics["test"] is None
+    assert 0 <= metrics["validation"]["top1"] <= 1
 
 
 def image_of(setup: Setup, row: int) -> Image.Image:

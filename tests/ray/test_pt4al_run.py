@@ -14,6 +14,7 @@ from alray import RunConfig, replace
 from alray.config import ConfigError
 from alray.features.table import FeatureTable
 from alray.models.head import Head
+from alray.prepare import RunError
 from alray.rounds import run
 from alray.selection.protocol import SelectionError
 from alray.store import Store
@@ -81,6 +82,13 @@ def test_rounds_follow_the_batches(tmp_path: Path) -> None:
         np.testing.assert_array_equal(picks, expected[0])
         labeled = np.append(labeled, picks)
     assert [metrics["labels"] for metrics in result.rounds] == [8, 16, 24]
+
+    # The run keeps to the weights that ordered its pool.
+    pinned = out.read_json("pretext.json")
+    out.write_json("pretext.json", {"weights": "others"})
+    with pytest.raises(RunError, match=r"its pretext task had the weights others, expected the same, got [0-9a-f]+"):
+        run(replace(config(tmp_path), {"rounds": 4}), quiet=True)
+    out.write_json("pretext.json", pinned)
 
     # Another strategy on the same pool finds pretext task, losses and embeddings made.
     again = run(replace(config(tmp_path), {"strategy": "k_center", "strategy_options": {}, "rounds": 2}), quiet=True)

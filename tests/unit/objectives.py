@@ -51,10 +51,18 @@ def train(
 def _worker(rank: int, recipe: Recipe, picture: Picture, meeting: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     images = partial(stream, recipe, picture)
-    summary = fit(
-        recipe, Place(rank, 2), images, wrap=DistributedDataParallel, report=lambda *_: None, tell=lambda make: None
-    )
+    wrapped: list[torch.nn.Module] = []
+
+    def wrap(module: torch.nn.Module) -> torch.nn.Module:
+        wrapped.append(DistributedDataParallel(module))
+        return wrapped[-1]
+
+    summary = fit(recipe, Place(rank, 2), images, wrap=wrap, report=lambda *_: None, tell=lambda make: None)
     recipe.out.write_json(f"{rank}.json", summary.to_json())
+    learned = [parameter.detach() for module in wrapped for parameter in module.parameters()]
+    buffer = io.BytesIO()
+    torch.save(learned, buffer)
+    recipe.out.write_bytes(f"{rank}.pt", buffer.getvalue())
     dist.destroy_process_group()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from alray import pretext
-from alray.config import ModelConfig, PretextConfig, TransformConfig
+from alray.config import ConfigError, ModelConfig, PretextConfig, TransformConfig
 from alray.data.views import Views
 from alray.models.backbone import ModelError
 from alray.pretext.rotation import Rotation
@@ -78,13 +78,57 @@ def test_trains_goes_on_after_a_kill_and_measures_an_image_alone(task: str, tmp_
     np.testing.assert_array_equal(alone, together)
 
 
-@pytest.mark.parametrize("task", ["rotation", "simclr"])
+@pytest.mark.parametrize("task", TASKS)
 def test_two_workers_learn_one_network(task: str, tmp_path: Path) -> None:
     show = viewed if pretext.TASKS[task].views else picture
     first, second = train_in_two(recipe(tmp_path, task), show, tmp_path)
     assert [epoch.loss for epoch in first.history] == [epoch.loss for epoch in second.history]
     assert first.history[-1].loss < first.history[0].loss
-    assert first.history[0].images == 128  # of 129: both workers get as many
+    # Of 129 images in batches of 32: a last one is too few for two workers' BatchNorm.
+    assert first.history[0].images == 128
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_losses_are_computed_in_full_precision(task: str) -> None:
+    """Under mixed precision, too: they order a pool, and bfloat16 has three digits."""
+    built = fresh(config(task), MODEL, IMAGE, 3)
+    show = viewed if pretext.TASKS[task].views else picture
+    images = torch.from_numpy(np.stack([show(row, 0) if built.views else picture(row) for row in range(8)]))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = built(images)
+    assert found.dtype == torch.float32
+    # bfloat16 keeps 8 bits: of 8 losses computed in it, the lower 16 of 32 bits would all be zero
+    assert (found.detach().view(torch.int32) & 0xFFFF).any()
+
+
+@pytest.mark.parametrize(
+    ("task", "backbone", "changes", "message"),
+    [
+        ("rotation", "resnet18", {"batch_size": 3}, r"pretext.batch_size: expected at least 2 images for each of 2"),
+        ("colorization", "vit_tiny_patch16_224", {}, "expected a backbone with a feature map"),
+        (
+            "colorization",
+            "mobilenetv3_small_100",
+            {"as_backbone": True},
+            r"colorization leaves weights of mobilenetv3_small_100 untrained \(conv_head.weight ...\)",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(task: str, backbone: str, changes: dict[str, Any], message: str) -> None:
+    size = 224 if "224" in backbone else 32
+    with pytest.raises((ConfigError, ModelError), match=message):
+        pretext.check(config(task, **changes), ModelConfig(backbone=backbone), size, workers=2)
+    pretext.check(config("rotation", as_backbone=True), ModelConfig(backbone=backbone), size, workers=2)
+
+
+def test_colours_of_a_backbone_that_keeps_channels_last() -> None:
+    task = fresh(
+        config("colorization"), ModelConfig(backbone="swin_tiny_patch4_window7_224"), TransformConfig(size=224), 0
+    )
+    assert task.head.in_channels == 768  # type: ignore[union-attr]
+    assert task.eval().measure(torch.zeros(2, 224, 224, 3, dtype=torch.uint8)).shape == (2,)
 
 
 def test_rotation_learns_which_way_is_up(tmp_path: Path) -> None:
