@@ -1,5 +1,5 @@
-"""The command line: ``alray index | repack | run | select | sweep | report``, and `job` and `sweep_job`, which make a
-job file a program (contract C8).
+"""The command line: ``alray index | repack | run | select | strategies | sweep | report``, and `job` and `sweep_job`,
+which make a job file a program (contract C8).
 
 Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its
 traceback.
@@ -7,7 +7,6 @@ traceback.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,10 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
-from alray.config import ConfigError, RunConfig, Scalar
+from alray.config import ConfigError, Pairs, RunConfig
+from alray.config.command_line import options, sweep_options
+
+__all__ = ["app", "guarded", "job", "main", "options", "sweep_job"]
 
 T = TypeVar("T")
 
@@ -92,7 +94,7 @@ def run(config: tyro.conf.Positional[Path], overrides: tyro.conf.Positional[tupl
 
     Args:
         config: The configuration file.
-        overrides: Fields to change, as path=value: train.lr=0.3 strategy=margin
+        overrides: Fields to change, as path=value: train.lr=0.3 strategy=margin strategy_options.batches=5
     """
     arguments = [part for override in overrides for part in _option(override)]
     if not config.is_file():
@@ -114,7 +116,7 @@ def select(
     /,
     out: str,
     *,
-    strategy_options: dict[str, Scalar] = {},  # noqa: B006  tyro reads the default, nobody changes it
+    strategy_options: Pairs = {},  # noqa: B006  tyro reads the default, nobody changes it
     embedding: str = "",
     logits: str = "",
     pretext_loss: str = "",
@@ -134,10 +136,10 @@ def select(
     """Choose rows from embeddings or logits of your own; writes row and score, in order of choice.
 
     Args:
-        strategy: Name of the strategy.
+        strategy: Name of the strategy, one of those that `alray strategies` lists.
         budget: How many rows.
         out: File to write: .csv or .parquet.
-        strategy_options: Options of the strategy, e.g. --strategy-options quota fill.
+        strategy_options: Options of the strategy, names and values: quota fill. `alray strategies` lists them.
         embedding: (n, d) array: .npy or Parquet.
         logits: (n, c) array: .npy or Parquet.
         pretext_loss: (n,) losses of a pretext task, for pt4al: .npy or Parquet.
@@ -170,11 +172,24 @@ def select(
 
 
 @app.command
+def strategies(names: tyro.conf.Positional[tuple[str, ...]] = (), /) -> None:
+    """List the strategies with their options, and what these mean.
+
+    Args:
+        names: Strategies; none: all.
+    """
+    from alray.selection.strategies import described
+
+    print(described(names))
+
+
+@app.command
 def sweep(
     config: tyro.conf.Positional[Path],
     fields: tyro.conf.Positional[tuple[str, ...]],
     /,
     *,
+    set: tuple[str, ...] = (),
     samples: int = 1,
     cpus_per_trial: float = 1.0,
     gpus_per_trial: float = 0.0,
@@ -191,6 +206,7 @@ def sweep(
     Args:
         config: The configuration file (JSON).
         fields: What to vary, as path=values: strategy=random,margin seed=0..9 "train.lr=loguniform(0.01, 1)"
+        set: Fields to change in all trials, as path=value: --set root=/data/runs name=small top_k=3
         samples: Draws from search spaces; each draw goes through the whole grid.
         cpus_per_trial: CPUs a trial reserves for itself; fractions are fine.
         gpus_per_trial: GPUs (or a fraction) for a trial's linear head.
@@ -202,20 +218,27 @@ def sweep(
     """
     if not config.is_file():
         raise ConfigError(f"{config}: no such file")
+    chosen = RunConfig.from_json(config.read_text())
+    if set:
+        chosen = options(chosen, [part for text in set for part in _option(text)])
     _sweep(
-        RunConfig.from_json(config.read_text()), fields, samples=samples, cpus_per_trial=cpus_per_trial,
+        chosen, fields, samples=samples, cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, scheduler=scheduler, grace_rounds=grace_rounds,
         retries=retries, mlflow=mlflow,
     )  # fmt: skip
 
 
 def _sweep(config: RunConfig, fields: Sequence[str], **options: Any) -> None:
-    """Run a sweep and its report; leaves with code 1 when trials failed."""
+    """Run a sweep and its report; leaves with code 1 when trials failed, with 130 after Ctrl-C."""
     from alray.report import report as draw
     from alray.sweep import Options, parse_space
     from alray.sweep import sweep as go
 
-    result = go(config, parse_space(fields), Options(**options))
+    try:
+        result = go(config, parse_space(fields), Options(**options))
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped: the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
     if any(trial["rounds"] for trial in result.trials):
         print(draw([result.dir], None))
     print(f"sweep: {result.dir}")
@@ -228,15 +251,8 @@ def _sweep(config: RunConfig, fields: Sequence[str], **options: Any) -> None:
 def sweep_job(config: RunConfig | Mapping[str, RunConfig], fields: Sequence[str]) -> None:
     """Run a sweep's job file: every field of its configuration is an option, ``--sweep path=values ...`` replaces what
     is varied, and the options of ``alray sweep`` are there with a prefix: ``--sweep.cpus-per-trial 0.5``."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--sweep", nargs="+", default=list(fields))
-    for name, kind in (("samples", int), ("cpus_per_trial", float), ("gpus_per_trial", float), ("max_concurrent", int),
-                       ("scheduler", str), ("grace_rounds", int), ("retries", int), ("mlflow", str)):  # fmt: skip
-        parser.add_argument(f"--sweep.{name.replace('_', '-')}", dest=name, type=kind, default=argparse.SUPPRESS)
-    known, rest = parser.parse_known_args()
-    given = vars(known)
-    chosen = options(config, rest)
-    guarded(lambda: _sweep(chosen, given.pop("sweep"), **given))
+    chosen, varied, about = sweep_options(config, fields)
+    guarded(lambda: _sweep(chosen, varied, **about))
 
 
 @app.command
@@ -282,19 +298,6 @@ def job(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None 
 
     guarded(work)
     return chosen
-
-
-def options(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:
-    """Parse the command line over a configuration (or over one of several, by --preset)."""
-    presets = {"default": config} if isinstance(config, RunConfig) else dict(config)
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
-    known, arguments = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    name = known.preset
-    about = f"Presets (--preset NAME): {', '.join(presets)}." if len(presets) > 1 else None
-    return tyro.cli(
-        RunConfig, default=presets[name], args=arguments, description=about, config=(tyro.conf.FlagConversionOff,)
-    )
 
 
 def guarded(work: Callable[[], T]) -> T:

@@ -6,31 +6,37 @@ opened (or refused, because it belongs to another configuration), splits drawn a
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Mapping
+import re
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from alray.config import ConfigError, RunConfig, fingerprint, identity
+from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint, identity
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
-from alray.data.masks import check_masks, masks_of
+from alray.data.masks import masks_of, with_masks
 from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
+from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import PRETEXT_LOSS
-from alray.selection.pixels import build_for_segmentation
+from alray.selection.cold_start import check_pool, cold_start, notes, strategy_of
 from alray.selection.protocol import Strategy
 from alray.selection.select import check_round, check_strategy
-from alray.selection.strategies import build
 from alray.store import Store, absolute, join, read_bytes
 from alray.train.columns import MEASURED
-from alray.train.learner import model_seed, weights_fingerprint
+from alray.train.learner import weights_fingerprint
 
 SPLITS, SEED_SET, CONFIG, RUN = "splits.parquet", "seed_set.parquet", "config.json", "run.json"
+
+_VERSIONS = ("alray", "ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
 
 class RunError(ValueError):
@@ -38,64 +44,79 @@ class RunError(ValueError):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run that can start."""
+class Checked:
+    """A run that nothing speaks against; of its own directory nothing is there yet."""
 
     config: RunConfig
     catalog: Catalog
     strategy: Strategy
     start: Strategy | None  # what chooses the seed set, where that needs a network
-    oracle: Oracle
-    run: Store
     pool_rows: Rows  # (n,) int64 ascending: held out, labeled or not
-    pool: Pool  # validation set held out, seed set labeled (unless `start` is still to choose it)
-    pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
     test_rows: Rows
-    test_labels: Labels
-    notes: str  # what a person should read before the run: which weights were loaded
+    notes: str  # what a person should read before the run: which weights were loaded, what may not be meant
+
+    def draw(self) -> tuple[Rows, Rows]:
+        """The rows that are held out, and the seed set (none where `start` chooses it). Raises SplitError."""
+        return _draw(self.config, self.catalog, self.pool_rows)
 
     @property
     def needs_pretext(self) -> bool:
         """Whether pretext losses are needed, by the strategy or for the seed set."""
         return any(PRETEXT_LOSS in kind.needs for kind in (self.strategy, self.start) if kind is not None)
 
+    @property
+    def trains_pretext(self) -> bool:
+        """Whether a pretext task is trained for it, or was."""
+        used = self.needs_pretext or self.config.pretext.as_backbone
+        return used and self.catalog.format != "embeddings"
+
+
+@dataclass(frozen=True)
+class Prepared(Checked):
+    """A run that can start."""
+
+    oracle: Oracle
+    run: Store
+    pool: Pool  # validation set held out, seed set labeled (unless `start` is still to choose it)
+    pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
+    test_labels: Labels
+
 
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
-    strategy = strategy or _build(config, config.strategy, config.strategy_options)
-    start = _start(config)
-    Store(absolute(config.run_dir or config.root)).check_writable()
-    catalog = _open_catalog(config)
-    _check_networks(config, catalog, strategy)
-    notes = _check_model(config, catalog)
-    test_rows, candidates = _test_and_pool_rows(config, catalog)
-    _check_sizes(config, len(candidates))
-    if config.rounds > 1:
-        check_strategy(strategy, config.budget, len(candidates) - config.split.val_size - config.split.seed_set_size)
-        check_round(strategy, config.rounds - 2 + (config.split.seed_set_how == "pretext"))
+    found = check(config, strategy)
+    catalog, masks = found.catalog, config.task == "segmentation"
     run = _open_run(config, catalog)
-    masks = config.task == "segmentation"
     oracle = oracle or HiddenLabels(np.zeros(len(catalog), np.int32) if masks else catalog.labels())
-    if masks:
-        check_masks(masks_of(config.data, catalog), catalog, np.union1d(candidates, test_rows))
-    pool = _split(config, catalog, candidates, oracle, run)
+    pool = _split(config, catalog, found.pool_rows, oracle, run)
     hidden = catalog.labels()
-    in_pool = hidden[candidates]
-    counts = None if (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
+    in_pool = hidden[found.pool_rows]
+    counts = None if masks or (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
     return Prepared(
-        config, catalog, strategy, start, oracle, run, candidates, pool, counts, test_rows, hidden[test_rows], notes
+        **vars(found), oracle=oracle, run=run, pool=pool, pool_counts=counts, test_labels=hidden[found.test_rows]
     )
 
 
-def _build(config: RunConfig, name: str, options: Mapping[str, Any]) -> Strategy:
-    return (build_for_segmentation if config.task == "segmentation" else build)(name, options)
-
-
-def _start(config: RunConfig) -> Strategy | None:
-    """What chooses a seed set that is not drawn at random: PT4AL's first round with its options, or k-means."""
-    if config.split.seed_set_how == "pretext":
-        return _build(config, "pt4al", config.strategy_options if config.strategy == "pt4al" else {})
-    return build("k_means") if config.split.seed_set_how == "k_means" else None
+def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
+    """Check everything that can be checked without a run directory; makes the catalog where there is none."""
+    strategy = strategy or strategy_of(config)
+    start = cold_start(config, strategy)
+    Store(absolute(config.run_dir or config.root)).check_writable()
+    catalog = _open_catalog(config)
+    _check_networks(config, catalog, strategy)
+    loaded = _check_model(config, catalog)
+    test_rows, candidates = _test_and_pool_rows(config, catalog)
+    _check_sizes(config, len(candidates))
+    free = len(candidates) - config.split.val_size
+    check_pool(strategy, start, free)
+    if config.rounds > 1:
+        check_strategy(strategy, config.budget, free - config.split.seed_set_size)
+        check_round(strategy, config.rounds - 2 + (config.split.seed_set_how == "pretext"))
+    if config.task == "segmentation":
+        fine = Store(join(absolute(config.root), "masks"))
+        catalog = with_masks(config.data, catalog, np.union1d(candidates, test_rows), fine)
+    told = "\n".join(filter(None, [loaded, *notes(config, strategy, start, free)]))
+    return Checked(config, catalog, strategy, start, candidates, test_rows, told)
 
 
 def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> None:
@@ -123,20 +144,27 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> 
             "model.checkpoint, model.pretrained or pretext.as_backbone"
         )
     if PRETEXT_LOSS in needs:
-        from alray.pretext import build as pretext
+        from alray.pretext import check
 
-        pretext(config.pretext, config.model, 0, config.transform.size)
+        check(config.pretext, config.model, config.transform.size, config.resources.train_workers)
 
 
 def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:
     """Embeddings without images: nothing can be measured of them, but pretext losses may have been brought, too."""
+    if config.pretext.task != "none" or config.pretext.as_backbone:
+        raise ConfigError(
+            "pretext: a task is learnt from images, and the source has only embeddings (which may bring losses): "
+            f"expected task none and no backbone of it, got task {config.pretext.task}, as_backbone "
+            f"{config.pretext.as_backbone}"
+        )
     if needs <= ({PRETEXT_LOSS} if catalog.has_pretext_loss else frozenset()):
-        if needs and (config.pretext.task != "none" or config.pretext.as_backbone):
-            raise ConfigError(
-                f"pretext: the source brings its own pretext losses, expected task none and no backbone of it, got "
-                f"task {config.pretext.task}, as_backbone {config.pretext.as_backbone}"
-            )
         return
+    source = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
+    if needs == {PRETEXT_LOSS} and holds_pretext_loss(source):
+        raise ConfigError(
+            f"{source}: it has an array pretext_loss now, but had none when the catalog at {catalog.uri} was made: "
+            "index it again, there or after removing that directory"
+        )
     raise ConfigError(
         f"strategy {config.strategy}, seed set {config.split.seed_set_how}: {', '.join(sorted(needs))} is measured of "
         "images, but the source has only embeddings; expected images (or, for pt4al, an array pretext_loss)"
@@ -145,17 +173,26 @@ def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -
 
 def _open_catalog(config: RunConfig) -> Catalog:
     data = config.data
+    if config.task == "segmentation":  # masks say what is in an image: its folder says nothing
+        data = data.model_copy(update={"label_column": ""})
     what = data.model_dump(
         include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem", "classes"}
     )
     default = join(absolute(config.root), "catalogs", f"{config.name}-{fingerprint(what)}")
     catalog = ensure_catalog(data, default)
-    if not catalog.classes:
+    if not _class_names(config, catalog):
         raise RunError(
             f"{catalog.uri}: the catalog has no classes, and a run needs to know which there are; name them in "
             "data.classes (and index again, where there is a catalog already)"
         )
     return catalog
+
+
+def _class_names(config: RunConfig, catalog: Catalog) -> tuple[str, ...]:
+    """The classes that are learned."""
+    if config.task != "segmentation" or not (config.data.classes or catalog.classes):
+        return catalog.classes
+    return masks_of(config.data, catalog).names
 
 
 def _check_model(config: RunConfig, catalog: Catalog) -> str:
@@ -176,12 +213,23 @@ def _check_model(config: RunConfig, catalog: Catalog) -> str:
         )
     if catalog.format == "embeddings":
         return ""
+    content = ""
+    with suppress(OSError):  # building the model says better what is wrong
+        content = weights_fingerprint(config.model.checkpoint)
+    classes = len(_class_names(config, catalog))
+    return _build_model(config.task, config.model.model_dump_json(), classes, config.transform.size, content)
+
+
+@lru_cache(maxsize=64)
+def _build_model(task: str, model: str, classes: int, size: int, content: str) -> str:
+    """What was loaded. The settings and trials of a sweep that one process sees build every model once; content: of the
+    checkpoint, so that another file under the same name is built again."""
     # torch and timm take seconds to import: only where images are
     from alray.models.backbone import create
     from alray.models.segmenter import create_segmenter
 
-    make = create_segmenter if config.task == "segmentation" else create
-    report = make(config.model, len(catalog.classes), model_seed(config), config.transform.size).report
+    make = create_segmenter if task == "segmentation" else create
+    report = make(ModelConfig.model_validate_json(model), classes, 0, size).report
     return str(report) if report else ""
 
 
@@ -240,18 +288,32 @@ def _open_run(config: RunConfig, catalog: Catalog) -> Store:
             {
                 "name": config.name,
                 "fingerprint": mark,
-                "classes": list(catalog.classes),
+                "classes": list(_class_names(config, catalog)),
                 "catalog": catalog.uri,
                 "identity": mine,
-                "versions": {name: version(name) for name in ("ray", "torch", "timm", "numpy", "pyarrow")},
+                "versions": {name: _version(name) for name in _VERSIONS},
                 "machine": {
                     "python": platform.python_version(),
                     "system": platform.system(),
-                    "cpu": platform.machine(),
+                    "cpu": f"{os.cpu_count()} x {_cpu()}",
                 },
             },
         )
     return run
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # alray itself, where a job brought it along in its working directory
+        return "not installed"
+
+
+def _cpu() -> str:
+    """The processor's name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import posixpath
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,21 @@ def absolute(uri: str) -> str:
 def join(uri: str, *names: str) -> str:
     """Append names to a path or URI."""
     return "/".join([uri.rstrip("/"), *names])
+
+
+def relative(uri: str, folder: str) -> str:
+    """The way from a directory to a place, both absolute, up (..) and down; the place itself where there is none."""
+    scheme, _, path = uri.rpartition("://")
+    there, _, start = folder.rpartition("://")
+    return posixpath.relpath(path, start) if scheme == there else uri
+
+
+def resolve(way: str, folder: str) -> str:
+    """The place that `relative` described."""
+    if is_remote(way) or way.startswith("/"):
+        return way
+    scheme, mark, start = folder.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(start, way))
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:

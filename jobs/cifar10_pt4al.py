@@ -2,6 +2,7 @@
 """PT4AL on CIFAR-10 (Yi et al. 2022): rotation learnt for 15 epochs without labels, then ten rounds of 1,000 labels.
 
     python jobs/cifar10_pt4al.py --data.root /data/cifar10
+    python jobs/cifar10_pt4al.py --strategy-options uncertainty entropy --split.seed-set-options cold_start middle
     python jobs/cifar10_pt4al.py --preset imbalanced --strategy random --split.seed-set-how random ...
 
 `paper` is the paper's text; `published` does what its code does besides (it goes on from the previous round's weights
@@ -27,7 +28,6 @@ PAPER = RunConfig(
     rounds=10,
     budget=1_000,
     strategy="pt4al",
-    strategy_options={"batches": 10},
     data=DataConfig(root="data/cifar10"),
     split=SplitConfig(seed_set_size=1_000, seed_set_how="pretext"),
     transform=TransformConfig(size=32, train="crop_pad", pad=4, resize=0),
@@ -43,7 +43,7 @@ PUBLISHED = replace(
     {
         "name": "cifar10-pt4al-published",
         "train.warm_start": True,
-        "strategy_options": {"batches": 10, "normalise_logits": True},
+        "strategy_options": {"normalise_logits": True},
     },
 )
 IMBALANCED = replace(

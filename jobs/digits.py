@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """The demo: scikit-learn's handwritten digits through the whole real path, BASE against random.
 
+    python jobs/digits.py --strategy margin
+
 1,797 real images are written out as an image folder, indexed, streamed by Ray Data, fine-tuned on by two Ray Train
 workers, embedded by a Ray Data actor pool, and chosen from by two selection shards. Both strategies start from the
 same seed set.

@@ -39,6 +39,7 @@ FINETUNE = replace(
         "train.freeze_bn": True,
     },
 )
+PRESETS = {"linear": LINEAR, "finetune": FINETUNE}
 
 if __name__ == "__main__":
-    job({"linear": LINEAR, "finetune": FINETUNE})
+    job(PRESETS)

@@ -15,6 +15,7 @@ from alray import replace
 from alray.cli import job
 
 CORESET = {"strategy": "k_center"}
+PRESETS = {"linear": replace(LINEAR, CORESET), "finetune": replace(FINETUNE, CORESET)}
 
 if __name__ == "__main__":
-    job({"linear": replace(LINEAR, CORESET), "finetune": replace(FINETUNE, CORESET)})
+    job(PRESETS)

@@ -33,6 +33,7 @@ EMBEDDINGS = RunConfig(
     resources=ResourceConfig(select_workers="process"),
 )
 FIELDS = ["strategy=random,margin,base,k_center", "seed=0..9"]
+PRESETS = {"embeddings": EMBEDDINGS, "imagenet": replace(LINEAR, {"name": "imagenet-linear"})}
 
 if __name__ == "__main__":
-    sweep_job({"embeddings": EMBEDDINGS, "imagenet": replace(LINEAR, {"name": "imagenet-linear"})}, FIELDS)
+    sweep_job(PRESETS, FIELDS)

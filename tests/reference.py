@@ -319,7 +319,8 @@ def pt4al(
     cold_start: str = "hardest", rest: str = "drop",
 ) -> Picked:  # fmt: skip
     """Yi et al. 2022: batches by pretext loss, hardest first; every (n/b)-th of the first, then the least sure of the
-    next. pretext (n,), logits (n, c) of all rows (n,) of the pool, labeled ones among them."""
+    next. pretext (n,), logits (n, c) of all rows (n,) of the pool, labeled ones among them. cold_start moves round 0
+    alone: with "middle" that batch is looked at twice, the hardest never (unless carried)."""
     order = sorted(range(len(rows)), key=lambda i: (-float(pretext[i]), rows[i]))
     sizes = [len(rows) // batches + (i < len(rows) % batches) for i in range(batches)]
     cuts = np.cumsum([0, *sizes])

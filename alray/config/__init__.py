@@ -3,6 +3,7 @@
 The job file *is* the config: ``CONFIG = RunConfig(...)``; a variant is ``replace(CONFIG, {"train.lr": 0.3})``.
 """
 
+from alray.config.pairs import Pairs, Scalar
 from alray.config.sections import (
     DataConfig,
     Dtype,
@@ -12,7 +13,6 @@ from alray.config.sections import (
     OptimisationConfig,
     PretextConfig,
     ResourceConfig,
-    Scalar,
     SplitConfig,
     TrainConfig,
     TransformConfig,
@@ -28,6 +28,7 @@ __all__ = [
     "ImbalanceConfig",
     "ModelConfig",
     "OptimisationConfig",
+    "Pairs",
     "PretextConfig",
     "ResourceConfig",
     "RunConfig",

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+from alray.config.pairs import Pairs
+
 Dtype = Literal["float16", "bfloat16", "float32"]
-Scalar = bool | int | float | str
 
 
 def _json_object(texts: list[str]) -> dict[str, Any]:
@@ -62,7 +63,8 @@ class DataConfig(Frozen):
     key: str = ""
     """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'."""
     label_column: str = "label"
-    """Parquet and manifests: column with the class (name or number)."""
+    """Parquet and manifests: column with the class (name or number). Empty: images without labels; then folders are no
+    classes, either (as always in segmentation)."""
     image_column: str = "image"
     """Parquet: column with the encoded image bytes. Manifests: column with the image's path or URI is 'uri' or
     'path'."""
@@ -70,7 +72,8 @@ class DataConfig(Frozen):
     """What to do with duplicate keys, broken images and unknown classes: refuse to index, or leave them out (and
     report them)."""
     check: Literal["decode", "none"] = "decode"
-    """decode: open every image once while indexing, so that broken ones are found now; none: trust the source."""
+    """decode: open every image once while indexing, so that broken ones are found now, and in segmentation every mask
+    before the first run; none: trust the source."""
     train_list: str = ""
     """A list file ('key label' a line, as ImageNet-LT ships) that restricts the pool to the images it names."""
     imbalance: ImbalanceConfig = ImbalanceConfig()
@@ -80,11 +83,14 @@ class DataConfig(Frozen):
     mask_root: str = ""
     """Segmentation: folder of PNG masks under the images' names."""
     mask_suffix: str = ".png"
-    """Segmentation: what a mask's name ends with, instead of the image's extension."""
+    """Segmentation: what a mask's name ends with, instead of the image's extension (or data.image_suffix)."""
+    image_suffix: str = ""
+    """Segmentation: what is cut off an image's name for its mask's, e.g. _leftImg8bit.png. Empty: its extension."""
     mask_column: str = "mask"
     """Segmentation, Parquet: column with the encoded masks."""
     ignore_label: int = Field(255, ge=0, le=255)
-    """Segmentation: number of void pixels, which count nowhere."""
+    """Segmentation: number of void pixels, which count nowhere. One of the classes may have it; the network then has no
+    channel for that class."""
 
 
 class SplitConfig(Frozen):
@@ -99,8 +105,12 @@ class SplitConfig(Frozen):
     seed_set_size: int = Field(1000, ge=1)
     """Labels before the first query."""
     seed_set_how: Literal["random", "balanced", "pretext", "k_means"] = "random"
-    """balanced looks at hidden labels; pretext: as round 0 of pt4al (the hardest images by pretext loss, with the
-    strategy's options); k_means: nearest to the centroids of the starting weights' embeddings."""
+    """balanced looks at hidden labels; pretext: as round 0 of pt4al (strides of the hardest images by pretext loss, and
+    pt4al then goes on with its round 1; after any other seed set its first query is that round 0, for which no model is
+    asked); k_means: nearest to the centroids of the starting weights' embeddings."""
+    seed_set_options: Pairs = Field(default_factory=dict)
+    """Options of pt4al (pretext) or k_means for the seed set alone: cold_start middle, or metric cosine. They go over
+    the strategy's own where that is the same strategy; another strategy starts from pt4al's or k_means' defaults."""
     test_share: float = Field(0.0, ge=0, lt=1)
     """Share of all images kept as test set; only for a source that has no test split."""
 
@@ -168,6 +178,8 @@ class OptimisationConfig(Frozen):
     """Clip the gradient to this norm; 0 does not."""
     checkpoint_every: int = Field(1, ge=1)
     """Epochs between the checkpoints from which a killed training goes on."""
+    sync_bn: bool = False
+    """Share BatchNorm statistics between GPU workers."""
 
 
 class TrainConfig(OptimisationConfig):
@@ -181,8 +193,6 @@ class TrainConfig(OptimisationConfig):
     """Weight the loss by the inverse class frequency of the labeled set."""
     freeze_bn: bool = False
     """Keep the statistics of BatchNorm layers as the checkpoint has them."""
-    sync_bn: bool = False
-    """Share BatchNorm statistics between GPU workers."""
     warm_start: bool = False
     """Start from the previous round's weights instead of the checkpoint (or fresh weights)."""
 
@@ -248,7 +258,9 @@ class FeatureConfig(Frozen):
 
 
 class ResourceConfig(Frozen):
-    """Who does the work. Nothing here changes which images are picked."""
+    """Who does the work. From the same features every strategy picks the same images, whatever stands here. What a
+    network learns depends on train_workers a little: by rounding, and because each worker's BatchNorm sees its own part
+    of a batch (but for train.freeze_bn, or sync_bn on GPUs)."""
 
     address: str = ""
     """Ray cluster to join: host:port, or auto for the one on this machine. Empty joins the one set in the environment

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from alray.config.pairs import Pairs
 from alray.config.sections import (
     DataConfig,
     FeatureConfig,
@@ -16,7 +18,6 @@ from alray.config.sections import (
     ModelConfig,
     PretextConfig,
     ResourceConfig,
-    Scalar,
     SplitConfig,
     TrainConfig,
     TransformConfig,
@@ -49,8 +50,9 @@ class RunConfig(Frozen):
     """Query strategy: random, confidence, margin, entropy, mase, base, k_center, robust_k_center, partitioned_k_center,
     badge, partitioned_badge, cluster_margin, vaal, pt4al, k_means, or one of your own; balanced_random and balancing
     peek at labels."""
-    strategy_options: dict[str, Scalar] = Field(default_factory=dict)
-    """Options of the strategy, e.g. class_order seeded."""
+    strategy_options: Pairs = Field(default_factory=dict)
+    """Options of the strategy, names and values: class_order seeded; `alray strategies` lists them. They are added to
+    those of the job file, which are left out when the strategy is another one (or when no pair is given)."""
     subset_labeled: int = Field(0, ge=0)
     """Labeled images that take part in a selection, drawn anew each round; 0 with subset_unlabeled 0: all."""
     subset_unlabeled: int = Field(0, ge=0)
@@ -82,6 +84,11 @@ class RunConfig(Frozen):
             )
         if self.task == "segmentation":
             _fits_segmentation(self)
+        if 0 < self.transform.resize < self.transform.size:
+            raise ValueError(
+                f"transform.resize: expected 0 or at least transform.size={self.transform.size}, got "
+                f"{self.transform.resize}: the crop would be larger than the image"
+            )
         if any(k < 2 for k in self.top_k):
             raise ValueError(f"top_k: expected numbers of 2 and more, got {self.top_k} (top-1 is always reported)")
         return self
@@ -99,11 +106,16 @@ class RunConfig(Frozen):
             raise ConfigError(f"expected a configuration in JSON, got something else: {error}") from None
 
 
+_CROPS = "random_resized_crop or eval"
+
+
 def _fits_segmentation(config: RunConfig) -> None:
     for path, got, expected in (
         ("train.mode", config.train.mode, "finetune"),
         ("train.class_weights", config.train.class_weights, False),
         ("transform.resize", config.transform.resize, 0),
+        ("transform.train", _CROPS if config.transform.train != "crop_pad" else "crop_pad", _CROPS),
+        ("transform.pad", config.transform.pad, TransformConfig().pad),
         ("split.seed_set_how", "random" if config.split.seed_set_how != "balanced" else "balanced", "random"),
         ("split.val_how", config.split.val_how if config.split.val_size else "random", "random"),
         ("data.imbalance.kind", config.data.imbalance.kind, "none"),
@@ -111,6 +123,9 @@ def _fits_segmentation(config: RunConfig) -> None:
         if got != expected:
             raise ValueError(f"{path}: expected {expected} in segmentation, got {got}")
 
+
+# Options belong to what they are options of: they go when that is changed.
+OWNERS = {"strategy_options": "strategy", "split.seed_set_options": "split.seed_set_how"}
 
 # What may change between two starts of one run without changing a single pick: places, names, workers, and how far it
 # goes.
@@ -126,20 +141,26 @@ _NOT_IN_FINGERPRINT_OF_DATA = (
     "check",
     "on_problem",
     "mask_root",
+    "image_suffix",
 )
 
 
 def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str) -> dict[str, Any]:
-    """What makes a run this run: the fields that can change a pick, and the content of the data and of the weights."""
+    """What makes a run this run: the fields that can change a pick, and the content of the data (images, and behind a
+    plus sign their masks, where there are any) and of the weights."""
     tree = config.model_dump(mode="json")
     for name in _NOT_IN_FINGERPRINT:
         del tree[name]
     for name in _NOT_IN_FINGERPRINT_OF_DATA:
         del tree["data"][name]
     del tree["features"]["keep"], tree["model"]["checkpoint"]
+    if not tree["split"]["seed_set_options"]:
+        del tree["split"]["seed_set_options"]  # runs that were made before there were any keep their directory
     for part in ("train", "pretext", "vaal"):
         del tree[part]["checkpoint_every"]
-    return {**tree, "data_fingerprint": data_fingerprint, "weights_fingerprint": weights_fingerprint}
+    images, plus, masks = data_fingerprint.partition("+")
+    data = {"data_fingerprint": images, "masks_fingerprint": masks} if plus else {"data_fingerprint": images}
+    return {**tree, **data, "weights_fingerprint": weights_fingerprint}
 
 
 def fingerprint(value: Any) -> str:
@@ -151,10 +172,14 @@ def fingerprint(value: Any) -> str:
 def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """A copy with some fields changed by path: ``replace(CONFIG, {"train.lr": 0.3, "strategy": "margin"})``.
 
+    Another strategy starts without the options of the former one, unless the same call gives them: so do seed sets.
     Raises ConfigError on a path that names no field and on values the field does not take.
     """
     tree = config.model_dump()
-    for path, value in overrides.items():
+    left: dict[str, Any] = {
+        path: {} for path, owner in OWNERS.items() if owner in overrides and overrides[owner] != value_at(config, owner)
+    }
+    for path, value in {**left, **overrides}.items():
         node: Any = tree
         *parents, leaf = path.split(".")
         for part in parents:
@@ -163,6 +188,11 @@ def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
             raise ConfigError(f"{path}: no such field in RunConfig")
         node[leaf] = value.model_dump() if isinstance(value, BaseModel) else value
     return _validated(tree)
+
+
+def value_at(config: RunConfig, path: str) -> Any:
+    """The value of a field by its path."""
+    return reduce(getattr, path.split("."), config)
 
 
 def _validated(tree: Any) -> RunConfig:

@@ -38,14 +38,14 @@ def fetch(references: pa.Table, kind: str, image_column: str = "image", threads:
     references: columns key, uri, offset, size; kind: the format of the catalog. Raises ImageError that names the first
     key whose bytes are not there, or are not as many as were indexed.
     """
-    found = _fetch_each(references, kind, image_column, threads)
+    found = fetch_each(references, kind, image_column, threads)
     for item in found:
         if isinstance(item, ImageError):
             raise item
     return [item for item in found if isinstance(item, bytes)]
 
 
-def _fetch_each(references: pa.Table, kind: str, image_column: str, threads: int) -> list[bytes | ImageError]:
+def fetch_each(references: pa.Table, kind: str, image_column: str, threads: int) -> list[bytes | ImageError]:
     """The bytes of each reference, or why there are none."""
     uris = references["uri"].to_pylist()
     offsets = references["offset"].to_pylist()
@@ -192,7 +192,7 @@ def undecodable(images: pa.Table, kind: str, image_column: str, progress: bool) 
 
 def _broken(chunk: pa.Table, kind: str, image_column: str) -> list[pa.Table]:
     problems = []
-    found = _fetch_each(chunk, kind, image_column, threads=4)
+    found = fetch_each(chunk, kind, image_column, threads=4)
     for data, key, uri in zip(found, chunk["key"].to_pylist(), chunk["uri"].to_pylist(), strict=True):
         error = data if isinstance(data, ImageError) else _why_undecodable(data, key)
         if error is not None:

@@ -90,10 +90,9 @@ def segment_images(
         module.training = training
 
 
-def uncertainties(logits: torch.Tensor, counted: torch.Tensor | None = None) -> dict[str, Array]:
+def uncertainties(logits: torch.Tensor) -> dict[str, Array]:
     """How unsure the model is of an image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats, each
-    (b, 1) float32, higher is less sure. logits (b, c, h, w); counted (b, h, w) bool: pixels that count (known void
-    ones do not), by default all."""
+    (b, 1) float32, higher is less sure. logits (b, c, h, w)."""
     p = logits.softmax(1)
     top = p.topk(min(2, p.shape[1]), 1).values
     second = top[:, 1] if top.shape[1] > 1 else torch.zeros_like(top[:, 0])
@@ -102,9 +101,7 @@ def uncertainties(logits: torch.Tensor, counted: torch.Tensor | None = None) -> 
         "margin": second - top[:, 0],
         "entropy": -(p * logits.log_softmax(1)).sum(1),
     }
-    weight = torch.ones_like(top[:, 0]) if counted is None else counted.float()
-    total = weight.sum((1, 2)).clamp(min=1)
-    return {name: ((v * weight).sum((1, 2)) / total).cpu().numpy()[:, None] for name, v in values.items()}
+    return {name: value.mean((1, 2)).cpu().numpy()[:, None] for name, value in values.items()}
 
 
 def confusion(predicted: Array, mask: Array, num_classes: int, ignore: int) -> npt.NDArray[np.int64]:

@@ -1,8 +1,11 @@
 """k-means (as a start where nothing is labeled): the rows nearest to the centroids of the embeddings.
 
-FAISS finds the centroids on a keyed random sample of at most 256 rows per centroid (its own advice), on the driver: the
-same for every cut of the pool; it starts from an approximation of k-means++ (AFK-MC2, Bachem et al. 2016). Which row
-is nearest to a centroid is decided over the whole pool in float64. Letters: n rows, k picks and centroids, d width.
+FAISS finds the centroids on a keyed random sample on the driver, the same for every cut of the pool; it starts from an
+approximation of k-means++ (AFK-MC2, Bachem et al. 2016). The sample has about 256 rows per centroid (FAISS's advice; 39
+is what it calls too few), but at most 2 GiB of float32: 262,144 rows at d = 2048, so more than 6,700 centroids of that
+width have fewer than 39. FAISS runs on one thread of the CPU, for sums in another order would be other centroids: tens
+of thousands of centroids take hours. Which row is nearest to a centroid is decided over the whole pool in float64.
+Letters: n rows, k picks and centroids, d width, m rows of the sample.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Rows, Shard
 from alray.keyed import order, priorities, stream_key
@@ -18,7 +22,11 @@ from alray.selection.distance import Space, View, bound, products
 from alray.selection.logits import Floats, Positions, needed, nonzero
 from alray.selection.protocol import Context, Metric, Picks, Shards, check_choice, check_integer
 
+Singles = npt.NDArray[np.float32]
+
 _PER_CENTROID = 256
+_BYTES = 1 << 31  # of the sample; the parts it is put together from are there once more
+_BLOCK = 4096  # rows of the sample that are seen in float64 at once
 _PAIRS = 1 << 20  # rows times centroids compared at once
 
 
@@ -45,14 +53,14 @@ class KMeans:
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """The nearest row to each of `budget` centroids; a row that two centroids share goes to the first of them."""
-        n, stream = sum(shards.map("count")), f"k_means/{context.round}"
-        share = 2**64 if n <= _PER_CENTROID * budget else int(_PER_CENTROID * budget / n * 2**64)
-        parts = shards.map("sample", context.seed, stream, share)
-        rows = np.concatenate([part[0] for part in parts])
-        sample = np.concatenate([part[1] for part in parts if len(part[0])])
-        sample = sample[order_of(rows, context.seed, stream)]
-        space = Space.around(self.metric, sample)
-        centroids = _centroids(space.canonical(sample), budget, self.iterations, stream_key(context.seed, stream))
+        stream = f"k_means/{context.round}"
+        shapes = shards.map("shape")
+        n, most = sum(shape[0] for shape in shapes), sample_size(budget, max(shape[1] for shape in shapes))
+        share = 2**64 if n <= most else int(most / n * 2**64)
+        sample = ordered(shards.map("sample", context.seed, stream, share), self.metric, context.seed, stream)
+        space = Space.around(self.metric, sample[:_BLOCK])  # how the pool is seen: no distance depends on it
+        centroids = _centroids(sample, budget, self.iterations, stream_key(context.seed, stream))
+        del sample
         return self._nearest(space, centroids, shards)
 
     def _nearest(self, space: Space, centroids: Floats, shards: Shards) -> Picks:
@@ -73,22 +81,43 @@ class KMeans:
         return Picks(picks, scores)
 
 
+def sample_size(k: int, d: int) -> int:
+    """About how many rows the sample has, of a pool that is larger: documented above, and enough for k centroids."""
+    return max(256, 2 * k, min(_PER_CENTROID * k, _BYTES // (4 * d)))
+
+
+def ordered(parts: list[tuple[Rows, Array]], metric: Metric, seed: int, stream: str) -> Singles:
+    """The parts of the sample as one (m, d), as the metric sees them and in keyed order. Empties the list on the way,
+    so that nothing is there three times."""
+    at = np.argsort(order_of(np.concatenate([part[0] for part in parts]), seed, stream))
+    width = max(part[1].shape[1] for part in parts)
+    sample = np.empty((len(at), width), np.float32)
+    space, start = Space(metric, np.zeros(width)), 0
+    while parts:
+        _, stored = parts.pop(0)
+        for first in range(0, len(stored), _BLOCK):
+            block = stored[first : first + _BLOCK]
+            sample[at[start : start + len(block)]] = space.canonical(block)
+            start += len(block)
+    return sample
+
+
 def order_of(rows: Rows, seed: int, stream: str) -> Rows:
     """Positions of the rows in keyed order, whatever order they came in."""
     ascending = np.argsort(rows)
     return ascending[np.searchsorted(rows[ascending], order(seed, stream, rows[ascending]))]
 
 
-def _centroids(sample: Floats, k: int, iterations: int, seed: int) -> Floats:
+def _centroids(x: Singles, k: int, iterations: int, seed: int) -> Floats:
     """(k, d), those of the largest clusters first."""
     import faiss
 
-    x = np.ascontiguousarray(sample, np.float32)
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # sums of other threads would come in another order
     try:
         means = faiss.Kmeans(
             x.shape[1], k, niter=iterations, seed=seed % 2**31, min_points_per_centroid=1,
+            max_points_per_centroid=len(x),  # no sample of the sample
             init_method=faiss.ClusteringInitMethod_AFK_MC2,
         )  # fmt: skip
         means.train(x)
@@ -105,9 +134,9 @@ class Near:
     def __init__(self, shard: Shard) -> None:
         self._shard, self._rows = shard, shard.rows()
 
-    def count(self) -> int:
-        """Number of rows."""
-        return len(self._rows)
+    def shape(self) -> tuple[int, int]:
+        """Number of rows, and their width: 0 where there are none."""
+        return len(self._rows), self._shard.take(self._rows[:1])[EMBEDDING].shape[1] if len(self._rows) else 0
 
     def sample(self, seed: int, stream: str, share: int) -> tuple[Rows, Array]:
         """Rows of the sample, and their stored vectors: each with probability share / 2^64."""

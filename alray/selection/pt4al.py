@@ -3,7 +3,9 @@
 The pool's rows are sorted by their pretext loss, hardest first (as numbers, ties by row; the published code sorts
 text), and cut into I equal batches, the first ones a row longer where they do not divide. Round 0, before there is any
 model, takes every (n/K)-th row of the hardest batch; round i takes the K rows of batch i of which the model of round
-i - 1 is least sure. Letters: n rows of the pool, I batches, K budget, c classes.
+i - 1 is least sure. Round 0 is meant to choose the seed set (split.seed_set_how=pretext): after a seed set from
+elsewhere the first query is still round 0, by pretext loss alone. Letters: n rows of the pool, I batches, K budget, c
+classes.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ class Pt4al:
     accident: images then differ by the angle of their logits alone. class_balanced: the same number per predicted
     class, filled up from the least sure (unused in the published code; batches of like loss are unbalanced).
     cold_start: which batch round 0 looks at, the "hardest" (the paper) or the one in the "middle" (the published cold
-    start, whose batch happens to be balanced). rest: what happens to rows of a batch that were not taken: "drop" (the
-    paper: never looked at again) or "carry" (they compete in all later rounds). A batch with too few rows left is
-    filled up from the following ones, at last from earlier ones. Warm start is a matter of training (train.warm_start).
+    start, whose batch happens to be balanced). As published it moves round 0 alone: round i looks at batch i, so that
+    the middle batch is looked at twice, and the hardest only if rest is "carry". rest: what happens to rows of a batch
+    that were not taken: "drop" (the paper: never looked at again) or "carry" (they compete in all later rounds). A
+    batch with too few rows left is filled up from the following ones, at last from earlier ones. Warm start is a matter
+    of training (train.warm_start).
     """
 
     batches: int = 10
@@ -57,6 +61,13 @@ class Pt4al:
     def needs_in(self, round: int) -> frozenset[str]:
         """Before the first model only the losses count."""
         return self.needs - {LOGITS} if round == 0 else self.needs
+
+    def check_pool(self, rows: int) -> None:
+        """Raises SelectionError for a pool that cannot be cut into so many batches."""
+        if self.batches > rows:
+            raise SelectionError(
+                f"pt4al: batches: expected at most {rows:,}, one row of the pool in each, got {self.batches:,}"
+            )
 
     def check_round(self, round: int) -> None:
         """Raises SelectionError for a round that has no batch."""
@@ -81,7 +92,9 @@ class Pt4al:
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows of this round's batch."""
+        assert context.pretext is not None  # whoever made the context checked the strategy's needs
         self.check_round(context.round)
+        self.check_pool(len(context.pretext[0]))
         available = np.concatenate(shards.map("all"))
         rows, scores = np.empty(0, np.int64), np.empty(0)
         for part in self._parts(context):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alray.selection.badge import Badge
@@ -57,9 +57,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     Raises SelectionError for a name that is not in STRATEGIES, an option the strategy does not have, or a value it does
     not take; the message says which there are.
     """
-    if name not in STRATEGIES:
-        raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}")
-    kind = STRATEGIES[name]
+    kind = _kind(name)
     options = options or {}
     known = inspect.signature(kind).parameters
     for option in options:
@@ -72,6 +70,27 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     return kind(
         **{name: _flag(value) if isinstance(known[name].default, bool) else value for name, value in options.items()}
     )
+
+
+def described(names: Sequence[str] = ()) -> str:
+    """Text for people: strategies (or all), their options with their defaults, and what they mean."""
+    found = []
+    for name in names or STRATEGIES:
+        about = inspect.getdoc(_kind(name)) or ""
+        known = inspect.signature(_kind(name)).parameters.values()
+        title = " ".join([name, *(f"[{option.name} {_default(option)}]" for option in known)])
+        found.append("\n".join([title, *(f"    {line}".rstrip() for line in about.splitlines())]))
+    return "\n\n".join(found)
+
+
+def _default(option: inspect.Parameter) -> str:
+    return "..." if option.default is option.empty else str(option.default)
+
+
+def _kind(name: str) -> type[Strategy]:
+    if name not in STRATEGIES:
+        raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}")
+    return STRATEGIES[name]
 
 
 def _flag(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from alray.sweep.ledger import SWEEP
+from alray.sweep.options import Options
 from alray.sweep.space import SpaceError, expand, parse_space
-from alray.sweep.trials import SWEEP, SweepError, Trial, plan
-from alray.sweep.tuner import Options, SweepResult, sweep
+from alray.sweep.trials import SweepError, Trial, plan
+from alray.sweep.tuner import SweepResult, sweep
 
 __all__ = [
     "SWEEP", "Options", "SpaceError", "SweepError", "SweepResult", "Trial", "expand", "parse_space", "plan", "sweep",

@@ -3,6 +3,7 @@ log."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,14 @@ from statistics import fmean
 from typing import Any, TextIO
 
 _EVERY = {True: 1.0, False: 30.0}  # seconds between two tables: on a terminal, in a log
-_MOST_LINES = 40
+_MOST_LINES = 42
 _SIGNS = ("finished", "running", "waiting", "stopped", "failed")
 
 
-def lines(name: str, entries: Sequence[Mapping[str, Any]], seconds: float) -> list[str]:
-    """The table of a sweep. entries: as in sweep.json, with the last `accuracy` where there is one."""
+def lines(
+    name: str, entries: Sequence[Mapping[str, Any]], seconds: float, width: int = 0, height: int = _MOST_LINES
+) -> list[str]:
+    """The table of a sweep. entries: as in sweep.json; width: columns to stay in (0: any); height: most lines."""
     counts = {status: sum(entry["status"] == status for entry in entries) for status in _SIGNS}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     head = f"sweep {name} · {len(entries)} trials: {said} · {_duration(seconds)}"
@@ -26,11 +29,13 @@ def lines(name: str, entries: Sequence[Mapping[str, Any]], seconds: float) -> li
         groups.setdefault(tuple(_short(entry["fields"][path]) for path in paths), []).append(entry)
     rows = [(*paths, "finished", "rounds", "top-1 %", "")]
     rows += [(*key, *_cells(group)) for key, group in groups.items()]
-    hidden = max(0, len(rows) - _MOST_LINES)
+    room = max(height - 2, 2)  # beside the head and the last line
+    hidden = 0 if len(rows) <= room + 1 else len(rows) - room
     shown = rows[: len(rows) - hidden]
     widths = [max(len(row[i]) for row in shown) for i in range(len(rows[0]))]
-    texts = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
-    return [head, *texts, *([f"and {hidden} more settings"] if hidden else [])]
+    texts = ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in shown]
+    table = [head, *texts, *([f"and {hidden} more settings"] if hidden else [])]
+    return [line if not width or len(line) <= width else line[: width - 1] + "…" for line in table]
 
 
 def _cells(group: Sequence[Mapping[str, Any]]) -> tuple[str, str, str, str]:
@@ -69,7 +74,10 @@ class Screen:
         if not now and passed < _EVERY[terminal]:
             return
         self.last = time.monotonic()
-        text = lines(name, entries, self.last - self.began)
+        size = shutil.get_terminal_size()
+        # A line that wraps, or one above the screen, could not be drawn over.
+        bounds = (size.columns, min(size.lines - 1, _MOST_LINES)) if terminal else (0, _MOST_LINES)
+        text = lines(name, entries, self.last - self.began, *bounds)
         up = f"\x1b[{self.height}A\x1b[J" if terminal and self.height else ""
         out.write(up + "\n".join(text) + "\n" + ("" if terminal else "\n"))
         out.flush()

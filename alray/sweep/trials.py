@@ -1,27 +1,27 @@
-"""The trials of a sweep, checked before any of them runs, and the file that says how far each one is.
+"""The trials of a sweep, all of them checked before any of them runs.
 
-State lives in the run directories: a trial is finished when its last round is committed. `sweep.json` lists the trials,
-names those that failed or were stopped early, and is made anew from the run directories by every start.
+State lives in the run directories: a trial is finished when its last round is committed. Run directories lie in the
+sweep's folder, <root>/<name>-sweep; what runs share (catalogs, features, pretext tasks) lies under the root, where
+single runs have it, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from alray.config import RunConfig, fingerprint, identity, replace
 from alray.data.catalog import Catalog
-from alray.prepare import Prepared, prepare
+from alray.data.pool import Rows
+from alray.prepare import Checked, check
 from alray.rounds import METRICS
+from alray.selection.cold_start import strategy_of
 from alray.store import Store, absolute, join
-from alray.sweep.space import Space, expand
+from alray.sweep.space import Space, expand, flatten
 from alray.train.learner import weights_fingerprint
-
-SWEEP = "sweep.json"
-_SHARED = ("model", "transform", "features", "pretext")
-
-Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 
 class SweepError(ValueError):
@@ -30,21 +30,22 @@ class SweepError(ValueError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep: what it varies, its configuration, its run directory."""
+    """One run of a sweep: what it varies, its configuration, its run directory, the number of its setting."""
 
     fields: Mapping[str, Any]
     config: RunConfig
     run: str
+    setting: int
 
     @property
     def last_round(self) -> str:
-        """Name of the last round's directory."""
-        return f"round_{self.config.rounds - 1:02d}"
+        """The last round's directory."""
+        return join(self.run, f"round_{self.config.rounds - 1:02d}")
 
     @property
     def finished(self) -> bool:
         """Whether the last round is committed."""
-        return Store(self.run).child(self.last_round).has(METRICS)
+        return Store(self.last_round).has(METRICS)
 
     @property
     def title(self) -> str:
@@ -54,54 +55,81 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep that can start: its folder, its trials, and one prepared run per setting (seeds share it)."""
+    """A sweep that can start: its folder, its trials, and one checked run per setting (seeds share it)."""
 
     dir: str
     trials: tuple[Trial, ...]
-    prepared: tuple[Prepared, ...]
+    settings: tuple[Checked, ...]
     notes: tuple[str, ...]
 
 
 def plan(config: RunConfig, space: Space, samples: int = 1) -> Plan:
-    """Make all trials, and check one of every setting as a single run would be checked.
+    """Make all trials, and check one of every setting as a single run would be checked. Of the trials and the sweep's
+    folder nothing is written yet.
 
-    Run directories, catalog and features lie in <root>/<name>-sweep. Raises SpaceError, SweepError and whatever a run
-    refuses (ConfigError, CatalogError, SelectionError ...), with the trial's fields in front.
+    Raises SpaceError, SweepError and whatever a run refuses (ConfigError, CatalogError, SelectionError ...), with the
+    trial's fields in front.
     """
-    for path in ("name", "root", "run_dir"):
-        if path in space or (path == "run_dir" and config.run_dir):
+    for path in flatten(space):
+        if path in ("name", "root", "run_dir"):
             raise SweepError(f"{path}: a sweep names the directories of its trials itself; leave it out")
     folder = join(absolute(config.root), f"{config.name}-sweep")
-    base = _absolute_paths(replace(config, {"root": folder}))
-    ready: dict[str, Prepared] = {}
-    trials = [_trial(base, fields, ready) for fields in expand(space, samples, config.seed)]
+    base = _absolute_paths(replace(config, {"root": absolute(config.root), "run_dir": ""}))
+    if base.strategy_options:
+        strategy_of(base)  # trials of another strategy leave its options out: wrong ones would be dropped unseen
+    settings = _Settings()
+    trials = [_trial(base, fields, settings, folder) for fields in expand(space, samples, config.seed)]
     kept, notes = _without_prefixes(trials)
-    return Plan(folder, tuple(kept), tuple(ready.values()), tuple(notes))
+    if config.run_dir:
+        notes.append(f"run_dir {config.run_dir}: not used, the trials lie in {folder}")
+    return Plan(folder, tuple(kept), tuple(settings.checked), tuple(notes))
+
+
+class _Settings:
+    """Checked runs by what they are but for the seed, in order of appearance; equal pools are kept once."""
+
+    def __init__(self) -> None:
+        self.checked: list[Checked] = []
+        self._numbers: dict[str, int] = {}
+        self._rows: dict[bytes, Rows] = {}
+
+    def number(self, config: RunConfig) -> int:
+        """The setting of a configuration, checked when it is the first of it."""
+        # The seed draws an imbalanced pool, and a pretext task is trained on the pool: then every seed is a setting.
+        own = config.data.imbalance.kind != "none" and config.pretext.task != "none"
+        setting = fingerprint(config.model_dump(mode="json", exclude=None if own else {"seed"}))
+        if setting not in self._numbers:
+            found = check(config)
+            found.draw()
+            pool, test = self._once(found.pool_rows), self._once(found.test_rows)
+            self.checked.append(dataclasses.replace(found, pool_rows=pool, test_rows=test))
+            self._numbers[setting] = len(self.checked) - 1
+        return self._numbers[setting]
+
+    def _once(self, rows: Rows) -> Rows:
+        return self._rows.setdefault(hashlib.blake2b(rows.tobytes(), digest_size=16).digest(), rows)
 
 
 def _absolute_paths(config: RunConfig) -> RunConfig:
     """Trials run in other directories than the driver. (train_list is part of what a run is: it stays as it is.)"""
-    places = {f"data.{field}": getattr(config.data, field) for field in ("root", "test_root", "catalog")}
+    places = {f"data.{field}": getattr(config.data, field) for field in ("root", "test_root", "catalog", "mask_root")}
     places["model.checkpoint"] = config.model.checkpoint
     return replace(config, {path: absolute(value) for path, value in places.items() if value})
 
 
-def _trial(base: RunConfig, fields: dict[str, Any], ready: dict[str, Prepared]) -> Trial:
+def _trial(base: RunConfig, fields: dict[str, Any], settings: _Settings, folder: str) -> Trial:
     try:
         config = _absolute_paths(replace(base, fields))
-        # The seed draws an imbalanced pool, and a pretext task is trained on the pool: then every seed is a setting.
-        own = config.data.imbalance.kind != "none" and config.pretext.task != "none"
-        setting = fingerprint(config.model_dump(mode="json", exclude=None if own else {"seed"}))
-        if setting not in ready:
-            ready[setting] = prepare(config)
+        setting = settings.number(config)
     except ValueError as error:
         raise SweepError(f"trial {', '.join(f'{path}={value}' for path, value in fields.items())}: {error}") from error
-    return Trial(fields, config, _run_uri(config, ready[setting].catalog))
+    run = join(folder, _run_name(config, settings.checked[setting].catalog))
+    return Trial(fields, config.model_copy(update={"run_dir": run}), run, setting)
 
 
-def _run_uri(config: RunConfig, catalog: Catalog) -> str:
+def _run_name(config: RunConfig, catalog: Catalog) -> str:
     mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
-    return join(config.root, f"{config.name}-{fingerprint(mine)}")
+    return f"{config.name}-{fingerprint(mine)}"
 
 
 def _without_prefixes(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
@@ -121,89 +149,14 @@ def _without_prefixes(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     return list(longest.values()), notes
 
 
-class Ledger:
-    """`sweep.json`: what is varied, and for each trial its run directory, status, last round and error."""
-
-    def __init__(self, plan: Plan, space: Space, about: Mapping[str, Any]) -> None:
-        self.store = Store(plan.dir)
-        self.about = {"fields": list(space), **about}
-        self.entries = [_entry(trial) for trial in plan.trials]
-        for entry, before in zip(self.entries, self._before(), strict=True):
-            if before.get("status") == "stopped" and entry["status"] != "finished":
-                entry.update(status="stopped", rounds=before["rounds"])
-        self.write()
-
-    def _before(self) -> list[dict[str, Any]]:
-        there = self.store.read_json(SWEEP)["trials"] if self.store.has(SWEEP) else []
-        known = {entry["run"]: entry for entry in there}
-        return [known.get(entry["run"], {}) for entry in self.entries]
-
-    def set(self, number: int, **changes: Any) -> None:
-        """Change a trial's entry; the file is written when its status changes."""
-        entry = self.entries[number]
-        changed = changes.get("status", entry["status"]) != entry["status"]
-        entry.update(changes)
-        if changed:
-            self.write()
-
-    def write(self) -> None:
-        """Replace the file."""
-        self.store.write_json(SWEEP, {**self.about, "trials": self.entries})
-
-    def count(self, status: Status) -> int:
-        """Trials of a status."""
-        return sum(entry["status"] == status for entry in self.entries)
+def committed(run: str) -> int:
+    """How many rounds are committed, from the first on."""
+    number = 0
+    while Store(join(run, f"round_{number:02d}")).has(METRICS):
+        number += 1
+    return number
 
 
-def _entry(trial: Trial) -> dict[str, Any]:
-    status: Status = "finished" if trial.finished else "waiting"
-    last = Store(trial.run).child(trial.last_round).read_json(METRICS) if trial.finished else {}
-    return {
-        "fields": dict(trial.fields),
-        "run": trial.run.rsplit("/", 1)[1],  # the folder may be moved
-        "status": status,
-        "rounds": trial.config.rounds if trial.finished else 0,
-        "of": trial.config.rounds,
-        "accuracy": accuracy(last),
-        "error": "",
-    }
-
-
-def accuracy(metrics: Mapping[str, Any]) -> float | None:
-    """The top-1 accuracy of a round for the table: test, else validation."""
-    for section in ("test", "validation"):
-        if metrics.get(section):
-            return float(metrics[section]["top1"])
-    return None
-
-
-def share_features(plan: Plan, quiet: bool = False) -> int:
-    """What trials share is made once, here, before any of them: pretext tasks and their losses, and with a frozen
-    backbone the embedding of every image. Returns how many tables of embeddings there are.
-
-    Trials find them complete: no image is decoded by any of them.
-    """
-    from alray import cluster
-    from alray.progress import Stages
-    from alray.train.columns import Columns
-    from alray.train.learner import Linear
-
-    tables = set()
-    for ready in plan.prepared:
-        config, images = ready.config, ready.catalog.format != "embeddings"
-        linear, ordered = config.train.mode == "linear", ready.needs_pretext
-        if not (linear or ordered or config.pretext.as_backbone):
-            continue
-        source = {part: getattr(config, part).model_dump(mode="json") for part in _SHARED}
-        mark = fingerprint([ready.catalog.uri, source, linear, ordered])
-        if mark in tables:
-            continue
-        tables.add(mark)
-        stages = Stages(f"{config.name} · before the trials", quiet)
-        columns = Columns(config, ready.catalog, cluster.start(config.resources) if images else None, ready.pool_rows)
-        started = columns.with_backbone(stages)
-        if ordered:
-            columns.pretext_loss(ready.pool_rows[:1], stages)
-        if linear:
-            Linear(started, ready.catalog, columns.cluster).begin(stages)
-    return len(tables)
+def metrics_of(run: str, number: int) -> dict[str, Any]:
+    """The metrics of a committed round."""
+    return dict(Store(join(run, f"round_{number:02d}")).read_json(METRICS))

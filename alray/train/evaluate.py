@@ -118,8 +118,8 @@ def _extreme(classes: Sequence[str], accuracy: Sequence[float | None], sign: int
         yield {"class": classes[number], "accuracy": accuracy[number]}
 
 
-def segmentation_metrics(confusion: Array, images: int, classes: Sequence[str], ignore: int) -> dict[str, Any]:
-    """Metrics of pixels from a confusion matrix (c, c), rows the true class; `ignore` is no class of them.
+def segmentation_metrics(confusion: Array, images: int, classes: Sequence[str]) -> dict[str, Any]:
+    """Metrics of pixels from a confusion matrix (c, c), rows the true class, columns the predicted one.
 
     Returns top1 (pixel accuracy), balanced_accuracy (mean of the classes' accuracies), per_class_accuracy, miou (mean
     intersection over union of the classes that occur in mask or prediction), per_class_iou (None where a class does
@@ -130,9 +130,7 @@ def segmentation_metrics(confusion: Array, images: int, classes: Sequence[str], 
     if not true.sum():
         raise EvaluateError("no pixels to evaluate on: all masks are void")
     accuracy = [float(r / t) if t else None for r, t in zip(right, true, strict=True)]
-    overlap = [
-        float(r / u) if u and number != ignore else None for number, (r, u) in enumerate(zip(right, union, strict=True))
-    ]
+    overlap = [float(r / u) if u else None for r, u in zip(right, union, strict=True)]
     return {
         "top1": float(right.sum() / true.sum()),
         "balanced_accuracy": float(np.mean([value for value in accuracy if value is not None])),

@@ -78,10 +78,10 @@ def _ascending(rows: Array, labels: Array) -> tuple[Array, Array]:
 
 def placed(config: RunConfig) -> RunConfig:
     """The configuration as workers can use it: Ray runs them in another directory."""
-    if not config.model.checkpoint:
-        return config
-    model = config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)})
-    return config.model_copy(update={"model": model})
+    checkpoint, masks = config.model.checkpoint, config.data.mask_root
+    model = config.model.model_copy(update={"checkpoint": checkpoint and absolute(checkpoint)})
+    data = config.data.model_copy(update={"mask_root": masks and absolute(masks)})
+    return config.model_copy(update={"model": model, "data": data})
 
 
 def _check(job: Job) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,8 +24,9 @@ from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import MANIFEST, FeatureTable, write_arrays
 from alray.models.head import Head
 from alray.progress import Stages
-from alray.store import Store, absolute, join, read_bytes
+from alray.store import Store, absolute, filesystem, join, read_bytes
 from alray.train.evaluate import classification_metrics
+from alray.train.lease import lease
 from alray.train.linear import fit_head
 from alray.train.summary import TrainSummary
 
@@ -208,6 +210,8 @@ class Finetune(Classifying):
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
         """Embeddings and logits by this round's model."""
+        if not len(rows):
+            return None
         with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
             weights = out.child(CHECKPOINT).at("model.pt")
             return extract_images(
@@ -288,13 +292,20 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
 def measure_images(
     extraction: Extraction, folder: str, resources: ResourceConfig, cluster: Cluster, stages: Stages
 ) -> FeatureTable:
-    """Measure into folder/<fingerprint>."""
+    """Measure into folder/<fingerprint>; of two runs that want the same, the second waits for the first."""
     from alray.features.extract import extract
 
-    with stages.bar("extract", len(extraction.rows), "images") as bar:
+    out = Store(join(folder, extraction.fingerprint))
+    if out.has(MANIFEST):
+        return FeatureTable.open(out.uri)
+
+    def waiting(holder: str) -> None:
+        stages.say(f"extract · {holder} measures these images: waiting for it")
+
+    with lease(out, waiting), stages.bar("extract", len(extraction.rows), "images") as bar:
         return extract(
             extraction,
-            Store(join(folder, extraction.fingerprint)),
+            out,
             actors=resources.extract_actors,
             decode_cpus=resources.decode_cpus,
             use_gpu=cluster.use_gpu,
@@ -303,5 +314,15 @@ def measure_images(
 
 
 def weights_fingerprint(uri: str) -> str:
-    """Of the content of a weights file, wherever it lies; "fresh" for none."""
-    return hashlib.blake2b(read_bytes(uri), digest_size=8).hexdigest() if uri else "fresh"
+    """Of the content of a weights file, wherever it lies; "fresh" for none. A process reads the same file once."""
+    if not uri:
+        return "fresh"
+    fs, path = filesystem(uri)
+    info = fs.get_file_info(path)
+    read = _content if info.mtime_ns else _content.__wrapped__  # without a time nothing tells two files apart
+    return read(uri, info.size, info.mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _content(uri: str, size: int | None, changed: int | None) -> str:
+    return hashlib.blake2b(read_bytes(uri), digest_size=8).hexdigest()

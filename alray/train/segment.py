@@ -18,7 +18,7 @@ from alray.cluster import Cluster
 from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
-from alray.data.masks import Masks, masks_of
+from alray.data.masks import VOID, Masks, masks_of
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, PIXEL, Array
 from alray.features.extract import Extraction, Measured, ModelSource
@@ -31,7 +31,8 @@ from alray.train.evaluate import segmentation_metrics
 from alray.train.learner import CHECKPOINT, FEATURES, Finetune, measure_images, model_source
 
 CONFUSION = "confusion"
-_ROWS = 256  # masks decoded at once when classes are counted
+_ROWS = 256  # masks decoded at once when classes are counted, confusions added at once
+_LOW = 1 << 12  # float32 is exact to 2^24: counts of pixels are stored as two numbers below that
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,20 @@ class SegmentationFeatures(Segmenting):
 
 @dataclass(frozen=True)
 class Confusions(Segmenting):
-    """The column `confusion` (n, c * c): pixels of each true and predicted class, at the masks' own resolution."""
+    """The column `confusion` (n, 2 * c * c): pixels of each true and predicted class, at the masks' own resolution, as
+    multiples of _LOW and, behind them, what is left."""
 
     masks: Masks | None = None
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
-        """Counts below 2^24 are exact in float32."""
+        """Two exact numbers a count."""
         return {CONFUSION: "float32"}
+
+    def identity(self) -> dict[str, Any]:
+        """How the masks are read, too; what is in them is in the fingerprint of an annotated catalog."""
+        assert self.masks is not None
+        return {**super().identity(), "ignore": self.masks.ignore, "classes": list(self.masks.classes)}
 
     def load(self, device: torch.device) -> Measured:
         """The model in evaluation mode; logits are resized to each mask."""
@@ -115,8 +122,8 @@ class Confusions(Segmenting):
                     mask = masks.decode(batch["mask"][len(counts)], f"row {batch['row'][len(counts)]}")
                     wide = torch.nn.functional.interpolate(one[None], size=mask.shape, mode="bilinear")
                     predicted = wide[0].argmax(0).cpu().numpy()
-                    counts.append(confusion(predicted, mask, masks.num_classes, masks.ignore).ravel())
-            return {CONFUSION: np.stack(counts)}
+                    counts.append(confusion(predicted, mask, masks.num_classes, VOID).ravel())
+            return {CONFUSION: as_stored(np.stack(counts))}
 
         return measure
 
@@ -150,9 +157,7 @@ class Segment(Finetune):
         weights = out.child(CHECKPOINT).at("model.pt")
         measure = Confusions(self._source(weights), self.config.transform, self.config.features, self.masks)
         found = self._measured(extraction_of(measure, self.catalog, rows), out.at("test"), stages)
-        total = found.read(rows, CONFUSION).astype(np.float64).sum(0)
-        c = self.masks.num_classes
-        return segmentation_metrics(total.reshape(c, c), len(rows), self.catalog.classes, self.masks.ignore)
+        return segmentation_metrics(total_confusion(found, rows), len(rows), self.masks.names)
 
     def class_counts(self, pool: Pool) -> Array:
         """Pixels of every class in the labeled images, (c,) int64."""
@@ -163,7 +168,7 @@ class Segment(Finetune):
             keys = references["key"].to_pylist()
             for row, key, data in zip(rows.tolist(), keys, self.masks.fetch(references), strict=True):
                 mask = self.masks.decode(data, key)
-                self._counted[row] = np.bincount(mask[mask != self.masks.ignore], minlength=self.masks.num_classes)
+                self._counted[row] = np.bincount(mask[mask != VOID], minlength=self.masks.num_classes)
         counts = np.sum([self._counted[row] for row in pool.labeled.tolist()], axis=0, dtype=np.int64)
         return np.asarray(counts)
 
@@ -176,6 +181,21 @@ class Segment(Finetune):
 
     def _measured(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
         return measure_images(extraction, folder, self.config.resources, self.cluster, stages)
+
+
+def as_stored(counts: Array) -> Array:
+    """Counts (n, w) as two numbers each, (n, 2 * w): multiples of _LOW, and what is left."""
+    return np.concatenate(np.divmod(counts, _LOW), axis=1)
+
+
+def total_confusion(table: FeatureTable, rows: Rows) -> Array:
+    """The sum (c, c) of what `Confusions` measured of some rows, some at a time."""
+    total = np.zeros(int(table.manifest["columns"][CONFUSION]["width"]))
+    for block in table.source(rows, (CONFUSION,)).open().blocks(_ROWS):
+        total += block[CONFUSION].sum(axis=0, dtype=np.float64)
+    high, low = np.split(total, 2)
+    side = round(len(low) ** 0.5)
+    return np.asarray(high * _LOW + low).reshape(side, side)
 
 
 def extraction_of(measure: SegmentationFeatures | Confusions, catalog: Catalog, rows: Rows) -> Extraction:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import nn
 from alray.data.augment import eval_transform, train_transform
 from alray.data.catalog import Catalog
 from alray.data.images import AnyTransform, block_rows, first_cause, image_dataset
-from alray.data.masks import Masks, masks_of
+from alray.data.masks import VOID, Masks, masks_of
 from alray.data.paired import PairTransform
 from alray.keyed import stream_key
 from alray.store import Store
@@ -42,6 +42,7 @@ def work(job: Job, catalog: Catalog, cpus: float) -> dict[str, Any]:
     resources = job.config.resources
     with at_work(resources.cpus_per_train_worker, cpus) as place:
         masks = masks_of(job.config.data, catalog) if job.config.task == "segmentation" else None
+        job = job if masks is None else in_channels(job, masks)
         streams = Streams(catalog, cpus, resources.decode_cpus, job.config.transform.size, masks)
         summary = fit(
             job,
@@ -53,6 +54,13 @@ def work(job: Job, catalog: Catalog, cpus: float) -> dict[str, Any]:
             state=restored(),
         )
     return summary.to_json()
+
+
+def in_channels(job: Job, masks: Masks) -> Job:
+    """The training as decoded masks are: a channel for each class that counts, and VOID."""
+    data = job.config.data.model_copy(update={"ignore_label": VOID})
+    config = job.config.model_copy(update={"data": data})
+    return replace(job, config=config, num_classes=masks.num_classes)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from itertools import product
@@ -12,14 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from PIL import Image
+from ray import tune
 
 from alray import RunConfig, replace
 from alray.config import (
     DataConfig,
     FeatureConfig,
     ModelConfig,
+    PretextConfig,
     ResourceConfig,
     SplitConfig,
     TrainConfig,
@@ -29,6 +33,7 @@ from alray.models.backbone import create
 from alray.report import report
 from alray.rounds import run
 from alray.sweep import Options, SweepError, sweep
+from alray.sweep.tuner import _hide_gpus
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -82,7 +87,7 @@ def test_trials_are_what_a_loop_makes_and_paired_by_seed(tmp_path: Path) -> None
         # same seed set, same initial weights: the first model of a seed is the same for every strategy
         assert all(other["round_00"]["test"] == first["round_00"]["test"] for other in others)
     assert facts(by_trial["random", 0])["splits"] != facts(by_trial["random", 1])["splits"]
-    assert len(list(Path(result.dir).glob("features/*/manifest.json"))) == 1
+    assert len(list(Path(config.root).glob("features/*/manifest.json"))) == 1
     events = list(Path(result.dir).glob("tune/*/*/events.out.tfevents.*"))
     assert len(events) == 6
     assert f"{len(seeds)} seeds" in report([result.dir])
@@ -156,6 +161,33 @@ def test_a_scheduler_stops_bad_trials_for_good(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"split.val_size=0"):
         sweep(replace(config, {"split.val_size": 0}), space, options)
 
+    # one more trial, compared with all that ran before: those are told, not run
+    wider = {"train.lr": [*space["train.lr"], 3e-9], "seed": [0]}
+    third = sweep(config, wider, options, quiet=True)
+    assert [trial["status"] for trial in third.trials[:4]] == [trial["status"] for trial in result.trials]
+    assert third.trials[4]["status"] == "stopped"
+    assert {path: times(third.dir)[path] for path in before} == before
+    told = sorted(Path(third.dir, "tune").iterdir())[-1]
+    rounds = [len((path / "result.json").read_text().splitlines()) for path in sorted(told.glob("0*"))]
+    assert rounds[:4] == [trial["rounds"] for trial in result.trials]
+
+
+class Recoveries(tune.Callback):
+    """Counts how often a trial was started again."""
+
+    count = 0
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.count += 1
+
+
+def test_the_median_stops_and_failures_are_tried_again(tmp_path: Path) -> None:
+    space = {"train.lr": [1.0, 0.9, 0.8, 1e-9, 1e30], "seed": [0]}
+    options, seen = Options(scheduler="median", grace_rounds=1, max_concurrent=1, retries=1), Recoveries()
+    result = sweep(config_of(tmp_path), space, options, callbacks=[seen], quiet=True)
+    assert [trial["status"] for trial in result.trials] == ["finished"] * 3 + ["stopped", "failed"]
+    assert seen.count == 1
+
 
 def test_selection_actors_inside_trials(tmp_path: Path) -> None:
     config = replace(config_of(tmp_path), {"resources.select_workers": "ray", "resources.select_shards": 2})
@@ -163,6 +195,22 @@ def test_selection_actors_inside_trials(tmp_path: Path) -> None:
     assert [trial["status"] for trial in result.trials] == ["finished"] * 2
     single = run(replace(config, {"strategy": "margin", "seed": 1, "resources.select_workers": "process"}), quiet=True)
     assert facts(Path(result.dir, result.trials[1]["run"])) == facts(Path(single.dir))
+
+
+@ray.remote(num_cpus=0)
+def visible() -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@ray.remote(num_cpus=0)
+def hidden() -> tuple[str | None, str | None]:
+    _hide_gpus()
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), ray.get(visible.remote())
+
+
+def test_a_trial_without_a_gpu_sees_none_and_hides_none_from_its_workers() -> None:
+    before = ray.get(visible.remote())
+    assert ray.get(hidden.options(max_calls=1).remote()) == ("", before)  # the process ends: others see what they saw
 
 
 def write_images(root: Path) -> None:
@@ -199,4 +247,24 @@ def test_images_are_decoded_once_for_all_trials_and_seeds(tmp_path: Path) -> Non
     second = sweep(config, {"strategy": strategies, "budget": [5, 6], "seed": [0, 1, 2]}, alone, quiet=True)
     assert [trial["status"] for trial in first.trials] == ["finished"] * 2
     assert [trial["status"] for trial in second.trials] == ["finished"] * 12, [t["error"] for t in second.trials]
-    assert len(list(Path(first.dir).glob("features/*/manifest.json"))) == 1
+    assert len(list(Path(config.root).glob("features/*/manifest.json"))) == 1
+
+
+def test_fine_tuned_trials_share_a_pretext_task_and_one_that_diverges_ends_nothing_else(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    config = replace(
+        image_config(tmp_path),
+        {
+            "model.checkpoint": "",
+            "train": TrainConfig(epochs=1, lr=0.01, patience=0),
+            "pretext": PretextConfig(task="rotation", epochs=1, batch_size=16),
+            "strategy": "pt4al",
+            "split.val_size": 0,
+            "rounds": 2,
+        },
+    )
+    result = sweep(config, {"pretext.lr": [0.01, 1e30], "seed": [0]}, quiet=True)
+    assert [trial["status"] for trial in result.trials] == ["finished", "failed"], [t["error"] for t in result.trials]
+    assert "before the trials: TrainError: training diverged" in result.trials[1]["error"]
+    assert not list(Path(result.dir).glob(f"{result.trials[1]['run']}/round_*"))
+    assert len(list(Path(config.root).glob("pretext/rotation-*/train.json"))) == 1

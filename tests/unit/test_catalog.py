@@ -482,6 +482,18 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
         plain.pretext_loss()
 
 
+@pytest.mark.parametrize("kind", [bool, np.int8, np.float32])
+def test_numbers_may_say_what_is_test(kind: type, tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", features=np.zeros((3, 2)), is_test=np.array([0, 1, 0], kind))
+    assert index(str(tmp_path / "e.npz"), str(tmp_path / "out")).is_test().tolist() == [False, True, False]
+
+
+def test_pretext_losses_of_test_rows_may_be_anything(tmp_path: Path) -> None:
+    source, test = str(tmp_path / "e.npz"), np.array([False, True, False])
+    np.savez(source, features=np.zeros((3, 2)), is_test=test, pretext_loss=np.array([1, np.nan, 2]))
+    assert index(source, str(tmp_path / "out")).pretext_loss()[[0, 2]].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -497,8 +509,14 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
         ),
         (
             {"features": np.zeros((3, 2)), "pretext_loss": np.array([0, np.nan, 1])},
-            "pretext_loss: 1 rows are not finite, the first is 1",
+            r"pretext_loss \(but of test rows\): 1 rows are not finite, the first is 1",
         ),
+        (
+            {"features": np.zeros((3, 2)), "is_test": np.array(["True", "False", "0"])},
+            r"is_test: expected true and false, or 0 and 1, got 'True' \(<U5\) in row 0",
+        ),
+        ({"features": np.zeros((3, 2)), "test": np.array([0, np.nan, 1])}, r"test: .* got nan \(float64\) in row 1"),
+        ({"features": np.zeros((3, 2)), "is_val": np.array([0, 1, 2])}, r"is_val: .* got 2 \(int64\) in row 2"),
     ],
 )
 def test_embeddings_that_cannot_be_used(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:

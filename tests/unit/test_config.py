@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from alray.cli import options
 from alray.config import ConfigError, RunConfig, TrainConfig, fingerprint, identity, replace
+from alray.config.pairs import scalar
+from alray.selection.protocol import SelectionError
+from alray.selection.strategies import STRATEGIES, described
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
@@ -73,6 +77,8 @@ def test_command_line_over_a_job_file() -> None:
         ({"top_k": (1, 5)}, "top_k: expected numbers of 2 and more"),
         ({"train.patience": 3}, "train.patience=3 .* split.val_size=0"),
         ({"train.lr": float("nan")}, "train.lr: "),
+        ({"transform.size": 300}, "transform.resize: expected 0 or at least transform.size=300, got 256"),
+        ({"transform.resize": 223}, "transform.resize: expected 0 or at least transform.size=224, got 223"),
     ],
 )
 def test_impossible_values_are_refused_by_name(overrides: dict[str, Any], message: str) -> None:
@@ -121,6 +127,13 @@ def test_identity_holds_what_can_change_a_pick_and_nothing_else() -> None:
         assert mark({path: value}) != same, path
     assert mark({}, data="other") != same
     assert mark({}, weights="other") != same
+    assert mark({"split.seed_set_how": "pretext", "split.seed_set_options": {"batches": 5}}) != mark(
+        {"split.seed_set_how": "pretext"}
+    )
+
+
+def test_runs_of_before_there_were_options_of_seed_sets_keep_their_directory() -> None:
+    assert "seed_set_options" not in identity(RunConfig(), "d", "w")["split"]
 
 
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.py")), ids=lambda path: path.name)
@@ -152,6 +165,80 @@ def test_the_papers_hyper_parameters() -> None:
     cifar = load_job("cifar10_base").CONFIG
     assert cifar.split.seed_set_size + (cifar.rounds - 1) * cifar.budget == 30_000
     assert (cifar.train.epochs, cifar.train.patience, cifar.train.schedule) == (200, 50, "cosine")
+
+
+PT4AL = RunConfig(strategy="pt4al", strategy_options={"batches": 5})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {"batches": 5}),
+        (["--strategy-options", "cold_start", "middle"], {"batches": 5, "cold_start": "middle"}),
+        (["--strategy_options", "batches", "7", "rest", "carry"], {"batches": 7, "rest": "carry"}),
+        (["--strategy-options", "rest", "carry", "--seed", "3", "--strategy-options.batches=7"],
+         {"batches": 7, "rest": "carry"}),
+        (["--strategy-options.class_balanced", "true"], {"batches": 5, "class_balanced": True}),
+        (["--strategy-options"], {}),
+        (["--strategy", "pt4al"], {"batches": 5}),
+        (["--strategy", "random"], {}),
+        (["--strategy", "base", "--strategy-options", "quota", "fill"], {"quota": "fill"}),
+        (["--strategy", "mine", "--strategy-options", "batches", "5", "x", "-1e-3"], {"batches": 5, "x": -0.001}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_of_a_strategy_are_added_to_the_job_files_unless_it_is_another(
+    arguments: list[str], expected: dict[str, Any]
+) -> None:
+    got = options(PT4AL, arguments).strategy_options
+    assert got == expected
+    assert {name: type(value) for name, value in got.items()} == {k: type(v) for k, v in expected.items()}
+
+
+def test_options_of_a_seed_set_belong_to_how_it_is_chosen() -> None:
+    config = replace(
+        PT4AL, {"split.seed_set_how": "pretext", "split.seed_set_options": {"batches": 3}, "split.seed_set_size": 7}
+    )
+    assert options(config, ["--split.seed-set-options", "rest", "carry"]).split.seed_set_options == {
+        "batches": 3, "rest": "carry",
+    }  # fmt: skip
+    assert options(config, ["--strategy", "random"]).split.seed_set_options == {"batches": 3}
+    other = options(config, ["--split.seed-set-how", "k_means", "--split.seed_set_options.metric", "cosine"])
+    assert other.split.seed_set_options == {"metric": "cosine"}
+    assert other.split.seed_set_size == 7
+
+
+def test_another_strategy_leaves_the_options_of_the_former_one() -> None:
+    assert replace(PT4AL, {"strategy": "random"}).strategy_options == {}
+    assert replace(PT4AL, {"strategy": "pt4al"}).strategy_options == {"batches": 5}
+    assert replace(PT4AL, {"strategy_options.rest": "carry"}).strategy_options == {"batches": 5, "rest": "carry"}
+    given = {"strategy_options.quota": "fill", "strategy": "base"}  # in whatever order
+    assert replace(PT4AL, given).strategy_options == {"quota": "fill"}
+
+
+def test_half_a_pair_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        options(PT4AL, ["--strategy-options", "rest"])
+    assert stop.value.code == 2
+    assert "names and values in pairs" in " ".join("".join(capsys.readouterr()).split())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7", 7), ("-1e-3", -0.001), ("True", True), ("false", False), ("nan", "nan"), ("1e999", "1e999"), ("x", "x")],
+)
+def test_values_of_pairs_are_what_they_say(text: str, value: Any) -> None:
+    assert scalar(text) == value and type(scalar(text)) is type(value)
+
+
+def test_every_strategy_says_its_options() -> None:
+    text = described()
+    for name, kind in STRATEGIES.items():
+        assert re.search(rf"^{name}( |$)", text, flags=re.MULTILINE)
+        for option in inspect.signature(kind).parameters:
+            assert f"[{option} " in described([name])
+    with pytest.raises(SelectionError, match="expected one of random"):
+        described(["bass"])
 
 
 def test_presets_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:

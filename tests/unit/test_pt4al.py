@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from alray.config import ConfigError
 from alray.features.arrays import cut
 from alray.keyed import stream_key
 from alray.models.head import Head
+from alray.prepare import prepare
 from alray.rounds import run
+from alray.selection.cold_start import notes
 from alray.selection.distance import Space
-from alray.selection.k_means import KMeans, _centroids, order_of
-from alray.selection.protocol import Context, SelectionError
+from alray.selection.k_means import KMeans, _centroids, order_of, ordered, sample_size
+from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.selection.pt4al import Pt4al
 from alray.selection.strategies import build
 from alray.store import Store
@@ -117,9 +121,13 @@ def test_a_run_on_embeddings_orders_them_by_the_losses_that_came_along(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pretext.task": "rotation"}, "the source brings its own pretext losses, expected task none"),
+        ({"pretext.task": "rotation"}, "a task is learnt from images, and the source has only embeddings"),
+        (
+            {"pretext.task": "rotation", "strategy": "margin", "split.seed_set_how": "random"},
+            "expected task none and no backbone of it, got task rotation, as_backbone False",
+        ),
         ({"pretext.as_backbone": True}, "expected task none and no backbone of it, got task none, as_backbone True"),
-        ({"strategy": "vaal", "strategy_options": {}}, "discriminator, pretext_loss is measured of images"),
+        ({"strategy": "vaal"}, "discriminator, pretext_loss is measured of images"),
     ],
 )
 def test_what_cannot_be_measured_of_embeddings_is_refused(
@@ -127,6 +135,104 @@ def test_what_cannot_be_measured_of_embeddings_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         run(replace(brought(tmp_path), changes), quiet=True)
+
+
+def test_losses_that_came_after_the_catalog_are_told_from_none(tmp_path: Path) -> None:
+    config = brought(tmp_path)
+    arrays = dict(np.load(config.data.root))
+    np.savez(config.data.root, **{name: array for name, array in arrays.items() if name != "pretext_loss"})
+    with pytest.raises(ConfigError, match=r"only embeddings; expected images \(or, for pt4al, an array pretext_loss\)"):
+        prepare(config)
+    np.savez(config.data.root, **arrays)
+    with pytest.raises(ConfigError, match=r"has an array pretext_loss now, but had none when the catalog at .* again"):
+        prepare(config)
+    shutil.rmtree(tmp_path / "runs" / "catalogs")
+    assert prepare(config).needs_pretext
+
+
+@pytest.mark.parametrize(
+    ("changes", "strategy", "expected"),
+    [
+        ({}, None, Pt4al(batches=5)),
+        ({"split.seed_set_options": {"cold_start": "middle"}}, None, Pt4al(batches=5, cold_start="middle")),
+        ({"split.seed_set_options": {"batches": 7}, "strategy": "random"}, None, Pt4al(batches=7)),
+        ({"strategy": "random"}, None, Pt4al()),
+        ({}, Pt4al(batches=4, cold_start="middle"), Pt4al(batches=4, cold_start="middle")),
+        ({"split.seed_set_options": {"rest": "carry"}}, Pt4al(batches=4), Pt4al(batches=4, rest="carry")),
+        ({"split.seed_set_how": "k_means"}, None, KMeans()),
+        ({"split.seed_set_how": "k_means", "split.seed_set_options": {"metric": "cosine"}}, None,
+         KMeans(metric="cosine")),
+        ({"split.seed_set_how": "k_means", "strategy": "k_means", "strategy_options": {"metric": "cosine"}}, None,
+         KMeans(metric="cosine")),
+        ({"split.seed_set_how": "k_means"}, KMeans(iterations=3), KMeans(iterations=3)),
+        ({"split.seed_set_how": "random"}, None, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_chooses_the_seed_set(
+    changes: dict[str, Any], strategy: Strategy | None, expected: Strategy | None, tmp_path: Path
+) -> None:
+    assert prepare(replace(brought(tmp_path), changes), strategy=strategy).start == expected
+
+
+@pytest.mark.parametrize("strategy", ["random", "pt4al"])
+def test_any_strategy_may_start_from_the_middle(strategy: str, tmp_path: Path) -> None:
+    changes = {"strategy": strategy, "rounds": 1, "split.seed_set_options": {"cold_start": "middle", "batches": 5}}
+    config = replace(brought(tmp_path), changes)
+    out = Store(run(config, quiet=True).dir)
+    ready = prepare(config)
+    pool = np.setdiff1d(ready.pool_rows, out.read_table("splits.parquet")["row"].to_numpy())
+    loss = np.load(config.data.root)["pretext_loss"][pool]
+    expected = reference.pt4al(loss, np.zeros((len(pool), 3)), pool, 6, 0, [], batches=5, cold_start="middle")[0]
+    assert out.read_table("seed_set.parquet")["row"].to_pylist() == expected.tolist()
+
+
+@pytest.mark.parametrize("strategy", [None, Pt4al(batches=5)], ids=["by name", "object"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split.seed_set_options": {"metric": "l2"}}, r"split.seed_set_options: .*unknown option 'metric'"),
+        ({"split.seed_set_options": {"batches": 0}}, "split.seed_set_options: pt4al: batches: expected an integer"),
+        ({"split.seed_set_how": "k_means", "split.seed_set_options": {"batches": 2}},
+         "split.seed_set_options: strategy k_means: unknown option 'batches'; expected one of metric, iterations"),
+        ({"split.seed_set_how": "random", "split.seed_set_options": {"batches": 2}},
+         "split.seed_set_options: expected none for split.seed_set_how=random, got batches"),
+        ({"split.seed_set_options": {"batches": 71}}, "pt4al: batches: expected at most 70, .* got 71"),
+    ],
+)  # fmt: skip
+def test_bad_options_of_a_seed_set_are_refused_early(
+    changes: dict[str, Any], message: str, strategy: Strategy | None, tmp_path: Path
+) -> None:
+    with pytest.raises(SelectionError, match=message):
+        prepare(replace(brought(tmp_path), changes), strategy=strategy)
+    assert not list(tmp_path.glob("runs/run-*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "starts"),
+    [
+        ({}, []),
+        ({"strategy_options": {"batches": 12}},
+         ["pt4al: the seed set of 6 is more than a batch has, 5 (70 images in 12 batches)",
+          "pt4al: the budget of 6 is more than a batch has, 5 (70 images in 12 batches)"]),
+        ({"strategy_options": {"batches": 12}, "rounds": 1}, ["pt4al: the seed set of 6 is more"]),
+        ({"split.seed_set_how": "random"},
+         ["pt4al: the first query, after a seed set by random, is round 0: strides of the hardest batch"]),
+        ({"split.seed_set_options": {"batches": 4}}, ["pt4al: the seed set is of one of 4 batches, the queries of 5"]),
+        ({"strategy": "margin"}, []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_may_not_be_meant_is_noted(changes: dict[str, Any], starts: list[str], tmp_path: Path) -> None:
+    said = prepare(replace(brought(tmp_path), changes)).notes.splitlines()
+    assert len(said) == len(starts)
+    for line, start in zip(said, starts, strict=True):
+        assert line.startswith(start)
+
+
+def test_as_many_centroids_as_take_hours_are_noted() -> None:
+    config = RunConfig(split={"seed_set_size": 30_000, "seed_set_how": "k_means"})  # type: ignore[arg-type]
+    assert "30,000 centroids" in notes(config, Pt4al(), KMeans(), 10**6)[0]
 
 
 def test_losses_are_sorted_as_numbers() -> None:
@@ -172,6 +278,7 @@ def test_the_window_holds_what_the_round_looks_at() -> None:
         ({"batches": 0}, {}, "pt4al: batches: expected an integer of at least 1, got 0"),
         ({"rest": "keep"}, {}, "pt4al: rest: expected one of drop, carry, got 'keep'"),
         ({"normalise_logits": 1}, {}, "pt4al: normalise_logits: expected true or false, got 1"),
+        ({"batches": N + 1}, {}, f"pt4al: batches: expected at most {N}, one row of the pool in each, got {N + 1}"),
         ({}, {"round": 10}, "pt4al: round 10, but there are 10 batches"),
         ({}, {"logits": None, "round": 1}, "pt4al needs logits"),
         ({}, {"pretext_loss": None}, "pt4al needs pretext_loss"),
@@ -206,14 +313,48 @@ def test_k_means_takes_the_rows_nearest_to_its_centroids(kind: str, metric: str,
     x = (x + 300 * (kind == "offset")).astype(np.float32)
     picks = alray.select(KMeans(metric=metric), 12, embedding=x, num_shards=shards)  # type: ignore[arg-type]
     seen = Space.around(metric, x).canonical(x)  # type: ignore[arg-type]
-    centroids = _centroids(seen[order_of(np.arange(150), 0, "k_means/0")], 12, 20, stream_key(0, "k_means/0"))
+    sample = seen[order_of(np.arange(150), 0, "k_means/0")].astype(np.float32)
+    centroids = _centroids(sample, 12, 20, stream_key(0, "k_means/0"))
     if metric == "cosine":
         centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     rows, scores = reference.nearest_to(centroids, seen, np.arange(150))
-    if kind == "random":
+    if kind == "random":  # elsewhere rows are as near as others up to float64's rounding, which the twin has another of
         np.testing.assert_array_equal(picks.rows, rows)
     np.testing.assert_allclose(picks.scores, scores, rtol=1e-6, atol=1e-9)
-    assert len(cut(150, shards)) == shards
+    alone = alray.select(KMeans(metric=metric), 12, embedding=x, num_shards=1)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(picks.rows, alone.rows)
+    np.testing.assert_array_equal(picks.scores, alone.scores)
+
+
+def test_the_sample_of_k_means_has_a_limit() -> None:
+    """What FAISS advises, as much as 2 GiB hold, and never fewer rows than centroids."""
+    assert sample_size(1_000, 512) == 256_000
+    assert sample_size(30_000, 2048) == 2**31 // (4 * 2048)
+    assert sample_size(6_721, 2048) / 6_721 > 39 > sample_size(6_722, 2048) / 6_722 - 0.01
+    assert sample_size(200_000, 2048) == 400_000
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_the_driver_holds_the_sample_once_beside_its_parts(metric: str) -> None:
+    """In float32: no copy in float64, none that is only sorted."""
+    x = np.random.default_rng(0).normal(size=(40_000, 128)).astype(np.float32)
+    rows = np.random.default_rng(1).permutation(len(x))
+    parts = [(rows[part], x[rows[part]]) for part in cut(len(x), 3)]
+    tracemalloc.start()
+    sample = ordered(parts, metric, 0, "s")  # type: ignore[arg-type]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.8 * x.nbytes
+    expected = Space(metric, np.zeros(128)).canonical(x)[order_of(np.arange(len(x)), 0, "s")]  # type: ignore[arg-type]
+    assert sample.dtype == np.float32
+    np.testing.assert_array_equal(sample, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+def test_a_sample_that_is_drawn_does_not_depend_on_the_cut(shards: int) -> None:
+    x = np.random.default_rng(0).normal(size=(2_000, 3)).astype(np.float16)
+    picks = alray.select(KMeans(iterations=2), 2, embedding=x, num_shards=shards)  # 512 of 2,000 rows
+    assert picks == alray.select(KMeans(iterations=2), 2, embedding=x)
 
 
 def test_k_means_finds_planted_clusters() -> None:

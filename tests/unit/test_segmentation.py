@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
+import runpy
+import shlex
 from collections.abc import Generator, Iterator
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +18,39 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
-from alray.config import ConfigError, DataConfig, ModelConfig, RunConfig, TransformConfig, replace
-from alray.data.catalog import CatalogError, index
+from alray.cli import options
+from alray.cluster import Cluster
+from alray.config import (
+    ConfigError,
+    DataConfig,
+    FeatureConfig,
+    ModelConfig,
+    RunConfig,
+    TransformConfig,
+    identity,
+    replace,
+)
+from alray.data import masks as masks_module
+from alray.data.catalog import Catalog, CatalogError, index
 from alray.data.fetch import ImageError
-from alray.data.masks import Masks, check_masks, masks_of
+from alray.data.masks import Masks, check_masks, mask_sizes, masks_of, with_masks
 from alray.data.paired import PairTransform
 from alray.features.arrays import PIXEL, ArraySource
+from alray.features.table import commit, write_part
 from alray.models.segmenter import confusion, create_segmenter, pixel_losses, segment_images, uncertainties
+from alray.prepare import prepare
 from alray.selection.pixels import build_for_segmentation
 from alray.selection.protocol import Context, SelectionError
 from alray.selection.select import select_from
 from alray.store import Store
+from alray.sweep.trials import _absolute_paths
 from alray.train.batches import Batch, Plan
 from alray.train.evaluate import EvaluateError, segmentation_metrics
+from alray.train.finetune import placed
+from alray.train.learner import model_source
 from alray.train.loop import Job, Place, fit
+from alray.train.segment import CONFUSION, Confusions, Segment, as_stored, extraction_of, total_confusion
+from alray.train.worker import in_channels
 
 SIZE, C, VOID = 32, 3, 11
 MODEL = ModelConfig(backbone="test_resnet")
@@ -72,7 +95,7 @@ def test_metrics_against_scikit_learn(kind: str) -> None:
         predicted[predicted == 1] = 2
     mask[:, :2] = VOID
     total = sum(confusion(p, m, C, VOID) for p, m in zip(predicted, mask, strict=True))
-    got = segmentation_metrics(np.asarray(total, float), 4, ["a", "b", "c"], VOID)
+    got = segmentation_metrics(np.asarray(total, float), 4, ["a", "b", "c"])
     true, guess = mask[mask != VOID], predicted[mask != VOID]
     there = np.union1d(true, guess)
     assert got["top1"] == pytest.approx(accuracy_score(true, guess))
@@ -83,25 +106,20 @@ def test_metrics_against_scikit_learn(kind: str) -> None:
 
 def test_void_alone_cannot_be_evaluated() -> None:
     with pytest.raises(EvaluateError, match="all masks are void"):
-        segmentation_metrics(np.zeros((C, C)), 3, ["a", "b", "c"], VOID)
+        segmentation_metrics(np.zeros((C, C)), 3, ["a", "b", "c"])
 
 
 def test_uncertainties_of_pixels() -> None:
-    """Against NumPy, with and without void pixels; pixels of one distribution are as unsure as their image."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(3, 5, 6, 7))
-    counted = rng.random((3, 6, 7)) < 0.7
+    """Against NumPy."""
+    logits = np.random.default_rng(0).normal(size=(3, 5, 6, 7))
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     top = np.sort(p, axis=1)
     each = {
         "confidence": -top[:, -1], "margin": top[:, -2] - top[:, -1], "entropy": -(p * np.log(p)).sum(1)
     }  # fmt: skip
-    plain = uncertainties(torch.from_numpy(logits))
-    partly = uncertainties(torch.from_numpy(logits), torch.from_numpy(counted))
+    found = uncertainties(torch.from_numpy(logits))
     for name, values in each.items():
-        np.testing.assert_allclose(plain[name][:, 0], values.mean((1, 2)), rtol=1e-6)
-        expected = [v[c].mean() for v, c in zip(values, counted, strict=True)]
-        np.testing.assert_allclose(partly[name][:, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[name][:, 0], values.mean((1, 2)), rtol=1e-6)
 
 
 def test_void_pixels_have_no_loss() -> None:
@@ -159,68 +177,319 @@ def test_backbones_of_other_shapes(backbone: str) -> None:
     assert logits.shape == (2, C, 64, 64) and embedding.ndim == 2
 
 
+CLASSES = ("ground", "red", "green")
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
 def write(folder: Path, count: int, masks: int) -> None:
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     for row in range(count):
-        image, mask = scene(row)
-        Image.fromarray(image).save(folder / "images" / f"{row:02d}.png")
+        image, mask = (encoded(part) for part in scene(row))
+        (folder / "images" / f"{row:02d}.png").write_bytes(image)
         if row < masks:
-            Image.fromarray(mask).save(folder / "masks" / f"{row:02d}_ids.png")
+            (folder / "masks" / f"{row:02d}_ids.png").write_bytes(mask)
+
+
+def in_folder(folder: Path, **changes: object) -> RunConfig:
+    return RunConfig(
+        task="segmentation", root=str(folder / "runs"), rounds=2, budget=1, strategy="random", top_k=(),
+        data={"root": str(folder / "images"), "mask_root": str(folder / "masks"), "mask_suffix": "_ids.png",
+              "classes": CLASSES, "ignore_label": VOID, **changes},
+        split={"seed_set_size": 1}, transform={"size": SIZE, "resize": 0}, model=MODEL,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def in_parquet(place: Path, rows: range, masks: list[bytes | None] | None = None, classes: str = "") -> Catalog:
+    """Frames of 2 a row group; the classes are ground, red and green."""
+    images = [encoded(scene(row)[0]) for row in rows]
+    masks = masks or [encoded(scene(row)[1]) for row in rows]
+    table = pa.table({"frame": [f"f{row}" for row in rows], "image": images, "mask": masks, "other": masks})
+    place.mkdir(parents=True, exist_ok=True)
+    named = table.replace_schema_metadata({"classes": classes or ",".join(CLASSES)})
+    pq.write_table(named, place / "train.parquet", row_group_size=2)
+    return index(str(place / "train.parquet"), str(place / "catalog"), key="frame", label_column="")
 
 
 def test_masks_in_a_folder(tmp_path: Path) -> None:
     write(tmp_path, 6, 5)
-    catalog = index(str(tmp_path / "images"), str(tmp_path / "catalog"), classes=["ground", "red", "green"])
+    catalog = index(str(tmp_path / "images"), str(tmp_path / "catalog"), classes=CLASSES)
     config = DataConfig(mask_root=str(tmp_path / "masks"), mask_suffix="_ids.png", ignore_label=VOID)
     masks = masks_of(config, catalog)
-    check_masks(masks, catalog, np.arange(5))
+    check_masks(masks, catalog, np.arange(5), mask_sizes(masks, catalog))
     with pytest.raises(CatalogError, match=r"1 of 6 images have no mask, first 05.png: expected .*05_ids.png"):
-        check_masks(masks, catalog, np.arange(6))
+        check_masks(masks, catalog, np.arange(6), mask_sizes(masks, catalog))
     references: pa.Table = catalog.references(np.array([3, 1]))
     decoded = [masks.decode(data, "x") for data in masks.fetch(references)]
-    assert np.array_equal(decoded[0], scene(1)[1]) and np.array_equal(decoded[1], scene(3)[1])
+    assert np.array_equal(decoded[0], channels(scene(1)[1])) and np.array_equal(decoded[1], channels(scene(3)[1]))
     with pytest.raises(CatalogError, match="mask_root: expected a folder of masks"):
         masks_of(DataConfig(), catalog)
+    other = replace_fields(masks, image_suffix="_rgb.png")
+    with pytest.raises(CatalogError, match="image_suffix: .* end with _rgb.png, got 6 of 6 that do not, first 00.png"):
+        check_masks(other, catalog, np.arange(6), mask_sizes(other, catalog))
+
+
+def channels(mask: np.ndarray) -> np.ndarray:
+    """Where no class is ignored, only void has another number."""
+    return np.where(mask == VOID, masks_module.VOID, mask)
 
 
 def test_masks_in_parquet_beside_the_images(tmp_path: Path) -> None:
-    pairs = [scene(row) for row in range(6)]
-    images, masks = ([encoded(part) for part in column] for column in zip(*pairs, strict=True))
-    table = pa.table({"frame": [f"f{row}" for row in range(6)], "image": images, "mask": masks})
-    named = table.replace_schema_metadata({"classes": "ground,red,green"})
-    pq.write_table(named, tmp_path / "train.parquet", row_group_size=2)
-    catalog = index(str(tmp_path / "train.parquet"), str(tmp_path / "catalog"), key="frame", label_column="")
-    assert catalog.classes == ("ground", "red", "green") and (catalog.labels() == -1).all()
+    catalog = in_parquet(tmp_path, range(6))
+    assert catalog.classes == CLASSES and (catalog.labels() == -1).all()
     there = masks_of(DataConfig(ignore_label=VOID), catalog)
-    check_masks(there, catalog, np.arange(6))
+    check_masks(there, catalog, np.arange(6), mask_sizes(there, catalog))
     found = [there.decode(data, "x") for data in there.fetch(catalog.references(np.array([2, 5])))]
-    assert np.array_equal(found[0], scene(2)[1]) and np.array_equal(found[1], scene(5)[1])
+    assert np.array_equal(found[0], channels(scene(2)[1])) and np.array_equal(found[1], channels(scene(5)[1]))
     with pytest.raises(CatalogError, match="no column 'labels' for the masks; its columns are frame, image, mask"):
-        check_masks(masks_of(DataConfig(mask_column="labels"), catalog), catalog, np.arange(6))
-
-
-def encoded(mask: np.ndarray, mode: str | None = None) -> bytes:
-    image = Image.fromarray(mask, mode) if mode else Image.fromarray(mask)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+        mask_sizes(masks_of(DataConfig(mask_column="labels"), catalog), catalog)
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("key", "image_suffix", "expected"),
     [
-        (encoded(np.full((2, 2), 7, np.uint8)), "frame1: mask: expected 0 to 2 or 11 .void., got 7"),
-        (
-            encoded(np.zeros((2, 2, 3), np.uint8)),
-            "frame1: mask: expected one number per pixel, got an image of mode RGB",
-        ),
-        (b"nothing", "frame1: mask: cannot be decoded"),
+        ("train/frame7.jpg", "", "/m/train/frame7_ids.png"),
+        ("frame7", "", "/m/frame7_ids.png"),
+        ("v1.0/train/frame7", "", "/m/v1.0/train/frame7_ids.png"),
+        ("v1.0/frame.7", "", "/m/v1.0/frame.7_ids.png"),
+        ("a.b.JPEG", "", "/m/a.b_ids.png"),
+        ("train/ulm/x_leftImg8bit.png", "_leftImg8bit.png", "/m/train/ulm/x_ids.png"),
     ],
 )
+def test_the_name_of_a_mask(key: str, image_suffix: str, expected: str) -> None:
+    assert Masks("folder", "", "/m", image_suffix, "_ids.png", VOID, CLASSES).uri(key) == expected
+
+
+NAMED = Masks("parquet", "mask", "", "", ".png", VOID, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("ignore", "classes", "names", "expected"),
+    [
+        (11, CLASSES, ("ground", "red", "green"), [0, 1, 2, 255]),
+        (3, (*CLASSES, "Unlabelled"), ("ground", "red", "green"), [0, 1, 2, 255]),
+        (1, ("ground", "nothing", "red", "green"), ("ground", "red", "green"), [0, 255, 1, 2]),
+        (0, ("nothing", *CLASSES), ("ground", "red", "green"), [255, 0, 1, 2]),
+    ],
+)
+def test_an_ignored_class_has_no_channel(
+    ignore: int, classes: tuple[str, ...], names: tuple[str, ...], expected: list[int]
+) -> None:
+    masks = replace_fields(NAMED, ignore=ignore, classes=classes)
+    assert masks.names == names and masks.num_classes == 3
+    numbers = np.array([[0, 1, 2, 3 if len(classes) == 4 else ignore]], np.uint8)
+    assert masks.decode(encoded(numbers), "x").tolist() == [expected]
+
+
+def test_255_classes_and_void_are_the_most(tmp_path: Path) -> None:
+    catalog = replace_fields(in_parquet(tmp_path, range(2)), classes=tuple(map(str, range(256))))
+    assert masks_of(DataConfig(), catalog).num_classes == 255
+    with pytest.raises(CatalogError, match="1 to 255 classes that count in 8-bit masks, got 0 of 1 .number 0 is void"):
+        masks_of(DataConfig(classes=("sky",), ignore_label=0), catalog)
+    with pytest.raises(CatalogError, match="got 256 of 257"):
+        masks_of(DataConfig(), replace_fields(catalog, classes=tuple(map(str, range(257)))))
+
+
+BAD_MASKS = [
+    (encoded(np.full((2, 2), 7, np.uint8)), "mask: expected 0 to 2 or 11 .void., got 7"),
+    (encoded(np.full((2, 2), 65_536 - 250, np.uint16)), "mask: expected 0 to 2 or 11 .void., got 65286"),
+    (encoded(np.zeros((2, 2, 3), np.uint8)), "mask: expected one number per pixel, got an image of mode RGB"),
+    (encoded(np.full((2, 2), -256, np.int32), "TIFF"), "mask: expected a PNG of class numbers, got TIFF"),
+    (encoded(np.zeros((2, 2), np.uint8), "JPEG"), "mask: expected a PNG of class numbers, got JPEG"),
+    (b"nothing", "mask: cannot be decoded"),
+    (encoded(np.random.default_rng(0).integers(0, 3, (40, 40), np.uint8))[:-200], "mask: cannot be decoded"),
+    (b"", "no mask: it has no bytes"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), BAD_MASKS)
 def test_bad_masks_are_named(data: bytes, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        Masks("parquet", "mask", "", ".png", VOID, C).decode(data, "frame1")
+    with pytest.raises(ImageError, match=f"frame1: {message}"):
+        NAMED.decode(data, "frame1")
+
+
+def test_every_mask_is_opened_once_before_the_first_run(tmp_path: Path) -> None:
+    """Broken ones are counted and named, all kinds at once; what was fine is not read again."""
+    void, small = np.full((SIZE, SIZE), VOID, np.uint8), np.zeros((4, 6), np.uint8)
+    masks = [encoded(scene(row)[1]) for row in range(5)]
+    bad = [None, b"", *map(encoded, (void, small)), BAD_MASKS[0][0]]
+    catalog = in_parquet(tmp_path, range(10), [*masks, *bad])
+    config, rows, fine = DataConfig(ignore_label=VOID), np.arange(10), Store(str(tmp_path / "fine"))
+    with pytest.raises(CatalogError, match="^5 of 10 masks cannot be used; the first:") as refused:
+        with_masks(config, catalog, rows, fine)
+    assert str(refused.value).splitlines()[1:] == [
+        "  f5: no mask: its bytes are null",
+        "  f6: no mask: it has no bytes",
+        f"  f7: mask: all its pixels are void ({VOID})",
+        f"  f8: mask: expected the image's {SIZE} x {SIZE} pixels, got 6 x 4",
+        f"  f9: mask: expected 0 to 2 or {VOID} (void), got 7",
+    ]
+    assert not fine.names()
+    with_masks(config.model_copy(update={"check": "none"}), catalog, rows, fine)
+    with_masks(config, catalog, rows[:5], fine)
+    assert len(fine.names()) == 1
+    masks[0] = masks[0][:-30] + b"x" * 30  # as many bytes: only reading them tells
+    in_parquet(tmp_path, range(10), [*masks, *bad])
+    with_masks(config, catalog, rows[:5], fine)
+    with pytest.raises(CatalogError, match="^1 of 5 masks cannot be used; the first:\n  f0: mask: cannot be decoded"):
+        with_masks(config, catalog, rows[:5], Store(str(tmp_path / "other")))
+
+
+def test_a_broken_mask_stops_a_run_before_it_has_a_directory(tmp_path: Path) -> None:
+    write(tmp_path, 4, 4)
+    (tmp_path / "masks" / "02_ids.png").write_bytes(b"nothing")
+    with pytest.raises(
+        CatalogError, match="1 of 4 masks cannot be used; the first:\n  02.png: mask: cannot be decoded"
+    ):
+        prepare(in_folder(tmp_path))
+    assert not list((tmp_path / "runs").glob("run-*"))
+    assert prepare(in_folder(tmp_path, check="none")).run.has("run.json")
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_another_annotation_is_another_run(tmp_path: Path, kind: str) -> None:
+    """The same masks elsewhere are the same run, repaired ones are another, and are compared anew."""
+
+    def prepared(place: str, repaired: bool = False, column: str = "mask") -> tuple[str, str]:
+        if kind == "folder":
+            write(tmp_path / place, 4, 4)
+            if repaired:
+                path = tmp_path / place / "masks" / "01_ids.png"
+                path.write_bytes(encoded(np.zeros((SIZE, SIZE), np.uint8)))
+            config = in_folder(tmp_path / place)
+        else:
+            masks = [encoded(scene(row)[1]) for row in range(4)]
+            in_parquet(tmp_path / place, range(4), [*masks[:3], masks[0]] if repaired else masks)
+            config = in_folder(tmp_path / place, root=str(tmp_path / place / "train.parquet"), mask_root="")
+            config = replace(config, {"data.key": "frame", "data.mask_column": column})
+        ready = prepare(config)
+        learner = Segment(ready.config, ready.catalog, Cluster(1, 0, False))
+        measure = Confusions(learner._source(None), config.transform, config.features, learner.masks)
+        return ready.run.read_json("run.json")["fingerprint"], extraction_of(
+            measure, ready.catalog, np.arange(4)
+        ).fingerprint
+
+    first = prepared("a")
+    assert prepared("b") == first
+    for changed in (prepared("c", repaired=True), prepared("d", column="other") if kind == "parquet" else first[::-1]):
+        assert changed[0] != first[0] and changed[1] != first[1]
+
+
+def test_numbers_of_masks_are_part_of_what_is_compared(tmp_path: Path) -> None:
+    source = model_source(in_folder(tmp_path), replace_fields(in_parquet(tmp_path, range(2))), None)
+    marks = [
+        str(Confusions(source, TransformConfig(), FeatureConfig(), masks).identity())
+        for masks in (NAMED, replace_fields(NAMED, ignore=1), replace_fields(NAMED, classes=CLASSES[::-1]))
+    ]
+    assert len(set(marks)) == 3
+
+
+def test_a_run_of_classification_keeps_its_fingerprint() -> None:
+    """What masks brought to the configuration is not in it."""
+    plain = identity(RunConfig(), "images", "weights")
+    assert "image_suffix" not in plain["data"] and "masks_fingerprint" not in plain
+    mine = identity(RunConfig(), "images+masks", "weights")
+    assert (mine["data_fingerprint"], mine["masks_fingerprint"]) == ("images", "masks")
+
+
+def test_the_folder_of_masks_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers run in other directories."""
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(data={"mask_root": "masks"}, model={"checkpoint": "w.pt"})  # type: ignore[arg-type]
+    for found in (placed(config), _absolute_paths(config)):
+        assert found.data.mask_root == str(tmp_path / "masks") and found.model.checkpoint == str(tmp_path / "w.pt")
+    assert placed(RunConfig()) == RunConfig() == _absolute_paths(RunConfig(root="runs", data={"catalog": ""}))
+
+
+def test_a_worker_trains_in_channels() -> None:
+    masks = replace_fields(NAMED, ignore=1)
+    config = RunConfig(task="segmentation", transform={"resize": 0}, data={"ignore_label": 1})  # type: ignore[arg-type]
+    rows = np.arange(3)
+    job = in_channels(Job(config, 0, C, 0, rows, rows * 0, rows, rows * 0, None, Store("x")), masks)
+    assert (job.num_classes, job.config.data.ignore_label) == (2, masks_module.VOID)
+
+
+def cityscapes(folder: Path) -> None:
+    """As it is unpacked: the masks of test/ are void, files of other kinds lie beside the masks."""
+    for number, (split, city) in enumerate(
+        [
+            ("train", "ulm"),
+            ("train", "ulm"),
+            ("train", "jena"),
+            *[("train", "bonn")] * 3,
+            ("val", "lindau"),
+            ("test", "berlin"),
+        ]
+    ):
+        image, mask = scene(number)
+        mask[(mask == VOID) | (split == "test")] = 255
+        for kind, data in (("leftImg8bit", encoded(image)), ("gtFine_labelTrainIds", encoded(mask)),
+                           ("gtFine_color", encoded(image))):  # fmt: skip
+            path = folder / kind.partition("_")[0] / split / city / f"{city}_{number:06d}_000019_{kind}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def camvid(folder: Path) -> None:
+    for row in range(7):
+        for kind, part in zip(("images", "masks"), scene(row), strict=True):
+            path = folder / kind / ("val" if row == 6 else "train") / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(part))
+    in_parquet(folder, range(6), classes=",".join([*map(str, range(11)), "Unlabelled"]))
+
+
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "camvid_pt4al.py"
+SMALL = ["--budget", "1", "--rounds", "2", "--split.seed-set-size", "1", "--transform.size", "32"]
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"^    python jobs/camvid_pt4al.py (.*)$", JOB.read_text(), re.MULTILINE)
+)
+def test_the_commands_of_the_job_can_start(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    camvid(tmp_path / "camvid")
+    cityscapes(tmp_path)
+    ready = prepare(options(runpy.run_path(str(JOB))["PRESETS"], [*shlex.split(command), *SMALL]))
+    about = ready.run.read_json("run.json")
+    assert len(about["classes"]) == (19 if "cityscapes" in command else 11)
+    assert (ready.catalog.labels() == -1).all() and len(ready.pool_rows) == 6
+    assert len(ready.test_rows) == (0 if "parquet" in command else 1)
+
+
+def test_folders_of_cities_are_no_classes(tmp_path: Path) -> None:
+    cityscapes(tmp_path)
+    catalog = index(str(tmp_path / "leftImg8bit"), str(tmp_path / "catalog"), label_column="")
+    assert catalog.classes == () and catalog.labels().tolist() == [-1] * 8 and catalog.is_test().sum() == 2
+    named = index(str(tmp_path / "leftImg8bit"), str(tmp_path / "named"))
+    assert named.classes == ("berlin", "bonn", "jena", "lindau", "ulm")
+    config = in_folder(
+        tmp_path, root="", catalog=named.uri, mask_root=str(tmp_path / "gtFine"), check="none", ignore_label=255,
+        image_suffix="_leftImg8bit.png", mask_suffix="_gtFine_labelTrainIds.png",
+    )  # fmt: skip
+    ready = prepare(config)
+    assert ready.run.read_json("run.json")["classes"] == list(CLASSES) and ready.pool_counts is None
+    with pytest.raises(CatalogError, match=r"1 of 8 masks cannot be used; .*\n  test/berlin/.*all its pixels are void"):
+        prepare(replace(config, {"data.check": "decode"}))
+
+
+@pytest.mark.parametrize("rows_per_part", [1, 3, 700])
+def test_confusions_are_added_exactly(tmp_path: Path, rows_per_part: int) -> None:
+    """More than 2^24 pixels of one pair of classes, where float32 leaves some out."""
+    rng, rows = np.random.default_rng(0), np.arange(700)
+    counts = rng.integers(0, 2**28, (len(rows), C * C))
+    parts = [rows[start : start + rows_per_part] for start in range(0, len(rows), rows_per_part)]
+    for number, part in enumerate(parts):
+        stored = as_stored(counts[part]).astype(np.float32)
+        write_part(Store(str(tmp_path)), number, part, {CONFUSION: stored})
+    table = commit(Store(str(tmp_path)), parts, "x", {CONFUSION: (2 * C * C, "float32")})
+    chosen = rows[rows % 3 > 0]
+    assert total_confusion(table, chosen).tolist() == counts[chosen].sum(0).reshape(C, C).tolist()
 
 
 @pytest.mark.parametrize("name", ["confidence", "margin", "entropy"])
@@ -263,6 +532,8 @@ def test_strategies_that_need_a_class_per_image_are_refused() -> None:
         ({"transform.resize": 256}, "transform.resize: expected 0 in segmentation, got 256"),
         ({"split.val_size": 5}, "split.val_how: expected random in segmentation, got balanced"),
         ({"train.class_weights": True}, "train.class_weights: expected False"),
+        ({"transform.train": "crop_pad"}, "transform.train: expected random_resized_crop or eval in .*, got crop_pad"),
+        ({"transform.pad": 2}, "transform.pad: expected 4 in segmentation, got 2"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:

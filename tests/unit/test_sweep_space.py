@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import math
+import multiprocessing
+import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ray import tune
+import torch
+from PIL import Image
+from ray import cloudpickle, tune
 
-from alray import RunConfig, replace
+from alray import RunConfig, prepare, replace
 from alray.cluster import Cluster, ClusterError
-from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig
+from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig
+from alray.config.command_line import sweep_options
+from alray.models.backbone import create
+from alray.report.evidence import features
+from alray.report.runs import load
 from alray.rounds import run
-from alray.sweep import Options, SpaceError, SweepError, expand, parse_space, plan
+from alray.store import Store
+from alray.sweep import Options, SpaceError, SweepError, expand, parse_space, plan, sweep
+from alray.sweep.ledger import SWEEP, Ledger
+from alray.sweep.options import check_options, check_scheduler
+from alray.sweep.room import concurrency
+from alray.sweep.sharing import groups
 from alray.sweep.table import Screen, lines
-from alray.sweep.trials import SWEEP, Ledger
-from alray.sweep.tuner import concurrency
+from alray.sweep.tuner import _Watch
+from alray.train import learner
+from alray.train.lease import LEASE
+
+LINEAR = {"train.mode": "linear"}
 
 
 def config_of(folder: Path) -> RunConfig:
@@ -56,6 +75,11 @@ def test_fields_are_read_from_text() -> None:
     domain = parse_space(["train.lr=loguniform(1e-3, 1)"])["train.lr"]
     assert all(1e-3 <= value <= 1 for value in domain.sample(size=50))
     assert set(parse_space(["strategy=choice(a, b)"])["strategy"].sample(size=50)) == {"a", "b"}
+    assert parse_space(["top_k=choice([3, 5], 7)"])["top_k"].categories == [[3, 5], 7]
+    assert parse_space(["seed=0..2,7"]) == {"seed": [0, 1, 2, 7]}
+    assert parse_space(["model.mean=[0.5, 0.4],[0.3, 0.2]"]) == {"model.mean": [[0.5, 0.4], [0.3, 0.2]]}
+    assert parse_space(['strategy_options={"a": 1, "b": 2}']) == {"strategy_options": [{"a": 1, "b": 2}]}
+    assert len(expand(parse_space(["train.lr=randn()"]), 3)) == 3
 
 
 @pytest.mark.parametrize(
@@ -68,6 +92,15 @@ def test_fields_are_read_from_text() -> None:
         (["train.lr=gauss(0, 1)"], r"train.lr: expected one of Tune's uniform.*got gauss"),
         (["train.lr=loguniform(1)"], r"train.lr: loguniform\(1\)"),
         (["top_k=[3"], "JSON list"),
+        (["train.lr=uniform(2, 1)"], "train.lr: expected a domain from low to high, got 2 to 1"),
+        (["budget=randint(5, 5)"], "budget: expected a domain from low to high"),
+        (["budget=randint(0.5, 3)"], "budget: expected whole numbers"),
+        (["train.lr=uniform(a, b)"], "expected numbers"),
+        (["train.lr=quniform(0, 1, 0)"], "division by zero"),
+        (["train.lr=qrandn(0, 1, 0)"], "train.lr"),
+        (["strategy=choice()"], "at least one value to choose from"),
+        (["strategy=random,"], "strategy: a value is missing"),
+        (["seed=0..30000000"], "seed: expected at most 100,000 trials, got 30,000,001"),
     ],
 )
 def test_fields_that_cannot_be_read_are_refused(texts: list[str], says: str) -> None:
@@ -95,12 +128,51 @@ def test_draws_are_shared_by_the_whole_grid_and_repeat() -> None:
     assert expand(space, samples=3, seed=1) != trials
 
 
-def test_spaces_without_a_trial_are_refused() -> None:
-    for space, says in (({}, "nothing to vary"), ({"a": []}, "empty list"), ({"a": lambda: 1}, "got a function")):
-        with pytest.raises(SpaceError, match=says):
-            expand(space)
-    with pytest.raises(SpaceError, match="at most 100,000 trials"):
-        expand({"a": range(1000), "b": range(1000)})
+def test_draws_of_a_field_are_its_own() -> None:
+    first = expand({"a": tune.uniform(0, 1), "b": tune.uniform(0, 1)}, 2)
+    turned = expand({"b": tune.uniform(0, 1), "c": [1], "a": tune.uniform(0, 1)}, 3)
+    assert [t["a"] for t in turned[:2]] == [t["a"] for t in first]
+    assert [t["b"] for t in turned[:2]] == [t["b"] for t in first]
+    assert first[0]["a"] != first[0]["b"]
+    assert len(expand({"a": tune.uniform(0, 1)}, 2, seed=2**32)) == 2
+
+
+@pytest.mark.parametrize(
+    ("space", "trials"),
+    [
+        ({"seed": np.arange(2)}, [{"seed": 0}, {"seed": 1}]),
+        ({"seed": [np.int64(1)]}, [{"seed": 1}]),
+        ({"data.root": Path("/a")}, [{"data.root": "/a"}]),
+        ({"train": {"lr": [0.1, 1], "epochs": 2}}, [{"train.lr": lr, "train.epochs": 2} for lr in (0.1, 1)]),
+        ({"train": {"lr": tune.choice([0.1])}}, [{"train.lr": 0.1}]),
+        ({"strategy_options": {"a": 1}}, [{"strategy_options": {"a": 1}}]),
+        ({"strategy_options": {"a": [1, 2]}}, [{"strategy_options.a": 1}, {"strategy_options.a": 2}]),
+    ],
+)
+def test_what_python_gives_becomes_plain_values_by_path(space: dict, trials: list) -> None:
+    assert json.loads(json.dumps(expand(space))) == trials
+
+
+@pytest.mark.parametrize(
+    ("space", "samples", "says"),
+    [
+        ({}, 1, "nothing to vary"),
+        ({"a": []}, 1, "empty list"),
+        ({"a": lambda: 1}, 1, "got a function"),
+        ({"a": {1, 2}}, 1, "a: expected a list of values or a domain of Tune's, got set"),
+        ({"a": [tune.uniform(0, 1), 3]}, 1, "a: .* got a search space inside of one"),
+        ({"a": [float("nan")]}, 1, "a: expected finite numbers"),
+        ({"a": tune.sample_from(lambda: 1)}, 1, "a: expected a domain that draws by a seed"),
+        ({"a": tune.uniform(2, 1)}, 1, "a: expected a domain from low to high"),
+        ({"a": {"b": 1}, "a.b": 2}, 1, "a.b: given twice"),
+        ({"a": tune.uniform(0, 1)}, 0, "samples: expected 1 or more, got 0"),
+        ({"a": range(1000), "b": range(1000)}, 1, "a x b: expected at most 100,000 trials, got 1,000,000"),
+        ({"a": range(10), "b": tune.uniform(0, 1)}, 10**9, "10 combinations x 1,000,000,000 samples: expected at most"),
+    ],
+)
+def test_spaces_that_make_no_sense_are_refused(space: dict, samples: int, says: str) -> None:
+    with pytest.raises(SpaceError, match=says):
+        expand(space, samples)
 
 
 def test_a_plan_checks_every_setting_before_anything_runs(tmp_path: Path) -> None:
@@ -114,14 +186,30 @@ def test_a_plan_checks_every_setting_before_anything_runs(tmp_path: Path) -> Non
     ):
         with pytest.raises((SweepError, ConfigError), match=says):
             plan(config, space)
-    assert not list(tmp_path.rglob("round_*"))
+    assert not (tmp_path / "runs" / "s-sweep").exists()  # of a refused plan nothing is left but the catalog
+    with pytest.raises(SweepError, match=r"split.val_size=30, seed=0: val: asked for 30 images"):
+        plan(replace(config, {"split.val_how": "balanced"}), {"split.val_size": [0, 30], "seed": [0]})
+
+
+def test_what_runs_share_lies_where_single_runs_have_it(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    planned = plan(replace(config, {"run_dir": "mine"}), {"strategy": ["margin"]})
+    assert any("run_dir mine: not used" in note for note in planned.notes)
+    result = run(planned.trials[0].config, quiet=True)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["catalogs", "features", "s-sweep"]
+    moved = shutil.move(tmp_path / "runs" / "s-sweep", tmp_path / "moved")  # alone: features stay behind
+    assert features(load(f"{moved}/{result.dir.rsplit('/', 1)[1]}"), 0).columns
+    shutil.move(tmp_path / "moved", tmp_path / "runs" / "s-sweep")
+    shutil.move(tmp_path / "runs", tmp_path / "elsewhere")  # with everything
+    there = load(str(tmp_path / "elsewhere" / "s-sweep" / result.dir.rsplit("/", 1)[1]))
+    assert features(there, 0).uri.startswith(str(tmp_path / "elsewhere" / "features"))
 
 
 def test_trials_are_the_runs_a_single_run_would_be(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     planned = plan(config, {"strategy": ["random", "base"], "seed": [0, 1]})
     assert planned.dir == f"{config.root}/s-sweep"
-    assert len(planned.prepared) == 2  # one of each strategy: seeds share it
+    assert len(planned.settings) == 2  # one of each strategy: seeds share it
     trial = planned.trials[3]
     assert not trial.finished
     single = run(replace(config, {"strategy": "base", "seed": 1}), quiet=True)
@@ -136,23 +224,192 @@ def test_shorter_runs_are_the_first_rounds_of_longer_ones(tmp_path: Path) -> Non
     assert len(planned.notes) == 2
 
 
+class Enough(Exception):  # noqa: N818
+    """Ends a run midway."""
+
+
+def some_rounds(config: RunConfig, rounds: int) -> None:
+    def stop(metrics: dict) -> None:
+        if metrics["round"] == rounds - 1:
+            raise Enough
+
+    with pytest.raises(Enough):
+        run(config, quiet=True, on_round=stop)
+
+
 def test_the_ledger_knows_what_is_finished_or_was_stopped(tmp_path: Path) -> None:
-    planned = plan(config_of(tmp_path), {"strategy": ["random", "margin", "base"]})
-    ledger = Ledger(planned, {"strategy": []}, {"name": "s"})
-    assert [entry["status"] for entry in ledger.entries] == ["waiting"] * 3
+    config, space = replace(config_of(tmp_path), {"rounds": 3}), {"strategy": ["random", "margin", "base", "k_center"]}
+    about, rule = {"name": "s", "scheduler": "asha"}, "asha after 2"
+    planned = plan(config, space)
+    ledger = Ledger(planned, about, rule)
+    assert [entry["status"] for entry in ledger.entries] == ["waiting"] * 4
     run(planned.trials[0].config, quiet=True)
-    ledger.set(0, status="running")
-    ledger.set(1, rounds=1)
+    some_rounds(planned.trials[1].config, 2)
+    some_rounds(planned.trials[3].config, 1)
     ledger.set(1, status="stopped")
     ledger.set(2, status="failed", error="why")
-    again = Ledger(planned, {"strategy": []}, {"name": "s"})
-    assert [(e["status"], e["rounds"], e["error"]) for e in again.entries] == [
-        ("finished", 2, ""), ("stopped", 1, ""), ("waiting", 0, ""),
-    ]  # fmt: skip
-    assert again.entries[0]["accuracy"] is not None
-    assert again.store.has(SWEEP)
-    fewer = Ledger(plan(config_of(tmp_path), {"strategy": ["base", "margin"]}), {"strategy": []}, {"name": "s"})
-    assert [entry["status"] for entry in fewer.entries] == ["waiting", "stopped"]
+    ledger.set(3, status="running")
+    ledger.settle()
+    assert [(e["status"], e["rounds"]) for e in ledger.entries[2:]] == [("failed", 0), ("waiting", 1)]
+    found = [("finished", 3, ""), ("stopped", 2, ""), ("waiting", 0, ""), ("waiting", 1, "")]
+    again = Ledger(planned, about, rule)
+    assert [(e["status"], e["rounds"], e["error"]) for e in again.entries] == found
+    assert [e["accuracy"] is None for e in again.entries] == [False, False, True, False]
+    other = Ledger(plan(config, {"strategy": ["entropy"]}), {"name": "s", "scheduler": "none"})  # forgets nothing
+    assert [e["status"] for e in other.entries] == ["waiting"]
+    saved = other.store.read_json(SWEEP)
+    assert [e["status"] for e in saved["trials"]] == ["waiting", "finished", "stopped", "waiting"]  # those with a run
+    assert saved["scheduler"] == "asha"  # what stopped some of the folder's trials
+    assert [e["status"] for e in Ledger(planned, about, rule).entries] == [status for status, _, _ in found]
+
+
+@pytest.mark.parametrize(("rule", "rounds"), [("", 3), ("median after 2", 3), ("asha after 2", 4)])
+def test_a_stopped_trial_goes_on_under_another_rule(rule: str, rounds: int, tmp_path: Path) -> None:
+    config = replace(config_of(tmp_path), {"rounds": 3})
+    planned = plan(config, {"seed": [0]})
+    ledger = Ledger(planned, {"name": "s"}, "asha after 2")
+    some_rounds(planned.trials[0].config, 2)
+    ledger.set(0, status="stopped")
+    again = Ledger(plan(replace(config, {"rounds": rounds}), {"seed": [0]}), {"name": "s"}, rule)
+    assert [(e["status"], e["rounds"]) for e in again.entries] == [("waiting", 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"scheduler": "asha", "grace_rounds": 0}, "grace_rounds: expected 1 or more, got 0"),
+        ({"grace_rounds": -1}, "grace_rounds: expected 1 or more"),
+        ({"retries": -2}, "retries: expected 0 or more, got -2"),
+        ({"cpus_per_trial": float("nan")}, "cpus_per_trial: expected 0.1 or more, got nan"),
+        ({"cpus_per_trial": 0.01}, "cpus_per_trial: expected 0.1 or more"),
+        ({"gpus_per_trial": 1.5}, "gpus_per_trial: expected a fraction of one or whole GPUs"),
+        ({"samples": 0}, "samples: expected 1 or more"),
+        ({"scheduler": "hyperband"}, "scheduler: expected none, asha or median"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict, says: str) -> None:
+    with pytest.raises(SweepError, match=says):
+        check_options(Options(**options), "s")
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        ({"split.val_size": [6, 0]}, r"split.val_size=0 \(split.val_size 0"),
+        ({"split.val_size": [6, 7]}, "expected one split.val_size in all of them, got 6, 7"),
+        ({"budget": [3, 4]}, "expected one budget in all of them, got 3, 4"),
+        ({"split": {"seed_set_size": [6, 7]}}, "expected one split.seed_set_size"),
+        ({"data.imbalance.factor": [0.5, 1.0]}, "expected one data.imbalance"),
+        ({"strategy": ["random", "margin"], "seed": [0, 1]}, ""),
+    ],
+)
+def test_a_scheduler_compares_like_with_like(space: dict, says: str, tmp_path: Path) -> None:
+    config = replace(config_of(tmp_path), {"split.val_size": 6, "data.imbalance.kind": "step"})
+    planned = plan(config, space)
+    check_scheduler(Options(), planned)
+    if not says:
+        check_scheduler(Options(scheduler="asha"), planned)
+        return
+    with pytest.raises(SweepError, match=says):
+        check_scheduler(Options(scheduler="asha"), planned)
+
+
+def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    folder = Store(str(tmp_path / "runs" / "s-sweep"))
+    with multiprocessing.get_context("spawn").Manager() as other:  # any process that lives
+        folder.write_json(LEASE, {"host": socket.gethostname(), "pid": other._process.pid, "token": "x", "beat": 0})
+        with pytest.raises(SweepError, match="another sweep is at work there"):
+            sweep(config, {"seed": [0]}, quiet=True)
+    run(plan(config, {"seed": [0]}).trials[0].config, quiet=True)
+    result = sweep(config, {"seed": [0]}, quiet=True)  # its owner died; and nothing is left to do
+    assert [trial["status"] for trial in result.trials] == ["finished"]
+    assert not folder.has(LEASE)
+
+
+def images(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(36):
+        path = root / ("test" if number % 4 == 0 else "train") / str(number % 3) / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).save(path)
+
+
+def image_config(folder: Path) -> RunConfig:
+    images(folder / "images")
+    return replace(
+        config_of(folder),
+        {
+            "data": DataConfig(root=str(folder / "images")),
+            "model.backbone": "test_resnet",
+            "transform": TransformConfig(size=8, train="eval", resize=0),
+            "train.mode": "finetune",
+            "split.val_size": 3,
+        },
+    )
+
+
+PT4AL = {"strategy": "pt4al", "pretext.task": "rotation", "data.imbalance": {"kind": "step", "factor": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "space", "tasks"),
+    [
+        (PT4AL, {"seed": [0, 1, 2]}, 3),  # every seed draws a pool, a pretext task is trained on the pool
+        (PT4AL, {"data.imbalance.factor": [0.4, 0.5, 0.9]}, 3),
+        ({**PT4AL, "data.imbalance": {}}, {"seed": [0, 1], "budget": [3, 4]}, 1),
+        ({**PT4AL, "data.imbalance": {}}, {"strategy": ["pt4al", "random"], "pretext.epochs": [1, 2]}, 2),
+        ({}, {"seed": [0, 1]}, 0),
+    ],
+)
+def test_pretext_tasks_are_shared_by_runs_on_the_same_pool(
+    changes: dict, space: dict, tasks: int, tmp_path: Path
+) -> None:
+    planned = plan(replace(image_config(tmp_path), changes), space)
+    assert len(groups(planned, range(len(planned.settings)))) == tasks
+
+
+def test_a_model_is_built_and_its_weights_are_read_once_for_all_settings(tmp_path: Path) -> None:
+    fresh, weights = image_config(tmp_path), tmp_path / "weights.pth"
+    torch.save(create(fresh.model, 3, 7, 8).backbone.state_dict(), weights)
+    config = replace(fresh, {"model.checkpoint": str(weights)})
+    before, built = learner._content.cache_info(), prepare._build_model.cache_info()
+    planned = plan(config, {"strategy": ["random", "margin"], "budget": [3, 4], "seed": [0, 1]})
+    assert len(planned.settings) == 4
+    assert learner._content.cache_info().misses == before.misses + 1
+    assert prepare._build_model.cache_info().misses == built.misses + 1
+    mark = learner.weights_fingerprint(str(weights))
+    torch.save(create(fresh.model, 3, 8, 8).backbone.state_dict(), weights)
+    assert learner.weights_fingerprint(str(weights)) != mark
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "has", "expected"),
+    [
+        ({"strategy": "vaal"}, {}, Cluster(6, 0, False), 2),  # VAAL's networks are trained inside a trial: 1 + 2 CPUs
+        ({}, {"gpus_per_trial": 0.5}, Cluster(64, 1, True), 1),  # no fraction for a driver that fine-tunes
+        ({}, {"gpus_per_trial": 1}, Cluster(64, 4, True), 4),
+        (LINEAR, {"gpus_per_trial": 0.5}, Cluster(64, 1, True), 2),
+        ({**LINEAR, "strategy": "vaal"}, {}, Cluster(6, 0, False), 2),
+        ({**LINEAR, "strategy": "vaal"}, {"gpus_per_trial": 0.5}, Cluster(64, 3, True), 2),
+    ],
+)
+def test_workers_of_a_trial_find_their_cpus_and_gpus(
+    changes: dict, options: dict, has: Cluster, expected: int, tmp_path: Path
+) -> None:
+    config = image_config(tmp_path)
+    torch.save(create(config.model, 3, 7, 8).backbone.state_dict(), tmp_path / "weights.pth")
+    planned = plan(replace(config, {"model.checkpoint": str(tmp_path / "weights.pth"), **changes}), {"seed": [0]})
+    assert concurrency(planned, Options(**options), has, math.inf) == expected
+
+
+def test_what_tune_pickles_holds_no_pool(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    planned = plan(config, {"budget": [3, 4], "seed": [0, 1]})
+    watch = _Watch(
+        Ledger(planned, {"name": "s"}), tuple(t.last_round for t in planned.trials), frozenset(), Screen(), True
+    )
+    assert len(cloudpickle.dumps(watch)) < 6_000
 
 
 @pytest.mark.parametrize(
@@ -200,6 +457,18 @@ def test_the_table_says_how_far_every_setting_is() -> None:
     assert lines("x", many, 0)[-1] == "and 61 more settings"
 
 
+def test_a_table_fits_its_terminal() -> None:
+    fields = {"data.root": "/a/very/long/path/features.npz", "train.lr": 0.1, "train.weight_decay": 1e-5}
+    entries = [
+        {"fields": {**fields, "budget": n}, "status": "running", "rounds": 1, "of": 5, "accuracy": 0.5}
+        for n in range(60)
+    ]
+    text = lines("x", entries, 3, 60, 20)
+    assert len(text) == 20
+    assert max(map(len, text)) == 60
+    assert text[-1] == "and 43 more settings"
+
+
 def test_a_log_gets_a_table_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     screen = Screen(out)
@@ -212,3 +481,14 @@ def test_a_log_gets_a_table_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     screen.show("x", entries, now=True)
     assert out.getvalue().count("sweep x") == 2
     assert "\x1b" not in out.getvalue()
+
+
+def test_the_help_of_a_job_shows_the_options_of_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        sweep_options(RunConfig(), ["strategy=random", "seed=0..9"], ["--help"])
+    said = capsys.readouterr().out
+    assert "--sweep PATH=VALUES" in said
+    assert "strategy=random seed=0..9" in " ".join(said.split())
+    for field in dataclasses.fields(Options):
+        assert f"--sweep.{field.name.replace('_', '-')}" in said
+    assert "--train.lr" in said

@@ -27,7 +27,8 @@ _AND = "+"  # joins the hash of the embeddings with that of the pretext losses
 def scan(source: str, options: Options) -> Scan:
     """One row per embedding; key and offset are its position, so that row and array position are the same.
 
-    Raises CatalogError where the arrays are missing, of other shapes, or not finite.
+    Raises CatalogError where the arrays are missing, of other shapes or types, or not finite (but for pretext losses of
+    test rows, which nobody reads).
     """
     files = list_files(source)
     if len(files) != 1:
@@ -36,19 +37,20 @@ def scan(source: str, options: Options) -> Scan:
         features = _features(arrays, source)
         n = len(features)
         names = _LABELS if options.label_column in ("", "label") else (options.label_column,)
-        labels, test, losses = (_vector(arrays, kind, n, source) for kind in (names, _TEST, _PRETEXT))
+        labels, losses = (_vector(arrays, kind, n, source) for kind in (names, _PRETEXT))
+        test = _flags(arrays, n, source)
     _check_finite("features", features, source)
     if losses is not None:
         if losses.dtype.kind != "f":
             raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats (sorted as numbers), got {losses.dtype}")
-        _check_finite(_PRETEXT[0], losses, source)
+        _check_finite(f"{_PRETEXT[0]} (but of test rows)", np.where(test, 0, losses), source)
     width = max(9, len(str(n)))
     columns = {
         "key": [f"{row:0{width}d}" for row in range(n)],
         "uri": [absolute(source)] * n,
         "offset": np.arange(n),
         "label": pa.nulls(n, pa.string()) if labels is None else _texts(labels, source),
-        "split": ["train"] * n if test is None else np.where(test.astype(bool), "test", "train"),
+        "split": np.where(test, "test", "train"),
     }
     return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses))
 
@@ -73,6 +75,12 @@ def read_pretext_loss(source: str, content: str) -> npt.NDArray[np.float64]:
         raise CatalogError(f"{source}: expected an array called {_PRETEXT[0]}, as when it was indexed, got none")
     _check_same("pretext losses", losses, mark, source)
     return losses.astype(np.float64)
+
+
+def holds_pretext_loss(source: str) -> bool:
+    """Whether the file has pretext losses now, whatever it had when it was indexed. Raises CatalogError."""
+    with _opened(source) as arrays:
+        return _PRETEXT[0] in arrays
 
 
 def has_pretext_loss(content: str) -> bool:
@@ -134,6 +142,22 @@ def _texts(labels: np.ndarray, source: str) -> pa.Array:
         return class_texts(pa.array(labels), None)
     except pa.ArrowInvalid as error:
         raise CatalogError(f"{source}: label: expected whole numbers or names: {error}") from None
+
+
+def _flags(arrays: Mapping[str, np.ndarray], n: int, source: str) -> npt.NDArray[np.bool_]:
+    """(n,) which rows are test. Raises CatalogError for anything but true and false, 0 and 1: what "False" or NaN would
+    mean as a flag is not what they say."""
+    array = _vector(arrays, _TEST, n, source)
+    if array is None:
+        return np.zeros(n, bool)
+    known = np.isin(array, (0, 1)) if array.dtype.kind in "biuf" else np.zeros(n, bool)
+    if not known.all():
+        name, row = next(name for name in _TEST if name in arrays), int(known.argmin())
+        raise CatalogError(
+            f"{source}: {name}: expected true and false, or 0 and 1, got {array[row].item()!r} ({array.dtype}) in row "
+            f"{row}"
+        )
+    return np.asarray(array, bool)
 
 
 def _vector(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], n: int, source: str) -> Any:

@@ -21,7 +21,10 @@ from alray.store import absolute
 
 
 def scan(source: str, options: Options) -> Scan:
-    """Every image file; the key is the path relative to the source. Raises CatalogError where there is no image."""
+    """Every image file; the key is the path relative to the source. Raises CatalogError where there is no image.
+
+    With an empty label column the directories are no classes.
+    """
     files = list_files(source)
     images = files.filter(pa.array([is_image_name(name) for name in files["name"].to_pylist()], pa.bool_()))
     if not len(images):
@@ -32,7 +35,7 @@ def scan(source: str, options: Options) -> Scan:
         "key": pc.binary_join_element_wise(prefix, images["name"], "").combine_chunks(),
         "uri": images["uri"].combine_chunks(),
         "size": images["size"].combine_chunks(),
-        "label": labels,
+        "label": labels if options.label_column else [None] * len(labels),
         "split": splits,
     }
     ignored = len(files) - len(images)

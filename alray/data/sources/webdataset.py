@@ -54,7 +54,8 @@ def scan(source: str, options: Options) -> Scan:
     """Every image member of every tar; the key is the member's name.
 
     The class is that of the sidecar (.cls: name or number; .json: its label) of the same stem, else the directory in
-    the member's name, as in a folder. Raises CatalogError where there is no tar or only compressed ones.
+    the member's name, as in a folder; with an empty label column there are no classes. Raises CatalogError where there
+    is no tar or only compressed ones.
     """
     files = list_files(source)
     compressed = [name for name in files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
@@ -76,7 +77,7 @@ def scan(source: str, options: Options) -> Scan:
         "uri": [tar.uri for tar in tars for _ in tar.images],
         "offset": [offset for tar in tars for _, offset, _ in tar.images],
         "size": [size for tar in tars for _, _, size in tar.images],
-        "label": _labels(tars, labels),
+        "label": _labels(tars, labels) if options.label_column else [None] * len(labels),
         "split": splits if has_splits else [split_of_file(_base(tar.uri)) for tar in tars for _ in tar.images],
     }
     classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)

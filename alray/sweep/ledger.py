@@ -1,0 +1,84 @@
+"""`sweep.json`: the trials of a sweep and how far each one is, made anew from the run directories by every start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from alray.prepare import RUN
+from alray.store import Store
+from alray.sweep.trials import Plan, Trial, committed, metrics_of
+
+SWEEP = "sweep.json"
+
+Status = Literal["waiting", "running", "finished", "stopped", "failed"]
+
+
+class Ledger:
+    """What is varied, and for each trial its run directory, status, rounds and error.
+
+    Trials of earlier spaces stay in the file as long as their directories are there: a report on the folder reads them.
+    rule: what may stop a trial. A trial that was stopped stays so under the same rule and the same number of rounds.
+    """
+
+    def __init__(self, plan: Plan, about: Mapping[str, Any], rule: str = "") -> None:
+        self.store, self.rule = Store(plan.dir), rule
+        before = self.store.read_json(SWEEP) if self.store.has(SWEEP) else {"trials": []}
+        self.entries = [_entry(trial) for trial in plan.trials]
+        known = {entry["run"]: entry for entry in before["trials"]}
+        for entry in self.entries:
+            self._take_up(entry, known.pop(entry["run"], {}))
+        self.others = [entry for entry in known.values() if self.store.child(entry["run"]).has(RUN)]
+        self.about = dict(about)
+        if about.get("scheduler") == "none" and any(e["status"] == "stopped" for e in self.others):
+            self.about["scheduler"] = before.get("scheduler", "none")  # its trials are what a report is warned of
+        self.settle()
+
+    def _take_up(self, entry: dict[str, Any], before: Mapping[str, Any]) -> None:
+        same = before.get("rule") == self.rule and before.get("of") == entry["of"]
+        if before.get("status") == "stopped" and entry["status"] != "finished" and same and entry["rounds"]:
+            entry.update(status="stopped", rule=self.rule)
+
+    def set(self, number: int, **changes: Any) -> None:
+        """Change a trial's entry; the file is written when its status changes."""
+        entry = self.entries[number]
+        changed = changes.get("status", entry["status"]) != entry["status"]
+        entry.update(changes)
+        if changed:
+            entry["rule"] = self.rule if entry["status"] == "stopped" else ""
+            self.write()
+
+    def settle(self) -> None:
+        """Nothing runs any more: what was running is as far as its directory says."""
+        for entry in (*self.entries, *self.others):
+            if entry["status"] == "running":
+                entry.update(_progress(self.store.at(entry["run"]), entry["of"]))
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file."""
+        self.store.write_json(SWEEP, {**self.about, "trials": [*self.entries, *self.others]})
+
+    def numbers(self, *statuses: Status) -> list[int]:
+        """Trials of these statuses."""
+        return [number for number, entry in enumerate(self.entries) if entry["status"] in statuses]
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    run = trial.run.rsplit("/", 1)[1]  # the folder may be moved
+    progress = _progress(trial.run, trial.config.rounds)
+    return {"fields": dict(trial.fields), "run": run, "of": trial.config.rounds, "error": "", "rule": "", **progress}
+
+
+def _progress(run: str, of: int) -> dict[str, Any]:
+    rounds = min(committed(run), of)  # an earlier sweep may have gone further
+    last = accuracy(metrics_of(run, rounds - 1)) if rounds else None
+    return {"status": "finished" if rounds == of else "waiting", "rounds": rounds, "accuracy": last}
+
+
+def accuracy(metrics: Mapping[str, Any]) -> float | None:
+    """The top-1 accuracy of a round for the table: test, else validation."""
+    for section in ("test", "validation"):
+        if metrics.get(section):
+            return float(metrics[section]["top1"])
+    return None

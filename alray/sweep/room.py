@@ -1,0 +1,70 @@
+"""How many trials a cluster has room for, so that none waits for ever for workers the others leave no room for."""
+
+from __future__ import annotations
+
+import math
+
+from alray import cluster
+from alray.cluster import Cluster, ClusterError
+from alray.config import ResourceConfig
+from alray.features.arrays import DISCRIMINATOR
+from alray.prepare import Checked
+from alray.sweep.options import Options
+from alray.sweep.trials import Plan
+
+
+def concurrency(planned: Plan, options: Options, found: Cluster, cores: float) -> int:
+    """Trials at a time. Each reserves its driver's share for good, and its workers' again and again.
+
+    cores: of this machine, where the cluster is started here; its logical CPUs may be more (see `logical_cpus`).
+    """
+    inside = max(map(worker_cpus, planned.settings))
+    gpus = max(driver_gpus(ready, options) + worker_gpus(ready, found.use_gpu) for ready in planned.settings)
+    each = options.cpus_per_trial + inside
+    room = math.floor(found.cpus / each + 1e-9)
+    if room > 1:
+        room = max(1, min(room, math.floor(cores / options.cpus_per_trial + 1e-9) if math.isfinite(cores) else room))
+    if gpus:
+        room = min(room, math.floor(found.gpus / gpus + 1e-9))
+    if room < 1:
+        raise ClusterError(
+            f"the cluster has {found.cpus:g} CPUs and {found.gpus:g} GPUs, a trial needs {each:g} CPUs (of them "
+            f"{inside:g} for its workers) and {gpus:g} GPUs"
+        )
+    return min(room, options.max_concurrent or room)
+
+
+def trains_inside(ready: Checked) -> bool:
+    """Whether a trial starts Ray Train and extraction of its own: to fine-tune, or for VAAL's networks."""
+    return ready.config.train.mode == "finetune" or DISCRIMINATOR in ready.strategy.needs
+
+
+def worker_cpus(ready: Checked) -> float:
+    """CPUs that a trial's own workers take while it runs, besides the trial itself."""
+    resources = ready.config.resources
+    select = resources.select_shards * resources.cpus_per_shard if resources.select_workers == "ray" else 0.0
+    if not trains_inside(ready):
+        return select
+    train = resources.train_workers * resources.cpus_per_train_worker
+    return max(select, max(train, float(resources.extract_actors)) + resources.decode_cpus)
+
+
+def worker_gpus(ready: Checked, use_gpu: bool) -> int:
+    """GPUs that a trial's own workers take at a time."""
+    resources = ready.config.resources
+    return max(resources.train_workers, resources.extract_actors) if use_gpu and trains_inside(ready) else 0
+
+
+def driver_gpus(ready: Checked, options: Options) -> float:
+    """GPUs of the trial itself: for a linear head. One that fine-tunes leaves them to its workers."""
+    return options.gpus_per_trial if ready.config.train.mode == "linear" else 0.0
+
+
+def cluster_for(planned: Plan, options: Options) -> ResourceConfig:
+    """Of a cluster started here: logical CPUs for one trial and its workers at least."""
+    most = max(planned.settings, key=worker_cpus)
+    resources = most.config.resources
+    if resources.num_cpus:
+        return resources
+    cpus = max(cluster.logical_cpus(resources), math.ceil(options.cpus_per_trial + worker_cpus(most)))
+    return resources.model_copy(update={"num_cpus": cpus})
