@@ -6,26 +6,21 @@ opened (or refused, because it belongs to another configuration), splits drawn a
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint, identity
+from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.masks import masks_of, with_masks
 from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
+from alray.directory import RunError, open_run
 from alray.features.arrays import PRETEXT_LOSS
 from alray.selection.cold_start import check_pool, cold_start, notes, strategy_of
 from alray.selection.protocol import Strategy
@@ -34,13 +29,7 @@ from alray.store import Store, absolute, join, read_bytes
 from alray.train.columns import MEASURED
 from alray.train.learner import weights_fingerprint
 
-SPLITS, SEED_SET, CONFIG, RUN = "splits.parquet", "seed_set.parquet", "config.json", "run.json"
-
-_VERSIONS = ("alray", "ray", "torch", "timm", "numpy", "scipy", "pyarrow")
-
-
-class RunError(ValueError):
-    """A run that cannot start or go on; the message says why and what to do."""
+SPLITS, SEED_SET = "splits.parquet", "seed_set.parquet"
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
     found = check(config, strategy)
     catalog, masks = found.catalog, config.task == "segmentation"
-    run = _open_run(config, catalog)
+    run = open_run(config, catalog, _class_names(config, catalog))
     oracle = oracle or HiddenLabels(np.zeros(len(catalog), np.int32) if masks else catalog.labels())
     pool = _split(config, catalog, found.pool_rows, oracle, run)
     hidden = catalog.labels()
@@ -265,63 +254,6 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
             f"{config.split.val_size:,}, seed set {config.split.seed_set_size:,}, and {config.rounds - 1} x "
             f"{config.budget:,} to buy"
         )
-
-
-def _open_run(config: RunConfig, catalog: Catalog) -> Store:
-    mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
-    mark = fingerprint(mine)
-    uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
-    run = Store(absolute(uri))
-    if run.has(RUN):
-        theirs = run.read_json(RUN)["identity"]
-        if theirs != mine:
-            raise RunError(
-                f"{run.uri} belongs to another configuration:\n" + "\n".join(differences(theirs, mine)) + "\n"
-                "Use another run_dir (or none), or remove the directory."
-            )
-    else:
-        run.check_writable()
-    run.write_bytes(CONFIG, config.to_json().encode())
-    if not run.has(RUN):
-        run.write_json(
-            RUN,
-            {
-                "name": config.name,
-                "fingerprint": mark,
-                "classes": list(_class_names(config, catalog)),
-                "catalog": catalog.uri,
-                "identity": mine,
-                "versions": {name: _version(name) for name in _VERSIONS},
-                "machine": {
-                    "python": platform.python_version(),
-                    "system": platform.system(),
-                    "cpu": f"{os.cpu_count()} x {_cpu()}",
-                },
-            },
-        )
-    return run
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # alray itself, where a job brought it along in its working directory
-        return "not installed"
-
-
-def _cpu() -> str:
-    """The processor's name, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """The fields in which two JSON trees differ, a line each."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        names = sorted(there.keys() | here.keys())
-        return [line for n in names for line in differences(there.get(n), here.get(n), f"{path}.{n}" if path else n)]
-    return [] if there == here else [f"  {path}: {there!r} there, {here!r} here"]
 
 
 def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle, run: Store) -> Pool:

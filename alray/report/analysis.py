@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.report.claims import CHOSEN, level, p_value, signed, verdicts, warnings
-from alray.report.claims import UNDECIDED as UNDECIDED  # of the verdicts here
 from alray.report.comparisons import (
     ALPHA,
     LEAST_SEEDS,

@@ -8,7 +8,8 @@ from html import escape
 from importlib.resources import files
 
 from alray.report import charts
-from alray.report.analysis import BEST, TIE, UNDECIDED, Analysis
+from alray.report.analysis import BEST, TIE, Analysis
+from alray.report.claims import UNDECIDED
 from alray.report.gallery import Picture, Wall
 from alray.report.layout import Section
 from alray.report.measures import measure

@@ -12,9 +12,9 @@ from PIL import Image
 
 from alray import RunConfig, replace
 from alray.config import ConfigError
+from alray.directory import RunError
 from alray.features.table import FeatureTable
 from alray.models.head import Head
-from alray.prepare import RunError
 from alray.rounds import run
 from alray.selection.protocol import SelectionError
 from alray.store import Store
