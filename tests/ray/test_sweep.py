@@ -197,20 +197,17 @@ def test_selection_actors_inside_trials(tmp_path: Path) -> None:
     assert facts(Path(result.dir, result.trials[1]["run"])) == facts(Path(single.dir))
 
 
-@ray.remote(num_cpus=0)
-def visible() -> str | None:
-    return os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-@ray.remote(num_cpus=0)
-def hidden() -> tuple[str | None, str | None]:
-    _hide_gpus()
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), ray.get(visible.remote())
-
-
 def test_a_trial_without_a_gpu_sees_none_and_hides_none_from_its_workers() -> None:
-    before = ray.get(visible.remote())
-    assert ray.get(hidden.options(max_calls=1).remote()) == ("", before)  # the process ends: others see what they saw
+    def visible() -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    def trial() -> tuple[str | None, str | None]:
+        _hide_gpus()
+        return visible(), ray.get(ray.remote(num_cpus=0)(visible).remote())
+
+    before = ray.get(ray.remote(num_cpus=0)(visible).remote())
+    alone = ray.remote(num_cpus=0, max_calls=1)(trial)  # its process ends with it: nobody else inherits what it set
+    assert ray.get(alone.remote()) == ("", before)
 
 
 def write_images(root: Path) -> None:
