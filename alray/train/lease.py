@@ -26,11 +26,7 @@ _SETTLE = 0.5  # seconds after a claim in which a rival's claim may overwrite it
 
 @contextmanager
 def lease(
-    store: Store,
-    waiting: Callable[[str], None] = lambda holder: None,
-    *,
-    beat: float = _BEAT,
-    stale: float = _STALE,
+    store: Store, waiting: Callable[[str], None] = lambda holder: None, *, stale: float = _STALE
 ) -> Iterator[None]:
     """Hold the directory while the body runs; before, wait for whoever holds it (`waiting` is called once, with who).
 
@@ -39,7 +35,7 @@ def lease(
     token = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
     _claim(store, token, waiting, stale)
     over = threading.Event()
-    thread = threading.Thread(target=_keep, args=(store, token, over, beat), name="alray-lease", daemon=True)
+    thread = threading.Thread(target=_keep, args=(store, token, over), name="alray-lease", daemon=True)
     thread.start()
     try:
         yield
@@ -83,14 +79,14 @@ def _dead(holder: dict[str, Any]) -> bool:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        return False
+    except PermissionError:  # somebody else's process, alive
+        pass
     return False
 
 
-def _keep(store: Store, token: dict[str, Any], over: threading.Event, beat: float) -> None:
+def _keep(store: Store, token: dict[str, Any], over: threading.Event) -> None:
     number = 0
-    while not over.wait(beat):
+    while not over.wait(_BEAT):
         number += 1
         try:
             store.write_json(LEASE, {**token, "beat": number})

@@ -17,7 +17,7 @@ from alray.train.lease import LEASE, lease
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
-    """Ten threads add to one file, each reading, waiting and writing: without a lease they would lose additions."""
+    """Four threads add to one file, each reading, waiting and writing: without a lease they would lose additions."""
     store, waited = Store(str(tmp_path)), []
     store.write_json("count.json", 0)
 
