@@ -13,10 +13,10 @@ from alray.config import ConfigError, RunConfig, replace
 
 if TYPE_CHECKING:
     from alray.rounds import RunResult, run
+    from alray.selection.kernels.top_rows import ScoreStrategy
     from alray.selection.protocol import Picks
-    from alray.selection.score import ScoreStrategy
+    from alray.selection.registry import STRATEGIES
     from alray.selection.select import select
-    from alray.selection.strategies import STRATEGIES
 
 # Found on first use: a configuration can be read and a strategy written without torch and Ray being imported.
 _LAZY = {
@@ -24,8 +24,8 @@ _LAZY = {
     "RunResult": "alray.rounds",
     "select": "alray.selection.select",
     "Picks": "alray.selection.protocol",
-    "STRATEGIES": "alray.selection.strategies",
-    "ScoreStrategy": "alray.selection.score",
+    "STRATEGIES": "alray.selection.registry",
+    "ScoreStrategy": "alray.selection.kernels.top_rows",
 }
 
 __all__ = ["STRATEGIES", "ConfigError", "Picks", "RunConfig", "RunResult", "ScoreStrategy", "replace", "run", "select"]

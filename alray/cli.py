@@ -178,7 +178,7 @@ def strategies(names: tyro.conf.Positional[tuple[str, ...]] = (), /) -> None:
     Args:
         names: Strategies; none: all.
     """
-    from alray.selection.strategies import described
+    from alray.selection.registry import described
 
     print(described(names))
 

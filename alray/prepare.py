@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
+from alray.cold_start import check_pool, cold_start, notes, strategy_of
 from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
@@ -20,14 +21,12 @@ from alray.data.masks import masks_of, with_masks
 from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
-from alray.directory import RunError, open_run
 from alray.features.arrays import PRETEXT_LOSS
-from alray.selection.cold_start import check_pool, cold_start, notes, strategy_of
+from alray.rundir import RunError, open_run
 from alray.selection.protocol import Strategy
 from alray.selection.select import check_round, check_strategy
-from alray.store import Store, absolute, join, read_bytes
+from alray.store import Store, absolute, join, read_bytes, weights_fingerprint
 from alray.train.columns import MEASURED
-from alray.train.learner import weights_fingerprint
 
 SPLITS, SEED_SET = "splits.parquet", "seed_set.parquet"
 

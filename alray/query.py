@@ -14,7 +14,6 @@ import pyarrow as pa
 from alray import cluster
 from alray.config import RunConfig
 from alray.data.pool import Pool, Rows
-from alray.directory import RunError
 from alray.features.arrays import (
     DISCRIMINATOR,
     EMBEDDING,
@@ -30,6 +29,7 @@ from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.prepare import SEED_SET, Prepared
 from alray.progress import Stages
+from alray.rundir import RunError
 from alray.selection import protocol
 from alray.selection.protocol import LABELED, Context, Picks, Strategy, needs_in
 from alray.selection.select import select_from

@@ -22,11 +22,11 @@ from alray.features.table import FeatureTable
 from alray.prepare import Prepared, prepare
 from alray.progress import Stages
 from alray.query import Query
-from alray.report.scalars import write_scalars, write_tensorboard
+from alray.rundir import FEATURES
+from alray.scalars import write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.store import Store
 from alray.train.evaluate import labeled_set_metrics
-from alray.train.learner import FEATURES
 from alray.train.summary import TrainSummary
 
 METRICS, LABELS, TIMINGS = "metrics.json", "labels.parquet", "timings.json"

@@ -18,7 +18,7 @@ from results import record
 
 from alray.report import report
 from alray.report.analysis import analyse
-from alray.report.foreign import read_curves
+from alray.report.csv_curves import read_curves
 from alray.report.panel import arrange
 from alray.report.tables import as_text
 

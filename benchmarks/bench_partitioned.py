@@ -21,11 +21,11 @@ import numpy as np
 from results import FOLDER, record
 
 from alray import keyed
-from alray.selection.k_center import KCenter
-from alray.selection.partitioned import PartitionedKCenter
 from alray.selection.protocol import Strategy
-from alray.selection.random_sampling import RandomSampling
 from alray.selection.select import select
+from alray.selection.strategies.k_center import KCenter
+from alray.selection.strategies.partitioned import PartitionedKCenter
+from alray.selection.strategies.random_sampling import RandomSampling
 
 PARTS = (2, 4, 10, 16, 64)
 STRATEGIES: dict[str, Strategy] = {

@@ -26,7 +26,7 @@ from alray.pretext import TASKS, build
 from alray.pretext.rotation import Rotation
 from alray.rounds import run
 from alray.store import Store
-from alray.train.learner import model_seed
+from alray.train.measure import model_seed
 
 CHANNELS = [8, 16, 32, 64]
 

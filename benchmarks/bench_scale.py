@@ -28,8 +28,8 @@ from alray import cluster, keyed
 from alray.config import ResourceConfig
 from alray.features.table import FeatureTable, commit, write_part
 from alray.selection.protocol import Context
+from alray.selection.registry import build
 from alray.selection.select import select_from
-from alray.selection.strategies import build
 from alray.store import Store
 
 CLASSES = 1000

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from alray.report.comparisons import Test
 from alray.report.panel import Panel, arrange, panel
 from alray.report.runs import Group, ReportError, RunHistory, grouped, load_all
-from alray.report.scalars import csv_text
 from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, tables
+from alray.scalars import csv_text
 from alray.store import Store, absolute
 
 __all__ = ["ReportError", "report", "write_page"]
@@ -60,7 +60,7 @@ def _comparable(lines: Panel, measure: str) -> bool:
 
 
 def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
-    from alray.report.foreign import read_curves
+    from alray.report.csv_curves import read_curves
 
     lines = arrange(read_curves(path))
     _comparable(lines, measure)

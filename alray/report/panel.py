@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from alray.config import fingerprint
-from alray.report.runs import PEEKING, ReportError, RunHistory, flat
+from alray.report.runs import PEEKING, ReportError, RunHistory
 from alray.report.statistics import Floats, area, on_grid
 from alray.report.trials import stopped_by
+from alray.scalars import flat
 
 REFERENCE = "random"
 _COLD_STARTS = ("pretext", "k_means")

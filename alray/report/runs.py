@@ -6,15 +6,12 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from alray.config import fingerprint
+from alray.scalars import SECTIONS, Metrics, flat
 from alray.store import Store, absolute
 
-Metrics = dict[str, Any]
-
 _ROUND = re.compile(r"round_(\d+)")
-_SECTIONS = {"test": "test", "validation": "validation", "labeled_set": "labeled", "seconds": "seconds"}
 PEEKING = ("balanced_random", "balancing")
 """Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
 
@@ -81,19 +78,6 @@ class Group:
         return [flat(run.rounds[round]).get(scalar) for run in self.runs if round < len(run.rounds)]
 
 
-def flat(metrics: Metrics) -> dict[str, Any]:
-    """The scalars of a round by flat name: labels, test_top1, labeled_kl_to_pool, seconds_train, seconds_total ...
-
-    Lists (per class) are left out; a section that is null gives no names.
-    """
-    scalars = {name: value for name, value in metrics.items() if name not in _SECTIONS}
-    for section, prefix in _SECTIONS.items():
-        for name, value in (metrics[section] or {}).items():
-            if not isinstance(value, list | dict):
-                scalars[f"{prefix}_{name}"] = value
-    return {**scalars, "seconds_total": sum(metrics["seconds"].values())}
-
-
 def top_ks(rounds: Sequence[Metrics]) -> list[int]:
     """The k of the top-k accuracies that were measured on the test set besides top-1, ascending."""
     names = {name for metrics in rounds for name in metrics["test"] or {}}
@@ -128,7 +112,7 @@ def _committed(store: Store) -> list[Metrics]:
             raise ReportError(f"{store.uri}: {name} is committed, but round {expected} is not; was a round deleted?")
     rounds = [store.child(name).read_json("metrics.json") for _, name in there]
     for metrics, (_, name) in zip(rounds, there, strict=True):
-        missing = {"round", "labels", "labels_bought", *_SECTIONS} - set(metrics)
+        missing = {"round", "labels", "labels_bought", *SECTIONS} - set(metrics)
         if missing:
             raise ReportError(
                 f"{store.at(name, 'metrics.json')}: expected the fields {sorted(missing)}, they are missing"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alray.report.runs import PEEKING, Group, top_ks
-from alray.report.scalars import csv_text
+from alray.scalars import csv_text
 
 NOTHING = "–"
 _LEGEND = (

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
-from alray.selection.brought import Pool, check_values, gather
+from alray.selection.inputs import Pool, check_values, gather
 from alray.selection.protocol import (
     HEAD,
     LABELED,
@@ -26,8 +26,8 @@ from alray.selection.protocol import (
     check_integer,
     needs_in,
 )
+from alray.selection.registry import build, name_of
 from alray.selection.shards import WORKERS, Metered, open_shards, share
-from alray.selection.strategies import build, name_of
 from alray.selection.subset import subset
 
 _CLASSES = 1 << 20  # more than anyone has; a label beyond it is a mistake

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from alray.directory import RUN
+from alray.rundir import RUN
 from alray.store import Store
 from alray.sweep.trials import Plan, Trial, committed, metrics_of
 

@@ -49,8 +49,8 @@ def _mark(ready: Checked) -> str:
 
 
 def _make(ready: Checked, quiet: bool) -> None:
+    from alray.train.classify import Linear
     from alray.train.columns import Columns
-    from alray.train.learner import Linear
 
     config, images = ready.config, ready.catalog.format != "embeddings"
     stages = Stages(f"{config.name} · before the trials", quiet)

@@ -13,15 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alray.cold_start import strategy_of
 from alray.config import RunConfig, fingerprint, identity, replace
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.prepare import Checked, check
 from alray.rounds import METRICS
-from alray.selection.cold_start import strategy_of
-from alray.store import Store, absolute, join
+from alray.store import Store, absolute, join, weights_fingerprint
 from alray.sweep.space import Space, expand, flatten
-from alray.train.learner import weights_fingerprint
 
 
 class SweepError(ValueError):

@@ -24,18 +24,18 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from alray import cluster
 from alray.config import RunConfig
-from alray.report.runs import flat
+from alray.lease import LEASE, lease
 from alray.rounds import METRICS, run
+from alray.scalars import flat
 from alray.store import Store, join, read_bytes
+from alray.sweep.capacity import cluster_for, concurrency, driver_gpus
 from alray.sweep.ledger import Ledger
 from alray.sweep.options import Options, check_options, check_scheduler
-from alray.sweep.room import cluster_for, concurrency, driver_gpus
 from alray.sweep.sharing import share
 from alray.sweep.space import Space
 from alray.sweep.table import Screen
 from alray.sweep.tracking import mlflow_callback
 from alray.sweep.trials import Plan, SweepError, metrics_of, plan
-from alray.train.lease import LEASE, lease
 
 METRIC = "validation_top1"
 ERRORS = "errors"  # folder of the messages and tracebacks of trials that failed

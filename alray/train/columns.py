@@ -17,10 +17,10 @@ from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
 from alray.features.table import MANIFEST, FeatureTable
+from alray.lease import lease
 from alray.progress import Stages
-from alray.store import Store, absolute, join
-from alray.train.learner import measure_images, watched, weights_fingerprint
-from alray.train.lease import lease
+from alray.store import Store, absolute, join, weights_fingerprint
+from alray.train.measure import measure_images, watched
 
 if TYPE_CHECKING:
     from alray.features.extract import Extraction, Measure

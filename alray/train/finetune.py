@@ -16,8 +16,8 @@ from alray.data.catalog import Catalog
 from alray.store import Store, absolute
 from alray.train.batches import Array
 from alray.train.launch import clean, launch
-from alray.train.learner import model_seed
 from alray.train.loop import MODEL, Job
+from alray.train.measure import model_seed
 from alray.train.summary import TrainError, TrainSummary
 from alray.train.worker import work
 

@@ -26,9 +26,11 @@ from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.progress import Stages
+from alray.rundir import CHECKPOINT, FEATURES
 from alray.store import Store, read_bytes
+from alray.train.classify import Finetune
 from alray.train.evaluate import segmentation_metrics
-from alray.train.learner import CHECKPOINT, FEATURES, Finetune, measure_images, model_source
+from alray.train.measure import measure_images, model_source
 
 CONFUSION = "confusion"
 _ROWS = 256  # masks decoded at once when classes are counted, confusions added at once

@@ -26,8 +26,8 @@ from alray.store import Store
 from alray.train.batches import Batch, Plan, blocks
 from alray.train.finetune import finetune, placed
 from alray.train.launch import _discard_torn_snapshot, _raise_cause
-from alray.train.learner import model_seed
 from alray.train.loop import Job, Place, fit
+from alray.train.measure import model_seed
 from alray.train.summary import TrainError, TrainSummary
 from alray.train.worker import Progress
 

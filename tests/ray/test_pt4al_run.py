@@ -12,10 +12,10 @@ from PIL import Image
 
 from alray import RunConfig, replace
 from alray.config import ConfigError
-from alray.directory import RunError
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.rounds import run
+from alray.rundir import RunError
 from alray.selection.protocol import SelectionError
 from alray.store import Store
 

@@ -15,10 +15,10 @@ import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
 from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.registry import STRATEGIES as ALL
+from alray.selection.registry import build
 from alray.selection.select import select, select_from
 from alray.selection.shards import RayActors
-from alray.selection.strategies import STRATEGIES as ALL
-from alray.selection.strategies import build
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 CPUS = 0.1  # a fraction each, so that all actors fit on four CPUs

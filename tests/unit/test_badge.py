@@ -7,13 +7,14 @@ import pytest
 import reference
 import torch
 
-from alray.selection import badge, race
-from alray.selection.badge import Badge
-from alray.selection.gradients import Factors, Gradients, pooled
-from alray.selection.logits import Logits
+from alray.selection.kernels import race
+from alray.selection.kernels.gradients import Factors, Gradients, pooled
+from alray.selection.kernels.logits import Logits
 from alray.selection.protocol import Picks, SelectionError
+from alray.selection.registry import build
 from alray.selection.select import select
-from alray.selection.strategies import build
+from alray.selection.strategies import badge
+from alray.selection.strategies.badge import Badge
 
 KINDS = ["random", "tied", "duplicates", "offset", "float16", "certain"]
 

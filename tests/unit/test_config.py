@@ -16,7 +16,7 @@ from alray.cli import options
 from alray.config import ConfigError, RunConfig, TrainConfig, fingerprint, identity, replace
 from alray.config.pairs import scalar
 from alray.selection.protocol import SelectionError
-from alray.selection.strategies import STRATEGIES, described
+from alray.selection.registry import STRATEGIES, described
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 

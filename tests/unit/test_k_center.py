@@ -7,13 +7,13 @@ import pytest
 import reference
 
 from alray.features.arrays import ArraySource, cut
-from alray.selection import farthest, greedy, sieve
-from alray.selection.distance import Space, bound, products
-from alray.selection.k_center import KCenter
+from alray.selection.kernels import farthest, greedy, sieve
+from alray.selection.kernels.distance import Space, bound, products
 from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.registry import build
 from alray.selection.select import select, select_from
 from alray.selection.shards import InProcess
-from alray.selection.strategies import build
+from alray.selection.strategies.k_center import KCenter
 
 SHARDS = [1, 2, 7, 30]
 KINDS = ["random", "tied", "duplicates", "offset", "far offset", "float16", "tiny", "huge", "line", "sorted", "pairs"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from alray.lease import LEASE, lease
 from alray.store import Store
-from alray.train.lease import LEASE, lease
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from alray.config import SplitConfig
 from alray.report import ReportError, report
 from alray.report.analysis import BEST, TIE, analyse, overall_ranks
 from alray.report.claims import detectable_note, method_note
-from alray.report.foreign import read_curves
+from alray.report.csv_curves import read_curves
 from alray.report.measures import measures
 from alray.report.panel import Line, arrange, panel
 from alray.report.records import runs_table

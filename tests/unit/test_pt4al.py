@@ -13,18 +13,18 @@ import reference
 
 import alray
 from alray import RunConfig, replace
+from alray.cold_start import notes
 from alray.config import ConfigError
 from alray.features.arrays import cut
 from alray.keyed import stream_key
 from alray.models.head import Head
 from alray.prepare import prepare
 from alray.rounds import run
-from alray.selection.cold_start import notes
-from alray.selection.distance import Space
-from alray.selection.k_means import KMeans, _centroids, order_of, ordered, sample_size
+from alray.selection.kernels.distance import Space
 from alray.selection.protocol import Context, SelectionError, Strategy
-from alray.selection.pt4al import Pt4al
-from alray.selection.strategies import build
+from alray.selection.registry import build
+from alray.selection.strategies.k_means import KMeans, _centroids, order_of, ordered, sample_size
+from alray.selection.strategies.pt4al import Pt4al
 from alray.store import Store
 
 SHARDS = [1, 2, 7, 30]

@@ -16,9 +16,9 @@ from PIL import Image
 from alray.config import RunConfig, fingerprint, identity, replace
 from alray.report import ReportError, report
 from alray.report.curves import color, draw, styles
-from alray.report.runs import flat, grouped, load, load_all
-from alray.report.scalars import write_scalars, write_tensorboard
+from alray.report.runs import grouped, load, load_all
 from alray.report.tables import Column, as_markdown, as_text, cell, columns, mean_std, per_round, side_by_side, tables
+from alray.scalars import flat, write_scalars, write_tensorboard
 from alray.store import Store
 
 CLASSES = [f"class{i}" for i in range(10)]

@@ -39,16 +39,16 @@ from alray.features.arrays import PIXEL, ArraySource
 from alray.features.table import commit, write_part
 from alray.models.segmenter import confusion, create_segmenter, pixel_losses, segment_images, uncertainties
 from alray.prepare import prepare
-from alray.selection.pixels import build_for_segmentation
 from alray.selection.protocol import Context, SelectionError
+from alray.selection.registry import build_for_segmentation
 from alray.selection.select import select_from
 from alray.store import Store
 from alray.sweep.trials import _absolute_paths
 from alray.train.batches import Batch, Plan
 from alray.train.evaluate import EvaluateError, segmentation_metrics
 from alray.train.finetune import placed
-from alray.train.learner import model_source
 from alray.train.loop import Job, Place, fit
+from alray.train.measure import model_source
 from alray.train.segment import CONFUSION, Confusions, Segment, as_stored, extraction_of, total_confusion
 from alray.train.worker import in_channels
 

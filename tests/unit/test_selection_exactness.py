@@ -10,11 +10,8 @@ import pytest
 import reference
 
 from alray.features.arrays import ArraySource, Block, Shard
-from alray.selection.base import Base
-from alray.selection.boundary import Boundaries, reach
-from alray.selection.confidence import Confidence
-from alray.selection.entropy import Entropy
-from alray.selection.logits import (
+from alray.selection.kernels.boundary import Boundaries, reach
+from alray.selection.kernels.logits import (
     LIMIT,
     Approximate,
     Logits,
@@ -26,13 +23,16 @@ from alray.selection.logits import (
     paired_dots,
     single,
 )
-from alray.selection.margin import Margin
-from alray.selection.mase import Mase
-from alray.selection.per_class import PerClass
+from alray.selection.kernels.per_class import PerClass
+from alray.selection.kernels.top_rows import ScoreStrategy, TopRows
 from alray.selection.protocol import Context, Picks, SelectionError, Strategy
-from alray.selection.score import ScoreStrategy, TopRows
+from alray.selection.registry import build
 from alray.selection.select import select_from
-from alray.selection.strategies import build
+from alray.selection.strategies.base import Base
+from alray.selection.strategies.confidence import Confidence
+from alray.selection.strategies.entropy import Entropy
+from alray.selection.strategies.margin import Margin
+from alray.selection.strategies.mase import Mase
 
 RNG = np.random.default_rng(0)
 SOFT = [Confidence(), Margin(), Entropy()]

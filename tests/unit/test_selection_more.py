@@ -10,12 +10,12 @@ import reference
 
 from alray.features.arrays import cut
 from alray.keyed import priorities
-from alray.selection.cluster_margin import ClusterMargin
-from alray.selection.partitioned import PartitionedBadge, PartitionedKCenter
 from alray.selection.protocol import Picks, SelectionError
-from alray.selection.robust_k_center import RobustKCenter
+from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select
-from alray.selection.strategies import STRATEGIES, build
+from alray.selection.strategies.cluster_margin import ClusterMargin
+from alray.selection.strategies.partitioned import PartitionedBadge, PartitionedKCenter
+from alray.selection.strategies.robust_k_center import RobustKCenter
 
 SHARDS = [1, 2, 7, 30]
 N, C, D = 130, 5, 6

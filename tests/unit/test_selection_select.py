@@ -15,10 +15,10 @@ import reference
 
 import alray
 from alray.features.arrays import ArraySource, Block
+from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.protocol import Context, Picks, SelectionError, best, merge
-from alray.selection.score import ScoreStrategy
+from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select, select_from
-from alray.selection.strategies import STRATEGIES, build
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype(np.float32)

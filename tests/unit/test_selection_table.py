@@ -9,8 +9,8 @@ import pytest
 
 from alray.features.arrays import ArraySource, cut
 from alray.selection.protocol import Context
+from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select, select_from
-from alray.selection.strategies import STRATEGIES, build
 
 N, C, D, M, K = 96, 4, 7, 15, 20
 KINDS = ["random", "tied", "duplicates", "offset", "float16", "float64", "identical"]

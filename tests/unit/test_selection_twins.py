@@ -8,10 +8,10 @@ import reference
 
 from alray.features.arrays import ArraySource, cut
 from alray.keyed import order
-from alray.selection.base import Base
 from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select_from
-from alray.selection.strategies import STRATEGIES, build
+from alray.selection.strategies.base import Base
 
 SOFT = ["confidence", "margin", "entropy"]
 NAMES = [*SOFT, "mase", "base"]

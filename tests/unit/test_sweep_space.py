@@ -21,20 +21,20 @@ from alray import RunConfig, prepare, replace
 from alray.cluster import Cluster, ClusterError
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig
 from alray.config.command_line import sweep_options
+from alray.lease import LEASE
 from alray.models.backbone import create
 from alray.report.evidence import features
 from alray.report.runs import load
 from alray.rounds import run
 from alray.store import Store
 from alray.sweep import Options, SpaceError, SweepError, expand, parse_space, plan, sweep
+from alray.sweep.capacity import concurrency
 from alray.sweep.ledger import SWEEP, Ledger
 from alray.sweep.options import check_options, check_scheduler
-from alray.sweep.room import concurrency
 from alray.sweep.sharing import groups
 from alray.sweep.table import Screen, lines
 from alray.sweep.tuner import _Watch
 from alray.train import learner
-from alray.train.lease import LEASE
 
 LINEAR = {"train.mode": "linear"}
 

@@ -1,0 +1,156 @@
+"""Squared Euclidean distances: one canonical number per pair of rows, and a matrix product that bounds it (C4).
+
+Canonical is the float64 sum over columns of squared float64 differences of the stored values (for the cosine metric: of
+the values over their norm), in an order that depends on d alone. Everything fast works on *views*: float32 copies,
+shifted by the pool's mean and scaled by a power of two. For a row x and a center c of such views
+
+    g = |c|^2 - 2 x.c  in float32,    | g + |x|^2 - d2(x, c) | <= eps,
+    eps = 2 gamma |x| c_max + 8 u (|x| + c_max)^2 + tiny,    gamma = 1.01 (d + 8) u,    u = 2^-24
+
+for any order of summation (Higham 2002, section 3.1); the 8 u pays for |c|^2, the last addition and for rounding the
+views themselves. Letters: m rows, p centers (or pairs), d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alray.features.arrays import Array
+from alray.selection.kernels.logits import Floats, Positions, U, paired_dots, single
+from alray.selection.protocol import Metric
+
+_PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
+_LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """How rows are seen: mean (d,) float64 and exponent of the views; neither changes a canonical distance."""
+
+    metric: Metric
+    mean: Floats
+    exponent: int = 0
+
+    @classmethod
+    def around(cls, metric: Metric, sample: Array) -> Space:
+        """A space whose views are small numbers for rows like these, sample (s, d)."""
+        x = _directions(sample) if metric == "cosine" else np.asarray(sample, np.float64)
+        mean = x.mean(axis=0) if len(x) else np.zeros(x.shape[1])
+        largest = float(np.abs(x - mean).max(initial=0.0))
+        exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) and largest > 0 else 0
+        return cls(metric, mean, int(np.clip(exponent, -120, 480)))
+
+    @property
+    def unit(self) -> float:
+        """Squared distances are those of the views times this power of two."""
+        return float(2.0 ** (2 * self.exponent))
+
+    def canonical(self, stored: Array) -> Floats:
+        """Stored rows (m, d) as the metric sees them, in float64."""
+        return _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
+
+    def view(self, stored: Array) -> View:
+        """The float32 view of stored rows (m, d)."""
+        with np.errstate(all="ignore"):  # what overflows is recognised by its norm
+            if self.metric == "l2" and stored.dtype in (np.float16, np.float32):
+                x = single(stored) - self._single_mean
+                x *= np.float32(2.0**-self.exponent)
+            else:
+                rows = self.canonical(stored)
+                x = ((rows - self._single_mean) * 2.0**-self.exponent).astype(np.float32)
+            squares = np.einsum("md,md->m", x, x, dtype=np.float64)
+        usable = squares < _LARGEST  # false for NaN, too
+        if not usable.all():
+            x[~usable] = 0.0
+            squares[~usable] = np.inf
+        return View(torch.from_numpy(np.ascontiguousarray(x)), squares)
+
+    def pairs(self, x: Array, c: Array, at: Positions, center: Positions) -> Floats:
+        """Canonical squared distances of pairs of stored rows x[at], c[center] -> (p,) float64."""
+        found = np.empty(len(at))
+        step = max(1, _PAIRS // max(1, x.shape[1]))
+        for start in range(0, len(at), step):
+            part = slice(start, start + step)
+            difference = self.canonical(x[at[part]]) - self.canonical(c[center[part]])
+            found[part] = paired_dots(difference, difference)
+        return found
+
+    @cached_property
+    def _single_mean(self) -> npt.NDArray[np.float32]:
+        with np.errstate(over="ignore"):
+            mean = self.mean.astype(np.float32)
+        return np.where(np.isfinite(mean), mean, np.float32(0))
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Rows as the filter sees them: x (m, d) float32, squares (m,) float64, infinite where a row is out of range."""
+
+    x: torch.Tensor
+    squares: Floats
+
+    def __len__(self) -> int:
+        return len(self.squares)
+
+    def __getitem__(self, at: slice | Positions) -> View:
+        there = at if isinstance(at, slice) else torch.from_numpy(at).to(self.x.device)
+        return View(self.x[there], self.squares[at])
+
+    @property
+    def largest(self) -> float:
+        """The largest norm."""
+        return float(np.sqrt(self.squares.max(initial=0.0)))
+
+    def to(self, device: torch.device) -> View:
+        """The same on another device."""
+        return View(self.x.to(device), self.squares)
+
+
+def bound(squares: Floats, largest: float, width: int) -> Floats:
+    """eps (m,) of rows with these squared norms against centers with norms up to `largest`."""
+    norm = np.sqrt(squares)
+    gamma = 1.01 * (width + 8) * U
+    with np.errstate(invalid="ignore"):
+        eps: Floats = 2.02 * gamma * norm * largest + 8.2 * U * (norm + largest) ** 2 + width * 2.0**-120
+    return np.where(np.isfinite(eps), eps, np.inf)
+
+
+def products(x: torch.Tensor, centers: View) -> torch.Tensor:
+    """g (m, p) float32; squared distances of views are g + |x|^2 up to `bound`."""
+    c2 = torch.from_numpy(np.minimum(centers.squares, _LARGEST).astype(np.float32)).to(x.device)
+    return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
+
+
+def nearest(space: Space, x: Array, centers: Array) -> Positions:
+    """The canonically nearest of stored centers (p, d) for stored rows x (m, d), the first of equals; (m,)."""
+    view, other = space.view(x), space.view(centers)
+    value = products(view.x, other).numpy().astype(np.float64)
+    eps = bound(view.squares, other.largest, x.shape[1])[:, None]
+    with np.errstate(invalid="ignore"):
+        near = ~(value - eps > (value + eps).min(axis=1, keepdims=True))
+    at, center = np.nonzero(near)
+    squared = np.full(value.shape, np.inf)
+    alone = near.sum(axis=1)[at] == 1
+    squared[at[alone], center[alone]] = 0.0  # nobody else can be as near
+    squared[at[~alone], center[~alone]] = space.pairs(x, centers, at[~alone], center[~alone])
+    return np.asarray(squared.argmin(axis=1))
+
+
+def join(first: View, second: View) -> View:
+    """Rows of both."""
+    return View(torch.cat([first.x, second.x]), np.concatenate([first.squares, second.squares]))
+
+
+def _directions(x: Array) -> Floats:
+    """Rows over their norms, float64; a row of zeros stays zero."""
+    rows = np.array(x, np.float64)
+    largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
+    rows /= np.where(largest > 0, largest, 1.0)  # no overflow, no underflow in the squares
+    norm = np.sqrt(paired_dots(rows, rows))[:, None]
+    rows /= np.where(norm > 0, norm, 1.0)
+    return rows

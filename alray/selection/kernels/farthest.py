@@ -1,0 +1,92 @@
+"""The driver's side of the exact k-center: how far the shards must look, and which of what they ship is picked.
+
+Letters: n rows, k picks, w rows to ship, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alray.features.arrays import EMBEDDING, Array, Block, Rows
+from alray.selection.kernels.distance import Space
+from alray.selection.kernels.greedy import Chosen, greedy
+from alray.selection.kernels.logits import Floats
+from alray.selection.kernels.one_center import one_center
+from alray.selection.kernels.sieve import Far
+from alray.selection.protocol import Context, Key, Metric, Shards
+
+_PER_PICK, _AT_LEAST = 4, 4096  # rows to ship: so many per missing pick, and at least
+_HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
+
+
+class Search:
+    """The driver's side: what is picked, and how far the shards must look for more."""
+
+    def __init__(self, metric: Metric, rule: str, shards: Shards, context: Context) -> None:
+        self._rule, self._shards, self._context = rule, shards, context
+        sizes = shards.map("count")
+        self.n, self._parts = sum(sizes), len(sizes)
+        sample = np.concatenate([part for part in shards.map("sample", _share(4096, self.n)) if len(part)])
+        self._space = Space.around(metric, sample)
+        self._most = max(_AT_LEAST, _HELD // sample.shape[1])
+        self._picked = [Chosen(np.empty(0, np.int64), np.empty((0, sample.shape[1]), sample.dtype), np.empty(0))]
+
+    def until(self, k: int) -> tuple[Rows, Floats]:
+        """The first k picks and their squared distances."""
+        if not self._any_labeled():
+            self._picked.append(self._first())
+        patience, ceiling = 1, np.inf
+        while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
+            wanted = min(max(_PER_PICK * missing, _AT_LEAST) * patience, self._most)
+            ceiling = self._round(missing, wanted, ceiling)
+            patience *= 2  # the estimate was too high: look for more
+        return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
+
+    def _round(self, missing: int, wanted: int, ceiling: float) -> float:
+        """One sieve and the picks it allows; returns the bound on what is left."""
+        picks = Block(self._rows(), {EMBEDDING: np.concatenate([part.vectors for part in self._picked])})
+        share = _share(int(np.clip(64 * self.n / wanted, 2048, 16384)), self.n)
+        upper = np.concatenate(self._shards.map("estimate", self._space, picks, share))
+        threshold = min(_guess(upper, wanted / max(1, self.n - len(picks))), ceiling)
+        most = -(-2 * wanted // self._parts)
+        far = self._shards.map("far", self._space, picks, picks.rows, threshold, most)
+        rest = max((part.rest for part in far), key=lambda key: (key[0], -key[1]))
+        self._picked.append(greedy(self._space, _joined(far), missing, rest))
+        self._shards.say(sum(len(part.rows) for part in self._picked))
+        return float(rest[0])
+
+    def _rows(self) -> Rows:
+        return np.concatenate([part.rows for part in self._picked])
+
+    def _any_labeled(self) -> bool:
+        return self._context.labeled is not None and len(self._context.labeled.open()) > 0
+
+    def _first(self) -> Chosen:
+        found = self._shards.map("first", self._rule, self._context.seed, self._context.round)
+        offers: list[tuple[Key, Array]] = [offer for offer in found if offer is not None]
+        (_, row), vector = max(offers, key=lambda offer: (offer[0][0], -offer[0][1]))
+        if self._rule == "one_center":
+            (_, row), vector = one_center(self._space, self._shards, ((0.0, row), vector))
+        return Chosen(np.array([row]), vector, np.array([np.inf]))
+
+
+def _share(size: int, n: int) -> int:
+    """The threshold of hash priorities that about `size` of n rows stay below."""
+    return 2**64 if size >= n else int(size / n * 2**64)
+
+
+def _guess(upper: Floats, share: float) -> float:
+    """A threshold that about this share of the rows reaches, as far as the sample tells; only speed depends on it."""
+    at = int(share * len(upper))
+    return 0.0 if at >= len(upper) else float(np.partition(upper, len(upper) - 1 - at)[len(upper) - 1 - at])
+
+
+def _joined(far: Sequence[Far]) -> Chosen:
+    there = [part for part in far if len(part.rows)] or far[:1]
+    return Chosen(
+        np.concatenate([part.rows for part in there]),
+        np.concatenate([part.vectors for part in there]),
+        np.concatenate([part.squared for part in there]),
+    )

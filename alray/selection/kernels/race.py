@@ -1,0 +1,264 @@
+"""The shard's side of BADGE's race: every row has a clock, and rings with a rate that is at least its weight.
+
+D^2 sampling picks rows with probability proportional to w(i), the squared distance to the nearest center. Give every
+row a Poisson clock of rate w0(i) >= w(i) and accept a ring with probability w(i) / w0(i): the accepted rings are those
+of clocks with rates w(i), so the next one is row i with probability w(i) / sum w. Times and acceptance are hashes of
+(seed, round, epoch, row, number of the ring), so the picks are a function of data and seed alone (contract C4); and
+only rows that ring are ever compared with all centers. w0 is the distance to one first center; when few rings are
+accepted a new epoch begins with w0 = w. Letters: n rows of the shard, m centers, p rows of a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alray.features.arrays import Rows, Shard
+from alray.keyed import priorities, uniform
+from alray.selection.kernels.gradients import Factors, Gradients, concatenated
+from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.protocol import Key, beats
+
+_ROWS = 512  # rows whose canonical gradients are made at once
+_NOTHING = 2.0**-960  # a weight whose clock would never ring
+_MOST = 2.0**1000  # where nothing is known of a weight
+_CENTERS = (32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Which race: its number, the first center (of epoch 0), the picks so far, and how many of them w0 knows of."""
+
+    seed: int
+    round: int
+    number: int
+    first: Gradients
+    picks: Gradients
+    known: int
+
+    def uniform(self, what: str, ring: int, rows: Rows) -> Floats:
+        """Hashes in (0, 1]."""
+        stream = f"badge/{self.round}/{self.number}/{what}/{ring}"
+        return uniform(self.seed, stream, rows) + 2.0**-53
+
+
+@dataclass(frozen=True, eq=False)
+class Rings:
+    """All rings of a window: their times; and of those that may be accepted (s,): time, the weight they must exceed,
+    their row's present weight and gradient."""
+
+    times: Floats
+    when: Floats
+    least: Floats
+    weight: Floats
+    gradients: Gradients
+
+
+class Race:
+    """The state of one shard."""
+
+    def __init__(self, shard: Shard, labeled: Shard, factors: Factors, seed: int) -> None:
+        self.rows = shard.rows()
+        self.counters = {"pairs": 0, "rescored": 0, "rings": 0}
+        self._shard, self._factors, self._labeled_shard = shard, factors, labeled
+        self._seed = seed
+        self._labeled: Gradients | None = None
+        self._of: tuple[int, list[int], list[int]] | None = None  # the epoch that w0 belongs to
+        self._w0 = np.zeros(len(self.rows))
+        self._exact = np.zeros(len(self.rows), bool)  # else w0 is an upper bound
+        self._time, self._ring = np.zeros(0), np.zeros(0, np.int64)  # of each row's next ring
+
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def largest(self) -> Key | None:
+        """The key (squared gradient norm, row) of the first row by norm."""
+        if not len(self.rows):
+            return None
+        zero = self._take(np.zeros(1, np.intp))
+        high = self._high(Gradients(zero.rows, 0 * zero.u, zero.h))  # distances to zero: squared norms
+        best: Key = (-np.inf, 0)
+        for start in range(0, len(high), _ROWS):  # those that may be the largest first
+            at = np.sort(np.argsort(-high, kind="stable")[start : start + _ROWS])
+            if high[at].max() < best[0]:
+                break
+            squares = self._take(at).squares
+            first = int(np.argmax(squares))
+            here = (float(squares[first]), int(self.rows[at[first]]))
+            best = here if beats(here, best) else best
+        return best
+
+    def draw(self, stream: str, taken: Rows, k: int) -> Rows:
+        """The k rows with the lowest priorities that are not taken."""
+        rows = self.rows[~np.isin(self.rows, taken)]
+        return rows[np.lexsort((rows, priorities(self._seed, stream, rows)))][:k]
+
+    def gradients(self, rows: Rows) -> Gradients | None:
+        """The gradients of those of the rows that are here."""
+        at = np.flatnonzero(np.isin(self.rows, rows))
+        return self._take(at) if len(at) else None
+
+    def rate(self, epoch: Epoch) -> float:
+        """The sum of all w0, or of what they are at most: how fast rings come."""
+        self._begin(epoch)
+        return float(self._w0.sum())
+
+    def rings(self, epoch: Epoch, start: float, end: float) -> Rings:
+        """What rings at a time in (start, end]."""
+        self._begin(epoch)
+        self._wind(epoch, start)
+        at, when, ring = self._ringing(epoch, end)
+        self.counters["rings"] += len(at)
+        free = ~np.isin(self.rows[at], epoch.picks.rows)
+        times = when
+        at, when, ring = at[free], when[free], ring[free]
+        least = np.empty(len(at))
+        for number in np.unique(ring):
+            here = ring == number
+            least[here] = epoch.uniform("accept", number, self.rows[at[here]]) * self._w0[at[here]]
+        rings = [self._survivors(epoch, at[part], when[part], least[part]) for part in self._slices(len(at))]
+        return _joined(times, rings or [self._survivors(epoch, at, when, least)])
+
+    def _begin(self, epoch: Epoch) -> None:
+        of = (epoch.number, epoch.first.rows.tolist(), epoch.picks.rows[: epoch.known].tolist())
+        if self._of == of:
+            return
+        before = replace(epoch, picks=epoch.picks[: epoch.known])
+        if epoch.number == 0:
+            self._w0 = self._high(epoch.first)
+        else:
+            for part in self._parts(np.arange(len(self.rows))):
+                self._w0[part] = self._nearest(self._take(part), before, np.full(len(part), -1.0))[0]
+            self._w0[self._w0 < _NOTHING] = 0.0
+        self._w0[np.isin(self.rows, before.picks.rows)] = 0.0
+        self._exact = np.full(len(self.rows), epoch.number > 0) | (self._w0 == 0)
+        self._of = of
+        self._restart(epoch)
+
+    def _high(self, center: Gradients) -> Floats:
+        """Upper bounds of the squared distances of all rows to one center (n,): no canonical gradient is made."""
+        found = []
+        for block in self._shard.blocks(_ROWS):
+            gradients, off = self._factors.rough(block)
+            value, eps = gradients.bounds(center)
+            h = np.sqrt(np.einsum("md,md->m", gradients.h, gradients.h, dtype=np.float64) * (1 + 1e-9))
+            with np.errstate(invalid="ignore", over="ignore"):
+                high = (np.sqrt(np.maximum(value + eps, 0.0)[:, 0]) + off * h) ** 2 * (1 + 1e-9) + 2.0**-900
+            found.append(np.where(np.isnan(high), _MOST, np.minimum(high, _MOST)))
+        return np.concatenate([np.empty(0), *found])
+
+    def _restart(self, epoch: Epoch) -> None:
+        """All clocks at their first ring; of rows whose w0 is only bounded, at the earliest that it can be."""
+        self._ring = np.zeros(len(self.rows), np.int64)
+        self._time = self._gap(epoch, 0, np.arange(len(self.rows)))
+        self._at = 0.0
+
+    def _learn(self, epoch: Epoch, end: float) -> None:
+        """The exact w0 of the rows that may ring up to a time."""
+        for part in self._parts(np.flatnonzero(~self._exact & (self._time <= end))):
+            exact = self._take(part).pairs(epoch.first, np.arange(len(part)), np.zeros(len(part), np.intp))
+            self._w0[part] = np.where(exact < _NOTHING, 0.0, exact)
+            self._exact[part] = True
+            self._time[part] = self._gap(epoch, 0, part)
+
+    def _gap(self, epoch: Epoch, ring: int, at: Positions) -> Floats:
+        with np.errstate(divide="ignore"):
+            gap: Floats = np.where(
+                self._w0[at] > 0, -np.log(epoch.uniform("time", ring, self.rows[at])) / self._w0[at], np.inf
+            )
+        return gap
+
+    def _wind(self, epoch: Epoch, start: float) -> None:
+        """Bring the clocks to a time: after a restart (or a question asked again) from the beginning."""
+        if self._at > start:
+            self._restart(epoch)
+        self._ringing(epoch, start)
+
+    def _ringing(self, epoch: Epoch, end: float) -> tuple[Positions, Floats, Positions]:
+        """All rings up to a time: position, time, number; the clocks go on to the next."""
+        self._learn(epoch, end)
+        found: list[tuple[Positions, Floats, Positions]] = []
+        while len(at := np.flatnonzero(self._time <= end)):
+            found.append((at, self._time[at], self._ring[at]))
+            self._ring[at] += 1
+            for number in np.unique(self._ring[at]):
+                here = at[self._ring[at] == number]
+                self._time[here] += self._gap(epoch, int(number), here)
+        self._at = end
+        if not found:
+            return np.empty(0, np.intp), np.empty(0), np.empty(0, np.intp)
+        return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
+
+    def _survivors(self, epoch: Epoch, at: Positions, when: Floats, least: Floats) -> Rings:
+        unique, inverse = np.unique(at, return_inverse=True)
+        lowest = np.full(len(unique), np.inf)
+        np.minimum.at(lowest, inverse, least)
+        gradients = self._take(unique) if len(unique) else epoch.first[:0]
+        weight, alive = self._nearest(gradients, epoch, lowest)
+        keep = alive[inverse] & (weight[inverse] > least)
+        return Rings(when, when[keep], least[keep], weight[inverse][keep], gradients[inverse[keep]])
+
+    def _nearest(self, gradients: Gradients, epoch: Epoch, least: Floats) -> tuple[Floats, np.ndarray]:
+        """Canonical weights (p,) of rows, and whether they exceed `least`; a row that does not is left alone."""
+        weight, upper = np.full(len(gradients), np.inf), np.full(len(gradients), np.inf)
+        left = np.arange(len(gradients))
+        candidates: list[tuple[Positions, Gradients, Positions, Floats]] = []
+        for centers in self._centers(epoch):
+            here = gradients[left]
+            value, eps = here.bounds(centers)
+            self.counters["pairs"] += value.size
+            with np.errstate(invalid="ignore"):
+                low, high = value - eps, (value + eps).min(axis=1)
+            low[np.isnan(low)] = -np.inf
+            upper[left] = np.fmin(upper[left], high)
+            i, j = np.nonzero(low <= upper[left][:, None])
+            candidates.append((left[i], centers, j, low[i, j]))
+            left = left[upper[left] > least[left]]
+        alive = np.zeros(len(gradients), bool)
+        alive[left] = True
+        for i, centers, j, low in candidates:
+            keep = alive[i] & (low <= upper[i])
+            self.counters["rescored"] += int(np.count_nonzero(keep))
+            np.minimum.at(weight, i[keep], gradients.pairs(centers, i[keep], j[keep]))
+        return weight, alive & (weight > least)
+
+    def _centers(self, epoch: Epoch) -> list[Gradients]:
+        """Blocks of labeled rows, then of picks; the first are few, as most rows leave early."""
+        if self._labeled is None:
+            rows = self._labeled_shard.rows()
+            mixed = rows[np.argsort(priorities(0, "badge/labeled", rows), kind="stable")]
+            parts = [np.sort(mixed[start : start + _ROWS]) for start in range(0, len(mixed), _ROWS)]
+            made = [self._factors.of(self._labeled_shard.take(part)) for part in parts]
+            self._labeled = concatenated(made) if made else epoch.first[:0]
+            self._labeled_blocks = _cut(self._labeled)
+        return [*self._labeled_blocks, *(() if len(self._labeled) else [epoch.first]), *_cut(epoch.picks)]
+
+    def _take(self, at: Positions) -> Gradients:
+        return self._factors.of(self._shard.take(self.rows[at]))
+
+    def _parts(self, at: Positions) -> list[Positions]:
+        return [at[part] for part in self._slices(len(at))]
+
+    def _slices(self, n: int) -> list[slice]:
+        return [slice(start, start + _ROWS) for start in range(0, n, _ROWS)]
+
+
+def _cut(gradients: Gradients) -> list[Gradients]:
+    sizes, parts, start = list(_CENTERS), [], 0
+    while start < len(gradients):
+        size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+        parts.append(gradients[start : start + size])
+        start += size
+    return parts
+
+
+def _joined(times: Floats, rings: list[Rings]) -> Rings:
+    return Rings(
+        times,
+        np.concatenate([part.when for part in rings]),
+        np.concatenate([part.least for part in rings]),
+        np.concatenate([part.weight for part in rings]),
+        concatenated([part.gradients for part in rings]),
+    )

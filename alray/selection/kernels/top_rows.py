@@ -1,0 +1,173 @@
+"""Score strategies: every shard's best rows, merged, without holding more than the budget (contract C4).
+
+top_b(A u B) = top_b(top_b(A) u top_b(B)). Where the exact score of a row is expensive, a cheap interval around it comes
+first: a shard keeps the rows that could still be among the best, the driver merges the lower ends, and only rows whose
+upper end reaches the budget's last place are scored exactly. Letters: n rows of the shard, m rows of a block, b budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from alray.features.arrays import LOGITS, Array, Block, Rows, Shard
+from alray.selection.kernels.logits import block_rows, logits_of, needed
+from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, best, merge
+
+
+class Scorer(Protocol):
+    """How rows are scored: an interval first, then exactly."""
+
+    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+        """(low, high), each (m,), with low <= exact score <= high. Where they are equal they are the score."""
+        ...
+
+    def exact(self, block: Block) -> Scores:
+        """Scores (m,), each a float64 function of its row alone, whatever else is in the block."""
+        ...
+
+
+class ScoreStrategy:
+    """A strategy that gives every row a score and takes the highest: write `score`, the rest is done::
+
+    @dataclass(frozen=True)
+    class Gini(ScoreStrategy):
+        needs = frozenset({"logits"})
+
+        def score(self, block):
+            z = block["logits"] - block["logits"].max(axis=1, keepdims=True)
+            p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+            return 1 - (p**2).sum(axis=1)
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
+
+    def score(self, block: Block) -> Scores:
+        """block: `rows` (m,) and what the strategy needs as float64 columns -> (m,) float64, higher is taken first.
+
+        A row's score must not depend on the other rows of the block (a matrix product's last bits do); NaN is refused.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.score")
+
+    def scorer(self, shard: Shard, context: Context) -> Scorer:
+        """What scores this shard's rows; for strategies that can bound a score cheaply or need the context."""
+        return _Own(self, shard, context)
+
+    def open(self, shard: Shard, context: Context) -> TopRows:
+        """The shard-side state."""
+        shard = needed(shard, self.needs)
+        return TopRows(shard, self.scorer(shard, context), block_rows(shard, context))
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """The `budget` rows with the highest scores, in order."""
+        lows = np.concatenate(shards.map("propose", budget))
+        least = np.partition(lows, len(lows) - budget)[len(lows) - budget]
+        return Picks(*merge(shards.map("answer", budget, float(least)), budget))
+
+
+@dataclass(frozen=True)
+class _Found:
+    rows: Rows
+    low: Scores
+    high: Scores
+
+    def __getitem__(self, at: Array) -> _Found:
+        return _Found(self.rows[at], self.low[at], self.high[at])
+
+
+_NONE = _Found(np.empty(0, np.int64), np.empty(0), np.empty(0))
+
+
+class TopRows:
+    """One shard's rows that can be among the b best. Holds O(b) numbers; every answer can be asked for again.
+
+    size: rows worked on at once; slack: rows it may hold beyond the budget before it sorts them out.
+    """
+
+    def __init__(self, shard: Shard, scorer: Scorer, size: int, slack: int = 1 << 13) -> None:
+        self._shard, self._scorer, self._size, self._slack = shard, scorer, size, slack
+        self._budget, self._found = -1, _NONE
+
+    def propose(self, budget: int) -> Scores:
+        """Lower ends of the scores of (at most) `budget` rows, the highest ones."""
+        low = self._candidates(budget).low
+        return low if len(low) <= budget else np.partition(low, len(low) - budget)[len(low) - budget :]
+
+    def answer(self, budget: int, least: float) -> tuple[Rows, Scores]:
+        """The best rows, at most `budget`, with their exact scores, among those that can score `least` or more."""
+        found = self._candidates(budget)
+        return best(*self._exact(found[found.high >= least]), budget)
+
+    def _candidates(self, budget: int) -> _Found:
+        if self._budget == budget:
+            return self._found
+        parts, held, least = [_NONE], 0, -np.inf
+        for block in self._shard.blocks(self._size):
+            low, high = self._scorer.bounds(block)
+            keep = high >= least
+            parts.append(_Found(block.rows[keep], low[keep], high[keep]))
+            held += len(parts[-1].rows)
+            if held > 2 * (budget + self._slack):
+                found, least = self._sort_out(_join(parts), budget)
+                parts, held = [found], len(found.rows)
+        self._found, self._budget = self._sort_out(_join(parts), budget)[0], budget
+        return self._found
+
+    def _sort_out(self, found: _Found, budget: int) -> tuple[_Found, float]:
+        """Drop what cannot be among the best; score exactly when intervals overlap too much to tell."""
+        if len(found.rows) <= budget:
+            return found, -np.inf
+        least = np.partition(found.low, len(found.low) - budget)[len(found.low) - budget]
+        found = found[found.high >= least]
+        if len(found.rows) > budget + self._slack:
+            rows, scores = best(*self._exact(found), budget)
+            found, least = _Found(rows, scores, scores), scores[-1]
+        return found, float(least)
+
+    def _exact(self, found: _Found) -> tuple[Rows, Scores]:
+        known = found.low == found.high
+        rows, scores = [found.rows[known]], [found.low[known]]
+        unknown = np.sort(found.rows[~known])
+        for start in range(0, len(unknown), self._size):
+            block = self._shard.take(unknown[start : start + self._size])
+            rows.append(block.rows)
+            scores.append(self._scorer.exact(block))
+        return np.concatenate(rows), np.concatenate(scores)
+
+
+def _join(parts: list[_Found]) -> _Found:
+    columns = ([getattr(part, name) for part in parts] for name in ("rows", "low", "high"))
+    return _Found(*(np.concatenate(column) for column in columns))
+
+
+class _Own:
+    """The scorer of a strategy that only has `score`: exact at once."""
+
+    def __init__(self, strategy: ScoreStrategy, shard: Shard, context: Context) -> None:
+        self._strategy = strategy
+        self._logits = logits_of(shard, context) if LOGITS in strategy.needs else None
+
+    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+        scores = self.exact(block)
+        return scores, scores
+
+    def exact(self, block: Block) -> Scores:
+        scores = np.asarray(self._strategy.score(self._view(block)), np.float64)
+        name = type(self._strategy).__name__
+        if scores.shape != (len(block),):
+            raise SelectionError(f"{name}.score: expected shape ({len(block)},), got {scores.shape}")
+        if np.isnan(scores).any():
+            raise SelectionError(f"{name}.score: row {int(block.rows[int(np.argmax(np.isnan(scores)))])} scored NaN")
+        return scores
+
+    def _view(self, block: Block) -> Block:
+        columns = {
+            name: block[name].astype(np.float64) if block[name].dtype.kind == "f" else block[name]
+            for name in self._strategy.needs
+            if name in block.columns and name != LOGITS
+        }
+        if self._logits is not None:
+            columns[LOGITS] = self._logits.exact_rows(block)
+        return Block(block.rows, columns)

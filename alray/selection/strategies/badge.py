@@ -1,0 +1,201 @@
+"""BADGE (Ash et al. 2020): k-means++ seeding of gradient embeddings, exact, factorised, on the whole pool.
+
+Every next row is drawn with probability proportional to its squared distance, in gradient space, to the nearest row
+that is labeled or picked. Gradients are never made (`alray.selection.kernels.gradients`); the draws are a race of
+clocks (`alray.selection.kernels.race`), so that the picks are a function of data, seed and round alone. Letters: k
+picks, s rings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from alray.features.arrays import EMBEDDING, LOGITS, Rows, Shard
+from alray.keyed import priorities
+from alray.selection.kernels.logits import Floats, logits_of, needed
+from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, check_choice
+
+if TYPE_CHECKING:
+    from alray.selection.kernels.gradients import Factors, Gradients
+    from alray.selection.kernels.race import Epoch, Race, Rings
+
+_WINDOW = 4096  # rings looked at together, at most
+_PATIENCE, _AT_LEAST = 16, 4096  # a new epoch when there were more rings than so many per pick, and so many besides
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Badge:
+    """Score: the squared distance in gradient space to the nearest center when picked (not in descending order).
+
+    centers: "labeled", the labeled rows are centers from the start (the BASE paper's code), or "picks", only picked
+    rows are (the original). first: the first pick where there is no center yet, "largest_norm" (the original) or
+    "random". When all that is left lies on centers, the rest is drawn uniformly.
+    """
+
+    centers: Literal["labeled", "picks"] = "labeled"
+    first: Literal["largest_norm", "random"] = "largest_norm"
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
+
+    def __post_init__(self) -> None:
+        check_choice("badge: centers", self.centers, ("labeled", "picks"))
+        check_choice("badge: first", self.first, ("largest_norm", "random"))
+
+    def factors(self, shard: Shard, context: Context) -> Factors:
+        """How gradients are made of this shard's rows."""
+        from alray.selection.kernels.gradients import Factors
+
+        return Factors(logits_of(shard, context))
+
+    def open(self, shard: Shard, context: Context) -> Race:
+        """The shard-side state."""
+        from alray.selection.kernels.race import Race
+
+        labeled = context.labeled.open() if context.labeled and self.centers == "labeled" else Shard([])
+        return Race(needed(shard, self.needs), needed(labeled, self.needs), self.factors(shard, context), context.seed)
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """`budget` rows in the order of the draws."""
+        return _Draws(self, shards, context).picks(budget)
+
+
+class _Draws:
+    """The driver's side: rings in the order of time, accepted or not."""
+
+    def __init__(self, strategy: Badge, shards: Shards, context: Context) -> None:
+        self._strategy, self._shards, self._context = strategy, shards, context
+        self._scores: list[float] = []
+
+    def picks(self, k: int) -> Picks:
+        """k draws."""
+        epoch = self._first()
+        share = 0.5  # of the rings that were accepted lately: only the size of a window depends on it
+        while len(epoch.picks) < k:
+            rate = sum(self._shards.map("rate", epoch))
+            if rate == 0:
+                return self._uniformly(epoch.picks.rows, k)
+            start, before, rings, limit = 0.0, len(epoch.picks), 0, False
+            while len(epoch.picks) < k and not limit:
+                missing = k - len(epoch.picks)
+                window = min(max(64, 1.2 * missing / share), _WINDOW)
+                end = start + window / rate
+                if not np.isfinite(end) or end <= start:
+                    raise SelectionError(
+                        f"badge: gradients are too large or too small: their squared distances sum to {rate}"
+                    )
+                had = len(epoch.picks)
+                epoch, seen, limit = self._accept(self._shards.map("rings", epoch, start, end), epoch, k, before, rings)
+                share = max(0.001, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))
+                start, rings = end, rings + seen
+                if not seen:  # weights may turn out to be smaller than they seemed
+                    rate = sum(self._shards.map("rate", epoch))
+                    if rate == 0:
+                        return self._uniformly(epoch.picks.rows, k)
+                self._shards.say(len(epoch.picks))
+            epoch = replace(epoch, number=epoch.number + 1, known=len(epoch.picks))
+        return Picks(epoch.picks.rows, np.array(self._scores))
+
+    def _accept(self, answers: list[Rings], epoch: Epoch, k: int, before: int, rings: int) -> tuple[Epoch, int, bool]:
+        """The epoch with the window's picks, the number of its rings, and whether there were too many for them.
+
+        That is decided ring by ring, so that it does not depend on the windows.
+        """
+        from alray.selection.kernels.gradients import concatenated
+
+        times = np.sort(np.concatenate([part.times for part in answers]))
+        rows = np.concatenate([part.gradients.rows for part in answers])
+        when, least, weight = (
+            np.concatenate([getattr(part, name) for part in answers]) for name in ("when", "least", "weight")
+        )
+        order = np.lexsort((rows, when))
+        gradients = concatenated([part.gradients for part in answers])[order]
+        least, weight = least[order], weight[order]
+        rank = rings + np.searchsorted(times, when[order], side="right")
+        picked: list[int] = []
+        limit = False
+        for start in range(0, len(order), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            here = gradients[part]
+            now = _nearest(here, gradients[np.array(picked, np.intp)], weight[part].copy())
+            low = _low(here, here)
+            for i in range(len(here)):
+                limit = rank[start + i] > self._patience(len(epoch.picks) - before + len(picked))
+                if limit or len(epoch.picks) + len(picked) == k:
+                    break
+                if now[i] > least[start + i]:
+                    picked.append(start + i)
+                    self._scores.append(float(now[i]))
+                    near = np.flatnonzero(low[:, i] < now)
+                    if len(near):
+                        exact = here.pairs(here, near, np.full(len(near), i))
+                        now[near] = np.minimum(now[near], exact)
+            else:
+                continue
+            break
+        chosen = gradients[np.array(picked, np.intp)]
+        epoch = replace(epoch, picks=concatenated([epoch.picks, chosen]))
+        over = limit or rings + len(times) > self._patience(len(epoch.picks) - before)
+        return epoch, len(times), over
+
+    @staticmethod
+    def _patience(picks: int) -> int:
+        return _PATIENCE * picks + _AT_LEAST
+
+    def _first(self) -> Epoch:
+        """The first center: a labeled row that a hash chooses, or else the first pick."""
+        from alray.selection.kernels.race import Epoch
+
+        labeled = self._labeled()
+        if labeled is not None:
+            return Epoch(self._context.seed, self._context.round, 0, labeled, labeled[:0], 0)
+        if self._strategy.first == "random":
+            rows = np.concatenate(self._shards.map("draw", self._stream("first"), np.empty(0, np.int64), 1))
+            row = self._by_priority(rows, "first")[0]
+        else:
+            offers: list[Key] = [offer for offer in self._shards.map("largest") if offer is not None]
+            row = max(offers, key=lambda offer: (offer[0], -offer[1]))[1]
+        found = self._shards.map("gradients", np.array([row]))
+        gradient = next(part for part in found if part is not None)
+        self._scores.append(float(gradient.squares[0]))
+        return Epoch(self._context.seed, self._context.round, 0, gradient, gradient, 1)
+
+    def _labeled(self) -> Gradients | None:
+        if self._strategy.centers == "picks" or self._context.labeled is None:
+            return None
+        shard = needed(self._context.labeled.open(), self._strategy.needs)
+        rows = shard.rows()
+        if not len(rows):
+            return None
+        row = rows[np.argmin(priorities(0, "badge/labeled", rows))]
+        return self._strategy.factors(shard, self._context).of(shard.take(np.array([row])))
+
+    def _uniformly(self, rows: Rows, k: int) -> Picks:
+        missing = k - len(rows)
+        found = np.concatenate(self._shards.map("draw", self._stream("rest"), rows, missing))
+        rest = self._by_priority(found, "rest")[:missing]
+        return Picks(np.concatenate([rows, rest]), np.append(self._scores, np.zeros(missing)))
+
+    def _by_priority(self, rows: Rows, what: str) -> Rows:
+        return rows[np.lexsort((rows, priorities(self._context.seed, self._stream(what), rows)))]
+
+    def _stream(self, what: str) -> str:
+        return f"badge/{self._context.round}/{what}"
+
+
+def _low(rows: Gradients, centers: Gradients) -> Floats:
+    value, eps = rows.bounds(centers)
+    with np.errstate(invalid="ignore"):
+        low = value - eps
+    return np.where(np.isnan(low), -np.inf, low)
+
+
+def _nearest(rows: Gradients, picks: Gradients, weight: Floats) -> Floats:
+    """Bring weights up to date with picks."""
+    if len(picks):
+        i, j = np.nonzero(_low(rows, picks) < weight[:, None])
+        np.minimum.at(weight, i, rows.pairs(picks, i, j))
+    return weight

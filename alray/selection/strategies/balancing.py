@@ -1,0 +1,139 @@
+"""Balancing (Aggarwal et al. 2020): rows near the rarest class and far from the frequent ones. It peeks: every pick is
+labeled before the next is chosen.
+
+With n_c labeled rows of class c and m their mean: frequent classes have n_c > m, rare ones n_c <= m. As long as the
+budget that is left can be needed to level them, budget <= |rare| (mean frequent - mean rare), the next pick is
+
+    argmin  |h - mu_r|^2 / max over frequent c of |h - mu_c|^2,   r the rarest class,
+
+with class means mu_c = sum / (n_c + 1e-5), and 1 for the numerator when n_r = 0; else it is uniform. Sequential by
+nature: one exchange and O(n d) per pick, and c numbers per row in memory: not for pools of millions.
+
+Letters: n rows, k picks, d width, c classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from alray.features.arrays import EMBEDDING, Rows, Shard
+from alray.keyed import uniform
+from alray.selection.kernels.logits import Floats, needed, paired_dots
+from alray.selection.protocol import LABELED, LABELS, Context, Key, Picks, SelectionError, Shards
+
+_BLOCK = 1 << 18  # numbers per temporary
+
+
+@dataclass(frozen=True)
+class Balancing:
+    """Peeks at the label of each pick. Score: the negative ratio of distances, or the hash priority of a uniform
+    draw."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED, LABELS})
+
+    def open(self, shard: Shard, context: Context) -> MeanDistances:
+        """The shard-side state."""
+        return MeanDistances(needed(shard, frozenset({EMBEDDING})))
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """`budget` rows, one after the other."""
+        if context.peek is None or context.known is None or context.labeled is None:
+            raise SelectionError("balancing peeks at labels: it needs an oracle and the labeled rows, got none")
+        sums, counts = _labeled_sums(context)
+        picks: list[int] = []
+        scores: list[float] = []
+        while len(picks) < budget:
+            rare, frequent = _sides(counts, budget - len(picks))
+            means = sums / (counts + 1e-5)[:, None]
+            taken = np.array(picks, np.int64)
+            if len(frequent):
+                numerator = rare if counts[rare] else -1
+                offers = shards.map("nearest", means, numerator, frequent, taken)
+            else:
+                offers = shards.map("draw", context.seed, f"balancing/{context.round}/{len(picks)}", taken)
+            (score, row), vector = max((o for o in offers if o is not None), key=lambda o: (o[0][0], -o[0][1]))
+            picks.append(row)
+            scores.append(score)
+            label = int(context.peek(np.array([row]))[0])
+            sums[label] += vector
+            counts[label] += 1
+            shards.say(len(picks))
+        return Picks(np.array(picks), np.array(scores))
+
+
+def _labeled_sums(context: Context) -> tuple[Floats, npt.NDArray[np.int64]]:
+    assert context.labeled is not None
+    assert context.known is not None
+    shard = context.labeled.open()
+    classes = context.num_classes or int(np.max(context.known, initial=-1)) + 1
+    counts = np.bincount(context.known, minlength=classes)
+    rows = shard.rows()
+    if not len(rows):
+        raise SelectionError("balancing needs labeled rows, got none")
+    x = shard.take(rows)[EMBEDDING].astype(np.float64)
+    sums = np.zeros((len(counts), x.shape[1]))
+    for vector, label in zip(x, context.known, strict=True):  # in row order: the same last bits everywhere
+        sums[label] += vector
+    return sums, counts
+
+
+def _sides(counts: npt.NDArray[np.int64], left: int) -> tuple[int, npt.NDArray[np.intp]]:
+    """The rarest class and the frequent ones; no frequent ones when the next pick is uniform."""
+    frequent, rare = np.flatnonzero(counts > counts.mean()), np.flatnonzero(counts <= counts.mean())
+    if not len(frequent) or left > len(rare) * (counts[frequent].mean() - counts[rare].mean()):
+        return 0, np.empty(0, np.intp)
+    return int(np.argmin(counts)), frequent
+
+
+class MeanDistances:
+    """The state of one shard: squared distances to the class means, renewed where a mean has moved."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard, self._rows = shard, shard.rows()
+        self._means: Floats = np.empty((0, 0))
+        self._squared: Floats = np.empty((0, 0))
+
+    def nearest(
+        self, means: Floats, numerator: int, frequent: npt.NDArray[np.intp], taken: Rows
+    ) -> tuple[Key, Floats] | None:
+        """The row with the smallest ratio (numerator -1: 1 for all rows): ((-ratio, row), vector)."""
+        if not len(self._rows):
+            return None
+        self._renew(means)
+        above = self._squared[numerator] if numerator >= 0 else np.ones(len(self._rows))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = -(above / self._squared[frequent].max(axis=0))
+        score[np.isnan(score)] = -np.finfo(np.float64).max  # on a rare and on all frequent means at once
+        score[np.isin(self._rows, taken)] = -np.inf
+        return self._offer(score)
+
+    def draw(self, seed: int, stream: str, taken: Rows) -> tuple[Key, Floats] | None:
+        """The row with the highest priority: ((priority, row), vector)."""
+        if not len(self._rows):
+            return None
+        score = uniform(seed, stream, self._rows)
+        score[np.isin(self._rows, taken)] = -np.inf
+        return self._offer(score)
+
+    def _offer(self, score: Floats) -> tuple[Key, Floats]:
+        best = int(np.argmax(score))
+        vector = self._shard.take(self._rows[[best]])[EMBEDDING][0].astype(np.float64)
+        return (float(score[best]), int(self._rows[best])), vector
+
+    def _renew(self, means: Floats) -> None:
+        if self._means.shape != means.shape:
+            self._means = np.full(means.shape, np.nan)
+            self._squared = np.empty((len(means), len(self._rows)))
+        moved = np.flatnonzero((self._means != means).any(axis=1))
+        size, start = max(1, _BLOCK // means.shape[1]), 0
+        for block in self._shard.blocks(size):
+            x = block[EMBEDDING].astype(np.float64)
+            for c in moved:
+                difference = x - means[c]
+                self._squared[c, start : start + len(x)] = paired_dots(difference, difference)
+            start += len(x)
+        self._means = means.copy()

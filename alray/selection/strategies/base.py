@@ -1,0 +1,113 @@
+"""BASE, balanced selection (Emam et al. 2021, section 3.2): for every class, the rows nearest to its decision boundary.
+
+D(x, c) is the distance of row x to the boundary between its predicted class y and c; for c = y the distance to its
+nearest boundary (the closed form of the paper's published code). Classes are served in order, each takes the q_c rows
+with the smallest (D, row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard streams its
+nearest rows per class; the driver resolves, and asks for more only where a class ran dry.
+
+Letters: b budget, C classes, k classes that take at least one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from alray.features.arrays import LOGITS, Rows, Shard
+from alray.keyed import order
+from alray.selection.kernels.boundary import Boundaries
+from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
+from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
+from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, check_choice
+
+_DEPTH, _AT_LEAST = 6, 24  # rows per class and shard: so many times the quota, and at least
+
+
+@dataclass(frozen=True)
+class Base:
+    """Balanced selection. Score -D; picks in the order in which the classes were served.
+
+    class_order: "index" (as published: the result depends on how classes are numbered) or "seeded", a random order for
+    each (seed, round). quota: "equal", the same number for every class (the paper), or "fill", the classes with the
+    fewest labels first, until all have as many as the budget allows.
+    """
+
+    class_order: Literal["index", "seeded"] = "index"
+    quota: Literal["equal", "fill"] = "equal"
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
+
+    def __post_init__(self) -> None:
+        check_choice("base: class_order", self.class_order, ("index", "seeded"))
+        check_choice("base: quota", self.quota, ("equal", "fill"))
+
+    def open(self, shard: Shard, context: Context) -> PerClass:
+        """The shard-side state."""
+        shard = needed(shard, self.needs)
+        return PerClass(shard, Boundaries(logits_of(shard, context), context), block_rows(shard, context))
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """`budget` rows, class by class."""
+        assert context.head is not None
+        classes = np.arange(len(context.head[0]))
+        if self.class_order == "seeded":
+            classes = order(context.seed, f"base/class_order/{context.round}", classes)
+        quotas = self._quotas(budget, classes, context)
+        served = quotas > 0
+        return _Resolution(shards, classes[served], quotas[served]).picks()
+
+    def _quotas(self, budget: int, classes: Positions, context: Context) -> Positions:
+        """How many rows each class takes, (C,) in the order in which classes are served."""
+        if self.quota == "equal":
+            return budget // len(classes) + (np.arange(len(classes)) < budget % len(classes))
+        if context.known is None:
+            raise SelectionError("base: quota fill needs the labels of the labeled rows, got none")
+        have = np.bincount(context.known, minlength=len(classes))[classes]
+        level = int(have.min())
+        while (level + 1 - have).clip(0).sum() <= budget:
+            level += 1
+        quotas: Positions = (level - have).clip(0)
+        quotas[np.flatnonzero(have <= level)[: budget - int(quotas.sum())]] += 1
+        return quotas
+
+
+class _Resolution:
+    """The driver's side: what the shards proposed for each class, and what is taken already."""
+
+    def __init__(self, shards: Shards, classes: Positions, quotas: Positions) -> None:
+        self._shards, self._classes, self._quotas = shards, classes, quotas
+        self._depth = max(_AT_LEAST, _DEPTH * int(quotas.max()))
+        self._proposed = [(NONE.rows, NONE.distances)] * len(classes)
+        self._taken: set[int] = set()
+
+    def picks(self) -> Picks:
+        chosen: list[tuple[Rows, Floats]] = []
+        self._ask(np.arange(len(self._classes)))
+        for rank, quota in enumerate(self._quotas.tolist()):
+            if len(self._free(rank)[0]) < quota:
+                later = range(rank + 1, len(self._classes))
+                short = [other for other in later if len(self._free(other)[0]) < 2 * self._quotas[other]]
+                self._ask(np.array([rank, *short]))  # the later ones are about to run dry: one pass for all of them
+            rows, distances = self._free(rank)
+            assert len(rows) >= quota, "the shards hold at least as many rows as the budget"
+            self._taken.update(rows[:quota].tolist())
+            chosen.append((rows[:quota], 0.0 - distances[:quota]))  # 0 - x: no negative zero
+        return Picks(np.concatenate([rows for rows, _ in chosen]), np.concatenate([scores for _, scores in chosen]))
+
+    def _free(self, rank: int) -> tuple[Rows, Floats]:
+        """The rows proposed for a class that nobody took, nearest first, with their distances."""
+        rows, distances = self._proposed[rank]
+        free = np.array([row not in self._taken for row in rows.tolist()], bool)
+        return rows[free], distances[free]
+
+    def _ask(self, ranks: Positions) -> None:
+        """Have these classes' nearest rows proposed anew, without those that are taken: never fewer than a quota."""
+        taken = np.array(sorted(self._taken), np.int64)
+        answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], self._depth, taken)
+        nearest = join(answers).cut(self._depth)
+        edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))
+        for at, rank in enumerate(ranks.tolist()):
+            part = slice(edges[at], edges[at + 1])
+            self._proposed[rank] = nearest.rows[part], nearest.distances[part]

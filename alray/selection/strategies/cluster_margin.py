@@ -1,0 +1,110 @@
+"""Cluster-Margin (Citovsky et al. 2021): small margins, spread over clusters.
+
+1. The candidates: `candidates` times the budget rows with the smallest softmax margins.
+2. Average-linkage clustering of their embeddings, cut into `clusters` clusters. Linkage takes quadratic memory, so of
+   more than `points` candidates a k-center summary of that size is clustered, and every candidate goes with its
+   nearest summary row (declared: the original clusters the whole pool once, on one machine, to a distance threshold).
+3. Round robin over the clusters, the smallest first, each time the smallest margin that is left there (as in the BASE
+   paper's code; the original draws at random inside a cluster).
+
+Letters: n candidates, s summary rows, k picks, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, Block, Rows, Shard
+from alray.selection.kernels.logits import needed
+from alray.selection.kernels.top_rows import TopRows
+from alray.selection.protocol import Context, Picks, Shards, check_integer
+from alray.selection.strategies.margin import Margin
+
+
+@dataclass(frozen=True)
+class ClusterMargin:
+    """Score: the negative margin. Picks in the order of the round robin."""
+
+    candidates: int = 10
+    clusters: int = 20
+    points: int = 2000
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING})
+
+    def __post_init__(self) -> None:
+        for name, least in (("candidates", 1), ("clusters", 1), ("points", 2)):
+            check_integer(f"cluster_margin: {name}", getattr(self, name), least)
+
+    def open(self, shard: Shard, context: Context) -> MarginVectors:
+        """The shard-side state."""
+        return MarginVectors(Margin().open(shard, context), needed(shard, frozenset({EMBEDDING})))
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """`budget` rows, round robin."""
+        most = min(self.candidates * budget, sum(shards.map("count")))
+        margins = Margin().select(shards, most, context)
+        blocks = shards.map("vectors", margins.rows)
+        there = [block for block in blocks if len(block)]
+        rows = np.concatenate([block.rows for block in there])
+        x = np.concatenate([block[EMBEDDING] for block in there])[np.argsort(rows)]
+        score = margins.scores[np.argsort(margins.rows)]
+        rows = np.sort(rows)
+        at = _round_robin(_clusters(rows, x, self.clusters, self.points), rows, score, budget)
+        return Picks(rows[at], score[at])
+
+
+class MarginVectors:
+    """The margins of a shard, and the embeddings of those of its rows that are asked for."""
+
+    def __init__(self, margins: TopRows, shard: Shard) -> None:
+        self._shard, self._rows = shard, shard.rows()
+        self.propose, self.answer = margins.propose, margins.answer
+
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    def vectors(self, rows: Rows) -> Block:
+        """Those of the rows that are here."""
+        return self._shard.take(np.intersect1d(rows, self._rows))
+
+
+def _clusters(rows: Rows, x: np.ndarray, clusters: int, points: int) -> np.ndarray:
+    """The cluster of each candidate (n,)."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    if len(rows) == 1:
+        return np.zeros(1, int)
+    summary, nearest = _summary(rows, x, points)
+    tree = linkage(summary.astype(np.float64), method="average")
+    return np.asarray(np.asarray(fcluster(tree, clusters, criterion="maxclust"))[nearest])
+
+
+def _summary(rows: Rows, x: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `points` of the candidates that cover them, and the nearest of these for every candidate."""
+    if len(rows) <= points:
+        return x, np.arange(len(rows))
+    from alray.selection.kernels.distance import Space, nearest
+    from alray.selection.shards import InProcess
+    from alray.selection.strategies.k_center import KCenter
+
+    with InProcess([ArraySource(rows, {EMBEDDING: x})], KCenter(), Context()) as shards:
+        picks = KCenter().select(shards, points, Context())
+    summary = x[np.searchsorted(rows, np.sort(picks.rows))]
+    space = Space.around("l2", summary)
+    parts = [nearest(space, x[start : start + 1024], summary) for start in range(0, len(x), 1024)]
+    return summary, np.concatenate(parts)
+
+
+def _round_robin(cluster: np.ndarray, rows: Rows, score: np.ndarray, budget: int) -> np.ndarray:
+    """Positions in the order of choice: clusters by (size, first row); in a cluster by (score descending, row)."""
+    names, first, size = np.unique(cluster, return_index=True, return_counts=True)
+    place = np.empty(len(names), int)
+    place[np.lexsort((rows[first], size))] = np.arange(len(names))
+    turn = place[np.searchsorted(names, cluster)]
+    order = np.lexsort((rows, -score, turn))
+    lap = np.arange(len(rows)) - np.searchsorted(turn[order], turn[order])
+    return order[np.lexsort((turn[order], lap))][:budget]

@@ -1,0 +1,44 @@
+"""MASE (Emam et al. 2021, section 3.1): the rows nearest to any decision boundary, in embedding space.
+
+Letters: m rows of a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from alray.features.arrays import LOGITS, Block, Shard
+from alray.selection.kernels.boundary import Boundaries
+from alray.selection.kernels.logits import logits_of
+from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.protocol import HEAD, Context, Scores
+
+
+@dataclass(frozen=True)
+class Mase(ScoreStrategy):
+    """Score -min over c != y of (z_y - z_c) / |w_y - w_c|, y the predicted class: the negative distance.
+
+    -inf where no other class has other weights: such a row is taken last.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
+
+    def scorer(self, shard: Shard, context: Context) -> _MaseScorer:
+        """Scores by distance."""
+        return _MaseScorer(Boundaries(logits_of(shard, context), context))
+
+
+@dataclass(frozen=True)
+class _MaseScorer:
+    boundaries: Boundaries
+
+    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+        low, high = self.boundaries.nearest_bounds(self.boundaries.filter(block))
+        return -high, -low
+
+    def exact(self, block: Block) -> Scores:
+        filtered = self.boundaries.filter(block)
+        return 0.0 - self.boundaries.exact(block, filtered, np.arange(len(block)), filtered.y)  # no negative zero

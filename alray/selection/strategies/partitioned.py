@@ -1,0 +1,194 @@
+"""Partitioned strategies, as in the BASE paper's ImageNet runs: approximate, kept to reproduce published baselines.
+
+The pool and the labeled rows are shuffled and split, each on its own, into near-equal parts; a strategy runs in every
+part, with its share of the budget and of the labeled rows. The exact strategies cost no more (see benchmarks).
+Letters: n rows, k picks, P parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
+from alray.keyed import priorities
+from alray.selection.protocol import (
+    LABELED,
+    Context,
+    Metric,
+    Picks,
+    Shards,
+    Strategy,
+    check_flag,
+    check_integer,
+)
+from alray.selection.strategies.badge import Badge
+from alray.selection.strategies.k_center import KCenter
+
+Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
+
+
+class _Partitioned:
+    """What is common: cut, run the inner strategy in each part, join."""
+
+    parts: int
+
+    def _inner(self) -> Strategy:
+        raise NotImplementedError
+
+    def open(self, shard: Shard, context: Context) -> PartStates:
+        """The shard-side state."""
+        return PartStates(shard, self._inner(), context)
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """`budget` rows, part by part."""
+        rows = np.concatenate(shards.map("all"))
+        parts = min(self.parts, budget)
+        limits = _limits(rows, parts, _stream(context, "pool"), context.seed)
+        known = context.labeled.open().rows() if context.labeled else np.empty(0, np.int64)
+        labeled = _limits(known, parts, _stream(context, "labeled"), context.seed)
+        found = []
+        for number, share in enumerate(cut(budget, parts)):
+            one = _OnePart(shards, number, limits, labeled, share.start)
+            inner = replace(context, labeled=_part_source(context, labeled, number))
+            found.append(self._inner().select(one, share.stop - share.start, inner))
+        return Picks(np.concatenate([p.rows for p in found]), np.concatenate([p.scores for p in found]))
+
+
+@dataclass(frozen=True)
+class PartitionedKCenter(_Partitioned):
+    """k-center greedy in each of `parts` parts. Score: the distance when picked, within the part."""
+
+    parts: int = 10
+    metric: Metric = "l2"
+    first: Literal["largest_norm", "random"] = "random"
+
+    needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
+
+    def __post_init__(self) -> None:
+        check_integer("partitioned_k_center: parts", self.parts, 1)
+        self._inner()
+
+    def _inner(self) -> Strategy:
+        return KCenter(self.metric, self.first)
+
+
+@dataclass(frozen=True)
+class PartitionedBadge(_Partitioned):
+    """BADGE in each of `parts` parts, on gradients averaged over neighbouring classes and columns as in the BASE
+    paper's code: min(16, c) x floor(512 / min(16, c)) numbers (pooled false: whole gradients)."""
+
+    parts: int = 10
+    pooled: bool = True
+    centers: Literal["labeled", "picks"] = "labeled"
+    first: Literal["largest_norm", "random"] = "random"
+
+    needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
+
+    def __post_init__(self) -> None:
+        check_integer("partitioned_badge: parts", self.parts, 1)
+        check_flag("partitioned_badge: pooled", self.pooled)
+        self._inner()
+
+    def _inner(self) -> Strategy:
+        return _PooledBadge(self.centers, self.first) if self.pooled else Badge(self.centers, self.first)
+
+
+@dataclass(frozen=True)
+class _PooledBadge(Badge):
+    def factors(self, shard: Shard, context: Context) -> Any:
+        factors = super().factors(shard, context)
+        classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
+        classes = min(16, classes)
+        return replace(factors, pooled=(classes, 512 // classes))
+
+
+class PartStates:
+    """One state per part of a shard; made again when the cut is another."""
+
+    def __init__(self, shard: Shard, strategy: Strategy, context: Context) -> None:
+        self._shard, self._strategy, self._context = shard, strategy, context
+        self._states: dict[tuple[int, Limits, Limits], Any] = {}
+
+    def all(self) -> Rows:
+        """All rows."""
+        return self._shard.rows()
+
+    def call(self, number: int, limits: Limits, labeled: Limits, method: str, *args: Any) -> Any:
+        """Call a method of the state of one part."""
+        key = (number, limits, labeled)
+        if key not in self._states:
+            inside = _inside(self._shard.rows(), number, limits, _stream(self._context, "pool"), self._context.seed)
+            context = replace(self._context, labeled=_part_source(self._context, labeled, number))
+            self._states = {key: self._strategy.open(_restricted(self._shard, inside), context)}
+        return getattr(self._states[key], method)(*args)
+
+
+@dataclass
+class _OnePart:
+    """The shards as the inner strategy sees them."""
+
+    shards: Shards
+    number: int
+    limits: Limits
+    labeled: Limits
+    picks: int  # made in earlier parts
+
+    def map(self, method: str, *args: Any) -> list[Any]:
+        return self.shards.map("call", self.number, self.limits, self.labeled, method, *args)
+
+    def say(self, picks: int) -> None:
+        self.shards.say(self.picks + picks)
+
+
+@dataclass(frozen=True)
+class _PartSource:
+    """The rows of a source that are in one part."""
+
+    source: ShardSource
+    number: int
+    limits: Limits
+    stream: str
+    seed: int
+
+    def open(self) -> Shard:
+        shard = self.source.open()
+        return _restricted(shard, _inside(shard.rows(), self.number, self.limits, self.stream, self.seed))
+
+
+def _part_source(context: Context, limits: Limits, number: int) -> ShardSource | None:
+    if context.labeled is None:
+        return None
+    return _PartSource(context.labeled, number, limits, _stream(context, "labeled"), context.seed)
+
+
+def _stream(context: Context, what: str) -> str:
+    return f"partitioned/{context.round}/{what}"
+
+
+def _limits(rows: Rows, parts: int, stream: str, seed: int) -> Limits:
+    """Where each part begins in the order of hash priorities, so that parts are near-equal, the first ones longer."""
+    ordered = np.sort(priorities(seed, stream, rows))
+    starts = [part.start for part in cut(len(rows), parts)]
+    return tuple(0 if not i else int(ordered[s]) if s < len(rows) else 2**64 for i, s in enumerate(starts))
+
+
+def _inside(rows: Rows, number: int, limits: Limits, stream: str, seed: int) -> np.ndarray:
+    hashes = priorities(seed, stream, rows)
+    low, high = limits[number], limits[number + 1] if number + 1 < len(limits) else 2**64
+    inside = np.ones(len(rows), bool) if low < 2**64 else np.zeros(len(rows), bool)
+    if 0 < low < 2**64:
+        inside &= hashes >= np.uint64(low)
+    return inside if high == 2**64 else inside & (hashes < np.uint64(high))
+
+
+def _restricted(shard: Shard, inside: np.ndarray) -> Shard:
+    segments, start = [], 0
+    for segment in shard.segments:
+        at = np.flatnonzero(inside[start : start + len(segment.rows)])
+        positions = at if segment.positions is None else segment.positions[at]
+        segments.append(Segment(segment.rows[at], positions, segment.columns))
+        start += len(segment.rows)
+    return Shard(segments)

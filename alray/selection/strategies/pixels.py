@@ -1,0 +1,76 @@
+"""Image-level acquisition for segmentation: how unsure a model is of an image's pixels, on average (Yi et al. 2022).
+
+The means are columns of the feature table (`alray.models.segmenter.uncertainties`); here they are only sorted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from alray.features.arrays import PIXEL, PRETEXT_LOSS, Block, Shard
+from alray.selection.kernels.logits import Floats, Logits, Positions
+from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.protocol import Context, Scores, SelectionError
+from alray.selection.strategies.pt4al import Pt4al, Uncertain
+
+
+@dataclass(frozen=True)
+class PixelScore(ScoreStrategy):
+    """Score: the column of a mean, higher is less sure."""
+
+    needs: ClassVar[frozenset[str]]
+    column: ClassVar[str]
+
+    def score(self, block: Block) -> Scores:
+        """(m,)."""
+        return np.asarray(block[self.column].reshape(len(block)), np.float64)
+
+
+class PixelConfidence(PixelScore):
+    """Mean of -max p."""
+
+    column, needs = PIXEL["confidence"], frozenset({PIXEL["confidence"]})
+
+
+class PixelMargin(PixelScore):
+    """Mean of -(p1 - p2)."""
+
+    column, needs = PIXEL["margin"], frozenset({PIXEL["margin"]})
+
+
+class PixelEntropy(PixelScore):
+    """Mean entropy in nats."""
+
+    column, needs = PIXEL["entropy"], frozenset({PIXEL["entropy"]})
+
+
+@dataclass(frozen=True)
+class PixelPt4al(Pt4al):
+    """PT4AL whose rounds look for the images with the least sure pixels."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({PRETEXT_LOSS, PIXEL["confidence"], PIXEL["entropy"]})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalise_logits or self.class_balanced:
+            raise SelectionError("pt4al: normalise_logits, class_balanced: expected false in segmentation, got true")
+
+    def needs_in(self, round: int) -> frozenset[str]:
+        """Before the first model only the losses count."""
+        return frozenset({PRETEXT_LOSS}) if round == 0 else self.needs
+
+    def open(self, shard: Shard, context: Context) -> Uncertain:
+        """The shard-side state."""
+        return _UncertainPixels(shard, context, self.uncertainty, False)
+
+
+class _UncertainPixels(Uncertain):
+    def logits(self) -> Logits:
+        return Logits()
+
+    def uncertainties(self, logits: Logits, block: Block) -> tuple[Floats, Positions]:
+        values = block[PIXEL[self._uncertainty]].reshape(len(block)).astype(np.float64)
+        return values, np.zeros(len(block), np.intp)

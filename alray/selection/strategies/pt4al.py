@@ -1,0 +1,193 @@
+"""PT4AL (Yi et al. 2022): pretext losses order the pool into batches; each round looks at the next batch.
+
+The pool's rows are sorted by their pretext loss, hardest first (as numbers, ties by row; the published code sorts
+text), and cut into I equal batches, the first ones a row longer where they do not divide. Round 0, before there is any
+model, takes every (n/K)-th row of the hardest batch; round i takes the K rows of batch i of which the model of round
+i - 1 is least sure. Round 0 is meant to choose the seed set (split.seed_set_how=pretext): after a seed set from
+elsewhere the first query is still round 0, by pretext loss alone. Letters: n rows of the pool, I batches, K budget, c
+classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from alray.features.arrays import LOGITS, PRETEXT_LOSS, Block, Rows, Shard, cut
+from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows, logits_of, needed, paired_dots
+from alray.selection.kernels.softmax import exponentials
+from alray.selection.protocol import Context, Picks, SelectionError, Shards, check_choice, check_flag, check_integer
+from alray.selection.strategies.entropy import entropies
+
+Scored = tuple[Rows, Floats, Positions]  # rows, uncertainties, predicted classes
+
+
+@dataclass(frozen=True)
+class Pt4al:
+    """Score: the uncertainty (-max p, or the entropy in nats); in round 0 the pretext loss.
+
+    batches: I, and the number of rounds there can be. uncertainty: "confidence" (the paper) or "entropy" (unused in the
+    published code). normalise_logits: divide logits by their norm before the softmax, as the published code does by
+    accident: images then differ by the angle of their logits alone. class_balanced: the same number per predicted
+    class, filled up from the least sure (unused in the published code; batches of like loss are unbalanced).
+    cold_start: which batch round 0 looks at, the "hardest" (the paper) or the one in the "middle" (the published cold
+    start, whose batch happens to be balanced). As published it moves round 0 alone: round i looks at batch i, so that
+    the middle batch is looked at twice, and the hardest only if rest is "carry". rest: what happens to rows of a batch
+    that were not taken: "drop" (the paper: never looked at again) or "carry" (they compete in all later rounds). A
+    batch with too few rows left is filled up from the following ones, at last from earlier ones. Warm start is a matter
+    of training (train.warm_start).
+    """
+
+    batches: int = 10
+    uncertainty: Literal["confidence", "entropy"] = "confidence"
+    normalise_logits: bool = False
+    class_balanced: bool = False
+    cold_start: Literal["hardest", "middle"] = "hardest"
+    rest: Literal["drop", "carry"] = "drop"
+
+    needs: ClassVar[frozenset[str]] = frozenset({PRETEXT_LOSS, LOGITS})
+
+    def __post_init__(self) -> None:
+        check_integer("pt4al: batches", self.batches, 1)
+        check_choice("pt4al: uncertainty", self.uncertainty, ("confidence", "entropy"))
+        check_choice("pt4al: cold_start", self.cold_start, ("hardest", "middle"))
+        check_choice("pt4al: rest", self.rest, ("drop", "carry"))
+        for name in ("normalise_logits", "class_balanced"):
+            check_flag(f"pt4al: {name}", getattr(self, name))
+
+    def needs_in(self, round: int) -> frozenset[str]:
+        """Before the first model only the losses count."""
+        return self.needs - {LOGITS} if round == 0 else self.needs
+
+    def check_pool(self, rows: int) -> None:
+        """Raises SelectionError for a pool that cannot be cut into so many batches."""
+        if self.batches > rows:
+            raise SelectionError(
+                f"pt4al: batches: expected at most {rows:,}, one row of the pool in each, got {self.batches:,}"
+            )
+
+    def check_round(self, round: int) -> None:
+        """Raises SelectionError for a round that has no batch."""
+        if round >= self.batches:
+            raise SelectionError(
+                f"pt4al: round {round}, but there are {self.batches} batches, one for each round from 0: expected more "
+                "batches, or fewer rounds"
+            )
+
+    def window(self, context: Context, available: Rows, budget: int) -> Rows:
+        """The rows that this round looks at, ascending: its batch, and as many further ones as the budget takes."""
+        found: list[Rows] = []
+        for part in self._parts(context):
+            found.append(part[np.isin(part, available)])
+            if sum(map(len, found)) >= budget:
+                break
+        return np.sort(np.concatenate(found))
+
+    def open(self, shard: Shard, context: Context) -> Uncertain:
+        """The shard-side state."""
+        return Uncertain(needed(shard, self.needs_in(context.round)), context, self.uncertainty, self.normalise_logits)
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        """`budget` rows of this round's batch."""
+        assert context.pretext is not None  # whoever made the context checked the strategy's needs
+        self.check_round(context.round)
+        self.check_pool(len(context.pretext[0]))
+        available = np.concatenate(shards.map("all"))
+        rows, scores = np.empty(0, np.int64), np.empty(0)
+        for part in self._parts(context):
+            here = part[np.isin(part, available)]
+            k = min(budget - len(rows), len(here))
+            if k:
+                more = (
+                    self._spread(here, k, context) if context.round == 0 else self._least_sure(here, k, shards, context)
+                )
+                rows, scores = np.append(rows, more[0]), np.append(scores, more[1])
+        return Picks(rows, scores)
+
+    def _parts(self, context: Context) -> Iterator[Rows]:
+        """Disjoint sets of rows, hardest first each, in the order in which they are used."""
+        assert context.pretext is not None  # whoever made the context checked the strategy's needs
+        rows, losses = context.pretext
+        order = rows[np.lexsort((rows, -losses))]
+        batches = [order[part] for part in cut(len(order), self.batches)]
+        now = context.round if context.round or self.cold_start == "hardest" else self.batches // 2
+        before = batches[:now] if context.round else []
+        if self.rest == "carry":
+            yield np.concatenate([*before, batches[now]])
+            before = []
+        else:
+            yield batches[now]
+        yield from batches[now + 1 :]
+        yield from before if context.round else batches[:now]
+
+    def _spread(self, here: Rows, k: int, context: Context) -> tuple[Rows, Floats]:
+        assert context.pretext is not None
+        picks = here[:: len(here) // k][:k]
+        rows, losses = context.pretext
+        return picks, losses[np.searchsorted(rows, picks)]
+
+    def _least_sure(self, here: Rows, k: int, shards: Shards, context: Context) -> tuple[Rows, Floats]:
+        parts: list[Scored] = shards.map("score", np.sort(here))
+        rows, scores, classes = (np.concatenate([part[i] for part in parts]) for i in range(3))
+        order = np.lexsort((rows, -scores))
+        if self.class_balanced:
+            order = np.sort(_quota(classes[order], k, context.num_classes or int(classes.max()) + 1))
+            at = np.lexsort((rows, -scores))[order]
+        else:
+            at = order[:k]
+        return rows[at], scores[at]
+
+
+def _quota(classes: Positions, k: int, c: int) -> Positions:
+    """k positions of the given predicted classes (least sure first): the first k//c (the first k % c classes one more)
+    of every class, filled up from the first of the rest."""
+    order = np.argsort(classes, kind="stable")
+    ordered = classes[order]
+    rank = np.empty(len(classes), np.int64)
+    rank[order] = np.arange(len(classes)) - np.searchsorted(ordered, ordered)
+    within = rank < (k // c + (classes < k % c))
+    return np.concatenate([np.flatnonzero(within), np.flatnonzero(~within)])[:k]
+
+
+class Uncertain:
+    """One shard: which rows it has, and how unsure the model is of some of them."""
+
+    def __init__(self, shard: Shard, context: Context, uncertainty: str, normalise: bool) -> None:
+        self._shard, self._context = shard, context
+        self._uncertainty, self._normalise = uncertainty, normalise
+
+    def all(self) -> Rows:
+        """All rows, ascending."""
+        return self._shard.rows()
+
+    def score(self, wanted: Rows) -> Scored:
+        """Those of the wanted rows (ascending) that are here."""
+        logits = self.logits()
+        found: list[Scored] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.intp))]
+        for block in self._shard.blocks(block_rows(self._shard, self._context)):
+            mask = np.isin(block.rows, wanted, assume_unique=True)
+            if mask.any():
+                some = Block(block.rows[mask], {name: column[mask] for name, column in block.columns.items()})
+                found.append((some.rows, *self.uncertainties(logits, some)))
+        return (
+            np.concatenate([part[0] for part in found]),
+            np.concatenate([part[1] for part in found]),
+            np.concatenate([part[2] for part in found]),
+        )
+
+    def logits(self) -> Logits:
+        """Where logits come from."""
+        return logits_of(self._shard, self._context)
+
+    def uncertainties(self, logits: Logits, block: Block) -> tuple[Floats, Positions]:
+        """Uncertainties (m,) and predicted classes (m,)."""
+        z = logits.exact_rows(block)
+        if self._normalise:
+            norm = np.sqrt(paired_dots(z, z))[:, None]
+            z = z / np.where(norm > 0, norm, 1.0)
+        if self._uncertainty == "entropy":
+            return entropies(z), z.argmax(axis=1)
+        return -1.0 / exponentials(z)[1], z.argmax(axis=1)

@@ -1,0 +1,35 @@
+"""Random sampling: the baseline of every paper. A row's score is its hash priority, uniform in [0, 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alray.features.arrays import Block, Shard
+from alray.keyed import uniform
+from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.protocol import Context, Scores
+
+
+@dataclass(frozen=True)
+class RandomSampling(ScoreStrategy):
+    """Uniform without replacement; a function of (seed, round, row) alone."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def scorer(self, shard: Shard, context: Context) -> _Priority:
+        """Scores by priority."""
+        return _Priority(context.seed, f"random/{context.round}")
+
+
+@dataclass(frozen=True)
+class _Priority:
+    seed: int
+    stream: str
+
+    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+        scores = self.exact(block)
+        return scores, scores
+
+    def exact(self, block: Block) -> Scores:
+        return uniform(self.seed, self.stream, block.rows)

@@ -1,0 +1,157 @@
+"""Learners of images with one class each: a head on a frozen backbone, or end-to-end fine-tuning.
+
+Ray and torch are imported where images are, so that a run on brought-in embeddings starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from alray.cluster import Cluster
+from alray.config import RunConfig
+from alray.data.catalog import Catalog
+from alray.data.pool import Pool, Rows
+from alray.features.arrays import EMBEDDING, LOGITS, Array
+from alray.features.table import FeatureTable
+from alray.models.head import Head
+from alray.progress import Stages
+from alray.rundir import CHECKPOINT, FEATURES
+from alray.store import Store, absolute, join
+from alray.train.evaluate import classification_metrics
+from alray.train.linear import fit_head
+from alray.train.measure import bring_in, extract_images, model_seed, watched
+from alray.train.summary import TrainSummary
+
+
+class Classifying:
+    """What learners of images with one class have in common."""
+
+    config: RunConfig
+    catalog: Catalog
+
+    def head(self, out: Store) -> Head | None:
+        """The round's head."""
+        return Head.load(out.child(CHECKPOINT))
+
+    def evaluate(
+        self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
+    ) -> dict[str, Any]:
+        """Accuracies."""
+        assert table is not None
+        logits = self.logits(table, rows, Head.load(out.child(CHECKPOINT)))
+        return classification_metrics(logits, labels, classes=self.catalog.classes, top_k=self.config.top_k)
+
+    def class_counts(self, pool: Pool) -> Array:
+        """Images of every class."""
+        return np.asarray(pool.counts())
+
+    def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
+        """Logits of the given rows, (k, c) float32: as extracted, else embedding times head."""
+        if LOGITS in table.columns:
+            return table.read(rows, LOGITS).astype(np.float32)
+        embedding = table.read(rows, EMBEDDING).astype(np.float32)
+        return np.asarray(embedding @ head.weight.T + head.bias)
+
+
+class Linear(Classifying):
+    """A head trained on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
+
+    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
+        self.config, self.catalog, self.cluster = config, catalog, cluster
+        self.table: FeatureTable | None = None
+
+    def begin(self, stages: Stages) -> None:
+        """Extract (or bring in) the embeddings of the whole catalog, once for all runs under this root."""
+        with stages.stage("extract", f"embeddings of {len(self.catalog):,} images, once for all rounds"):
+            folder = join(absolute(self.config.root), "features")
+            if self.catalog.format == "embeddings":
+                self.table = bring_in(self.catalog, folder)
+            else:
+                assert self.cluster is not None
+                rows = np.arange(len(self.catalog), dtype=np.int64)
+                self.table = extract_images(
+                    self.config, self.catalog, self.cluster, rows, None, folder, stages, with_logits=False
+                )
+
+    def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """The cached table."""
+        assert self.table is not None
+        return self.table
+
+    def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
+        """Fit the head."""
+        assert self.table is not None
+        store = out.child(CHECKPOINT)
+        if store.has("train.json"):
+            return TrainSummary.from_json(store.read_json("train.json"))
+        with stages.stage("train", f"linear head on {len(pool.labeled):,} labels"):
+            head, summary = fit_head(
+                self.config.train,
+                seed=model_seed(self.config),
+                num_classes=len(self.catalog.classes),
+                embedding=self.table.read(pool.labeled, EMBEDDING),
+                labels=pool.labels(pool.labeled),
+                val_embedding=self.table.read(pool.held_out, EMBEDDING) if len(pool.held_out) else None,
+                val_labels=pool.labels(pool.held_out) if len(pool.held_out) else None,
+                start=Head.load(start.child(CHECKPOINT)) if start else None,
+            )
+            head.save(store)
+            store.write_json("train.json", summary.to_json())
+        return summary
+
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
+        """The cached table: nothing is computed."""
+        assert self.table is not None
+        return self.table
+
+
+class Finetune(Classifying):
+    """All weights trained with Ray Train; embeddings and logits extracted again every round."""
+
+    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
+        self.config, self.catalog, self.cluster = config, catalog, cluster
+
+    def begin(self, stages: Stages) -> None:
+        """Nothing is shared between rounds."""
+
+    def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
+        """Embeddings by the configured weights."""
+        with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
+            return extract_images(
+                self.config, self.catalog, self.cluster, rows, None, out.at(FEATURES), stages, with_logits=False
+            )
+
+    def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
+        """Fine-tune from the configured checkpoint, or from the round `start` (warm start)."""
+        from alray.train.finetune import finetune
+
+        store = out.child(CHECKPOINT)
+        if store.has("train.json"):
+            return TrainSummary.from_json(store.read_json("train.json"))
+        workers, epochs = self.config.resources.train_workers, self.config.train.epochs
+        what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
+        with watched(stages, "train", epochs, what) as progress:
+            return finetune(
+                self.config,
+                self.catalog,
+                labeled=(pool.labeled, pool.labels(pool.labeled)),
+                held_out=(pool.held_out, pool.labels(pool.held_out)),
+                round=number,
+                out=store,
+                start=start.child(CHECKPOINT).at("model.pt") if start else None,
+                num_classes=len(self.catalog.classes),
+                use_gpu=self.cluster.use_gpu,
+                progress=progress,
+            )
+
+    def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
+        """Embeddings and logits by this round's model."""
+        if not len(rows):
+            return None
+        with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
+            weights = out.child(CHECKPOINT).at("model.pt")
+            return extract_images(
+                self.config, self.catalog, self.cluster, rows, weights, out.at(FEATURES), stages, with_logits=True
+            )

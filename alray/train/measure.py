@@ -1,0 +1,121 @@
+"""What is measured of images: embeddings by the main model, columns by other networks; with leases and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alray import keyed
+from alray.cluster import Cluster
+from alray.config import Dtype, ResourceConfig, RunConfig
+from alray.data.catalog import Catalog
+from alray.data.pool import Rows
+from alray.features.table import MANIFEST, FeatureTable, write_arrays
+from alray.lease import lease
+from alray.progress import Stages
+from alray.store import Store, absolute, join, weights_fingerprint
+
+if TYPE_CHECKING:
+    from alray.features.extract import Extraction, ModelSource
+
+
+def model_seed(config: RunConfig) -> int:
+    """Seed of fresh weights: the same for every round and strategy of a seed."""
+    return keyed.stream_key(config.seed, "weights") % 2**31
+
+
+@contextmanager
+def watched(stages: Stages, name: str, epochs: int, detail: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A stage of training with a bar of its epochs; yields what a training tells its progress to."""
+    with (
+        stages.stage(name, f"{detail} · starting up (Ray takes some seconds)"),
+        stages.bar(name, epochs, "epochs") as bar,
+    ):
+        seen = 0
+
+        def progress(state: dict[str, Any]) -> None:
+            nonlocal seen
+            epoch = int(str(state.get("epoch", 0)))
+            bar(max(0, epoch - seen), _note(state))
+            seen = max(seen, epoch)
+
+        yield progress
+
+
+def _note(state: dict[str, Any]) -> str:
+    accuracy, loss = state.get("val_accuracy"), state.get("loss")
+    if isinstance(accuracy, float):
+        return f"validation {accuracy:.3f}"
+    return f"loss {loss:.3f}" if isinstance(loss, float) else ""
+
+
+def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
+    """Embeddings from a user's .npz as a feature table, in the type they came in (float16 or float32)."""
+    store = Store(join(folder, catalog.fingerprint))
+    if store.has(MANIFEST):
+        return FeatureTable.open(store.uri)
+    embedding = catalog.embedding()
+    dtype: Dtype = "float16" if embedding.dtype == np.float16 else "float32"
+    rows = np.arange(len(catalog), dtype=np.int64)
+    return write_arrays(store, rows, embedding, dtype, catalog.fingerprint)
+
+
+def extract_images(
+    config: RunConfig,
+    catalog: Catalog,
+    cluster: Cluster,
+    rows: Rows,
+    weights: str | None,
+    folder: str,
+    stages: Stages,
+    with_logits: bool,
+) -> FeatureTable:
+    """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
+    from alray.features.extract import Extraction, Features
+
+    measure = Features(model_source(config, catalog, weights), config.transform, config.features, with_logits)
+    return measure_images(
+        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, cluster, stages
+    )
+
+
+def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> ModelSource:
+    """The model of the configuration, or one with a round's own weights, as actors load it."""
+    from alray.features.extract import ModelSource
+
+    checkpoint = config.model.checkpoint and absolute(config.model.checkpoint)  # actors run in other directories
+    return ModelSource(
+        config.model.model_copy(update={"checkpoint": checkpoint}),
+        len(catalog.classes),
+        model_seed(config) if weights else 0,  # of a frozen backbone nothing is fresh: one extraction for all seeds
+        weights or "",
+        weights_id=weights_fingerprint(weights or config.model.checkpoint),
+        image_size=config.transform.size,
+    )
+
+
+def measure_images(
+    extraction: Extraction, folder: str, resources: ResourceConfig, cluster: Cluster, stages: Stages
+) -> FeatureTable:
+    """Measure into folder/<fingerprint>; of two runs that want the same, the second waits for the first."""
+    from alray.features.extract import extract
+
+    out = Store(join(folder, extraction.fingerprint))
+    if out.has(MANIFEST):
+        return FeatureTable.open(out.uri)
+
+    def waiting(holder: str) -> None:
+        stages.say(f"extract · {holder} measures these images: waiting for it")
+
+    with lease(out, waiting), stages.bar("extract", len(extraction.rows), "images") as bar:
+        return extract(
+            extraction,
+            out,
+            actors=resources.extract_actors,
+            decode_cpus=resources.decode_cpus,
+            use_gpu=cluster.use_gpu,
+            advance=bar,
+        )
