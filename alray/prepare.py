@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pyarrow as pa
 
 from alray.cold_start import check_pool, cold_start, notes, strategy_of
-from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint
+from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint, replace, value_at
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.masks import masks_of, with_masks
@@ -22,13 +21,16 @@ from alray.data.oracle import HiddenLabels, Oracle
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import PRETEXT_LOSS
-from alray.rundir import RunError, open_run
+from alray.provenance import open_run
+from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.select import check_round, check_strategy
-from alray.store import Store, absolute, join, read_bytes, weights_fingerprint
+from alray.store import Store, absolute, read_bytes, weights_fingerprint
 from alray.train.columns import MEASURED
 
-SPLITS, SEED_SET = "splits.parquet", "seed_set.parquet"
+_PLACES = (
+    "root", "run_dir", "data.root", "data.test_root", "data.catalog", "data.mask_root", "model.checkpoint",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Prepared(Checked):
     """A run that can start."""
 
     oracle: Oracle
-    run: Store
+    run: RunDir
     pool: Pool  # validation set held out, seed set labeled (unless `start` is still to choose it)
     pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
     test_labels: Labels
@@ -86,10 +88,14 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
 
 
 def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
-    """Check everything that can be checked without a run directory; makes the catalog where there is none."""
+    """Check everything that can be checked without a run directory; makes the catalog where there is none.
+
+    From here on every place in the configuration is absolute (`with_absolute_paths`).
+    """
+    config = with_absolute_paths(config)
     strategy = strategy or strategy_of(config)
     start = cold_start(config, strategy)
-    Store(absolute(config.run_dir or config.root)).check_writable()
+    Store(config.run_dir or config.root).check_writable()
     catalog = _open_catalog(config)
     _check_networks(config, catalog, strategy)
     loaded = _check_model(config, catalog)
@@ -101,10 +107,19 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
         check_strategy(strategy, config.budget, free - config.split.seed_set_size)
         check_round(strategy, config.rounds - 2 + (config.split.seed_set_how == "pretext"))
     if config.task == "segmentation":
-        fine = Store(join(absolute(config.root), "masks"))
-        catalog = with_masks(config.data, catalog, np.union1d(candidates, test_rows), fine)
+        rows = np.union1d(candidates, test_rows)
+        catalog = with_masks(config.data, catalog, rows, Shared(config.root).masks)
     told = "\n".join(filter(None, [loaded, *notes(config, strategy, start, free)]))
     return Checked(config, catalog, strategy, start, candidates, test_rows, told)
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The configuration as every process can use it: workers run in other directories than the driver.
+
+    `data.train_list` stays as it was written: only the driver reads it, and it is part of what a run is.
+    """
+    found = {path: str(value_at(config, path)) for path in _PLACES}
+    return replace(config, {path: absolute(value) for path, value in found.items() if value})
 
 
 def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> None:
@@ -166,8 +181,7 @@ def _open_catalog(config: RunConfig) -> Catalog:
     what = data.model_dump(
         include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem", "classes"}
     )
-    default = join(absolute(config.root), "catalogs", f"{config.name}-{fingerprint(what)}")
-    catalog = ensure_catalog(data, default)
+    catalog = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
     if not _class_names(config, catalog):
         raise RunError(
             f"{catalog.uri}: the catalog has no classes, and a run needs to know which there are; name them in "
@@ -255,25 +269,18 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
         )
 
 
-def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle, run: Store) -> Pool:
+def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle, run: RunDir) -> Pool:
     """The pool with its validation and seed set: read if they were written down, else drawn, asked for and written."""
-    if not run.has(SPLITS):
+    if not run.split:
         held_out, seed_set = _draw(config, catalog, candidates)
-        rows = np.concatenate([held_out, seed_set])
-        role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set)
-        run.write_table(
-            SPLITS, pa.table({"row": rows, "role": pa.array(role, pa.string()), "label": oracle.answer(rows)})
-        )
-    table = run.read_table(SPLITS)
-    rows, labels = table["row"].to_numpy(), table["label"].to_numpy()
-    seed = np.asarray(table["role"].to_pylist()) == "seed"
+        in_pool = np.zeros(len(catalog), bool)
+        in_pool[candidates] = True
+        run.write_split(in_pool, held_out, seed_set, oracle.answer(np.concatenate([held_out, seed_set])))
     # A mask is one fact: "labeled" is the only class that an image of many classes can have.
     pool = Pool.of(len(catalog), candidates, 1 if config.task == "segmentation" else len(catalog.classes))
-    pool = pool.hold_out(rows[~seed], labels[~seed]).label(rows[seed], labels[seed])
-    if not run.has(SEED_SET):
-        return pool
-    chosen = run.read_table(SEED_SET)
-    return pool.label(chosen["row"].to_numpy(), chosen["label"].to_numpy())
+    pool = pool.hold_out(*run.held_out()).label(*run.seed())
+    chosen = run.cold_start()
+    return pool if chosen is None else pool.label(chosen.rows, chosen.labels)
 
 
 def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, Rows]:

@@ -27,18 +27,15 @@ from alray.features.arrays import (
 )
 from alray.features.table import FeatureTable
 from alray.models.head import Head
-from alray.prepare import SEED_SET, Prepared
+from alray.prepare import Prepared
 from alray.progress import Stages
-from alray.rundir import RunError
+from alray.rundir import RoundDir
 from alray.selection import protocol
 from alray.selection.protocol import LABELED, Context, Picks, Strategy, needs_in
 from alray.selection.select import select_from
 from alray.selection.subset import subset
-from alray.store import Store, relative
 from alray.train.columns import Columns
 from alray.train.learner import Learner, learner
-
-PICKS, ACCOUNT, CLUSTER, PRETEXT = "picks.parquet", "selection.json", "cluster.json", "pretext.json"
 
 
 class Query:
@@ -49,7 +46,7 @@ class Query:
         joined = _cluster(ready)
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
         if ready.trains_pretext:
-            _pin_pretext(ready.run, self.columns.pretext_mark(stages))
+            ready.run.pin_pretext(self.columns.pretext_mark(stages))
         self.learn: Learner = learner(self.columns.with_backbone(stages), ready.catalog, joined)
         self.learn.begin(stages)
 
@@ -70,11 +67,11 @@ class Query:
         return np.union1d(rows, pool.labeled) if LABELED in needs else rows
 
     def picks(
-        self, pool: Pool, table: FeatureTable | None, head: Head | None, number: int, out: Store, stages: Stages
+        self, pool: Pool, table: FeatureTable | None, head: Head | None, number: int, out: RoundDir, stages: Stages
     ) -> Picks:
         """The round's picks: made, or read where they were made before."""
-        if out.has(PICKS):
-            return Picks.from_table(out.read_table(PICKS))
+        if out.chosen:
+            return Picks.from_table(out.picks())
         config = self.config
         labeled, offered = self._offered(pool, number, stages)
         more = self._measured(number, pool, offered, out, stages)
@@ -90,11 +87,8 @@ class Query:
             f"{what}, {self._shards} shard(s)",
             stages,
         )
-        # Where the features are: as seen from beside the run, for folders that are moved together, and absolute.
-        where = None if table is None else relative(table.uri, self.ready.run.uri.rsplit("/", 1)[0])
-        at = {} if table is None else {"features_at": table.uri}
-        out.write_json(ACCOUNT, {**picks.account, "features": where, **at})
-        out.write_table(PICKS, picks.to_table().append_column("key", self.ready.catalog.keys(picks.rows)))
+        keys = self.ready.catalog.keys(picks.rows)
+        out.write_picks(picks.to_table().append_column("key", keys), picks.account, table)
         return picks
 
     def seed_set(self, pool: Pool, stages: Stages) -> Pool:
@@ -110,7 +104,7 @@ class Query:
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
         labels = np.asarray(ready.oracle.answer(picks.rows), np.int32)
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
-        ready.run.write_table(SEED_SET, found.append_column("label", pa.array(labels)))
+        ready.run.write_cold_start(found.append_column("label", pa.array(labels)))
         return pool.label(picks.rows, labels)
 
     @property
@@ -140,7 +134,7 @@ class Query:
         rows = np.union1d(pool.labeled, pool.unlabeled)
         return rows, self.columns.pretext_loss(rows, stages)
 
-    def _measured(self, number: int, pool: Pool, rows: Rows, out: Store, stages: Stages) -> dict[str, Array]:
+    def _measured(self, number: int, pool: Pool, rows: Rows, out: RoundDir, stages: Stages) -> dict[str, Array]:
         if DISCRIMINATOR not in self.ready.strategy.needs:
             return {}
         values = self.columns.discriminator(number, pool.labeled, pool.unlabeled, out, stages)
@@ -201,22 +195,10 @@ class Query:
             )
 
 
-def _pin_pretext(run: Store, weights: str) -> None:
-    """A run keeps to one pretext task: weights that were trained anew (on a GPU they differ) would order another
-    pool."""
-    if not run.has(PRETEXT):
-        run.write_json(PRETEXT, {"weights": weights})
-    elif (before := run.read_json(PRETEXT)["weights"]) != weights:
-        raise RunError(
-            f"{run.uri}: its pretext task had the weights {before}, expected the same, got {weights}: the task was "
-            "trained anew; put the old one back, or remove the run"
-        )
-
-
 def _cluster(ready: Prepared) -> cluster.Cluster | None:
     """The cluster, where the run needs one; what it has is written down for the report."""
     if ready.catalog.format == "embeddings" and ready.config.resources.select_workers != "ray":
         return None
     found = cluster.start(ready.config.resources)
-    ready.run.write_json(CLUSTER, asdict(found))
+    ready.run.write_cluster(asdict(found))
     return found

@@ -12,24 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from alray.config import RunConfig
 from alray.data.oracle import Oracle
-from alray.data.pool import Labels, Pool
+from alray.data.pool import Pool
 from alray.features.table import FeatureTable
 from alray.prepare import Prepared, prepare
 from alray.progress import Stages
 from alray.query import Query
-from alray.rundir import FEATURES
+from alray.rundir import FEATURES, RoundDir
 from alray.scalars import write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
-from alray.store import Store
 from alray.train.evaluate import labeled_set_metrics
 from alray.train.summary import TrainSummary
-
-METRICS, LABELS, TIMINGS = "metrics.json", "labels.parquet", "timings.json"
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,9 @@ def run(
         print(ready.notes, flush=True)
     pool = ready.pool
     query: Query | None = None
-    previous: Store | None = None
+    previous: RoundDir | None = None
     for number in range(config.rounds):
-        out = ready.run.child(f"round_{number:02d}")
+        out = ready.run.round(number)
         last = number == config.rounds - 1
         if not _committed(out, last):
             stages = _stages(config, number, out, quiet)
@@ -76,29 +70,31 @@ def run(
                 picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
                 _ask(ready.oracle, picks, out, stages)
             _commit(ready, metrics, out, previous, stages, number)
-        on_round(out.read_json(METRICS))
+        on_round(out.metrics())
         if not last:
-            bought = out.read_table(LABELS)
-            pool = pool.label(bought["row"].to_numpy(), bought["label"].to_numpy())
+            pool = pool.label(*out.labels())
         previous = out
-    return RunResult(
-        ready.run.uri, [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(config.rounds)]
-    )
+    return RunResult(ready.run.uri, [ready.run.round(number).metrics() for number in range(config.rounds)])
 
 
-def _committed(out: Store, last: bool) -> bool:
+def _committed(out: RoundDir, last: bool) -> bool:
     """A round that was the last of a shorter run has metrics but bought no labels: it is taken up again."""
-    return out.has(METRICS) and (last or out.has(LABELS))
+    return out.committed and (last or out.labeled)
 
 
-def _stages(config: RunConfig, number: int, out: Store, quiet: bool) -> Stages:
-    earlier = out.read_json(TIMINGS) if out.has(TIMINGS) else {}
+def _stages(config: RunConfig, number: int, out: RoundDir, quiet: bool) -> Stages:
     label = f"{config.name} · round {number + 1}/{config.rounds}"
-    return Stages(label, quiet, earlier, lambda seconds: out.write_json(TIMINGS, seconds))
+    return Stages(label, quiet, out.timings(), out.write_timings)
 
 
 def _evaluate(
-    query: Query, pool: Pool, table: FeatureTable | None, summary: TrainSummary, number: int, out: Store, stages: Stages
+    query: Query,
+    pool: Pool,
+    table: FeatureTable | None,
+    summary: TrainSummary,
+    number: int,
+    out: RoundDir,
+    stages: Stages,
 ) -> dict[str, Any]:
     ready, learn = query.ready, query.learn
     with stages.stage("evaluate", f"{len(ready.test_rows):,} test images"):
@@ -122,20 +118,18 @@ def _evaluate(
         }
 
 
-def _ask(oracle: Oracle, picks: Picks, out: Store, stages: Stages) -> Labels:
-    if out.has(LABELS):
-        return np.asarray(out.read_table(LABELS)["label"].to_numpy())
+def _ask(oracle: Oracle, picks: Picks, out: RoundDir, stages: Stages) -> None:
+    if out.labeled:
+        return
     with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
-        labels = oracle.answer(picks.rows)
-        out.write_table(LABELS, pa.table({"row": picks.rows, "label": np.asarray(labels, np.int32)}))
-    return labels
+        out.write_labels(picks.rows, oracle.answer(picks.rows))
 
 
 def _commit(
-    ready: Prepared, metrics: dict[str, Any], out: Store, previous: Store | None, stages: Stages, number: int
+    ready: Prepared, metrics: dict[str, Any], out: RoundDir, previous: RoundDir | None, stages: Stages, number: int
 ) -> None:
-    out.write_json(METRICS, {**metrics, "seconds": stages.seconds})
-    rounds = [ready.run.child(f"round_{n:02d}").read_json(METRICS) for n in range(number + 1)]
+    out.write_metrics({**metrics, "seconds": stages.seconds})
+    rounds = [ready.run.round(earlier).metrics() for earlier in range(number + 1)]
     write_scalars(ready.run, rounds)
     write_tensorboard(ready.run, rounds)
     if ready.config.features.keep == "last" and previous is not None:

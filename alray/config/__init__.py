@@ -18,7 +18,7 @@ from alray.config.sections import (
     TransformConfig,
     VaalConfig,
 )
-from alray.config.tree import ConfigError, RunConfig, explain, fingerprint, identity, replace
+from alray.config.tree import ConfigError, RunConfig, explain, fingerprint, identity, replace, value_at
 
 __all__ = [
     "ConfigError",
@@ -41,4 +41,5 @@ __all__ = [
     "fingerprint",
     "identity",
     "replace",
+    "value_at",
 ]

@@ -26,7 +26,7 @@ from alray.config import DataConfig, fingerprint
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import ImageError, fetch_each
 from alray.data.sources.scan import is_image_name, list_files
-from alray.store import Store, absolute, filesystem, join
+from alray.store import Store, filesystem, join
 
 VOID = 255  # in a decoded mask: pixels that do not count
 _MODES = ("L", "P", "I", "I;16", "I;16B", "1")
@@ -145,10 +145,9 @@ def masks_of(config: DataConfig, catalog: Catalog) -> Masks:
             f"data.mask_root: expected a folder of masks for a source of format {catalog.format}, got none (only "
             "Parquet files can hold masks beside the images)"
         )
-    root = absolute(config.mask_root) if config.mask_root else ""
     masks = Masks(
-        catalog.format, config.mask_column, root, config.image_suffix, config.mask_suffix, config.ignore_label,
-        config.classes or catalog.classes,
+        catalog.format, config.mask_column, config.mask_root, config.image_suffix, config.mask_suffix,
+        config.ignore_label, config.classes or catalog.classes,
     )  # fmt: skip
     if not 1 <= masks.num_classes <= _MOST:
         raise CatalogError(

@@ -60,7 +60,7 @@ def _cost(run: RunHistory) -> float:
 
 def _cover(run: RunHistory, tables: dict[str, tuple[Rows, Array]]) -> Coverage:
     table = evidence.features(run, 0)
-    rows = evidence.pool(run, evidence.catalog_of(run))
+    rows = evidence.pool(run)
     if table.uri not in tables:
         tables.clear()  # one table in memory is enough
         tables[table.uri] = table.rows, evidence.embeddings(table, table.rows)

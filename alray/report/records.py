@@ -15,7 +15,7 @@ from alray.report.measures import measure as measure_of
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.tables import NOTHING, Table
-from alray.report.trials import SWEEP
+from alray.rundir import SWEEP
 from alray.store import Store, absolute
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alray.report.runs import RunHistory
+from alray.rundir import SWEEP
 from alray.store import Store
-
-SWEEP = "sweep.json"
 
 
 def stopped_by(runs: Sequence[RunHistory]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alray.sweep.ledger import SWEEP
+from alray.rundir import SWEEP
 from alray.sweep.options import Options
 from alray.sweep.space import SpaceError, expand, parse_space
 from alray.sweep.trials import SweepError, Trial, plan

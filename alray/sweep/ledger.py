@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from alray.rundir import RUN
+from alray.rundir import SWEEP, RunDir
 from alray.store import Store
 from alray.sweep.trials import Plan, Trial, committed, metrics_of
-
-SWEEP = "sweep.json"
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
@@ -28,7 +26,7 @@ class Ledger:
         known = {entry["run"]: entry for entry in before["trials"]}
         for entry in self.entries:
             self._take_up(entry, known.pop(entry["run"], {}))
-        self.others = [entry for entry in known.values() if self.store.child(entry["run"]).has(RUN)]
+        self.others = [entry for entry in known.values() if RunDir(self.store.at(entry["run"])).exists]
         self.about = dict(about)
         if about.get("scheduler") == "none" and any(e["status"] == "stopped" for e in self.others):
             self.about["scheduler"] = before.get("scheduler", "none")  # its trials are what a report is warned of

@@ -17,9 +17,9 @@ from alray.cold_start import strategy_of
 from alray.config import RunConfig, fingerprint, identity, replace
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
-from alray.prepare import Checked, check
-from alray.rounds import METRICS
-from alray.store import Store, absolute, join, weights_fingerprint
+from alray.prepare import Checked, check, with_absolute_paths
+from alray.rundir import RunDir
+from alray.store import join, weights_fingerprint
 from alray.sweep.space import Space, expand, flatten
 
 
@@ -37,14 +37,9 @@ class Trial:
     setting: int
 
     @property
-    def last_round(self) -> str:
-        """The last round's directory."""
-        return join(self.run, f"round_{self.config.rounds - 1:02d}")
-
-    @property
     def finished(self) -> bool:
         """Whether the last round is committed."""
-        return Store(self.last_round).has(METRICS)
+        return RunDir(self.run).finished(self.config.rounds)
 
     @property
     def title(self) -> str:
@@ -72,8 +67,8 @@ def plan(config: RunConfig, space: Space, samples: int = 1) -> Plan:
     for path in flatten(space):
         if path in ("name", "root", "run_dir"):
             raise SweepError(f"{path}: a sweep names the directories of its trials itself; leave it out")
-    folder = join(absolute(config.root), f"{config.name}-sweep")
-    base = _absolute_paths(replace(config, {"root": absolute(config.root), "run_dir": ""}))
+    base = with_absolute_paths(replace(config, {"run_dir": ""}))
+    folder = join(base.root, f"{config.name}-sweep")
     if base.strategy_options:
         strategy_of(base)  # trials of another strategy leave its options out: wrong ones would be dropped unseen
     settings = _Settings()
@@ -109,16 +104,9 @@ class _Settings:
         return self._rows.setdefault(hashlib.blake2b(rows.tobytes(), digest_size=16).digest(), rows)
 
 
-def _absolute_paths(config: RunConfig) -> RunConfig:
-    """Trials run in other directories than the driver. (train_list is part of what a run is: it stays as it is.)"""
-    places = {f"data.{field}": getattr(config.data, field) for field in ("root", "test_root", "catalog", "mask_root")}
-    places["model.checkpoint"] = config.model.checkpoint
-    return replace(config, {path: absolute(value) for path, value in places.items() if value})
-
-
 def _trial(base: RunConfig, fields: dict[str, Any], settings: _Settings, folder: str) -> Trial:
     try:
-        config = _absolute_paths(replace(base, fields))
+        config = with_absolute_paths(replace(base, fields))
         setting = settings.number(config)
     except ValueError as error:
         raise SweepError(f"trial {', '.join(f'{path}={value}' for path, value in fields.items())}: {error}") from error
@@ -150,12 +138,12 @@ def _without_prefixes(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
 
 def committed(run: str) -> int:
     """How many rounds are committed, from the first on."""
-    number = 0
-    while Store(join(run, f"round_{number:02d}")).has(METRICS):
+    number, folder = 0, RunDir(run)
+    while folder.round(number).committed:
         number += 1
     return number
 
 
 def metrics_of(run: str, number: int) -> dict[str, Any]:
     """The metrics of a committed round."""
-    return dict(Store(join(run, f"round_{number:02d}")).read_json(METRICS))
+    return RunDir(run).round(number).metrics()

@@ -25,7 +25,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from alray import cluster
 from alray.config import RunConfig
 from alray.lease import LEASE, lease
-from alray.rounds import METRICS, run
+from alray.rounds import run
+from alray.rundir import RunDir
 from alray.scalars import flat
 from alray.store import Store, join, read_bytes
 from alray.sweep.capacity import cluster_for, concurrency, driver_gpus
@@ -121,7 +122,9 @@ def _work(
         return
     # A scheduler compares with what ran before: that is told to it anew, first.
     told = ledger.numbers("finished", "stopped") if options.scheduler != "none" else []
-    watch = _Watch(ledger, tuple(trial.last_round for trial in planned.trials), frozenset(told), screen, quiet)
+    watch = _Watch(
+        ledger, tuple((trial.run, trial.config.rounds) for trial in planned.trials), frozenset(told), screen, quiet
+    )
     try:
         with _own_interrupts():
             _fit(planned, ledger, told, todo, options, concurrent, [watch, *callbacks])
@@ -250,7 +253,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     only."""
 
     ledger: Ledger
-    last_rounds: tuple[str, ...]
+    runs: tuple[tuple[str, int], ...]  # the directory of each trial, and how many rounds it has
     told: frozenset[int]
     screen: Screen
     quiet: bool
@@ -265,8 +268,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._set(trial, rounds=int(result["round"]) + 1, accuracy=accuracy)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        finished = Store(self.last_rounds[_number(trial)]).has(METRICS)
-        self._set(trial, status="finished" if finished else "stopped")
+        run, rounds = self.runs[_number(trial)]
+        self._set(trial, status="finished" if RunDir(run).finished(rounds) else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         error = _why(self.ledger.store.child(ERRORS), f"{_number(trial):05d}.txt")

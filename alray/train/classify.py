@@ -17,8 +17,8 @@ from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.progress import Stages
-from alray.rundir import CHECKPOINT, FEATURES
-from alray.store import Store, absolute, join
+from alray.rundir import CHECKPOINT, FEATURES, Shared
+from alray.store import Store
 from alray.train.evaluate import classification_metrics
 from alray.train.linear import fit_head
 from alray.train.measure import bring_in, extract_images, model_seed, watched
@@ -65,7 +65,7 @@ class Linear(Classifying):
     def begin(self, stages: Stages) -> None:
         """Extract (or bring in) the embeddings of the whole catalog, once for all runs under this root."""
         with stages.stage("extract", f"embeddings of {len(self.catalog):,} images, once for all rounds"):
-            folder = join(absolute(self.config.root), "features")
+            folder = Shared(self.config.root).features
             if self.catalog.format == "embeddings":
                 self.table = bring_in(self.catalog, folder)
             else:

@@ -19,7 +19,8 @@ from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
 from alray.features.table import MANIFEST, FeatureTable
 from alray.lease import lease
 from alray.progress import Stages
-from alray.store import Store, absolute, join, weights_fingerprint
+from alray.rundir import Shared
+from alray.store import Store, join, weights_fingerprint
 from alray.train.measure import measure_images, watched
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Columns:
         from alray.train.vaal import Discriminating, VaalRecipe
 
         assert self.cluster is not None  # runs on images have one
-        config, folder = self.config, Store(absolute(out.at("vaal")))
+        config, folder = self.config, out.child("vaal")
         recipe = VaalRecipe(config.vaal, config.seed, number, labeled, unlabeled, folder)
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
             pretrain(
@@ -101,7 +102,7 @@ class Columns:
         recipe = PretextRecipe(
             config.pretext, config.model, config.transform, config.pretext.seed, self.pool, Store("")
         )
-        folder = Store(join(absolute(config.root), "pretext", name(recipe, self.catalog.fingerprint)))
+        folder = Shared(config.root).pretext(name(recipe, self.catalog.fingerprint))
         if folder.has(SUMMARY):
             return folder
         what = f"{config.pretext.task} on {len(self.pool):,} images"

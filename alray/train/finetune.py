@@ -13,7 +13,7 @@ import numpy as np
 
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
-from alray.store import Store, absolute
+from alray.store import Store
 from alray.train.batches import Array
 from alray.train.launch import clean, launch
 from alray.train.loop import MODEL, Job
@@ -45,13 +45,9 @@ def finetune(
     step, steps, loss and val_accuracy. Raises TrainError (cannot start, diverged, or a worker failed), ImageError,
     ModelError, CheckpointError, StoreError.
     """
-    out = Store(absolute(out.uri))
     if not out.has(SUMMARY):
         rows, labels = _ascending(*labeled)
-        start = None if start is None else absolute(start)
-        job = Job(
-            placed(config), round, num_classes, model_seed(config), rows, labels, *_ascending(*held_out), start, out
-        )
+        job = Job(config, round, num_classes, model_seed(config), rows, labels, *_ascending(*held_out), start, out)
         _check(job)
         summary = launch(
             lambda cpus: work(job, catalog, cpus),
@@ -74,14 +70,6 @@ def _ascending(rows: Array, labels: Array) -> tuple[Array, Array]:
         raise TrainError(f"expected as many rows as labels, got shapes {rows.shape} and {labels.shape}")
     order = np.argsort(rows, kind="stable")
     return rows[order], labels[order]
-
-
-def placed(config: RunConfig) -> RunConfig:
-    """The configuration as workers can use it: Ray runs them in another directory."""
-    checkpoint, masks = config.model.checkpoint, config.data.mask_root
-    model = config.model.model_copy(update={"checkpoint": checkpoint and absolute(checkpoint)})
-    data = config.data.model_copy(update={"mask_root": masks and absolute(masks)})
-    return config.model_copy(update={"model": model, "data": data})
 
 
 def _check(job: Job) -> None:

@@ -16,7 +16,7 @@ from alray.data.pool import Rows
 from alray.features.table import MANIFEST, FeatureTable, write_arrays
 from alray.lease import lease
 from alray.progress import Stages
-from alray.store import Store, absolute, join, weights_fingerprint
+from alray.store import Store, join, weights_fingerprint
 
 if TYPE_CHECKING:
     from alray.features.extract import Extraction, ModelSource
@@ -86,9 +86,8 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
     """The model of the configuration, or one with a round's own weights, as actors load it."""
     from alray.features.extract import ModelSource
 
-    checkpoint = config.model.checkpoint and absolute(config.model.checkpoint)  # actors run in other directories
     return ModelSource(
-        config.model.model_copy(update={"checkpoint": checkpoint}),
+        config.model,
         len(catalog.classes),
         model_seed(config) if weights else 0,  # of a frozen backbone nothing is fresh: one extraction for all seeds
         weights or "",

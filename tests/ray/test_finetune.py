@@ -24,7 +24,7 @@ from alray.models.head import Head
 from alray.rounds import run
 from alray.store import Store
 from alray.train.batches import Batch, Plan, blocks
-from alray.train.finetune import finetune, placed
+from alray.train.finetune import finetune
 from alray.train.launch import _discard_torn_snapshot, _raise_cause
 from alray.train.loop import Job, Place, fit
 from alray.train.measure import model_seed
@@ -197,14 +197,6 @@ def test_a_broken_image_is_named(setup: Setup, ray_session: None, tmp_path: Path
         Setup(config, catalog, (rows, catalog.labels()), (none, none)).finetune(tmp_path / "out")
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out" / "train.json").exists()
-
-
-def test_relative_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ray's workers run in another directory."""
-    monkeypatch.chdir(tmp_path)
-    assert placed(RunConfig(model={"checkpoint": "w.pth"})).model.checkpoint == str(tmp_path / "w.pth")
-    assert placed(RunConfig(model={"checkpoint": "s3://bucket/w.pth"})).model.checkpoint == "s3://bucket/w.pth"
-    assert placed(RunConfig()).model.checkpoint == ""
 
 
 def test_half_a_list_of_checkpoints_is_thrown_away(tmp_path: Path) -> None:

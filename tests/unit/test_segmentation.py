@@ -38,15 +38,13 @@ from alray.data.paired import PairTransform
 from alray.features.arrays import PIXEL, ArraySource
 from alray.features.table import commit, write_part
 from alray.models.segmenter import confusion, create_segmenter, pixel_losses, segment_images, uncertainties
-from alray.prepare import prepare
+from alray.prepare import prepare, with_absolute_paths
 from alray.selection.protocol import Context, SelectionError
 from alray.selection.registry import build_for_segmentation
 from alray.selection.select import select_from
 from alray.store import Store
-from alray.sweep.trials import _absolute_paths
 from alray.train.batches import Batch, Plan
 from alray.train.evaluate import EvaluateError, segmentation_metrics
-from alray.train.finetune import placed
 from alray.train.loop import Job, Place, fit
 from alray.train.measure import model_source
 from alray.train.segment import CONFUSION, Confusions, Segment, as_stored, extraction_of, total_confusion
@@ -401,9 +399,11 @@ def test_the_folder_of_masks_is_made_absolute(tmp_path: Path, monkeypatch: pytes
     """Workers run in other directories."""
     monkeypatch.chdir(tmp_path)
     config = RunConfig(data={"mask_root": "masks"}, model={"checkpoint": "w.pt"})  # type: ignore[arg-type]
-    for found in (placed(config), _absolute_paths(config)):
-        assert found.data.mask_root == str(tmp_path / "masks") and found.model.checkpoint == str(tmp_path / "w.pt")
-    assert placed(RunConfig()) == RunConfig() == _absolute_paths(RunConfig(root="runs", data={"catalog": ""}))
+    found = with_absolute_paths(config)
+    assert found.data.mask_root == str(tmp_path / "masks") and found.model.checkpoint == str(tmp_path / "w.pt")
+    assert found.root == str(tmp_path / "runs") and found.data.catalog == ""
+    remote = "s3://bucket/w.pth"
+    assert with_absolute_paths(replace(config, {"model.checkpoint": remote})).model.checkpoint == remote
 
 
 def test_a_worker_trains_in_channels() -> None:

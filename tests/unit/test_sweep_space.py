@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from ray import cloudpickle, tune
 
-from alray import RunConfig, prepare, replace
+from alray import RunConfig, prepare, replace, store
 from alray.cluster import Cluster, ClusterError
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig
 from alray.config.command_line import sweep_options
@@ -34,7 +34,6 @@ from alray.sweep.options import check_options, check_scheduler
 from alray.sweep.sharing import groups
 from alray.sweep.table import Screen, lines
 from alray.sweep.tuner import _Watch
-from alray.train import learner
 
 LINEAR = {"train.mode": "linear"}
 
@@ -373,14 +372,14 @@ def test_a_model_is_built_and_its_weights_are_read_once_for_all_settings(tmp_pat
     fresh, weights = image_config(tmp_path), tmp_path / "weights.pth"
     torch.save(create(fresh.model, 3, 7, 8).backbone.state_dict(), weights)
     config = replace(fresh, {"model.checkpoint": str(weights)})
-    before, built = learner._content.cache_info(), prepare._build_model.cache_info()
+    before, built = store._content.cache_info(), prepare._build_model.cache_info()
     planned = plan(config, {"strategy": ["random", "margin"], "budget": [3, 4], "seed": [0, 1]})
     assert len(planned.settings) == 4
-    assert learner._content.cache_info().misses == before.misses + 1
+    assert store._content.cache_info().misses == before.misses + 1
     assert prepare._build_model.cache_info().misses == built.misses + 1
-    mark = learner.weights_fingerprint(str(weights))
+    mark = store.weights_fingerprint(str(weights))
     torch.save(create(fresh.model, 3, 8, 8).backbone.state_dict(), weights)
-    assert learner.weights_fingerprint(str(weights)) != mark
+    assert store.weights_fingerprint(str(weights)) != mark
 
 
 @pytest.mark.parametrize(
@@ -407,7 +406,11 @@ def test_what_tune_pickles_holds_no_pool(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     planned = plan(config, {"budget": [3, 4], "seed": [0, 1]})
     watch = _Watch(
-        Ledger(planned, {"name": "s"}), tuple(t.last_round for t in planned.trials), frozenset(), Screen(), True
+        Ledger(planned, {"name": "s"}),
+        tuple((t.run, t.config.rounds) for t in planned.trials),
+        frozenset(),
+        Screen(),
+        True,
     )
     assert len(cloudpickle.dumps(watch)) < 6_000
 

@@ -1,0 +1,72 @@
+"""Which run a directory belongs to, and what the run was made with (contract C6).
+
+That is its configuration, data and weights, the versions of libraries, and the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from alray.config import RunConfig, fingerprint, identity
+from alray.data.catalog import Catalog
+from alray.rundir import RunDir, RunError
+from alray.store import join, weights_fingerprint
+
+_VERSIONS = ("alray", "ray", "torch", "timm", "numpy", "scipy", "pyarrow")
+
+
+def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str]) -> RunDir:
+    """The run's directory, made or found. classes: what is learned. Raises RunError where it is another
+    configuration's, StoreError where it cannot be written."""
+    mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
+    mark = fingerprint(mine)
+    uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
+    run = RunDir(uri)
+    if run.exists:
+        theirs = run.about()["identity"]
+        if theirs != mine:
+            raise RunError(
+                f"{run.uri} belongs to another configuration:\n" + "\n".join(differences(theirs, mine)) + "\n"
+                "Use another run_dir (or none), or remove the directory."
+            )
+    else:
+        run.check_writable()
+    run.write_config(config.to_json())
+    if not run.exists:
+        machine = {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "cpu": f"{os.cpu_count()} x {_cpu()}",
+        }
+        about = {"name": config.name, "fingerprint": mark, "classes": list(classes), "catalog": catalog.uri}
+        versions = {name: _version(name) for name in _VERSIONS}
+        run.write_about({**about, "identity": mine, "versions": versions, "machine": machine})
+    return run
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # alray itself, where a job brought it along in its working directory
+        return "not installed"
+
+
+def _cpu() -> str:
+    """The processor's name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """The fields in which two JSON trees differ, a line each."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = sorted(there.keys() | here.keys())
+        return [line for n in names for line in differences(there.get(n), here.get(n), f"{path}.{n}" if path else n)]
+    return [] if there == here else [f"  {path}: {there!r} there, {here!r} here"]
