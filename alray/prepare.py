@@ -17,7 +17,7 @@ from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint, repla
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.masks import masks_of, with_masks
-from alray.data.oracle import HiddenLabels, Oracle
+from alray.data.oracle import HiddenLabels, Oracle, Requests, Status, ask
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import PRETEXT_LOSS
@@ -77,7 +77,8 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     found = check(config, strategy)
     catalog, masks = found.catalog, config.task == "segmentation"
     run = open_run(config, catalog, _class_names(config, catalog))
-    oracle = oracle or HiddenLabels(np.zeros(len(catalog), np.int32) if masks else catalog.labels())
+    hidden = np.zeros(len(catalog), np.int32) if masks else catalog.labels()
+    oracle = oracle or HiddenLabels(hidden, Status.MASK if masks else Status.LABEL)
     pool = _split(config, catalog, found.pool_rows, oracle, run)
     hidden = catalog.labels()
     in_pool = hidden[found.pool_rows]
@@ -160,7 +161,7 @@ def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -
             f"expected task none and no backbone of it, got task {config.pretext.task}, as_backbone "
             f"{config.pretext.as_backbone}"
         )
-    if needs <= ({PRETEXT_LOSS} if catalog.has_pretext_loss else frozenset()):
+    if needs <= catalog.brings:
         return
     source = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
     if needs == {PRETEXT_LOSS} and holds_pretext_loss(source):
@@ -275,7 +276,8 @@ def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle
         held_out, seed_set = _draw(config, catalog, candidates)
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
-        run.write_split(in_pool, held_out, seed_set, oracle.answer(np.concatenate([held_out, seed_set])))
+        asked = Requests.of(catalog, np.concatenate([held_out, seed_set]))
+        run.write_split(in_pool, held_out, seed_set, ask(oracle, asked))
     # A mask is one fact: "labeled" is the only class that an image of many classes can have.
     pool = Pool.of(len(catalog), candidates, 1 if config.task == "segmentation" else len(catalog.classes))
     pool = pool.hold_out(*run.held_out()).label(*run.seed())

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from alray import cluster
 from alray.config import RunConfig
-from alray.data.pool import Pool, Rows
+from alray.data.oracle import Requests, ask
+from alray.data.pool import Labels, Pool, Rows
 from alray.features.arrays import (
     DISCRIMINATOR,
     EMBEDDING,
@@ -102,7 +103,7 @@ class Query:
         context = Context(self.config.seed, 0, len(ready.catalog.classes), pretext=self._pretext(needs, pool, stages))
         what = f"a seed set of {size:,} by {self.config.split.seed_set_how}"
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
-        labels = np.asarray(ready.oracle.answer(picks.rows), np.int32)
+        labels = ask(ready.oracle, Requests.of(ready.catalog, picks.rows, score=picks.scores))
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
         ready.run.write_cold_start(found.append_column("label", pa.array(labels)))
         return pool.label(picks.rows, labels)
@@ -134,6 +135,10 @@ class Query:
         rows = np.union1d(pool.labeled, pool.unlabeled)
         return rows, self.columns.pretext_loss(rows, stages)
 
+    def _peek(self, rows: Rows) -> Labels:
+        """Labels that nobody has paid for, for strategies that are marked as peeking."""
+        return ask(self.ready.oracle, Requests.of(self.ready.catalog, rows))
+
     def _measured(self, number: int, pool: Pool, rows: Rows, out: RoundDir, stages: Stages) -> dict[str, Array]:
         if DISCRIMINATOR not in self.ready.strategy.needs:
             return {}
@@ -157,7 +162,7 @@ class Query:
             None if head is None else (head.weight, head.bias),
             table.source(labeled) if table is not None and LABELED in needs else None,
             pool.labels(labeled if LABELED in needs else pool.labeled),
-            ready.oracle.answer if protocol.LABELS in needs else None,
+            self._peek if protocol.LABELS in needs else None,
             self._pretext(needs, pool, stages),
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alray.config import RunConfig
-from alray.data.oracle import Oracle
+from alray.data.oracle import Oracle, Requests, ask
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
 from alray.prepare import Prepared, prepare
@@ -68,7 +68,7 @@ def run(
             metrics = _evaluate(query, pool, table, summary, number, out, stages)
             if not last:
                 picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
-                _ask(ready.oracle, picks, out, stages)
+                _ask(query, table, picks, number, out, stages)
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
         if not last:
@@ -118,11 +118,13 @@ def _evaluate(
         }
 
 
-def _ask(oracle: Oracle, picks: Picks, out: RoundDir, stages: Stages) -> None:
+def _ask(query: Query, table: FeatureTable | None, picks: Picks, number: int, out: RoundDir, stages: Stages) -> None:
     if out.labeled:
         return
     with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
-        out.write_labels(picks.rows, oracle.answer(picks.rows))
+        predicted = query.learn.predict(table, picks.rows, out)
+        requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
+        out.write_labels(picks.rows, ask(query.ready.oracle, requests))
 
 
 def _commit(

@@ -32,7 +32,9 @@ def assemble(scans: Sequence[Scan], given: Sequence[str] | None) -> Assembled:
     problems = [scan.problems for scan in scans]
     label, unknown = _numbers(images["label"], classes)
     split = _splits(images["split"])
-    bad = _bad(images, unknown, split, len(classes))
+    # Where a hash stands for the content, rows have no bytes of their own.
+    sized = not any(scan.content for scan in scans)
+    bad = _bad(images, unknown, split, len(classes), sized)
     images = images.set_column(4, "label", label).set_column(5, "split", split)
     images, found = take_out(images, bad)
     problems.append(found)
@@ -90,9 +92,9 @@ def _splits(splits: pa.ChunkedArray) -> pa.Array:
     return known.take(encoded.indices)
 
 
-def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int) -> pa.Array:
+def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, sized: bool) -> pa.Array:
     """Why each row cannot be used, null where it can."""
-    no_bytes = pc.and_(pc.is_null(images["size"]), pc.invert(_is_embedding(images)))
+    no_bytes = pc.and_(pc.is_null(images["size"]), sized)
     said = pc.binary_join_element_wise("unknown class: '", unknown, f"' is not one of the {classes} classes", "")
     split_said = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")
     return pc.case_when(
@@ -105,10 +107,6 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int) -> 
         said,
         split_said,
     ).combine_chunks()
-
-
-def _is_embedding(images: pa.Table) -> pa.ChunkedArray:
-    return pc.ends_with(images["uri"], ".npz")
 
 
 def _duplicates(images: pa.Table) -> pa.Array:

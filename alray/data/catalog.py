@@ -21,8 +21,10 @@ from alray.config import DataConfig
 from alray.data import sources
 from alray.data.assemble import Assembled, assemble, counts, take_out
 from alray.data.fetch import undecodable
-from alray.data.sources import arrays, embeddings
+from alray.data.sources import arrays
+from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError, Options, Scan
+from alray.data.sources.source import Source
 from alray.store import Store, absolute
 
 __all__ = ["Catalog", "CatalogError", "ensure_catalog", "index", "index_arrays"]
@@ -93,20 +95,21 @@ class Catalog:
 
     def embedding(self) -> npt.NDArray[np.floating]:
         """The brought-in embeddings (n, d), in row order and as stored. Raises CatalogError for a catalog of images."""
-        if self.format != "embeddings":
-            raise CatalogError(f"{self.uri}: a catalog of images ({self.format}) holds no embeddings")
-        return embeddings.read_features(self._source, self.embedding_fingerprint)
+        return self.source.embedding(self._first_uri, self.embedding_fingerprint)
 
     @property
-    def has_pretext_loss(self) -> bool:
-        """Whether pretext losses were brought with the embeddings."""
-        return embeddings.has_pretext_loss(self.embedding_fingerprint)
+    def source(self) -> Source:
+        """The kind of source that was indexed: it reads images again."""
+        return sources.SOURCES[self.format]
+
+    @property
+    def brings(self) -> frozenset[str]:
+        """Columns of numbers that were brought in, by the names of `alray.features.arrays`; of images: none."""
+        return self.source.brings(self.embedding_fingerprint)
 
     def pretext_loss(self) -> npt.NDArray[np.float64]:
         """The brought-in pretext losses (n,), in row order. Raises CatalogError where there are none."""
-        if not self.has_pretext_loss:
-            raise CatalogError(f"{self.uri}: no pretext losses were brought: expected an array called pretext_loss")
-        return embeddings.read_pretext_loss(self._source, self.embedding_fingerprint)
+        return self.source.pretext_loss(self._first_uri, self.embedding_fingerprint)
 
     def problems(self) -> pa.Table:
         """What was left out while indexing: columns key, uri, reason."""
@@ -116,8 +119,8 @@ class Catalog:
         return Store(self.uri).read_table(_IMAGES, list(columns))
 
     @property
-    def _source(self) -> str:
-        """The one file of brought-in embeddings."""
+    def _first_uri(self) -> str:
+        """Of embeddings that were brought in: their one file."""
         uri: str = self._read("uri")["uri"][0].as_py()
         return uri
 
@@ -168,21 +171,19 @@ def index(
     store = Store(absolute(out))
     store.check_writable()
     kind = sources.kind_of(source, format)
-    if kind == "embeddings" and test_source:
-        raise CatalogError("test_source: embeddings say in the same .npz what is test (is_test, is_val or test)")
+    kind.check(test_source)
     options = Options(key, label_column, image_column, "", None if classes is None else tuple(classes))
-    scan = sources.SOURCES[kind]
-    scans = [scan(source, replace(options, prefix="train/" if test_source else ""))]
+    scans = [kind.scan(source, replace(options, prefix="train/" if test_source else ""))]
     if test_source:
-        scans.append(_all_test(scan(test_source, replace(options, prefix="test/"))))
+        scans.append(_all_test(kind.scan(test_source, replace(options, prefix="test/"))))
     found = assemble(scans, classes)
-    keep_all = on_problem == "refuse" or kind == "embeddings"  # the row of an embedding is its position: none may go
+    keep_all = on_problem == "refuse" or not kind.can_exclude
     _refuse_problems(found.problems, len(found.images), source, keep_all)
-    if check == "decode" and kind != "embeddings":
+    if check == "decode" and kind.decoded:
         found = _without(found, undecodable(found.images, kind, image_column, progress))
         _refuse_problems(found.problems, len(found.images), source, keep_all)
     origin = {"root": absolute(source), "test_root": absolute(test_source) if test_source else ""}
-    about = {"format": kind, "image_column": image_column, "source": origin, "ignored_files": _ignored(scans)}
+    about = {"format": kind.name, "image_column": image_column, "source": origin, "ignored_files": _ignored(scans)}
     return _write(store, found, about, "".join(scan.content for scan in scans))
 
 
@@ -206,7 +207,7 @@ def index_arrays(
     store.delete("images")
     try:
         arrays.write(images, labels, store.child("images"), keys, test, classes)
-        return index(store.at("images"), out, format="parquet", key="key", check="none", classes=classes)
+        return index(store.at("images"), out, format=PARQUET.name, key="key", check="none", classes=classes)
     except CatalogError:
         store.delete("images")
         raise

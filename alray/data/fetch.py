@@ -1,26 +1,19 @@
-"""The bytes of chosen images and no others, and bytes to pixels.
-
-A whole file, one ranged read of a tar, or the row groups of a Parquet file that hold the rows: as the references say.
-"""
+"""The bytes of chosen images and no others (contract C2), and bytes to pixels."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from alray.data.sources.parquet import image_bytes, image_field
 from alray.data.sources.scan import PROBLEMS, concat, problem
-from alray.store import filesystem
+from alray.data.sources.source import Source
 
 _THREADS = 16  # reads wait for a disk or a network, not for the processor
 _CHECK_BYTES = 16 * 2**20
@@ -32,40 +25,25 @@ class ImageError(ValueError):
     """An image that cannot be read or decoded; the message is 'key: kind: details'."""
 
 
-def fetch(references: pa.Table, kind: str, image_column: str = "image", threads: int = _THREADS) -> list[bytes]:
+def fetch(references: pa.Table, source: Source, image_column: str = "image", threads: int = _THREADS) -> list[bytes]:
     """The encoded bytes of each reference, in their order.
 
-    references: columns key, uri, offset, size; kind: the format of the catalog. Raises ImageError that names the first
-    key whose bytes are not there, or are not as many as were indexed.
+    references: columns key, uri, offset, size; source: the kind of source that was indexed. Raises ImageError that
+    names the first image which is not there or has another size than when it was indexed.
     """
-    found = fetch_each(references, kind, image_column, threads)
+    found = fetch_each(references, source, image_column, threads)
     for item in found:
         if isinstance(item, ImageError):
             raise item
     return [item for item in found if isinstance(item, bytes)]
 
 
-def fetch_each(references: pa.Table, kind: str, image_column: str, threads: int) -> list[bytes | ImageError]:
+def fetch_each(references: pa.Table, source: Source, image_column: str, threads: int) -> list[bytes | ImageError]:
     """The bytes of each reference, or why there are none."""
-    uris = references["uri"].to_pylist()
-    offsets = references["offset"].to_pylist()
-    sizes = references["size"].to_pylist()
     with ThreadPoolExecutor(threads) as pool:
-        if kind == "parquet":
-            found = _from_parquet(pool, uris, offsets, image_column)
-        elif kind == "webdataset":
-            found = _from_tars(pool, uris, offsets, sizes)
-        else:
-            found = list(pool.map(lambda uri: _attempt(_whole_file, uri), uris))
-    keys = references["key"].to_pylist()
+        found = source.read(pool, references, image_column)
+    keys, uris, sizes = (references[name].to_pylist() for name in ("key", "uri", "size"))
     return [_checked(*item) for item in zip(found, keys, uris, sizes, strict=True)]
-
-
-def _attempt(read: Callable[..., T], *args: Any) -> T | Exception:
-    try:
-        return read(*args)
-    except (OSError, pa.ArrowException, IndexError) as error:
-        return error
 
 
 def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | None) -> bytes | ImageError:
@@ -75,64 +53,6 @@ def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | Non
         got = "none" if data is None else len(data)
         return ImageError(f"{key}: changed image: {size} bytes were indexed, and {uri} has {got} now")
     return data
-
-
-def _whole_file(uri: str) -> bytes:
-    fs, path = filesystem(uri)
-    with fs.open_input_file(path) as file:
-        return bytes(file.read())
-
-
-def _from_tars(pool: ThreadPoolExecutor, uris: Any, offsets: Any, sizes: Any) -> list[bytes | Exception | None]:
-    """One ranged read each; every tar is opened once, and its reads overlap."""
-    with ExitStack() as stack:
-
-        def opened(uri: str) -> Any:
-            fs, path = filesystem(uri)
-            return stack.enter_context(fs.open_input_file(path))
-
-        def read(uri: str, offset: int, size: int) -> bytes:
-            file = files[uri]
-            if isinstance(file, Exception):
-                raise file
-            return bytes(file.read_at(size, offset))
-
-        distinct = list(dict.fromkeys(uris))
-        files = dict(zip(distinct, pool.map(lambda uri: _attempt(opened, uri), distinct), strict=True))
-        return list(pool.map(lambda *at: _attempt(read, *at), uris, offsets, sizes))
-
-
-def _from_parquet(pool: ThreadPoolExecutor, uris: Any, offsets: Any, column: str) -> list[bytes | Exception | None]:
-    places: dict[str, list[int]] = {}
-    for i, uri in enumerate(uris):
-        places.setdefault(uri, []).append(i)
-    rows = [np.array([offsets[i] for i in at], np.int64) for at in places.values()]
-    answers = pool.map(lambda uri, wanted: _attempt(_parquet_rows, uri, wanted, column), places, rows)
-    found: list[bytes | Exception | None] = [None] * len(uris)
-    for at, answer in zip(places.values(), answers, strict=True):
-        for position, i in enumerate(at):
-            found[i] = answer if isinstance(answer, Exception) else answer[position]
-    return found
-
-
-def _parquet_rows(uri: str, rows: Any, column: str) -> list[bytes | None]:
-    """The image bytes of some rows of one file: only the row groups they are in, only the image column."""
-    fs, path = filesystem(uri)
-    found: list[bytes | None] = [None] * len(rows)
-    with pq.ParquetFile(path, filesystem=fs) as file:
-        field = image_field(file.schema_arrow, column)
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        ends = np.cumsum(sizes)
-        groups = np.searchsorted(ends, rows, side="right")
-        for group in np.unique(groups).tolist():
-            if group == len(ends):
-                raise IndexError(f"it has {sum(sizes)} rows, and row {rows.max()} was asked for")
-            images = image_bytes(file.read_row_group(group, columns=[field], use_threads=False)[column])
-            at = np.flatnonzero(groups == group)
-            inside = rows[at] - (ends[group] - sizes[group])
-            for i, data in zip(at.tolist(), images.take(pa.array(inside)).to_pylist(), strict=True):
-                found[i] = data
-    return found
 
 
 def decode(data: bytes, key: str) -> Image.Image:
@@ -166,7 +86,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def undecodable(images: pa.Table, kind: str, image_column: str, progress: bool) -> pa.Table:
+def undecodable(images: pa.Table, source: Source, image_column: str, progress: bool) -> pa.Table:
     """Open every image once, on all processors: the problems (key, uri, reason) of those that cannot be decoded.
 
     images: columns key, uri, offset, size, in any order.
@@ -181,7 +101,7 @@ def undecodable(images: pa.Table, kind: str, image_column: str, progress: bool) 
     with workers, tqdm(total=len(images), desc="checking", unit=" images", disable=not progress) as bar:
 
         def check(chunk: pa.Table) -> list[pa.Table]:
-            found = _broken(chunk, kind, image_column)
+            found = _broken(chunk, source, image_column)
             bar.update(len(chunk))
             return found
 
@@ -190,9 +110,9 @@ def undecodable(images: pa.Table, kind: str, image_column: str, progress: bool) 
     return concat(problems, PROBLEMS)
 
 
-def _broken(chunk: pa.Table, kind: str, image_column: str) -> list[pa.Table]:
+def _broken(chunk: pa.Table, source: Source, image_column: str) -> list[pa.Table]:
     problems = []
-    found = fetch_each(chunk, kind, image_column, threads=4)
+    found = fetch_each(chunk, source, image_column, threads=4)
     for data, key, uri in zip(found, chunk["key"].to_pylist(), chunk["uri"].to_pylist(), strict=True):
         error = data if isinstance(data, ImageError) else _why_undecodable(data, key)
         if error is not None:

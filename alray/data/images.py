@@ -24,6 +24,7 @@ from alray.data.catalog import Catalog
 from alray.data.fetch import ImageError, decode, fetch, take
 from alray.data.masks import Masks
 from alray.data.paired import PairTransform
+from alray.data.sources.source import Source
 from alray.data.views import Views
 
 __all__ = ["ImageError", "block_rows", "decode", "fetch", "first_cause", "image_dataset", "raise_first_cause"]
@@ -63,7 +64,7 @@ def image_dataset(
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
-    load = _Load(references, catalog.format, catalog.image_column, transform, masks)
+    load = _Load(references, catalog.source, catalog.image_column, transform, masks)
     return ray.data.from_arrow(list(blocks)).map_batches(
         load,
         batch_size=None,
@@ -92,7 +93,7 @@ class _Load:
     """What a task does with its block of rows."""
 
     references: Any  # an ObjectRef: the table stays in the object store of the node, and is read without a copy
-    kind: str
+    source: Source
     image_column: str
     transform: AnyTransform
     masks: Masks | None
@@ -102,7 +103,7 @@ class _Load:
         epochs = block[EPOCH].to_numpy() if EPOCH in block.column_names else np.zeros(len(rows), np.int64)
         distinct, position = np.unique(rows, return_inverse=True)
         references = take(ray.get(self.references), distinct)
-        encoded = fetch(references, self.kind, self.image_column)
+        encoded = fetch(references, self.source, self.image_column)
         images = np.empty((len(rows), *self.transform.shape), np.uint8)
         keys = references["key"].to_pylist()
         masks = self.masks.fetch(references) if self.masks is not None else None

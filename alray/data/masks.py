@@ -25,7 +25,9 @@ from PIL import Image
 from alray.config import DataConfig, fingerprint
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import ImageError, fetch_each
+from alray.data.sources.folder import FOLDER
 from alray.data.sources.scan import is_image_name, list_files
+from alray.data.sources.source import Source
 from alray.store import Store, filesystem, join
 
 VOID = 255  # in a decoded mask: pixels that do not count
@@ -43,7 +45,7 @@ Mask = npt.NDArray[np.uint8]
 class Masks:
     """How to get the masks of a catalog's rows: small and picklable."""
 
-    kind: str  # "parquet", or the format of the image catalog
+    source: Source  # the kind of source that the images are in
     column: str  # of Parquet files
     root: str  # folder of masks; empty for Parquet
     image_suffix: str  # what is cut off an image's name; empty: its extension
@@ -77,7 +79,7 @@ class Masks:
             "key": references["key"], "uri": uris, "offset": references["offset"],
             "size": pa.nulls(len(keys), pa.int64()),  # that of an image is known, not that of its mask
         })  # fmt: skip
-        found = fetch_each(table, "folder" if self.root else self.kind, self.column, _READS)
+        found = fetch_each(table, FOLDER if self.root else self.source, self.column, _READS)
         return [
             _no_mask(item, key) if isinstance(item, ImageError) else item for item, key in zip(found, keys, strict=True)
         ]
@@ -140,13 +142,13 @@ def _class_numbers(data: bytes, key: str) -> npt.NDArray[Any]:
 def masks_of(config: DataConfig, catalog: Catalog) -> Masks:
     """The masks of a catalog as configured; config.classes go before the catalog's. Raises CatalogError where there can
     be none."""
-    if not config.mask_root and catalog.format != "parquet":
+    if not config.mask_root and not catalog.source.has_columns:
         raise CatalogError(
             f"data.mask_root: expected a folder of masks for a source of format {catalog.format}, got none (only "
             "Parquet files can hold masks beside the images)"
         )
     masks = Masks(
-        catalog.format, config.mask_column, config.mask_root, config.image_suffix, config.mask_suffix,
+        catalog.source, config.mask_column, config.mask_root, config.image_suffix, config.mask_suffix,
         config.ignore_label, config.classes or catalog.classes,
     )  # fmt: skip
     if not 1 <= masks.num_classes <= _MOST:
@@ -249,7 +251,7 @@ def check_pixels(masks: Masks, catalog: Catalog, rows: Rows) -> None:
 
 def _broken(masks: Masks, catalog: Catalog, chunk: pa.Table) -> list[tuple[int, str]]:
     """Row and reason of the masks that cannot be used."""
-    images = fetch_each(chunk, catalog.format, catalog.image_column, _READS)
+    images = fetch_each(chunk, catalog.source, catalog.image_column, _READS)
     found = []
     for row, key, image, data in zip(
         chunk["row"].to_pylist(), chunk["key"].to_pylist(), images, masks.fetch_each(chunk), strict=True

@@ -6,12 +6,8 @@ Indexing what was written gives the same keys, labels, splits and bytes.
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +16,19 @@ from tqdm import tqdm
 
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
-from alray.data.sources.scan import CLASSES_FILE, is_image_name, splits_and_labels
+from alray.data.sources import SOURCES
+from alray.data.sources.scan import CLASSES_FILE, is_image_name
+from alray.data.sources.source import UNKNOWN, Image, Source
+from alray.data.sources.webdataset import WEBDATASET
 from alray.store import Store, absolute
 
 _CHUNK_BYTES = 64 * 2**20
-_HEADERS = 5120  # of an image and its class, with long names, and their padding, at most
-_END = 10240  # a tar is a multiple of this
-_WRITERS = 16
-UNKNOWN = "-1"
-
-Image = tuple[str, bytes, str]  # key, bytes, class
 
 
 def repack(
     catalog: Catalog,
     out: str,
-    format: Literal["webdataset", "folder"] = "webdataset",
+    format: str = WEBDATASET.name,
     max_tar_bytes: int = 256 * 2**20,
     progress: bool = False,
 ) -> None:
@@ -45,26 +38,25 @@ def repack(
     .cls member. folder: a file at each key's path. Both: alray-classes.txt, which keeps the order of the classes.
     Raises CatalogError where a key cannot be a file name, or would say another split or class than the catalog.
     """
-    if format not in ("webdataset", "folder"):
-        raise CatalogError(f"format: expected webdataset or folder, got {format!r}")
+    target = SOURCES.get(format)
+    if target is None or not target.writable:
+        names = " or ".join(source.name for source in SOURCES.values() if source.writable)
+        raise CatalogError(f"format: expected {names}, got {format!r}")
     store = Store(absolute(out))
     if store.names():
         raise CatalogError(f"{out}: expected an empty directory, and there is {store.names()[0]} in it")
     store.check_writable()
     keys = catalog.keys().to_pylist()
-    _check_keys(catalog, keys, format == "folder")
+    _check_keys(catalog, keys, target)
     is_test = catalog.is_test()
     with tqdm(total=len(catalog), desc="repacking", unit=" images", disable=not progress) as bar:
-        for prefix, rows in (("shard", np.flatnonzero(~is_test)), ("test", np.flatnonzero(is_test))):
-            images = _images(catalog, rows, bar)
-            if format == "folder":
-                _write_files(store, images)
-            else:
-                _write_tars(store, prefix, images, max_tar_bytes)
+        for test in (False, True):
+            rows = np.flatnonzero(is_test == test)
+            target.write(store, test, _images(catalog, rows, bar), max_tar_bytes)
     store.write_bytes(CLASSES_FILE, "".join(f"{name}\n" for name in catalog.classes).encode())
 
 
-def _check_keys(catalog: Catalog, keys: list[str], folder: bool) -> None:
+def _check_keys(catalog: Catalog, keys: list[str], target: Source) -> None:
     """Every key must be a relative path with an image's extension, and must not say another split or class."""
     for key in keys:
         if key.startswith("/") or "//" in key or not is_image_name(key):
@@ -72,30 +64,8 @@ def _check_keys(catalog: Catalog, keys: list[str], folder: bool) -> None:
                 f"{key}: a file of this name would not be found again as this image (expected a relative path with an "
                 "image's extension); index with key='{split}/{class}/{file}-{row}.jpg' or the like first"
             )
-    if not folder:
-        _check_sidecars(keys)
-    splits, labels = splits_and_labels(keys)
-    numbers, is_test = catalog.labels().tolist(), catalog.is_test().tolist()
-    for key, split, label, number, test in zip(keys, splits, labels, numbers, is_test, strict=True):
-        name = catalog.classes[number] if number >= 0 else None
-        wrong_split = (split == "test") != test and (folder or all(splits))
-        if wrong_split or (folder and label != name):
-            raise CatalogError(
-                f"{key}: as a path it says {split or 'train'}, class {label}; the catalog says "
-                f"{'test' if test else 'train'}, class {name}: index with key='{{split}}/{{class}}/...' first"
-            )
-
-
-def _check_sidecars(keys: list[str]) -> None:
-    stems: dict[str, str] = {}
-    for key in keys:
-        other = stems.setdefault(_stem(key), key)
-        if other != key:
-            raise CatalogError(f"{key} and {other} would share one .cls member: give keys with different stems")
-
-
-def _stem(key: str) -> str:
-    return key.rpartition(".")[0]
+    labels = [catalog.classes[number] if number >= 0 else None for number in catalog.labels().tolist()]
+    target.check_keys(keys, labels, catalog.is_test())
 
 
 def _images(catalog: Catalog, rows: npt.NDArray[np.int64], bar: tqdm) -> Iterator[list[Image]]:
@@ -106,7 +76,7 @@ def _images(catalog: Catalog, rows: npt.NDArray[np.int64], bar: tqdm) -> Iterato
     labels = catalog.labels()[references["row"].to_numpy()].tolist()
     for start, stop in _chunks(references):
         chunk = references.slice(start, stop - start)
-        found = fetch(chunk, catalog.format, catalog.image_column)
+        found = fetch(chunk, catalog.source, catalog.image_column)
         names = [catalog.classes[label] if label >= 0 else UNKNOWN for label in labels[start:stop]]
         yield list(zip(chunk["key"].to_pylist(), found, names, strict=True))
         bar.update(stop - start)
@@ -116,38 +86,3 @@ def _chunks(references: pa.Table) -> Iterator[tuple[int, int]]:
     place = np.cumsum(references["size"].to_numpy()) // _CHUNK_BYTES
     edges = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(references)]
     return pairwise(edges)
-
-
-def _write_files(store: Store, chunks: Iterator[list[Image]]) -> None:
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for chunk in chunks:
-            list(pool.map(lambda image: store.write_bytes(image[0], image[1]), chunk))
-
-
-def _write_tars(store: Store, prefix: str, chunks: Iterator[list[Image]], max_tar_bytes: int) -> None:
-    number, size = 0, 0
-    waiting: list[Image] = []
-    for image in (image for chunk in chunks for image in chunk):
-        needs = len(image[1]) + _HEADERS
-        if waiting and size + needs > max_tar_bytes - _END:
-            store.write_bytes(f"{prefix}-{number:05d}.tar", _tar(waiting))
-            number, size, waiting = number + 1, 0, []
-        waiting.append(image)
-        size += needs
-    if waiting:
-        store.write_bytes(f"{prefix}-{number:05d}.tar", _tar(waiting))
-
-
-def _tar(images: list[Image]) -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as tar:
-        for key, data, label in images:
-            _add(tar, key, data)
-            _add(tar, f"{_stem(key)}.cls", label.encode())
-    return sink.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no time and no owner: the same images give the same tar
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))

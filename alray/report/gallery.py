@@ -137,7 +137,7 @@ def _thumbnails(catalog: Catalog, rows: Rows, side: int) -> dict[int, str]:
     references = catalog.references(rows)
     ordered = references["row"].to_pylist()
     try:
-        data = fetch(references, catalog.format, catalog.image_column)
+        data = fetch(references, catalog.source, catalog.image_column)
         return {
             row: _jpeg(content, key, side)
             for row, content, key in zip(ordered, data, references["key"].to_pylist(), strict=True)

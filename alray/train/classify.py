@@ -43,6 +43,17 @@ class Classifying:
         logits = self.logits(table, rows, Head.load(out.child(CHECKPOINT)))
         return classification_metrics(logits, labels, classes=self.catalog.classes, top_k=self.config.top_k)
 
+    def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
+        """The most probable class, and its probability by the softmax of the logits."""
+        if table is None or not np.isin(rows, table.rows).all():
+            return None, None
+        order = np.argsort(rows)
+        logits = self.logits(table, rows[order], Head.load(out.child(CHECKPOINT))).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        predicted, probability = np.empty(len(rows), np.int32), np.empty(len(rows))
+        predicted[order], probability[order] = logits.argmax(axis=1), 1 / np.exp(logits).sum(axis=1)
+        return predicted, probability
+
     def class_counts(self, pool: Pool) -> Array:
         """Images of every class."""
         return np.asarray(pool.counts())

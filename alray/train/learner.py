@@ -44,6 +44,11 @@ class Learner(Protocol):
         """The head of this round's model, where it classifies images."""
         ...
 
+    def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
+        """What this round's model predicts of rows that it was shown: classes (k,) int32 and their probabilities (k,)
+        float64, in the order given; None and None where it says nothing of them."""
+        ...
+
     def evaluate(
         self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
     ) -> dict[str, Any]:

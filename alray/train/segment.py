@@ -154,6 +154,10 @@ class Segment(Finetune):
         """There is none for whole images."""
         return None
 
+    def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
+        """Nothing: an image has many classes."""
+        return None, None
+
     def evaluate(self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages) -> Any:
         """Pixel accuracy, mean accuracy of the classes, and intersection over union."""
         weights = out.child(CHECKPOINT).at("model.pt")

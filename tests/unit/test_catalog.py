@@ -24,7 +24,7 @@ def rows_of(catalog: Catalog) -> np.ndarray:
 
 
 def bytes_of(catalog: Catalog) -> list[bytes]:
-    return fetch(catalog.references(rows_of(catalog)), catalog.format, catalog.image_column)
+    return fetch(catalog.references(rows_of(catalog)), catalog.source, catalog.image_column)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -465,7 +465,7 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
     source, out = str(tmp_path / "e.npz"), str(tmp_path / "out")
     np.savez(source, features=features, pretext_loss=losses)
     catalog = index(source, out)
-    assert catalog.has_pretext_loss
+    assert catalog.brings == {"embedding", "pretext_loss"}
     assert catalog.pretext_loss().tolist() == losses.astype(float).tolist()
     assert np.array_equal(catalog.embedding(), features)
     np.savez(source, features=features, pretext_loss=losses[::-1])
@@ -477,7 +477,7 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="expected an array called pretext_loss"):
         catalog.pretext_loss()
     plain = index(source, str(tmp_path / "plain"))
-    assert not plain.has_pretext_loss
+    assert plain.brings == {"embedding"}
     with pytest.raises(CatalogError, match="no pretext losses were brought"):
         plain.pretext_loss()
 

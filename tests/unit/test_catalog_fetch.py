@@ -30,7 +30,7 @@ def test_only_the_files_asked_for_are_opened(name: str, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "source")
     Path(uri).parent.mkdir(parents=True)
     kept.rename(uri)
-    assert fetch(wanted, catalog.format, catalog.image_column) == [found[name] for name in wanted["key"].to_pylist()]
+    assert fetch(wanted, catalog.source, catalog.image_column) == [found[name] for name in wanted["key"].to_pylist()]
 
 
 @pytest.mark.parametrize("name", ["tars by directory", "parquet", "hugging face"])
@@ -50,7 +50,7 @@ def test_only_the_bytes_asked_for_are_read(name: str, tmp_path: Path) -> None:
     data[4:start] = bytes(start - 4)
     Path(uri).write_bytes(data)
     wanted = catalog.references(np.array([last[1]]))
-    assert fetch(wanted, catalog.format, catalog.image_column) == [found[wanted["key"][0].as_py()]]
+    assert fetch(wanted, catalog.source, catalog.image_column) == [found[wanted["key"][0].as_py()]]
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -62,10 +62,10 @@ def test_any_rows_in_any_order(name: str, tmp_path: Path) -> None:
     rows = np.array([8, 2, 20, 8])
     some = take(references, rows)
     assert some["row"].to_pylist() == rows.tolist()
-    assert fetch(some, catalog.format, catalog.image_column) == [found[key] for key in some["key"].to_pylist()]
+    assert fetch(some, catalog.source, catalog.image_column) == [found[key] for key in some["key"].to_pylist()]
     with pytest.raises(KeyError, match=r"\[3, 99\]"):
         take(references, np.array([2, 3, 99]))
-    assert fetch(references.slice(0, 0), catalog.format, catalog.image_column) == []
+    assert fetch(references.slice(0, 0), catalog.source, catalog.image_column) == []
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -77,10 +77,10 @@ def test_a_source_that_changed_is_told_by_key(name: str, tmp_path: Path) -> None
     data = Path(uri).read_bytes()
     Path(uri).write_bytes(data[:100])
     with pytest.raises(ImageError, match=f"^{image}: (changed|missing) image: "):
-        fetch(references, catalog.format, catalog.image_column)
+        fetch(references, catalog.source, catalog.image_column)
     Path(uri).unlink()
     with pytest.raises(ImageError, match=f"^{image}: missing image: "):
-        fetch(references, catalog.format, catalog.image_column)
+        fetch(references, catalog.source, catalog.image_column)
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

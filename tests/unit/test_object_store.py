@@ -13,6 +13,7 @@ from pyarrow.fs import S3FileSystem
 from alray.data.catalog import Catalog, CatalogError, index, index_arrays
 from alray.data.fetch import ImageError, decode, fetch
 from alray.data.repack import repack
+from alray.data.sources.webdataset import WEBDATASET
 from alray.store import Store, StoreError, filesystem, read_bytes
 
 BUCKET = "alray-test"
@@ -63,7 +64,7 @@ def test_index_and_fetch(name: str, s3: str, tmp_path: Path) -> None:
     references = catalog.references(np.array([1, 4, 9, 20]))
     assert all(uri.startswith(place) for uri in references["uri"].to_pylist())
     found = {item.key: item.data for item in items()}
-    data = fetch(references, catalog.format, catalog.image_column)
+    data = fetch(references, catalog.source, catalog.image_column)
     assert data == [found[key] for key in references["key"].to_pylist()]
 
 
@@ -82,7 +83,7 @@ def test_one_image_of_a_tar_is_one_ranged_read(s3: str, tmp_path: Path) -> None:
     stop = start + first["size"][0].as_py()
     Store(f"{s3}/ranged").write_bytes(uri.rpartition("/")[2], b"x" * start + data[start:stop])
     found = {item.key: item.data for item in items()}
-    assert fetch(first, "webdataset") == [found[first["key"][0].as_py()]]
+    assert fetch(first, WEBDATASET) == [found[first["key"][0].as_py()]]
 
 
 def test_an_object_that_is_gone_is_told_by_key(s3: str, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_an_object_that_is_gone_is_told_by_key(s3: str, tmp_path: Path) -> None:
     catalog = index(f"{s3}/gone", f"{s3}/gone-out", key=TEMPLATE)
     Store(s3).delete("gone")
     with pytest.raises(ImageError, match=r"^test/bird/b\.0\.png: missing image: cannot read s3://"):
-        fetch(catalog.references(np.array([0])), catalog.format, catalog.image_column)
+        fetch(catalog.references(np.array([0])), catalog.source, catalog.image_column)
 
 
 def test_arrays_and_repacking(s3: str, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_arrays_and_repacking(s3: str, tmp_path: Path) -> None:
         repack(catalog, f"{s3}/repacked-{format}", format)  # type: ignore[arg-type]
         again = index(f"{s3}/repacked-{format}", f"{s3}/again-{format}")
         assert again.fingerprint == catalog.fingerprint
-        data = fetch(again.references(np.arange(10)), again.format)
+        data = fetch(again.references(np.arange(10)), again.source)
         by_key = dict(zip(keys, pixels, strict=True))
         for key, image in zip(again.keys().to_pylist(), data, strict=True):
             assert np.array_equal(np.asarray(decode(image, key)), by_key[key])

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alray.data.oracle import HiddenLabels, OracleError
 from alray.data.pool import Pool, PoolError
 
 
@@ -52,10 +51,3 @@ def test_what_is_no_fact_is_refused(rows: list[float], labels: list[float], mess
 def test_labels_of_unlabeled_rows_are_not_known() -> None:
     with pytest.raises(PoolError, match="row 5 has no label yet"):
         pool_of().labels(np.array([5]))
-
-
-def test_the_oracle_answers_in_the_order_asked_and_refuses_what_it_does_not_know() -> None:
-    oracle = HiddenLabels(np.array([4, 3, -1, 1], np.int32))
-    assert oracle.answer(np.array([3, 0])).tolist() == [1, 4]
-    with pytest.raises(OracleError, match="first row 2"):
-        oracle.answer(np.array([0, 2]))

@@ -18,7 +18,7 @@ ORDER = ("dög", "zebra", "bird", "cat")  # not sorted, and one that no image ha
 
 def content(catalog: Catalog) -> tuple[object, ...]:
     references = catalog.references(np.arange(len(catalog)))
-    data = fetch(references, catalog.format, catalog.image_column)
+    data = fetch(references, catalog.source, catalog.image_column)
     return catalog.keys().to_pylist(), catalog.labels().tolist(), catalog.is_test().tolist(), data, catalog.classes
 
 
@@ -95,7 +95,7 @@ def shared_stem(place: Path) -> Catalog:
         (other_class, "folder", r"cat/b\.png: as a path it says train, class cat; the catalog says train, class dog"),
         (other_split, "webdataset", r"test/b/1\.png: as a path it says test, class b; the catalog says train"),
         (shared_stem, "webdataset", r"x/1\.png and x/1\.jpg would share one \.cls member"),
-        (other_class, "zip", "format: expected webdataset or folder, got 'zip'"),
+        (other_class, "zip", "format: expected folder or webdataset, got 'zip'"),
     ],
 )
 def test_what_would_not_come_back_is_refused(

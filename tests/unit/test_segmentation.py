@@ -35,6 +35,8 @@ from alray.data.catalog import Catalog, CatalogError, index
 from alray.data.fetch import ImageError
 from alray.data.masks import Masks, check_masks, mask_sizes, masks_of, with_masks
 from alray.data.paired import PairTransform
+from alray.data.sources.folder import FOLDER
+from alray.data.sources.parquet import PARQUET
 from alray.features.arrays import PIXEL, ArraySource
 from alray.features.table import commit, write_part
 from alray.models.segmenter import confusion, create_segmenter, pixel_losses, segment_images, uncertainties
@@ -260,10 +262,10 @@ def test_masks_in_parquet_beside_the_images(tmp_path: Path) -> None:
     ],
 )
 def test_the_name_of_a_mask(key: str, image_suffix: str, expected: str) -> None:
-    assert Masks("folder", "", "/m", image_suffix, "_ids.png", VOID, CLASSES).uri(key) == expected
+    assert Masks(FOLDER, "", "/m", image_suffix, "_ids.png", VOID, CLASSES).uri(key) == expected
 
 
-NAMED = Masks("parquet", "mask", "", "", ".png", VOID, CLASSES)
+NAMED = Masks(PARQUET, "mask", "", "", ".png", VOID, CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pyarrow.fs as pafs
 
-from alray.data.sources import embeddings, folder, manifest, parquet, webdataset
-from alray.data.sources.scan import CatalogError, Options, Scan, list_files
+from alray.data.sources.embeddings import EMBEDDINGS
+from alray.data.sources.folder import FOLDER
+from alray.data.sources.manifest import MANIFEST
+from alray.data.sources.parquet import PARQUET
+from alray.data.sources.scan import CatalogError, list_files
+from alray.data.sources.source import Source
+from alray.data.sources.webdataset import WEBDATASET
 from alray.store import absolute, filesystem
 
-SOURCES: dict[str, Callable[[str, Options], Scan]] = {
-    "folder": folder.scan,
-    "webdataset": webdataset.scan,
-    "parquet": parquet.scan,
-    "manifest": manifest.scan,
-    "embeddings": embeddings.scan,
-}
-_BY_EXTENSION = {
-    ".tar": "webdataset",
-    ".tar.gz": "webdataset",
-    ".tgz": "webdataset",
-    **dict.fromkeys(parquet.EXTENSIONS, "parquet"),
-    **dict.fromkeys(manifest.EXTENSIONS, "manifest"),
-    **dict.fromkeys(embeddings.EXTENSIONS, "embeddings"),
-}
+SOURCES: dict[str, Source] = {source.name: source for source in (FOLDER, WEBDATASET, PARQUET, MANIFEST, EMBEDDINGS)}
+# What lies in a directory shows its kind by these: a manifest or an array beside images is no source.
+_IN_DIRECTORIES = (PARQUET, WEBDATASET)
 
 
-def kind_of(source: str, wanted: str = "auto") -> str:
+def kind_of(source: str, wanted: str = "auto") -> Source:
     """The kind of a source: the wanted one, or by the names of its files. Raises CatalogError on an unknown name."""
     if wanted in SOURCES:
-        return wanted
+        return SOURCES[wanted]
     if wanted != "auto":
         raise CatalogError(f"format: expected auto or one of {', '.join(SOURCES)}, got {wanted!r}")
-    by_name = _kind_of_name(source)
+    name = source.lower().rstrip("/")
+    by_name = next((kind for kind in SOURCES.values() if kind.extensions and name.endswith(kind.extensions)), None)
     if by_name:
         return by_name
-    names = _some_names(source)
-    for extensions in (
-        parquet.EXTENSIONS,
-        (".tar", ".tar.gz", ".tgz"),
-    ):  # a manifest or array beside images is no source
-        if any(name.lower().endswith(extensions) for name in names):
-            return _BY_EXTENSION[extensions[0]]
-    return "folder"
+    names = [name.lower() for name in _some_names(source)]
+    inside = (kind for kind in _IN_DIRECTORIES if any(name.endswith(kind.extensions) for name in names))
+    return next(inside, FOLDER)
 
 
 def _some_names(source: str) -> list[str]:
@@ -59,8 +46,3 @@ def _some_names(source: str) -> list[str]:
         names += [info.base_name for info in infos if info.type == pafs.FileType.File]
         directories = [info.path for info in infos if info.type == pafs.FileType.Directory]
     return names
-
-
-def _kind_of_name(source: str) -> str | None:
-    name = source.lower().rstrip("/")
-    return next((kind for extension, kind in _BY_EXTENSION.items() if name.endswith(extension)), None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from alray.data.sources.parquet import class_texts
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Scan, list_files, table
+from alray.data.sources.source import Found, Source
 from alray.store import absolute, filesystem
 
 EXTENSIONS = (".npz",)
@@ -24,68 +26,84 @@ _PRETEXT = ("pretext_loss",)
 _AND = "+"  # joins the hash of the embeddings with that of the pretext losses
 
 
-def scan(source: str, options: Options) -> Scan:
-    """One row per embedding; key and offset are its position, so that row and array position are the same.
+class Embeddings(Source):
+    """Rows are embeddings: the place of one is its position in the array, so that none may be left out."""
 
-    Raises CatalogError where the arrays are missing, of other shapes or types, or not finite (but for pretext losses of
-    test rows, which nobody reads).
-    """
-    files = list_files(source)
-    if len(files) != 1:
-        raise CatalogError(f"{source}: expected one .npz file, got {len(files)} files")
-    with _opened(source) as arrays:
-        features = _features(arrays, source)
-        n = len(features)
-        names = _LABELS if options.label_column in ("", "label") else (options.label_column,)
-        labels, losses = (_vector(arrays, kind, n, source) for kind in (names, _PRETEXT))
-        test = _flags(arrays, n, source)
-    _check_finite("features", features, source)
-    if losses is not None:
-        if losses.dtype.kind != "f":
-            raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats (sorted as numbers), got {losses.dtype}")
-        _check_finite(f"{_PRETEXT[0]} (but of test rows)", np.where(test, 0, losses), source)
-    width = max(9, len(str(n)))
-    columns = {
-        "key": [f"{row:0{width}d}" for row in range(n)],
-        "uri": [absolute(source)] * n,
-        "offset": np.arange(n),
-        "label": pa.nulls(n, pa.string()) if labels is None else _texts(labels, source),
-        "split": np.where(test, "test", "train"),
-    }
-    return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses))
+    name: ClassVar[str] = "embeddings"
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+    decoded: ClassVar[bool] = False
+    can_exclude: ClassVar[bool] = False
 
+    def check(self, test_source: str) -> None:
+        """What is test is said in the same file."""
+        if test_source:
+            raise CatalogError("test_source: embeddings say in the same .npz what is test (is_test, is_val or test)")
 
-def read_features(source: str, content: str) -> npt.NDArray[np.floating]:
-    """The embeddings (n, d) as stored; content: as the scan gave it. Raises CatalogError where they are others now."""
-    with _opened(source) as arrays:
-        features = _features(arrays, source)
-    _check_same("embeddings", features, content.partition(_AND)[0], source)
-    return features
+    def scan(self, source: str, options: Options) -> Scan:
+        """One row per embedding; key and offset are its position, so that row and array position are the same.
 
+        Raises CatalogError where the arrays are missing, of other shapes or types, or not finite (but for pretext
+        losses of test rows, which nobody reads).
+        """
+        files = list_files(source)
+        if len(files) != 1:
+            raise CatalogError(f"{source}: expected one .npz file, got {len(files)} files")
+        with _opened(source) as arrays:
+            features = _features(arrays, source)
+            n = len(features)
+            names = _LABELS if options.label_column in ("", "label") else (options.label_column,)
+            labels, losses = (_vector(arrays, kind, n, source) for kind in (names, _PRETEXT))
+            test = _flags(arrays, n, source)
+        _check_finite("features", features, source)
+        if losses is not None:
+            if losses.dtype.kind != "f":
+                raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats (sorted as numbers), got {losses.dtype}")
+            _check_finite(f"{_PRETEXT[0]} (but of test rows)", np.where(test, 0, losses), source)
+        width = max(9, len(str(n)))
+        columns = {
+            "key": [f"{row:0{width}d}" for row in range(n)],
+            "uri": [absolute(source)] * n,
+            "offset": np.arange(n),
+            "label": pa.nulls(n, pa.string()) if labels is None else _texts(labels, source),
+            "split": np.where(test, "test", "train"),
+        }
+        return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses))
 
-def read_pretext_loss(source: str, content: str) -> npt.NDArray[np.float64]:
-    """The pretext losses (n,) that came with the embeddings; content: as the scan gave it.
+    def embedding(self, uri: str, content: str) -> npt.NDArray[np.floating]:
+        """The embeddings (n, d) as stored. Raises CatalogError where they changed since they were indexed."""
+        with _opened(uri) as arrays:
+            features = _features(arrays, uri)
+        _check_same("embeddings", features, content.partition(_AND)[0], uri)
+        return features
 
-    Raises CatalogError where there are none, or others now.
-    """
-    mark = content.partition(_AND)[2]
-    with _opened(source) as arrays:
-        losses = arrays.get(_PRETEXT[0])
-    if losses is None or not mark:
-        raise CatalogError(f"{source}: expected an array called {_PRETEXT[0]}, as when it was indexed, got none")
-    _check_same("pretext losses", losses, mark, source)
-    return losses.astype(np.float64)
+    def pretext_loss(self, uri: str, content: str) -> npt.NDArray[np.float64]:
+        """The pretext losses (n,) that came with the embeddings; content: as the scan gave it.
+
+        Raises CatalogError where there are none, or others now.
+        """
+        mark = content.partition(_AND)[2]
+        if not mark:
+            raise CatalogError(f"{uri}: no pretext losses were brought: expected an array called {_PRETEXT[0]}")
+        with _opened(uri) as arrays:
+            losses = arrays.get(_PRETEXT[0])
+        if losses is None:
+            raise CatalogError(f"{uri}: expected an array called {_PRETEXT[0]}, as when it was indexed, got none")
+        _check_same("pretext losses", losses, mark, uri)
+        return losses.astype(np.float64)
+
+    def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
+        """There are no images."""
+        raise CatalogError("embeddings that were brought in have no images to read")
+
+    def brings(self, content: str) -> frozenset[str]:
+        """Embeddings, and pretext losses where there were some when the source was indexed."""
+        return frozenset({"embedding", *(_PRETEXT if _AND in content else ())})
 
 
 def holds_pretext_loss(source: str) -> bool:
     """Whether the file has pretext losses now, whatever it had when it was indexed. Raises CatalogError."""
     with _opened(source) as arrays:
         return _PRETEXT[0] in arrays
-
-
-def has_pretext_loss(content: str) -> bool:
-    """Whether a source with this content has pretext losses, too."""
-    return _AND in content
 
 
 @contextmanager
@@ -168,3 +186,6 @@ def _vector(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], n: int, so
                 raise CatalogError(f"{source}: {name}: expected one value per row, ({n},), got {array.shape}")
             return array
     return None
+
+
+EMBEDDINGS = Embeddings()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,26 +21,59 @@ from alray.data.sources.scan import (
     splits_and_labels,
     table,
 )
-from alray.store import absolute
+from alray.data.sources.source import Image, Source
+from alray.store import Store, absolute
+
+_WRITERS = 16
 
 
-def scan(source: str, options: Options) -> Scan:
-    """Every image file; the key is the path relative to the source. Raises CatalogError where there is no image.
+class Folder(Source):
+    """A file per image."""
 
-    With an empty label column the directories are no classes.
-    """
-    files = list_files(source)
-    images = files.filter(pa.array([is_image_name(name) for name in files["name"].to_pylist()], pa.bool_()))
-    if not len(images):
-        raise CatalogError(f"{source}: no images in it ({len(files)} files of other kinds)")
-    splits, labels = splits_and_labels(images["name"].to_pylist())
-    prefix = "" if all(splits) else options.prefix
-    columns = {
-        "key": pc.binary_join_element_wise(prefix, images["name"], "").combine_chunks(),
-        "uri": images["uri"].combine_chunks(),
-        "size": images["size"].combine_chunks(),
-        "label": labels if options.label_column else [None] * len(labels),
-        "split": splits,
-    }
-    ignored = len(files) - len(images)
-    return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), read_classes(absolute(source)), ignored)
+    name: ClassVar[str] = "folder"
+    writable: ClassVar[bool] = True
+
+    def scan(self, source: str, options: Options) -> Scan:
+        """Every image file; the key is the path relative to the source. Raises CatalogError where there is no image.
+
+        With an empty label column the directories are no classes.
+        """
+        files = list_files(source)
+        images = files.filter(pa.array([is_image_name(name) for name in files["name"].to_pylist()], pa.bool_()))
+        if not len(images):
+            raise CatalogError(f"{source}: no images in it ({len(files)} files of other kinds)")
+        splits, labels = splits_and_labels(images["name"].to_pylist())
+        prefix = "" if all(splits) else options.prefix
+        columns = {
+            "key": pc.binary_join_element_wise(prefix, images["name"], "").combine_chunks(),
+            "uri": images["uri"].combine_chunks(),
+            "size": images["size"].combine_chunks(),
+            "label": labels if options.label_column else [None] * len(labels),
+            "split": splits,
+        }
+        ignored = len(files) - len(images)
+        return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), read_classes(absolute(source)), ignored)
+
+    def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
+        """A key is a path, which must say the image's own split and class."""
+        splits, classes = splits_and_labels(keys)
+        for key, split, found, label, test in zip(keys, splits, classes, labels, is_test.tolist(), strict=True):
+            if (split == "test") != test or found != label:
+                raise CatalogError(says_otherwise(key, split, found, label, test))
+
+    def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
+        """A file at each key's path."""
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for chunk in images:
+                list(pool.map(lambda image: store.write_bytes(image[0], image[1]), chunk))
+
+
+def says_otherwise(key: str, split: str | None, found: str | None, label: str | None, test: bool) -> str:
+    """What is wrong with a key that says another split or class than the catalog."""
+    return (
+        f"{key}: as a path it says {split or 'train'}, class {found}; the catalog says {'test' if test else 'train'}, "
+        f"class {label}: index with key='{{split}}/{{class}}/...' first"
+    )
+
+
+FOLDER = Folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,36 +14,43 @@ import pyarrow.json
 
 from alray.data.sources.parquet import class_texts, combined, keys, template_fields
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Scan, concat, problem, read_classes, table
+from alray.data.sources.source import Source
 from alray.store import absolute, filesystem, is_remote, join
 
 EXTENSIONS = (".csv", ".jsonl", ".ndjson")
 _TEXT = ("uri", "path", "key", "label", "split")
 
 
-def scan(source: str, options: Options) -> Scan:
-    """Every line. A relative path starts at the manifest's directory; without a key the path as written is the key.
+class Manifest(Source):
+    """A list of files, one per image."""
 
-    Raises CatalogError where the manifest cannot be read or lacks a column.
-    """
-    uri = absolute(source)
-    rows = _read(uri, options.label_column)
-    place = _column_of(("uri", "path"), rows, source)
-    missing = pc.is_null(rows[place])
-    problems = [
-        problem(f"line {line + 1}", uri, f"no {place}: the line names no image") for line in np.flatnonzero(missing)
-    ]
-    rows = rows.filter(pc.invert(missing))
-    here = uri.rpartition("/")[0]
-    uris = [_resolve(here, text) for text in rows[place].to_pylist()]
-    classes = read_classes(here)
-    columns = {
-        "uri": uris,
-        "size": _sizes(uris),
-        "label": _labels(rows, source, options.label_column, classes or options.classes),
-        "split": combined(rows["split"]) if "split" in rows.column_names else pa.nulls(len(rows), pa.string()),
-    }
-    columns["key"] = _keys(rows, columns, place, source, options)
-    return Scan(table(IMAGES, columns), concat(problems, PROBLEMS), classes)
+    name: ClassVar[str] = "manifest"
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+
+    def scan(self, source: str, options: Options) -> Scan:
+        """Every line. A relative path starts at the manifest's directory; without a key the path as written is the key.
+
+        Raises CatalogError where the manifest cannot be read or lacks a column.
+        """
+        uri = absolute(source)
+        rows = _read(uri, options.label_column)
+        place = _column_of(("uri", "path"), rows, source)
+        missing = pc.is_null(rows[place])
+        problems = [
+            problem(f"line {line + 1}", uri, f"no {place}: the line names no image") for line in np.flatnonzero(missing)
+        ]
+        rows = rows.filter(pc.invert(missing))
+        here = uri.rpartition("/")[0]
+        uris = [_resolve(here, text) for text in rows[place].to_pylist()]
+        classes = read_classes(here)
+        columns = {
+            "uri": uris,
+            "size": _sizes(uris),
+            "label": _labels(rows, source, options.label_column, classes or options.classes),
+            "split": combined(rows["split"]) if "split" in rows.column_names else pa.nulls(len(rows), pa.string()),
+        }
+        columns["key"] = _keys(rows, columns, place, source, options)
+        return Scan(table(IMAGES, columns), concat(problems, PROBLEMS), classes)
 
 
 def _read(uri: str, label_column: str) -> pa.Table:
@@ -103,3 +111,6 @@ def _sizes(uris: list[str]) -> list[int | None]:
         for i, info in zip(members, infos, strict=True):
             sizes[i] = info.size if info.type == pafs.FileType.File else None
     return sizes
+
+
+MANIFEST = Manifest()

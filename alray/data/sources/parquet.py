@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from alray.data.sources.scan import (
     table,
     with_extension,
 )
+from alray.data.sources.source import Found, Source, attempt
 from alray.store import filesystem
 
 EXTENSIONS = (".parquet", ".pq")
@@ -34,25 +36,66 @@ _BATCH_ROWS = 1024
 _OWN_FIELDS = ("split", "class", "file", "row")
 
 
-def scan(source: str, options: Options) -> Scan:
-    """Every row of every file; offset is the row's number in its file, size the length of its bytes.
+class Parquet(Source):
+    """Rows of files with columns: the bytes of an image are in one of them."""
 
-    key: a column, or a template over the row's columns and split, class, file (its stem), row (in the file); by default
-    '<file stem>/<row, 9 digits>'. The split is that of a column 'split', else what the file's name says.
-    Raises CatalogError where there is no file or a column is missing.
-    """
-    files = with_extension(list_files(source), source, EXTENSIONS)
-    schemas, problems = _schemas(files)
-    classes = agree((_class_names(schema, options.label_column) for schema in schemas.values()), source)
-    parts: list[pa.Table] = []
-    for uri, schema in schemas.items():
-        columns = _columns(uri, schema, options)
-        try:
-            parts.extend(_read(uri, columns, options, classes or options.classes))
-        except (pa.ArrowException, OSError) as error:
-            problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
-    images = concat(parts, IMAGES)
-    return Scan(images, concat(problems, PROBLEMS), classes)
+    name: ClassVar[str] = "parquet"
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+    has_columns: ClassVar[bool] = True
+
+    def scan(self, source: str, options: Options) -> Scan:
+        """Every row of every file; offset is the row's number in its file, size the length of its bytes.
+
+        key: a column, or a template over the row's columns and split, class, file (its stem), row (in the file); by
+        default '<file stem>/<row, 9 digits>'. The split is that of a column 'split', else what the file's name says.
+        Raises CatalogError where there is no file or a column is missing.
+        """
+        files = with_extension(list_files(source), source, EXTENSIONS)
+        schemas, problems = _schemas(files)
+        classes = agree((_class_names(schema, options.label_column) for schema in schemas.values()), source)
+        parts: list[pa.Table] = []
+        for uri, schema in schemas.items():
+            columns = _columns(uri, schema, options)
+            try:
+                parts.extend(_read(uri, columns, options, classes or options.classes))
+            except (pa.ArrowException, OSError) as error:
+                problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
+        images = concat(parts, IMAGES)
+        return Scan(images, concat(problems, PROBLEMS), classes)
+
+    def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
+        """Only the row groups that hold the rows, each file by one thread."""
+        uris, offsets = references["uri"].to_pylist(), references["offset"].to_pylist()
+        places: dict[str, list[int]] = {}
+        for i, uri in enumerate(uris):
+            places.setdefault(uri, []).append(i)
+        rows = [np.array([offsets[i] for i in at], np.int64) for at in places.values()]
+        answers = pool.map(lambda uri, wanted: attempt(_rows_of, uri, wanted, column), places, rows)
+        found: list[Found] = [None] * len(uris)
+        for at, answer in zip(places.values(), answers, strict=True):
+            for position, i in enumerate(at):
+                found[i] = answer if isinstance(answer, Exception) else answer[position]
+        return found
+
+
+def _rows_of(uri: str, rows: Any, column: str) -> list[bytes | None]:
+    """The image bytes of some rows of one file: only the row groups they are in, only the image column."""
+    fs, path = filesystem(uri)
+    found: list[bytes | None] = [None] * len(rows)
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        field = image_field(file.schema_arrow, column)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.searchsorted(ends, rows, side="right")
+        for group in np.unique(groups).tolist():
+            if group == len(ends):
+                raise IndexError(f"it has {sum(sizes)} rows, and row {rows.max()} was asked for")
+            images = image_bytes(file.read_row_group(group, columns=[field], use_threads=False)[column])
+            at = np.flatnonzero(groups == group)
+            inside = rows[at] - (ends[group] - sizes[group])
+            for i, data in zip(at.tolist(), images.take(pa.array(inside)).to_pylist(), strict=True):
+                found[i] = data
+    return found
 
 
 def _base(uri: str) -> str:
@@ -211,3 +254,6 @@ def _named(texts: pa.Array, names: tuple[str, ...]) -> pa.Array:
     encoded = texts.dictionary_encode()
     known = [text if text in names else by_number.get(text, text) for text in encoded.dictionary.to_pylist()]
     return pa.array(known, pa.string()).take(encoded.indices)
+
+
+PARQUET = Parquet()

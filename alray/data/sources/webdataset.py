@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from alray.data.sources.folder import says_otherwise
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
@@ -27,11 +31,14 @@ from alray.data.sources.scan import (
     table,
     with_extension,
 )
-from alray.store import filesystem
+from alray.data.sources.source import Found, Image, Source, attempt
+from alray.store import Store, filesystem
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _THREADS = 16  # a header is one small read; on an object store the latency of 16 tars overlaps
 _BLOCK = 512
+_HEADERS = 5120  # bytes of an image's and its class's headers, with long names and padding, at most
+_END = 10240  # a tar is a multiple of this
 _READ_AHEAD = 4096  # a small sidecar comes with its header
 
 
@@ -50,39 +57,108 @@ class _Tar:
         self.problems.append(problem(key, self.uri, reason))
 
 
-def scan(source: str, options: Options) -> Scan:
-    """Every image member of every tar; the key is the member's name.
+class WebDataset(Source):
+    """Members of tars: an image is one ranged read."""
 
-    The class is that of the sidecar (.cls: name or number; .json: its label) of the same stem, else the directory in
-    the member's name, as in a folder; with an empty label column there are no classes. Raises CatalogError where there
-    is no tar or only compressed ones.
-    """
-    files = list_files(source)
-    compressed = [name for name in files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
-    if compressed:
-        raise CatalogError(
-            f"{source}: {compressed[0]} is compressed, and one image in it cannot be read by its offset; "
-            f"unpack the tar's compression first ({len(compressed)} such files)"
-        )
-    files = with_extension(files, source, [".tar"])
-    uris = files["uri"].to_pylist()
-    with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
-        tars = list(pool.map(lambda uri: _read_headers(uri, options.label_column), uris))
-    names = [name for tar in tars for name, _, _ in tar.images]
-    splits, labels = splits_and_labels(names)
-    has_splits = bool(splits) and all(splits)
-    prefix = "" if has_splits else options.prefix
-    columns = {
-        "key": [prefix + name for name in names],
-        "uri": [tar.uri for tar in tars for _ in tar.images],
-        "offset": [offset for tar in tars for _, offset, _ in tar.images],
-        "size": [size for tar in tars for _, _, size in tar.images],
-        "label": _labels(tars, labels) if options.label_column else [None] * len(labels),
-        "split": splits if has_splits else [split_of_file(_base(tar.uri)) for tar in tars for _ in tar.images],
-    }
-    classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
-    problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
-    return Scan(table(IMAGES, columns), problems, classes, sum(tar.ignored for tar in tars))
+    name: ClassVar[str] = "webdataset"
+    extensions: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
+    writable: ClassVar[bool] = True
+
+    def scan(self, source: str, options: Options) -> Scan:
+        """Every image member of every tar; the key is the member's name.
+
+        The class is that of the sidecar (.cls: name or number; .json: its label) of the same stem, else the directory
+        in the member's name, as in a folder; with an empty label column there are no classes. Raises CatalogError where
+        there is no tar or only compressed ones.
+        """
+        files = list_files(source)
+        compressed = [name for name in files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
+        if compressed:
+            raise CatalogError(
+                f"{source}: {compressed[0]} is compressed, and one image in it cannot be read by its offset; "
+                f"unpack the tar's compression first ({len(compressed)} such files)"
+            )
+        files = with_extension(files, source, [".tar"])
+        uris = files["uri"].to_pylist()
+        with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
+            tars = list(pool.map(lambda uri: _read_headers(uri, options.label_column), uris))
+        names = [name for tar in tars for name, _, _ in tar.images]
+        splits, labels = splits_and_labels(names)
+        has_splits = bool(splits) and all(splits)
+        prefix = "" if has_splits else options.prefix
+        columns = {
+            "key": [prefix + name for name in names],
+            "uri": [tar.uri for tar in tars for _ in tar.images],
+            "offset": [offset for tar in tars for _, offset, _ in tar.images],
+            "size": [size for tar in tars for _, _, size in tar.images],
+            "label": _labels(tars, labels) if options.label_column else [None] * len(labels),
+            "split": splits if has_splits else [split_of_file(_base(tar.uri)) for tar in tars for _ in tar.images],
+        }
+        classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
+        problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
+        return Scan(table(IMAGES, columns), problems, classes, sum(tar.ignored for tar in tars))
+
+    def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
+        """One ranged read each; every tar is opened once, and its reads overlap."""
+        uris = references["uri"].to_pylist()
+        with ExitStack() as stack:
+
+            def opened(uri: str) -> Any:
+                fs, path = filesystem(uri)
+                return stack.enter_context(fs.open_input_file(path))
+
+            def ranged(uri: str, offset: int, size: int) -> bytes:
+                file = files[uri]
+                if isinstance(file, Exception):
+                    raise file
+                return bytes(file.read_at(size, offset))
+
+            distinct = list(dict.fromkeys(uris))
+            files = dict(zip(distinct, pool.map(lambda uri: attempt(opened, uri), distinct), strict=True))
+            places = uris, references["offset"].to_pylist(), references["size"].to_pylist()
+            return list(pool.map(lambda *at: attempt(ranged, *at), *places))
+
+    def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
+        """Every image has a member of its own for its class; a split that all keys name must be their own."""
+        stems: dict[str, str] = {}
+        for key in keys:
+            other = stems.setdefault(_stem(key), key)
+            if other != key:
+                raise CatalogError(f"{key} and {other} would share one .cls member: give keys with different stems")
+        splits, classes = splits_and_labels(keys)
+        for key, split, found, label, test in zip(keys, splits, classes, labels, is_test.tolist(), strict=True):
+            if (split == "test") != test and all(splits):
+                raise CatalogError(says_otherwise(key, split, found, label, test))
+
+    def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
+        """shard-00000.tar ... and test-00000.tar ...: each image, then its class in a .cls member."""
+        prefix = "test" if is_test else "shard"
+        number, size = 0, 0
+        waiting: list[Image] = []
+        for image in (image for chunk in images for image in chunk):
+            needs = len(image[1]) + _HEADERS
+            if waiting and size + needs > most_bytes - _END:
+                store.write_bytes(f"{prefix}-{number:05d}.tar", _tar_of(waiting))
+                number, size, waiting = number + 1, 0, []
+            waiting.append(image)
+            size += needs
+        if waiting:
+            store.write_bytes(f"{prefix}-{number:05d}.tar", _tar_of(waiting))
+
+
+def _tar_of(images: list[Image]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for key, data, label in images:
+            _append(tar, key, data)
+            _append(tar, f"{_stem(key)}.cls", label.encode())
+    return sink.getvalue()
+
+
+def _append(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # no time and no owner: the same images give the same tar
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
 
 
 def _base(uri: str) -> str:
@@ -175,3 +251,6 @@ def _check_end(tar: _Tar, file: io.BufferedReader, end: int, size: int) -> None:
     if block != bytes(_BLOCK):
         what = "there is no end-of-archive mark" if len(block) < _BLOCK else "what is there is no header"
         tar.report(_base(tar.uri), f"truncated tar: {what} at byte {min(end, size)} of {size}")
+
+
+WEBDATASET = WebDataset()

@@ -1,0 +1,79 @@
+"""Oracles: requests carry what somebody needs to answer, and answers that are no labels are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pins import CONFIG, features
+
+from alray import replace, run
+from alray.data.catalog import Catalog, index_arrays
+from alray.data.oracle import Answers, HiddenLabels, OracleError, Requests, Status, ask
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    keys = ["b", "a", "d", "c"]
+    return index_arrays(np.zeros((4, 2, 2), np.uint8), ["x", "y", "x", "y"], str(tmp_path / "c"), keys=keys)
+
+
+def test_a_request_names_the_image_in_the_order_asked(catalog: Catalog) -> None:
+    requests = Requests.of(catalog, np.array([3, 0]), 2, score=np.array([0.5, 0.25]))
+    assert (requests.rows.tolist(), requests.keys, requests.round) == ([3, 0], ["d", "a"], 2)
+    assert all(uri.endswith(".parquet") for uri in requests.uris)
+    assert requests.score.tolist() == [0.5, 0.25]
+    assert requests.predicted.tolist() == [-1, -1]
+    assert np.isnan(requests.probability).all()
+
+
+def test_hidden_labels_answer_in_the_order_asked_and_refuse_what_the_source_does_not_know(catalog: Catalog) -> None:
+    oracle = HiddenLabels(np.array([4, 3, -1, 1], np.int32))
+    assert ask(oracle, Requests.of(catalog, np.array([3, 0]))).tolist() == [1, 4]
+    with pytest.raises(OracleError, match="first row 2"):
+        ask(oracle, Requests.of(catalog, np.array([0, 2])))
+
+
+def test_a_mask_counts_as_a_label(catalog: Catalog) -> None:
+    oracle = HiddenLabels(np.zeros(4, np.int32), Status.MASK)
+    assert ask(oracle, Requests.of(catalog, np.array([1, 2]))).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (Answers.of([1, None]), "got 1 not yet; the first is c"),
+        (Answers(np.array([Status.SKIP, Status.UNUSABLE], np.uint8), np.zeros(2, np.int32)), "1 skip, 1 unusable"),
+        (Answers.of([1]), "expected one answer for each of 2 requests"),
+    ],
+)
+def test_answers_that_are_no_labels_are_refused_and_counted(catalog: Catalog, answers: Answers, message: str) -> None:
+    class Says:
+        def answer(self, requests: Requests) -> Answers:
+            return answers
+
+    with pytest.raises(OracleError, match=message):
+        ask(Says(), Requests.of(catalog, np.array([0, 2])))
+
+
+def test_a_run_asks_with_what_its_model_predicts(tmp_path: Path) -> None:
+    """In every query the model's class and its probability come along, and the strategy's score."""
+    features(tmp_path / "features.npz")
+    label = np.load(tmp_path / "features.npz")["label"]
+    asked: list[Requests] = []
+
+    class Noted:
+        def answer(self, requests: Requests) -> Answers:
+            asked.append(requests)
+            return Answers.of(label[requests.rows])
+
+    changes = {"root": str(tmp_path / "runs"), "data.root": str(tmp_path / "features.npz"), "strategy": "confidence"}
+    mine = run(replace(CONFIG, changes), oracle=Noted(), quiet=True)
+    assert [requests.round for requests in asked] == [None, 0, 1]
+    assert [len(requests) for requests in asked] == [25, 12, 12]
+    for requests in asked[1:]:
+        np.testing.assert_allclose(requests.probability, -requests.score, rtol=1e-6)  # confidence: -max p
+        assert set(requests.predicted.tolist()) <= {0, 1, 2, 3}
+    other = run(replace(CONFIG, {**changes, "root": str(tmp_path / "others")}), quiet=True)
+    assert [one["labeled_set"] for one in mine.rounds] == [one["labeled_set"] for one in other.rounds]
