@@ -1,7 +1,7 @@
 """alray: active learning at ImageNet scale on Ray.
 
-Each round: train on what is labeled, embed what is not, let every shard propose, let the driver choose, ask the oracle,
-write it down.
+Each round trains on the labeled images, embeds the unlabeled ones, lets every shard propose rows, chooses among them on
+the driver, asks the oracle for their labels, and writes all of it down.
 """
 
 from __future__ import annotations
@@ -14,24 +14,40 @@ from alray.config import ConfigError, RunConfig, replace
 if TYPE_CHECKING:
     from alray.rounds import RunResult, run
     from alray.selection.kernels.top_rows import ScoreStrategy
-    from alray.selection.protocol import Picks
+    from alray.selection.protocol import Picks, Strategy
     from alray.selection.registry import STRATEGIES
     from alray.selection.select import select
 
-# Found on first use: a configuration can be read and a strategy written without torch and Ray being imported.
+# Imported on first use, so that reading a configuration or writing a strategy does not import torch and Ray.
 _LAZY = {
     "run": "alray.rounds",
     "RunResult": "alray.rounds",
     "select": "alray.selection.select",
     "Picks": "alray.selection.protocol",
+    "Strategy": "alray.selection.protocol",
     "STRATEGIES": "alray.selection.registry",
     "ScoreStrategy": "alray.selection.kernels.top_rows",
 }
 
-__all__ = ["STRATEGIES", "ConfigError", "Picks", "RunConfig", "RunResult", "ScoreStrategy", "replace", "run", "select"]
+__all__ = [
+    "STRATEGIES",
+    "ConfigError",
+    "Picks",
+    "RunConfig",
+    "RunResult",
+    "ScoreStrategy",
+    "Strategy",
+    "replace",
+    "run",
+    "select",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'alray' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,21 +1,105 @@
-"""What chooses a run's seed set, and what a person should know of it before the run.
+"""The seed set of a run: how it is chosen, by which strategy, and what follows from that for the rounds after it.
 
-A seed set that is drawn at random is a split (`alray.data.splits`); the others are round 0 of PT4AL, or k-means.
+This module alone knows the values of split.seed_set_how. A seed set is either drawn from the rows (`alray.data.splits`)
+or chosen by a strategy, once the features or losses that the strategy needs are there.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from alray.config import RunConfig
-from alray.selection.protocol import SelectionError, Strategy
-from alray.selection.registry import build, build_for_segmentation
-from alray.selection.strategies.k_means import KMeans
-from alray.selection.strategies.pt4al import Pt4al
+import numpy.typing as npt
 
-_MANY = 5_000  # centroids: beyond it k-means on one thread takes hours
+from alray.config import RunConfig
+from alray.data import splits
+from alray.data.pool import Rows
+from alray.selection.protocol import SelectionError, Strategy, Use
+from alray.selection.registry import build, build_for_segmentation, changed
+
+Draw = Callable[[Rows, npt.NDArray[Any], int, int, int], Rows]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One value of split.seed_set_how: a function that draws the seed set, or the strategy that chooses it."""
+
+    draw: Draw | None = None
+    strategy: str = ""
+    first_round: int = 0  # what strategies count as the run's first query
+
+
+def _random(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classes: int) -> Rows:
+    return splits.draw_random(rows, size, seed, "seed_set")
+
+
+def _balanced(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classes: int) -> Rows:
+    return splits.draw_balanced(rows, labels, size, seed, "seed_set", classes)
+
+
+_RULES: Mapping[str, _Rule] = {
+    "random": _Rule(_random),
+    "balanced": _Rule(_balanced),
+    "pretext": _Rule(strategy="pt4al", first_round=1),  # the seed set is PT4AL's round 0
+    "k_means": _Rule(strategy="k_means"),
+}
+
+
+@dataclass(frozen=True)
+class SeedSet:
+    """How a run's first labels are chosen. chooser: the strategy that chooses them; None where they are drawn."""
+
+    how: str
+    size: int
+    chooser: Strategy | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig, strategy: Strategy) -> SeedSet:
+        """The seed set of a configuration whose rounds choose by `strategy`. Raises SelectionError for bad options.
+
+        The chooser is the run's own strategy with its options, where that can choose such a seed set; otherwise the
+        rule's strategy with its defaults. In both cases split.seed_set_options replace single options.
+        """
+        how, options = config.split.seed_set_how, config.split.seed_set_options
+        rule = _RULES[how]
+        chooser = None
+        if rule.strategy:
+            try:
+                own = strategy.seed_set_how == how
+                chooser = changed(strategy, options) if own else _build(config, rule.strategy, options)
+            except SelectionError as error:
+                raise SelectionError(f"split.seed_set_options: {error}") from None
+        elif options:
+            chosen = " and ".join(name for name, other in _RULES.items() if other.strategy)
+            raise SelectionError(
+                f"split.seed_set_options: expected none for split.seed_set_how={how}, got {', '.join(options)}; "
+                f"{chosen} have some"
+            )
+        return cls(how, config.split.seed_set_size, chooser)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the chooser reads; nothing where the seed set is drawn."""
+        return self.chooser.needs_in(0) if self.chooser else frozenset()
+
+    def round_of(self, number: int) -> int:
+        """The round that a strategy is in when the run is in its round `number`, from 0."""
+        return number + _RULES[self.how].first_round
+
+    def draw(self, rows: Rows, labels: npt.NDArray[Any], seed: int, classes: int) -> Rows:
+        """The seed set among rows (n,) with labels (n,), -1 where unknown; empty where a strategy is to choose it."""
+        rule = _RULES[self.how].draw
+        return rule(rows, labels, self.size, seed, classes) if rule else rows[:0]
+
+    def check_pool(self, pool: int) -> None:
+        """Raises SelectionError where the chooser cannot be used on a pool of so many rows."""
+        if self.chooser:
+            self.chooser.check_pool(pool)
+
+    def notes(self, pool: int) -> list[str]:
+        """What is allowed but may not be meant, of the seed set."""
+        return self.chooser.notes(Use(self.size, pool)) if self.chooser else []
 
 
 def strategy_of(config: RunConfig) -> Strategy:
@@ -23,82 +107,14 @@ def strategy_of(config: RunConfig) -> Strategy:
     return _build(config, config.strategy, config.strategy_options)
 
 
-def cold_start(config: RunConfig, strategy: Strategy) -> Strategy | None:
-    """What chooses the seed set, or None where it is drawn at random.
-
-    It is the run's own strategy (with its options) where that is PT4AL, or k-means; split.seed_set_options go over
-    them. Raises SelectionError for options that are not known.
-    """
-    how, options = config.split.seed_set_how, config.split.seed_set_options
-    try:
-        if how == "pretext":
-            return _with(strategy, options) if isinstance(strategy, Pt4al) else _build(config, "pt4al", options)
-        if how == "k_means":
-            return _with(strategy, options) if isinstance(strategy, KMeans) else _build(config, "k_means", options)
-    except SelectionError as error:
-        raise SelectionError(f"split.seed_set_options: {error}") from None
-    if options:
-        raise SelectionError(
-            f"split.seed_set_options: expected none for split.seed_set_how={how}, got {', '.join(options)}; pretext "
-            "and k_means have some"
-        )
-    return None
-
-
-def check_pool(strategy: Strategy, start: Strategy | None, pool: int) -> None:
-    """Raises SelectionError where the pool (rows but the held-out ones) cannot be cut into as many batches."""
-    for kind in (strategy, start):
-        if isinstance(kind, Pt4al):
-            kind.check_pool(pool)
-
-
-def notes(config: RunConfig, strategy: Strategy, start: Strategy | None, pool: int) -> list[str]:
-    """What is allowed but may not be meant."""
-    found = []
-    if isinstance(start, KMeans) and config.split.seed_set_size > _MANY:
-        found.append(
-            f"k_means: {config.split.seed_set_size:,} centroids are found by one thread (with more, picks could depend "
-            "on their number): expect hours"
-        )
-    if isinstance(start, Pt4al):
-        found += _beyond("the seed set", config.split.seed_set_size, start, pool)
-    if isinstance(strategy, Pt4al) and config.rounds > 1:
-        found += _beyond("the budget", config.budget, strategy, pool)
-        found += _first_rounds(config, strategy, start)
+def notes(config: RunConfig, strategy: Strategy, seed_set: SeedSet, pool: int) -> list[str]:
+    """What is allowed but may not be meant, of the seed set and of the queries. pool: rows that are not held out."""
+    found = seed_set.notes(pool)
+    if config.rounds > 1:
+        use = Use(config.budget, pool, seed_set.round_of(0), seed_set.how, seed_set.chooser)
+        found += strategy.notes(use)
     return found
-
-
-def _first_rounds(config: RunConfig, strategy: Pt4al, start: Strategy | None) -> list[str]:
-    if not isinstance(start, Pt4al):
-        return [
-            f"pt4al: the first query, after a seed set by {config.split.seed_set_how}, is round 0: strides of the "
-            f"{strategy.cold_start} batch by pretext loss, the model is not asked (split.seed_set_how=pretext makes "
-            "the seed set that round)"
-        ]
-    if start.batches != strategy.batches:
-        return [f"pt4al: the seed set is of one of {start.batches} batches, the queries of {strategy.batches}"]
-    return []
-
-
-def _beyond(what: str, size: int, strategy: Pt4al, pool: int) -> list[str]:
-    batch = pool // strategy.batches
-    if size <= batch:
-        return []
-    return [
-        f"pt4al: {what} of {size:,} is more than a batch has, {batch:,} ({pool:,} images in {strategy.batches} "
-        "batches): what is missing comes from other batches"
-    ]
 
 
 def _build(config: RunConfig, name: str, options: Mapping[str, Any]) -> Strategy:
     return (build_for_segmentation if config.task == "segmentation" else build)(name, options)
-
-
-def _with(strategy: Any, options: Mapping[str, Any]) -> Strategy:
-    """A strategy's object with other options."""
-    known = {field.name for field in dataclasses.fields(strategy)}
-    for option in options:
-        if option not in known:
-            raise SelectionError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
-    changed: Strategy = dataclasses.replace(strategy, **options)
-    return changed

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from alray.cold_start import check_pool, cold_start, notes, strategy_of
+from alray.cold_start import SeedSet, notes, strategy_of
 from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint, replace, value_at
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
@@ -20,11 +20,10 @@ from alray.data.masks import masks_of, with_masks
 from alray.data.oracle import HiddenLabels, Oracle, Requests, Status, ask
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
-from alray.features.arrays import PRETEXT_LOSS
+from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
 from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
-from alray.selection.select import check_round, check_strategy
 from alray.store import Store, absolute, read_bytes, weights_fingerprint
 from alray.train.columns import MEASURED
 
@@ -40,19 +39,19 @@ class Checked:
     config: RunConfig
     catalog: Catalog
     strategy: Strategy
-    start: Strategy | None  # what chooses the seed set, where that needs a network
+    seed_set: SeedSet
     pool_rows: Rows  # (n,) int64 ascending: held out, labeled or not
     test_rows: Rows
     notes: str  # what a person should read before the run: which weights were loaded, what may not be meant
 
     def draw(self) -> tuple[Rows, Rows]:
-        """The rows that are held out, and the seed set (none where `start` chooses it). Raises SplitError."""
-        return _draw(self.config, self.catalog, self.pool_rows)
+        """The rows that are held out, and the seed set (empty where a strategy chooses it). Raises SplitError."""
+        return _draw(self.config, self.catalog, self.pool_rows, self.seed_set)
 
     @property
     def needs_pretext(self) -> bool:
         """Whether pretext losses are needed, by the strategy or for the seed set."""
-        return any(PRETEXT_LOSS in kind.needs for kind in (self.strategy, self.start) if kind is not None)
+        return PRETEXT_LOSS in self.strategy.needs | self.seed_set.needs
 
     @property
     def trains_pretext(self) -> bool:
@@ -67,7 +66,7 @@ class Prepared(Checked):
 
     oracle: Oracle
     run: RunDir
-    pool: Pool  # validation set held out, seed set labeled (unless `start` is still to choose it)
+    pool: Pool  # validation set held out, seed set labeled (unless a strategy is still to choose it)
     pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
     test_labels: Labels
 
@@ -79,7 +78,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     run = open_run(config, catalog, _class_names(config, catalog))
     hidden = np.zeros(len(catalog), np.int32) if masks else catalog.labels()
     oracle = oracle or HiddenLabels(hidden, Status.MASK if masks else Status.LABEL)
-    pool = _split(config, catalog, found.pool_rows, oracle, run)
+    pool = _split(found, oracle, run)
     hidden = catalog.labels()
     in_pool = hidden[found.pool_rows]
     counts = None if masks or (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
@@ -95,23 +94,24 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     """
     config = with_absolute_paths(config)
     strategy = strategy or strategy_of(config)
-    start = cold_start(config, strategy)
+    seed_set = SeedSet.of(config, strategy)
     Store(config.run_dir or config.root).check_writable()
     catalog = _open_catalog(config)
-    _check_networks(config, catalog, strategy)
+    _check_networks(config, catalog, strategy, seed_set)
     loaded = _check_model(config, catalog)
     test_rows, candidates = _test_and_pool_rows(config, catalog)
     _check_sizes(config, len(candidates))
     free = len(candidates) - config.split.val_size
-    check_pool(strategy, start, free)
+    strategy.check_pool(free)
+    seed_set.check_pool(free)
     if config.rounds > 1:
-        check_strategy(strategy, config.budget, free - config.split.seed_set_size)
-        check_round(strategy, config.rounds - 2 + (config.split.seed_set_how == "pretext"))
+        strategy.check(config.budget, free - config.split.seed_set_size)
+        strategy.check_round(seed_set.round_of(config.rounds - 2))
     if config.task == "segmentation":
         rows = np.union1d(candidates, test_rows)
         catalog = with_masks(config.data, catalog, rows, Shared(config.root).masks)
-    told = "\n".join(filter(None, [loaded, *notes(config, strategy, start, free)]))
-    return Checked(config, catalog, strategy, start, candidates, test_rows, told)
+    told = "\n".join(filter(None, [loaded, *notes(config, strategy, seed_set, free)]))
+    return Checked(config, catalog, strategy, seed_set, candidates, test_rows, told)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -123,10 +123,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return replace(config, {path: absolute(value) for path, value in found.items() if value})
 
 
-def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> None:
+def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> None:
     """Networks beside the main one: that there are images for them, and a task that was asked for."""
-    how, task = config.split.seed_set_how, config.pretext.task
-    needs = (strategy.needs & MEASURED) | ({PRETEXT_LOSS} if how == "pretext" else set())
+    task, needs = config.pretext.task, (strategy.needs | seed_set.needs) & MEASURED
     if config.pretext.as_backbone:
         needs = needs | {PRETEXT_LOSS}
     if catalog.format == "embeddings":
@@ -134,18 +133,19 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy) -> 
         return
     if PRETEXT_LOSS in needs and task == "none":
         raise ConfigError(
-            f"pretext.task: strategy {config.strategy}, seed set {how}, as_backbone {config.pretext.as_backbone} need "
-            "a pretext task, got none; expected rotation, colorization, simsiam or simclr"
+            f"pretext.task: strategy {config.strategy}, seed set {seed_set.how}, as_backbone "
+            f"{config.pretext.as_backbone} need a pretext task, got none; expected rotation, colorization, simsiam or "
+            "simclr"
         )
     if config.pretext.as_backbone and (config.model.checkpoint or config.model.pretrained):
         raise ConfigError(
             "pretext.as_backbone: the model has weights already: expected no model.checkpoint, no pretrained"
         )
     weights = config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone
-    if how == "k_means" and catalog.format != "embeddings" and not weights:
+    if EMBEDDING in seed_set.needs and catalog.format != "embeddings" and not weights:
         raise ConfigError(
-            "split.seed_set_how: k_means clusters the starting weights' embeddings, got a model without weights; give "
-            "model.checkpoint, model.pretrained or pretext.as_backbone"
+            f"split.seed_set_how: {seed_set.how} reads the starting weights' embeddings, got a model without weights; "
+            "give model.checkpoint, model.pretrained or pretext.as_backbone"
         )
     if PRETEXT_LOSS in needs:
         from alray.pretext import check
@@ -270,10 +270,11 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
         )
 
 
-def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle, run: RunDir) -> Pool:
+def _split(checked: Checked, oracle: Oracle, run: RunDir) -> Pool:
     """The pool with its validation and seed set: read if they were written down, else drawn, asked for and written."""
+    config, catalog, candidates = checked.config, checked.catalog, checked.pool_rows
     if not run.split:
-        held_out, seed_set = _draw(config, catalog, candidates)
+        held_out, seed_set = checked.draw()
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
         asked = Requests.of(catalog, np.concatenate([held_out, seed_set]))
@@ -285,7 +286,7 @@ def _split(config: RunConfig, catalog: Catalog, candidates: Rows, oracle: Oracle
     return pool if chosen is None else pool.label(chosen.rows, chosen.labels)
 
 
-def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, Rows]:
+def _draw(config: RunConfig, catalog: Catalog, candidates: Rows, seed_set: SeedSet) -> tuple[Rows, Rows]:
     split, seed, classes = config.split, config.seed, len(catalog.classes)
     labels = catalog.labels()
     if split.val_how == "balanced" and split.val_size:
@@ -295,8 +296,4 @@ def _draw(config: RunConfig, catalog: Catalog, candidates: Rows) -> tuple[Rows, 
     else:
         held_out = splits.draw_random(candidates, split.val_size, seed, "val")
     rest = np.setdiff1d(candidates, held_out, assume_unique=True)
-    if split.seed_set_how in ("pretext", "k_means"):
-        return held_out, rest[:0]  # chosen when there is a network
-    if split.seed_set_how == "balanced":
-        return held_out, splits.draw_balanced(rest, labels[rest], split.seed_set_size, seed, "seed_set", classes)
-    return held_out, splits.draw_random(rest, split.seed_set_size, seed, "seed_set")
+    return held_out, seed_set.draw(rest, labels[rest], seed, classes)

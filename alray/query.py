@@ -31,8 +31,7 @@ from alray.models.head import Head
 from alray.prepare import Prepared
 from alray.progress import Stages
 from alray.rundir import RoundDir
-from alray.selection import protocol
-from alray.selection.protocol import LABELED, Context, Picks, Strategy, needs_in
+from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
 from alray.selection.subset import subset
 from alray.train.columns import Columns
@@ -61,7 +60,7 @@ class Query:
         test, strategy = self.ready.test_rows, self.ready.strategy
         if self.config.task == "segmentation":
             test = test[:0]  # they are compared with their masks instead
-        needs = needs_in(strategy, self._round(number))
+        needs = strategy.needs_in(self._round(number))
         if last or not needs & FEATURES:
             return test
         rows = np.union1d(self._offered(pool, number, stages)[1], test)
@@ -94,14 +93,14 @@ class Query:
 
     def seed_set(self, pool: Pool, stages: Stages) -> Pool:
         """The pool with the cold start's labels, where the configuration asks for one."""
-        ready, start, size = self.ready, self.ready.start, self.config.split.seed_set_size
+        ready, start, size = self.ready, self.ready.seed_set.chooser, self.ready.seed_set.size
         if start is None or len(pool.labeled):
             return pool
-        needs, table = needs_in(start, 0), None
+        needs, table = ready.seed_set.needs, None
         if EMBEDDING in needs:
             table = self.learn.start_features(pool.unlabeled, ready.run, stages)
         context = Context(self.config.seed, 0, len(ready.catalog.classes), pretext=self._pretext(needs, pool, stages))
-        what = f"a seed set of {size:,} by {self.config.split.seed_set_how}"
+        what = f"a seed set of {size:,} by {ready.seed_set.how}"
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
         labels = ask(ready.oracle, Requests.of(ready.catalog, picks.rows, score=picks.scores))
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
@@ -113,8 +112,8 @@ class Query:
         return self.config.resources.select_shards
 
     def _round(self, number: int) -> int:
-        """A cold start by pretext loss is PT4AL's round 0."""
-        return number + (self.config.split.seed_set_how == "pretext")
+        """The round that the strategy is in."""
+        return self.ready.seed_set.round_of(number)
 
     def _offered(self, pool: Pool, number: int, stages: Stages) -> tuple[Rows, Rows]:
         """The labeled and the unlabeled rows that take part, ascending."""
@@ -123,11 +122,8 @@ class Query:
             pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
             number,
         )  # fmt: skip
-        window = getattr(strategy, "window", None)
-        if window is not None:
-            context = Context(round=self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
-            unlabeled = window(context, unlabeled, config.budget)
-        return labeled, unlabeled
+        context = Context(round=self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
+        return labeled, strategy.window(context, unlabeled, config.budget)
 
     def _pretext(self, needs: frozenset[str], pool: Pool, stages: Stages) -> tuple[Rows, Array] | None:
         if PRETEXT_LOSS not in needs:
@@ -162,7 +158,7 @@ class Query:
             None if head is None else (head.weight, head.bias),
             table.source(labeled) if table is not None and LABELED in needs else None,
             pool.labels(labeled if LABELED in needs else pool.labeled),
-            self._peek if protocol.LABELS in needs else None,
+            self._peek if ready.strategy.peeks() else None,
             self._pretext(needs, pool, stages),
         )
 
@@ -179,7 +175,7 @@ class Query:
     ) -> Picks:
         resources = self.config.resources
         sources: list[ShardSource] = [ArraySource(rows[part], {}) for part in cut(len(rows), self._shards)]
-        if table is not None and needs_in(strategy, context.round) & FEATURES:
+        if table is not None and strategy.needs_in(context.round) & FEATURES:
             sources = list(table.shards(rows, self._shards))
         with stages.stage("select", what), stages.bar("select", budget, "picks") as bar:
             seen = 0

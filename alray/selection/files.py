@@ -1,4 +1,4 @@
-"""Files of `alray select`: rows and heads that users bring, picks they take away."""
+"""Files of `alray select`: it reads rows and heads, and writes picks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from alray.store import absolute, table_bytes, write_bytes
 
 
 def read_rows(path: str) -> npt.NDArray[np.int64]:
-    """Row numbers from .npy, from text with one number a line, or from picks as `write_picks` leaves them; no path, no
-    rows. Raises SelectionError."""
+    """Row numbers from .npy, from text with one number a line, or from picks that `write_picks` wrote. An empty path
+    gives no rows. Raises SelectionError."""
     if not path:
         return np.empty(0, np.int64)
     try:

@@ -1,4 +1,4 @@
-"""Features that users bring from elsewhere: arrays, .npy, .npz, Parquet, a Ray Dataset (contract C9).
+"""Features that users give to `alray.select`: arrays, .npy, .npz, Parquet, a Ray Dataset (contract C9).
 
 Letters: n rows, w width of a column.
 """
@@ -17,37 +17,37 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from alray.features.arrays import Array, Rows, Segment, Shard, cut
-from alray.selection.protocol import SelectionError
+from alray.selection.protocol import HIDDEN_LABELS, SelectionError
 from alray.store import filesystem, is_remote, read_bytes
 
 ROW = "row"
 _BLOCK = 1 << 22  # numbers looked at together when checking that values are finite
 _LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite
-Brought = tuple[Rows | None, Array]
+RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has them, and one column
 
 
 @dataclass(frozen=True)
-class Pool:
-    """What was brought: rows (n,) int64 ascending, columns by name, each (n, ...) in the same order."""
+class GivenFeatures:
+    """The features that were given: rows (n,) int64 ascending, columns by name, each (n, ...) in the same order."""
 
     rows: Rows
     columns: Mapping[str, Array]
 
-    def shards(self, keep: Rows, number: int) -> list[BroughtSource]:
+    def shards(self, keep: Rows, number: int) -> list[GivenSource]:
         """The rows at these ascending positions, cut into contiguous near-equal shards that share no memory."""
         sources = []
         for part in cut(len(keep), number):
             at = keep[part]
             first, last = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
             inside = None if last - first == len(at) else at - first
-            columns = {name: column[first:last] for name, column in self.columns.items() if name != "labels"}
-            sources.append(BroughtSource(self.rows[at], inside, columns))
+            columns = {name: column[first:last] for name, column in self.columns.items() if name != HIDDEN_LABELS}
+            sources.append(GivenSource(self.rows[at], inside, columns))
         return sources
 
 
 @dataclass(frozen=True)
-class BroughtSource:
-    """A shard of arrays in memory (or mapped), of which only some positions count."""
+class GivenSource:
+    """A shard of arrays in memory (or mapped), of which only some positions take part."""
 
     rows: Rows
     positions: Rows | None
@@ -58,33 +58,33 @@ class BroughtSource:
         return Shard([Segment(self.rows, self.positions, self.columns)])
 
 
-def gather(values: Mapping[str, Any]) -> Pool:
-    """Read every array or path. Raises SelectionError where they cannot be read or do not have the same rows."""
-    brought = {name: read(name, value) for name, value in values.items()}
-    numbered = {name: rows for name, (rows, _) in brought.items() if rows is not None}
-    sizes = {name: len(array) for name, (_, array) in brought.items()}
+def gather(values: Mapping[str, Any]) -> GivenFeatures:
+    """Read every array or path. Raises SelectionError where one cannot be read, or where they have different rows."""
+    found = {name: read(name, value) for name, value in values.items()}
+    numbered = {name: rows for name, (rows, _) in found.items() if rows is not None}
+    sizes = {name: len(array) for name, (_, array) in found.items()}
     if len(set(sizes.values())) > 1:
         raise SelectionError(
             f"expected as many rows everywhere, got {', '.join(f'{k} {v:,}' for k, v in sizes.items())}"
         )
     if not numbered:
         n = next(iter(sizes.values()))
-        return Pool(np.arange(n), {name: array for name, (_, array) in brought.items()})
+        return GivenFeatures(np.arange(n), {name: array for name, (_, array) in found.items()})
     orders = {name: np.argsort(rows, kind="stable") for name, rows in numbered.items()}
     first = next(iter(numbered))
     rows = numbered[first][orders[first]]
     if len(rows) and (rows[0] < 0 or (np.diff(rows) == 0).any()):
         raise SelectionError(f"{first}: expected row numbers from 0 without repetition in the column {ROW!r}")
-    for name in brought:
+    for name in found:
         if name not in numbered:
             raise SelectionError(f"{name} has no column {ROW!r}, but {first} has: expected it in both or neither")
         if not np.array_equal(numbered[name][orders[name]], rows):
             raise SelectionError(f"{name} and {first} have different numbers in the column {ROW!r}")
-    return Pool(rows, {name: _arranged(array, orders[name]) for name, (_, array) in brought.items()})
+    return GivenFeatures(rows, {name: _arranged(array, orders[name]) for name, (_, array) in found.items()})
 
 
-def read(name: str, value: Any) -> Brought:
-    """Row numbers, where the source has them, and the array of one column; nothing is copied that can be mapped."""
+def read(name: str, value: Any) -> RowsAndColumn:
+    """Row numbers, where the source has them, and the array of one column; .npy files are mapped, not copied."""
     if isinstance(value, (str, bytes)) or hasattr(value, "__fspath__"):
         return _from_path(name, str(value))
     data = sys.modules.get("ray.data")
@@ -99,15 +99,15 @@ def read(name: str, value: Any) -> Brought:
 
 def checked(name: str, array: Array, where: str) -> Array:
     """The array as floating point (n,) or (n, w), integers for labels. Raises SelectionError."""
-    dims = 1 if name in ("pretext_loss", "discriminator", "labels") else 2
+    dims = 1 if name in ("pretext_loss", "discriminator", HIDDEN_LABELS) else 2
     if array.ndim != dims:
         raise SelectionError(f"{where}: expected an array of {dims} dimension(s), got shape {array.shape}")
     if dims == 2 and array.shape[1] == 0:
         raise SelectionError(f"{where}: expected at least one column, got shape {array.shape}")
     if array.dtype.kind in "iu":
-        return array.astype(np.int64 if name == "labels" else np.float64)
-    if name == "labels" or array.dtype not in (np.float16, np.float32, np.float64):
-        expected = "integers" if name == "labels" else "float16, float32, float64 or integers"
+        return array.astype(np.int64 if name == HIDDEN_LABELS else np.float64)
+    if name == HIDDEN_LABELS or array.dtype not in (np.float16, np.float32, np.float64):
+        expected = "integers" if name == HIDDEN_LABELS else "float16, float32, float64 or integers"
         raise SelectionError(f"{where}: expected {expected}, got {array.dtype}")
     return array
 
@@ -134,7 +134,7 @@ def check_values(name: str, rows: Rows, array: Array, used: Array) -> None:
             raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
 
 
-def _from_path(name: str, path: str) -> Brought:
+def _from_path(name: str, path: str) -> RowsAndColumn:
     try:
         if path.endswith((".npy", ".npz")):
             return None, checked(name, _numpy(name, path), path)
@@ -159,7 +159,7 @@ def _numpy(name: str, path: str) -> Array:
         return np.asarray(arrays[name if name in there else there[0]])
 
 
-def _from_parquet(name: str, path: str) -> Brought:
+def _from_parquet(name: str, path: str) -> RowsAndColumn:
     fs, inside = filesystem(path)
     if fs.get_file_info(inside).type == pafs.FileType.NotFound:
         raise FileNotFoundError(path)
@@ -187,8 +187,8 @@ def _column(column: pa.ChunkedArray, path: str) -> Array:
     return flat.reshape(len(whole), -1) if len(whole) else flat.reshape(0, 1)
 
 
-def _from_dataset(name: str, dataset: Any) -> Brought:
-    """One column of a Ray Dataset, materialised. Blocks come in any order, so that row numbers must be in it."""
+def _from_dataset(name: str, dataset: Any) -> RowsAndColumn:
+    """One column of a Ray Dataset, read into memory. Blocks arrive in any order: the Dataset must have row numbers."""
     names = dataset.schema().names
     if name not in names or ROW not in names:
         raise SelectionError(

@@ -1,15 +1,15 @@
-"""The seam between a strategy and the shards it runs on, and what comes out: picks (contracts C4 and C5).
+"""What a strategy is, what the shards offer it, and what it returns: picks (contracts C4 and C5).
 
-Letters: n rows, k picks, d width of the embedding, c classes. Order is total everywhere: score descending, then row
-ascending.
+Letters: n rows, k picks, d width of the embedding, c classes. Rows are always ordered by score descending, then by row
+ascending, so that there are no ties.
 """
 
 from __future__ import annotations
 
-import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,25 +18,27 @@ import pyarrow as pa
 from alray.features.arrays import Rows, Shard, ShardSource
 
 Scores = npt.NDArray[np.float64]
-Head = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+WeightAndBias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 Metric = Literal["l2", "cosine"]
 Key = tuple[float, int]  # (value, row): a higher value comes first, then the lower row
 
-# What a strategy may need besides the columns of a shard; "labels": it peeks at labels nobody has paid for.
-HEAD, LABELED, LABELS = "head", "labeled", "labels"
+# What a strategy may need besides the columns of a shard. A strategy that needs HIDDEN_LABELS peeks: it reads labels
+# that have not been bought.
+HEAD, LABELED, HIDDEN_LABELS = "head", "labeled", "labels"
 
 
 class SelectionError(ValueError):
-    """A selection that cannot be made; the message says what was expected and what was got."""
+    """A selection that cannot be made. The message states what was expected and what was got."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picks:
     """The chosen rows, in order of choice.
 
-    rows (k,) int64, unique; scores (k,) float64, higher is taken first; radius (k,) float64 where the strategy covers:
-    (`k_center`) the largest distance of a row that is then left to the nearest labeled or picked one. account: what the
-    selection took (see `alray.selection.shards.Metered`). Two picks are equal when rows, scores and radius are.
+    rows (k,) int64, unique; scores (k,) float64, higher is taken first; radius (k,) float64, only of strategies that
+    cover the pool (`k_center`): after each pick, the largest distance of an unpicked row to the nearest labeled or
+    picked one. account: time, memory and exchanges that the selection took (see `alray.selection.shards.Metered`). Two
+    picks are equal when their rows, scores and radius are equal.
     """
 
     rows: Rows
@@ -85,18 +87,18 @@ class Picks:
 class Context:
     """What a strategy knows besides the features.
 
-    seed and round: all a strategy's randomness may depend on, with the row; num_classes; head: weight (c, d) and
-    bias (c,) of the linear layer, logits = embedding @ weight.T + bias; labeled: the labeled rows with the columns that
-    a strategy needs, for strategies that need "labeled"; known: their labels (m,) in row order; peek: the oracle, for
-    strategies that are marked as peeking ("labels") and for no other; pretext: rows (n,) int64 ascending of the whole
-    pool, labeled ones too, and their pretext losses (n,) float64, for strategies that need "pretext_loss". The last two
-    never leave the driver.
+    seed and round: with the row number, all that a strategy's randomness may depend on. num_classes. head: weight
+    (c, d) and bias (c,) of the linear layer, logits = embedding @ weight.T + bias. labeled: the labeled rows with the
+    columns that the strategy needs, for strategies that need "labeled". known: their labels (m,) in row order. peek:
+    the oracle, which gives the labels of any rows; only strategies that peek get it. pretext: for strategies that need
+    "pretext_loss", the rows of the whole pool, labeled ones too, (n,) int64 ascending, and their pretext losses (n,)
+    float64. peek and pretext stay on the driver: Ray actors do not get them.
     """
 
     seed: int = 0
     round: int = 0
     num_classes: int | None = None
-    head: Head | None = field(default=None, repr=False)
+    head: WeightAndBias | None = field(default=None, repr=False)
     labeled: ShardSource | None = field(default=None, repr=False)
     known: npt.NDArray[np.integer] | None = field(default=None, repr=False)
     peek: Callable[[Rows], npt.NDArray[np.integer]] | None = field(default=None, repr=False)
@@ -104,71 +106,95 @@ class Context:
 
 
 class Shards(Protocol):
-    """The opened shards of a selection: wherever they are, one method call reaches all of them."""
+    """The opened shards of a selection. One method call reaches all of them, wherever they are."""
 
     def map(self, method: str, *args: Any) -> list[Any]:
-        """Call a method of every shard's state; one answer per shard.
+        """Call a method of every shard's state; returns one answer per shard.
 
-        A call may be made twice (a lost worker starts again from its source): it must answer the same each time.
+        A call may be repeated, because a lost worker is started again from its source: the state must give the same
+        answer each time.
         """
         ...
 
-    def say(self, picks: int) -> None:
-        """Tell whoever watches how many picks there are so far."""
+    def report_progress(self, picks: int) -> None:
+        """Report how many picks have been made so far, for a progress bar."""
         ...
 
 
-@runtime_checkable
-class Strategy(Protocol):
-    """A frozen configuration object that chooses rows.
+@dataclass(frozen=True)
+class Use:
+    """How a run is going to use a strategy, as far as it is known before the run starts.
 
-    needs: names of what it reads: "embedding", "logits", "head", "labeled" ("pretext_loss", "labels"). Where a shard
-    has no logits they are made from the embedding and the head.
+    size: rows that it chooses in one go; pool: images it can choose from over the whole run, labeled ones too.
+    first_round: number of the first round that it chooses in. seed_set_how: how the labels of the run's start are
+    chosen, and seed_set_by the strategy that chooses them (None where they are drawn); empty and None where this
+    strategy itself chooses the seed set.
     """
 
-    needs: ClassVar[frozenset[str]]
+    size: int
+    pool: int
+    first_round: int = 0
+    seed_set_how: str = ""
+    seed_set_by: Strategy | None = None
 
+    @property
+    def what(self) -> str:
+        """What the strategy chooses, in words: "the seed set" or "the budget"."""
+        return "the budget" if self.seed_set_how else "the seed set"
+
+
+class Strategy(ABC):
+    """A frozen configuration object that chooses rows. Its options are its fields.
+
+    `open` and `select` must be written; every other hook has a default that fits most strategies. A strategy that only
+    scores rows is shorter as a `alray.ScoreStrategy`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Names of what it reads: the columns "embedding", "logits", "pretext_loss", "discriminator"; "head" (weight and
+    bias of the linear layer); "labeled" (the labeled rows with the same columns); "labels" (labels that have not been
+    bought). Where a shard has no logits they are made from the embedding and the head."""
+
+    seed_set_how: ClassVar[str] = ""
+    """The value of split.seed_set_how under which this strategy chooses the seed set; empty: under none."""
+
+    @classmethod
+    def peeks(cls) -> bool:
+        """Whether it reads labels that have not been bought: a bound to compare with, not a strategy to use."""
+        return HIDDEN_LABELS in cls.needs
+
+    def needs_in(self, round: int) -> frozenset[str]:
+        """What it reads in this round: `needs`, or a part of it."""
+        return self.needs
+
+    def check_pool(self, rows: int) -> None:  # noqa: B027 - an optional hook
+        """Raises SelectionError where it cannot be used on a pool of so many rows, labeled ones too."""
+
+    def check_round(self, round: int) -> None:  # noqa: B027 - an optional hook
+        """Raises SelectionError for a round that it cannot choose in."""
+
+    def check(self, budget: int, available: int) -> None:  # noqa: B027 - an optional hook
+        """Raises SelectionError where it cannot choose `budget` of `available` rows; called before any work."""
+
+    def notes(self, use: Use) -> list[str]:
+        """Sentences about what is allowed but may not be meant, for the user to read before the run starts."""
+        return []
+
+    def window(self, context: Context, available: Rows, budget: int) -> Rows:
+        """The rows that it will look at in this round, ascending, a part of `available` (n,) int64 ascending.
+
+        Only these rows are embedded. Where it looks at all rows it returns `available` itself. Of the context only
+        round and pretext are set.
+        """
+        return available
+
+    @abstractmethod
     def open(self, shard: Shard, context: Context) -> Any:
-        """The shard-side state, made in the worker; its methods are what `Shards.map` calls."""
-        ...
+        """The state of one shard, made in the shard's worker; `Shards.map` calls its methods."""
 
+    @abstractmethod
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
-        """Choose `budget` rows. The shards hold at least that many."""
-        ...
-
-
-def needs_in(strategy: Strategy, round: int) -> frozenset[str]:
-    """What a strategy needs in this round: less than `needs` for one that says so by a method `needs_in(round)`."""
-    fewer = getattr(strategy, "needs_in", None)
-    return strategy.needs if fewer is None else frozenset(fewer(round))
-
-
-def check_choice(name: str, value: Any, values: Sequence[str]) -> None:
-    """Raises SelectionError unless the value is one of those."""
-    if value not in values:
-        raise SelectionError(f"{name}: expected one of {', '.join(values)}, got {value!r}")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raises SelectionError unless the value is true or false."""
-    if not isinstance(value, bool):
-        raise SelectionError(f"{name}: expected true or false, got {value!r}")
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raises SelectionError unless the value is an integer (not a bool, not a float) of at least `least`."""
-    try:
-        good = not isinstance(value, (bool, np.bool_)) and operator.index(value) >= least
-    except TypeError:
-        good = False
-    if not good:
-        raise SelectionError(f"{name}: expected an integer of at least {least}, got {value!r}")
-
-
-def check_number(name: str, value: Any, low: float, high: float) -> None:
-    """Raises SelectionError unless low <= value < high."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float)) or not low <= value < high:
-        raise SelectionError(f"{name}: expected a number from {low:g} to below {high:g}, got {value!r}")
+        """Choose `budget` rows, on the driver. The shards hold at least that many rows."""
 
 
 def beats(one: Key, other: Key) -> bool:
@@ -187,6 +213,6 @@ def best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
 
 
 def merge(parts: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
-    """The k first of several lists of (rows, scores): top_k(A u B) = top_k(top_k(A) u top_k(B))."""
+    """The k first rows of several lists of (rows, scores): top_k(A u B) = top_k(top_k(A) u top_k(B))."""
     rows = np.concatenate([rows for rows, _ in parts])
     return best(rows, np.concatenate([scores for _, scores in parts]), k)

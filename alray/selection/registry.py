@@ -1,11 +1,14 @@
-"""The strategies by name: one literal dictionary, which is also where a strategy of your own may be entered."""
+"""The strategies by name. A strategy of your own is entered in the same dictionary, `STRATEGIES`."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alray.selection.options import Option, options_of
 from alray.selection.protocol import SelectionError, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.balanced_random import BalancedRandom
@@ -51,7 +54,7 @@ _OF_PIXELS: dict[str, type[Strategy]] = {
     "entropy": PixelEntropy,
     "pt4al": PixelPt4al,
 }
-_WHOLE_IMAGES = frozenset({"logits", "head", "labels", "known"})  # what an image of many classes does not have
+_WHOLE_IMAGES = frozenset({"logits", "head", "labels", "known"})  # an image of many classes has none of these
 
 
 def name_of(strategy: Strategy) -> str:
@@ -64,21 +67,23 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """The strategy of that name with these options.
 
     Raises SelectionError for a name that is not in STRATEGIES, an option the strategy does not have, or a value it does
-    not take; the message says which there are.
+    not take. The message lists the names, options or values that there are.
     """
     kind = _kind(name)
     options = options or {}
-    known = inspect.signature(kind).parameters
-    for option in options:
-        if option not in known:
-            there = f"expected one of {', '.join(known)}" if known else "it has none"
-            raise SelectionError(f"strategy {name}: unknown option {option!r}; {there}")
-    missing = [option for option, field in known.items() if field.default is field.empty and option not in options]
+    known = options_of(kind)
+    _check_known(name, known, options)
+    missing = [option.name for option in known if option.default is None and option.name not in options]
     if missing:
         raise SelectionError(f"strategy {name}: expected the options {', '.join(missing)}, too")
-    return kind(
-        **{name: _flag(value) if isinstance(known[name].default, bool) else value for name, value in options.items()}
-    )
+    return kind(**options)
+
+
+def changed(strategy: Strategy, options: Mapping[str, Any]) -> Strategy:
+    """The strategy with some options replaced. Raises SelectionError as `build` does."""
+    _check_known(name_of(strategy), options_of(type(strategy)), options)
+    replaced: Strategy = dataclasses.replace(strategy, **options)  # type: ignore[type-var]
+    return replaced
 
 
 def build_for_segmentation(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
@@ -96,26 +101,37 @@ def build_for_segmentation(name: str, options: Mapping[str, Any] | None = None) 
 
 
 def described(names: Sequence[str] = ()) -> str:
-    """Text for people: strategies (or all), their options with their defaults, and what they mean."""
-    found = []
-    for name in names or STRATEGIES:
-        about = inspect.getdoc(_kind(name)) or ""
-        known = inspect.signature(_kind(name)).parameters.values()
-        title = " ".join([name, *(f"[{option.name} {_default(option)}]" for option in known)])
-        found.append("\n".join([title, *(f"    {line}".rstrip() for line in about.splitlines())]))
-    return "\n\n".join(found)
+    """Text for people: these strategies (or all), each with its options: values, default and meaning."""
+    return "\n\n".join(_described(name, _kind(name)) for name in names or STRATEGIES)
 
 
-def _default(option: inspect.Parameter) -> str:
-    return "..." if option.default is option.empty else str(option.default)
+def _described(name: str, kind: type[Strategy]) -> str:
+    known = options_of(kind)
+    title = " ".join([name, *(f"[{option.name} {_default(option)}]" for option in known)])
+    about = textwrap.indent(inspect.getdoc(kind) or "", "    ")
+    return "\n".join([title, about, *(f"\n{_option(option)}" for option in known)])
+
+
+def _option(option: Option) -> str:
+    """An option's name, values and default on a line, and below it what it means."""
+    title = f"    {option.name}: {option.expected or 'any value'}; default {_default(option)}"
+    meaning = textwrap.fill(option.meaning, 108, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return f"{title}\n{meaning}" if meaning else title
+
+
+def _default(option: Option) -> str:
+    return "..." if option.default is None else option.default
+
+
+def _check_known(name: str, known: Sequence[Option], options: Mapping[str, Any]) -> None:
+    names = [option.name for option in known]
+    for option in options:
+        if option not in names:
+            there = f"expected one of {', '.join(names)}" if names else "it has none"
+            raise SelectionError(f"strategy {name}: unknown option {option!r}; {there}")
 
 
 def _kind(name: str) -> type[Strategy]:
     if name not in STRATEGIES:
         raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}")
     return STRATEGIES[name]
-
-
-def _flag(value: Any) -> Any:
-    """A command line's "true" and "false" as what they say; anything else is left to the strategy to judge."""
-    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value

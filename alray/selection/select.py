@@ -1,10 +1,11 @@
-"""Selection: on shards of features (`select_from`), or alone on what users bring (`select`, contract C9).
+"""Selection: on shards of features (`select_from`), or on features that users give (`select`, contract C9).
 
 Letters: n rows, k picks, d width of the embedding, c classes.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,24 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
-from alray.selection.inputs import Pool, check_values, gather
+from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.protocol import (
     HEAD,
+    HIDDEN_LABELS,
     LABELED,
-    LABELS,
     Context,
-    Head,
     Picks,
     SelectionError,
     Strategy,
-    check_integer,
-    needs_in,
+    WeightAndBias,
 )
 from alray.selection.registry import build, name_of
 from alray.selection.shards import WORKERS, Metered, open_shards, share
 from alray.selection.subset import subset
 
-_CLASSES = 1 << 20  # more than anyone has; a label beyond it is a mistake
+_CLASSES = 1 << 20  # a label beyond it is taken for a mistake
 Workers = Literal["process", "ray"]
 
 
@@ -46,11 +45,11 @@ def select_from(
 ) -> Picks:
     """Choose `budget` rows from shards of features; the picks do not depend on how the rows are cut into shards.
 
-    workers: "process", one shard after the other here, or "ray", one actor with num_cpus CPUs per shard. watch is
-    called with the number of picks so far, now and then. Raises SelectionError when the shards hold too few rows or not
-    what the strategy needs.
+    workers: "process", one shard after the other in this process, or "ray", one actor with num_cpus CPUs per shard.
+    watch is called from time to time with the number of picks so far. Raises SelectionError when the shards
+    hold too few rows or lack what the strategy needs.
     """
-    check_integer("budget", budget, 1)
+    _check_integer("budget", budget, 1)
     _check_workers(workers)
     if HEAD in strategy.needs and context.head is None:
         raise SelectionError(f"{name_of(strategy)} needs the head's weight and bias, got none")
@@ -58,11 +57,11 @@ def select_from(
         _check_head(context.head)
     if PRETEXT_LOSS in strategy.needs and context.pretext is None:
         raise SelectionError(f"{name_of(strategy)} needs the pool's pretext losses, got none")
-    check_round(strategy, context.round)
+    strategy.check_round(context.round)
     with open_shards(workers, sources, strategy, context, num_cpus) as shards:
         available = sum(shards.sizes())
         _check_available(budget, available)
-        check_strategy(strategy, budget, available)
+        strategy.check(budget, available)
         metered = Metered(shards, watch)
         picks = strategy.select(metered, budget, context)
         picks = replace(picks, account={**metered.account(), **picks.account})
@@ -78,7 +77,7 @@ def select(
     strategy_options: Mapping[str, Any] | None = None,
     embedding: Any = None,
     logits: Any = None,
-    head: Head | None = None,
+    head: WeightAndBias | None = None,
     pretext_loss: Any = None,
     discriminator: Any = None,
     labels: Any = None,
@@ -95,11 +94,11 @@ def select(
 
     strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
     pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays, or paths of .npy, .npz or
-    Parquet (column by that name), or a Ray Dataset with that column. Of the labels those of labeled rows are known; the
-    others are read by strategies that are marked as peeking, and by no other. head: (weight (c, d), bias (c,)), logits
-    = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless Parquet or
-    Dataset bring a column `row`. labeled, exclude: rows never to pick. subset_labeled, subset_unlabeled: see
-    `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random; num_shards and workers
+    Parquet (column by that name), or a Ray Dataset with that column. The labels of labeled rows are known to every
+    strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),
+    logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
+    Parquet file or Dataset has a column `row`. labeled, exclude: rows never to pick. subset_labeled, subset_unlabeled:
+    see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random; num_shards and workers
     ("process" or "ray") never change a pick.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
@@ -110,15 +109,16 @@ def select(
         ("budget", budget, 1), ("num_shards", num_shards, 1), ("round", round, 0), ("seed", seed, 0),
         ("subset_labeled", subset_labeled, 0), ("subset_unlabeled", subset_unlabeled, 0),
     ):  # fmt: skip
-        check_integer(name, value, least)
+        _check_integer(name, value, least)
     _check_workers(workers)
     given = {
-        EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, DISCRIMINATOR: discriminator, LABELS: labels
+        EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, DISCRIMINATOR: discriminator,
+        HIDDEN_LABELS: labels,
     }  # fmt: skip
     head = None if head is None else _read_head(head)
-    check_round(strategy, round)
+    strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
-    pool = _pool(strategy, needs_in(strategy, round), present, head)
+    pool = _pool(strategy, strategy.needs_in(round), present, head)
     keep = _available(pool.rows, labeled, exclude)
     _check_available(budget, len(keep))
     all_labeled = _positions(pool.rows, labeled)
@@ -135,23 +135,18 @@ def select(
         check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, known, num_classes)
-    num_cpus = share(num_shards) if workers == "ray" else 1  # more shards than CPUs would wait for each other for ever
+    num_cpus = share(num_shards) if workers == "ray" else 1  # with more shards than CPUs, whole CPUs would deadlock
     context = Context(seed, round, num_classes, head, **_known(strategy, pool, known, all_labeled, ordered))
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
-def check_round(strategy: Strategy, round: int) -> None:
-    """Let a strategy that has a `check_round` refuse a round that it cannot have."""
-    check = getattr(strategy, "check_round", None)
-    if check is not None:
-        check(round)
-
-
-def check_strategy(strategy: Strategy, budget: int, available: int) -> None:
-    """Let a strategy that has a `check` refuse a budget before any work."""
-    check = getattr(strategy, "check", None)
-    if check is not None:
-        check(budget, available)
+def _check_integer(name: str, value: Any, least: int) -> None:
+    try:
+        good = not isinstance(value, (bool, np.bool_)) and operator.index(value) >= least
+    except TypeError:
+        good = False
+    if not good:
+        raise SelectionError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 
 def _strategy(strategy: Any, options: Mapping[str, Any] | None) -> Strategy:
@@ -159,8 +154,10 @@ def _strategy(strategy: Any, options: Mapping[str, Any] | None) -> Strategy:
         return build(strategy, options)
     if options:
         raise SelectionError("strategy_options: expected none beside a configured object")
-    if isinstance(strategy, type) or not isinstance(strategy, Strategy):
-        raise SelectionError(f"strategy: expected a name or a configured object, got {strategy!r}")
+    if not isinstance(strategy, Strategy):
+        raise SelectionError(
+            f"strategy: expected a name or a configured object of a subclass of alray.Strategy, got {strategy!r}"
+        )
     return strategy
 
 
@@ -174,13 +171,13 @@ def _check_available(budget: int, available: int) -> None:
         raise SelectionError(f"budget: expected at most {available:,}, the rows that are available, got {budget:,}")
 
 
-def _read_head(head: Any) -> Head:
+def _read_head(head: Any) -> WeightAndBias:
     if not isinstance(head, (tuple, list)) or len(head) != 2:
         raise SelectionError(f"head: expected (weight, bias), got {type(head).__name__}")
     return _check_head((np.asarray(head[0]), np.asarray(head[1])))
 
 
-def _check_head(head: Head) -> Head:
+def _check_head(head: WeightAndBias) -> WeightAndBias:
     weight, bias = head
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.size:
         raise SelectionError(f"head: expected weight (c, d) and bias (c,), got shapes {weight.shape} and {bias.shape}")
@@ -192,8 +189,8 @@ def _check_head(head: Head) -> Head:
     return weight, bias
 
 
-def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: Head | None) -> Pool:
-    """What was given, read and checked to fit together; of the columns only those that the strategy reads."""
+def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: WeightAndBias | None) -> GivenFeatures:
+    """The given features, read and checked to fit together; only the columns that the strategy reads."""
     if not given:
         raise SelectionError(
             f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
@@ -205,10 +202,12 @@ def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: H
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
-    return Pool(pool.rows, {name: column for name, column in pool.columns.items() if name in names | {LABELS}})
+    return GivenFeatures(
+        pool.rows, {name: column for name, column in pool.columns.items() if name in names | {HIDDEN_LABELS}}
+    )
 
 
-def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: Head | None) -> None:
+def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: WeightAndBias | None) -> None:
     name = name_of(strategy)
     for need in sorted(needs):
         if need == HEAD and head is None:
@@ -219,29 +218,32 @@ def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], 
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
 
 
-def _known(strategy: Strategy, pool: Pool, labeled: Rows, all_labeled: Rows, ordered: Rows) -> dict[str, Any]:
-    """What the context says of labeled rows and labels, by position (of a subset where their embeddings count, else of
-    all), and of the order of the pool."""
+def _known(strategy: Strategy, pool: GivenFeatures, labeled: Rows, all_labeled: Rows, ordered: Rows) -> dict[str, Any]:
+    """The fields of the context that are about labeled rows, labels and pretext losses.
+
+    All rows are given by position. Where the strategy reads the labeled rows' features, the labels are those of the
+    labeled rows that take part; otherwise those of all labeled rows.
+    """
     found: dict[str, Any] = {}
     if PRETEXT_LOSS in pool.columns:
         found["pretext"] = pool.rows[ordered], np.asarray(pool.columns[PRETEXT_LOSS][ordered], np.float64)
     if LABELED in strategy.needs:
         found["labeled"] = pool.shards(labeled, 1)[0]
-    if LABELS in pool.columns:
-        labels = pool.columns[LABELS]
+    if HIDDEN_LABELS in pool.columns:
+        labels = pool.columns[HIDDEN_LABELS]
         found["known"] = labels[labeled if LABELED in strategy.needs else all_labeled]
-        if LABELS in strategy.needs:
+        if strategy.peeks():
             found["peek"] = lambda rows: labels[np.searchsorted(pool.rows, rows)]
     return found
 
 
-def _check_labels(strategy: Strategy, pool: Pool, used: Any, known: Rows, classes: int | None) -> int | None:
-    """How many classes there are. Raises SelectionError for labels that are no class: of rows that are labeled, and of
-    all where the strategy peeks."""
-    if LABELS not in pool.columns:
+def _check_labels(strategy: Strategy, pool: GivenFeatures, used: Any, known: Rows, classes: int | None) -> int | None:
+    """The number of classes. Raises SelectionError for labels that are no class, among those that the strategy reads:
+    the labels of labeled rows, and of all rows where it peeks."""
+    if HIDDEN_LABELS not in pool.columns:
         return classes
-    labels = pool.columns[LABELS]
-    peeks = LABELS in strategy.needs
+    labels = pool.columns[HIDDEN_LABELS]
+    peeks = strategy.peeks()
     at = np.flatnonzero(used) if peeks else known
     most = _CLASSES if classes is None else classes
     bad = (labels[at] < 0) | (labels[at] >= most)
@@ -252,7 +254,7 @@ def _check_labels(strategy: Strategy, pool: Pool, used: Any, known: Rows, classe
 
 
 def _positions(rows: Rows, labeled: Any) -> Rows:
-    """Ascending positions of rows that are there."""
+    """Ascending positions of rows that are known to be among `rows`."""
     return np.searchsorted(rows, np.unique(np.asarray(labeled, np.int64)))
 
 

@@ -1,7 +1,7 @@
-"""Where the shards of a selection are: in this process, or one Ray actor each, spread over the nodes (contract C5).
+"""The places where the shards of a selection live: this process, or one Ray actor per shard (contract C5).
 
-A shard's state is made in the worker from the shard's source on the first call, and made again when the worker is lost:
-a dead actor changes nothing but time. Ray is imported only where actors are asked for.
+A shard's state is made in the worker from the shard's source on the first call, and made again when the worker is lost.
+A dead actor costs time and changes no pick. Ray is imported only where actors are asked for.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from alray.store import StoreError
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 _OURS = (SelectionError, FeatureError, StoreError)
 WORKERS = ("process", "ray")
-_LARGE = 1 << 16  # bytes of an argument that is worth a place in the object store
+_LARGE = 1 << 16  # bytes: larger arguments go through the object store, once for all actors
 
 
-class Worker:
+class ShardWorker:
     """One shard: opened on the first call, and again after a restart."""
 
     def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
@@ -48,7 +48,7 @@ class Worker:
         return answer
 
     def account(self) -> dict[str, float]:
-        """CPU seconds of this shard's work, peak memory of its process in bytes, and what its state counted."""
+        """CPU seconds of this shard's work, peak memory of its process in bytes, and the counters of its state."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {"cpu_seconds": self._seconds, "peak_bytes": peak, **getattr(self._state, "counters", {})}
 
@@ -57,15 +57,15 @@ class Worker:
         return len(self._source.open())
 
     def pid(self) -> int:
-        """Process that holds the shard."""
+        """Id of the process that holds the shard."""
         return os.getpid()
 
 
 class InProcess:
-    """All shards here, one after the other."""
+    """All shards in this process, worked on one after the other."""
 
     def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
-        self._workers = [Worker(source, strategy, context) for source in sources]
+        self._workers = [ShardWorker(source, strategy, context) for source in sources]
 
     def __enter__(self) -> InProcess:
         return self
@@ -77,20 +77,20 @@ class InProcess:
         """One answer per shard."""
         return [worker.call(method, *args) for worker in self._workers]
 
-    def say(self, picks: int) -> None:
-        """Nobody watches."""
+    def report_progress(self, picks: int) -> None:
+        """No-op: `Metered` reports progress."""
 
     def sizes(self) -> list[int]:
         """Rows per shard."""
         return [worker.size() for worker in self._workers]
 
     def accounts(self) -> list[dict[str, float]]:
-        """What each shard's work took."""
+        """The account of each shard's work, see `ShardWorker.account`."""
         return [worker.account() for worker in self._workers]
 
 
 class RayActors:
-    """One actor per shard, spread over the nodes, restarted as often as it takes; released when the context ends."""
+    """One actor per shard, spread over the nodes. Dead actors are restarted; all are released when the context ends."""
 
     def __init__(
         self, sources: Sequence[ShardSource], strategy: Strategy, context: Context, num_cpus: float = 1
@@ -104,7 +104,7 @@ class RayActors:
             max_task_retries=-1,
             runtime_env={"env_vars": _ONE_THREAD},
         )
-        self._shared = ray.put((strategy, replace(context, peek=None)))
+        self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
         self._sources = [ray.put(source) for source in sources]
         self._actors = [actor.remote() for _ in sources]
 
@@ -121,52 +121,52 @@ class RayActors:
         self._actors, self._sources, self._shared = [], [], None
 
     def map(self, method: str, *args: Any) -> list[Any]:
-        """One answer per shard. An error of alray's raised in an actor is raised here as itself."""
+        """One answer per shard. An error of alray that was raised in an actor is raised again with its own type."""
         return self._ask("call", method, *args)
 
-    def say(self, picks: int) -> None:
-        """Nobody watches."""
+    def report_progress(self, picks: int) -> None:
+        """No-op: `Metered` reports progress."""
 
     def sizes(self) -> list[int]:
         """Rows per shard."""
         return self._ask("size")
 
     def accounts(self) -> list[dict[str, float]]:
-        """What each shard's work took."""
+        """The account of each shard's work, see `ShardWorker.account`."""
         return self._ask("account")
 
     def pids(self) -> list[int]:
-        """Process of each actor."""
+        """Process id of each actor."""
         return self._ask("pid")
 
     def _ask(self, name: str, *args: Any) -> list[Any]:
         import ray
         from ray.exceptions import RayTaskError
 
-        args = tuple(ray.put(value) if _large(value) else value for value in args)  # once, not for every actor
+        args = tuple(ray.put(value) if _large(value) else value for value in args)  # stored once for all actors
         shards = enumerate(zip(self._actors, self._sources, strict=True))
         waiting = {actor.ask.remote(self._shared, source, name, *args): i for i, (actor, source) in shards}
         answers: list[Any] = [None] * len(waiting)
         try:
-            while waiting:  # answers travel and are unpacked while other shards still work
+            while waiting:  # answers are fetched while other shards still work
                 (first,), _ = ray.wait(list(waiting), num_returns=1)
                 answers[waiting.pop(first)] = ray.get(first)
             return answers
         except RayTaskError as error:
             if isinstance(error.cause, _OURS):
-                raise error.cause from None  # its message says it all, without a page of Ray's traceback
+                raise error.cause from None  # the message is enough; Ray's traceback would hide it
             raise
 
 
 class _Actor:
-    """A worker in a process of its own. Every question brings along (by reference) what a new process starts from."""
+    """A worker in a process of its own. Every call carries (by reference) what a restarted process needs to begin."""
 
     def __init__(self) -> None:
-        self._worker: Worker | None = None
+        self._worker: ShardWorker | None = None
 
     def ask(self, shared: tuple[Strategy, Context], source: ShardSource, name: str, *args: Any) -> Any:
         if self._worker is None:
-            self._worker = Worker(source, *shared)
+            self._worker = ShardWorker(source, *shared)
         return getattr(self._worker, name)(*args)
 
 
@@ -176,7 +176,7 @@ def _large(value: Any) -> bool:
 
 
 def share(shards: int) -> float:
-    """CPUs that each of so many actors can hold at once: one, or a fraction. Starts Ray where it is not running yet."""
+    """CPUs per actor with which so many actors fit the cluster, at most one. Starts Ray where it is not running."""
     import ray
 
     if not ray.is_initialized():
@@ -186,7 +186,7 @@ def share(shards: int) -> float:
 
 
 class Metered:
-    """Shards that keep account of the exchanges with them, and tell whoever watches."""
+    """Shards with an account of the exchanges with them, and with a callback for progress."""
 
     def __init__(self, shards: InProcess | RayActors, watch: Callable[[int], None]) -> None:
         self._shards, self._watch = shards, watch
@@ -202,13 +202,14 @@ class Metered:
         self._here += time.process_time() - cpu
         return answers
 
-    def say(self, picks: int) -> None:
-        """Pass it on."""
+    def report_progress(self, picks: int) -> None:
+        """Forward the number of picks to the callback."""
         self._watch(picks)
 
     def account(self) -> dict[str, Any]:
-        """exchanges; wall seconds in all and of exchanges (which the shards' work is part of); CPU seconds of the
-        driver's own decisions and of all shards; peak memory of the driver and of each shard; the shards' counters."""
+        """The number of exchanges; wall seconds of the whole selection and of the exchanges (with the shards' work in
+        them); CPU seconds of the driver's own decisions and of all shards; peak memory in bytes of the driver and of
+        each shard; the sums of the shards' counters."""
         shards = self._shards.accounts()
         counted = sorted({name for shard in shards for name in shard} - {"cpu_seconds", "peak_bytes"})
         return {

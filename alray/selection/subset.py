@@ -1,6 +1,6 @@
 """Random subsets of the labeled and unlabeled rows, as the BASE paper's code draws them for Core-Set and BADGE.
 
-The option exists to reproduce published runs; nothing of alray's but `balancing` needs it.
+The option exists to reproduce published runs, and to run `balancing` on large pools; no other strategy needs it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ def subset(
 ) -> tuple[Rows, Rows]:
     """The labeled and unlabeled rows that take part, each ascending.
 
-    At most subset_labeled labeled rows; of the unlabeled ones as many that both together are subset_labeled +
-    subset_unlabeled (or all). 0 and 0: everything. Raises SelectionError where fewer than the budget are left.
+    At most subset_labeled labeled rows are drawn, and so many unlabeled ones that both together are subset_labeled +
+    subset_unlabeled (or all there are). 0 and 0: all rows. Raises SelectionError where fewer unlabeled rows than the
+    budget are drawn.
     """
     if not subset_labeled and not subset_unlabeled:
         return labeled, unlabeled

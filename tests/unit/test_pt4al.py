@@ -13,17 +13,18 @@ import reference
 
 import alray
 from alray import RunConfig, replace
-from alray.cold_start import notes
+from alray.cold_start import SeedSet, notes
 from alray.config import ConfigError
 from alray.features.arrays import cut
 from alray.keyed import stream_key
 from alray.models.head import Head
 from alray.prepare import prepare
 from alray.rounds import run
+from alray.selection.kernels.centroids import centroids_of, order_of, ordered, sample_size
 from alray.selection.kernels.distance import Space
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.selection.registry import build
-from alray.selection.strategies.k_means import KMeans, _centroids, order_of, ordered, sample_size
+from alray.selection.strategies.k_means import KMeans
 from alray.selection.strategies.pt4al import Pt4al
 from alray.store import Store
 
@@ -172,7 +173,7 @@ def test_losses_that_came_after_the_catalog_are_told_from_none(tmp_path: Path) -
 def test_what_chooses_the_seed_set(
     changes: dict[str, Any], strategy: Strategy | None, expected: Strategy | None, tmp_path: Path
 ) -> None:
-    assert prepare(replace(brought(tmp_path), changes), strategy=strategy).start == expected
+    assert prepare(replace(brought(tmp_path), changes), strategy=strategy).seed_set.chooser == expected
 
 
 @pytest.mark.parametrize("strategy", ["random", "pt4al"])
@@ -232,7 +233,7 @@ def test_what_may_not_be_meant_is_noted(changes: dict[str, Any], starts: list[st
 
 def test_as_many_centroids_as_take_hours_are_noted() -> None:
     config = RunConfig(split={"seed_set_size": 30_000, "seed_set_how": "k_means"})  # type: ignore[arg-type]
-    assert "30,000 centroids" in notes(config, Pt4al(), KMeans(), 10**6)[0]
+    assert "30,000 centroids" in notes(config, Pt4al(), SeedSet.of(config, Pt4al()), 10**6)[0]
 
 
 def test_losses_are_sorted_as_numbers() -> None:
@@ -314,7 +315,7 @@ def test_k_means_takes_the_rows_nearest_to_its_centroids(kind: str, metric: str,
     picks = alray.select(KMeans(metric=metric), 12, embedding=x, num_shards=shards)  # type: ignore[arg-type]
     seen = Space.around(metric, x).canonical(x)  # type: ignore[arg-type]
     sample = seen[order_of(np.arange(150), 0, "k_means/0")].astype(np.float32)
-    centroids = _centroids(sample, 12, 20, stream_key(0, "k_means/0"))
+    centroids = centroids_of(sample, 12, 20, stream_key(0, "k_means/0"))
     if metric == "cosine":
         centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     rows, scores = reference.nearest_to(centroids, seen, np.arange(150))

@@ -308,7 +308,7 @@ def test_filled_quotas_level_the_classes(k: int) -> None:
         (lambda: PartitionedKCenter(metric="l1"), "metric: expected one of l2, cosine, got 'l1'"),  # type: ignore[arg-type]
         (lambda: ClusterMargin(clusters=0), "clusters: expected an integer of at least 1, got 0"),
         (lambda: RobustKCenter(outliers=1.0), "outliers: expected a number from 0 to below 1, got 1.0"),
-        (lambda: RobustKCenter(time_limit=float("nan")), "time_limit: expected a number from 0 to below inf, got nan"),
+        (lambda: RobustKCenter(time_limit=float("nan")), "time_limit: expected a number of at least 0, got nan"),
         (
             lambda: build("cluster_margin", {"candidates": "x"}),
             "candidates: expected an integer of at least 1",

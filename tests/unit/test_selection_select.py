@@ -109,7 +109,7 @@ GOOD: dict[str, Any] = {"logits": Z}
     [
         ("nothing", 5, GOOD, "strategy: expected one of random, .*base.*, got 'nothing'"),
         (STRATEGIES["margin"], 5, GOOD, "expected a name or a configured object"),
-        (7, 5, GOOD, "expected a name or a configured object, got 7"),
+        (7, 5, GOOD, "expected a name or a configured object of a subclass of alray.Strategy, got 7"),
         ("margin", 0, GOOD, "budget: expected an integer of at least 1, got 0"),
         ("margin", -3, GOOD, "budget: expected an integer of at least 1, got -3"),
         ("margin", 10.0, GOOD, "budget: expected an integer of at least 1, got 10.0"),

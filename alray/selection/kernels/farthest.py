@@ -1,6 +1,6 @@
-"""The driver's side of the exact k-center: how far the shards must look, and which of what they ship is picked.
+"""The driver's side of the exact k-center: how far the shards must look, and which of the rows they send are picked.
 
-Letters: n rows, k picks, w rows to ship, d width.
+Letters: n rows, k picks, w rows to send, d width.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.sieve import Far
 from alray.selection.protocol import Context, Key, Metric, Shards
 
-_PER_PICK, _AT_LEAST = 4, 4096  # rows to ship: so many per missing pick, and at least
+_PER_PICK, _AT_LEAST = 4, 4096  # rows to send: so many per missing pick, and at least so many in all
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
 
 class Search:
-    """The driver's side: what is picked, and how far the shards must look for more."""
+    """The driver's side: it holds the picks and decides how far the shards must look for more."""
 
     def __init__(self, metric: Metric, rule: str, shards: Shards, context: Context) -> None:
         self._rule, self._shards, self._context = rule, shards, context
@@ -41,7 +41,7 @@ class Search:
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
             wanted = min(max(_PER_PICK * missing, _AT_LEAST) * patience, self._most)
             ceiling = self._round(missing, wanted, ceiling)
-            patience *= 2  # the estimate was too high: look for more
+            patience *= 2  # the estimated threshold was too high: ask for more rows
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
 
     def _round(self, missing: int, wanted: int, ceiling: float) -> float:
@@ -54,7 +54,7 @@ class Search:
         far = self._shards.map("far", self._space, picks, picks.rows, threshold, most)
         rest = max((part.rest for part in far), key=lambda key: (key[0], -key[1]))
         self._picked.append(greedy(self._space, _joined(far), missing, rest))
-        self._shards.say(sum(len(part.rows) for part in self._picked))
+        self._shards.report_progress(sum(len(part.rows) for part in self._picked))
         return float(rest[0])
 
     def _rows(self) -> Rows:
@@ -78,7 +78,7 @@ def _share(size: int, n: int) -> int:
 
 
 def _guess(upper: Floats, share: float) -> float:
-    """A threshold that about this share of the rows reaches, as far as the sample tells; only speed depends on it."""
+    """A threshold that about this share of the sampled rows reaches; only the speed depends on it."""
     at = int(share * len(upper))
     return 0.0 if at >= len(upper) else float(np.partition(upper, len(upper) - 1 - at)[len(upper) - 1 - at])
 

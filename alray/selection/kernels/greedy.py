@@ -1,7 +1,8 @@
-"""Farthest-first among rows that the driver holds, as long as they certainly beat all others (contract C4).
+"""Farthest-first among rows that the driver holds, as long as they certainly beat all other rows (contract C4).
 
-Lazily, in blocks: the rows with the largest known distances are brought up to date with the picks made since; inside a
-block the matrix of its own distances says which rows a pick may have changed, and only those are measured canonically.
+It works in blocks. The rows with the largest known distances form a block, whose distances are updated with the picks
+made since they were measured. Inside the block a matrix of bounds shows which distances a pick may have changed, and
+only these are computed canonically.
 Letters: s rows held, p rows of a block, d width.
 """
 
@@ -49,7 +50,7 @@ class _Held:
         self.space, self.rows, self.vectors, self.squared = space, rows, vectors, squared
         self.picked: list[int] = []
         self.distances: list[float] = []
-        self._seen = np.zeros(len(rows), np.int64)  # picks that a row's distance knows of
+        self._seen = np.zeros(len(rows), np.int64)  # number of picks that a row's distance takes into account
         self._view = space.view(vectors)
         self._largest = self._view.largest
 
@@ -79,7 +80,7 @@ class _Held:
         return np.sort(np.concatenate([above, level[:room]])), (float(least), int(self.rows[level[room]]))
 
     def _refresh(self, at: Positions) -> None:
-        """Bring distances up to date with the picks made since they were measured."""
+        """Update distances with the picks made since they were measured."""
         picked = np.array(self.picked, np.intp)
         for start in range(0, len(picked), _BLOCK):
             centers = picked[start : start + _BLOCK]
@@ -101,7 +102,7 @@ class _Held:
         return np.where(np.isnan(low), -np.inf, low)
 
     def _pick(self, at: Positions, limit: Key, k: int) -> None:
-        low = np.ascontiguousarray(self._low(at, self._view[at]).T)  # one line per pick
+        low = np.ascontiguousarray(self._low(at, self._view[at]).T)  # one line per candidate pick
         squared, rows = self.squared[at], self.rows[at]
         while len(self.picked) < k:
             best = int(np.argmax(squared))

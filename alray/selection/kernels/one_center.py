@@ -1,10 +1,10 @@
 """The 1-center of the pool: the row whose farthest row is nearest, a start for k-center where nothing is labeled (the
 published code of Emam et al. 2021 takes the argmin of the row maxima of an n x n matrix).
 
-No row's largest distance is below its distance to any landmark, so rows are left alone whose bound exceeds the best
-largest distance found. Again and again the row with the smallest bound, and the row farthest from it, become landmarks:
-one pass over the pool each, exact, and how many it takes depends on the data. Letters: n rows of the shard, m
-landmarks, d width.
+A row's largest distance is at least its distance to any landmark: a lower bound. Rows whose bound exceeds the smallest
+largest distance found so far cannot be the 1-center. In every step the row with the smallest bound, and the row
+farthest from it, become landmarks; each costs one exact pass over the pool, and the number of steps depends on the
+data. Letters: n rows of the shard, m landmarks, d width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Offer = tuple[Key, Array]  # (value, row) and the row's stored vector (1, d)
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Rows compared with the whole pool, in this order. vectors (m, d) as stored."""
+    """Rows that are compared with the whole pool, in this order. vectors (m, d) as stored."""
 
     rows: Rows
     vectors: Array
@@ -32,14 +32,14 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one shard: its farthest row from the last landmark; its row with the smallest bound that is no landmark."""
+    """One shard's row farthest from the last landmark, and its row with the smallest bound that is no landmark."""
 
     farthest: Offer | None
     candidate: Offer | None  # the value is minus the bound: the smallest comes first
 
 
 class Central:
-    """One shard's bounds."""
+    """The state of one shard: lower bounds of its rows' largest distances."""
 
     def __init__(self, shard: Shard, column: str) -> None:
         self._shard, self._column, self.rows = shard, column, shard.rows()
@@ -47,9 +47,12 @@ class Central:
         self._seen = np.empty(0, np.int64)
 
     def answer(self, space: Space, landmarks: Landmarks) -> Answer:
-        """Compare with the landmarks not met yet: all of them in a process that took over from a lost one."""
+        """Compare the rows with the landmarks that are new to this process: all of them after a restart."""
         if not np.array_equal(self._seen, landmarks.rows[: len(self._seen)]):
-            self._low[:], self._seen = 0.0, np.empty(0, np.int64)  # another selection
+            self._low[:], self._seen = (
+                0.0,
+                np.empty(0, np.int64),
+            )  # these landmarks do not continue the ones before: another selection began
         for vector in landmarks.vectors[len(self._seen) :, None]:
             self._last = self._squared(space, vector)
             np.maximum(self._low, self._last, out=self._low)

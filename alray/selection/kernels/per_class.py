@@ -1,4 +1,4 @@
-"""A shard's rows nearest to the boundary of every class, streamed: what BASE asks its shards for.
+"""A shard's rows nearest to the boundary of every class, in one pass over the rows: BASE asks its shards for them.
 
 Letters: n rows of the shard, m rows of a block, k classes asked for, p (class, row) pairs. Holds O(k * depth) numbers.
 """
@@ -61,7 +61,7 @@ def join(parts: list[Nearest]) -> Nearest:
 
 
 class PerClass:
-    """The state of one shard. It remembers nothing between calls, so every call can be made again."""
+    """The state of one shard. It keeps nothing between calls, so that a repeated call gives the same answer."""
 
     def __init__(self, shard: Shard, boundaries: Boundaries, size: int) -> None:
         self._shard, self._boundaries, self._size = shard, boundaries, size

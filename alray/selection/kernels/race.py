@@ -20,15 +20,15 @@ from alray.selection.kernels.gradients import Factors, Gradients, concatenated
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
 
-_ROWS = 512  # rows whose canonical gradients are made at once
-_NOTHING = 2.0**-960  # a weight whose clock would never ring
-_MOST = 2.0**1000  # where nothing is known of a weight
+_ROWS = 512  # rows whose canonical gradients are computed at once
+_NOTHING = 2.0**-960  # smaller weights count as 0: their clocks would never ring
+_MOST = 2.0**1000  # the bound of a weight of which nothing is known
 _CENTERS = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Which race: its number, the first center (of epoch 0), the picks so far, and how many of them w0 knows of."""
+    """One race: its number, the first center (of epoch 0), the picks so far, and how many of them w0 accounts for."""
 
     seed: int
     round: int
@@ -45,8 +45,8 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Rings:
-    """All rings of a window: their times; and of those that may be accepted (s,): time, the weight they must exceed,
-    their row's present weight and gradient."""
+    """The rings of a window: times of all of them; and of those that may be accepted (s,), their time, the weight they
+    must exceed, and their row's present weight and gradient."""
 
     times: Floats
     when: Floats
@@ -66,7 +66,7 @@ class Race:
         self._labeled: Gradients | None = None
         self._of: tuple[int, list[int], list[int]] | None = None  # the epoch that w0 belongs to
         self._w0 = np.zeros(len(self.rows))
-        self._exact = np.zeros(len(self.rows), bool)  # else w0 is an upper bound
+        self._exact = np.zeros(len(self.rows), bool)  # false: w0 is an upper bound
         self._time, self._ring = np.zeros(0), np.zeros(0, np.int64)  # of each row's next ring
 
     def count(self) -> int:
@@ -80,7 +80,7 @@ class Race:
         zero = self._take(np.zeros(1, np.intp))
         high = self._high(Gradients(zero.rows, 0 * zero.u, zero.h))  # distances to zero: squared norms
         best: Key = (-np.inf, 0)
-        for start in range(0, len(high), _ROWS):  # those that may be the largest first
+        for start in range(0, len(high), _ROWS):  # the largest bounds first
             at = np.sort(np.argsort(-high, kind="stable")[start : start + _ROWS])
             if high[at].max() < best[0]:
                 break
@@ -96,17 +96,17 @@ class Race:
         return rows[np.lexsort((rows, priorities(self._seed, stream, rows)))][:k]
 
     def gradients(self, rows: Rows) -> Gradients | None:
-        """The gradients of those of the rows that are here."""
+        """The gradients of those of the rows that are in this shard."""
         at = np.flatnonzero(np.isin(self.rows, rows))
         return self._take(at) if len(at) else None
 
     def rate(self, epoch: Epoch) -> float:
-        """The sum of all w0, or of what they are at most: how fast rings come."""
+        """The sum of all w0 (or of their upper bounds): the expected number of rings per unit of time."""
         self._begin(epoch)
         return float(self._w0.sum())
 
     def rings(self, epoch: Epoch, start: float, end: float) -> Rings:
-        """What rings at a time in (start, end]."""
+        """The rings with a time in (start, end]."""
         self._begin(epoch)
         self._wind(epoch, start)
         at, when, ring = self._ringing(epoch, end)
@@ -138,7 +138,7 @@ class Race:
         self._restart(epoch)
 
     def _high(self, center: Gradients) -> Floats:
-        """Upper bounds of the squared distances of all rows to one center (n,): no canonical gradient is made."""
+        """Upper bounds of the squared distances of all rows to one center (n,), without canonical gradients."""
         found = []
         for block in self._shard.blocks(_ROWS):
             gradients, off = self._factors.rough(block)
@@ -150,13 +150,13 @@ class Race:
         return np.concatenate([np.empty(0), *found])
 
     def _restart(self, epoch: Epoch) -> None:
-        """All clocks at their first ring; of rows whose w0 is only bounded, at the earliest that it can be."""
+        """Set all clocks to their first ring; for rows whose w0 is only bounded, to the earliest time it can have."""
         self._ring = np.zeros(len(self.rows), np.int64)
         self._time = self._gap(epoch, 0, np.arange(len(self.rows)))
         self._at = 0.0
 
     def _learn(self, epoch: Epoch, end: float) -> None:
-        """The exact w0 of the rows that may ring up to a time."""
+        """Compute the exact w0 of the rows that may ring up to a time."""
         for part in self._parts(np.flatnonzero(~self._exact & (self._time <= end))):
             exact = self._take(part).pairs(epoch.first, np.arange(len(part)), np.zeros(len(part), np.intp))
             self._w0[part] = np.where(exact < _NOTHING, 0.0, exact)
@@ -171,13 +171,13 @@ class Race:
         return gap
 
     def _wind(self, epoch: Epoch, start: float) -> None:
-        """Bring the clocks to a time: after a restart (or a question asked again) from the beginning."""
+        """Set the clocks to a time; after a restart, or for a repeated call, from the beginning."""
         if self._at > start:
             self._restart(epoch)
         self._ringing(epoch, start)
 
     def _ringing(self, epoch: Epoch, end: float) -> tuple[Positions, Floats, Positions]:
-        """All rings up to a time: position, time, number; the clocks go on to the next."""
+        """All rings up to a time: position, time, number. The clocks then show the rings after them."""
         self._learn(epoch, end)
         found: list[tuple[Positions, Floats, Positions]] = []
         while len(at := np.flatnonzero(self._time <= end)):
@@ -201,7 +201,7 @@ class Race:
         return Rings(when, when[keep], least[keep], weight[inverse][keep], gradients[inverse[keep]])
 
     def _nearest(self, gradients: Gradients, epoch: Epoch, least: Floats) -> tuple[Floats, np.ndarray]:
-        """Canonical weights (p,) of rows, and whether they exceed `least`; a row that does not is left alone."""
+        """Canonical weights (p,) of rows, and whether they exceed `least`; a row is dropped once it does not."""
         weight, upper = np.full(len(gradients), np.inf), np.full(len(gradients), np.inf)
         left = np.arange(len(gradients))
         candidates: list[tuple[Positions, Gradients, Positions, Floats]] = []
@@ -225,7 +225,7 @@ class Race:
         return weight, alive & (weight > least)
 
     def _centers(self, epoch: Epoch) -> list[Gradients]:
-        """Blocks of labeled rows, then of picks; the first are few, as most rows leave early."""
+        """Blocks of labeled rows, then of picks. The first blocks are small, because most rows are dropped early."""
         if self._labeled is None:
             rows = self._labeled_shard.rows()
             mixed = rows[np.argsort(priorities(0, "badge/labeled", rows), kind="stable")]

@@ -1,9 +1,9 @@
 """The sieve: which rows of a shard are still far from all centers, the shard's side of the exact k-center.
 
-Distances to the covered set only shrink, so every known distance is an upper bound for ever. A row is compared with one
-block of centers after the other and left alone as soon as its bound falls below a threshold: only rows that may still
-be picked pay for all centers. Letters: n rows of the shard, m centers (labeled rows in a fixed random order, then the
-picks), d width.
+Distances to the nearest center only shrink as picks are added, so that every known distance stays an upper bound. A row
+is compared with one block of centers after the other, and no longer once its bound falls below a threshold: only rows
+that may still be picked are compared with all centers. Letters: n rows of the shard, m centers (labeled rows in a fixed
+random order, then the picks), d width.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _SAMPLE = "k_center/sample"
 
 @dataclass(frozen=True, eq=False)
 class Far:
-    """What a shard ships: rows (s,), their stored vectors (s, d), canonical squared distances (s,), and the key (upper
-    bound of the squared distance, row) of the farthest row it keeps."""
+    """What a shard sends: rows (s,), their stored vectors (s, d), their canonical squared distances (s,), and the key
+    (upper bound of the squared distance, row) of the farthest row that it does not send."""
 
     rows: Rows
     vectors: Array
@@ -43,7 +43,7 @@ class Far:
 
 
 class Sieve:
-    """The state of one shard. What it knows is only bounds: lost and made again, it answers as well."""
+    """The state of one shard. It holds only cached bounds: a rebuilt shard gives the same answers."""
 
     def __init__(self, shard: Shard, labeled: Shard) -> None:
         self.rows = shard.rows()
@@ -67,7 +67,7 @@ class Sieve:
         return len(self.rows)
 
     def first(self, rule: str, seed: int, round: int) -> tuple[Key, Array] | None:
-        """Where nothing is labeled: the shard's own first row by (key, row) and its stored vector."""
+        """The first pick where nothing is labeled, among this shard's rows: ((value, row), stored vector)."""
         if not len(self.rows):
             return None
         if rule == "random":
@@ -78,7 +78,7 @@ class Sieve:
         return (float(value[at[0]]), int(self.rows[at[0]])), self._take(at)
 
     def central(self, space: Space, landmarks: Landmarks) -> Answer:
-        """See `alray.selection.kernels.one_center`."""
+        """This shard's answer in the search for the 1-center, see `alray.selection.kernels.one_center`."""
         if self._central is None:
             self._central = Central(self._shard, EMBEDDING)
         return self._central.answer(space, landmarks)
@@ -88,7 +88,7 @@ class Sieve:
         return self._take(self._sampled(size)) if len(self.rows) else np.empty((0, 0), np.float32)
 
     def estimate(self, space: Space, picks: Block, size: int) -> Floats:
-        """Upper bounds of the squared distances of the sampled rows to all centers; a guess rests on them, no pick."""
+        """Upper bounds of the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
         self._begin(space, picks)
         at = self._sampled(size)
         at = at[~np.isin(self.rows[at], picks.rows)]
@@ -96,8 +96,8 @@ class Sieve:
         return self._upper[at] * space.unit
 
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
-        """The rows with a squared distance of `threshold` or more, but for those that the driver holds already; the
-        `most` farthest of them."""
+        """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
+        the `most` farthest of them."""
         self._begin(space, picks)
         free = ~np.isin(self.rows, held)
         least = threshold / space.unit
@@ -135,7 +135,7 @@ class Sieve:
 
     def _begin(self, space: Space, picks: Block) -> None:
         if not np.array_equal(self._picks, picks.rows[: len(self._picks)]):
-            self._forget()  # another selection
+            self._forget()  # these picks do not continue the ones before: another selection began
         if self._space is None or not len(self._centers):
             self._space = space
             self._centers = _Centers(space, self._device)
@@ -146,7 +146,7 @@ class Sieve:
             self._picks = picks.rows
 
     def _compare(self, at: Positions, least: float) -> None:
-        """Compare the rows with centers they have not seen, until their bound is below `least`."""
+        """Compare the rows with further centers, until their bound is below `least`."""
         fresh = at[self._seen[at] == 0]
         if 2 * len(fresh) > len(self.rows):  # stream over the files once
             for part in self._chunks(fresh):
@@ -160,7 +160,7 @@ class Sieve:
         return [at[start : start + self._chunk] for start in range(0, len(at), self._chunk)]
 
     def _run(self, at: Positions, least: float, stop: int) -> None:
-        """Rows that have all seen as many centers."""
+        """Compare rows that have all been compared with the same centers so far with the next ones."""
         if not len(at):
             return
         assert self._space is not None
@@ -204,7 +204,7 @@ class Sieve:
         self._upper[at] = np.fmin(before, low + eps)
 
     def _settle(self, at: Positions) -> Floats:
-        """Canonical squared distances of rows that have seen all centers; they are their bounds from now on."""
+        """Canonical squared distances of rows that were compared with all centers; they replace the bounds."""
         assert self._space is not None
         squared = np.empty(len(at))
         for start in range(0, len(at), self._chunk):
@@ -256,7 +256,7 @@ class Sieve:
 
 @dataclass
 class _Centers:
-    """Labeled rows, then picks: as stored, and as the filter sees them."""
+    """Labeled rows, then picks: as stored, and as the views that the filter uses."""
 
     space: Space | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What confidence, margin and entropy share: the exponentials of a block's logits, fast with bounds, and exact.
+"""The exponentials of a block's logits, for confidence, margin and entropy: fast with bounds, and exact.
 
 Letters: m rows of a block, c classes; top the largest logit of a row.
 """

@@ -1,4 +1,4 @@
-"""Score strategies: every shard's best rows, merged, without holding more than the budget (contract C4).
+"""Score strategies: every shard's best rows, merged (contract C4). A shard holds numbers of the order of the budget.
 
 top_b(A u B) = top_b(top_b(A) u top_b(B)). Where the exact score of a row is expensive, a cheap interval around it comes
 first: a shard keeps the rows that could still be among the best, the driver merges the lower ends, and only rows whose
@@ -14,11 +14,11 @@ import numpy as np
 
 from alray.features.arrays import LOGITS, Array, Block, Rows, Shard
 from alray.selection.kernels.logits import block_rows, logits_of, needed
-from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, best, merge
+from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, Strategy, best, merge
 
 
 class Scorer(Protocol):
-    """How rows are scored: an interval first, then exactly."""
+    """Scores rows: an interval first, then exactly."""
 
     def bounds(self, block: Block) -> tuple[Scores, Scores]:
         """(low, high), each (m,), with low <= exact score <= high. Where they are equal they are the score."""
@@ -29,8 +29,8 @@ class Scorer(Protocol):
         ...
 
 
-class ScoreStrategy:
-    """A strategy that gives every row a score and takes the highest: write `score`, the rest is done::
+class ScoreStrategy(Strategy):
+    """A strategy that gives every row a score and takes the highest scores. Only `score` must be written::
 
     @dataclass(frozen=True)
     class Gini(ScoreStrategy):
@@ -52,7 +52,7 @@ class ScoreStrategy:
         raise NotImplementedError(f"{type(self).__name__}.score")
 
     def scorer(self, shard: Shard, context: Context) -> Scorer:
-        """What scores this shard's rows; for strategies that can bound a score cheaply or need the context."""
+        """The scorer of this shard's rows. Override it to bound scores cheaply or to use the context."""
         return _Own(self, shard, context)
 
     def open(self, shard: Shard, context: Context) -> TopRows:
@@ -81,9 +81,9 @@ _NONE = _Found(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 class TopRows:
-    """One shard's rows that can be among the b best. Holds O(b) numbers; every answer can be asked for again.
+    """One shard's rows that can be among the b best. Holds O(b) numbers; a repeated call gives the same answer.
 
-    size: rows worked on at once; slack: rows it may hold beyond the budget before it sorts them out.
+    size: rows worked on at once; slack: rows it may hold beyond the budget before it drops the worst.
     """
 
     def __init__(self, shard: Shard, scorer: Scorer, size: int, slack: int = 1 << 13) -> None:
@@ -116,7 +116,7 @@ class TopRows:
         return self._found
 
     def _sort_out(self, found: _Found, budget: int) -> tuple[_Found, float]:
-        """Drop what cannot be among the best; score exactly when intervals overlap too much to tell."""
+        """Drop rows that cannot be among the best; score exactly where intervals overlap too much to decide."""
         if len(found.rows) <= budget:
             return found, -np.inf
         least = np.partition(found.low, len(found.low) - budget)[len(found.low) - budget]

@@ -1,14 +1,14 @@
 """BADGE (Ash et al. 2020): k-means++ seeding of gradient embeddings, exact, factorised, on the whole pool.
 
 Every next row is drawn with probability proportional to its squared distance, in gradient space, to the nearest row
-that is labeled or picked. Gradients are never made (`alray.selection.kernels.gradients`); the draws are a race of
-clocks (`alray.selection.kernels.race`), so that the picks are a function of data, seed and round alone. Letters: k
-picks, s rings.
+that is labeled or picked. Whole gradients are never computed (`alray.selection.kernels.gradients`). The draws are a
+race of clocks (`alray.selection.kernels.race`), so that the picks are a function of data, seed and round alone.
+Letters: k picks, s rings.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -16,37 +16,36 @@ import numpy as np
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Shard
 from alray.keyed import priorities
 from alray.selection.kernels.logits import Floats, logits_of, needed
-from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, check_choice
+from alray.selection.options import with_options
+from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, Strategy
 
 if TYPE_CHECKING:
     from alray.selection.kernels.gradients import Factors, Gradients
     from alray.selection.kernels.race import Epoch, Race, Rings
 
-_WINDOW = 4096  # rings looked at together, at most
-_PATIENCE, _AT_LEAST = 16, 4096  # a new epoch when there were more rings than so many per pick, and so many besides
+_WINDOW = 4096  # the most rings that are looked at together
+_PATIENCE, _AT_LEAST = 16, 4096  # a new epoch begins after more rings than so many per pick plus so many
 _CHUNK = 512
 
 
-@dataclass(frozen=True)
-class Badge:
+@with_options
+class Badge(Strategy):
     """Score: the squared distance in gradient space to the nearest center when picked (not in descending order).
 
-    centers: "labeled", the labeled rows are centers from the start (the BASE paper's code), or "picks", only picked
-    rows are (the original). first: the first pick where there is no center yet, "largest_norm" (the original) or
-    "random". When all that is left lies on centers, the rest is drawn uniformly.
+    When all rows that are left lie on centers, the rest of the budget is drawn uniformly.
     """
 
     centers: Literal["labeled", "picks"] = "labeled"
+    """labeled: the labeled rows are centers from the start, as in the BASE paper's code. picks: only picked rows are
+    centers, as in the original."""
     first: Literal["largest_norm", "random"] = "largest_norm"
+    """The first pick where there is no center yet: the row with the largest gradient (the original), or a random
+    one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
 
-    def __post_init__(self) -> None:
-        check_choice("badge: centers", self.centers, ("labeled", "picks"))
-        check_choice("badge: first", self.first, ("largest_norm", "random"))
-
     def factors(self, shard: Shard, context: Context) -> Factors:
-        """How gradients are made of this shard's rows."""
+        """What makes the gradients of this shard's rows."""
         from alray.selection.kernels.gradients import Factors
 
         return Factors(logits_of(shard, context))
@@ -64,7 +63,7 @@ class Badge:
 
 
 class _Draws:
-    """The driver's side: rings in the order of time, accepted or not."""
+    """The driver's side: it takes the rings in the order of time and accepts them or not."""
 
     def __init__(self, strategy: Badge, shards: Shards, context: Context) -> None:
         self._strategy, self._shards, self._context = strategy, shards, context
@@ -73,7 +72,7 @@ class _Draws:
     def picks(self, k: int) -> Picks:
         """k draws."""
         epoch = self._first()
-        share = 0.5  # of the rings that were accepted lately: only the size of a window depends on it
+        share = 0.5  # of recent rings that were accepted; only the size of a window depends on it
         while len(epoch.picks) < k:
             rate = sum(self._shards.map("rate", epoch))
             if rate == 0:
@@ -91,18 +90,18 @@ class _Draws:
                 epoch, seen, limit = self._accept(self._shards.map("rings", epoch, start, end), epoch, k, before, rings)
                 share = max(0.001, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))
                 start, rings = end, rings + seen
-                if not seen:  # weights may turn out to be smaller than they seemed
+                if not seen:  # the rate was a bound; exact weights may be smaller
                     rate = sum(self._shards.map("rate", epoch))
                     if rate == 0:
                         return self._uniformly(epoch.picks.rows, k)
-                self._shards.say(len(epoch.picks))
+                self._shards.report_progress(len(epoch.picks))
             epoch = replace(epoch, number=epoch.number + 1, known=len(epoch.picks))
         return Picks(epoch.picks.rows, np.array(self._scores))
 
     def _accept(self, answers: list[Rings], epoch: Epoch, k: int, before: int, rings: int) -> tuple[Epoch, int, bool]:
-        """The epoch with the window's picks, the number of its rings, and whether there were too many for them.
+        """The epoch with the window's picks, the number of rings, and whether there were too many rings for the picks.
 
-        That is decided ring by ring, so that it does not depend on the windows.
+        The last is decided ring by ring, so that it does not depend on the windows.
         """
         from alray.selection.kernels.gradients import concatenated
 
@@ -194,7 +193,7 @@ def _low(rows: Gradients, centers: Gradients) -> Floats:
 
 
 def _nearest(rows: Gradients, picks: Gradients, weight: Floats) -> Floats:
-    """Bring weights up to date with picks."""
+    """Update the weights with the picks."""
     if len(picks):
         i, j = np.nonzero(_low(rows, picks) < weight[:, None])
         np.minimum.at(weight, i, rows.pairs(picks, i, j))

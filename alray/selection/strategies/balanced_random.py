@@ -1,11 +1,12 @@
-"""Balanced random: the same number of every class, uniformly inside a class. It peeks: a bound, not a strategy to use.
+"""Balanced random: the same number of rows of every class, drawn uniformly inside a class.
+
+It peeks at the labels of unlabeled rows: it is a bound to compare with, not a strategy to use.
 
 Letters: n rows, k picks, c classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,17 +14,19 @@ import numpy as np
 from alray.data.splits import water_fill
 from alray.features.arrays import Rows, Shard
 from alray.keyed import priorities, uniform
-from alray.selection.protocol import LABELS, Context, Picks, SelectionError, Shards
+from alray.selection.options import with_options
+from alray.selection.protocol import HIDDEN_LABELS, Context, Picks, SelectionError, Shards, Strategy
 
 
-@dataclass(frozen=True)
-class BalancedRandom:
+@with_options
+class BalancedRandom(Strategy):
     """Peeks at the labels of the whole pool (Emam et al. 2021, their oracle baseline). Score: the hash priority.
 
-    Quotas by water-filling: as equal as the pool allows; what remains goes to the largest classes, one each.
+    The quotas of the classes are as equal as the pool allows (water-filling); what remains of the budget goes to the
+    largest classes, one row each.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({LABELS})
+    needs: ClassVar[frozenset[str]] = frozenset({HIDDEN_LABELS})
 
     def open(self, shard: Shard, context: Context) -> RowsOnly:
         """The shard-side state."""
@@ -46,7 +49,7 @@ class BalancedRandom:
 
 
 class RowsOnly:
-    """The state of a shard of which only the row numbers count."""
+    """The state of a shard whose row numbers are all that is needed."""
 
     def __init__(self, shard: Shard) -> None:
         self._rows = shard.rows()

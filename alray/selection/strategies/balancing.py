@@ -1,20 +1,22 @@
-"""Balancing (Aggarwal et al. 2020): rows near the rarest class and far from the frequent ones. It peeks: every pick is
-labeled before the next is chosen.
+"""Balancing (Aggarwal et al. 2020): rows near the rarest class and far from the frequent ones.
 
-With n_c labeled rows of class c and m their mean: frequent classes have n_c > m, rare ones n_c <= m. As long as the
-budget that is left can be needed to level them, budget <= |rare| (mean frequent - mean rare), the next pick is
+It peeks at labels: every pick is labeled before the next one is chosen.
+
+Let n_c be the number of labeled rows of class c and m the mean of these numbers. Frequent classes have n_c > m, rare
+ones n_c <= m. While levelling the classes could use up all of the budget that is left, that is while
+budget <= |rare| (mean frequent - mean rare), the next pick is
 
     argmin  |h - mu_r|^2 / max over frequent c of |h - mu_c|^2,   r the rarest class,
 
-with class means mu_c = sum / (n_c + 1e-5), and 1 for the numerator when n_r = 0; else it is uniform. Sequential by
-nature: one exchange and O(n d) per pick, and c numbers per row in memory: not for pools of millions.
+with class means mu_c = sum / (n_c + 1e-5), and the numerator 1 when n_r = 0. Otherwise the next pick is uniform. Each
+pick depends on the label of the one before, so that every pick costs one exchange and O(n d), and the shards hold c
+numbers per row: it is not for pools of millions.
 
 Letters: n rows, k picks, d width, c classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -23,17 +25,27 @@ import numpy.typing as npt
 from alray.features.arrays import EMBEDDING, Rows, Shard
 from alray.keyed import uniform
 from alray.selection.kernels.logits import Floats, needed, paired_dots
-from alray.selection.protocol import LABELED, LABELS, Context, Key, Picks, SelectionError, Shards
+from alray.selection.options import with_options
+from alray.selection.protocol import (
+    HIDDEN_LABELS,
+    LABELED,
+    Context,
+    Key,
+    Picks,
+    SelectionError,
+    Shards,
+    Strategy,
+)
 
 _BLOCK = 1 << 18  # numbers per temporary
 
 
-@dataclass(frozen=True)
-class Balancing:
-    """Peeks at the label of each pick. Score: the negative ratio of distances, or the hash priority of a uniform
-    draw."""
+@with_options
+class Balancing(Strategy):
+    """Peeks at the label of each pick. Score: the negative ratio of distances, or the hash priority where the pick was
+    drawn uniformly."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED, LABELS})
+    needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED, HIDDEN_LABELS})
 
     def open(self, shard: Shard, context: Context) -> MeanDistances:
         """The shard-side state."""
@@ -61,7 +73,7 @@ class Balancing:
             label = int(context.peek(np.array([row]))[0])
             sums[label] += vector
             counts[label] += 1
-            shards.say(len(picks))
+            shards.report_progress(len(picks))
         return Picks(np.array(picks), np.array(scores))
 
 
@@ -90,7 +102,7 @@ def _sides(counts: npt.NDArray[np.int64], left: int) -> tuple[int, npt.NDArray[n
 
 
 class MeanDistances:
-    """The state of one shard: squared distances to the class means, renewed where a mean has moved."""
+    """The state of one shard: squared distances to the class means, computed again where a mean has moved."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard, self._rows = shard, shard.rows()

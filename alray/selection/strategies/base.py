@@ -2,15 +2,14 @@
 
 D(x, c) is the distance of row x to the boundary between its predicted class y and c; for c = y the distance to its
 nearest boundary (the closed form of the paper's published code). Classes are served in order, each takes the q_c rows
-with the smallest (D, row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard streams its
-nearest rows per class; the driver resolves, and asks for more only where a class ran dry.
+with the smallest (D, row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard sends its nearest
+rows per class; the driver decides which class takes which row, and asks for more only where a class has too few left.
 
 Letters: b budget, C classes, k classes that take at least one row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,28 +19,24 @@ from alray.keyed import order
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
 from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
-from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, check_choice
+from alray.selection.options import with_options
+from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy
 
 _DEPTH, _AT_LEAST = 6, 24  # rows per class and shard: so many times the quota, and at least
 
 
-@dataclass(frozen=True)
-class Base:
-    """Balanced selection. Score -D; picks in the order in which the classes were served.
-
-    class_order: "index" (as published: the result depends on how classes are numbered) or "seeded", a random order for
-    each (seed, round). quota: "equal", the same number for every class (the paper), or "fill", the classes with the
-    fewest labels first, until all have as many as the budget allows.
-    """
+@with_options
+class Base(Strategy):
+    """Balanced selection. Score -D; the picks are in the order in which the classes were served."""
 
     class_order: Literal["index", "seeded"] = "index"
+    """index: classes are served by their numbers, as published, so that the result depends on how classes are numbered.
+    seeded: in a random order that depends on seed and round."""
     quota: Literal["equal", "fill"] = "equal"
+    """equal: the same number of rows for every class (the paper). fill: first the classes with the fewest labels, until
+    all classes have as many labels as the budget allows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
-
-    def __post_init__(self) -> None:
-        check_choice("base: class_order", self.class_order, ("index", "seeded"))
-        check_choice("base: quota", self.quota, ("equal", "fill"))
 
     def open(self, shard: Shard, context: Context) -> PerClass:
         """The shard-side state."""
@@ -74,7 +69,7 @@ class Base:
 
 
 class _Resolution:
-    """The driver's side: what the shards proposed for each class, and what is taken already."""
+    """The driver's side: the rows that the shards proposed for each class, and the rows that are taken already."""
 
     def __init__(self, shards: Shards, classes: Positions, quotas: Positions) -> None:
         self._shards, self._classes, self._quotas = shards, classes, quotas
@@ -89,7 +84,7 @@ class _Resolution:
             if len(self._free(rank)[0]) < quota:
                 later = range(rank + 1, len(self._classes))
                 short = [other for other in later if len(self._free(other)[0]) < 2 * self._quotas[other]]
-                self._ask(np.array([rank, *short]))  # the later ones are about to run dry: one pass for all of them
+                self._ask(np.array([rank, *short]))  # one pass also for later classes that will soon have too few
             rows, distances = self._free(rank)
             assert len(rows) >= quota, "the shards hold at least as many rows as the budget"
             self._taken.update(rows[:quota].tolist())
@@ -97,13 +92,13 @@ class _Resolution:
         return Picks(np.concatenate([rows for rows, _ in chosen]), np.concatenate([scores for _, scores in chosen]))
 
     def _free(self, rank: int) -> tuple[Rows, Floats]:
-        """The rows proposed for a class that nobody took, nearest first, with their distances."""
+        """The rows proposed for a class that no class took, nearest first, with their distances."""
         rows, distances = self._proposed[rank]
         free = np.array([row not in self._taken for row in rows.tolist()], bool)
         return rows[free], distances[free]
 
     def _ask(self, ranks: Positions) -> None:
-        """Have these classes' nearest rows proposed anew, without those that are taken: never fewer than a quota."""
+        """Ask the shards for these classes' nearest rows that are not taken, more of them than any quota."""
         taken = np.array(sorted(self._taken), np.int64)
         answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], self._depth, taken)
         nearest = join(answers).cut(self._depth)

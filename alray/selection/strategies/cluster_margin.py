@@ -1,42 +1,44 @@
 """Cluster-Margin (Citovsky et al. 2021): small margins, spread over clusters.
 
 1. The candidates: `candidates` times the budget rows with the smallest softmax margins.
-2. Average-linkage clustering of their embeddings, cut into `clusters` clusters. Linkage takes quadratic memory, so of
-   more than `points` candidates a k-center summary of that size is clustered, and every candidate goes with its
-   nearest summary row (declared: the original clusters the whole pool once, on one machine, to a distance threshold).
-3. Round robin over the clusters, the smallest first, each time the smallest margin that is left there (as in the BASE
-   paper's code; the original draws at random inside a cluster).
+2. Average-linkage clustering of their embeddings, cut into `clusters` clusters. Linkage takes quadratic memory. Where
+   there are more than `points` candidates, a k-center summary of that size is clustered, and every candidate belongs
+   to the cluster of its nearest summary row. (This differs from the original, which clusters the whole pool once, on
+   one machine, to a distance threshold.)
+3. Round robin over the clusters, the smallest cluster first; each turn takes the smallest margin that is left in the
+   cluster (as in the BASE paper's code; the original draws at random inside a cluster).
 
 Letters: n candidates, s summary rows, k picks, d width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, Block, Rows, Shard
 from alray.selection.kernels.logits import needed
 from alray.selection.kernels.top_rows import TopRows
-from alray.selection.protocol import Context, Picks, Shards, check_integer
+from alray.selection.options import Count, with_options
+from alray.selection.protocol import Context, Picks, Shards, Strategy
 from alray.selection.strategies.margin import Margin
 
 
-@dataclass(frozen=True)
-class ClusterMargin:
-    """Score: the negative margin. Picks in the order of the round robin."""
+@with_options
+class ClusterMargin(Strategy):
+    """Score: the negative margin. The picks are in the order of the round robin."""
 
-    candidates: int = 10
-    clusters: int = 20
-    points: int = 2000
+    candidates: Count = 10
+    """How many times the budget rows with the smallest margins are candidates."""
+    clusters: Count = 20
+    """The number of clusters that the candidates are cut into."""
+    points: Annotated[int, Field(ge=2)] = 2000
+    """The most candidates that are clustered directly; more are clustered through a summary of this size. Memory grows
+    with its square."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING})
-
-    def __post_init__(self) -> None:
-        for name, least in (("candidates", 1), ("clusters", 1), ("points", 2)):
-            check_integer(f"cluster_margin: {name}", getattr(self, name), least)
 
     def open(self, shard: Shard, context: Context) -> MarginVectors:
         """The shard-side state."""
@@ -68,7 +70,7 @@ class MarginVectors:
         return len(self._rows)
 
     def vectors(self, rows: Rows) -> Block:
-        """Those of the rows that are here."""
+        """Those of the rows that are in this shard, with their embeddings."""
         return self._shard.take(np.intersect1d(rows, self._rows))
 
 
@@ -100,7 +102,8 @@ def _summary(rows: Rows, x: np.ndarray, points: int) -> tuple[np.ndarray, np.nda
 
 
 def _round_robin(cluster: np.ndarray, rows: Rows, score: np.ndarray, budget: int) -> np.ndarray:
-    """Positions in the order of choice: clusters by (size, first row); in a cluster by (score descending, row)."""
+    """Positions in the order of choice. Clusters are ordered by (size, first row), rows in a cluster by (score
+    descending, row)."""
     names, first, size = np.unique(cluster, return_index=True, return_counts=True)
     place = np.empty(len(names), int)
     place[np.lexsort((rows[first], size))] = np.arange(len(names))

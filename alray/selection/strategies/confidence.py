@@ -14,10 +14,11 @@ from alray.features.arrays import LOGITS, Block, Shard
 from alray.selection.kernels.logits import Logits, logits_of
 from alray.selection.kernels.softmax import ROUNDING, exponentials, filtered
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
 
 
-@dataclass(frozen=True)
+@with_options
 class Confidence(ScoreStrategy):
     """Score -max p, the negative softmax probability of the predicted class."""
 

@@ -15,10 +15,11 @@ from alray.features.arrays import LOGITS, Block, Shard
 from alray.selection.kernels.logits import Floats, Logits, U, logits_of
 from alray.selection.kernels.softmax import ROUNDING, exponentials, filtered, sums
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
 
 
-@dataclass(frozen=True)
+@with_options
 class Entropy(ScoreStrategy):
     """Score -sum p log p, in nats."""
 

@@ -1,21 +1,21 @@
 """k-center greedy (Sener & Savarese 2018, algorithm 1), exact, on the whole pool in a few exchanges.
 
-Again and again the row farthest from everything labeled or picked (Gonzalez 1985): at most twice the best possible
-covering radius. Shards sieve (`alray.selection.kernels.sieve`): they ship the few rows that are far, with a bound on
-all others. While the farthest shipped row beats that bound it is the farthest of all, whatever happened to the others,
-for distances only shrink. Letters: n rows, m labeled, k picks, d width.
+Every pick is the row farthest from all labeled and picked rows (Gonzalez 1985); the covering radius is then at most
+twice the best possible one. The shards sieve (`alray.selection.kernels.sieve`): they send the few rows that are far,
+with a bound on all others. While the farthest of the sent rows exceeds that bound it is the farthest of all rows,
+because the distances of the others can only have shrunk. Letters: n rows, m labeled, k picks, d width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from alray.features.arrays import EMBEDDING, Shard
 from alray.selection.kernels.logits import needed
-from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, check_choice
+from alray.selection.options import with_options
+from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
 
 if TYPE_CHECKING:
     from alray.selection.kernels.sieve import Sieve
@@ -23,28 +23,23 @@ if TYPE_CHECKING:
 First = Literal["largest_norm", "random", "one_center"]
 
 
-@dataclass(frozen=True)
-class KCenter:
+@with_options
+class KCenter(Strategy):
     """Farthest first. Score: the distance to the nearest labeled or picked row when picked; radius: the largest
-    distance of a row that is then left.
-
-    metric: "l2", or "cosine" (distance of the normalised embeddings). first: who is picked where nothing is labeled,
-    "largest_norm", "random" (seeded), or "one_center" (the row whose farthest row is nearest: exact, in a number of
-    passes over the pool that depends on the data); its score is infinite.
-    """
+    distance of a row that is then left. The first pick where nothing is labeled has an infinite score."""
 
     metric: Metric = "l2"
+    """l2: distance of the embeddings; cosine: distance of the normalised embeddings."""
     first: First = "largest_norm"
+    """The first pick where nothing is labeled. largest_norm: the row with the largest embedding. random: a seeded draw.
+    one_center: the row whose farthest row is nearest; exact, in a number of passes over the pool that depends on the
+    data."""
 
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
 
-    def __post_init__(self) -> None:
-        check_choice("k_center: metric", self.metric, ("l2", "cosine"))
-        check_choice("k_center: first", self.first, ("largest_norm", "random", "one_center"))
-
     def open(self, shard: Shard, context: Context) -> Sieve:
         """The shard-side state."""
-        from alray.selection.kernels.sieve import Sieve  # torch is imported by those who use it: it takes seconds
+        from alray.selection.kernels.sieve import Sieve  # imports torch, which takes seconds
 
         labeled = context.labeled.open() if context.labeled else Shard([])
         return Sieve(needed(shard, self.needs), needed(labeled, self.needs))
@@ -54,7 +49,7 @@ class KCenter:
         from alray.selection.kernels.farthest import Search
 
         search = Search(self.metric, self.first, shards, context)
-        more = min(budget + 1, search.n)  # the row that would come next tells the last radius
+        more = min(budget + 1, search.n)  # the distance of the row that would come next is the last radius
         rows, squared = search.until(more)
         distance = np.sqrt(np.append(squared, 0.0))
         return Picks(rows[:budget], distance[:budget], distance[1 : budget + 1])

@@ -14,12 +14,13 @@ from alray.features.arrays import LOGITS, Block, Shard
 from alray.selection.kernels.logits import Logits, logits_of
 from alray.selection.kernels.softmax import ROUNDING, exponentials, filtered
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
 
 _CERTAIN = 2.0**-60  # a 1 - margin that vanishes in float64
 
 
-@dataclass(frozen=True)
+@with_options
 class Margin(ScoreStrategy):
     """Score -(p_(1) - p_(2)), the negative difference of the two largest softmax probabilities; with one class, -1."""
 

@@ -14,14 +14,15 @@ from alray.features.arrays import LOGITS, Block, Shard
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import logits_of
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Scores
 
 
-@dataclass(frozen=True)
+@with_options
 class Mase(ScoreStrategy):
     """Score -min over c != y of (z_y - z_c) / |w_y - w_c|, y the predicted class: the negative distance.
 
-    -inf where no other class has other weights: such a row is taken last.
+    The score is -inf where no other class has other weights: such a row is taken last.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})

@@ -1,12 +1,13 @@
 """Partitioned strategies, as in the BASE paper's ImageNet runs: approximate, kept to reproduce published baselines.
 
-The pool and the labeled rows are shuffled and split, each on its own, into near-equal parts; a strategy runs in every
-part, with its share of the budget and of the labeled rows. The exact strategies cost no more (see benchmarks).
+The pool and the labeled rows are shuffled and split, each on its own, into near-equal parts. A strategy runs in every
+part, with a share of the budget and of the labeled rows. The exact strategies cost no more (see benchmarks).
 Letters: n rows, k picks, P parts.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -14,29 +15,22 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
 from alray.keyed import priorities
-from alray.selection.protocol import (
-    LABELED,
-    Context,
-    Metric,
-    Picks,
-    Shards,
-    Strategy,
-    check_flag,
-    check_integer,
-)
+from alray.selection.options import Count, Flag, with_options
+from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.k_center import KCenter
 
 Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
 
 
-class _Partitioned:
-    """What is common: cut, run the inner strategy in each part, join."""
+class _Partitioned(Strategy):
+    """Cuts the rows into parts, runs the inner strategy in each part, and joins the picks."""
 
     parts: int
 
+    @abstractmethod
     def _inner(self) -> Strategy:
-        raise NotImplementedError
+        """The strategy that runs in each part."""
 
     def open(self, shard: Shard, context: Context) -> PartStates:
         """The shard-side state."""
@@ -57,46 +51,44 @@ class _Partitioned:
         return Picks(np.concatenate([p.rows for p in found]), np.concatenate([p.scores for p in found]))
 
 
-@dataclass(frozen=True)
+@with_options
 class PartitionedKCenter(_Partitioned):
     """k-center greedy in each of `parts` parts. Score: the distance when picked, within the part."""
 
-    parts: int = 10
+    parts: Count = 10
+    """How many parts the pool and the labeled rows are cut into."""
     metric: Metric = "l2"
+    """l2: distance of the embeddings; cosine: distance of the normalised embeddings."""
     first: Literal["largest_norm", "random"] = "random"
+    """The first pick of a part where nothing is labeled: the row with the largest embedding, or a random one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
-
-    def __post_init__(self) -> None:
-        check_integer("partitioned_k_center: parts", self.parts, 1)
-        self._inner()
 
     def _inner(self) -> Strategy:
         return KCenter(self.metric, self.first)
 
 
-@dataclass(frozen=True)
+@with_options
 class PartitionedBadge(_Partitioned):
-    """BADGE in each of `parts` parts, on gradients averaged over neighbouring classes and columns as in the BASE
-    paper's code: min(16, c) x floor(512 / min(16, c)) numbers (pooled false: whole gradients)."""
+    """BADGE in each of `parts` parts. Score: the squared distance in gradient space when picked, within the part."""
 
-    parts: int = 10
-    pooled: bool = True
+    parts: Count = 10
+    """How many parts the pool and the labeled rows are cut into."""
+    pooled: Flag = True
+    """true: gradients are averaged over neighbouring classes and columns, as in the BASE paper's code, to min(16, c) x
+    floor(512 / min(16, c)) numbers. false: whole gradients."""
     centers: Literal["labeled", "picks"] = "labeled"
+    """labeled: the labeled rows are centers from the start. picks: only picked rows are centers."""
     first: Literal["largest_norm", "random"] = "random"
+    """The first pick of a part where there is no center yet: the row with the largest gradient, or a random one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
-
-    def __post_init__(self) -> None:
-        check_integer("partitioned_badge: parts", self.parts, 1)
-        check_flag("partitioned_badge: pooled", self.pooled)
-        self._inner()
 
     def _inner(self) -> Strategy:
         return _PooledBadge(self.centers, self.first) if self.pooled else Badge(self.centers, self.first)
 
 
-@dataclass(frozen=True)
+@with_options
 class _PooledBadge(Badge):
     def factors(self, shard: Shard, context: Context) -> Any:
         factors = super().factors(shard, context)
@@ -106,14 +98,14 @@ class _PooledBadge(Badge):
 
 
 class PartStates:
-    """One state per part of a shard; made again when the cut is another."""
+    """The state of the part of a shard that is being worked on; made again for every other part or cut."""
 
     def __init__(self, shard: Shard, strategy: Strategy, context: Context) -> None:
         self._shard, self._strategy, self._context = shard, strategy, context
         self._states: dict[tuple[int, Limits, Limits], Any] = {}
 
     def all(self) -> Rows:
-        """All rows."""
+        """All rows of the shard."""
         return self._shard.rows()
 
     def call(self, number: int, limits: Limits, labeled: Limits, method: str, *args: Any) -> Any:
@@ -139,8 +131,8 @@ class _OnePart:
     def map(self, method: str, *args: Any) -> list[Any]:
         return self.shards.map("call", self.number, self.limits, self.labeled, method, *args)
 
-    def say(self, picks: int) -> None:
-        self.shards.say(self.picks + picks)
+    def report_progress(self, picks: int) -> None:
+        self.shards.report_progress(self.picks + picks)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """Image-level acquisition for segmentation: how unsure a model is of an image's pixels, on average (Yi et al. 2022).
 
-The means are columns of the feature table (`alray.models.segmenter.uncertainties`); here they are only sorted.
+The means are columns of the feature table (`alray.models.segmenter.uncertainties`); these strategies only sort them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,13 +12,13 @@ import numpy as np
 from alray.features.arrays import PIXEL, PRETEXT_LOSS, Block, Shard
 from alray.selection.kernels.logits import Floats, Logits, Positions
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores, SelectionError
 from alray.selection.strategies.pt4al import Pt4al, Uncertain
 
 
-@dataclass(frozen=True)
 class PixelScore(ScoreStrategy):
-    """Score: the column of a mean, higher is less sure."""
+    """Score: a column with the mean of an image's pixels; higher is less sure."""
 
     needs: ClassVar[frozenset[str]]
     column: ClassVar[str]
@@ -29,37 +28,39 @@ class PixelScore(ScoreStrategy):
         return np.asarray(block[self.column].reshape(len(block)), np.float64)
 
 
+@with_options
 class PixelConfidence(PixelScore):
     """Mean of -max p."""
 
     column, needs = PIXEL["confidence"], frozenset({PIXEL["confidence"]})
 
 
+@with_options
 class PixelMargin(PixelScore):
     """Mean of -(p1 - p2)."""
 
     column, needs = PIXEL["margin"], frozenset({PIXEL["margin"]})
 
 
+@with_options
 class PixelEntropy(PixelScore):
     """Mean entropy in nats."""
 
     column, needs = PIXEL["entropy"], frozenset({PIXEL["entropy"]})
 
 
-@dataclass(frozen=True)
+@with_options
 class PixelPt4al(Pt4al):
-    """PT4AL whose rounds look for the images with the least sure pixels."""
+    """PT4AL whose uncertainty of an image is the mean over its pixels."""
 
     needs: ClassVar[frozenset[str]] = frozenset({PRETEXT_LOSS, PIXEL["confidence"], PIXEL["entropy"]})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.normalise_logits or self.class_balanced:
             raise SelectionError("pt4al: normalise_logits, class_balanced: expected false in segmentation, got true")
 
     def needs_in(self, round: int) -> frozenset[str]:
-        """Before the first model only the losses count."""
+        """In round 0 there is no model yet: only the pretext losses are needed."""
         return frozenset({PRETEXT_LOSS}) if round == 0 else self.needs
 
     def open(self, shard: Shard, context: Context) -> Uncertain:

@@ -1,17 +1,16 @@
 """PT4AL (Yi et al. 2022): pretext losses order the pool into batches; each round looks at the next batch.
 
 The pool's rows are sorted by their pretext loss, hardest first (as numbers, ties by row; the published code sorts
-text), and cut into I equal batches, the first ones a row longer where they do not divide. Round 0, before there is any
-model, takes every (n/K)-th row of the hardest batch; round i takes the K rows of batch i of which the model of round
-i - 1 is least sure. Round 0 is meant to choose the seed set (split.seed_set_how=pretext): after a seed set from
-elsewhere the first query is still round 0, by pretext loss alone. Letters: n rows of the pool, I batches, K budget, c
+text), and cut into I equal batches, the first ones a row longer where they do not divide. Round 0 comes before there is
+any model and takes every (n/K)-th row of the hardest batch. Round i takes the K rows of batch i of which the model of
+round i - 1 is least sure. Round 0 is meant to choose the seed set (split.seed_set_how=pretext). After any other seed
+set the first query is still round 0, by pretext loss alone. Letters: n rows of the pool, I batches, K budget, c
 classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,47 +18,44 @@ import numpy as np
 from alray.features.arrays import LOGITS, PRETEXT_LOSS, Block, Rows, Shard, cut
 from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows, logits_of, needed, paired_dots
 from alray.selection.kernels.softmax import exponentials
-from alray.selection.protocol import Context, Picks, SelectionError, Shards, check_choice, check_flag, check_integer
+from alray.selection.options import Count, Flag, with_options
+from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Use
 from alray.selection.strategies.entropy import entropies
 
 Scored = tuple[Rows, Floats, Positions]  # rows, uncertainties, predicted classes
 
 
-@dataclass(frozen=True)
-class Pt4al:
+@with_options
+class Pt4al(Strategy):
     """Score: the uncertainty (-max p, or the entropy in nats); in round 0 the pretext loss.
 
-    batches: I, and the number of rounds there can be. uncertainty: "confidence" (the paper) or "entropy" (unused in the
-    published code). normalise_logits: divide logits by their norm before the softmax, as the published code does by
-    accident: images then differ by the angle of their logits alone. class_balanced: the same number per predicted
-    class, filled up from the least sure (unused in the published code; batches of like loss are unbalanced).
-    cold_start: which batch round 0 looks at, the "hardest" (the paper) or the one in the "middle" (the published cold
-    start, whose batch happens to be balanced). As published it moves round 0 alone: round i looks at batch i, so that
-    the middle batch is looked at twice, and the hardest only if rest is "carry". rest: what happens to rows of a batch
-    that were not taken: "drop" (the paper: never looked at again) or "carry" (they compete in all later rounds). A
-    batch with too few rows left is filled up from the following ones, at last from earlier ones. Warm start is a matter
-    of training (train.warm_start).
+    A batch with too few rows left is filled up from the following ones, and after the last from earlier ones. Training
+    each round from the previous weights, as the paper does, is an option of the training (train.warm_start).
     """
 
-    batches: int = 10
+    batches: Count = 10
+    """I, the number of batches, which is also the number of rounds that there can be."""
     uncertainty: Literal["confidence", "entropy"] = "confidence"
-    normalise_logits: bool = False
-    class_balanced: bool = False
+    """confidence: -max p (the paper). entropy: of p, which the published code has but does not use."""
+    normalise_logits: Flag = False
+    """true: divide logits by their norm before the softmax, as the published code does by accident. Images then differ
+    only by the angle of their logits."""
+    class_balanced: Flag = False
+    """true: take the same number of rows per predicted class and fill up with the least sure ones, which the published
+    code has but does not use. The rows of one batch are unbalanced, because their losses are alike."""
     cold_start: Literal["hardest", "middle"] = "hardest"
+    """The batch of round 0: the hardest (the paper), or the middle one (the published cold start, whose batch happens
+    to be balanced). As published, it moves round 0 alone: round i looks at batch i, so that the middle batch is looked
+    at twice, and the hardest only if rest is carry."""
     rest: Literal["drop", "carry"] = "drop"
+    """What happens to the rows of a batch that were not taken. drop: they are never looked at again (the paper). carry:
+    they compete in all later rounds."""
 
     needs: ClassVar[frozenset[str]] = frozenset({PRETEXT_LOSS, LOGITS})
-
-    def __post_init__(self) -> None:
-        check_integer("pt4al: batches", self.batches, 1)
-        check_choice("pt4al: uncertainty", self.uncertainty, ("confidence", "entropy"))
-        check_choice("pt4al: cold_start", self.cold_start, ("hardest", "middle"))
-        check_choice("pt4al: rest", self.rest, ("drop", "carry"))
-        for name in ("normalise_logits", "class_balanced"):
-            check_flag(f"pt4al: {name}", getattr(self, name))
+    seed_set_how: ClassVar[str] = "pretext"
 
     def needs_in(self, round: int) -> frozenset[str]:
-        """Before the first model only the losses count."""
+        """In round 0 there is no model yet: only the pretext losses are needed."""
         return self.needs - {LOGITS} if round == 0 else self.needs
 
     def check_pool(self, rows: int) -> None:
@@ -77,8 +73,28 @@ class Pt4al:
                 "batches, or fewer rounds"
             )
 
+    def notes(self, use: Use) -> list[str]:
+        """Where it takes more than a batch has, and where round 0 is not the seed set."""
+        batch, found = use.pool // self.batches, []
+        if use.size > batch:
+            found.append(
+                f"pt4al: {use.what} of {use.size:,} is more than a batch has, {batch:,} ({use.pool:,} images in "
+                f"{self.batches} batches): what is missing comes from other batches"
+            )
+        if use.seed_set_how and use.seed_set_how != self.seed_set_how:
+            found.append(
+                f"pt4al: the first query, after a seed set by {use.seed_set_how}, is round 0: strides of the "
+                f"{self.cold_start} batch by pretext loss, the model is not asked (split.seed_set_how=pretext makes "
+                "the seed set that round)"
+            )
+        if isinstance(use.seed_set_by, type(self)) and use.seed_set_by.batches != self.batches:
+            found.append(
+                f"pt4al: the seed set is of one of {use.seed_set_by.batches} batches, the queries of {self.batches}"
+            )
+        return found
+
     def window(self, context: Context, available: Rows, budget: int) -> Rows:
-        """The rows that this round looks at, ascending: its batch, and as many further ones as the budget takes."""
+        """The rows of this round's batch, and of as many further batches as the budget takes."""
         found: list[Rows] = []
         for part in self._parts(context):
             found.append(part[np.isin(part, available)])
@@ -92,7 +108,7 @@ class Pt4al:
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows of this round's batch."""
-        assert context.pretext is not None  # whoever made the context checked the strategy's needs
+        assert context.pretext is not None  # `needs` was checked when the context was made
         self.check_round(context.round)
         self.check_pool(len(context.pretext[0]))
         available = np.concatenate(shards.map("all"))
@@ -108,8 +124,8 @@ class Pt4al:
         return Picks(rows, scores)
 
     def _parts(self, context: Context) -> Iterator[Rows]:
-        """Disjoint sets of rows, hardest first each, in the order in which they are used."""
-        assert context.pretext is not None  # whoever made the context checked the strategy's needs
+        """Disjoint sets of rows, each hardest first, in the order in which they are used."""
+        assert context.pretext is not None  # `needs` was checked when the context was made
         rows, losses = context.pretext
         order = rows[np.lexsort((rows, -losses))]
         batches = [order[part] for part in cut(len(order), self.batches)]
@@ -142,8 +158,8 @@ class Pt4al:
 
 
 def _quota(classes: Positions, k: int, c: int) -> Positions:
-    """k positions of the given predicted classes (least sure first): the first k//c (the first k % c classes one more)
-    of every class, filled up from the first of the rest."""
+    """k positions among rows that are sorted least sure first, of the given predicted classes: the first k//c rows of
+    every class (one more of the first k % c classes), filled up with the first of the other rows."""
     order = np.argsort(classes, kind="stable")
     ordered = classes[order]
     rank = np.empty(len(classes), np.int64)
@@ -153,7 +169,7 @@ def _quota(classes: Positions, k: int, c: int) -> Positions:
 
 
 class Uncertain:
-    """One shard: which rows it has, and how unsure the model is of some of them."""
+    """The state of one shard: it tells its rows, and how unsure the model is of some of them."""
 
     def __init__(self, shard: Shard, context: Context, uncertainty: str, normalise: bool) -> None:
         self._shard, self._context = shard, context
@@ -164,7 +180,7 @@ class Uncertain:
         return self._shard.rows()
 
     def score(self, wanted: Rows) -> Scored:
-        """Those of the wanted rows (ascending) that are here."""
+        """Rows, uncertainties and predicted classes of those of the wanted rows (ascending) that are in this shard."""
         logits = self.logits()
         found: list[Scored] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.intp))]
         for block in self._shard.blocks(block_rows(self._shard, self._context)):
@@ -179,7 +195,7 @@ class Uncertain:
         )
 
     def logits(self) -> Logits:
-        """Where logits come from."""
+        """The source of the logits: the shard's column, or embedding and head."""
         return logits_of(self._shard, self._context)
 
     def uncertainties(self, logits: Logits, block: Block) -> tuple[Floats, Positions]:

@@ -1,4 +1,4 @@
-"""Random sampling: the baseline of every paper. A row's score is its hash priority, uniform in [0, 1)."""
+"""Random sampling, the baseline. A row's score is its hash priority, uniform in [0, 1)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import ClassVar
 from alray.features.arrays import Block, Shard
 from alray.keyed import uniform
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
 
 
-@dataclass(frozen=True)
+@with_options
 class RandomSampling(ScoreStrategy):
-    """Uniform without replacement; a function of (seed, round, row) alone."""
+    """Uniform without replacement. The score is a function of (seed, round, row) alone."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 

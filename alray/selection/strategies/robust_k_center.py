@@ -4,28 +4,31 @@ With b new centers u_j beside the labeled rows and outliers o_i of weight w_i, a
 
     sum_j u_j <= b,    o_i + sum over d_ij <= r of u_j >= 1  for every i no labeled row covers,    sum w_i o_i <= Xi
 
-has a solution in {0, 1}; the smallest such r among the distances up to greedy's is found by bisection,
-each step a mixed-integer program for SciPy's HiGHS. Greedy is the first solution, so there is always one; when the time
-is up the best one so far is returned with its gap.
+has a solution in {0, 1}. The smallest such r among the distances up to greedy's is found by bisection; each step is a
+mixed-integer program for SciPy's HiGHS. Greedy gives the first solution, so that there always is one; when the time is
+up, the best solution so far is returned with its gap.
 
-A pool of more than `points` rows is replaced by its k-center summary of that size: rows that stand for as many others
-as are nearest to them, none farther away than the summary's radius, so that what is found covers the pool, but for the
-outliers, within its radius plus the summary's (`bound` in the account). Letters: n points, m labeled, k picks, d width.
+A pool of more than `points` rows is replaced by its k-center summary of that size. Each summary row stands for the rows
+that are nearest to it, none of them farther away than the summary's radius. The solution for the summary therefore
+covers the pool, but for the outliers, within its own radius plus the summary's (`bound` in the account). Letters: n
+points, m labeled, k picks, d width.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.selection.kernels.logits import Floats, needed
-from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, check_integer, check_number
+from alray.selection.options import with_options
+from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, Strategy
 from alray.selection.strategies.k_center import KCenter
 
 if TYPE_CHECKING:
@@ -35,31 +38,29 @@ Integers = npt.NDArray[np.int64]
 _CHUNK = 256
 
 
-@dataclass(frozen=True)
-class RobustKCenter:
-    """Score: the distance to the nearest labeled or earlier pick, picks in farthest-first order.
+@with_options
+class RobustKCenter(Strategy):
+    """Score: the distance to the nearest labeled row or earlier pick; the picks are in farthest-first order.
 
-    outliers: the share of the available rows that may stay uncovered (the paper: 1e-4). time_limit: seconds for the
-    programs: cut off by it, the picks depend on the machine's speed (gap says so). points: the largest number of rows
-    that is solved for without a summary; more than the budget. The account says, of the points that were solved for,
-    radius, greedy_radius and outliers (rows that they stand for and that stay outside); summary_radius; bound, within
-    which all rows but the outliers lie; lower_bound, below which no choice of centers can get; gap, bound / lower_bound
-    - 1, infinite where nothing is known.
+    The account of the picks has, for the points that were solved for, radius, greedy_radius and outliers (the rows
+    outside that the points stand for); summary_radius; bound, the radius within which all rows but the outliers lie;
+    lower_bound, a radius that no choice of centers can fall below; gap, bound / lower_bound - 1, infinite where no
+    lower bound is known.
     """
 
-    outliers: float = 1e-4
-    time_limit: float = 60.0
-    points: int = 500
+    outliers: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    """The share of the available rows that may stay uncovered; the default is the paper's."""
+    time_limit: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds for the mixed-integer programs. Where they run out, the picks depend on the machine's speed, and the gap
+    is larger than 0."""
+    points: Annotated[int, Field(ge=2)] = 500
+    """The most rows that are solved for without a summary; it must exceed the budget. Time and memory grow with its
+    square."""
 
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
 
-    def __post_init__(self) -> None:
-        check_number("robust_k_center: outliers", self.outliers, 0, 1)
-        check_number("robust_k_center: time_limit", self.time_limit, 0, np.inf)
-        check_integer("robust_k_center: points", self.points, 2)
-
     def check(self, budget: int, available: int) -> None:
-        """Refuse at once what cannot be solved: a summary no larger than the budget leaves nothing to choose."""
+        """Refuses a summary that is no larger than the budget: there would be nothing to choose."""
         if self.points < available and budget >= self.points:
             raise SelectionError(
                 f"robust_k_center: points: expected more than the budget of {budget:,} where {available:,} rows are "
@@ -87,7 +88,7 @@ class RobustKCenter:
         found = program.solve(summary.rows[:budget], self.time_limit)
         if len(points) == n:
             return replace(found, account={**found.account, "summary_radius": 0.0, "bound": found.account["radius"]})
-        # The best radius of the summary, whose centers are few, says nothing of how small the pool's could be.
+        # Centers among the few summary rows: their best radius is no lower bound for centers among all rows.
         least = float(summary.radius[budget - 1]) / 2 if program.outliers == 0 else 0.0
         return replace(found, account=_of_summary(found.account, float(summary.radius[-1]), least))
 
@@ -103,7 +104,7 @@ class _State:
         return getattr(self._sieve, method)
 
     def vectors(self, rows: Rows) -> Block:
-        """Those of the rows that are here."""
+        """Those of the rows that are in this shard, with their embeddings."""
         return self._shard.take(np.intersect1d(rows, self._sieve.rows))
 
 
@@ -156,7 +157,7 @@ class _Program:
         return self._picks(best, radius, lower, start)
 
     def _feasible(self, squared: float, seconds: float) -> tuple[Integers | None, bool]:
-        """Centers within that radius, or None; and whether None is certain."""
+        """Centers within that radius, or None; and whether None is certain (false where the time ran out)."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array, eye_array, hstack
 
@@ -177,7 +178,7 @@ class _Program:
         return self._filled(np.flatnonzero(answer.x[:n] > 0.5)), True
 
     def _filled(self, centers: Integers) -> Integers:
-        """Exactly `budget` centers: what the program left over goes to the farthest points."""
+        """Exactly `budget` centers: where the program used fewer, the farthest points are added."""
         nearest = np.minimum(self.labeled, self._covered(centers))
         nearest[centers] = -np.inf
         while len(centers) < self.budget:

@@ -1,21 +1,21 @@
 """VAAL (Sinha et al. 2019): the rows that a discriminator takes most surely for unlabeled.
 
-The discriminator is trained before the selection, on images (`alray.train.vaal`); here are only its logits.
+The discriminator is trained on images before the selection (`alray.train.vaal`); this strategy only reads its logits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from alray.features.arrays import DISCRIMINATOR, Block
 from alray.selection.kernels.top_rows import ScoreStrategy
+from alray.selection.options import with_options
 from alray.selection.protocol import Scores
 
 
-@dataclass(frozen=True)
+@with_options
 class Vaal(ScoreStrategy):
-    """Score: minus the logit of looking labeled."""
+    """Score: minus the discriminator's logit for "labeled"."""
 
     needs: ClassVar[frozenset[str]] = frozenset({DISCRIMINATOR})
 

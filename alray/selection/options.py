@@ -1,0 +1,125 @@
+"""Options of a strategy: declared as the fields of its class, checked when an object is made, listed for people.
+
+A field's type, its constraints and the docstring below it are the only declaration: they decide what is accepted, what
+the error message states as expected, and what `alray strategies` prints.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
+from typing_extensions import dataclass_transform
+
+from alray.selection.protocol import SelectionError, Strategy
+
+# Strict: True is not an integer, and neither is 3.0.
+_STRICT = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+Kind = TypeVar("Kind", bound=type[Strategy])
+
+
+def _flag(value: Any) -> Any:
+    """The texts "true" and "false", in any case, as bool; everything else is left to the validation."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass_transform(frozen_default=True)
+def with_options(kind: Kind) -> Kind:
+    """Class decorator: makes a strategy a frozen dataclass whose fields are checked options.
+
+    Constructing it with an unknown option or a wrong value raises SelectionError, in one line: the strategy, the
+    option, what was expected, what was got.
+    """
+    made: Any = pydantic_dataclass(frozen=True, config=_STRICT)(kind)
+    validate: Callable[..., None] = made.__init__
+
+    @wraps(validate)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            validate(self, *map(_plain, args), **{name: _plain(value) for name, value in options.items()})
+        except ValidationError as error:
+            raise _explained(made, error) from None
+
+    made.__init__ = checked
+    return made  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a strategy, in words: its name, the values it takes, its default (None: it must be given), and what
+    it means."""
+
+    name: str
+    expected: str
+    default: str | None
+    meaning: str
+
+
+def options_of(kind: type[Strategy]) -> list[Option]:
+    """The options of a strategy, in the order of its constructor; also of a class that is not made by `with_options`,
+    whose options have neither types nor meanings that are known here."""
+    fields: dict[str, FieldInfo] = vars(kind).get("__pydantic_fields__", {})
+    found = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        default = None if parameter.default is parameter.empty else _text(parameter.default)
+        expected = _expected(fields[name]) if name in fields else ""
+        meaning = (fields[name].description or "") if name in fields else ""
+        found.append(Option(name, expected, default, " ".join(meaning.split())))
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as the command line takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as the Python number that it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _expected(field: FieldInfo) -> str:
+    """The values that a field takes, in words."""
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if kind is bool:
+        return "true or false"
+    words = {int: "an integer", float: "a number", str: "a text"}.get(kind, str(kind))  # type: ignore[arg-type]
+    limits = {name: getattr(part, name) for part in field.metadata for name in ("ge", "lt") if hasattr(part, name)}
+    least, below = limits.get("ge"), limits.get("lt")
+    if below is not None:
+        return f"{words} from {least} to below {below}"
+    return words if least is None else f"{words} of at least {least}"
+
+
+def _explained(kind: Any, error: ValidationError) -> SelectionError:
+    """The first problem, in one line."""
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, SelectionError):  # raised by the class itself, in __post_init__
+        return cause
+    fields: dict[str, FieldInfo] = kind.__pydantic_fields__
+    name, option = _name(kind), first["loc"][0] if first["loc"] else ""
+    if option not in fields:
+        there = f"expected one of {', '.join(fields)}" if fields else "it has none"
+        return SelectionError(f"{name}: unknown option {option!r}; {there}")
+    got = "nothing" if first["type"] == "missing" else repr(first["input"])
+    return SelectionError(f"{name}: {option}: expected {_expected(fields[str(option)])}, got {got}")
+
+
+def _name(kind: type) -> str:
+    """A class's name as strategies are named: RobustKCenter is robust_k_center."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__.lstrip("_")).lower()
