@@ -16,7 +16,8 @@ from alray.config import RunConfig
 from alray.data import splits
 from alray.data.pool import Rows
 from alray.selection.protocol import SelectionError, Strategy, Use
-from alray.selection.registry import build, build_for_segmentation, changed
+from alray.selection.registry import changed
+from alray.tasks import task_of
 
 Draw = Callable[[Rows, npt.NDArray[Any], int, int, int], Rows]
 
@@ -117,4 +118,4 @@ def notes(config: RunConfig, strategy: Strategy, seed_set: SeedSet, pool: int) -
 
 
 def _build(config: RunConfig, name: str, options: Mapping[str, Any]) -> Strategy:
-    return (build_for_segmentation if config.task == "segmentation" else build)(name, options)
+    return task_of(config).strategy(name, options)

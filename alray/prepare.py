@@ -6,26 +6,25 @@ opened (or refused, because it belongs to another configuration), splits drawn a
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from alray.cold_start import SeedSet, notes, strategy_of
-from alray.config import ConfigError, ModelConfig, RunConfig, fingerprint, replace, value_at
+from alray.config import ConfigError, RunConfig, fingerprint, replace, value_at
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
-from alray.data.masks import masks_of, with_masks
-from alray.data.oracle import HiddenLabels, Oracle, Requests, Status, ask
+from alray.data.oracle import Oracle, Requests, ask
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
 from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
-from alray.store import Store, absolute, read_bytes, weights_fingerprint
+from alray.store import Store, absolute, read_bytes
+from alray.tasks import Task, task_of
 from alray.train.columns import MEASURED
+from alray.train.learner import Learner
 
 _PLACES = (
     "root", "run_dir", "data.root", "data.test_root", "data.catalog", "data.mask_root", "model.checkpoint",
@@ -34,12 +33,14 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class Checked:
-    """A run that nothing speaks against; of its own directory nothing is there yet."""
+    """A validated configuration with what it names; its run directory does not exist yet."""
 
     config: RunConfig
     catalog: Catalog
     strategy: Strategy
     seed_set: SeedSet
+    task: Task
+    learner: type[Learner]
     pool_rows: Rows  # (n,) int64 ascending: held out, labeled or not
     test_rows: Rows
     notes: str  # what a person should read before the run: which weights were loaded, what may not be meant
@@ -54,10 +55,14 @@ class Checked:
         return PRETEXT_LOSS in self.strategy.needs | self.seed_set.needs
 
     @property
+    def measured(self) -> frozenset[str]:
+        """Columns that networks beside the main one measure of its images: those that are not brought in."""
+        return ((self.strategy.needs | self.seed_set.needs) & MEASURED) - self.catalog.brings
+
+    @property
     def trains_pretext(self) -> bool:
         """Whether a pretext task is trained for it, or was."""
-        used = self.needs_pretext or self.config.pretext.as_backbone
-        return used and self.catalog.format != "embeddings"
+        return PRETEXT_LOSS in self.measured or self.config.pretext.as_backbone
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,13 @@ class Prepared(Checked):
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
     found = check(config, strategy)
-    catalog, masks = found.catalog, config.task == "segmentation"
-    run = open_run(config, catalog, _class_names(config, catalog))
-    hidden = np.zeros(len(catalog), np.int32) if masks else catalog.labels()
-    oracle = oracle or HiddenLabels(hidden, Status.MASK if masks else Status.LABEL)
+    catalog, task = found.catalog, found.task
+    run = open_run(found.config, catalog, task.classes(found.config.data, catalog))
+    oracle = oracle or task.hidden_labels(catalog)
     pool = _split(found, oracle, run)
-    hidden = catalog.labels()
-    in_pool = hidden[found.pool_rows]
-    counts = None if masks or (in_pool < 0).any() else np.bincount(in_pool, minlength=len(catalog.classes)).tolist()
-    return Prepared(
-        **vars(found), oracle=oracle, run=run, pool=pool, pool_counts=counts, test_labels=hidden[found.test_rows]
-    )
+    counts = task.pool_counts(catalog, found.pool_rows)
+    labels = catalog.labels()[found.test_rows]
+    return Prepared(**vars(found), oracle=oracle, run=run, pool=pool, pool_counts=counts, test_labels=labels)
 
 
 def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
@@ -93,13 +94,15 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     From here on every place in the configuration is absolute (`with_absolute_paths`).
     """
     config = with_absolute_paths(config)
+    task = task_of(config)
     strategy = strategy or strategy_of(config)
     seed_set = SeedSet.of(config, strategy)
     Store(config.run_dir or config.root).check_writable()
-    catalog = _open_catalog(config)
+    catalog = _open_catalog(config, task)
     _check_networks(config, catalog, strategy, seed_set)
-    loaded = _check_model(config, catalog)
-    test_rows, candidates = _test_and_pool_rows(config, catalog)
+    learner = task.learner(config, catalog)
+    loaded = learner.check(config, lambda: task.build(config, len(task.classes(config.data, catalog))))
+    test_rows, candidates = _test_and_pool_rows(config, catalog, task)
     _check_sizes(config, len(candidates))
     free = len(candidates) - config.split.val_size
     strategy.check_pool(free)
@@ -107,11 +110,9 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     if config.rounds > 1:
         strategy.check(config.budget, free - config.split.seed_set_size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
-    if config.task == "segmentation":
-        rows = np.union1d(candidates, test_rows)
-        catalog = with_masks(config.data, catalog, rows, Shared(config.root).masks)
+    catalog = task.annotated(config, catalog, np.union1d(candidates, test_rows))
     told = "\n".join(filter(None, [loaded, *notes(config, strategy, seed_set, free)]))
-    return Checked(config, catalog, strategy, seed_set, candidates, test_rows, told)
+    return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, told)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -128,7 +129,7 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, see
     task, needs = config.pretext.task, (strategy.needs | seed_set.needs) & MEASURED
     if config.pretext.as_backbone:
         needs = needs | {PRETEXT_LOSS}
-    if catalog.format == "embeddings":
+    if catalog.brings:
         _check_brought(config, catalog, needs)
         return
     if PRETEXT_LOSS in needs and task == "none":
@@ -142,7 +143,7 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, see
             "pretext.as_backbone: the model has weights already: expected no model.checkpoint, no pretrained"
         )
     weights = config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone
-    if EMBEDDING in seed_set.needs and catalog.format != "embeddings" and not weights:
+    if EMBEDDING in seed_set.needs and not weights:
         raise ConfigError(
             f"split.seed_set_how: {seed_set.how} reads the starting weights' embeddings, got a model without weights; "
             "give model.checkpoint, model.pretrained or pretext.as_backbone"
@@ -175,15 +176,13 @@ def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -
     )
 
 
-def _open_catalog(config: RunConfig) -> Catalog:
-    data = config.data
-    if config.task == "segmentation":  # masks say what is in an image: its folder says nothing
-        data = data.model_copy(update={"label_column": ""})
+def _open_catalog(config: RunConfig, task: Task) -> Catalog:
+    data = task.index_config(config.data)
     what = data.model_dump(
         include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem", "classes"}
     )
     catalog = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
-    if not _class_names(config, catalog):
+    if not task.classes(config.data, catalog):
         raise RunError(
             f"{catalog.uri}: the catalog has no classes, and a run needs to know which there are; name them in "
             "data.classes (and index again, where there is a catalog already)"
@@ -191,52 +190,7 @@ def _open_catalog(config: RunConfig) -> Catalog:
     return catalog
 
 
-def _class_names(config: RunConfig, catalog: Catalog) -> tuple[str, ...]:
-    """The classes that are learned."""
-    if config.task != "segmentation" or not (config.data.classes or catalog.classes):
-        return catalog.classes
-    return masks_of(config.data, catalog).names
-
-
-def _check_model(config: RunConfig, catalog: Catalog) -> str:
-    """Build the model once, here: a wrong name or checkpoint is found before any worker starts. Returns what was
-    loaded."""
-    if catalog.format == "embeddings" and config.train.mode != "linear":
-        raise ConfigError(
-            "train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune"
-        )
-    if (
-        config.train.mode == "linear"
-        and catalog.format != "embeddings"
-        and not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone)
-    ):
-        raise ConfigError(
-            "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
-            "give model.checkpoint, model.pretrained, pretext.as_backbone, or train.mode finetune"
-        )
-    if catalog.format == "embeddings":
-        return ""
-    content = ""
-    with suppress(OSError):  # building the model says better what is wrong
-        content = weights_fingerprint(config.model.checkpoint)
-    classes = len(_class_names(config, catalog))
-    return _build_model(config.task, config.model.model_dump_json(), classes, config.transform.size, content)
-
-
-@lru_cache(maxsize=64)
-def _build_model(task: str, model: str, classes: int, size: int, content: str) -> str:
-    """What was loaded. The settings and trials of a sweep that one process sees build every model once; content: of the
-    checkpoint, so that another file under the same name is built again."""
-    # torch and timm take seconds to import: only where images are
-    from alray.models.backbone import create
-    from alray.models.segmenter import create_segmenter
-
-    make = create_segmenter if task == "segmentation" else create
-    report = make(ModelConfig.model_validate_json(model), classes, 0, size).report
-    return str(report) if report else ""
-
-
-def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows]:
+def _test_and_pool_rows(config: RunConfig, catalog: Catalog, task: Task) -> tuple[Rows, Rows]:
     labels, is_test = catalog.labels(), catalog.is_test()
     if config.split.test_share and is_test.any():
         raise ConfigError(
@@ -255,8 +209,7 @@ def _test_and_pool_rows(config: RunConfig, catalog: Catalog) -> tuple[Rows, Rows
     shape = config.data.imbalance
     if shape.kind != "none":
         rows = splits.imbalance(rows, labels[rows], shape.kind, shape.factor, config.seed, len(catalog.classes))
-    known = np.full(len(test), config.task == "segmentation") | (labels[test] >= 0)
-    return test[known], rows
+    return task.testable(catalog, test), rows
 
 
 def _check_sizes(config: RunConfig, pool: int) -> None:
@@ -272,16 +225,14 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
 
 def _split(checked: Checked, oracle: Oracle, run: RunDir) -> Pool:
     """The pool with its validation and seed set: read if they were written down, else drawn, asked for and written."""
-    config, catalog, candidates = checked.config, checked.catalog, checked.pool_rows
+    catalog, candidates = checked.catalog, checked.pool_rows
     if not run.split:
         held_out, seed_set = checked.draw()
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
         asked = Requests.of(catalog, np.concatenate([held_out, seed_set]))
         run.write_split(in_pool, held_out, seed_set, ask(oracle, asked))
-    # A mask is one fact: "labeled" is the only class that an image of many classes can have.
-    pool = Pool.of(len(catalog), candidates, 1 if config.task == "segmentation" else len(catalog.classes))
-    pool = pool.hold_out(*run.held_out()).label(*run.seed())
+    pool = checked.task.pool(catalog, candidates).hold_out(*run.held_out()).label(*run.seed())
     chosen = run.cold_start()
     return pool if chosen is None else pool.label(chosen.rows, chosen.labels)
 

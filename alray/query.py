@@ -35,7 +35,7 @@ from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
 from alray.selection.subset import subset
 from alray.train.columns import Columns
-from alray.train.learner import Learner, learner
+from alray.train.learner import Learner
 
 
 class Query:
@@ -47,7 +47,7 @@ class Query:
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
         if ready.trains_pretext:
             ready.run.pin_pretext(self.columns.pretext_mark(stages))
-        self.learn: Learner = learner(self.columns.with_backbone(stages), ready.catalog, joined)
+        self.learn: Learner = ready.learner(self.columns.with_backbone(stages), ready.catalog, joined)
         self.learn.begin(stages)
 
     @property
@@ -57,9 +57,7 @@ class Query:
 
     def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
         """The test images, and what the strategy will look at."""
-        test, strategy = self.ready.test_rows, self.ready.strategy
-        if self.config.task == "segmentation":
-            test = test[:0]  # they are compared with their masks instead
+        test, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
         needs = strategy.needs_in(self._round(number))
         if last or not needs & FEATURES:
             return test
@@ -198,8 +196,9 @@ class Query:
 
 def _cluster(ready: Prepared) -> cluster.Cluster | None:
     """The cluster, where the run needs one; what it has is written down for the report."""
-    if ready.catalog.format == "embeddings" and ready.config.resources.select_workers != "ray":
+    resources = ready.config.resources
+    if not (ready.learner.needs_cluster or ready.measured or resources.select_workers == "ray"):
         return None
-    found = cluster.start(ready.config.resources)
+    found = cluster.start(resources)
     ready.run.write_cluster(asdict(found))
     return found

@@ -36,7 +36,7 @@ def concurrency(planned: Plan, options: Options, found: Cluster, cores: float) -
 
 def trains_inside(ready: Checked) -> bool:
     """Whether a trial starts Ray Train and extraction of its own: to fine-tune, or for VAAL's networks."""
-    return ready.config.train.mode == "finetune" or DISCRIMINATOR in ready.strategy.needs
+    return not ready.learner.trains_in_driver or DISCRIMINATOR in ready.strategy.needs
 
 
 def worker_cpus(ready: Checked) -> float:
@@ -57,7 +57,7 @@ def worker_gpus(ready: Checked, use_gpu: bool) -> int:
 
 def driver_gpus(ready: Checked, options: Options) -> float:
     """GPUs of the trial itself: for a linear head. One that fine-tunes leaves them to its workers."""
-    return options.gpus_per_trial if ready.config.train.mode == "linear" else 0.0
+    return options.gpus_per_trial if ready.learner.trains_in_driver else 0.0
 
 
 def cluster_for(planned: Plan, options: Options) -> ResourceConfig:

@@ -39,24 +39,24 @@ def groups(plan: Plan, settings: Iterable[int]) -> list[list[int]]:
 
 
 def _mark(ready: Checked) -> str:
-    config, linear = ready.config, ready.config.train.mode == "linear"
-    if not (linear or ready.needs_pretext or config.pretext.as_backbone):
+    config, frozen = ready.config, ready.learner.frozen
+    if not (frozen or ready.needs_pretext or config.pretext.as_backbone):
         return ""
     source = {part: getattr(config, part).model_dump(mode="json") for part in _SHARED}
     # A pretext task is trained on the pool: every pool has its own.
     pool = hashlib.blake2b(ready.pool_rows.tobytes(), digest_size=8).hexdigest() if ready.trains_pretext else ""
-    return fingerprint([ready.catalog.uri, source, linear, ready.needs_pretext, pool])
+    return fingerprint([ready.catalog.uri, source, frozen, ready.needs_pretext, pool])
 
 
 def _make(ready: Checked, quiet: bool) -> None:
-    from alray.train.classify import Linear
     from alray.train.columns import Columns
 
-    config, images = ready.config, ready.catalog.format != "embeddings"
+    config = ready.config
     stages = Stages(f"{config.name} · before the trials", quiet)
-    columns = Columns(config, ready.catalog, cluster.start(config.resources) if images else None, ready.pool_rows)
+    joined = cluster.start(config.resources) if ready.learner.needs_cluster or ready.measured else None
+    columns = Columns(config, ready.catalog, joined, ready.pool_rows)
     started = columns.with_backbone(stages)
     if ready.needs_pretext:
         columns.pretext_loss(ready.pool_rows[:1], stages)
-    if config.train.mode == "linear":
-        Linear(started, ready.catalog, columns.cluster).begin(stages)
+    if ready.learner.frozen:
+        ready.learner(started, ready.catalog, joined).begin(stages)

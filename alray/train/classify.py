@@ -5,12 +5,13 @@ Ray and torch are imported where images are, so that a run on brought-in embeddi
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
 from alray.cluster import Cluster
-from alray.config import RunConfig
+from alray.config import ConfigError, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, LOGITS, Array
@@ -20,16 +21,21 @@ from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES, Shared
 from alray.store import Store
 from alray.train.evaluate import classification_metrics
+from alray.train.learner import Learner
 from alray.train.linear import fit_head
 from alray.train.measure import bring_in, extract_images, model_seed, watched
 from alray.train.summary import TrainSummary
 
 
-class Classifying:
+class Classifying(Learner):
     """What learners of images with one class have in common."""
 
-    config: RunConfig
-    catalog: Catalog
+    @classmethod
+    def without_images(cls) -> type[Learner]:
+        """The same on embeddings that were brought in. Raises ConfigError where there is no such thing."""
+        raise ConfigError(
+            "train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune"
+        )
 
     def head(self, out: Store) -> Head | None:
         """The round's head."""
@@ -69,22 +75,37 @@ class Classifying:
 class Linear(Classifying):
     """A head trained on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
 
+    frozen: ClassVar[bool] = True
+    trains_in_driver: ClassVar[bool] = True
+
     def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
-        self.config, self.catalog, self.cluster = config, catalog, cluster
+        super().__init__(config, catalog, cluster)
         self.table: FeatureTable | None = None
 
+    @classmethod
+    def check(cls, config: RunConfig, build: Callable[[], str]) -> str:
+        """A frozen backbone must have weights."""
+        if not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone):
+            raise ConfigError(
+                "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
+                "give model.checkpoint, model.pretrained, pretext.as_backbone, or train.mode finetune"
+            )
+        return build()
+
+    @classmethod
+    def without_images(cls) -> type[Learner]:
+        """On embeddings that were brought in."""
+        return LinearOnEmbeddings
+
     def begin(self, stages: Stages) -> None:
-        """Extract (or bring in) the embeddings of the whole catalog, once for all runs under this root."""
+        """Have the embeddings of the whole catalog, made once for all runs under this root."""
         with stages.stage("extract", f"embeddings of {len(self.catalog):,} images, once for all rounds"):
-            folder = Shared(self.config.root).features
-            if self.catalog.format == "embeddings":
-                self.table = bring_in(self.catalog, folder)
-            else:
-                assert self.cluster is not None
-                rows = np.arange(len(self.catalog), dtype=np.int64)
-                self.table = extract_images(
-                    self.config, self.catalog, self.cluster, rows, None, folder, stages, with_logits=False
-                )
+            self.table = self.features(Shared(self.config.root).features, stages)
+
+    def features(self, folder: str, stages: Stages) -> FeatureTable:
+        """Extract the embeddings, or find them extracted."""
+        rows = np.arange(len(self.catalog), dtype=np.int64)
+        return extract_images(self.config, self.catalog, self.joined, rows, None, folder, stages, with_logits=False)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """The cached table."""
@@ -118,11 +139,23 @@ class Linear(Classifying):
         return self.table
 
 
+class LinearOnEmbeddings(Linear):
+    """A head trained on embeddings that were brought in: there are no images, and no network."""
+
+    needs_cluster: ClassVar[bool] = False
+
+    @classmethod
+    def check(cls, config: RunConfig, build: Callable[[], str]) -> str:
+        """Nothing is loaded."""
+        return ""
+
+    def features(self, folder: str, stages: Stages) -> FeatureTable:
+        """The embeddings as a table."""
+        return bring_in(self.catalog, folder)
+
+
 class Finetune(Classifying):
     """All weights trained with Ray Train; embeddings and logits extracted again every round."""
-
-    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
-        self.config, self.catalog, self.cluster = config, catalog, cluster
 
     def begin(self, stages: Stages) -> None:
         """Nothing is shared between rounds."""
@@ -131,7 +164,7 @@ class Finetune(Classifying):
         """Embeddings by the configured weights."""
         with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
             return extract_images(
-                self.config, self.catalog, self.cluster, rows, None, out.at(FEATURES), stages, with_logits=False
+                self.config, self.catalog, self.joined, rows, None, out.at(FEATURES), stages, with_logits=False
             )
 
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
@@ -153,7 +186,7 @@ class Finetune(Classifying):
                 out=store,
                 start=start.child(CHECKPOINT).at("model.pt") if start else None,
                 num_classes=len(self.catalog.classes),
-                use_gpu=self.cluster.use_gpu,
+                use_gpu=self.joined.use_gpu,
                 progress=progress,
             )
 
@@ -164,5 +197,14 @@ class Finetune(Classifying):
         with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
             weights = out.child(CHECKPOINT).at("model.pt")
             return extract_images(
-                self.config, self.catalog, self.cluster, rows, weights, out.at(FEATURES), stages, with_logits=True
+                self.config, self.catalog, self.joined, rows, weights, out.at(FEATURES), stages, with_logits=True
             )
+
+
+LEARNERS: dict[str, type[Classifying]] = {"linear": Linear, "finetune": Finetune}
+
+
+def learner_kind(config: RunConfig, catalog: Catalog) -> type[Learner]:
+    """The learner that `train.mode` names, as it is on this catalog. Raises ConfigError."""
+    kind = LEARNERS[config.train.mode]
+    return kind.without_images() if catalog.brings else kind

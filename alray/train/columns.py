@@ -51,7 +51,7 @@ class Columns:
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
         """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or brought in."""
         if self._losses is None:
-            brought = self.catalog.format == "embeddings"
+            brought = PRETEXT_LOSS in self.catalog.brings
             self._losses = self.catalog.pretext_loss()[self.pool] if brought else self._measured_losses(stages)
         return self._losses[np.searchsorted(self.pool, rows)]
 

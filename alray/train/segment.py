@@ -130,10 +130,10 @@ class Confusions(Segmenting):
         return measure
 
 
-class Segment(Finetune):
+class SegmentationLearner(Finetune):
     """A segmentation network fine-tuned with Ray Train; pixels instead of images are counted."""
 
-    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
+    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
         super().__init__(config, catalog, cluster)
         self.masks = masks_of(config.data, catalog)
         self._counted: dict[int, Array] = {}
@@ -186,7 +186,7 @@ class Segment(Finetune):
         return replace(model_source(self.config, self.catalog, weights), num_classes=self.masks.num_classes)
 
     def _measured(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
-        return measure_images(extraction, folder, self.config.resources, self.cluster, stages)
+        return measure_images(extraction, folder, self.config.resources, self.joined, stages)
 
 
 def as_stored(counts: Array) -> Array:

@@ -49,7 +49,7 @@ from alray.train.batches import Batch, Plan
 from alray.train.evaluate import EvaluateError, segmentation_metrics
 from alray.train.loop import Job, Place, fit
 from alray.train.measure import model_source
-from alray.train.segment import CONFUSION, Confusions, Segment, as_stored, extraction_of, total_confusion
+from alray.train.segment import CONFUSION, Confusions, SegmentationLearner, as_stored, extraction_of, total_confusion
 from alray.train.worker import in_channels
 
 SIZE, C, VOID = 32, 3, 11
@@ -368,7 +368,7 @@ def test_another_annotation_is_another_run(tmp_path: Path, kind: str) -> None:
             config = in_folder(tmp_path / place, root=str(tmp_path / place / "train.parquet"), mask_root="")
             config = replace(config, {"data.key": "frame", "data.mask_column": column})
         ready = prepare(config)
-        learner = Segment(ready.config, ready.catalog, Cluster(1, 0, False))
+        learner = SegmentationLearner(ready.config, ready.catalog, Cluster(1, 0, False))
         measure = Confusions(learner._source(None), config.transform, config.features, learner.masks)
         return ready.run.read_json("run.json")["fingerprint"], extraction_of(
             measure, ready.catalog, np.arange(4)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from ray import cloudpickle, tune
 
-from alray import RunConfig, prepare, replace, store
+from alray import RunConfig, replace, store, tasks
 from alray.cluster import Cluster, ClusterError
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig
 from alray.config.command_line import sweep_options
@@ -372,11 +372,11 @@ def test_a_model_is_built_and_its_weights_are_read_once_for_all_settings(tmp_pat
     fresh, weights = image_config(tmp_path), tmp_path / "weights.pth"
     torch.save(create(fresh.model, 3, 7, 8).backbone.state_dict(), weights)
     config = replace(fresh, {"model.checkpoint": str(weights)})
-    before, built = store._content.cache_info(), prepare._build_model.cache_info()
+    before, built = store._content.cache_info(), tasks.built.cache_info()
     planned = plan(config, {"strategy": ["random", "margin"], "budget": [3, 4], "seed": [0, 1]})
     assert len(planned.settings) == 4
     assert store._content.cache_info().misses == before.misses + 1
-    assert prepare._build_model.cache_info().misses == built.misses + 1
+    assert tasks.built.cache_info().misses == built.misses + 1
     mark = store.weights_fingerprint(str(weights))
     torch.save(create(fresh.model, 3, 8, 8).backbone.state_dict(), weights)
     assert store.weights_fingerprint(str(weights)) != mark
