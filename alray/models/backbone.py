@@ -21,6 +21,7 @@ from alray.config import ModelConfig
 from alray.keyed import stream_key
 from alray.models.checkpoint import LoadReport, load_backbone
 from alray.models.head import Head, initial_head
+from alray.models.layout import ordered
 
 _AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -63,7 +64,7 @@ class Classifier(nn.Module):
         assert images.shape[3:] == (3,), images.shape
         # Permuted, not copied: (b, h, w, 3) in memory is what torch calls channels_last.
         pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
-        embedding = self.backbone(pixels).float()
+        embedding = self.backbone(ordered(pixels, self.backbone)).float()
         with torch.autocast(images.device.type, enabled=False):
             logits = self.head(embedding)
         return embedding, logits

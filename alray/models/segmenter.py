@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from alray.config import ModelConfig
 from alray.keyed import stream_key
 from alray.models.backbone import Classifier, ModelError, autocast, create, random_state
+from alray.models.layout import ordered
 
 _STRIDE = 8  # of the feature map that gives the details
 _CHANNELS = 128
@@ -47,7 +48,7 @@ class Segmenter(nn.Module):
         """images (b, s, s, 3) uint8 -> embedding (b, d) (the mean of the last feature map), logits (b, c, s, s)."""
         pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
         low, high = self.backbone.forward_intermediates(  # type: ignore[operator]
-            pixels, indices=list(self.maps), intermediates_only=True
+            ordered(pixels, self.backbone), indices=list(self.maps), intermediates_only=True
         )
         wide = F.interpolate(self.narrow(high) * self.weigh(high), size=low.shape[-2:], mode="bilinear")
         logits = self.coarse(wide) + self.fine(low)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier, ModelError
+from alray.models.layout import ordered
 from alray.pretext.task import Task
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -34,7 +35,7 @@ class Colorization(Task):
         rgb = images.permute(0, 3, 1, 2).float() / 255.0
         y = (rgb * self.luma).sum(1, keepdim=True)
         grey = (y.expand(-1, 3, -1, -1) - self.mean) / self.std
-        predicted = self.full(self.head, feature_map(self.backbone, grey))
+        predicted = self.full(self.head, feature_map(self.backbone, ordered(grey, self.backbone)))
         chroma = torch.cat([(rgb[:, 2:] - y) / _SCALE[0], (rgb[:, :1] - y) / _SCALE[1]], 1)
         target = F.adaptive_avg_pool2d(chroma, (predicted.shape[2], predicted.shape[3]))
         losses: torch.Tensor = (predicted - target).square().flatten(1).mean(1)

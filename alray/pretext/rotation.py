@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier
+from alray.models.layout import ordered
 from alray.pretext.task import Task
 
 _ANGLES = 4
@@ -25,7 +26,7 @@ class Rotation(Task):
         pixels = self.normalised(images)
         turned = torch.cat([torch.rot90(pixels, quarter, (2, 3)) for quarter in range(_ANGLES)])
         turned = turned.contiguous(memory_format=torch.channels_last)  # turning lost it; a third faster on CPUs
-        logits: torch.Tensor = self.full(self.head, self.backbone(turned))
+        logits: torch.Tensor = self.full(self.head, self.backbone(ordered(turned, self.backbone)))
         return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

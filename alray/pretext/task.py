@@ -10,6 +10,7 @@ from torch import nn
 
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier
+from alray.models.layout import ordered
 
 
 class Task(nn.Module):
@@ -33,7 +34,8 @@ class Task(nn.Module):
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """images (b, s, s, 3) uint8 -> (b, 3, s, s) float32."""
-        return (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        return ordered(pixels, self.backbone)
 
     def full(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
         """A head on features (b, ...) in float32, under mixed precision too: losses order a pool."""

@@ -19,7 +19,7 @@ from alray.store import Store
 from alray.train.pretext import PretextLosses, fresh
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-MODEL = ModelConfig(backbone="resnet18", options={"channels": [8, 8, 8, 8]}, small_stem=True)
+MODEL = ModelConfig(backbone="resnet18", options={"channels": [16, 16, 16, 16]}, small_stem=True)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> RunConfig:
         data={"root": str(tmp_path / "images")},
         split={"seed_set_size": 8, "seed_set_how": "pretext", "test_share": 0.1, "val_size": 10},
         transform={"size": 16, "resize": 0},
-        model={"backbone": "resnet18", "options": {"channels": [8, 8, 8, 8]}, "small_stem": True},
+        model={"backbone": "resnet18", "options": {"channels": [16, 16, 16, 16]}, "small_stem": True},
         train={"mode": "linear", "epochs": 10},
         pretext={"task": "rotation", "as_backbone": True, "epochs": 2, "batch_size": 32, "lr": 0.05},
         resources={"train_workers": 2, "select_shards": 2, "select_workers": "process"},

@@ -16,7 +16,7 @@ from alray.rounds import run
 from alray.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-MODEL = ModelConfig(backbone="resnet18", options={"channels": [8, 8, 8, 8]}, small_stem=True)
+MODEL = ModelConfig(backbone="resnet18", options={"channels": [16, 16, 16, 16]}, small_stem=True)
 
 
 def images(folder: Path, count: int) -> None:

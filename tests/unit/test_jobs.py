@@ -82,7 +82,7 @@ def tiny(config: RunConfig) -> RunConfig:
     if config.data.root in ELSEWHERE:
         changes["data.root"] = "images"
     if config.model.backbone.startswith("resnet"):
-        changes |= {"model.backbone": "resnet18", "model.options": {"channels": [8, 8, 8, 8]}}
+        changes |= {"model.backbone": "resnet18", "model.options": {"channels": [16, 16, 16, 16]}}
     found = replace(config, changes)
     if found.model.checkpoint:
         weights = create(found.model.model_copy(update={"checkpoint": ""}), 2, 0).backbone.state_dict()

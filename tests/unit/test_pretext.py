@@ -25,7 +25,7 @@ from alray.store import Store
 from alray.train.pretext import ENCODER, PretextLosses, PretextRecipe, fresh
 
 SIZE = 16
-MODEL = ModelConfig(backbone="resnet18", options={"channels": [8, 8, 8, 8]}, small_stem=True)
+MODEL = ModelConfig(backbone="resnet18", options={"channels": [16, 16, 16, 16]}, small_stem=True)
 IMAGE = TransformConfig(size=SIZE, resize=0)
 TASKS = list(pretext.TASKS)
 
