@@ -3,12 +3,14 @@
 The job file *is* the config: ``CONFIG = RunConfig(...)``; a variant is ``replace(CONFIG, {"train.lr": 0.3})``.
 """
 
+from alray.config.fields import ConfigError, explain
 from alray.config.pairs import Pairs, Scalar
 from alray.config.sections import (
     DataConfig,
     Dtype,
     FeatureConfig,
     ImbalanceConfig,
+    IndexConfig,
     ModelConfig,
     OptimisationConfig,
     PretextConfig,
@@ -18,7 +20,8 @@ from alray.config.sections import (
     TransformConfig,
     VaalConfig,
 )
-from alray.config.tree import ConfigError, RunConfig, explain, fingerprint, identity, replace, value_at
+from alray.config.sweeping import SweepConfig
+from alray.config.tree import RunConfig, fingerprint, identity, replace, value_at
 
 __all__ = [
     "ConfigError",
@@ -26,6 +29,7 @@ __all__ = [
     "Dtype",
     "FeatureConfig",
     "ImbalanceConfig",
+    "IndexConfig",
     "ModelConfig",
     "OptimisationConfig",
     "Pairs",
@@ -34,6 +38,7 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "SplitConfig",
+    "SweepConfig",
     "TrainConfig",
     "TransformConfig",
     "VaalConfig",
