@@ -4,6 +4,7 @@ The job file *is* the config: ``CONFIG = RunConfig(...)``; a variant is ``replac
 """
 
 from alray.config.fields import ConfigError, explain
+from alray.config.identity import changed, fingerprint, full_identity, identity
 from alray.config.pairs import Pairs, Scalar
 from alray.config.sections import (
     DataConfig,
@@ -21,7 +22,7 @@ from alray.config.sections import (
     VaalConfig,
 )
 from alray.config.sweeping import SweepConfig
-from alray.config.tree import RunConfig, fingerprint, identity, replace, value_at
+from alray.config.tree import RunConfig, replace, value_at
 
 __all__ = [
     "ConfigError",
@@ -42,8 +43,10 @@ __all__ = [
     "TrainConfig",
     "TransformConfig",
     "VaalConfig",
+    "changed",
     "explain",
     "fingerprint",
+    "full_identity",
     "identity",
     "replace",
     "value_at",

@@ -1,8 +1,7 @@
-"""The whole configuration of a run, what makes two of them the same run, and how one is changed by path."""
+"""The whole configuration of a run, and how one is changed by path."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import reduce
@@ -122,47 +121,6 @@ def _fits_segmentation(config: RunConfig) -> None:
 
 # Changing the owning field resets its options.
 OWNERS = {"strategy_options": "strategy", "split.seed_set_options": "split.seed_set_how"}
-
-# What may change between two starts of one run without changing a single pick: places, names, workers, and how far it
-# goes.
-_NOT_IN_FINGERPRINT = ("name", "root", "run_dir", "rounds", "resources")
-_NOT_IN_FINGERPRINT_OF_DATA = (
-    "root",
-    "test_root",
-    "catalog",
-    "format",
-    "key",
-    "label_column",
-    "image_column",
-    "check",
-    "on_problem",
-    "mask_root",
-    "image_suffix",
-)
-
-
-def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str) -> dict[str, Any]:
-    """What makes a run this run: the fields that can change a pick, and the content of the data (images, and behind a
-    plus sign their masks, where there are any) and of the weights."""
-    tree = config.model_dump(mode="json")
-    for name in _NOT_IN_FINGERPRINT:
-        del tree[name]
-    for name in _NOT_IN_FINGERPRINT_OF_DATA:
-        del tree["data"][name]
-    del tree["features"]["keep"], tree["model"]["checkpoint"]
-    if not tree["split"]["seed_set_options"]:
-        del tree["split"]["seed_set_options"]  # runs that were made before there were any keep their directory
-    for part in ("train", "pretext", "vaal"):
-        del tree[part]["checkpoint_every"]
-    images, plus, masks = data_fingerprint.partition("+")
-    data = {"data_fingerprint": images, "masks_fingerprint": masks} if plus else {"data_fingerprint": images}
-    return {**tree, **data, "weights_fingerprint": weights_fingerprint}
-
-
-def fingerprint(value: Any) -> str:
-    """Ten hex digits of any JSON value; equal values give equal fingerprints on every machine."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
 def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:

@@ -43,7 +43,7 @@ def _mark(ready: Checked) -> str:
     config, frozen = ready.config, ready.learner.frozen
     if not (frozen or ready.needs_pretext or config.pretext.as_backbone):
         return ""
-    # A key in memory, which is stored nowhere: it may hold whole sections.
+    # A key in memory, which is stored nowhere: whole sections do no harm.
     source = {part: getattr(config, part).model_dump(mode="json") for part in _SHARED}
     # A pretext task is trained on the pool: every pool has its own.
     pool = hashlib.blake2b(ready.pool_rows.tobytes(), digest_size=8).hexdigest() if ready.trains_pretext else ""

@@ -183,10 +183,6 @@ def test_identity_holds_what_can_change_a_pick_and_nothing_else() -> None:
     )
 
 
-def test_runs_of_before_there_were_options_of_seed_sets_keep_their_directory() -> None:
-    assert "seed_set_options" not in identity(RunConfig(), "d", "w")["split"]
-
-
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.py")), ids=lambda path: path.name)
 def test_jobs_are_programs_that_explain_themselves(path: Path) -> None:
     assert path.stat().st_mode & 0o111, "not executable"
