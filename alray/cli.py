@@ -1,246 +1,239 @@
 """The command line: ``alray index | repack | run | select | strategies | sweep | report``, and `job` and `sweep_job`,
 which make a job file a program (contract C8).
 
-Errors of alray's own are printed as one short message and exit code 2; anything else is a defect and keeps its
-traceback.
+The options of a command are the fields of its class, under their names; docstrings are the help. An error that alray
+raises itself is printed as one message with exit code 2; any other keeps its traceback, because it is a defect.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, TypeVar
 
-import tyro
+from pydantic import Field
 
-from alray.config import ConfigError, Pairs, RunConfig
-from alray.config.command_line import options, sweep_options
+from alray import recipes
+from alray.config import ConfigError, IndexConfig, Pairs, RunConfig, SweepConfig
+from alray.config.command_line import Presets, options, section_options, sweep_options
+from alray.config.fields import Frozen
 
-__all__ = ["app", "guarded", "job", "main", "options", "sweep_job"]
+__all__ = ["guarded", "job", "main", "options", "sweep_job"]
 
 T = TypeVar("T")
 
-app = tyro.extras.SubcommandApp()
+
+class Command(Frozen):
+    """A command: its fields are the options, those in `positional` are given as words, and `work` does it."""
+
+    positional: ClassVar[tuple[str, ...]] = ()
+    usage: ClassVar[str] = ""
+
+    def work(self) -> None:
+        """Do what the command says."""
+        raise NotImplementedError
+
+    @classmethod
+    def start(cls, argv: Sequence[str]) -> None:
+        """Read the options and work."""
+        section_options(cls, argv, cls.usage, cls.positional).work()
 
 
-@app.command
-def index(
-    source: tyro.conf.Positional[str],
-    /,
-    out: str,
-    *,
-    test_source: str = "",
-    format: Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"] = "auto",
-    key: str = "",
-    label_column: str = "label",
-    image_column: str = "image",
-    on_problem: Literal["refuse", "exclude"] = "refuse",
-    check: Literal["decode", "none"] = "decode",
-    classes: tuple[str, ...] = (),
-) -> None:
-    """Build a catalog, one row per image, from a folder, tars, Parquet, a manifest or embeddings.
+class Index(IndexConfig, Command):
+    """Build a catalog, one row per image, from a folder, tars, Parquet, a manifest or embeddings."""
 
-    Args:
-        source: Folder, file or glob; local path or URI.
-        out: Directory for the catalog.
-        test_source: Where the test images are, if not under the source.
-        format: Kind of source; auto looks at the file names.
-        key: Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'.
-        label_column: Parquet and manifests: column with the class.
-        image_column: Parquet: column with the encoded image bytes.
-        on_problem: Duplicate keys, broken images, unknown classes: refuse to index, or leave them out and report them.
-        check: decode opens every image once; none trusts the source.
-        classes: Names of the classes in order of their numbers; empty: as the source says, else sorted.
-    """
-    from alray.data import catalog
+    positional = ("root",)
+    usage = "alray index ROOT --out DIRECTORY [--option value ...]"
+    out: str
+    """Directory for the catalog."""
 
-    built = catalog.index(
-        source, out, test_source=test_source, format=format, key=key, label_column=label_column,
-        image_column=image_column, on_problem=on_problem, check=check, classes=classes or None, progress=True,
-    )  # fmt: skip
-    problems = built.problems()
-    print(
-        f"{len(built):,} images, {len(built.classes):,} classes, {int(built.is_test().sum()):,} of them test: "
-        f"{built.uri}"
-    )
-    if len(problems):
-        print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
-        for line in problems.slice(0, 5).to_pylist():
-            print(f"  {line['key']}: {line['reason']}")
+    def work(self) -> None:
+        """Write the catalog and print what was left out."""
+        from alray.data import catalog
+
+        built = catalog.build(self, self.out, progress=True)
+        problems = built.problems()
+        print(
+            f"{len(built):,} images, {len(built.classes):,} classes, {int(built.is_test().sum()):,} of them test: "
+            f"{built.uri}"
+        )
+        if len(problems):
+            print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
+            for line in problems.slice(0, 5).to_pylist():
+                print(f"  {line['key']}: {line['reason']}")
 
 
-@app.command
-def repack(
-    catalog: tyro.conf.Positional[str], /, out: str, *, format: Literal["webdataset", "folder"] = "webdataset"
-) -> None:
-    """Write the images of a catalog as WebDataset tars or as an image folder, byte for byte.
+class Repack(Command):
+    """Write the images of a catalog as WebDataset tars or as an image folder, byte for byte."""
 
-    Args:
-        catalog: Directory of the catalog.
-        out: Directory for the tars or the folder.
-        format: What to write.
-    """
-    from alray.data.catalog import Catalog
-    from alray.data.repack import repack as write
+    positional = ("catalog",)
+    usage = "alray repack CATALOG --out DIRECTORY [--format webdataset|folder]"
+    catalog: str
+    """Directory of the catalog."""
+    out: str
+    """Directory for the tars or the folder."""
+    format: Literal["webdataset", "folder"] = "webdataset"
+    """What to write."""
 
-    write(Catalog.open(catalog), out, format)
+    def work(self) -> None:
+        """Write the files."""
+        from alray.data.catalog import Catalog
+        from alray.data.repack import repack
 
-
-@app.command
-def run(config: tyro.conf.Positional[Path], overrides: tyro.conf.Positional[tuple[str, ...]] = (), /) -> None:
-    """Run active learning from a configuration in JSON (as every run directory has in config.json).
-
-    Args:
-        config: The configuration file.
-        overrides: Fields to change, as path=value: train.lr=0.3 strategy=margin strategy_options.batches=5
-    """
-    arguments = [part for override in overrides for part in _option(override)]
-    if not config.is_file():
-        raise ConfigError(f"{config}: no such file")
-    job(RunConfig.from_json(config.read_text()), argv=arguments)
+        repack(Catalog.open(self.catalog), self.out, self.format)
 
 
-def _option(override: str) -> tuple[str, str]:
-    path, equals, value = override.partition("=")
-    if not equals:
-        raise SystemExit(f"error: {override}: expected path=value, as in train.lr=0.3")
-    return f"--{path}", value
+class Select(Command):
+    """Choose rows from embeddings or logits of your own; writes row and score, in order of choice."""
+
+    positional = ("strategy", "budget")
+    usage = "alray select STRATEGY BUDGET --out FILE [--option value ...]"
+    strategy: str
+    """Name of the strategy, one of those that `alray strategies` lists."""
+    budget: int
+    """How many rows."""
+    out: str
+    """File to write: .csv or .parquet."""
+    strategy_options: Pairs = Field(default_factory=dict)
+    """Options of the strategy, names and values: quota fill. `alray strategies` lists them."""
+    embedding: str = ""
+    """(n, d) array: .npy or Parquet."""
+    logits: str = ""
+    """(n, c) array: .npy or Parquet."""
+    pretext_loss: str = ""
+    """(n,) losses of a pretext task, for pt4al: .npy or Parquet."""
+    discriminator: str = ""
+    """(n,) logits of looking labeled, for vaal: .npy or Parquet."""
+    weight: str = ""
+    """Head weight (c, d), .npy."""
+    bias: str = ""
+    """Head bias (c,), .npy."""
+    labels: str = ""
+    """Label of every row, .npy of integers: only labeled rows' are used, except by strategies that peek."""
+    labeled: str = ""
+    """Rows that are labeled: .npy of integers, or a text file with one row number a line."""
+    exclude: str = ""
+    """Rows never to pick, in the same form."""
+    round: int = 0
+    """Round number; randomness depends on it."""
+    seed: int = 0
+    """Seed."""
+    subset_labeled: int = 0
+    """Labeled rows that take part; 0 and 0: all."""
+    subset_unlabeled: int = 0
+    """Unlabeled rows that take part."""
+    num_shards: int = 1
+    """Parts to cut the rows into; the picks do not depend on it."""
+    workers: Literal["process", "ray"] = "process"
+    """Where the shards are worked on."""
+
+    def work(self) -> None:
+        """Choose, and write the picks."""
+        from alray.selection.files import check_out, read_head, read_rows, write_picks
+        from alray.selection.select import select
+
+        check_out(self.out)
+        picks = select(
+            self.strategy, self.budget, strategy_options=self.strategy_options,
+            embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
+            labels=self.labels or None, pretext_loss=self.pretext_loss or None,
+            discriminator=self.discriminator or None, labeled=read_rows(self.labeled), exclude=read_rows(self.exclude),
+            round=self.round, seed=self.seed, num_shards=self.num_shards, workers=self.workers,
+            subset_labeled=self.subset_labeled, subset_unlabeled=self.subset_unlabeled,
+        )  # fmt: skip
+        write_picks(picks, self.out)
+        print(f"{len(picks.rows):,} rows: {self.out}")
 
 
-@app.command
-def select(
-    strategy: tyro.conf.Positional[str],
-    budget: tyro.conf.Positional[int],
-    /,
-    out: str,
-    *,
-    strategy_options: Pairs = {},  # noqa: B006  tyro reads the default, nobody changes it
-    embedding: str = "",
-    logits: str = "",
-    pretext_loss: str = "",
-    discriminator: str = "",
-    weight: str = "",
-    bias: str = "",
-    labels: str = "",
-    labeled: str = "",
-    exclude: str = "",
-    round: int = 0,
-    seed: int = 0,
-    subset_labeled: int = 0,
-    subset_unlabeled: int = 0,
-    num_shards: int = 1,
-    workers: Literal["process", "ray"] = "process",
-) -> None:
-    """Choose rows from embeddings or logits of your own; writes row and score, in order of choice.
+class Strategies(Command):
+    """List the strategies with their options, and what these mean."""
 
-    Args:
-        strategy: Name of the strategy, one of those that `alray strategies` lists.
-        budget: How many rows.
-        out: File to write: .csv or .parquet.
-        strategy_options: Options of the strategy, names and values: quota fill. `alray strategies` lists them.
-        embedding: (n, d) array: .npy or Parquet.
-        logits: (n, c) array: .npy or Parquet.
-        pretext_loss: (n,) losses of a pretext task, for pt4al: .npy or Parquet.
-        discriminator: (n,) logits of looking labeled, for vaal: .npy or Parquet.
-        weight: Head weight (c, d), .npy.
-        bias: Head bias (c,), .npy.
-        labels: Label of every row, .npy of integers: only labeled rows' are used, but by strategies that peek.
-        labeled: Rows that are labeled: .npy of integers, or a text file with one row number a line.
-        exclude: Rows never to pick, in the same form.
-        round: Round number; randomness depends on it.
-        seed: Seed.
-        subset_labeled: Labeled rows that take part; 0 and 0: all.
-        subset_unlabeled: Unlabeled rows that take part.
-        num_shards: Parts to cut the rows into; the picks do not depend on it.
-        workers: Where the shards are worked on.
-    """
-    from alray.selection.files import check_out, read_head, read_rows, write_picks
-    from alray.selection.select import select as choose
+    positional = ("names",)
+    usage = "alray strategies [NAME ...]"
+    names: tuple[str, ...] = ()
+    """Strategies; none: all."""
 
-    check_out(out)
-    picks = choose(
-        strategy, budget, strategy_options=strategy_options,
-        embedding=embedding or None, logits=logits or None, head=read_head(weight, bias), labels=labels or None,
-        pretext_loss=pretext_loss or None, discriminator=discriminator or None,
-        labeled=read_rows(labeled), exclude=read_rows(exclude), round=round, seed=seed, num_shards=num_shards,
-        workers=workers, subset_labeled=subset_labeled, subset_unlabeled=subset_unlabeled,
-    )  # fmt: skip
-    write_picks(picks, out)
-    print(f"{len(picks.rows):,} rows: {out}")
+    def work(self) -> None:
+        """Print the list."""
+        from alray.selection.registry import described
+
+        print(described(self.names))
 
 
-@app.command
-def strategies(names: tyro.conf.Positional[tuple[str, ...]] = (), /) -> None:
-    """List the strategies with their options, and what these mean.
+class Report(Command):
+    """Compare runs: curves, paired differences, areas, wins, label efficiency, balance, coverage, time, pictures.
+    Writes report.html (one file, which loads nothing from the network), report.md, report.csv, report.png and
+    tables/*.csv."""
 
-    Args:
-        names: Strategies; none: all.
-    """
-    from alray.selection.registry import described
+    positional = ("runs",)
+    usage = "alray report RUN ... [--option value ...]"
+    runs: tuple[str, ...]
+    """Run directories, folders of them (of a sweep, too), or one CSV of curves with strategy, seed, labels and
+    test_top1."""
+    out: str = ""
+    """Where the files go; empty: into the run directory, or ./report for several runs."""
+    test: Literal["t", "wilcoxon"] = "t"
+    """Paired t test or Wilcoxon's signed ranks."""
+    measure: str = ""
+    """What is compared, a column of metrics.csv; empty: test top-1 accuracy."""
 
-    print(described(names))
+    def work(self) -> None:
+        """Write the report."""
+        from alray.report import report
 
-
-@app.command
-def sweep(
-    config: tyro.conf.Positional[Path],
-    fields: tyro.conf.Positional[tuple[str, ...]],
-    /,
-    *,
-    set: tuple[str, ...] = (),
-    samples: int = 1,
-    cpus_per_trial: float = 1.0,
-    gpus_per_trial: float = 0.0,
-    max_concurrent: int = 0,
-    scheduler: Literal["none", "asha", "median"] = "none",
-    grace_rounds: int = 2,
-    retries: int = 0,
-    mlflow: str = "",
-) -> None:
-    """Run a configuration over strategies, budgets, seeds or any other fields, and report on it.
-
-    Started again it goes on: trials that are finished are not run again.
-
-    Args:
-        config: The configuration file (JSON).
-        fields: What to vary, as path=values: strategy=random,margin seed=0..9 "train.lr=loguniform(0.01, 1)"
-        set: Fields to change in all trials, as path=value: --set root=/data/runs name=small top_k=3
-        samples: Draws from search spaces; each draw goes through the whole grid.
-        cpus_per_trial: CPUs a trial reserves for itself; fractions are fine.
-        gpus_per_trial: GPUs (or a fraction) for a trial's linear head.
-        max_concurrent: Most trials at a time; 0: as many as the cluster has room for.
-        scheduler: Stop bad trials early, by validation accuracy.
-        grace_rounds: Rounds that no scheduler cuts off.
-        retries: How often a trial that failed is started again.
-        mlflow: Tracking URI of MLflow; needs the extra alray[mlflow].
-    """
-    if not config.is_file():
-        raise ConfigError(f"{config}: no such file")
-    chosen = RunConfig.from_json(config.read_text())
-    if set:
-        chosen = options(chosen, [part for text in set for part in _option(text)])
-    _sweep(
-        chosen, fields, samples=samples, cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent, scheduler=scheduler, grace_rounds=grace_rounds,
-        retries=retries, mlflow=mlflow,
-    )  # fmt: skip
+        print(report(list(self.runs), self.out or None, test=self.test, measure=self.measure))
 
 
-def _sweep(config: RunConfig, fields: Sequence[str], **options: Any) -> None:
+_RUN = "alray run [RECIPE | CONFIG.json | JOB.py] [--option value ...]"
+_SWEEP = "alray sweep RECIPE|CONFIG.json|JOB.py PATH=VALUES ... [--option value ...] [--sweep.option value ...]"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run active learning: a recipe by its name, a configuration in JSON (every run directory has its config.json) or a
+    job file. Lists the recipes without arguments."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {_RUN}\n\nThe options of a recipe: alray run NAME --help. Recipes:\n\n{recipes.described()}")
+        return
+    target, *rest = argv
+    path = recipes.find(target)
+    if path.suffix == ".py":
+        recipes.start(path, rest)
+    else:
+        job(recipes.presets(target), rest, _RUN)
+
+
+def sweep(argv: Sequence[str]) -> None:
+    """Run a recipe or configuration over strategies, budgets, seeds or any other fields, and report on it. The same
+    command started again continues: finished trials are not run again."""
+    if not argv or argv[0].startswith("-"):
+        print(f"usage: {_SWEEP}\n\n{_words(sweep)}\n\nAll options: alray sweep RECIPE --help. Recipes:\n")
+        print(recipes.described())
+        return
+    target, *rest = argv
+    end = next((at for at, text in enumerate(rest) if text.startswith("-")), len(rest))
+    config, varied, about = sweep_options(recipes.presets(target), rest[:end], rest[end:], _SWEEP)
+    _sweep(config, varied, about)
+
+
+def _words(thing: Callable[..., object] | type) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split())
+
+
+def _sweep(config: RunConfig, varied: Sequence[str], about: SweepConfig) -> None:
     """Run a sweep and its report; leaves with code 1 when trials failed, with 130 after Ctrl-C."""
-    from alray.report import report as draw
-    from alray.sweep import Options, parse_space
+    from alray.report import report
+    from alray.sweep import parse_space
     from alray.sweep import sweep as go
 
     try:
-        result = go(config, parse_space(fields), Options(**options))
+        result = go(config, parse_space(varied), about)
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped: the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
     if any(trial["rounds"] for trial in result.trials):
-        print(draw([result.dir], None))
+        print(report([result.dir], None))
     print(f"sweep: {result.dir}")
     for trial in result.failed:
         print(f"failed: {trial['run']}: {trial['error']}", file=sys.stderr)
@@ -248,56 +241,29 @@ def _sweep(config: RunConfig, fields: Sequence[str], **options: Any) -> None:
         raise SystemExit(1)
 
 
-def sweep_job(config: RunConfig | Mapping[str, RunConfig], fields: Sequence[str]) -> None:
+def sweep_job(config: Presets, fields: Sequence[str]) -> None:
     """Run a sweep's job file: every field of its configuration is an option, ``--sweep path=values ...`` replaces what
-    is varied, and the options of ``alray sweep`` are there with a prefix: ``--sweep.cpus-per-trial 0.5``."""
-    chosen, varied, about = sweep_options(config, fields)
-    guarded(lambda: _sweep(chosen, varied, **about))
+    is varied, and ``--sweep.cpus-per-trial 0.5`` is how the sweep is run."""
+    guarded(lambda: _sweep(*sweep_options(config, fields)))
 
 
-@app.command
-def report(
-    runs: tyro.conf.Positional[tuple[str, ...]],
-    /,
-    *,
-    out: str = "",
-    test: Literal["t", "wilcoxon"] = "t",
-    measure: str = "",
-) -> None:
-    """Compare runs: curves, paired differences, areas, wins, label efficiency, balance, coverage, time, pictures.
-
-    Writes report.html (one file, nothing is fetched), report.md, report.csv, report.png and tables/*.csv.
-
-    Args:
-        runs: Run directories, folders of them (of a sweep, too), or one CSV of curves with strategy, seed, labels and
-            test_top1.
-        out: Where the files go; empty: into the run directory, or ./report for several runs.
-        test: Paired t test or Wilcoxon's signed ranks.
-        measure: What is compared, a column of metrics.csv; empty: test top-1 accuracy.
-    """
-    from alray.report import report as draw
-
-    print(draw(list(runs), out or None, test=test, measure=measure))
-
-
-def job(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:
+def job(config: Presets, argv: Sequence[str] | None = None, usage: str = "") -> None:
     """Run a job file: every field of its configuration is a command-line option with type, default and help.
 
-    With several named configurations the first is the default and ``--preset NAME`` takes another. Returns the
-    configuration that was run.
+    With several named configurations the first is the default and ``--preset NAME`` takes another.
     """
-    chosen = options(config, argv)
 
     def work() -> None:
-        from alray.report import report as draw
+        chosen = options(config, argv, usage)
+
+        from alray.report import report  # after the options: --help answers at once
         from alray.rounds import run as go
 
         result = go(chosen)
-        print(draw([result.dir], None))
+        print(report([result.dir], None))
         print(f"run: {result.dir}")
 
     guarded(work)
-    return chosen
 
 
 def guarded(work: Callable[[], T]) -> T:
@@ -312,9 +278,26 @@ def guarded(work: Callable[[], T]) -> T:
         raise SystemExit(2) from None
 
 
-def main() -> None:
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "index": Index.start, "repack": Repack.start, "run": run, "select": Select.start, "strategies": Strategies.start,
+    "sweep": sweep, "report": Report.start,
+}  # fmt: skip
+
+
+def _start(argv: Sequence[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        about = {name: _words(getattr(start, "__self__", start)) for name, start in COMMANDS.items()}
+        print("Active learning at ImageNet scale on Ray.\n\nusage: alray COMMAND ...; alray COMMAND --help\n")
+        print("\n".join(f"  {name:11} {text.partition('. ')[0]}" for name, text in about.items()))
+        return
+    if argv[0] not in COMMANDS:
+        raise ConfigError(f"{argv[0]}: expected a command, one of {', '.join(COMMANDS)}")
+    COMMANDS[argv[0]](argv[1:])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `alray` command."""
-    guarded(lambda: app.cli(prog="alray", description="Active learning at ImageNet scale on Ray."))
+    guarded(lambda: _start(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

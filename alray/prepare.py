@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.cold_start import SeedSet, notes, strategy_of
-from alray.config import ConfigError, RunConfig, fingerprint, replace, value_at
+from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, replace, value_at
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.oracle import Oracle, Requests, ask
@@ -178,9 +178,7 @@ def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -
 
 def _open_catalog(config: RunConfig, task: Task) -> Catalog:
     data = task.index_config(config.data)
-    what = data.model_dump(
-        include={"root", "test_root", "format", "key", "label_column", "image_column", "on_problem", "classes"}
-    )
+    what = changed(data, only=IndexConfig.model_fields.keys() - {"check"})
     catalog = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
     if not task.classes(config.data, catalog):
         raise RunError(

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from alray.config import RunConfig, fingerprint, identity
+from alray.config import RunConfig, fingerprint, full_identity, identity
 from alray.data.catalog import Catalog
 from alray.rundir import RunDir, RunError
 from alray.store import join, weights_fingerprint
@@ -29,10 +29,10 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str]) -> Run
     uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
     run = RunDir(uri)
     if run.exists:
-        theirs = run.about()["identity"]
-        if theirs != mine:
+        theirs, ours = full_identity(run.about()["identity"]), full_identity(mine)
+        if theirs != ours:
             raise RunError(
-                f"{run.uri} belongs to another configuration:\n" + "\n".join(differences(theirs, mine)) + "\n"
+                f"{run.uri} belongs to another configuration:\n" + "\n".join(differences(theirs, ours)) + "\n"
                 "Use another run_dir (or none), or remove the directory."
             )
     else:

@@ -38,7 +38,7 @@ def contents(catalog: Catalog, rows: np.ndarray) -> list[bytes]:
 
 def three_catalogs(data: Path, folder: Path) -> tuple[Catalog, dict[str, Any]]:
     source, test = str(data / "cifar10/*train*.parquet"), str(data / "cifar10/*test*.parquet")
-    parquet = index(source, str(folder / "parquet"), test_source=test, key=KEY)
+    parquet = index(source, str(folder / "parquet"), test_root=test, key=KEY)
     found: dict[str, Any] = {"images": len(parquet), "classes": len(parquet.classes)}
     for kind in ("webdataset", "folder"):
         repack(parquet, str(folder / kind), kind)

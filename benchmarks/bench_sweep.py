@@ -31,7 +31,7 @@ from alray.report.analysis import analyse
 from alray.report.panel import panel
 from alray.report.runs import load_all
 from alray.report.tables import as_text
-from alray.sweep import Options, sweep
+from alray.sweep import SweepConfig, sweep
 
 SPACE: dict[str, Any] = {
     "strategy": ["random", "entropy", "margin", "base", "k_center", "badge"],
@@ -123,7 +123,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         with cpu_of_all() as used:
-            result = sweep(config_of(args.keep or temporary, args.data), SPACE, Options(max_concurrent=2))
+            result = sweep(config_of(args.keep or temporary, args.data), SPACE, SweepConfig(max_concurrent=2))
             ray.shutdown()
         print(report([result.dir]))
         found = analyse(panel(load_all([result.dir])), "test_top1")

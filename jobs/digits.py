@@ -64,7 +64,7 @@ def main() -> None:
     """Write the images, run both strategies, compare them."""
     config = options(CONFIG)
 
-    from alray.report import report  # after the options: --help answers at once
+    from alray.report import report  # imported after the options are read, so that --help takes no seconds
     from alray.rounds import run
 
     if config.data.root == CONFIG.data.root and not Path(config.data.root).is_dir():

@@ -9,13 +9,11 @@ The protocol is that of `imagenet_base.py`, so that both papers' strategies can 
 
 from __future__ import annotations
 
-from imagenet_base import FINETUNE, LINEAR
-
 from alray import replace
 from alray.cli import job
+from alray.recipes import presets
 
-CORESET = {"strategy": "k_center"}
-PRESETS = {"linear": replace(LINEAR, CORESET), "finetune": replace(FINETUNE, CORESET)}
+PRESETS = {name: replace(config, {"strategy": "k_center"}) for name, config in presets("imagenet_base").items()}
 
 if __name__ == "__main__":
     job(PRESETS)

@@ -5,21 +5,15 @@
     python jobs/sweep.py --preset imagenet --data.root s3://bucket/imagenet --model.checkpoint moco.pth.tar
 
 `embeddings` takes arrays you bring (.npz with features, label, is_test); `imagenet` is the linear evaluation of
-Emam et al. 2021. Started again, either goes on where it was: finished trials are not run again.
+Emam et al. 2021. The same command started again continues: finished trials are not run again.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))  # a job file is a program, not part of the package
-
-from imagenet_base import LINEAR
-
 from alray import RunConfig, replace
 from alray.cli import sweep_job
 from alray.config import DataConfig, ResourceConfig, SplitConfig, TrainConfig
+from alray.recipes import presets
 
 EMBEDDINGS = RunConfig(
     name="embeddings",
@@ -33,7 +27,8 @@ EMBEDDINGS = RunConfig(
     resources=ResourceConfig(select_workers="process"),
 )
 FIELDS = ["strategy=random,margin,base,k_center", "seed=0..9"]
-PRESETS = {"embeddings": EMBEDDINGS, "imagenet": replace(LINEAR, {"name": "imagenet-linear"})}
+IMAGENET = replace(presets("imagenet_base")["linear"], {"name": "imagenet-linear"})
+PRESETS = {"embeddings": EMBEDDINGS, "imagenet": IMAGENET}
 
 if __name__ == "__main__":
     sweep_job(PRESETS, FIELDS)

@@ -3,12 +3,15 @@
 The job file *is* the config: ``CONFIG = RunConfig(...)``; a variant is ``replace(CONFIG, {"train.lr": 0.3})``.
 """
 
+from alray.config.fields import ConfigError, explain
+from alray.config.identity import changed, fingerprint, full_identity, identity
 from alray.config.pairs import Pairs, Scalar
 from alray.config.sections import (
     DataConfig,
     Dtype,
     FeatureConfig,
     ImbalanceConfig,
+    IndexConfig,
     ModelConfig,
     OptimisationConfig,
     PretextConfig,
@@ -18,7 +21,8 @@ from alray.config.sections import (
     TransformConfig,
     VaalConfig,
 )
-from alray.config.tree import ConfigError, RunConfig, explain, fingerprint, identity, replace, value_at
+from alray.config.sweeping import SweepConfig
+from alray.config.tree import RunConfig, replace, value_at
 
 __all__ = [
     "ConfigError",
@@ -26,6 +30,7 @@ __all__ = [
     "Dtype",
     "FeatureConfig",
     "ImbalanceConfig",
+    "IndexConfig",
     "ModelConfig",
     "OptimisationConfig",
     "Pairs",
@@ -34,11 +39,14 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "SplitConfig",
+    "SweepConfig",
     "TrainConfig",
     "TransformConfig",
     "VaalConfig",
+    "changed",
     "explain",
     "fingerprint",
+    "full_identity",
     "identity",
     "replace",
     "value_at",

@@ -1,87 +1,130 @@
-"""A configuration from a command line: every field of a job file's configuration is an option (contract C8)."""
+"""Configurations from a command line: every field of a section is an option (contract C8)."""
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-import tyro
-
+from alray.config.arguments import Fields, split, takes_several, value
+from alray.config.fields import COMMON, ConfigError, Frozen, Section, leaves, validated
+from alray.config.help import Shown, help_text
+from alray.config.sweeping import SweepConfig
 from alray.config.tree import OWNERS, RunConfig, replace, value_at
 
-_PAIRS = re.compile(r"--(strategy[-_]options|split\.seed[-_]set[-_]options)(?:\.(\w+))?(?:=(.*))?")
-_SWEEP: tuple[tuple[str, type, str], ...] = (
-    ("samples", int, "draws from search spaces; each goes through the whole grid"),
-    ("cpus_per_trial", float, "CPUs a trial reserves for itself; fractions are fine"),
-    ("gpus_per_trial", float, "GPUs (or a fraction) for a trial's linear head"),
-    ("max_concurrent", int, "most trials at a time; 0: as many as there is room for"),
-    ("scheduler", str, "none, asha or median: stop bad trials early, by validation accuracy"),
-    ("grace_rounds", int, "rounds that no scheduler cuts off"),
-    ("retries", int, "how often a trial that failed is started again"),
-    ("mlflow", str, "tracking URI of MLflow; needs the extra alray[mlflow]"),
-)
+Presets = RunConfig | Mapping[str, RunConfig]
+
+_HELP = ("-h", "--help", "--help-all")
+# The option on the left replaces the job file's values of the fields on the right, unless they are given, too. Only a
+# command line can tell a job file's value from one that a person gave: `replace` changes the named fields and no other.
+_INSTEAD_OF = {"data.catalog": ("data.root", "data.test_root")}
 
 
-def options(config: RunConfig | Mapping[str, RunConfig], argv: Sequence[str] | None = None) -> RunConfig:
-    """Parse the command line over a configuration (or over one of several, by --preset)."""
-    presets = {"default": config} if isinstance(config, RunConfig) else dict(config)
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
-    known, arguments = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    preset = presets[known.preset]
-    about = f"Presets (--preset NAME): {', '.join(presets)}." if len(presets) > 1 else None
-    rest, pairs = _pairs(arguments)
-    for path, texts in pairs.items():
-        rest += [f"--{path}", *texts]
-    parsed = tyro.cli(RunConfig, default=preset, args=rest, description=about, config=(tyro.conf.FlagConversionOff,))
-    return _merged(preset, parsed, pairs)
+class JobOptions(Frozen):
+    """The job file"""
+
+    preset: Annotated[str, COMMON] = ""
+    """Which of the job file's configurations to start from."""
 
 
-def _pairs(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The other arguments, and the options of strategies by the field's path.
+class SweepJobOptions(JobOptions):
+    """The job file"""
 
-    They may be written several times, and by path: ``--strategy-options.batches 5``, as everywhere else.
+    sweep: Annotated[tuple[str, ...], COMMON] = ()
+    """What is varied, as path=values: strategy=random,margin seed=0..9 "train.lr=loguniform(0.01, 1)"."""
+
+
+def options(config: Presets, argv: Sequence[str] | None = None, usage: str = "") -> RunConfig:
+    """The configuration (or one of several, by --preset) with the changes of a command line; --help leaves.
+
+    Raises ConfigError that names each option that is unknown or has a wrong value.
     """
-    rest: list[str] = []
-    found: dict[str, list[str]] = {}
-    into = rest
-    for text in arguments:
-        if match := _PAIRS.fullmatch(text):
-            into = found.setdefault(match[1].replace("-", "_"), [])
-            into += [part for part in match.groups()[1:] if part is not None]
-        else:
-            into = rest if text.startswith("--") else into
-            into.append(text)
-    return rest, found
-
-
-def _merged(preset: RunConfig, parsed: RunConfig, given: Mapping[str, Collection[str]]) -> RunConfig:
-    """The parsed configuration with the options of strategies that were given added to the preset's, unless these
-    belong to another strategy; an option without any pair takes the preset's away."""
-    changes = {}
-    for path, owner in OWNERS.items():
-        same = value_at(preset, owner) == value_at(parsed, owner)
-        kept = value_at(preset, path) if same and given.get(path) != [] else {}
-        changes[path] = {**kept, **(value_at(parsed, path) if path in given else {})}
-    return replace(parsed, changes)
+    line = _Line(config, argv, leaves(JobOptions))
+    line.help(usage, [("", JobOptions(preset=line.preset))])
+    return line.config()
 
 
 def sweep_options(
-    config: RunConfig | Mapping[str, RunConfig], fields: Sequence[str], argv: Sequence[str] | None = None
-) -> tuple[RunConfig, list[str], dict[str, Any]]:
-    """Parse the command line of a sweep's job file: the configuration, what is varied, options of the sweep."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-    group = parser.add_argument_group("the sweep (every other option is a field of its configuration)")
-    varied = f"what is varied, as path=values; default: {' '.join(fields)}"
-    group.add_argument("--sweep", nargs="+", default=list(fields), metavar="PATH=VALUES", help=varied)
-    for name, kind, about in _SWEEP:
-        option = f"--sweep.{name.replace('_', '-')}"
-        group.add_argument(option, dest=name, type=kind, default=argparse.SUPPRESS, help=about, metavar=kind.__name__)
-    known, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(rest):
-        print(parser.format_help())  # above that of the fields
-    given = vars(known)
-    return options(config, rest), given.pop("sweep"), given
+    config: Presets, varied: Sequence[str] = (), argv: Sequence[str] | None = None, usage: str = ""
+) -> tuple[RunConfig, list[str], SweepConfig]:
+    """As `options`, for a sweep: the configuration, what is varied (as path=values), and how the sweep is run
+    (--sweep.samples 3). varied: what is varied without the option --sweep."""
+    about = leaves(SweepConfig, "sweep.")
+    line = _Line(config, argv, {**leaves(SweepJobOptions), **about})
+    choice = SweepJobOptions(preset=line.preset, sweep=tuple(varied))
+    line.help(usage, [("", choice), ("sweep.", SweepConfig)])
+    fields = line.given.get("sweep", list(varied))
+    changes = {path: value(path, about[path], texts) for path, texts in line.given.items() if path in about}
+    sweep = validated(
+        SweepConfig, {path.removeprefix("sweep."): changed for path, changed in changes.items()}, "sweep."
+    )
+    return line.config(also=[text.partition("=")[0] for text in fields]), fields, sweep
+
+
+def section_options(model: type[Section], argv: Sequence[str], usage: str, positional: Sequence[str] = ()) -> Section:
+    """A section from a command line of its own; --help leaves.
+
+    positional: fields that are given as words, in this order; one that takes several values comes last. Raises
+    ConfigError.
+    """
+    fields = leaves(model)
+    if set(argv) & set(_HELP):
+        print(help_text(usage, "", [("", model)], every=True))
+        raise SystemExit(0)
+    words, given = split(argv, fields)
+    for path in positional:
+        many = takes_several(fields[path])
+        given[path] = words if many else words[:1]
+        words = [] if many else words[1:]
+        if not given[path]:
+            del given[path]
+            if not many:
+                raise ConfigError(f"{path.upper()}: expected a value, got none; usage: {usage}")
+    if words:
+        raise ConfigError(f"{words[0]}: expected an option; usage: {usage}")
+    return validated(model, {path: value(path, fields[path], texts) for path, texts in given.items()})
+
+
+class _Line:
+    """What a job's command line says: the preset it starts from and the texts of the options that were given.
+
+    own: the options besides the fields of the configuration.
+    """
+
+    def __init__(self, config: Presets, argv: Sequence[str] | None, own: Fields) -> None:
+        self.presets = {"default": config} if isinstance(config, RunConfig) else dict(config)
+        self.fields = {**own, **leaves(RunConfig)}
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        self.asked = [text for text in arguments if text in _HELP]
+        words, self.given = split([text for text in arguments if text not in _HELP], self.fields)
+        if words:
+            raise ConfigError(f"{words[0]}: expected an option, as in --train.lr 0.3")
+        chosen = self.given.pop("preset", [next(iter(self.presets))])
+        self.preset = " ".join(chosen)
+        if self.preset not in self.presets:
+            raise ConfigError(f"--preset: expected one of {', '.join(self.presets)}, got {self.preset or 'none'}")
+        self.base = self.presets[self.preset]
+
+    def help(self, usage: str, own: Sequence[Shown]) -> None:
+        """Print the help and leave, where it was asked for."""
+        if not self.asked:
+            return
+        presets = f"Presets (--preset NAME): {', '.join(self.presets)}." if len(self.presets) > 1 else ""
+        usage = usage or f"{Path(sys.argv[0]).name} [--preset NAME] [--option value ...]"
+        print(help_text(usage, presets, [*own, ("", self.base)], every="--help-all" in self.asked))
+        raise SystemExit(0)
+
+    def config(self, also: Collection[str] = ()) -> RunConfig:
+        """The preset with the options that were given. also: paths that get their values elsewhere."""
+        given = {path: texts for path, texts in self.given.items() if path in leaves(RunConfig)}
+        changes: dict[str, Any] = {path: value(path, self.fields[path], texts) for path, texts in given.items()}
+        meant = {*changes, *also}
+        for path, others in _INSTEAD_OF.items():
+            if path in meant and not meant.intersection(others):
+                changes |= dict.fromkeys(others, "")
+        for path, owner in OWNERS.items():
+            # Options are added to the preset's, unless these belong to another owner; without any pair they are reset.
+            if changes.get(path) and changes.get(owner, value_at(self.base, owner)) == value_at(self.base, owner):
+                changes[path] = {**value_at(self.base, path), **changes[path]}
+        return replace(self.base, changes)

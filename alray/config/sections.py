@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
-import tyro
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from alray.config.fields import COMMON, OUTSIDE, Frozen
 from alray.config.pairs import Pairs
 
 Dtype = Literal["float16", "bfloat16", "float32"]
-
-
-def _json_object(texts: list[str]) -> dict[str, Any]:
-    value = json.loads(texts[0])
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {texts[0]}")
-    return value
-
-
-_JSON = tyro.constructors.PrimitiveConstructorSpec[dict[str, Any]](
-    nargs=1,
-    metavar="JSON",
-    instance_from_str=_json_object,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda value: [json.dumps(value)],
-)
-
-
-class Frozen(BaseModel):
-    """A section: immutable, without unknown fields, NaN or infinity."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
-    )
 
 
 class ImbalanceConfig(Frozen):
@@ -47,45 +22,53 @@ class ImbalanceConfig(Frozen):
     """Size of the smallest class over that of the largest."""
 
 
-class DataConfig(Frozen):
-    """Where the images (or brought-in embeddings) are."""
+class IndexConfig(Frozen):
+    """What is indexed, and how: everything that a catalog is made of."""
 
-    root: str = ""
+    root: Annotated[str, COMMON, OUTSIDE] = ""
     """Images: a folder, a glob of WebDataset tars or Parquet files, a CSV/JSONL manifest; or one .npz of embeddings.
     Path or URI."""
-    test_root: str = ""
+    test_root: Annotated[str, OUTSIDE] = ""
     """The test images, where they are not already under train/ and val/ (or test/) of the root."""
-    catalog: str = ""
-    """Directory of the catalog; built there from the root when absent. Empty: under the runs folder, by the root's
-    name."""
-    format: Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"] = "auto"
+    format: Annotated[Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"], COMMON, OUTSIDE] = (
+        "auto"
+    )
     """Kind of source; auto looks at the file names."""
-    key: str = ""
+    key: Annotated[str, OUTSIDE] = ""
     """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'."""
-    label_column: str = "label"
-    """Parquet and manifests: column with the class (name or number). Empty: images without labels; then folders are no
-    classes, either (as always in segmentation)."""
-    image_column: str = "image"
+    label_column: Annotated[str, OUTSIDE] = "label"
+    """Parquet and manifests: column with the class (name or number). Empty: the images have no labels; folders are then
+    no classes, either (as always in segmentation)."""
+    image_column: Annotated[str, OUTSIDE] = "image"
     """Parquet: column with the encoded image bytes. Manifests: column with the image's path or URI is 'uri' or
     'path'."""
-    on_problem: Literal["refuse", "exclude"] = "refuse"
-    """What to do with duplicate keys, broken images and unknown classes: refuse to index, or leave them out (and
-    report them)."""
-    check: Literal["decode", "none"] = "decode"
+    on_problem: Annotated[Literal["refuse", "exclude"], OUTSIDE] = "refuse"
+    """What to do with duplicate keys, broken images and unknown classes: refuse to index, or leave them out and report
+    them."""
+    check: Annotated[Literal["decode", "none"], OUTSIDE] = "decode"
     """decode: open every image once while indexing, so that broken ones are found now, and in segmentation every mask
     before the first run; none: trust the source."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in order of their numbers, where the source does not give them (a flat folder, masks)."""
+
+
+class DataConfig(IndexConfig):
+    """Where the images (or brought-in embeddings) are."""
+
+    catalog: Annotated[str, COMMON, OUTSIDE] = ""
+    """Directory of the catalog; built there from the root when absent. Empty: under the runs folder, by the root's
+    name. On a command line, a catalog without a root replaces the root of the job file."""
     train_list: str = ""
     """A list file ('key label' a line, as ImageNet-LT ships) that restricts the pool to the images it names."""
     imbalance: ImbalanceConfig = ImbalanceConfig()
     """Make the pool imbalanced."""
-    classes: tuple[str, ...] = ()
-    """Names of the classes in order of their numbers, where the source does not say them (a flat folder, masks)."""
-    mask_root: str = ""
+    mask_root: Annotated[str, OUTSIDE] = ""
     """Segmentation: folder of PNG masks under the images' names."""
     mask_suffix: str = ".png"
     """Segmentation: what a mask's name ends with, instead of the image's extension (or data.image_suffix)."""
-    image_suffix: str = ""
-    """Segmentation: what is cut off an image's name for its mask's, e.g. _leftImg8bit.png. Empty: its extension."""
+    image_suffix: Annotated[str, OUTSIDE] = ""
+    """Segmentation: the end of an image's name that is cut off to name its mask, e.g. _leftImg8bit.png. Empty: the
+    extension."""
     mask_column: str = "mask"
     """Segmentation, Parquet: column with the encoded masks."""
     ignore_label: int = Field(255, ge=0, le=255)
@@ -96,15 +79,15 @@ class DataConfig(Frozen):
 class SplitConfig(Frozen):
     """The held-out validation set, the seed set, and a test set where the source brings none."""
 
-    val_size: int = Field(0, ge=0)
+    val_size: Annotated[int, COMMON] = Field(0, ge=0)
     """Images held out for validation (early stopping). Their labels are counted separately, never in the budget."""
     val_how: Literal["balanced", "random"] = "balanced"
     """balanced: the same number per class."""
     val_max_class_share: float = Field(0.5, gt=0, le=1)
     """No class gives more than this share of its images to validation, so that rare classes are not swallowed."""
-    seed_set_size: int = Field(1000, ge=1)
+    seed_set_size: Annotated[int, COMMON] = Field(1000, ge=1)
     """Labels before the first query."""
-    seed_set_how: Literal["random", "balanced", "pretext", "k_means"] = "random"
+    seed_set_how: Annotated[Literal["random", "balanced", "pretext", "k_means"], COMMON] = "random"
     """balanced looks at hidden labels; pretext: as round 0 of pt4al (strides of the hardest images by pretext loss, and
     pt4al then goes on with its round 1; after any other seed set its first query is that round 0, for which no model is
     asked); k_means: nearest to the centroids of the starting weights' embeddings."""
@@ -118,7 +101,7 @@ class SplitConfig(Frozen):
 class TransformConfig(Frozen):
     """What happens to an image between decoding and the model (normalisation is the model's)."""
 
-    size: int = Field(224, ge=1)
+    size: Annotated[int, COMMON] = Field(224, ge=1)
     """Side of the square the model sees, in pixels."""
     train: Literal["random_resized_crop", "crop_pad", "eval"] = "random_resized_crop"
     """random_resized_crop (ImageNet), crop_pad (CIFAR: pad, then a random crop of the same size), eval (no
@@ -134,14 +117,14 @@ class TransformConfig(Frozen):
 class ModelConfig(Frozen):
     """Backbone and head."""
 
-    backbone: str = "resnet50"
+    backbone: Annotated[str, COMMON] = "resnet50"
     """Any model name of timm."""
-    options: Annotated[dict[str, Any], _JSON] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model, on the command line as JSON: '{"drop_path_rate": 0.1}'."""
-    checkpoint: str = ""
+    checkpoint: Annotated[str, COMMON, OUTSIDE] = ""
     """Self-supervised or other weights for the backbone: MoCo, SimCLR, SimSiam, DINO, plain timm or torchvision state
     dicts. Path or URI."""
-    pretrained: bool = False
+    pretrained: Annotated[bool, COMMON] = False
     """Let timm download its weights."""
     small_stem: bool = False
     """3x3 stride-1 first convolution and no max-pool, for images of about 32 pixels (ResNets)."""
@@ -154,13 +137,13 @@ class ModelConfig(Frozen):
 class OptimisationConfig(Frozen):
     """Steps of gradient descent."""
 
-    epochs: int = Field(60, ge=1)
+    epochs: Annotated[int, COMMON] = Field(60, ge=1)
     """Most epochs per round."""
-    batch_size: int = Field(128, ge=1)
+    batch_size: Annotated[int, COMMON] = Field(128, ge=1)
     """Images per step over all workers together."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd (with momentum) or adamw."""
-    lr: float = Field(0.1, gt=0)
+    lr: Annotated[float, COMMON] = Field(0.1, gt=0)
     """Learning rate at the first epoch."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
@@ -176,7 +159,7 @@ class OptimisationConfig(Frozen):
     """Mixed precision."""
     clip_norm: float = Field(0.0, ge=0)
     """Clip the gradient to this norm; 0 does not."""
-    checkpoint_every: int = Field(1, ge=1)
+    checkpoint_every: Annotated[int, OUTSIDE] = Field(1, ge=1)
     """Epochs between the checkpoints from which a killed training goes on."""
     sync_bn: bool = False
     """Share BatchNorm statistics between GPU workers."""
@@ -185,7 +168,7 @@ class OptimisationConfig(Frozen):
 class TrainConfig(OptimisationConfig):
     """How a round's model is trained."""
 
-    mode: Literal["finetune", "linear"] = "finetune"
+    mode: Annotated[Literal["finetune", "linear"], COMMON] = "finetune"
     """finetune: all weights, with Ray Train; linear: a head on cached embeddings of the frozen backbone."""
     patience: int = Field(0, ge=0)
     """Stop after this many epochs without a better validation accuracy; 0 trains all epochs."""
@@ -200,7 +183,7 @@ class TrainConfig(OptimisationConfig):
 class PretextConfig(OptimisationConfig):
     """A network trained without labels on the whole pool, once, before the first round (Yi et al. 2022)."""
 
-    task: Literal["none", "rotation", "colorization", "simsiam", "simclr"] = "none"
+    task: Annotated[Literal["none", "rotation", "colorization", "simsiam", "simclr"], COMMON] = "none"
     """What it learns; its loss per image orders the pool for the strategy pt4al and the seed set "pretext"."""
     as_backbone: bool = False
     """Let every round start from its encoder (frozen under linear evaluation), instead of model.checkpoint."""
@@ -210,6 +193,8 @@ class PretextConfig(OptimisationConfig):
     """Passes over the pool."""
     batch_size: int = Field(256, ge=2)
     """Images per step over all workers together."""
+    lr: float = Field(0.1, gt=0)
+    """Learning rate at the first epoch."""
     weight_decay: float = Field(5e-4, ge=0)
     """L2 penalty (sgd) or decoupled decay (adamw)."""
     step_size: int = Field(30, ge=1)
@@ -238,7 +223,7 @@ class VaalConfig(Frozen):
     """Passes over the labeled images, each beside as many unlabeled ones."""
     batch_size: int = Field(128, ge=2)
     """Labeled images per step over all workers together."""
-    checkpoint_every: int = Field(1, ge=1)
+    checkpoint_every: Annotated[int, OUTSIDE] = Field(1, ge=1)
     """Epochs between the checkpoints from which a killed training goes on."""
 
 
@@ -253,31 +238,31 @@ class FeatureConfig(Frozen):
     """Images per forward pass."""
     part_rows: int = Field(0, ge=0)
     """Rows per file, the unit of resuming; 0 chooses by image size."""
-    keep: Literal["last", "all"] = "last"
+    keep: Annotated[Literal["last", "all"], OUTSIDE] = "last"
     """Which rounds' features stay on disk (fine-tuning writes new ones every round)."""
 
 
 class ResourceConfig(Frozen):
-    """Who does the work. From the same features every strategy picks the same images, whatever stands here. What a
-    network learns depends on train_workers a little: by rounding, and because each worker's BatchNorm sees its own part
-    of a batch (but for train.freeze_bn, or sync_bn on GPUs)."""
+    """Who does the work. From the same features every strategy picks the same images under any of these settings. The
+    weights of a trained network depend slightly on train_workers: by rounding, and because each worker's BatchNorm sees
+    its own part of a batch (except with train.freeze_bn, or sync_bn on GPUs)."""
 
-    address: str = ""
+    address: Annotated[str, COMMON] = ""
     """Ray cluster to join: host:port, or auto for the one on this machine. Empty joins the one set in the environment
     (as in a submitted job), else starts one here."""
     num_cpus: int = Field(0, ge=0)
     """Logical CPUs of a cluster started here; 0: as many as the machine has, but enough for all workers of the run."""
-    use_gpu: Literal["auto", "yes", "no"] = "auto"
+    use_gpu: Annotated[Literal["auto", "yes", "no"], COMMON] = "auto"
     """auto: GPUs where the cluster has some."""
-    train_workers: int = Field(1, ge=1)
+    train_workers: Annotated[int, COMMON] = Field(1, ge=1)
     """Ray Train workers; the batch is shared between them."""
     cpus_per_train_worker: float = Field(1, gt=0)
     """CPUs each Ray Train worker reserves."""
     decode_cpus: float = Field(1, gt=0)
     """CPUs per decoding task."""
-    extract_actors: int = Field(1, ge=1)
+    extract_actors: Annotated[int, COMMON] = Field(1, ge=1)
     """Model replicas that embed the pool, one GPU each where there are GPUs."""
-    select_shards: int = Field(1, ge=1)
+    select_shards: Annotated[int, COMMON] = Field(1, ge=1)
     """Parts the pool is cut into for selection."""
     select_workers: Literal["process", "ray"] = "ray"
     """Where selection runs: in this process, or on one actor per shard."""

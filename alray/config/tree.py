@@ -1,20 +1,19 @@
-"""The whole configuration of a run, what makes two of them the same run, and how one is changed by path."""
+"""The whole configuration of a run, and how one is changed by path."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import reduce
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from alray.config.fields import COMMON, OUTSIDE, ConfigError, Frozen, leaves, nearest, validated
 from alray.config.pairs import Pairs
 from alray.config.sections import (
     DataConfig,
     FeatureConfig,
-    Frozen,
     ModelConfig,
     PretextConfig,
     ResourceConfig,
@@ -25,32 +24,28 @@ from alray.config.sections import (
 )
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names each field, what was expected and what was got."""
-
-
 class RunConfig(Frozen):
     """One active-learning run, from the seed set to the last round."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    name: Annotated[str, COMMON, OUTSIDE] = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
     """What you call it; first part of the run directory's name."""
-    root: str = "runs"
+    root: Annotated[str, COMMON, OUTSIDE] = "runs"
     """Folder (path or URI) for run directories; each is called <name>-<fingerprint>."""
-    run_dir: str = ""
+    run_dir: Annotated[str, OUTSIDE] = ""
     """A run directory of your own choice, instead of one under the root."""
-    seed: int = Field(0, ge=0)
+    seed: Annotated[int, COMMON] = Field(0, ge=0)
     """Seed of everything random: splits, seed set, initial weights, augmentation, strategies."""
-    rounds: int = Field(8, ge=1)
+    rounds: Annotated[int, COMMON, OUTSIDE] = Field(8, ge=1)
     """Models trained; labels are bought after each but the last."""
-    budget: int = Field(10_000, ge=1)
+    budget: Annotated[int, COMMON] = Field(10_000, ge=1)
     """Labels bought per round."""
     task: Literal["classification", "segmentation"] = "classification"
     """segmentation: images with masks; accuracies are then of pixels, and mIoU is reported."""
-    strategy: str = "base"
+    strategy: Annotated[str, COMMON] = "base"
     """Query strategy: random, confidence, margin, entropy, mase, base, k_center, robust_k_center, partitioned_k_center,
     badge, partitioned_badge, cluster_margin, vaal, pt4al, k_means, or one of your own; balanced_random and balancing
     peek at labels."""
-    strategy_options: Pairs = Field(default_factory=dict)
+    strategy_options: Annotated[Pairs, COMMON] = Field(default_factory=dict)
     """Options of the strategy, names and values: class_order seeded; `alray strategies` lists them. They are added to
     those of the job file, which are left out when the strategy is another one (or when no pair is given)."""
     subset_labeled: int = Field(0, ge=0)
@@ -67,7 +62,7 @@ class RunConfig(Frozen):
     pretext: PretextConfig = PretextConfig()
     vaal: VaalConfig = VaalConfig()
     features: FeatureConfig = FeatureConfig()
-    resources: ResourceConfig = ResourceConfig()
+    resources: Annotated[ResourceConfig, OUTSIDE] = ResourceConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -101,7 +96,7 @@ class RunConfig(Frozen):
     def from_json(cls, text: str) -> RunConfig:
         """Read what `to_json` wrote. Raises ConfigError that names each unknown field and impossible value."""
         try:
-            return _validated(json.loads(text))
+            return validated(cls, json.loads(text))
         except json.JSONDecodeError as error:
             raise ConfigError(f"expected a configuration in JSON, got something else: {error}") from None
 
@@ -124,49 +119,8 @@ def _fits_segmentation(config: RunConfig) -> None:
             raise ValueError(f"{path}: expected {expected} in segmentation, got {got}")
 
 
-# Options belong to what they are options of: they go when that is changed.
+# Changing the owning field resets its options.
 OWNERS = {"strategy_options": "strategy", "split.seed_set_options": "split.seed_set_how"}
-
-# What may change between two starts of one run without changing a single pick: places, names, workers, and how far it
-# goes.
-_NOT_IN_FINGERPRINT = ("name", "root", "run_dir", "rounds", "resources")
-_NOT_IN_FINGERPRINT_OF_DATA = (
-    "root",
-    "test_root",
-    "catalog",
-    "format",
-    "key",
-    "label_column",
-    "image_column",
-    "check",
-    "on_problem",
-    "mask_root",
-    "image_suffix",
-)
-
-
-def identity(config: RunConfig, data_fingerprint: str, weights_fingerprint: str) -> dict[str, Any]:
-    """What makes a run this run: the fields that can change a pick, and the content of the data (images, and behind a
-    plus sign their masks, where there are any) and of the weights."""
-    tree = config.model_dump(mode="json")
-    for name in _NOT_IN_FINGERPRINT:
-        del tree[name]
-    for name in _NOT_IN_FINGERPRINT_OF_DATA:
-        del tree["data"][name]
-    del tree["features"]["keep"], tree["model"]["checkpoint"]
-    if not tree["split"]["seed_set_options"]:
-        del tree["split"]["seed_set_options"]  # runs that were made before there were any keep their directory
-    for part in ("train", "pretext", "vaal"):
-        del tree[part]["checkpoint_every"]
-    images, plus, masks = data_fingerprint.partition("+")
-    data = {"data_fingerprint": images, "masks_fingerprint": masks} if plus else {"data_fingerprint": images}
-    return {**tree, **data, "weights_fingerprint": weights_fingerprint}
-
-
-def fingerprint(value: Any) -> str:
-    """Ten hex digits of any JSON value; equal values give equal fingerprints on every machine."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
 def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
@@ -185,32 +139,12 @@ def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
         for part in parents:
             node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict) or (leaf not in node and "options" not in path):
-            raise ConfigError(f"{path}: no such field in RunConfig")
+            meant = ", ".join(nearest(path, leaves(RunConfig)))
+            raise ConfigError(f"{path}: no such field in RunConfig; the nearest are {meant}")
         node[leaf] = value.model_dump() if isinstance(value, BaseModel) else value
-    return _validated(tree)
+    return validated(type(config), tree)
 
 
 def value_at(config: RunConfig, path: str) -> Any:
     """The value of a field by its path."""
     return reduce(getattr, path.split("."), config)
-
-
-def _validated(tree: Any) -> RunConfig:
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from None
-
-
-def explain(error: ValidationError) -> str:
-    """A pydantic error in one line per field: the path, what was expected, what was got."""
-    lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{path}: no such field")
-        elif item["type"] == "value_error" and not path:
-            lines.append(str(item["ctx"]["error"]))
-        else:
-            lines.append(f"{path}: {item['msg']}, got {item['input']!r}")
-    return "\n".join(lines)

@@ -10,14 +10,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alray.config import DataConfig
+from alray.config import ConfigError, DataConfig, IndexConfig
+from alray.config.fields import validated
 from alray.data import sources
 from alray.data.assemble import Assembled, assemble, counts, take_out
 from alray.data.fetch import undecodable
@@ -27,7 +28,7 @@ from alray.data.sources.scan import CatalogError, Options, Scan
 from alray.data.sources.source import Source
 from alray.store import Store, absolute
 
-__all__ = ["Catalog", "CatalogError", "ensure_catalog", "index", "index_arrays"]
+__all__ = ["Catalog", "CatalogError", "build", "ensure_catalog", "index", "index_arrays"]
 
 Rows = npt.NDArray[np.int64]
 _META, _IMAGES, _PROBLEMS = "meta.json", "catalog.parquet", "problems.parquet"
@@ -145,45 +146,47 @@ class Catalog:
         return self._read("row", "key", "uri", "offset", "size")
 
 
-def index(
-    source: str,
-    out: str,
-    *,
-    test_source: str = "",
-    format: str = "auto",
-    key: str = "",
-    label_column: str = "label",
-    image_column: str = "image",
-    on_problem: Literal["refuse", "exclude"] = "refuse",
-    check: Literal["decode", "none"] = "decode",
-    classes: Sequence[str] | None = None,
-    progress: bool = False,
-) -> Catalog:
+def index(source: str, out: str, *, progress: bool = False, **options: Any) -> Catalog:
+    """Make the catalog of a source in `out`: `build` with the fields of IndexConfig as keyword arguments.
+
+    Raises CatalogError also on an option that there is none of, or with a value that it does not take.
+    """
+    try:
+        config = validated(IndexConfig, {"root": source, **options})
+    except ConfigError as error:
+        raise CatalogError(str(error)) from None
+    return build(config, out, progress)
+
+
+def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
     """Make the catalog of a source: a folder, tars, Parquet files, a manifest, or an .npz of embeddings.
 
-    test_source: whatever is in it is the test split; keys then start with train/ or test/ where the source does not
-    name them. classes: their order; by default that of the source, else sorted. on_problem: refuse raises CatalogError
-    that counts the problems and names the first, before anything is written; exclude leaves them out and notes them.
-    Raises StoreError, before the source is read, where `out` cannot be written.
+    With a test_root, all that is in it is the test split; keys then start with train/ or test/ where the source does
+    not name them. Problems are counted, and the first are named: refuse raises CatalogError before anything is written,
+    exclude leaves them out and notes them. Raises StoreError, before the source is read, where `out` cannot be written.
     """
-    _choice("on_problem", on_problem, ("refuse", "exclude"))
-    _choice("check", check, ("decode", "none"))
+    source, test_root, classes = config.root, config.test_root, config.classes or None
     store = Store(absolute(out))
     store.check_writable()
-    kind = sources.kind_of(source, format)
-    kind.check(test_source)
-    options = Options(key, label_column, image_column, "", None if classes is None else tuple(classes))
-    scans = [kind.scan(source, replace(options, prefix="train/" if test_source else ""))]
-    if test_source:
-        scans.append(_all_test(kind.scan(test_source, replace(options, prefix="test/"))))
+    kind = sources.kind_of(source, config.format)
+    kind.check(test_root)
+    options = Options(config.key, config.label_column, config.image_column, "", classes)
+    scans = [kind.scan(source, replace(options, prefix="train/" if test_root else ""))]
+    if test_root:
+        scans.append(_all_test(kind.scan(test_root, replace(options, prefix="test/"))))
     found = assemble(scans, classes)
-    keep_all = on_problem == "refuse" or not kind.can_exclude
+    keep_all = config.on_problem == "refuse" or not kind.can_exclude
     _refuse_problems(found.problems, len(found.images), source, keep_all)
-    if check == "decode" and kind.decoded:
-        found = _without(found, undecodable(found.images, kind, image_column, progress))
+    if config.check == "decode" and kind.decoded:
+        found = _without(found, undecodable(found.images, kind, config.image_column, progress))
         _refuse_problems(found.problems, len(found.images), source, keep_all)
-    origin = {"root": absolute(source), "test_root": absolute(test_source) if test_source else ""}
-    about = {"format": kind.name, "image_column": image_column, "source": origin, "ignored_files": _ignored(scans)}
+    origin = {"root": absolute(source), "test_root": absolute(test_root) if test_root else ""}
+    about = {
+        "format": kind.name,
+        "image_column": config.image_column,
+        "source": origin,
+        "ignored_files": _ignored(scans),
+    }
     return _write(store, found, about, "".join(scan.content for scan in scans))
 
 
@@ -207,7 +210,8 @@ def index_arrays(
     store.delete("images")
     try:
         arrays.write(images, labels, store.child("images"), keys, test, classes)
-        return index(store.at("images"), out, format=PARQUET.name, key="key", check="none", classes=classes)
+        named = tuple(map(str, classes or ()))
+        return index(store.at("images"), out, format=PARQUET.name, key="key", check="none", classes=named)
     except CatalogError:
         store.delete("images")
         raise
@@ -225,9 +229,7 @@ def ensure_catalog(config: DataConfig, default_uri: str, progress: bool = False)
         return Catalog.open(uri)
     if not config.root:
         raise CatalogError(f"data.root is empty and there is no catalog at {uri}: give data.root or data.catalog")
-    options = config.model_dump(include={"format", "key", "label_column", "image_column", "on_problem", "check"})
-    classes = config.classes or None
-    return index(config.root, uri, test_source=config.test_root, classes=classes, progress=progress, **options)
+    return build(config, uri, progress)
 
 
 def _refuse_other_source(config: DataConfig, store: Store) -> None:
@@ -238,11 +240,6 @@ def _refuse_other_source(config: DataConfig, store: Store) -> None:
                 f"data.{field}: the catalog at {store.uri} was made from {made_from[field] or 'no such source'}, not "
                 f"from {absolute(value)}: leave data.{field} empty to use it as it is, or give another data.catalog"
             )
-
-
-def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise CatalogError(f"{name}: expected {' or '.join(allowed)}, got {value!r}")
 
 
 def _all_test(scan: Scan) -> Scan:

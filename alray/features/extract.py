@@ -20,7 +20,7 @@ import ray
 import ray.data
 import torch
 
-from alray.config import Dtype, FeatureConfig, ModelConfig, TransformConfig, fingerprint
+from alray.config import Dtype, FeatureConfig, ModelConfig, TransformConfig, changed, fingerprint
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
 from alray.data.images import block_rows, image_dataset, raise_first_cause
@@ -108,7 +108,7 @@ class Features:
     def identity(self) -> dict[str, Any]:
         """Model, weights and transform."""
         return {
-            "model": self.model.config.model_dump(mode="json", exclude={"checkpoint"}),  # weights_id is its content
+            "model": changed(self.model.config),  # without the checkpoint, whose content is weights_id
             "seed": self.model.seed,
             "weights": self.model.weights_id,
             "transform": [self.config.size, self.config.resize],

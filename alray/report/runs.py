@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from alray.config import fingerprint
+from alray.config import fingerprint, full_identity
 from alray.scalars import SECTIONS, Metrics, flat
 from alray.store import Store, absolute
 
@@ -95,10 +95,9 @@ def load(run_dir: str) -> RunHistory:
         raise ReportError(f"{run_dir}: the run has no committed round yet (expected round_00/metrics.json)")
     run = store.read_json("run.json")
     missing = [name for name in ("name", "classes", "identity") if name not in run]
-    if not missing:
-        missing = [f"identity.{name}" for name in ("strategy", "seed") if name not in run["identity"]]
     if missing:
         raise ReportError(f"{store.at('run.json')}: expected the fields {', '.join(missing)}, they are missing")
+    run["identity"] = full_identity(run["identity"])
     same = dict(run["identity"])
     strategy, seed = same["strategy"], same.pop("seed")
     return RunHistory(store.uri, run["name"], strategy, seed, tuple(run["classes"]), rounds, fingerprint(same), run)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from alray.config import SweepConfig
 from alray.rundir import SWEEP
-from alray.sweep.options import Options
 from alray.sweep.space import SpaceError, expand, parse_space
 from alray.sweep.trials import SweepError, Trial, plan
 from alray.sweep.tuner import SweepResult, sweep
 
 __all__ = [
-    "SWEEP", "Options", "SpaceError", "SweepError", "SweepResult", "Trial", "expand", "parse_space", "plan", "sweep",
+    "SWEEP", "SpaceError", "SweepConfig", "SweepError", "SweepResult", "Trial", "expand", "parse_space", "plan",
+    "sweep",
 ]  # fmt: skip

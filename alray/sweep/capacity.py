@@ -1,4 +1,4 @@
-"""How many trials a cluster has room for, so that none waits for ever for workers the others leave no room for."""
+"""The most trials that can run at once without a deadlock on CPUs or GPUs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 from alray import cluster
 from alray.cluster import Cluster, ClusterError
-from alray.config import ResourceConfig
+from alray.config import ResourceConfig, SweepConfig
 from alray.features.arrays import DISCRIMINATOR
 from alray.prepare import Checked
-from alray.sweep.options import Options
-from alray.sweep.trials import Plan
+from alray.sweep.trials import SweepPlan
 
 
-def concurrency(planned: Plan, options: Options, found: Cluster, cores: float) -> int:
-    """Trials at a time. Each reserves its driver's share for good, and its workers' again and again.
+def concurrency(planned: SweepPlan, options: SweepConfig, found: Cluster, cores: float) -> int:
+    """The number of trials that run at once. A trial reserves CPUs and GPUs for its driver until it ends, and for its
+    workers whenever it needs them.
 
-    cores: of this machine, where the cluster is started here; its logical CPUs may be more (see `logical_cpus`).
+    cores: those of this machine, where the cluster is started here; its logical CPUs may be more (see `logical_cpus`).
     """
     inside = max(map(worker_cpus, planned.settings))
     gpus = max(driver_gpus(ready, options) + worker_gpus(ready, found.use_gpu) for ready in planned.settings)
@@ -55,13 +55,13 @@ def worker_gpus(ready: Checked, use_gpu: bool) -> int:
     return max(resources.train_workers, resources.extract_actors) if use_gpu and trains_inside(ready) else 0
 
 
-def driver_gpus(ready: Checked, options: Options) -> float:
-    """GPUs of the trial itself: for a linear head. One that fine-tunes leaves them to its workers."""
+def driver_gpus(ready: Checked, options: SweepConfig) -> float:
+    """GPUs that the trial's own process reserves, for a linear head. In fine-tuning the workers reserve them."""
     return options.gpus_per_trial if ready.learner.trains_in_driver else 0.0
 
 
-def cluster_for(planned: Plan, options: Options) -> ResourceConfig:
-    """Of a cluster started here: logical CPUs for one trial and its workers at least."""
+def cluster_for(planned: SweepPlan, options: SweepConfig) -> ResourceConfig:
+    """The resources of a cluster that is started here: logical CPUs for one trial and its workers at least."""
     most = max(planned.settings, key=worker_cpus)
     resources = most.config.resources
     if resources.num_cpus:

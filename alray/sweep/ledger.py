@@ -1,4 +1,5 @@
-"""`sweep.json`: the trials of a sweep and how far each one is, made anew from the run directories by every start."""
+"""`sweep.json`: the trials of a sweep and how many rounds each has finished, derived from the run directories at every
+start."""
 
 from __future__ import annotations
 
@@ -7,19 +8,20 @@ from typing import Any, Literal
 
 from alray.rundir import SWEEP, RunDir
 from alray.store import Store
-from alray.sweep.trials import Plan, Trial, committed, metrics_of
+from alray.sweep.trials import SweepPlan, Trial, committed, metrics_of
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 
 class Ledger:
-    """What is varied, and for each trial its run directory, status, rounds and error.
+    """The varied fields, and for each trial its run directory, status, rounds and error.
 
-    Trials of earlier spaces stay in the file as long as their directories are there: a report on the folder reads them.
-    rule: what may stop a trial. A trial that was stopped stays so under the same rule and the same number of rounds.
+    Trials of earlier starts with other fields stay in the file as long as their directories exist, because a report on
+    the folder reads them. rule: how the scheduler stops trials. A trial that was stopped is not continued under the
+    same rule and number of rounds.
     """
 
-    def __init__(self, plan: Plan, about: Mapping[str, Any], rule: str = "") -> None:
+    def __init__(self, plan: SweepPlan, about: Mapping[str, Any], rule: str = "") -> None:
         self.store, self.rule = Store(plan.dir), rule
         before = self.store.read_json(SWEEP) if self.store.has(SWEEP) else {"trials": []}
         self.entries = [_entry(trial) for trial in plan.trials]
@@ -29,7 +31,7 @@ class Ledger:
         self.others = [entry for entry in known.values() if RunDir(self.store.at(entry["run"])).exists]
         self.about = dict(about)
         if about.get("scheduler") == "none" and any(e["status"] == "stopped" for e in self.others):
-            self.about["scheduler"] = before.get("scheduler", "none")  # its trials are what a report is warned of
+            self.about["scheduler"] = before.get("scheduler", "none")  # the report warns of trials that it stopped
         self.settle()
 
     def _take_up(self, entry: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -47,7 +49,7 @@ class Ledger:
             self.write()
 
     def settle(self) -> None:
-        """Nothing runs any more: what was running is as far as its directory says."""
+        """No trial runs any more: set the status of running ones by the rounds in their directories."""
         for entry in (*self.entries, *self.others):
             if entry["status"] == "running":
                 entry.update(_progress(self.store.at(entry["run"]), entry["of"]))
@@ -75,7 +77,7 @@ def _progress(run: str, of: int) -> dict[str, Any]:
 
 
 def accuracy(metrics: Mapping[str, Any]) -> float | None:
-    """The top-1 accuracy of a round for the table: test, else validation."""
+    """The top-1 accuracy of a round, for the table: on the test set, else on the validation set."""
     for section in ("test", "validation"):
         if metrics.get(section):
             return float(metrics[section]["top1"])

@@ -1,5 +1,5 @@
-"""What trials share is made once, before any of them: pretext tasks and their losses, and with a frozen backbone the
-embedding of every image. Trials find it complete: no image is decoded by any of them."""
+"""What trials share is computed once, before the first of them starts: pretext tasks and their losses, and with a
+frozen backbone the embedding of every image. No trial decodes an image then."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from alray.cluster import ClusterError
 from alray.config import fingerprint
 from alray.prepare import Checked
 from alray.progress import Stages
-from alray.sweep.trials import Plan
+from alray.sweep.trials import SweepPlan
 
 _SHARED = ("model", "transform", "features", "pretext")
 
 
-def share(plan: Plan, settings: Iterable[int], quiet: bool = False) -> dict[int, str]:
-    """Make what these settings share. Returns what went wrong by setting: its trials cannot run, the others can."""
+def share(plan: SweepPlan, settings: Iterable[int], quiet: bool = False) -> dict[int, str]:
+    """Compute what these settings share. Returns the error message of each setting that failed: only its trials cannot
+    run."""
     failed: dict[int, str] = {}
     for numbers in groups(plan, settings):
         try:
             _make(plan.settings[numbers[0]], quiet)
         except Exception as error:
             if isinstance(error, ClusterError) or not type(error).__module__.startswith("alray."):
-                raise  # no fault of this setting
+                raise  # not the fault of this setting
             failed.update(dict.fromkeys(numbers, f"before the trials: {type(error).__name__}: {error}"))
     return failed
 
 
-def groups(plan: Plan, settings: Iterable[int]) -> list[list[int]]:
-    """Settings that share all there is to share; those that share nothing are left out."""
+def groups(plan: SweepPlan, settings: Iterable[int]) -> list[list[int]]:
+    """Settings in groups that share everything that can be shared; settings that share nothing are left out."""
     found: dict[str, list[int]] = {}
     for number in sorted(set(settings)):
         if mark := _mark(plan.settings[number]):
@@ -42,6 +43,7 @@ def _mark(ready: Checked) -> str:
     config, frozen = ready.config, ready.learner.frozen
     if not (frozen or ready.needs_pretext or config.pretext.as_backbone):
         return ""
+    # A key in memory, which is stored nowhere: whole sections do no harm.
     source = {part: getattr(config, part).model_dump(mode="json") for part in _SHARED}
     # A pretext task is trained on the pool: every pool has its own.
     pool = hashlib.blake2b(ready.pool_rows.tobytes(), digest_size=8).hexdigest() if ready.trains_pretext else ""

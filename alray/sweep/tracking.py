@@ -1,4 +1,4 @@
-"""Telling MLflow about the trials of a sweep, through Ray's own callback."""
+"""Logging the trials of a sweep to MLflow, through Ray's callback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alray.sweep.trials import SweepError
 
 
 def mlflow_callback(uri: str, name: str) -> tune.Callback:
-    """Ray's callback for MLflow. Raises SweepError where MLflow is not installed, or cannot be told anything there."""
+    """Ray's callback for MLflow. Raises SweepError where MLflow is missing, or nothing can be logged at the URI."""
     try:
         import mlflow
     except ImportError:
@@ -20,9 +20,9 @@ def mlflow_callback(uri: str, name: str) -> tune.Callback:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     if uri.startswith("http"):
-        _knock(uri)
+        _check_server(uri)
     else:
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder was asked for: MLflow 3 wants to hear it
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 rejects file stores unless this is set
     try:
         mlflow.set_tracking_uri(uri)
         mlflow.search_experiments(max_results=1)
@@ -32,11 +32,11 @@ def mlflow_callback(uri: str, name: str) -> tune.Callback:
     return callback
 
 
-def _knock(uri: str) -> None:
-    """MLflow itself tries for minutes before it says that nobody answers."""
+def _check_server(uri: str) -> None:
+    """Refuse an unreachable server within seconds: MLflow itself retries for minutes."""
     try:
         urlopen(uri, timeout=10).close()
     except HTTPError:
-        return  # somebody answers: MLflow finds out what is wrong
+        return  # a server answered: MLflow reports what is wrong
     except (OSError, ValueError) as error:
         raise SweepError(f"mlflow: no server answers at {uri!r}: {error}") from None

@@ -1,8 +1,8 @@
-"""The trials of a sweep, all of them checked before any of them runs.
+"""The trials of a sweep, all of them checked before the first one runs.
 
 State lives in the run directories: a trial is finished when its last round is committed. Run directories lie in the
-sweep's folder, <root>/<name>-sweep; what runs share (catalogs, features, pretext tasks) lies under the root, where
-single runs have it, too.
+sweep's folder, <root>/<name>-sweep. Catalogs, features and pretext tasks lie under the root, where single runs find
+them, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SweepError(ValueError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep: what it varies, its configuration, its run directory, the number of its setting."""
+    """One run of a sweep: the values of the varied fields, its configuration, run directory and number of setting."""
 
     fields: Mapping[str, Any]
     config: RunConfig
@@ -48,7 +48,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep that can start: its folder, its trials, and one checked run per setting (seeds share it)."""
 
     dir: str
@@ -57,7 +57,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan(config: RunConfig, space: Space, samples: int = 1) -> Plan:
+def plan(config: RunConfig, space: Space, samples: int = 1) -> SweepPlan:
     """Make all trials, and check one of every setting as a single run would be checked. Of the trials and the sweep's
     folder nothing is written yet.
 
@@ -76,11 +76,11 @@ def plan(config: RunConfig, space: Space, samples: int = 1) -> Plan:
     kept, notes = _without_prefixes(trials)
     if config.run_dir:
         notes.append(f"run_dir {config.run_dir}: not used, the trials lie in {folder}")
-    return Plan(folder, tuple(kept), tuple(settings.checked), tuple(notes))
+    return SweepPlan(folder, tuple(kept), tuple(settings.checked), tuple(notes))
 
 
 class _Settings:
-    """Checked runs by what they are but for the seed, in order of appearance; equal pools are kept once."""
+    """Checked runs by their configuration without the seed, in order of appearance; equal pools are kept once."""
 
     def __init__(self) -> None:
         self.checked: list[Checked] = []
@@ -91,6 +91,7 @@ class _Settings:
         """The setting of a configuration, checked when it is the first of it."""
         # The seed draws an imbalanced pool, and a pretext task is trained on the pool: then every seed is a setting.
         own = config.data.imbalance.kind != "none" and config.pretext.task != "none"
+        # A key in memory, which is stored nowhere: it may hold the whole configuration.
         setting = fingerprint(config.model_dump(mode="json", exclude=None if own else {"seed"}))
         if setting not in self._numbers:
             found = check(config)
@@ -120,7 +121,7 @@ def _run_name(config: RunConfig, catalog: Catalog) -> str:
 
 
 def _without_prefixes(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
-    """Of trials that differ in nothing but how far they go, the longest: the shorter are its first rounds."""
+    """The longest of trials that differ only in their number of rounds: the shorter ones are its first rounds."""
     longest: dict[str, Trial] = {}
     notes = []
     for trial in trials:

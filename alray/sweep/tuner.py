@@ -1,6 +1,6 @@
 """A sweep on Ray Tune: trials in actors that are used again, with fractions of CPUs and GPUs, a scheduler where asked.
 
-A trial is `alray.rounds.run` and nothing else; Tune says which runs when, and stops early those a scheduler gives up.
+A trial is one call of `alray.rounds.run`. Tune starts the trials and stops early those that its scheduler rejects.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from alray import cluster
-from alray.config import RunConfig
+from alray.config import RunConfig, SweepConfig
 from alray.lease import LEASE, lease
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.scalars import flat
 from alray.store import Store, join, read_bytes
 from alray.sweep.capacity import cluster_for, concurrency, driver_gpus
+from alray.sweep.checks import check_scheduler
 from alray.sweep.ledger import Ledger
-from alray.sweep.options import Options, check_options, check_scheduler
 from alray.sweep.sharing import share
 from alray.sweep.space import Space
 from alray.sweep.table import Screen
 from alray.sweep.tracking import mlflow_callback
-from alray.sweep.trials import Plan, SweepError, metrics_of, plan
+from alray.sweep.trials import SweepError, SweepPlan, metrics_of, plan
 
 METRIC = "validation_top1"
 ERRORS = "errors"  # folder of the messages and tracebacks of trials that failed
@@ -44,7 +44,7 @@ ERRORS = "errors"  # folder of the messages and tracebacks of trials that failed
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A sweep that came to its end: its folder, its trials as sweep.json lists them, seconds of this start."""
+    """A finished sweep: its folder, its trials as sweep.json lists them, and how many seconds this start took."""
 
     dir: str
     trials: Sequence[Mapping[str, Any]]
@@ -59,7 +59,7 @@ class SweepResult:
 def sweep(
     config: RunConfig,
     space: Space,
-    options: Options | None = None,
+    options: SweepConfig | None = None,
     *,
     callbacks: Sequence[tune.Callback] = (),
     quiet: bool = False,
@@ -70,8 +70,9 @@ def sweep(
     are. callbacks: Tune's. Raises SpaceError, SweepError, ClusterError and what a run refuses before any trial starts,
     KeyboardInterrupt where it was stopped before its end.
     """
-    options, screen = options or Options(), Screen()
-    check_options(options, config.name)
+    options, screen = options or SweepConfig(), Screen()
+    if options.mlflow:
+        mlflow_callback(options.mlflow, config.name)  # refused now, not after the first trial
     planned = plan(config, space, options.samples)
     check_scheduler(options, planned)
     if not quiet and planned.notes:
@@ -97,14 +98,14 @@ def _refuse(folder: str, holder: str) -> None:
 
 
 def _work(
-    planned: Plan,
+    planned: SweepPlan,
     ledger: Ledger,
-    options: Options,
+    options: SweepConfig,
     screen: Screen,
     callbacks: Sequence[tune.Callback],
     quiet: bool,
 ) -> None:
-    """Make what is shared, then run the trials that wait."""
+    """Compute what trials share, then run the trials that are not finished."""
     todo = ledger.numbers("waiting")
     if not todo:
         return
@@ -120,7 +121,7 @@ def _work(
     todo = ledger.numbers("waiting")
     if not todo:
         return
-    # A scheduler compares with what ran before: that is told to it anew, first.
+    # A scheduler compares with earlier trials: their metrics are reported to it again, before new trials start.
     told = ledger.numbers("finished", "stopped") if options.scheduler != "none" else []
     watch = _Watch(
         ledger, tuple((trial.run, trial.config.rounds) for trial in planned.trials), frozenset(told), screen, quiet
@@ -134,7 +135,7 @@ def _work(
 
 @contextmanager
 def _own_interrupts() -> Iterator[None]:
-    """Tune takes Ctrl-C for itself, and keeps it after its end."""
+    """Restore the signal handlers that Tune replaces and does not put back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -147,11 +148,11 @@ def _own_interrupts() -> Iterator[None]:
 
 
 def _fit(
-    planned: Plan,
+    planned: SweepPlan,
     ledger: Ledger,
     told: Sequence[int],
     todo: Sequence[int],
-    options: Options,
+    options: SweepConfig,
     concurrent: int,
     callbacks: Sequence[tune.Callback],
 ) -> None:
@@ -182,8 +183,10 @@ def _fit(
     ).fit()
 
 
-def _trainable(planned: Plan, ledger: Ledger, told: Sequence[int], todo: Sequence[int], options: Options) -> Any:
-    """What Tune runs, with the resources of a trial's driver: they depend on the trial."""
+def _trainable(
+    planned: SweepPlan, ledger: Ledger, told: Sequence[int], todo: Sequence[int], options: SweepConfig
+) -> Any:
+    """The function that Tune runs, with the resources of each trial's driver."""
     trials = planned.trials
     gpus = [driver_gpus(planned.settings[trial.setting], options) for trial in trials]
 
@@ -205,7 +208,7 @@ def _trainable(planned: Plan, ledger: Ledger, told: Sequence[int], todo: Sequenc
 def _run_trial(
     space: dict[str, Any], configs: Mapping[int, str], told: Mapping[int, tuple[str, int]], errors: str
 ) -> None:
-    """What a trial does. Rounds that are committed already are told to Tune and not computed."""
+    """Run one trial. Rounds that are committed already are reported to Tune and not computed."""
     number = space["trial"]["number"]
     if number in told:
         folder, rounds = told[number]
@@ -235,7 +238,7 @@ def _tell(metrics: dict[str, Any]) -> None:
     tune.report({METRIC: 0.0, **scalars})
 
 
-def _scheduler(options: Options, rounds: int) -> Any:
+def _scheduler(options: SweepConfig, rounds: int) -> Any:
     if options.scheduler == "none":
         return None
     from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
@@ -279,7 +282,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._show()
 
     def _set(self, trial: TuneTrial, **changes: Any) -> None:
-        if _number(trial) not in self.told:  # what it says is known
+        if _number(trial) not in self.told:  # its metrics are in the ledger already
             self.ledger.set(_number(trial), **changes)
         self._show()
 

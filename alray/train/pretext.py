@@ -18,7 +18,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 
 from alray import pretext
-from alray.config import Dtype, ModelConfig, PretextConfig, TransformConfig, fingerprint
+from alray.config import Dtype, ModelConfig, PretextConfig, TransformConfig, changed, fingerprint
 from alray.data.augment import Transform, eval_transform
 from alray.data.masks import Masks
 from alray.data.views import Views
@@ -70,8 +70,8 @@ class PretextRecipe:
     def identity(self) -> dict[str, Any]:
         """Everything that can change the weights."""
         return {
-            "pretext": self.config.model_dump(mode="json", exclude={"checkpoint_every", "as_backbone"}),
-            "model": self.model.model_dump(mode="json", exclude={"checkpoint", "pretrained"}),
+            "pretext": changed(self.config, without={"as_backbone"}),
+            "model": changed(self.model, without={"pretrained"}),
             "image": [self.image.size, self.image.resize, self.image.flip],
             "seed": self.seed,
             "rows": hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest(),

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from alray.cluster import Cluster
-from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig
+from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig, changed
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
 from alray.data.masks import VOID, Masks, masks_of
@@ -53,7 +53,7 @@ class Segmenting:
     def identity(self) -> dict[str, Any]:
         """Model, weights and transform."""
         return {
-            "segmenter": self.model.config.model_dump(mode="json", exclude={"checkpoint"}),
+            "segmenter": changed(self.model.config),
             "seed": self.model.seed,
             "weights": self.model.weights_id,
             "size": self.config.size,

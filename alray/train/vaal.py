@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.optim import Adam
 
-from alray.config import Dtype, TransformConfig, VaalConfig
+from alray.config import Dtype, TransformConfig, VaalConfig, changed
 from alray.data.augment import Transform, eval_transform
 from alray.data.masks import Masks
 from alray.features.arrays import DISCRIMINATOR, Array, Rows
@@ -195,7 +195,7 @@ class Discriminating:
 
     def identity(self) -> dict[str, Any]:
         """Networks and weights."""
-        return {"vaal": self.config.model_dump(mode="json"), "weights": self.weights_id}
+        return {"vaal": changed(self.config), "weights": self.weights_id}
 
     def load(self, device: torch.device) -> Measured:
         """The networks in evaluation mode."""

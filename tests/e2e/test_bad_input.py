@@ -132,7 +132,7 @@ def a_file_where_runs_go(folder: Path) -> None:
         (nothing, ["--budget", "50"], ["budget: the pool has 20 images, but the run needs 54"]),
         (nothing, ["--budget", "0"], ["budget"]),
         (nothing, ["--budget", "-3"], ["budget"]),
-        (nothing, ["--train.learning-rate", "1"], ["Unrecognized options: --train.learning-rate"]),
+        (nothing, ["--train.learning-rate", "1"], ["--train.learning-rate: no such option"]),
         (nothing, ["--strategy", "bass"], ["bass", "base"]),
         (nothing, ["--strategy-options", "class_order", "sorted"], ["class_order", "sorted"]),
         (nothing, ["--model.backbone", "resnet19"], ["resnet19"]),

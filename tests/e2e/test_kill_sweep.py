@@ -120,7 +120,7 @@ def test_a_sweep_from_the_command_line_is_stopped_by_ctrl_c_and_goes_on(tmp_path
     # a trial's own configuration makes the same sweep: what its directory is called counts for nothing
     config = next(folder.glob("kill-*/config.json"))
     command = [sys.executable, "-m", "alray.cli", "sweep", str(config), "strategy=random", "seed=0..5"]
-    done = subprocess.run([*command, "--set", "resources.num_cpus=3"], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--resources.num-cpus", "3"], check=True, capture_output=True, text=True)
     assert f"sweep: {folder}" in done.stdout
     assert [t["status"] for t in json.loads((folder / SWEEP).read_text())["trials"]] == ["finished"] * 6
     after = committed(folder)

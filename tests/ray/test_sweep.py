@@ -32,7 +32,7 @@ from alray.config import (
 from alray.models.backbone import create
 from alray.report import report
 from alray.rounds import run
-from alray.sweep import Options, SweepError, sweep
+from alray.sweep import SweepConfig, SweepError, sweep
 from alray.sweep.tuner import _hide_gpus
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -75,7 +75,7 @@ def times(folder: str) -> dict[Path, int]:
 def test_trials_are_what_a_loop_makes_and_paired_by_seed(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     strategies, seeds = ("random", "margin", "base"), (0, 1)
-    result = sweep(config, {"strategy": strategies, "seed": seeds}, Options(cpus_per_trial=0.5), quiet=True)
+    result = sweep(config, {"strategy": strategies, "seed": seeds}, SweepConfig(cpus_per_trial=0.5), quiet=True)
     assert [trial["status"] for trial in result.trials] == ["finished"] * 6
     by_trial = {(t["fields"]["strategy"], t["fields"]["seed"]): Path(result.dir, t["run"]) for t in result.trials}
     for strategy, seed in product(strategies, seeds):
@@ -109,7 +109,7 @@ def test_mlflow_is_told_every_trial_and_round(tmp_path: Path, monkeypatch: pytes
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     config, uri = config_of(tmp_path), (tmp_path / "mlruns").as_uri()
-    result = sweep(config, {"strategy": ["random", "margin"], "seed": [0]}, Options(mlflow=uri), quiet=True)
+    result = sweep(config, {"strategy": ["random", "margin"], "seed": [0]}, SweepConfig(mlflow=uri), quiet=True)
     client = mlflow.MlflowClient(uri)
     told = client.search_runs([client.get_experiment_by_name(config.name).experiment_id])
     assert {run.data.params["trial/strategy"] for run in told} == {"random", "margin"}
@@ -126,7 +126,7 @@ def test_tracking_that_cannot_work_is_refused_before_any_trial(tmp_path: Path) -
     config = config_of(tmp_path)
     for uri, says in (("http://127.0.0.1:9", "no server answers"), ("nonsense://x", "expected a folder or")):
         with pytest.raises(SweepError, match=f"mlflow: {says}"):
-            sweep(config, {"seed": [0]}, Options(mlflow=uri), quiet=True)
+            sweep(config, {"seed": [0]}, SweepConfig(mlflow=uri), quiet=True)
     assert not (tmp_path / "runs").exists()
 
 
@@ -147,7 +147,7 @@ def test_a_failed_trial_is_listed_and_ends_nothing(tmp_path: Path) -> None:
 def test_a_scheduler_stops_bad_trials_for_good(tmp_path: Path) -> None:
     config = replace(config_of(tmp_path), {"rounds": 6})
     space = {"train.lr": [1.0, 1e-9, 1e-8, 2e-9], "seed": [0]}
-    options = Options(scheduler="asha", grace_rounds=1, max_concurrent=1)
+    options = SweepConfig(scheduler="asha", grace_rounds=1, max_concurrent=1)
     result = sweep(config, space, options, quiet=True)
     statuses = {trial["fields"]["train.lr"]: trial["status"] for trial in result.trials}
     assert statuses[1.0] == "finished"
@@ -183,7 +183,7 @@ class Recoveries(tune.Callback):
 
 def test_the_median_stops_and_failures_are_tried_again(tmp_path: Path) -> None:
     space = {"train.lr": [1.0, 0.9, 0.8, 1e-9, 1e30], "seed": [0]}
-    options, seen = Options(scheduler="median", grace_rounds=1, max_concurrent=1, retries=1), Recoveries()
+    options, seen = SweepConfig(scheduler="median", grace_rounds=1, max_concurrent=1, retries=1), Recoveries()
     result = sweep(config_of(tmp_path), space, options, callbacks=[seen], quiet=True)
     assert [trial["status"] for trial in result.trials] == ["finished"] * 3 + ["stopped", "failed"]
     assert seen.count == 1
@@ -238,7 +238,7 @@ def test_images_are_decoded_once_for_all_trials_and_seeds(tmp_path: Path) -> Non
     write_images(tmp_path / "images")
     config = image_config(tmp_path)
     strategies: Sequence[str] = ("random", "margin")
-    alone = Options(max_concurrent=1)  # every worker process imports torch and timm
+    alone = SweepConfig(max_concurrent=1)  # every worker process imports torch and timm
     first = sweep(config, {"strategy": strategies, "budget": [5], "seed": [0]}, alone, quiet=True)
     shutil.rmtree(tmp_path / "images")  # from here on, a decoded image is an error
     second = sweep(config, {"strategy": strategies, "budget": [5, 6], "seed": [0, 1, 2]}, alone, quiet=True)

@@ -247,8 +247,8 @@ def test_labels_outside_the_classes(
 ) -> None:
     source = parquet_with(tmp_path, label=labels)
     with pytest.raises(CatalogError, match=reason):
-        index(source, str(tmp_path / "out"), classes=classes)
-    catalog = index(source, str(tmp_path / "out"), classes=classes, on_problem="exclude")
+        index(source, str(tmp_path / "out"), classes=classes or ())
+    catalog = index(source, str(tmp_path / "out"), classes=classes or (), on_problem="exclude")
     assert len(catalog) == 2
     assert len(catalog.problems()) == 1
 
@@ -258,7 +258,7 @@ def test_numbers_outside_the_named_classes_of_a_parquet_file(tmp_path: Path) -> 
     data = encoded(np.zeros((4, 4, 3), np.uint8))
     pq.write_table(pa.table({"label": [0, 5], "image": [data] * 2}, schema=schema), tmp_path / "a.parquet")
     with pytest.raises(CatalogError, match="a/000000001: unknown class: 'number 5' is not one of the 2 classes"):
-        index(str(tmp_path / "a.parquet"), str(tmp_path / "out"), classes=None)
+        index(str(tmp_path / "a.parquet"), str(tmp_path / "out"))
     assert index(str(tmp_path), str(tmp_path / "o"), on_problem="exclude").classes == ("a, b", "c")
 
 
@@ -270,14 +270,14 @@ def test_numbers_outside_the_named_classes_of_a_parquet_file(tmp_path: Path) -> 
         ({"key": "filename"}, "no column 'filename' for the key"),
         ({"key": "{split}/{filename}"}, r"no column 'filename' for the key '\{split\}/\{filename\}'"),
         ({"key": "{label"}, "is no template"),
-        ({"format": "zip"}, "format: expected auto or one of"),
-        ({"on_problem": "ignore"}, "on_problem: expected refuse or exclude, got 'ignore'"),
+        ({"format": "zip"}, "format: Input should be 'auto'"),
+        ({"on_problem": "ignore"}, "on_problem: Input should be 'refuse' or 'exclude', got 'ignore'"),
     ],
 )
 def test_wrong_options(options: dict[str, str], message: str, tmp_path: Path) -> None:
     source = parquet_with(tmp_path, label=[0, 1])
     with pytest.raises(CatalogError, match=message):
-        index(source, str(tmp_path / "out"), **options)  # type: ignore[arg-type]
+        index(source, str(tmp_path / "out"), **options)
 
 
 @pytest.mark.parametrize("format", ["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"])
@@ -360,7 +360,7 @@ def test_a_source_of_its_own_for_the_test_split(name: str, tmp_path: Path) -> No
     if name == "parquet":
         sources = [f"{source}/*train*.parquet" for source in sources]
         key = ""
-    catalog = index(sources[0], str(tmp_path / "out"), test_source=sources[1], key=key)
+    catalog = index(sources[0], str(tmp_path / "out"), test_root=sources[1], key=key)
     assert catalog.classes == CLASSES
     keys = catalog.keys().to_pylist()
     assert [key.split("/")[0] for key in keys] == ["test" if test else "train" for test in catalog.is_test()]
@@ -371,7 +371,7 @@ def test_a_source_of_its_own_for_the_test_split(name: str, tmp_path: Path) -> No
 def test_a_template_knows_which_source_is_the_test(tmp_path: Path) -> None:
     """Two files of one name and the same columns."""
     sources = [parquet_with(tmp_path / name, label=["x", "y"], id=[1, 2]) for name in ("one", "two")]
-    catalog = index(sources[0], str(tmp_path / "out"), test_source=sources[1], key="{split}/{class}/{id}.png")
+    catalog = index(sources[0], str(tmp_path / "out"), test_root=sources[1], key="{split}/{class}/{id}.png")
     assert catalog.keys().to_pylist() == ["test/x/1.png", "test/y/2.png", "train/x/1.png", "train/y/2.png"]
     assert catalog.is_test().tolist() == [True, True, False, False]
 

@@ -20,6 +20,7 @@ from test_config import JOBS, load_job
 from alray import RunConfig, replace
 from alray.cli import options
 from alray.config.command_line import sweep_options
+from alray.data.catalog import index
 from alray.models.backbone import create
 from alray.prepare import Checked, prepare
 from alray.sweep import parse_space, plan
@@ -111,4 +112,6 @@ def test_commands_that_are_shown_can_be_given(command: str, tmp_path: Path, monk
     images(tmp_path / "images")
     scenes(tmp_path)
     embeddings(tmp_path / "features.npz")
+    if "catalogs/imagenet" in command:
+        index("images", "catalogs/imagenet")  # as the line above it in README.md does
     assert len(prepared(command)) >= 1

@@ -265,9 +265,8 @@ def test_the_same_run_twice_is_refused() -> None:
 
 def test_strategies_that_peek_are_marked(tmp_path: Path) -> None:
     for strategy in ("random", "base"):
-        rewritten = write_run(tmp_path, strategy, 0)
-        text = Path(rewritten, "run.json").read_text().replace('"base"', '"balancing"')
-        Path(rewritten, "run.json").write_text(text)
+        write_run(tmp_path, strategy, 0)
+    change_identity(str(tmp_path / "t-base-0"), strategy="balancing")
     assert panel(load_all([str(tmp_path)])).methods == ("random", "balancing*")
 
 

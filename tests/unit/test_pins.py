@@ -21,7 +21,7 @@ def test_a_strategy_picks_what_it_always_picked(name: str, kind: str) -> None:
 
 def test_the_fingerprint_of_the_default_configuration_is_what_it_was() -> None:
     """It names the directories and the cached features of every user: another one starts all of them anew."""
-    assert fingerprint(identity(RunConfig(), "data", "weights")) == "78f188c6c0"
+    assert fingerprint(identity(RunConfig(), "data", "weights")) == "a8f745a1d4"
 
 
 def test_whole_runs_label_and_measure_what_they_did(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from test_pt4al import brought
 
 import alray
 from alray import replace
-from alray.cli import app
+from alray.cli import main
 from alray.selection.protocol import SelectionError
 from alray.store import Store
 from alray.sweep import SweepError, plan
@@ -43,8 +43,14 @@ def test_options_that_are_given_must_fit(
 def test_a_run_by_its_json_takes_options_by_path(tmp_path: Path) -> None:
     config = replace(brought(tmp_path), {"rounds": 1, "run_dir": str(tmp_path / "mine")})
     (tmp_path / "config.json").write_text(config.to_json())
-    changes = ["strategy_options.rest=carry", "strategy_options.batches=3", "split.seed_set_options.cold_start=middle"]
-    app.cli(prog="alray", args=["run", str(tmp_path / "config.json"), *changes])
+    changes = [
+        "--strategy-options.rest=carry",
+        "--strategy-options.batches",
+        "3",
+        "--split.seed-set-options.cold_start",
+        "middle",
+    ]
+    main(["run", str(tmp_path / "config.json"), *changes])
     done = Store(str(tmp_path / "mine")).read_json("config.json")
     assert done["strategy_options"] == {"batches": 3, "rest": "carry"}
     assert done["split"]["seed_set_options"] == {"cold_start": "middle"}
@@ -62,14 +68,14 @@ def test_select_takes_options_in_pairs(tmp_path: Path) -> None:
         "--pretext-loss",
         str(tmp_path / "loss.npy"),
     ]
-    app.cli(prog="alray", args=[*arguments, "--strategy-options", "batches", "3", "cold_start", "middle"])
+    main([*arguments, "--strategy-options", "batches", "3", "cold_start", "middle"])
     rows = np.loadtxt(tmp_path / "out.csv", delimiter=",", skiprows=1)[:, 0]
     options = {"batches": 3, "cold_start": "middle"}
     assert rows.tolist() == alray.select("pt4al", 4, strategy_options=options, pretext_loss=losses).rows.tolist()
 
 
 def test_the_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    app.cli(prog="alray", args=["strategies", "pt4al", "random"])
+    main(["strategies", "pt4al", "random"])
     text = capsys.readouterr().out
     assert text.startswith("pt4al [batches 10] [uncertainty confidence]")
     assert "\n\nrandom\n    Uniform without replacement" in text

@@ -34,10 +34,10 @@ class Embeddings(Source):
     decoded: ClassVar[bool] = False
     can_exclude: ClassVar[bool] = False
 
-    def check(self, test_source: str) -> None:
+    def check(self, test_root: str) -> None:
         """What is test is said in the same file."""
-        if test_source:
-            raise CatalogError("test_source: embeddings say in the same .npz what is test (is_test, is_val or test)")
+        if test_root:
+            raise CatalogError("test_root: embeddings say in the same .npz what is test (is_test, is_val or test)")
 
     def scan(self, source: str, options: Options) -> Scan:
         """One row per embedding; key and offset are its position, so that row and array position are the same.

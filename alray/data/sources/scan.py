@@ -41,11 +41,11 @@ class CatalogError(ValueError):
 class Options:
     """How to read a source. prefix: put before keys the source does not name itself; classes: their given order."""
 
-    key: str = ""
-    label_column: str = "label"
-    image_column: str = "image"
-    prefix: str = ""
-    classes: tuple[str, ...] | None = None
+    key: str
+    label_column: str
+    image_column: str
+    prefix: str
+    classes: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)

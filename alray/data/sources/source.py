@@ -39,7 +39,7 @@ class Source:
         """References to all images of a path or URI. Raises CatalogError."""
         raise NotImplementedError(f"{type(self).__name__}.scan")
 
-    def check(self, test_source: str) -> None:
+    def check(self, test_root: str) -> None:
         """Raises CatalogError where a test set in a place of its own cannot be."""
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:

@@ -1,0 +1,105 @@
+"""What a section of a configuration is, and what its fields say about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names each field, what was expected and what was got."""
+
+
+class Frozen(BaseModel):
+    """A section: immutable, without unknown fields, NaN or infinity."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+
+Section = TypeVar("Section", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A property of a field, written where the field is declared: ``lr: Annotated[float, COMMON] = 0.1``."""
+
+    name: str
+
+
+COMMON = Mark("common")
+"""`--help` shows the option; `--help-all` shows every option."""
+OUTSIDE = Mark("outside identity")
+"""The field changes no pick (a place, a name, a number of workers): runs that differ in it alone are the same run."""
+PAIRS = Mark("pairs")
+"""A dictionary that a command line gives as names and values."""
+
+
+def marked(field: FieldInfo, mark: Mark) -> bool:
+    """Whether the field carries the mark."""
+    return mark in field.metadata
+
+
+def section_of(field: FieldInfo) -> type[Frozen] | None:
+    """The class of a field that is a section itself, else None."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Frozen) else None
+
+
+def leaves(model: type[Frozen], prefix: str = "") -> dict[str, FieldInfo]:
+    """All fields of a section and of the sections inside it, by path."""
+    return dict(_leaves(model, prefix))
+
+
+def _leaves(model: type[Frozen], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        inside = section_of(field)
+        if inside is None:
+            yield f"{prefix}{name}", field
+        else:
+            yield from _leaves(inside, f"{prefix}{name}.")
+
+
+def nearest(path: str, paths: Collection[str]) -> list[str]:
+    """At most three of the paths that a person may have meant: fields of the same name, else similar ones."""
+    name = path.rpartition(".")[2]
+    same = [known for known in paths if known.rpartition(".")[2] == name]
+    similar = get_close_matches(path, paths, 3)
+    names = get_close_matches(name, {known.rpartition(".")[2] for known in paths}, 1)
+    also = [known for known in paths if known.rpartition(".")[2] in names]
+    return (same or similar or also or get_close_matches(path, paths, 3, 0.0))[:3]
+
+
+def validated(model: type[Section], tree: Any, prefix: str = "") -> Section:
+    """The section with these values. Raises ConfigError that names each field, after the prefix of its path, with what
+    was expected."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(explain(error, leaves(model), prefix)) from None
+
+
+def explain(error: ValidationError, known: Collection[str] = (), prefix: str = "") -> str:
+    """A pydantic error in one line per field: the path, what was expected, what was got. known: all fields."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{prefix}{path}: no such field" + _meant(path, known))
+        elif item["type"] == "missing":
+            lines.append(f"{prefix}{path}: expected a value, got none")
+        elif item["type"] == "value_error" and not path:
+            lines.append(f"{prefix}{item['ctx']['error']}")
+        else:
+            lines.append(f"{prefix}{path}: {item['msg']}, got {item['input']!r}")
+    return "\n".join(lines)
+
+
+def _meant(path: str, known: Collection[str]) -> str:
+    return f"; the nearest are {', '.join(nearest(path, known))}" if known else ""

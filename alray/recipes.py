@@ -1,0 +1,67 @@
+"""Job files as recipes: found by name, listed, read and started.
+
+The repository has them in jobs/, an installed package in alray/jobs/: the same files.
+"""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from alray.config import ConfigError, RunConfig
+from alray.config.fields import nearest
+
+
+def recipes() -> dict[str, Path]:
+    """The job files that come with alray, by name."""
+    package = Path(__file__).parent
+    folder = next((path for path in (package / "jobs", package.parent / "jobs") if path.is_dir()), package / "jobs")
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
+def described() -> str:
+    """A line per recipe: its name and what its docstring begins with."""
+    known = recipes()
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{name:{width}}  {_summary(path)}" for name, path in known.items())
+
+
+def _summary(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def find(target: str) -> Path:
+    """The file of a recipe's name, or the .json or .py file itself. Raises ConfigError where there is none."""
+    known, path = recipes(), Path(target)
+    if target in known:
+        return known[target]
+    if path.suffix in (".json", ".py"):
+        if not path.is_file():
+            raise ConfigError(f"{target}: no such file")
+        return path
+    raise ConfigError(
+        f"{target}: expected a recipe's name, a configuration (.json) or a job file (.py); the nearest recipes are "
+        f"{', '.join(nearest(target, known))}"
+    )
+
+
+def presets(target: str) -> Mapping[str, RunConfig]:
+    """The configurations of a recipe, a job file or a JSON file, by preset. Raises ConfigError where there is none."""
+    path = find(target)
+    if path.suffix == ".json":
+        return {"default": RunConfig.from_json(path.read_text())}
+    found = runpy.run_path(str(path))
+    if "PRESETS" not in found and "CONFIG" not in found:
+        raise ConfigError(f"{target}: expected a job file with CONFIG or PRESETS, got neither")
+    named: Mapping[str, RunConfig] = found["PRESETS"] if "PRESETS" in found else {"default": found["CONFIG"]}
+    return named
+
+
+def start(path: Path, argv: Sequence[str]) -> None:
+    """Do what ``python path argv ...`` does, in this process."""
+    sys.argv = [str(path), *argv]
+    sys.path.insert(0, str(path.parent))  # as Python does for a program: it may import files beside it
+    runpy.run_path(str(path), run_name="__main__")

@@ -1,0 +1,90 @@
+"""The identity of a run: what it holds, and what may be added to the configuration without changing it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import pytest
+
+from alray import RunConfig, replace
+from alray.config import (
+    ModelConfig,
+    PretextConfig,
+    TrainConfig,
+    TransformConfig,
+    VaalConfig,
+    changed,
+    fingerprint,
+    full_identity,
+    identity,
+)
+from alray.config.fields import OUTSIDE
+from alray.config.identity import VERSION, defaults
+
+OTHER = replace(RunConfig(), {"train.lr": 0.3, "split.seed_set_how": "pretext", "strategy_options": {"quota": "fill"}})
+
+
+def test_the_defaults_are_those_of_their_version() -> None:
+    """A default was changed: raise VERSION in alray/config/identity.py; then, and for a new field, run
+    `python tests/defaults.py`."""
+    assert RunConfig().model_dump(mode="json") == defaults(VERSION)
+
+
+def test_an_identity_holds_what_differs_from_the_defaults() -> None:
+    assert identity(RunConfig(), "d", "w") == {"version": 1, "data_fingerprint": "d", "weights_fingerprint": "w"}
+    assert identity(OTHER, "d+m", "w") == {
+        "version": 1, "strategy_options": {"quota": "fill"}, "split": {"seed_set_how": "pretext"}, "train": {"lr": 0.3},
+        "data_fingerprint": "d", "masks_fingerprint": "m", "weights_fingerprint": "w",
+    }  # fmt: skip
+
+
+class LongerTraining(TrainConfig):
+    added: int = 3
+    place: Annotated[str, OUTSIDE] = ""
+
+
+class LongerRun(RunConfig):
+    train: LongerTraining = LongerTraining()
+    also: tuple[str, ...] = ("a",)
+
+
+@pytest.mark.parametrize("config", [RunConfig(), OTHER], ids=["default", "other"])
+def test_a_new_field_with_a_default_changes_no_fingerprint(config: RunConfig) -> None:
+    def mark(one: RunConfig) -> str:
+        return fingerprint(identity(one, "d", "w"))
+
+    longer = LongerRun.model_validate(config.model_dump())
+    assert mark(longer) == mark(config)
+    assert mark(replace(longer, {"train.place": "elsewhere"})) == mark(config)
+    assert len({mark(config), mark(replace(longer, {"train.added": 4})), mark(replace(longer, {"also": ()}))}) == 3
+
+
+def test_a_new_field_changes_no_fingerprint_of_features_either() -> None:
+    assert changed(LongerTraining()) == changed(TrainConfig()) == {"version": VERSION}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("train.lr", 0.2), ("strategy", "margin"), ("top_k", [2]), ("model.mean", [0.5, 0.5, 0.5])]
+)
+def test_a_full_identity_has_every_field_that_counts(path: str, value: Any) -> None:
+    config = replace(RunConfig(), {path: value, "resources.select_shards": 9, "name": "n"})
+    expected = json.loads(config.to_json())
+    for name in ("name", "root", "run_dir", "rounds", "resources"):
+        del expected[name]
+    full = full_identity(identity(config, "d", "w"))
+    assert set(full) == {*expected, "data_fingerprint", "weights_fingerprint"}
+    assert full["train"].items() <= expected["train"].items() and "checkpoint_every" not in full["train"]
+    assert full["model"].items() <= expected["model"].items() and "checkpoint" not in full["model"]
+    assert full["split"] == expected["split"]
+    assert full["data"]["imbalance"] == {"kind": "none", "factor": 0.1}
+    assert full_identity(full) == full
+
+
+def test_sections_name_features_by_their_differences() -> None:
+    assert changed(ModelConfig(checkpoint="/w", small_stem=True)) == {"version": 1, "small_stem": True}
+    assert changed(VaalConfig(checkpoint_every=9, latent=32)) == {"version": 1, "latent": 32}
+    assert changed(PretextConfig(task="rotation", as_backbone=True), without={"as_backbone"}) == {
+        "version": 1, "task": "rotation",
+    }  # fmt: skip
+    assert changed(TransformConfig(size=32, resize=0), only={"size"}) == {"version": 1, "size": 32}
