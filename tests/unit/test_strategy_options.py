@@ -111,7 +111,7 @@ def test_every_option_is_declared_in_full_and_refuses_other_values_in_one_line(n
             "robust_k_center: outliers: expected a number from 0 to below 1, got F",
         ),
         (lambda: KMeans(metrik="l2"), "k_means: unknown option 'metrik'; expected one of metric, iterations$"),  # type: ignore[call-arg]
-        (lambda: KMeans("l2", 20, 7), "k_means: unknown option 2; expected one of metric, iterations$"),  # type: ignore[call-arg]
+        (lambda: KMeans("l2", 20, 7), "k_means: expected at most 2 options, got more$"),  # type: ignore[call-arg]
         (
             lambda: build("k_means", {"metrik": "l2"}),
             "strategy k_means: unknown option 'metrik'; expected one of metric, ",
