@@ -2,8 +2,8 @@
 
 The process that holds the lease writes a new beat into lease.json every few seconds. Another process waits until the
 lease is gone or its holder is dead. A dead process on this machine is noticed at once, one on another machine because
-its beat no longer changes. The lease saves work and keeps the checkpoints of Ray Train apart. Files are written whole or
-not at all also without it.
+its beat no longer changes. The lease saves work and keeps the checkpoints of Ray Train apart. Files are written whole
+or not at all even without it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def join(uri: str, *names: str) -> str:
 
 
 def relative(uri: str, folder: str) -> str:
-    """The relative path from a folder to a path or URI, both absolute; the URI itself where the two have no common root."""
+    """The relative path from a folder to a path or URI, both absolute; the URI itself where the stores differ."""
     scheme, _, path = uri.rpartition("://")
     there, _, start = folder.rpartition("://")
     return posixpath.relpath(path, start) if scheme == there else uri
