@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, stream, row), never of history.
+"""Random numbers as a function of (seed, stream, row) alone, and not of what was drawn before.
 
 A row's priority depends on nothing but its own number, the seed and the name of the stream, so a draw is the same for
 any number of shards, any block size and after any restart (contract C4).
@@ -39,7 +39,7 @@ def uniform(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[
 
 
 def order(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The rows in a random order that depends on (seed, stream) alone. Ties, should they come, by row."""
+    """The rows in a random order that depends on (seed, stream) alone. Rows of equal priority are in row order."""
     rows = np.asarray(rows, dtype=np.int64)
     return rows[np.lexsort((rows, priorities(seed, stream, rows)))]
 

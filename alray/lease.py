@@ -1,8 +1,9 @@
-"""One at a time: a lease on a directory that several runs may want to fill, such as a pretext task they share.
+"""A lease on a directory that several runs may want to fill, such as a pretext task they share: one run at a time.
 
-Whoever holds it writes a new beat every few seconds into lease.json. Whoever comes second waits until the lease is gone
-or its holder is: a dead process on this machine is seen at once, one elsewhere by a beat that stands still. A lease
-saves work and keeps Ray Train's checkpoints apart; that no file is half-written does not depend on it.
+The process that holds the lease writes a new beat into lease.json every few seconds. Another process waits until the
+lease is gone or its holder is dead. A dead process on this machine is noticed at once, one on another machine because
+its beat no longer changes. The lease saves work and keeps the checkpoints of Ray Train apart. Files are written whole
+or not at all even without it.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from alray.store import Store, StoreError
 LEASE = "lease.json"
 _BEAT = 10.0  # seconds between two beats
 _STALE = 60.0  # seconds without a beat after which a holder elsewhere counts as dead
-_SETTLE = 0.5  # seconds after a claim in which a rival's claim may overwrite it
+_SETTLE = 0.5  # seconds after a claim in which the claim of another process may overwrite it
 
 
 @contextmanager
 def lease(
     store: Store, waiting: Callable[[str], None] = lambda holder: None, *, stale: float = _STALE
 ) -> Iterator[None]:
-    """Hold the directory while the body runs; before, wait for whoever holds it (`waiting` is called once, with who).
+    """Hold the directory while the body runs. Before that, wait for the present holder; `waiting` is then called once
+    with the holder's name.
 
-    The body must look again at what there is: another process may have done the work meanwhile.
+    The body must check again what the directory holds: another process may have done the work in the meantime.
     """
     token = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
     _claim(store, token, waiting, stale)
@@ -64,7 +66,7 @@ def _claim(store: Store, token: dict[str, Any], waiting: Callable[[str], None], 
 
 
 def _held(store: Store) -> dict[str, Any]:
-    """Who holds the lease; empty for nobody."""
+    """The content of lease.json: the holder of the lease; empty where nobody holds it."""
     try:
         return dict(store.read_json(LEASE))
     except (FileNotFoundError, StoreError):
@@ -72,14 +74,14 @@ def _held(store: Store) -> dict[str, Any]:
 
 
 def _dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder is a process of this machine that is no more."""
+    """Whether the holder is a process of this machine that no longer runs."""
     if holder.get("host") != socket.gethostname():
         return False
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's process, alive
+    except PermissionError:  # the process of another user, alive
         pass
     return False
 
@@ -90,5 +92,5 @@ def _keep(store: Store, token: dict[str, Any], over: threading.Event) -> None:
         number += 1
         try:
             store.write_json(LEASE, {**token, "beat": number})
-        except StoreError:  # a busy object store costs a beat
+        except StoreError:  # a beat is left out where the object store is busy
             continue

@@ -1,6 +1,6 @@
-"""What a person at the terminal sees: which round and stage runs, how far it is, and one line of numbers per round.
+"""Progress for a person at the terminal: the running round and stage, how far it is, and one line of numbers per round.
 
-On a terminal a stage has a bar; in a log file it has a line when it starts and one now and then while it runs.
+On a terminal a stage has a bar; in a log file it has a line when it starts and further lines while it runs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ class Stages:
     label: str  # e.g. "round 1/4"
     quiet: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    save: Callable[[dict[str, float]], None] = lambda seconds: None  # so that a killed round keeps what it had measured
+    save: Callable[[dict[str, float]], None] = lambda seconds: (
+        None
+    )  # called after each stage, so that a killed round keeps its times
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line, unless quiet."""
         if not self.quiet:
             tqdm.write(f"{self.label} · {text}", file=sys.stdout)
             sys.stdout.flush()
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
-        """Announce a stage and measure it; a stage entered twice adds up."""
+        """Announce a stage and measure its seconds; those of a stage that is entered twice are added."""
         self.say(f"{name} · {detail}" if detail else name)
         start = time.monotonic()
         try:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 
 class StoreError(OSError):
-    """A place that cannot be read or written; the message names it."""
+    """A path or URI that cannot be read or written; the message names it."""
 
 
 def is_remote(uri: str) -> bool:
@@ -45,14 +45,14 @@ def join(uri: str, *names: str) -> str:
 
 
 def relative(uri: str, folder: str) -> str:
-    """The way from a directory to a place, both absolute, up (..) and down; the place itself where there is none."""
+    """The relative path from a folder to a path or URI, both absolute; the URI itself where the stores differ."""
     scheme, _, path = uri.rpartition("://")
     there, _, start = folder.rpartition("://")
     return posixpath.relpath(path, start) if scheme == there else uri
 
 
 def resolve(way: str, folder: str) -> str:
-    """The place that `relative` described."""
+    """The absolute path or URI of what `relative` returned for this folder."""
     if is_remote(way) or way.startswith("/"):
         return way
     scheme, mark, start = folder.rpartition("://")
@@ -89,12 +89,14 @@ def read_bytes(uri: str) -> bytes:
 
 
 def weights_fingerprint(uri: str) -> str:
-    """Of the content of a weights file, wherever it lies; "fresh" for none. A process reads the same file once."""
+    """A hash of the content of a weights file; "fresh" for no file. A process reads the same file only once."""
     if not uri:
         return "fresh"
     fs, path = filesystem(uri)
     info = fs.get_file_info(path)
-    read = _content if info.mtime_ns else _content.__wrapped__  # without a time nothing tells two files apart
+    read = (
+        _content if info.mtime_ns else _content.__wrapped__
+    )  # without a modification time a changed file could not be recognised
     return read(uri, info.size, info.mtime_ns)
 
 

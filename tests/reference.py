@@ -1,13 +1,17 @@
 """The slow twins: every strategy in plain NumPy float64, written from the papers, one function each.
 
 Nothing here is shared with the code under test. Ties go to the lower row. Each returns (rows in order of choice,
-scores). Letters: n rows, c classes, d width of the embedding, b budget.
+scores). `TWINS` at the end names the twin of every strategy. Letters: n rows, c classes, d width of the embedding, b
+budget.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -375,3 +379,154 @@ def nearest_to(centroids: np.ndarray, embedding: np.ndarray, rows: np.ndarray) -
             if row not in picks[asked]:
                 picks[j], scores[j] = row, -math.sqrt(value)
     return picks, scores
+
+
+def vaal(discriminator: np.ndarray, rows: np.ndarray, b: int) -> Picked:
+    """Sinha et al. 2019: the b rows with the smallest logits of looking labeled."""
+    return _highest(rows, -np.asarray(discriminator, np.float64), b)
+
+
+def partitioned_k_center(
+    embedding: np.ndarray, rows: np.ndarray, b: int, labeled: np.ndarray, labeled_rows: np.ndarray, parts: int = 10,
+    seed: int = 0, round: int = 0,
+) -> Picked:  # fmt: skip
+    """k-center in every part, one after the other. Only for parts that all have a labeled row."""
+    found = []
+    for at, known, share in _parts(rows, labeled_rows, min(parts, b), b, seed, round):
+        found.append(k_center(embedding[at], rows[at], share, labeled[known])[:2])
+    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
+
+
+def partitioned_badge(
+    embedding: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, labeled: np.ndarray,
+    labeled_logits: np.ndarray, labeled_rows: np.ndarray, parts: int = 10, pooled: bool = True, seed: int = 0,
+    round: int = 0,
+) -> Picked:  # fmt: skip
+    """BADGE in every part, one after the other, on gradients of at most 16 classes and 512 numbers where pooled. Only
+    for parts that all have a labeled row."""
+    c, found = min(16, logits.shape[1]), []
+    size = (c, min(embedding.shape[1], 512 // c)) if pooled else None  # a narrow embedding is not made wider
+    for at, known, share in _parts(rows, labeled_rows, min(parts, b), b, seed, round):
+        found.append(
+            badge(
+                embedding[at], logits[at], rows[at], share, labeled[known], labeled_logits[known], seed, round,
+                labeled_rows=labeled_rows[known], pooled=size,
+            )
+        )  # fmt: skip
+    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
+
+
+def _parts(
+    rows: np.ndarray, labeled: np.ndarray, parts: int, b: int, seed: int, round: int
+) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Positions of the rows and of the labeled rows of every part, both in row order, and the part's share of b. Rows
+    are shuffled by their hashes and cut into near-equal parts, the first ones longer."""
+
+    def positions(numbers: np.ndarray, what: str) -> list[np.ndarray]:
+        hashes = [_hash(seed, f"partitioned/{round}/{what}", row) for row in numbers]
+        order = np.array(sorted(range(len(numbers)), key=lambda i: hashes[i]), int)
+        return [part[np.argsort(numbers[part])] for part in np.array_split(order, parts)]
+
+    shares = [b // parts + (i < b % parts) for i in range(parts)]
+    return list(zip(positions(rows, "pool"), positions(labeled, "labeled"), shares, strict=True))
+
+
+def pixels(logits: np.ndarray, kind: str) -> np.ndarray:
+    """How unsure a model is of images, (n,): means over the pixels of maps of logits (n, c, h, w)."""
+    found = []
+    for image in np.asarray(logits, np.float64):
+        values = []
+        for z in image.reshape(len(image), -1).T:
+            p = np.exp(z - z.max())
+            p = np.sort(p / math.fsum(p))[::-1]
+            if kind == "confidence":
+                values.append(-p[0])
+            elif kind == "margin":
+                values.append(-(p[0] - p[1]))
+            else:
+                values.append(-math.fsum(q * math.log(q) for q in p if q > 0))
+        found.append(math.fsum(values) / len(values))
+    return np.array(found)
+
+
+def pixel_score(logits: np.ndarray, rows: np.ndarray, b: int, kind: str) -> Picked:
+    """Yi et al. 2022, section on segmentation: the b images with the least sure pixels."""
+    return _highest(rows, pixels(logits, kind), b)
+
+
+def pixel_pt4al(pretext: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, round: int, batches: int) -> Picked:
+    """The b images with the least sure pixels, by confidence, of the round's batch, from round 1 on. Only for budgets
+    that a batch has."""
+    order = np.array(sorted(range(len(rows)), key=lambda i: (-float(pretext[i]), rows[i])))
+    batch = np.array_split(order, batches)[round]
+    return _highest(rows[batch], pixels(logits[batch], "confidence"), b)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Everything that a twin may read: of the available rows (n,), and of the labeled ones (m,)."""
+
+    rows: np.ndarray
+    labeled: np.ndarray
+    columns: dict[str, np.ndarray]  # by name, each of all rows: embedding, logits, labels, pretext_loss, discriminator
+    weight: np.ndarray
+    seed: int
+    round: int
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name][self.rows]
+
+    def known(self, name: str) -> np.ndarray:
+        """A column of the labeled rows."""
+        return self.columns[name][self.labeled]
+
+
+def _badge(g: Given, b: int) -> Picked:
+    known = g.known("embedding"), g.known("logits")
+    return badge(g["embedding"], g["logits"], g.rows, b, *known, g.seed, g.round, labeled_rows=g.labeled)
+
+
+def _partitioned_badge(g: Given, b: int) -> Picked:
+    known = g.known("embedding"), g.known("logits"), g.labeled
+    return partitioned_badge(g["embedding"], g["logits"], g.rows, b, *known, seed=g.seed, round=g.round)
+
+
+def _partitioned_k_center(g: Given, b: int) -> Picked:
+    return partitioned_k_center(g["embedding"], g.rows, b, g.known("embedding"), g.labeled, seed=g.seed, round=g.round)
+
+
+def _balancing(g: Given, b: int) -> Picked:
+    known = g.known("embedding"), g.known("labels")
+    return balancing(g["embedding"], g.rows, g["labels"], b, *known, len(g.weight), g.seed, g.round)
+
+
+def _pt4al(g: Given, b: int) -> Picked:
+    every = np.union1d(g.rows, g.labeled)
+    return pt4al(g.columns["pretext_loss"][every], g.columns["logits"][every], every, b, g.round, g.labeled)
+
+
+# The twin of every strategy in alray.STRATEGIES, with the strategy's default options.
+TWINS: dict[str, Callable[[Given, int], Picked]] = {
+    "random": lambda g, b: random_sampling(g.rows, b, g.seed, g.round),
+    "balanced_random": lambda g, b: balanced_random(g.rows, g["labels"], b, len(g.weight), g.seed, g.round),
+    "confidence": lambda g, b: confidence(g["logits"], g.rows, b),
+    "margin": lambda g, b: margin(g["logits"], g.rows, b),
+    "entropy": lambda g, b: entropy(g["logits"], g.rows, b),
+    "mase": lambda g, b: mase(g["logits"], g.weight, g.rows, b),
+    "base": lambda g, b: base(g["logits"], g.weight, g.rows, b),
+    "balancing": _balancing,
+    "k_center": lambda g, b: k_center(g["embedding"], g.rows, b, g.known("embedding"))[:2],
+    "partitioned_k_center": _partitioned_k_center,
+    "badge": _badge,
+    "partitioned_badge": _partitioned_badge,
+    "cluster_margin": lambda g, b: cluster_margin(g["embedding"], g["logits"], g.rows, b, 10, 20),
+    "vaal": lambda g, b: vaal(g["discriminator"], g.rows, b),
+    "pt4al": _pt4al,
+}
+# Twins that do not give picks: the best radius of all choices of centers (which choice attains it is not unique), and
+# the rows nearest to given centroids (FAISS draws the start of its iterations itself). Tests of their own use them.
+OTHER_TWINS: dict[str, Callable[..., Any]] = {"robust_k_center": robust_radius, "k_means": nearest_to}
+# The twin of every strategy that has another form for images with masks.
+PIXEL_TWINS: dict[str, Callable[..., Picked]] = {
+    "confidence": pixel_score, "margin": pixel_score, "entropy": pixel_score, "pt4al": pixel_pt4al,
+}  # fmt: skip

@@ -113,6 +113,8 @@ def _explained(kind: Any, error: ValidationError) -> SelectionError:
         return cause
     fields: dict[str, FieldInfo] = kind.__pydantic_fields__
     name, option = _name(kind), first["loc"][0] if first["loc"] else ""
+    if first["type"] == "unexpected_positional_argument":
+        return SelectionError(f"{name}: expected at most {len(fields)} options, got more")
     if option not in fields:
         there = f"expected one of {', '.join(fields)}" if fields else "it has none"
         return SelectionError(f"{name}: unknown option {option!r}; {there}")

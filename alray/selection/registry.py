@@ -48,7 +48,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "k_means": KMeans,
 }
 
-_OF_PIXELS: dict[str, type[Strategy]] = {
+# Strategies that have another form for images with masks.
+OF_PIXELS: dict[str, type[Strategy]] = {
     "confidence": PixelConfidence,
     "margin": PixelMargin,
     "entropy": PixelEntropy,
@@ -89,10 +90,10 @@ def changed(strategy: Strategy, options: Mapping[str, Any]) -> Strategy:
 def build_for_segmentation(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """The strategy of that name for images with masks. Raises SelectionError, also for one that needs a class."""
     strategy = build(name, options)
-    if name in _OF_PIXELS:
-        return _OF_PIXELS[name](**(options or {}))
+    if name in OF_PIXELS:
+        return OF_PIXELS[name](**(options or {}))
     if strategy.needs & _WHOLE_IMAGES:
-        there = [other for other, kind in STRATEGIES.items() if other in _OF_PIXELS or not kind.needs & _WHOLE_IMAGES]
+        there = [other for other, kind in STRATEGIES.items() if other in OF_PIXELS or not kind.needs & _WHOLE_IMAGES]
         raise SelectionError(
             f"strategy: {name} needs {', '.join(sorted(strategy.needs & _WHOLE_IMAGES))} of whole images, and in "
             f"segmentation there are none; expected one of {', '.join(there)}"

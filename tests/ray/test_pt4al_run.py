@@ -112,7 +112,7 @@ def test_rounds_follow_the_batches(tmp_path: Path) -> None:
         (
             {"pretext.as_backbone": False, "train.mode": "finetune", "split.seed_set_how": "k_means"},
             ConfigError,
-            "k_means clusters the starting weights' embeddings",
+            "k_means reads the starting weights' embeddings",
         ),
         ({"pretext.as_backbone": False}, ConfigError, "linear evaluation needs a pretrained backbone"),
     ],

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
-from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.protocol import Context, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
 from alray.selection.select import select, select_from
@@ -59,7 +59,7 @@ def sources(shards: int, *columns: str) -> list[ArraySource]:
 @pytest.mark.parametrize("shards", [1, 2, 7])
 def test_actors_give_the_picks_of_one_process(shards: int) -> None:
     """One set of actors serves all strategies and inputs: starting them is what costs."""
-    with RayActors(sources(shards), _several(), CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
+    with RayActors(sources(shards), _several(), CONTEXT, CPUS) as actors:
         for name, strategy in STRATEGIES.items():
             for columns in inputs(name):
                 expected = select_from(sources(1, *columns), strategy, 30, CONTEXT)
@@ -78,11 +78,11 @@ class _Part:
     def map(self, method: str, *args: Any) -> list[Any]:
         return self.actors.map("call", self.name, self.columns, method, *args)
 
-    def say(self, picks: int) -> None:
+    def report_progress(self, picks: int) -> None:
         pass
 
 
-def _several() -> object:
+def _several() -> Strategy:
     """All strategies at once, each on the shard with one of its columns. Local classes travel by value."""
     strategies, given = STRATEGIES, {name: inputs(name) for name in STRATEGIES}
 
@@ -97,7 +97,7 @@ def _several() -> object:
         def call(self, name: str, columns: tuple[str, ...], method: str, *args: Any) -> Any:
             return getattr(self.states[name, columns], method)(*args)
 
-    class Several:
+    class Several(Strategy):
         needs = frozenset({"embedding", "logits", "head"})
 
         def open(self, shard: Shard, context: Context) -> State:
@@ -116,7 +116,7 @@ def test_killed_actors_change_nothing(tmp_path: Path) -> None:
         expected = select_from(sources(1), STRATEGIES[name], 30, CONTEXT)
         mark = tmp_path / name
         strategy = _interrupted(name, mark)
-        with RayActors(sources(2), strategy, CONTEXT, CPUS) as actors:  # type: ignore[arg-type]
+        with RayActors(sources(2), strategy, CONTEXT, CPUS) as actors:
             before = actors.pids()
             killer = threading.Thread(target=_kill_at, args=(mark,))
             killer.start()
@@ -133,7 +133,7 @@ def test_killed_actors_change_nothing(tmp_path: Path) -> None:
 MIDDLE = {"base": "nearest", "margin": "answer", "k_center": "far", "badge": "rings"}
 
 
-def _interrupted(name: str, mark: Path) -> object:
+def _interrupted(name: str, mark: Path) -> Strategy:
     """The strategy, but the state that is first asked for what MIDDLE says writes down its process and waits to be
     killed."""
     strategy, middle = STRATEGIES[name], MIDDLE[name]
@@ -153,7 +153,7 @@ def _interrupted(name: str, mark: Path) -> object:
             time.sleep(120)
             raise AssertionError("nobody killed this process")
 
-    class Interrupted:
+    class Interrupted(Strategy):
         needs = strategy.needs
 
         def open(self, shard: Shard, context: Context) -> State:

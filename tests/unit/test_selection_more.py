@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import reference
 
-from alray.features.arrays import cut
-from alray.keyed import priorities
 from alray.selection.protocol import Picks, SelectionError
 from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select
@@ -219,16 +217,11 @@ def test_badge_comes_to_an_end_on_tiny_and_huge_embeddings(scale: float) -> None
 @pytest.mark.parametrize("kind", ["random", "tied"])
 def test_partitioned_k_center_is_k_center_in_every_part(kind: str) -> None:
     data, labeled = made(kind), np.arange(21)
-    x, rows, parts = data["embedding"], np.arange(21, N), 4
-    picks = chosen("partitioned_k_center", 30, data, labeled, parts=parts, first="largest_norm")
-    pool = rows[np.argsort(priorities(1, "partitioned/2/pool", rows))]
-    known = labeled[np.argsort(priorities(1, "partitioned/2/labeled", labeled))]
-    expected = []
-    for part, centers, share in zip(cut(len(pool), parts), cut(21, parts), cut(30, parts), strict=True):
-        inside = np.sort(pool[part])
-        expected.append(reference.k_center(x[inside], inside, share.stop - share.start, x[np.sort(known[centers])])[:2])
-    np.testing.assert_array_equal(picks.rows, np.concatenate([rows for rows, _ in expected]))
-    np.testing.assert_allclose(picks.scores, np.concatenate([scores for _, scores in expected]), rtol=1e-12)
+    x, rows = data["embedding"], np.arange(21, N)
+    picks = chosen("partitioned_k_center", 30, data, labeled, parts=4, first="largest_norm")
+    expected = reference.partitioned_k_center(x[21:], rows, 30, x[:21], labeled, 4, seed=1, round=2)
+    np.testing.assert_array_equal(picks.rows, expected[0])
+    np.testing.assert_allclose(picks.scores, expected[1], rtol=1e-12)
 
 
 def test_one_part_is_the_whole() -> None:
@@ -253,21 +246,12 @@ def test_partitioned_badge_does_not_depend_on_the_cut(k: int, kind: str) -> None
 @pytest.mark.parametrize("kind", ["random", "tied"])
 def test_partitioned_badge_is_badge_in_every_part(kind: str, pooled: bool) -> None:
     data, labeled = made(kind), np.arange(21)
-    x, z, rows, parts = data["embedding"], data["logits"], np.arange(21, N), 3
-    picks = chosen("partitioned_badge", 30, data, labeled, parts=parts, pooled=pooled)
-    pool = rows[np.argsort(priorities(1, "partitioned/2/pool", rows))]
-    known = labeled[np.argsort(priorities(1, "partitioned/2/labeled", labeled))]
-    expected = []
-    for part, centers, share in zip(cut(len(pool), parts), cut(21, parts), cut(30, parts), strict=True):
-        inside, there = np.sort(pool[part]), np.sort(known[centers])
-        expected.append(
-            reference.badge(
-                x[inside], z[inside], inside, share.stop - share.start, x[there], z[there], seed=1, round=2,
-                labeled_rows=there, pooled=(C, min(D, 512 // C)) if pooled else None,  # no column is made up
-            )
-        )  # fmt: skip
-    np.testing.assert_array_equal(picks.rows, np.concatenate([rows for rows, _ in expected]))
-    np.testing.assert_allclose(picks.scores, np.concatenate([scores for _, scores in expected]), rtol=1e-9, atol=1e-12)
+    x, z, rows = data["embedding"], data["logits"], np.arange(21, N)
+    picks = chosen("partitioned_badge", 30, data, labeled, parts=3, pooled=pooled)
+    expected = reference.partitioned_badge(
+        x[21:], z[21:], rows, 30, x[:21], z[:21], labeled, 3, pooled, seed=1, round=2
+    )
+    assert_twin(picks, expected)
 
 
 def test_pooled_gradients_are_others() -> None:

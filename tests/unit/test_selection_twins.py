@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
+import torch
 
-from alray.features.arrays import ArraySource, cut
+from alray.features.arrays import PIXEL, ArraySource, cut
 from alray.keyed import order
+from alray.models.segmenter import uncertainties
 from alray.selection.protocol import Context, Picks, SelectionError
-from alray.selection.registry import STRATEGIES, build
-from alray.selection.select import select_from
+from alray.selection.registry import OF_PIXELS, STRATEGIES, build, build_for_segmentation
+from alray.selection.select import select, select_from
 from alray.selection.strategies.base import Base
 
 SOFT = ["confidence", "margin", "entropy"]
@@ -171,6 +173,72 @@ def test_one_class_only(name: str) -> None:
     x, w, b = made("random", c=1)
     picks = select_from(sources(np.arange(61), {"embedding": x}, 3), build(name), 5, Context(head=(w, b)))
     assert list(picks.rows) == [0, 1, 2, 3, 4]
+
+
+def given(kind: str, n: int = 60, m: int = 12, c: int = 4, d: int = 6) -> reference.Given:
+    """A pool of which some rows are labeled; tied: everything is a small integer."""
+    rng = np.random.default_rng(len(kind))
+    tied = kind == "tied"
+    columns = {
+        name: rng.integers(-1, 2, shape).astype(np.float32) if tied else rng.normal(size=shape).astype(np.float32)
+        for name, shape in (
+            ("embedding", (n, d)), ("logits", (n, c)), ("pretext_loss", (n,)), ("discriminator", (n,)), ("head", (c, d))
+        )
+    }  # fmt: skip
+    weight = columns.pop("head").astype(np.float64)
+    columns["labels"] = rng.choice(c, n, p=[0.6, 0.2, 0.15, 0.05])
+    labeled = np.sort(rng.permutation(n)[:m])
+    return reference.Given(np.setdiff1d(np.arange(n), labeled), labeled, columns, weight, seed=5, round=2)
+
+
+UNDECIDED = {
+    "cluster_margin": "which of equally distant groups are merged is linkage's choice",
+    "balancing": "class means are no integers: ties depend on the last bit (test_selection_more has others)",
+}
+
+
+def test_every_strategy_has_a_slow_twin() -> None:
+    """A new strategy is one line in STRATEGIES, one file, and one twin in tests/reference.py."""
+    assert reference.TWINS.keys() | reference.OTHER_TWINS.keys() == STRATEGIES.keys()
+    assert reference.PIXEL_TWINS.keys() == OF_PIXELS.keys()
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("name", list(reference.TWINS))
+def test_every_strategy_equals_its_twin(name: str, kind: str, shards: int) -> None:
+    if kind == "tied" and name in UNDECIDED:
+        pytest.skip(UNDECIDED[name])
+    all_ = given(kind)
+    expected = reference.TWINS[name](all_, 9)
+    picks = select(
+        name, 9, **all_.columns, head=(all_.weight, np.zeros(len(all_.weight))), labeled=all_.labeled,
+        seed=all_.seed, round=all_.round, num_shards=shards,
+    )  # fmt: skip
+    assert_same(picks, expected)
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("name", list(reference.PIXEL_TWINS))
+def test_every_strategy_of_pixels_equals_its_twin(name: str, kind: str, shards: int) -> None:
+    """Sorted by the columns that the segmenter makes in float32: scores agree to its precision."""
+    rng = np.random.default_rng(len(kind))
+    maps = rng.integers(-1, 2, (40, 3, 1, 1)) if kind == "tied" else rng.normal(size=(40, 3, 4, 5))
+    rows, losses = np.arange(40), rng.random(40)
+    made = uncertainties(torch.from_numpy(maps.astype(np.float32)))
+    strategy = build_for_segmentation(name)
+    picks = select_from(
+        sources(rows, {PIXEL[key]: column for key, column in made.items()}, shards), strategy, 4,
+        Context(round=3, pretext=(rows, losses)),
+    )  # fmt: skip
+    if name == "pt4al":
+        expected = reference.pixel_pt4al(losses, maps, rows, 4, 3, 10)
+    else:
+        expected = reference.pixel_score(maps, rows, 4, name)
+    if kind == "random":
+        np.testing.assert_array_equal(picks.rows, expected[0])
+    np.testing.assert_allclose(picks.scores, expected[1], rtol=1e-5)
 
 
 def test_unknown_strategies_options_and_values_are_refused_by_name() -> None:

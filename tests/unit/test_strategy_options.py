@@ -1,7 +1,11 @@
-"""Options of strategies in sweeps and on alray's own command line."""
+"""Options of strategies: what is accepted and what is refused, in Python, in sweeps and on the command line."""
 
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,15 @@ import pytest
 from test_pt4al import brought
 
 import alray
-from alray import replace
+from alray import STRATEGIES, replace
 from alray.cli import main
+from alray.features.arrays import Block
+from alray.selection.options import options_of
 from alray.selection.protocol import SelectionError
+from alray.selection.registry import build, described
+from alray.selection.strategies.k_means import KMeans
+from alray.selection.strategies.pt4al import Pt4al
+from alray.selection.strategies.robust_k_center import RobustKCenter
 from alray.store import Store
 from alray.sweep import SweepError, plan
 
@@ -78,4 +88,120 @@ def test_the_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["strategies", "pt4al", "random"])
     text = capsys.readouterr().out
     assert text.startswith("pt4al [batches 10] [uncertainty confidence]")
+    assert "\n    batches: an integer of at least 1; default 10\n        I, the number of batches," in text
+    assert "\n    class_balanced: true or false; default false\n" in text
     assert "\n\nrandom\n    Uniform without replacement" in text
+
+
+DECLARED = [(name, option) for name, kind in STRATEGIES.items() for option in options_of(kind)]
+
+
+@pytest.mark.parametrize(("name", "option"), DECLARED, ids=lambda part: getattr(part, "name", part))
+def test_every_option_is_declared_in_full_and_refuses_other_values_in_one_line(name: str, option: Any) -> None:
+    assert option.expected and option.meaning and option.default
+    for wrong in (None, [1], "nonsense"):
+        with pytest.raises(SelectionError) as caught:
+            build(name, {option.name: wrong})
+        assert str(caught.value) == f"{name}: {option.name}: expected {option.expected}, got {wrong!r}"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pt4al(batches=True), "pt4al: batches: expected an integer of at least 1, got True"),
+        (lambda: Pt4al(batches=3.0), "pt4al: batches: expected an integer of at least 1, got 3.0"),  # type: ignore[arg-type]
+        (lambda: Pt4al(batches="3"), "pt4al: batches: expected an integer of at least 1, got '3'"),  # type: ignore[arg-type]
+        (lambda: Pt4al(class_balanced=0), "pt4al: class_balanced: expected true or false, got 0"),  # type: ignore[arg-type]
+        (
+            lambda: RobustKCenter(outliers=False),
+            "robust_k_center: outliers: expected a number from 0 to below 1, got F",
+        ),
+        (lambda: KMeans(metrik="l2"), "k_means: unknown option 'metrik'; expected one of metric, iterations$"),  # type: ignore[call-arg]
+        (lambda: KMeans("l2", 20, 7), "k_means: expected at most 2 options, got more$"),  # type: ignore[call-arg]
+        (
+            lambda: build("k_means", {"metrik": "l2"}),
+            "strategy k_means: unknown option 'metrik'; expected one of metric, ",
+        ),
+    ],
+)
+def test_wrong_options_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_and_whole_numbers_are_accepted() -> None:
+    made = RobustKCenter(outliers=np.float64(0.5), time_limit=3, points=np.int64(7))  # type: ignore[arg-type]
+    assert made == RobustKCenter(0.5, 3.0, 7)
+    assert Pt4al(class_balanced="FALSE", normalise_logits=np.bool_(True)) == Pt4al(normalise_logits=True)  # type: ignore[arg-type]
+
+
+def test_a_strategy_of_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Gini(alray.ScoreStrategy):
+        needs = frozenset({"logits"})
+
+        def score(self, block: Block) -> np.ndarray:
+            p = np.exp(block["logits"] - block["logits"].max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            return np.asarray(1 - (p**2).sum(axis=1))
+
+    monkeypatch.setitem(STRATEGIES, "gini", Gini)
+    z = np.random.default_rng(0).normal(size=(50, 4))
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    assert alray.select("gini", 5, logits=z, num_shards=3).rows.tolist() == np.argsort((p**2).sum(1))[:5].tolist()
+    assert described(["gini"]).startswith("gini\n")
+    with pytest.raises(SelectionError, match="strategy gini: unknown option 'x'; it has none"):
+        build("gini", {"x": 1})
+
+
+def test_an_own_strategy_may_have_an_option_without_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Column(alray.ScoreStrategy):
+        """Sorts by one class."""
+
+        needs = frozenset({"logits"})
+
+        def __init__(self, at: int) -> None:
+            self.at = at
+
+        def score(self, block: Block) -> np.ndarray:
+            return block["logits"][:, self.at]
+
+    monkeypatch.setitem(STRATEGIES, "column", Column)
+    assert alray.select("column", 2, strategy_options={"at": 1}, logits=np.eye(3)).rows.tolist() == [1, 0]
+    assert described(["column"]) == "column [at ...]\n    Sorts by one class.\n\n    at: any value; default ..."
+    with pytest.raises(SelectionError, match="strategy column: expected the options at, too"):
+        build("column")
+
+
+def test_an_object_that_is_no_strategy_is_refused() -> None:
+    class Duck:
+        needs = frozenset({"logits"})
+
+        def open(self, shard: object, context: object) -> None: ...
+
+        def select(self, shards: object, budget: int, context: object) -> None: ...
+
+    with pytest.raises(SelectionError, match="expected a name or a configured object of a subclass of alray.Strategy"):
+        alray.select(Duck(), 1, logits=np.eye(2))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="abstract"):
+        alray.Strategy()  # type: ignore[abstract]
+
+
+def test_all_public_names_are_found() -> None:
+    assert set(alray.__all__) <= set(dir(alray))
+    assert inspect.isabstract(alray.Strategy)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import alray.selection.registry as r; [r.build(name) for name in r.STRATEGIES]; r.described()",
+        "import numpy as np, alray; alray.select('random', 2, embedding=np.eye(4))",
+        "import numpy as np; np.save('x.npy', np.eye(4)); from alray.cli import app; "
+        "app.cli(prog='alray', args='select random 2 --embedding x.npy --out x.csv'.split())",
+    ],
+)
+def test_torch_and_ray_are_imported_only_by_what_uses_them(program: str, tmp_path: Path) -> None:
+    """They take seconds."""
+    check = "\nimport sys; assert not {'torch', 'ray', 'faiss'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program + check], check=True, cwd=tmp_path, timeout=120)

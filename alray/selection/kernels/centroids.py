@@ -86,7 +86,7 @@ class Near:
         return len(self._rows), self._shard.take(self._rows[:1])[EMBEDDING].shape[1] if len(self._rows) else 0
 
     def sample(self, seed: int, stream: str, share: int) -> tuple[Rows, Array]:
-        """Rows of the sample, and their stored vectors: each with probability share / 2^64."""
+        """The rows of the sample and their stored vectors. Each row is in it with probability share / 2^64."""
         rows = self._rows
         if share < 2**64:
             rows = rows[priorities(seed, stream, rows) < np.uint64(share)]
@@ -106,7 +106,7 @@ class Near:
                 order = np.lexsort((here[at], squared, center))
                 center, first = np.unique(center[order], return_index=True)
                 value = squared[order[first]]
-                better = value < least[center]  # of equals in another block, the lower row came first
+                better = value < least[center]  # an equal distance in a later block belongs to a higher row
                 rows[center[better]] = here[at[order[first[better]]]]
                 least[center[better]] = value[better]
         return rows, least

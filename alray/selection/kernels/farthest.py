@@ -45,7 +45,7 @@ class Search:
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
 
     def _round(self, missing: int, wanted: int, ceiling: float) -> float:
-        """One sieve and the picks it allows; returns the bound on what is left."""
+        """One pass of the sieve and the picks it allows; returns the bound of all other rows."""
         picks = Block(self._rows(), {EMBEDDING: np.concatenate([part.vectors for part in self._picked])})
         share = _share(int(np.clip(64 * self.n / wanted, 2048, 16384)), self.n)
         upper = np.concatenate(self._shards.map("estimate", self._space, picks, share))

@@ -1,4 +1,4 @@
-"""Gradient embeddings that are never made: g = (p - onehot(y)) outer h, by its two factors (Ash et al. 2020, BADGE).
+"""Gradient embeddings by their two factors, never multiplied out: g = (p - onehot(y)) outer h (BADGE, Ash et al. 2020).
 
 With u = p - onehot(y) and |g|^2 = |u|^2 |h|^2,
 
@@ -90,7 +90,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Factors:
-    """How gradients are made of a block: its logits and embedding; pooled to at most this many classes and columns."""
+    """Computes the gradients of a block. pooled: average them to at most this many classes and columns."""
 
     logits: Logits
     pooled: tuple[int, int] | None = None
@@ -138,5 +138,5 @@ def pooled(values: Floats, width: int) -> Floats:
 
 
 def concatenated(parts: Sequence[Gradients]) -> Gradients:
-    """Several as one."""
+    """Several blocks of gradients as one."""
     return Gradients(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "u", "h")))

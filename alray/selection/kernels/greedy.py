@@ -22,8 +22,8 @@ _BLOCK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Rows (s,), their stored vectors (s, d) and squared distances (s,) to the nearest center (when they were
-    picked)."""
+    """Rows (s,), their stored vectors (s, d), and their squared distances (s,) to the nearest center; of picks, at the
+    time they were picked."""
 
     rows: Rows
     vectors: Array
@@ -44,7 +44,7 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
 
 
 class _Held:
-    """Rows ascending, so that the first largest value belongs to the lowest row."""
+    """The held rows, ascending, so that the first of several largest values belongs to the lowest row."""
 
     def __init__(self, space: Space, rows: Rows, vectors: Array, squared: Floats) -> None:
         self.space, self.rows, self.vectors, self.squared = space, rows, vectors, squared

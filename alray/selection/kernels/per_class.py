@@ -75,7 +75,7 @@ class PerClass:
 
 
 class _Search:
-    """One pass over the rows: per class the best so far, and the distance that is still good enough."""
+    """One pass over the rows: per class the best rows so far, and the largest distance that can still enter them."""
 
     def __init__(self, boundaries: Boundaries, classes: Positions, depth: int) -> None:
         self._boundaries, self._classes, self._depth = boundaries, classes, depth
@@ -102,7 +102,7 @@ class _Search:
         return self._found
 
     def _promising(self, low: npt.NDArray[np.float32], open_: Mask) -> Mask:
-        """The `depth` lowest entries of each class: their exact distances make the limit that drops most others."""
+        """The `depth` lowest entries of each class. Their exact distances set the limit for all other rows."""
         first = np.zeros(low.shape, bool)
         lowest = np.where(open_, low, np.float32(np.inf))
         np.put_along_axis(first, np.argpartition(lowest, self._depth - 1, axis=0)[: self._depth], True, axis=0)

@@ -24,9 +24,9 @@ from alray.selection.protocol import Key
 
 Counts = npt.NDArray[np.int64]
 
-_BLOCKS = (64, 64, 128)  # centers compared at once: first few, as most rows leave early; then 256
+_BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
 _BLOCK = 256
-_STREAM = 1024  # centers met while streaming over all rows; the few survivors are gathered for the rest
+_STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
 _CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
 _SAMPLE = "k_center/sample"
 
@@ -84,7 +84,7 @@ class Sieve:
         return self._central.answer(space, landmarks)
 
     def sample(self, size: int) -> Array:
-        """Stored vectors of the rows that are in the sample: each with probability size / 2^64, whatever the cut."""
+        """Stored vectors of the rows in the sample. Each row is in it with probability size / 2^64, for any cut."""
         return self._take(self._sampled(size)) if len(self.rows) else np.empty((0, 0), np.float32)
 
     def estimate(self, space: Space, picks: Block, size: int) -> Floats:
@@ -160,7 +160,7 @@ class Sieve:
         return [at[start : start + self._chunk] for start in range(0, len(at), self._chunk)]
 
     def _run(self, at: Positions, least: float, stop: int) -> None:
-        """Compare rows that have all been compared with the same centers so far with the next ones."""
+        """Compare rows with the next centers. All of them have been compared with the same centers so far."""
         if not len(at):
             return
         assert self._space is not None

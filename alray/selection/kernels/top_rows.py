@@ -143,7 +143,7 @@ def _join(parts: list[_Found]) -> _Found:
 
 
 class _Own:
-    """The scorer of a strategy that only has `score`: exact at once."""
+    """The scorer of a strategy that only has `score`: its scores are exact without a bound before."""
 
     def __init__(self, strategy: ScoreStrategy, shard: Shard, context: Context) -> None:
         self._strategy = strategy

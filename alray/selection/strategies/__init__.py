@@ -1,1 +1,1 @@
-"""The strategies, one a file: what a reader of a paper looks for."""
+"""The strategies, one per file, each after its paper."""

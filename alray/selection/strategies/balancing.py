@@ -88,7 +88,9 @@ def _labeled_sums(context: Context) -> tuple[Floats, npt.NDArray[np.int64]]:
         raise SelectionError("balancing needs labeled rows, got none")
     x = shard.take(rows)[EMBEDDING].astype(np.float64)
     sums = np.zeros((len(counts), x.shape[1]))
-    for vector, label in zip(x, context.known, strict=True):  # in row order: the same last bits everywhere
+    for vector, label in zip(
+        x, context.known, strict=True
+    ):  # in row order, so that the last bits do not depend on the cut
         sums[label] += vector
     return sums, counts
 
@@ -119,7 +121,7 @@ class MeanDistances:
         above = self._squared[numerator] if numerator >= 0 else np.ones(len(self._rows))
         with np.errstate(divide="ignore", invalid="ignore"):
             score = -(above / self._squared[frequent].max(axis=0))
-        score[np.isnan(score)] = -np.finfo(np.float64).max  # on a rare and on all frequent means at once
+        score[np.isnan(score)] = -np.finfo(np.float64).max  # 0 / 0: the row lies on the rare and on all frequent means
         score[np.isin(self._rows, taken)] = -np.inf
         return self._offer(score)
 

@@ -22,7 +22,7 @@ from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy
 
-_DEPTH, _AT_LEAST = 6, 24  # rows per class and shard: so many times the quota, and at least
+_DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
 
 
 @with_options

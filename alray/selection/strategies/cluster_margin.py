@@ -31,7 +31,7 @@ class ClusterMargin(Strategy):
     """Score: the negative margin. The picks are in the order of the round robin."""
 
     candidates: Count = 10
-    """How many times the budget rows with the smallest margins are candidates."""
+    """The rows with the smallest margins are candidates, this many times the budget."""
     clusters: Count = 20
     """The number of clusters that the candidates are cut into."""
     points: Annotated[int, Field(ge=2)] = 2000
@@ -59,7 +59,7 @@ class ClusterMargin(Strategy):
 
 
 class MarginVectors:
-    """The margins of a shard, and the embeddings of those of its rows that are asked for."""
+    """The state of one shard: its margins, and the embeddings of the rows that the driver asks for."""
 
     def __init__(self, margins: TopRows, shard: Shard) -> None:
         self._shard, self._rows = shard, shard.rows()
@@ -86,7 +86,7 @@ def _clusters(rows: Rows, x: np.ndarray, clusters: int, points: int) -> np.ndarr
 
 
 def _summary(rows: Rows, x: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `points` of the candidates that cover them, and the nearest of these for every candidate."""
+    """A k-center summary of at most `points` candidates, and the position in it of every candidate's nearest row."""
     if len(rows) <= points:
         return x, np.arange(len(rows))
     from alray.selection.kernels.distance import Space, nearest

@@ -41,7 +41,7 @@ class KMeans(Strategy):
     seed_set_how: ClassVar[str] = "k_means"
 
     def notes(self, use: Use) -> list[str]:
-        """Where so many centroids are asked for that they take hours."""
+        """A note where the number of centroids makes k-means take hours."""
         if use.size <= _SLOW:
             return []
         return [

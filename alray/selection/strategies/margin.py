@@ -48,7 +48,7 @@ class _MarginScorer:
             low = (rest + second) / (f + rest)
             rest, second = (rest + soft.underflow) * f, np.minimum((second + soft.underflow) * f, 1.0)
             high = (rest + second) / (1 + rest)
-        certain = usable & (high < _CERTAIN)  # exactly -1 in float64: known without looking again
+        certain = usable & (high < _CERTAIN)  # the margin is exactly -1 in float64: no exact score is needed
         low = np.where(certain, 0.0, np.where(usable, low - ROUNDING, -np.inf))
         high = np.where(certain, 0.0, np.where(usable, high + ROUNDING, np.inf))
         return low - 1, high - 1

@@ -161,7 +161,7 @@ def _stream(context: Context, what: str) -> str:
 
 
 def _limits(rows: Rows, parts: int, stream: str, seed: int) -> Limits:
-    """Where each part begins in the order of hash priorities, so that parts are near-equal, the first ones longer."""
+    """The hash priorities at which the parts begin, so that parts are near-equal, the first ones longer."""
     ordered = np.sort(priorities(seed, stream, rows))
     starts = [part.start for part in cut(len(rows), parts)]
     return tuple(0 if not i else int(ordered[s]) if s < len(rows) else 2**64 for i, s in enumerate(starts))

@@ -24,7 +24,7 @@ class PixelScore(ScoreStrategy):
     column: ClassVar[str]
 
     def score(self, block: Block) -> Scores:
-        """(m,)."""
+        """The column as scores (m,)."""
         return np.asarray(block[self.column].reshape(len(block)), np.float64)
 
 

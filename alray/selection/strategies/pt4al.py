@@ -74,7 +74,7 @@ class Pt4al(Strategy):
             )
 
     def notes(self, use: Use) -> list[str]:
-        """Where it takes more than a batch has, and where round 0 is not the seed set."""
+        """Notes where it takes more rows than a batch has, and where its round 0 is not the seed set."""
         batch, found = use.pool // self.batches, []
         if use.size > batch:
             found.append(

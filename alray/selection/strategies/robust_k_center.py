@@ -42,10 +42,10 @@ _CHUNK = 256
 class RobustKCenter(Strategy):
     """Score: the distance to the nearest labeled row or earlier pick; the picks are in farthest-first order.
 
-    The account of the picks has, for the points that were solved for, radius, greedy_radius and outliers (the rows
-    outside that the points stand for); summary_radius; bound, the radius within which all rows but the outliers lie;
-    lower_bound, a radius that no choice of centers can fall below; gap, bound / lower_bound - 1, infinite where no
-    lower bound is known.
+    The account of the picks has, for the points that were solved for, radius, greedy_radius (that of k-center greedy)
+    and outliers (how many rows the points outside the radius stand for). Then summary_radius; bound, the radius within
+    which all rows but the outliers lie; lower_bound, a radius that no choice of centers can fall below; and gap, bound
+    / lower_bound - 1, which is infinite where no lower bound is known.
     """
 
     outliers: Annotated[float, Field(ge=0, lt=1)] = 1e-4
@@ -94,7 +94,7 @@ class RobustKCenter(Strategy):
 
 
 class _State:
-    """The sieve of the shard, and the embeddings of those of its rows that are asked for."""
+    """The state of one shard: its sieve, and the embeddings of the rows that the driver asks for."""
 
     def __init__(self, sieve: Sieve, shard: Shard) -> None:
         self._sieve, self._shard = sieve, shard
@@ -119,7 +119,7 @@ def _points(shards: Shards, rows: Rows) -> Block:
 
 
 class _Program:
-    """One instance: squared distances among the points (n, n) and to the nearest labeled row (n,)."""
+    """One problem: squared distances among the points (n, n) and to the nearest labeled row (n,)."""
 
     def __init__(self, points: Block, weights: Integers, context: Context, outliers: int, budget: int) -> None:
         self.rows, self.weights, self.outliers, self.budget = points.rows, weights, outliers, budget
@@ -141,7 +141,7 @@ class _Program:
         values = values[values >= lower]
         deadline = time.monotonic() + seconds
         low, high = -1, len(values)  # values[low] is infeasible (or not known), values[high] feasible
-        known = -1  # the largest that is certainly infeasible
+        known = -1  # values[known] is the largest that is certainly infeasible
         while high - low > 1 and time.monotonic() < deadline:
             middle = (low + high) // 2
             found, certain = self._feasible(float(values[middle]), deadline - time.monotonic())

@@ -1,4 +1,4 @@
-"""VAAL (Sinha et al. 2019): the rows that a discriminator takes most surely for unlabeled.
+"""VAAL (Sinha et al. 2019): the rows that a discriminator most surely takes to be unlabeled.
 
 The discriminator is trained on images before the selection (`alray.train.vaal`); this strategy only reads its logits.
 """
