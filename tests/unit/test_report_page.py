@@ -112,7 +112,7 @@ def test_every_section_is_there_with_units_and_warnings(folder: Path) -> None:
         "Class balance", "Coverage", "Time", "Runs and configuration", "Gallery",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in html, title
-    for text in ("accuracy (%)", "labels bought, seed set included", "seconds per run", "radius (distance)"):
+    for text in ("accuracy (%)", "labels, seed set included", "seconds per run", "radius (distance)"):
         assert text in html, text
     assert "Too few seeds for a claim" in html
     assert "without images" in html
@@ -192,7 +192,7 @@ def test_a_cold_start_belongs_to_the_strategy(cold: Path) -> None:
     assert lines.paired("", "k_center, seed_set k_means", "random", "test_top1") is not None
     html = (cold / "runs" / "report.html").read_text()
     assert "k_center, seed_set k_means: no difference to random shown" in html
-    assert "seed_set: how a strategy chose its first labels itself" in html
+    assert "seed_set: how a strategy chose its seed set itself" in html
 
 
 def test_a_column_of_settings_is_shown_where_there_are_several(folder: Path, cold: Path) -> None:
@@ -308,7 +308,7 @@ def test_without_embeddings_the_scores_order_the_gallery(tmp_path: Path) -> None
     scores = [[picture.score for picture in group] for _, group in wall.classes]
     assert scores == [sorted(group, reverse=True) for group in scores]
     Store(str(tmp_path)).delete("images")
-    assert "the images are not there any more" in gallery(panel([load(uri)]))[1]
+    assert "the images do not exist any more" in gallery(panel([load(uri)]))[1]
 
 
 def test_a_cold_start_opens_the_gallery(tmp_path: Path) -> None:
