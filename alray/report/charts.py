@@ -77,9 +77,12 @@ def counts_axes(ax: Axes, smallest: float, largest: float, noun: str) -> None:
         ax.set_yscale("symlog", linthresh=1)  # can show classes without a label, which a logarithm cannot
     else:
         ax.set_yscale("log")
-    if ax.get_yscale() != "log":
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
         ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     ax.set_xlabel(f"class, most {noun}s first")
     ax.set_ylabel(f"labeled {noun}s")

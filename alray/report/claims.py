@@ -41,7 +41,7 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
                 continue
             r, where = pair.result, f" ({setting})" if setting else ""
             points = f"{signed(r.difference, r.low, r.high)} points of area"
-            tested = "1 seed" if r.n == 1 else f"p {p_value(pair.adjusted, '= ')} after Holm, {r.n} seeds"
+            tested = "1 seed" if r.n == 1 else f"p {p_value(pair.adjusted, '= ')} after Holm's correction, {r.n} seeds"
             how = "better" if r.difference > 0 else "worse"
             claim = f"{how} than {reference}" if pair.claimed else f"{UNDECIDED} {reference} shown"
             said.append(f"{method}{where}: {claim}; {points}, {tested}")

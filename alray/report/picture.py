@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +28,12 @@ def picture(panel: Panel) -> bytes:
     Lines are means over seeds, bands reach from the lowest to the highest seed. Rounds that only some seeds have
     finished are dotted.
     """
-    every = panel.every()
+    with mpl.rc_context({"text.parse_math": False}):  # names may contain dollar signs
+        return _draw(panel)
+
+
+def _draw(panel: Panel) -> bytes:
+    every = sorted(panel.every(), key=lambda lines: _place(panel, lines[0]))
     found = styles({number: lines[0].strategy for number, lines in enumerate(every)})
     drawn = list(zip(every, found.values(), strict=True))
     figure = Figure(figsize=(12, 9), dpi=110, layout="constrained")
@@ -50,6 +56,12 @@ def picture(panel: Panel) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+def _place(panel: Panel, line: Line) -> tuple[bool, int, int]:
+    """Order methods as the page does, which gives them the same markers; those without a complete run come last."""
+    known = line.method in panel.methods
+    return not known, panel.methods.index(line.method) if known else 0, panel.settings.index(line.setting)
 
 
 def upper_metrics(panel: Panel) -> tuple[Metric, Metric]:
