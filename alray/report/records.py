@@ -15,7 +15,7 @@ from alray.report.metrics import metric
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.tables import NOTHING, Table
-from alray.rundir import SWEEP
+from alray.rundir import SWEEP, RunDir
 from alray.store import Store, absolute
 
 
@@ -75,8 +75,7 @@ def _machines(runs: Sequence[RunHistory]) -> Table:
     for run in runs:
         versions = ", ".join(f"{name} {number}" for name, number in run.about.get("versions", {}).items())
         machine = dict(run.about.get("machine", {}))
-        store = Store(run.dir)
-        found = store.read_json("cluster.json") if store.has("cluster.json") else {}
+        found = RunDir(run.dir).cluster()
         machine |= {"cluster": _has(found)} if found else {}
         key = versions, ", ".join(f"{name} {value}" for name, value in machine.items())
         kinds[key] = kinds.get(key, 0) + 1

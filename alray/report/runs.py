@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from alray.rundir import METRICS, RunDir
 from alray.scalars import SECTIONS, Metrics
 from alray.store import Store, absolute
-
-_ROUND = re.compile(r"round_(\d+)")
 
 _log = logging.getLogger(__name__)
 
@@ -94,13 +92,13 @@ class RunHistory:
 
 def load(run_dir: str) -> RunHistory:
     """Read one run directory. Raises ReportError when it is not a run or none of its rounds is committed."""
-    store = Store(absolute(run_dir))
-    if not store.has("run.json"):
+    store = RunDir(absolute(run_dir))
+    if not store.exists:
         raise ReportError(f"{run_dir}: no run there (expected run.json in it)")
     rounds = _committed(store)
     if not rounds:
         raise ReportError(f"{run_dir}: the run has no committed round yet (expected round_00/metrics.json)")
-    run = store.read_json("run.json")
+    run = store.about()
     missing = [name for name in ("name", "classes", "identity") if name not in run]
     if not missing:
         missing = [f"identity.{name}" for name in ("strategy", "seed") if name not in run["identity"]]
@@ -110,19 +108,19 @@ def load(run_dir: str) -> RunHistory:
     return RunHistory(store.uri, run["name"], same["strategy"], same["seed"], tuple(run["classes"]), rounds, run)
 
 
-def _committed(store: Store) -> list[Metrics]:
-    numbers = sorted((int(match[1]), match[0]) for match in map(_ROUND.fullmatch, store.names()) if match)
-    there = [(number, name) for number, name in numbers if store.child(name).has("metrics.json")]
-    for expected, (number, name) in enumerate(there):
+def _committed(store: RunDir) -> list[Metrics]:
+    rounds = []
+    for expected, number in enumerate(store.committed()):
         if number != expected:
-            raise ReportError(f"{store.uri}: {name} is committed, but round {expected} is not; was a round deleted?")
-    rounds = [store.child(name).read_json("metrics.json") for _, name in there]
-    for metrics, (_, name) in zip(rounds, there, strict=True):
+            raise ReportError(
+                f"{store.uri}: round {number} is committed, but round {expected} is not; was a round deleted?"
+            )
+        metrics = store.round(number).metrics()
         missing = {"round", "labels", "labels_bought", *SECTIONS} - set(metrics)
         if missing:
-            raise ReportError(
-                f"{store.at(name, 'metrics.json')}: expected the fields {sorted(missing)}, they are missing"
-            )
+            where = store.round(number).at(METRICS)
+            raise ReportError(f"{where}: expected the fields {sorted(missing)}, they are missing")
+        rounds.append(metrics)
     return rounds
 
 
@@ -135,8 +133,8 @@ def load_all(dirs: Sequence[str]) -> list[RunHistory]:
     """
     histories: dict[str, RunHistory] = {}
     for given in dirs:
-        store = Store(absolute(given))
-        found = [load(given)] if store.has("run.json") else _inside(store)
+        store = RunDir(absolute(given))
+        found = [load(given)] if store.exists else _inside(store)
         histories.update({run.dir: run for run in found})
     if not histories:
         raise ReportError("no run directory given")
@@ -156,7 +154,7 @@ def _inside(folder: Store) -> list[RunHistory]:
     if Store(above).has(name):
         raise ReportError(f"{folder.uri}: expected run directories, folders of them, or one .csv alone; got a file")
     names = folder.names()
-    runs = [folder.child(name) for name in names if folder.child(name).has("run.json")]
+    runs = [run for name in names if (run := RunDir(folder.at(name))).exists]
     if not runs:
         got = f"got {', '.join(names[:5])}{' ...' if names[5:] else ''}" if names else "it is empty or does not exist"
         raise ReportError(f"{folder.uri}: no run there (expected run.json in it, or run directories inside; {got})")

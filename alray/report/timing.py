@@ -13,7 +13,7 @@ from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats
 from alray.report.tables import Table
-from alray.store import Store
+from alray.rundir import RunDir
 
 _STAGES = ("pretext", "extract", "train", "evaluate", "vaal", "select", "label")
 _MADE_OF = ("data", "model", "transform", "features", "pretext")
@@ -100,14 +100,12 @@ def _sharers(line: Line, stage: str) -> tuple[str, ...]:
 
 
 def _busy(run: RunHistory, seconds: Mapping[str, Floats]) -> tuple[Floats, bool]:
-    store = Store(run.dir)
-    resources = store.read_json("config.json").get("resources", {}) if store.has("config.json") else {}
-    cluster = store.read_json("cluster.json") if store.has("cluster.json") else {}
+    resources = RunDir(run.dir).config().get("resources", {})
     workers = int(resources.get("train_workers", 1))
     each = {"train": 1 if evidence.frozen(run) else workers, "extract": int(resources.get("extract_actors", 1))}
     each |= {"pretext": workers, "vaal": workers}
     spent = np.sum([seconds[stage] * number for stage, number in each.items() if stage in seconds], axis=0)
-    return np.cumsum(spent), bool(cluster.get("use_gpu"))
+    return np.cumsum(spent), bool(RunDir(run.dir).cluster().get("use_gpu"))
 
 
 def _stages(spent: Iterable[_Spent]) -> list[str]:

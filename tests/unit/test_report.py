@@ -110,7 +110,7 @@ def test_load_refuses(tmp_path: Path) -> None:
         load(str(tmp_path / "nowhere"))
     run = write_run(tmp_path, "base", 0)
     (Path(run) / "round_01" / "metrics.json").unlink()
-    with pytest.raises(ReportError, match="round_02 is committed, but round 1 is not"):
+    with pytest.raises(ReportError, match="round 2 is committed, but round 1 is not"):
         load(run)
     with pytest.raises(ReportError, match="no committed round"):
         load(write_run(tmp_path, "margin", 0, rounds=0))
