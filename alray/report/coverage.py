@@ -34,8 +34,8 @@ class Coverage:
 def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> tuple[dict[str, Coverage], str]:
     """Coverage by run directory, and a sentence on the runs that were left out ('' where none was).
 
-    Runs are left out where their embeddings are missing, or where all runs before them need more than `most_products`.
-    Runs with low seeds come first, so that all strategies are covered on the same seeds.
+    Runs are left out where their embeddings are missing, and from the run on at which the work exceeds `most_products`
+    multiplications. Runs with low seeds come first, so that all strategies are covered on the same seeds.
     """
     found: dict[str, Coverage] = {}
     reasons: dict[str, int] = {}

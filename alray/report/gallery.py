@@ -80,7 +80,7 @@ def _walls(line: Line, run: RunHistory) -> list[Wall]:
 
 
 def _has_images(catalog: Catalog) -> bool:
-    return catalog.format != "embeddings"
+    return catalog.source.decoded
 
 
 def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:

@@ -19,6 +19,7 @@ from alray.data.catalog import index
 from alray.features.table import write_arrays
 from alray.models.head import Head
 from alray.report import report
+from alray.report.charts import stages_chart
 from alray.report.coverage import cover
 from alray.report.evidence import Missing, seed_set
 from alray.report.gallery import gallery
@@ -324,6 +325,8 @@ def test_a_strategy_may_be_called_anything(tmp_path: Path) -> None:
     report([str(tmp_path / "curves.csv")], str(tmp_path))
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == [] and "b" not in page.tags
+    drawn = stages_chart({"<b>$\\frac$ & x": {"train": 1.0}})
+    assert "&lt;b&gt;$\\frac$ &amp; x" in drawn
 
 
 def test_without_embeddings_the_scores_order_the_gallery(tmp_path: Path) -> None:
