@@ -1,4 +1,4 @@
-"""The statistics of a panel as tables: what is shown of methods by themselves, of pairs, and of all together."""
+"""The statistics of a panel as tables: of each method, of pairs of methods, and of all methods together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alray.report.claims import CHOSEN, level, p_value, signed, verdicts, warnings
+from alray.report.claims import SURVIVORS, level, p_value, signed, verdicts, warnings
 from alray.report.comparisons import (
     ALPHA,
     LEAST_SEEDS,
@@ -21,7 +21,7 @@ from alray.report.comparisons import (
     tied_with_best,
     tournament,
 )
-from alray.report.measures import measure as measure_of
+from alray.report.metrics import metric
 from alray.report.panel import Panel
 from alray.report.statistics import (
     Efficiency,
@@ -35,15 +35,15 @@ from alray.report.tables import NOTHING, Table
 
 BEST, TIE = "★", "≈"
 MARKS = (
-    f"{BEST}\N{NO-BREAK SPACE}highest mean over the seeds that all strategies of a setting have, of those that are not "
-    f"shown to be worse than another; {TIE}\N{NO-BREAK SPACE}not shown to be worse than it."
+    f"{BEST}\N{NO-BREAK SPACE}highest mean over the seeds that all strategies of the setting have, among those not "
+    f"significantly worse than another. {TIE}\N{NO-BREAK SPACE}not significantly worse than {BEST}."
 )
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything a report says about one measure of accuracy. Two families of comparisons, each corrected by itself:
-    every pair (win matrix, ties), and every method against the reference."""
+    """The statistics of one accuracy. There are two families of comparisons, each corrected by itself: every pair of
+    methods (win matrix, ties), and every method against the reference."""
 
     measure: str
     everyone: Tournament
@@ -54,8 +54,8 @@ class Analysis:
 
 
 def analyse(panel: Panel, measure: str, test: Test = "t", alpha: float = ALPHA) -> Analysis:
-    """Compare all methods of a panel by a measure (a name of `runs.flat`, a fraction)."""
-    scores = _drawn(panel, measure, "linear")
+    """Compare all methods of a panel. measure: the scalar (a name of `scalars.flat`) to compare them by, a fraction."""
+    scores = _unbiased(panel, measure, "linear")
     found = tournament(scores, test, alpha)
     against = tournament(scores if panel.reference else {}, test, alpha, panel.reference)
     tables = {
@@ -68,8 +68,8 @@ def analyse(panel: Panel, measure: str, test: Test = "t", alpha: float = ALPHA) 
     return Analysis(measure, found, against, verdicts(panel, against), warnings(panel, found, against), kept)
 
 
-def _drawn(panel: Panel, measure: str, axis: str) -> Scores:
-    """Scores in the settings whose seeds were drawn, and not chosen by a scheduler that stopped others."""
+def _unbiased(panel: Panel, measure: str, axis: str) -> Scores:
+    """The scores of settings in which no scheduler stopped runs: elsewhere the survivors are a biased sample."""
     return {s: methods for s, methods in panel.scores(measure, axis).items() if not panel.stopped(s)}
 
 
@@ -82,19 +82,22 @@ def _interval(low: float, high: float, digits: int = 2) -> str:
 
 
 def area_table(panel: Panel, measure: str, found: Tournament) -> Table:
-    """Area under the budget curve, linear and log, and the accuracy with all labels, with best and ties; mean rank."""
+    """Per setting and method: area under the budget curve, linear and log, accuracy after the last round, mean rank.
+
+    found: decides which methods are marked as best or tied.
+    """
     rows = []
     kinds = {axis: panel.scores(measure, axis) for axis in ("linear", "log", "last")}
     for setting in panel.settings:
         scores = {m: values for m, values in kinds["linear"].get(setting, {}).items() if m in panel.methods}
         means = {m: float(np.mean(list(values.values()))) for m, values in scores.items()}
-        chosen = bool(panel.stopped(setting))
-        order = (common_means(scores) if scores and not chosen else {}) or means
-        marks = dict.fromkeys(scores, f" {CHOSEN}") if chosen else _marks(found, setting, scores)
-        ranks = {} if chosen else _ranks(scores)
+        biased = bool(panel.stopped(setting))
+        order = (common_means(scores) if scores and not biased else {}) or means
+        marks = dict.fromkeys(scores, f" {SURVIVORS}") if biased else _marks(found, setting, scores)
+        ranks = {} if biased else _ranks(scores)
         for method in sorted(scores, key=lambda method: -order[method]):
             own = list(scores[method].values())
-            band, boot = ("", NOTHING) if chosen else _bands(own, 1 - found.alpha)
+            band, boot = ("", NOTHING) if biased else _bands(own, 1 - found.alpha)
             rows.append((
                 setting or "all", method, str(len(own)),
                 f"{_percent(means[method])}{band}{marks.get(method, '')}", boot,
@@ -114,7 +117,7 @@ def _marks(found: Tournament, setting: str, scores: Mapping[str, Mapping[int, fl
 
 
 def _bands(values: Sequence[float], level: float) -> tuple[str, str]:
-    """Student's interval, and the bootstrap's where there are seeds enough for it to mean something."""
+    """Student's interval, and the bootstrap's where there are enough seeds for it."""
     band = mean_interval(values, level)
     if len(values) < LEAST_SEEDS:
         return _interval(float(band.low), float(band.high)), NOTHING
@@ -128,14 +131,15 @@ def _ranks(scores: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
 
 
 def _blocks(scores: Mapping[str, Mapping[int, float]], methods: Sequence[str]) -> dict[int, list[float]]:
-    """seed -> a value per method, for the seeds that all methods have."""
+    """seed -> one value per method, for the seeds that all methods have."""
     common = sorted(set.intersection(*(set(scores[method]) for method in methods))) if methods else []
     return {seed: [scores[method][seed] for method in methods] for seed in common}
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean rank of each method over blocks (a seed of a setting each); p: Friedman's, a block per seed."""
+    """Mean rank of each method over blocks, each of which is a seed of a setting. p: of Friedman's test, with one block
+    per seed; seeds: the number of those."""
 
     mean: Mapping[str, float]
     blocks: int
@@ -144,13 +148,13 @@ class Ranks:
 
 
 def overall_ranks(panel: Panel, measure: str) -> Ranks:
-    """Ranks over all settings and seeds that all methods have.
+    """Ranks over the settings and seeds that all methods have.
 
-    Runs of one seed share it in all settings: for Friedman's test, which takes blocks for independent, the ranks of a
-    seed are averaged over the settings first.
+    Runs with the same seed depend on each other, also across settings. Friedman's test assumes independent blocks, so
+    that the ranks of a seed are first averaged over the settings.
     """
     by_seed: dict[int, list[Floats]] = {}
-    for by_method in _drawn(panel, measure, "linear").values():
+    for by_method in _unbiased(panel, measure, "linear").values():
         if set(by_method) == set(panel.methods):
             for seed, values in _blocks(by_method, panel.methods).items():
                 by_seed.setdefault(seed, []).append(mean_ranks([values]))
@@ -163,7 +167,8 @@ def overall_ranks(panel: Panel, measure: str) -> Ranks:
 
 
 def win_table(found: Tournament) -> Table:
-    """Row beats column in how many of the settings where both were compared; last column and row are sums."""
+    """In how many of the settings where both were compared the row's method beats the column's; the last row and column
+    are sums."""
     names = found.strategies
     rows = []
     for i, name in enumerate(names):
@@ -174,7 +179,7 @@ def win_table(found: Tournament) -> Table:
 
 
 def difference_table(panel: Panel, measure: str, found: Tournament) -> Table:
-    """Each method minus the reference, paired by seed: area and the accuracy with all labels, in percentage points."""
+    """Each method minus the reference, paired by seed: area and accuracy after the last round, in percentage points."""
     reference = panel.reference
     rows = []
     scores = {axis: panel.scores(measure, axis) for axis in ("linear", "last")}
@@ -203,7 +208,7 @@ def _pairs(scores: Mapping[str, Mapping[int, float]], method: str, other: str) -
 
 
 def efficiency_table(panel: Panel, measure: str, found: Tournament) -> Table:
-    """Labels the reference needs for what each method reaches half way and at the end."""
+    """Labels with which the reference reaches the accuracy of each method half way and after the last round."""
     reference = panel.reference
     rows = []
     for setting in (setting for setting in panel.settings if not panel.stopped(setting)):
@@ -216,22 +221,20 @@ def efficiency_table(panel: Panel, measure: str, found: Tournament) -> Table:
                 e = label_efficiency(ours.labels, ours.values, theirs.values, at=at, level=1 - found.alpha)
                 rows.append((setting or "all", method, str(e.n), f"{e.labels:,.0f}", _percent(e.accuracy),
                              *_needed(e, ours.labels)))  # fmt: skip
-    head = ("setting", "strategy", "seeds", "labels", f"{measure_of(measure, panel.pixels).short} %",
+    head = ("setting", "strategy", "seeds", "labels", f"{metric(measure, panel.counted).short} %",
             f"labels {reference} needs", f"{level(found)} interval", "saved")  # fmt: skip
     return Table("Label efficiency", head, tuple(rows))
 
 
 def _needed(e: Efficiency, labels: np.ndarray) -> tuple[str, str, str]:
+    """Labels of the reference, their interval, and the share of labels that the method saves."""
+
     def said(value: float) -> str:
         if np.isnan(value):
             return NOTHING
-        return (
-            f"> {labels[-1]:,.0f}"
-            if value == np.inf
-            else f"< {labels[0]:,.0f}"
-            if value == -np.inf
-            else f"{value:,.0f}"
-        )
+        if np.isinf(value):
+            return f"> {labels[-1]:,.0f}" if value > 0 else f"< {labels[0]:,.0f}"
+        return f"{value:,.0f}"
 
     if np.isfinite(e.needed) and e.needed > 0:
         saved = f"{round(100 * (1 - e.labels / e.needed))} %"

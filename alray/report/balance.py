@@ -1,4 +1,4 @@
-"""The section on how the labels are spread over the classes; in segmentation, the pixels of the labeled images."""
+"""The section on how the labels are spread over the classes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from alray.report.panel import Panel
 from alray.report.statistics import Floats
 
 _ENTROPY, _EMPTY, _KL = "labeled_normalised_entropy", "labeled_empty_classes", "labeled_kl_to_pool"
-_PIXELS = "An image has many classes here: classes are counted in the pixels of the labeled images' masks."
 
 
 def balance_section(panel: Panel) -> Section:
     """Entropy of the class shares and classes without a label against labels, and the sorted counts."""
-    unit = "pixels" if panel.pixels else "labels"
+    noun = panel.counted.noun
     drawn = []
     for setting in panel.settings:
         chart = charts.curves_chart(panel, setting, _ENTROPY, "normalised entropy (1 = balanced)")
-        drawn.append(
-            Chart(titled(setting, f"class balance of the labeled {'pixels' if panel.pixels else 'set'}"), chart)
-        )
+        drawn.append(Chart(titled(setting, f"class balance of the labeled {noun}s"), chart))
         if _any(panel, setting, _EMPTY):
-            chart = charts.curves_chart(panel, setting, _EMPTY, f"classes without a {unit[:-1]}", whole=True)
+            chart = charts.curves_chart(panel, setting, _EMPTY, f"classes without a labeled {noun}", whole=True)
             drawn.append(Chart(titled(setting, "empty classes"), chart))
         counts = {method: _counts(panel, setting, method) for method in panel.methods}
         counts = {method: found for method, found in counts.items() if len(found)}
-        caption = f"{'labeled pixels' if panel.pixels else 'labels'} per class, sorted"
-        drawn.append(Chart(titled(setting, caption), charts.counts_chart(panel, setting, counts, unit)))
+        caption = f"labeled {noun}s per class after the last round, sorted"
+        drawn.append(Chart(titled(setting, caption), charts.counts_chart(panel, counts)))
     columns = {"entropy": (_ENTROPY, 4), "empty classes": (_EMPTY, 1), "KL to the pool": (_KL, 4)}
     table = last_values(panel, "Class balance after the last round", columns)
-    return Section("balance", "Class balance", (_PIXELS,) if panel.pixels else (), tuple(drawn), (table,))
+    note = panel.counted.balance_note
+    return Section("balance", "Class balance", (note,) if note else (), tuple(drawn), (table,))
 
 
 def _counts(panel: Panel, setting: str, method: str) -> Floats:

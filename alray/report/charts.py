@@ -1,7 +1,7 @@
-"""Charts as SVG to stand inside a page: axes with units, a colour per strategy, inks that follow the page's theme.
+"""Charts as SVG for the page: axes with units, one style per method, inks that follow the page's theme.
 
-Colours are written as CSS variables, so that the same chart is read on light and dark; there is no legend inside: the
-page has one, which cannot cover data.
+Colours are CSS variables, so that the same chart is readable on light and dark. A chart has no legend inside that could
+cover data: the page has one.
 """
 
 from __future__ import annotations
@@ -9,62 +9,39 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from html import escape
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from alray.report.comparisons import LEAST_SEEDS
-from alray.report.curves import DASHES, MARKERS, color, count_axis
 from alray.report.panel import Curves, Panel
 from alray.report.statistics import Floats, mean_interval
+from alray.report.styles import REFERENCE_LINE, Style, css, styles
 
-_INK, _GRID, _CARD = "#010203", "#040506", "#070809"  # stand-ins, replaced by CSS variables
+_INK, _GRID, _CARD = "#010203", "#040506", "#070809"  # placeholders that are replaced by CSS variables
 _RC = {
     "svg.fonttype": "none", "svg.hashsalt": "alray", "font.size": 9.5, "axes.edgecolor": _GRID,
     "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "text.color": _INK,
-    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False,
 }  # fmt: skip
 _SIZE = (4.7, 3.1)  # inches of 72 units
+_MOST_MARKERS = 30
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn everywhere."""
-
-    color: str
-    marker: str
-    dashes: str
+def method_styles(panel: Panel) -> dict[str, Style]:
+    """How each method is drawn in all charts of the page."""
+    return styles({method: panel.strategy_of[method] for method in panel.methods})
 
 
-def looks(panel: Panel) -> dict[str, Look]:
-    """Colour by strategy, the same in every report; methods of one colour differ in dashes, neighbours in marker."""
-    seen: dict[str, int] = {}
-    found = {}
-    for number, method in enumerate(panel.methods):
-        name = _shade(panel.strategy_of[method])
-        nth = seen[name] = seen.get(name, -1) + 1
-        found[method] = Look(name, MARKERS[number % len(MARKERS)], DASHES[nth % len(DASHES)])
-    return found
+def svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SIZE) -> Markup:
+    """A drawing as an <svg> element that fills its container and uses the page's colours.
 
-
-def _shade(strategy: str) -> str:
-    """The colour of a strategy; black a little off, because SVG leaves pure black out and CSS could not change it."""
-    name = color(strategy).lower()
-    return "#010101" if name == "#000000" else name
-
-
-def variable(name: str) -> str:
-    """The CSS variable of a palette colour: '#0072b2' -> '--c-0072b2'."""
-    return f"--c-{name.lstrip('#').lower()}"
-
-
-def svg(draw: Callable[[Axes], None], title: str, size: tuple[float, float] = _SIZE) -> str:
-    """A drawing as an <svg> element that fills its container and reads the page's colours."""
+    This is the only text that the page does not escape: matplotlib has escaped all names in it.
+    """
     with mpl.rc_context(_RC):
         figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0)
@@ -81,113 +58,131 @@ def svg(draw: Callable[[Axes], None], title: str, size: tuple[float, float] = _S
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     text = text.replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)").replace(_CARD, "var(--card)")
-    text = re.sub(r"(stroke|fill): (#[0-9a-f]{6})", lambda m: f"{m[1]}: var({variable(m[2])}, {m[2]})", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    return Markup(re.sub(r"(stroke|fill): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {css(m[2])}", text))
 
 
-def _labels_axis(ax: Axes, grid: Floats) -> None:
-    ax.set_xlabel("labels bought, seed set included")
+def labels_axis(ax: Axes) -> None:
+    """Make x the number of labels."""
+    ax.set_xlabel("labels, seed set included")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def counts_axes(ax: Axes, smallest: float, largest: float, noun: str) -> None:
+    """Make x the rank of a class and y the number of labeled images or pixels: linear where the classes are alike, else
+    logarithmic. smallest, largest: of all counts that are drawn."""
+    if largest <= 30 * max(smallest, 1):
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    elif smallest < 1:
+        ax.set_yscale("symlog", linthresh=1)  # can show classes without a label, which a logarithm cannot
+    else:
+        ax.set_yscale("log")
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    ax.set_xlabel(f"class, most {noun}s first")
+    ax.set_ylabel(f"labeled {noun}s")
+
+
+def line(ax: Axes, x: Floats, y: Floats, style: Style) -> None:
+    """A line with markers, unless they would touch."""
+    marker = style.marker if len(x) <= _MOST_MARKERS else None
+    ax.plot(x, y, color=style.color, linestyle=style.dashes, marker=marker, markersize=4.5, linewidth=1.7)
+
+
+def _fit(ax: Axes, grid: Floats) -> None:
+    """Give all charts of a setting the same width, also where lines end early."""
+    labels_axis(ax)
     if len(grid) == 1:
         ax.set_xticks(list(grid))
-    else:  # the same width for all charts, also where lines end early
+    else:
         margin = 0.04 * (grid[-1] - grid[0])
         ax.set_xlim(grid[0] - margin, grid[-1] + margin)
 
 
-def _band(ax: Axes, curves: Curves, values: Floats, look: Look) -> None:
-    """Mean over seeds with a 95 % band; where seeds are too few for a band, the seeds themselves."""
+def _band(ax: Axes, curves: Curves, values: Floats, style: Style) -> None:
+    """Mean over seeds with its 95 % confidence band, or with the single seeds where they are too few for a band."""
     mean = mean_interval(values)
-    marker = look.marker if values.shape[1] <= 25 else None
-    ax.plot(
-        curves.labels, mean.mean, color=look.color, linestyle=look.dashes, marker=marker, markersize=4.5, linewidth=1.7
-    )
+    line(ax, curves.labels, mean.mean, style)
     if len(values) >= LEAST_SEEDS:
-        ax.fill_between(curves.labels, mean.low, mean.high, color=look.color, alpha=0.14, linewidth=0)
+        ax.fill_between(curves.labels, mean.low, mean.high, color=style.color, alpha=0.14, linewidth=0)
     elif len(values) > 1:
         for row in values:
-            ax.plot(curves.labels, row, color=look.color, linewidth=0.6, alpha=0.6)
+            ax.plot(curves.labels, row, color=style.color, linewidth=0.6, alpha=0.6)
 
 
-def curves_chart(panel: Panel, setting: str, scalar: str, y: str, scale: float = 1.0, *, whole: bool = False) -> str:
-    """A scalar against labels, a line per method. whole: a number of things, which starts at 0."""
+def curves_chart(panel: Panel, setting: str, scalar: str, y: str, scale: float = 1.0, *, whole: bool = False) -> Markup:
+    """A scalar against labels, a line per method. whole: the scalar counts things, so that its axis starts at 0."""
 
     def draw(ax: Axes) -> None:
-        for method, look in looks(panel).items():
+        for method, style in method_styles(panel).items():
             curves = panel.curves(setting, method, scalar)
             if curves is not None:
-                _band(ax, curves, curves.values * scale, look)
-        _labels_axis(ax, panel.grid(setting))
+                _band(ax, curves, curves.values * scale, style)
+        _fit(ax, panel.grid(setting))
         ax.set_ylabel(y)
         if whole:
             ax.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
             ax.set_ylim(bottom=0)
 
-    return svg(draw, f"{y} against labels. {setting}")
+    return svg(draw)
 
 
-def difference_chart(panel: Panel, setting: str, scalar: str, short: str) -> str:
-    """Each method minus the reference, paired by seed, in percentage points of what is called `short`."""
+def difference_chart(panel: Panel, setting: str, scalar: str, short: str) -> Markup:
+    """Each method minus the reference, paired by seed, in percentage points. short: the name of the metric."""
 
     def draw(ax: Axes) -> None:
-        ax.axhline(0, color=_shade("random"), linewidth=1.2)
-        for method, look in looks(panel).items():
+        ax.axhline(0, color=REFERENCE_LINE, linewidth=1.2)
+        for method, style in method_styles(panel).items():
             pair = panel.paired(setting, method, panel.reference or "", scalar) if method != panel.reference else None
             if pair is not None:
-                _band(ax, pair[0], 100 * (pair[0].values - pair[1].values), look)
-        _labels_axis(ax, panel.grid(setting))
+                _band(ax, pair[0], 100 * (pair[0].values - pair[1].values), style)
+        _fit(ax, panel.grid(setting))
         ax.set_ylabel(f"points of {short} over {panel.reference}")
 
-    return svg(draw, f"Difference in {short} to {panel.reference}, paired by seed. {setting}")
+    return svg(draw)
 
 
-def efficiency_chart(panel: Panel, setting: str, ratios: Mapping[str, tuple[Floats, Floats]]) -> str:
-    """Labels the reference needs over labels used; above 1 labels are saved. ratios: method -> labels, ratio."""
+def efficiency_chart(panel: Panel, setting: str, ratios: Mapping[str, tuple[Floats, Floats]]) -> Markup:
+    """Labels that the reference needs over labels used. ratios: method -> labels, ratio (above 1: labels saved)."""
 
     def draw(ax: Axes) -> None:
-        ax.axhline(1, color=_shade("random"), linewidth=1.2)
-        for method, look in looks(panel).items():
+        ax.axhline(1, color=REFERENCE_LINE, linewidth=1.2)
+        for method, style in method_styles(panel).items():
             if method in ratios:
-                x, y = ratios[method]
-                ax.plot(
-                    x, y, color=look.color, linestyle=look.dashes, marker=look.marker, markersize=4.5, linewidth=1.7
-                )
-        _labels_axis(ax, panel.grid(setting))
+                line(ax, *ratios[method], style)
+        _fit(ax, panel.grid(setting))
         ax.set_ylabel(f"labels {panel.reference} needs / labels used")
 
-    return svg(draw, f"Label efficiency. {setting}")
+    return svg(draw)
 
 
-def counts_chart(panel: Panel, setting: str, counts: Mapping[str, Floats], unit: str) -> str:
-    """Labels per class in the last round, classes sorted. counts: method -> (seeds, classes), each row descending;
-    unit: what is counted, labels or pixels."""
-
-    def draw(ax: Axes) -> None:
-        largest, smallest = 1.0, np.inf
-        for method, look in looks(panel).items():
-            if method in counts:
-                rank, mean = np.arange(1, counts[method].shape[1] + 1), counts[method].mean(axis=0)
-                marker = look.marker if len(rank) <= 30 else None
-                ax.plot(rank, mean, color=look.color, linestyle=look.dashes, marker=marker, markersize=4, linewidth=1.5)
-                largest, smallest = max(largest, mean.max()), min(smallest, mean.min())
-        count_axis(ax, smallest, largest)
-        ax.set_xlabel(f"class, most {unit} first")
-        ax.set_ylabel(f"labeled {unit} in the last round" if unit != "labels" else "labels in the last round")
-
-    return svg(draw, f"{unit.capitalize()} per class, sorted. {setting}")
-
-
-def cost_chart(panel: Panel, points: Mapping[str, tuple[Floats, Floats]], x: str, y: str) -> str:
-    """What runs are compared by against mean seconds spent, round by round. points: method -> seconds (r,), % (r,)."""
+def counts_chart(panel: Panel, counts: Mapping[str, Floats]) -> Markup:
+    """Labels per class in the last round, classes sorted. counts: method -> (seeds, classes), each row descending."""
 
     def draw(ax: Axes) -> None:
-        for method, look in looks(panel).items():
+        means = {method: found.mean(axis=0) for method, found in counts.items()}
+        for method, style in method_styles(panel).items():
+            if method in means:
+                line(ax, np.arange(1.0, len(means[method]) + 1), means[method], style)
+        smallest = min((float(mean.min()) for mean in means.values()), default=np.inf)
+        largest = max((float(mean.max()) for mean in means.values()), default=1.0)
+        counts_axes(ax, smallest, largest, panel.counted.noun)
+
+    return svg(draw)
+
+
+def cost_chart(panel: Panel, points: Mapping[str, tuple[Floats, Floats]], x: str, y: str) -> Markup:
+    """Accuracy against mean seconds spent up to each round. points: method -> seconds (r,), percent (r,)."""
+
+    def draw(ax: Axes) -> None:
+        for method, style in method_styles(panel).items():
             if method in points:
-                ax.plot(
-                    *points[method], color=look.color, linestyle=look.dashes, marker=look.marker, markersize=4.5,
-                    linewidth=1.5,
-                )  # fmt: skip
+                line(ax, *points[method], style)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -195,17 +190,17 @@ def cost_chart(panel: Panel, points: Mapping[str, tuple[Floats, Floats]], x: str
         ax.set_xlabel(x)
         ax.set_ylabel(y)
 
-    return svg(draw, f"{y} against {x}")
+    return svg(draw)
 
 
-def stages_chart(seconds: Mapping[str, Mapping[str, float]]) -> str:
-    """Mean seconds per run by stage, a bar per method: method -> stage -> seconds, the same stages for all. The shades
-    are of the ink: colours belong to strategies."""
+def stages_chart(seconds: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Mean seconds per run by stage, a bar per method. seconds: method -> stage -> seconds, the same stages for all.
+    Stages are shades of the ink, because colours belong to strategies."""
     names = list(seconds)
 
     def draw(ax: Axes) -> None:
         left = np.zeros(len(names))
-        for stage, shade in _shades(seconds).items():
+        for stage, shade in stage_shades(seconds).items():
             width = np.array([seconds[name][stage] for name in names])
             ax.barh(names, width, left=left, color=_INK, alpha=shade, height=0.62)
             ax.barh(names, width, left=left, color="none", edgecolor=_CARD, linewidth=0.8, height=0.62)
@@ -214,44 +209,10 @@ def stages_chart(seconds: Mapping[str, Mapping[str, float]]) -> str:
         ax.grid(visible=False)
         ax.set_xlabel("seconds per run")
 
-    return svg(draw, "Time by stage", (_SIZE[0], max(1.8, 0.9 + 0.32 * len(names))))
+    return svg(draw, (_SIZE[0], max(1.8, 0.9 + 0.32 * len(names))))
 
 
-def _shades(seconds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def stage_shades(seconds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The opacity of each stage in `stages_chart`."""
     stages = list(next(iter(seconds.values()), {}))
     return dict(zip(stages, np.linspace(0.9, 0.15, len(stages)).tolist(), strict=True))
-
-
-def stage_key(seconds: Mapping[str, Mapping[str, float]]) -> str:
-    """What the shades of `stages_chart` mean, as HTML."""
-    chips = "".join(
-        f'<span class="chip"><i style="background:var(--ink);opacity:{shade:.2f}"></i>{stage}</span>'
-        for stage, shade in _shades(seconds).items()
-    )
-    return f'<div class="legend">{chips}</div>'
-
-
-_SHAPES = {
-    "o": '<circle cx="17" cy="7" r="3.6"/>', "s": '<rect x="13.6" y="3.6" width="6.8" height="6.8"/>',
-    "D": '<path d="M17 2.6 21.4 7 17 11.4 12.6 7Z"/>', "^": '<path d="M17 2.6 21.4 10.4H12.6Z"/>',
-    "v": '<path d="M17 11.4 21.4 3.6H12.6Z"/>',
-    "P": '<path d="M15.4 2.8h3.2v2.6h2.6v3.2h-2.6v2.6h-3.2V8.6h-2.6V5.4h2.6Z"/>',
-    "X": '<path d="M14 2.6 17 5.4 20 2.6 21.4 4 18.6 7 21.4 10 20 11.4 17 8.6 14 11.4 12.6 10 15.4 7 12.6 4Z"/>',
-    "*": '<path d="M17 2 18.3 5.4 22 5.5 19.1 7.8 20.1 11.4 17 9.3 13.9 11.4 14.9 7.8 12 5.5 15.7 5.4Z"/>',
-}  # fmt: skip
-_STROKES = {"-": "", "--": "6 3", "-.": "6 2 1.5 2", ":": "1.5 2.5"}
-
-
-def legend(panel: Panel) -> str:
-    """The legend of all charts of a page, as HTML: line, marker and name of each method."""
-    chips = []
-    for method, look in looks(panel).items():
-        ink = f"var({variable(look.color)}, {look.color})"
-        seeds = len({line.seed for line in panel.lines if line.method == method})
-        chips.append(
-            f'<span class="chip"><svg width="34" height="14" aria-hidden="true"><path d="M0 7H34" stroke="{ink}" '
-            f'stroke-width="2" stroke-dasharray="{_STROKES[look.dashes]}"/>'
-            f'<g fill="{ink}">{_SHAPES[look.marker]}</g></svg>'
-            f"{escape(method)} <small>{seeds} seed{'s' if seeds > 1 else ''}</small></span>"
-        )
-    return f'<div class="legend">{"".join(chips)}</div>'

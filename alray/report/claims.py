@@ -1,4 +1,4 @@
-"""Comparisons as sentences: what they may claim, what they may not, and why."""
+"""Comparisons as sentences: the claims that the tests support, and warnings where they support none."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from alray.report.panel import Line, Panel
 from alray.report.tables import NOTHING
 
 UNDECIDED = "no difference to"
-CHOSEN = "†"
-_NAMED = 8  # runs or settings that a sentence lists
+SURVIVORS = "†"
+_NAMED = 8  # the most runs or settings that a sentence lists
 
 
 def signed(value: float, low: float, high: float) -> str:
@@ -22,12 +22,16 @@ def signed(value: float, low: float, high: float) -> str:
 
 
 def p_value(value: float, equals: str = "") -> str:
-    """A p-value with four digits. equals: stands before it where it is not below a bound."""
+    """A p-value with four digits, or '< 0.0001'. equals: a prefix for the former."""
     return f"{equals}{NOTHING}" if np.isnan(value) else "< 0.0001" if value < 0.0001 else f"{equals}{value:.4f}"
 
 
 def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
-    """One sentence per method and setting: better or worse than the reference, or not shown, with the interval."""
+    """One sentence per method and setting: better or worse than the reference, or no difference shown; with the
+    interval.
+
+    found: comparisons with the reference.
+    """
     reference = panel.reference
     said = []
     for setting in panel.settings:
@@ -37,7 +41,7 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
                 continue
             r, where = pair.result, f" ({setting})" if setting else ""
             points = f"{signed(r.difference, r.low, r.high)} points of area"
-            tested = "1 seed" if r.n == 1 else f"p {p_value(pair.adjusted, '= ')} after Holm, {r.n} seeds"
+            tested = "1 seed" if r.n == 1 else f"p {p_value(pair.adjusted, '= ')} after Holm's correction, {r.n} seeds"
             how = "better" if r.difference > 0 else "worse"
             claim = f"{how} than {reference}" if pair.claimed else f"{UNDECIDED} {reference} shown"
             said.append(f"{method}{where}: {claim}; {points}, {tested}")
@@ -45,7 +49,7 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
 
 
 def warnings(panel: Panel, found: Tournament, against: Tournament) -> tuple[str, ...]:
-    """What keeps this comparison from saying more."""
+    """Why some or all comparisons support no claim. found: comparisons of every pair; against: with the reference."""
     stopped = {setting: lines for setting in panel.settings if (lines := panel.stopped(setting))}
     said = [*_stopped(panel, stopped), *_too_few({"of every pair": found, f"against {panel.reference}": against})]
     if len(panel.methods) > 1 and not found.pairs and len(stopped) < len(panel.settings):
@@ -54,7 +58,9 @@ def warnings(panel: Panel, found: Tournament, against: Tournament) -> tuple[str,
             f"The settings: {'; '.join(setting or 'all' for setting in panel.settings)}."
         )
     if panel.reference is None:
-        said.append("No run of random sampling: there is nothing to take differences and label efficiency to.")
+        said.append(
+            "No run of random sampling: the report has no differences and no label efficiency, which compare with it."
+        )
     short = [line for line in panel.incomplete if not line.stopped]
     if short:
         named = [
@@ -62,23 +68,24 @@ def warnings(panel: Panel, found: Tournament, against: Tournament) -> tuple[str,
             for line in short
         ]
         said.append(
-            "Left out of all statistics, because they ended before the others of their setting: "
+            "Left out of all statistics, because they have fewer rounds than other runs of their setting: "
             f"{_listed(named, ', ')}."
         )
     return tuple(said)
 
 
 def _stopped(panel: Panel, stopped: Mapping[str, list[Line]]) -> list[str]:
-    """Why settings in which a scheduler stopped trials have no statistics."""
+    """A sentence on the settings that have no statistics because a scheduler stopped runs. stopped: those runs by
+    setting."""
     if not stopped:
         return []
     by = " and ".join(sorted({line.stopped for lines in stopped.values() for line in lines}))
     every = sum(line.setting in stopped for line in (*panel.lines, *panel.incomplete))
     where = f" ({_listed([setting for setting in stopped if setting], '; ')})" if "" not in stopped else ""
     return [
-        f"{by} stopped {sum(map(len, stopped.values()))} of {every} runs early, by their accuracy{where}. The seeds "
-        "that are left were chosen, not drawn, and differently for each strategy: here are no intervals, no best, no "
-        f"differences and no claims, and a mean with {CHOSEN} is of the runs that went furthest, which flatters it. "
+        f"{by} stopped {sum(map(len, stopped.values()))} of {every} runs early because of their accuracy{where}. The "
+        "survivors are a biased sample and are left out of the statistics: there are no intervals, no best strategy, "
+        f"no differences and no claims for them. A mean marked {SURVIVORS} is over the survivors only and too high. "
         "Compare strategies without a scheduler."
     ]
 
@@ -89,7 +96,8 @@ def _listed(names: list[str], between: str) -> str:
 
 
 def _too_few(families: Mapping[str, Tournament]) -> list[str]:
-    """A sentence for each number of seeds that is needed and not there; mostly the same for all families."""
+    """A sentence for each number of seeds that is needed and missing. families: what was compared -> its
+    comparisons."""
     short: dict[tuple[str, int], list[str]] = {}
     for what, found in families.items():
         few = sorted(pair.result.n for pair in found.pairs if pair.result.n < found.needed)
@@ -100,7 +108,7 @@ def _too_few(families: Mapping[str, Tournament]) -> list[str]:
     (test, alpha), *_ = [(found.test, found.alpha) for found in families.values()]
     return [
         f"Too few seeds for a claim in {' and '.join(where)}: {of} where {needed} are needed ({_name(test)} test, "
-        f"level {alpha:g}). Differences and intervals are shown; none of these is called real."
+        f"level {alpha:g}). Their differences and intervals are shown, without a claim."
         for (of, needed), where in short.items()
     ]
 
@@ -110,27 +118,31 @@ def _name(test: Test) -> str:
 
 
 def method_note(found: Tournament, what: str) -> str:
-    """How the claims of a table were made, in a few sentences."""
+    """The test behind the claims of a table. what: which comparisons these are."""
     if not found.comparisons:
-        return f"Nothing is tested: that takes two strategies and two seeds, a claim {found.needed} seeds."
+        return f"Nothing is tested: a test needs two strategies with two seeds each, a claim {found.needed} seeds."
     alike = any(pair.result.n > 1 and pair.result.difference and np.isnan(pair.result.low) for pair in found.pairs)
     return (
-        f"{_name(found.test).capitalize()} test on the area under the budget curve (linear), seeds paired, two-sided; "
-        f"Holm's correction over the {found.comparisons} comparisons {what}; level {found.alpha:g}; a claim needs "
-        f"{found.needed} seeds. Intervals in brackets: Student's, {level(found)}, for each number by itself."
-        + (" Where all seeds have the same difference, the test of signs, and no interval." if alike else "")
+        f"Test: two-sided {_name(found.test)} test on the area under the budget curve (linear), seeds paired, at level "
+        f"{found.alpha:g}, with Holm's correction over the {found.comparisons} comparisons {what}. A claim needs "
+        f"{found.needed} seeds. Intervals in brackets: Student's, {level(found)}, each number by itself (uncorrected)."
+        + (
+            " Where all seeds have the same difference, the sign test is used and there is no interval."
+            if alike
+            else ""
+        )
     )
 
 
 def detectable_note(found: Tournament) -> str:
-    """What the column of detectable differences is."""
-    other = "" if found.test == "t" else f"; of the paired t test, not of {_name(found.test)}'s"
+    """The meaning of the column of detectable differences."""
+    other = "" if found.test == "t" else f"; computed for the paired t test, not for {_name(found.test)}"
     return (
-        "Detectable: the true difference that this many seeds find four times in five, given how much the differences "
-        f"vary (one test at level {found.alpha:g}, uncorrected{other})."
+        "Detectable: the true difference that a test with this many seeds finds with probability 0.8, given how much "
+        f"the differences vary (a single test at level {found.alpha:g}, uncorrected{other})."
     )
 
 
 def level(found: Tournament) -> str:
-    """That of the intervals which go with the tests, e.g. 95%."""
+    """The confidence level of the intervals, e.g. 95%."""
     return f"{100 * (1 - found.alpha):g}%"

@@ -1,4 +1,4 @@
-"""Whether one strategy is better than another: paired tests over seeds, corrected for how many of them there are.
+"""Whether one strategy is better than another: paired tests over seeds, corrected for the number of comparisons.
 
 Tests: paired t (Student 1908) or Wilcoxon's signed ranks (1945), Holm's correction (1979), Friedman's test (1937) for
 ranks, a win matrix as the penalty matrix of Ash et al. 2020 (BADGE). Letters: s seeds, m strategies, k comparisons.
@@ -23,14 +23,16 @@ Test = Literal["t", "wilcoxon"]
 ALPHA = 0.05
 POWER = 0.8
 LEAST_SEEDS = 5
-"""A convention of ours: with fewer differences nothing supports the t test's assumption, and nothing is claimed."""
+"""No claim is made with fewer seeds: the assumption of the t test cannot be checked on so few differences. This number
+is a convention of alray's."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One strategy minus another, paired by seed. difference with Student's interval (low, high); p: two-sided.
 
-    low and high are NaN where seeds say nothing of the spread: there is one, or all have the same difference, not 0.
+    low and high are NaN where the spread over seeds is unknown: for one seed, and where all seeds have the same
+    difference other than 0.
     """
 
     n: int
@@ -43,7 +45,7 @@ class Comparison:
 def paired(values: npt.ArrayLike, other: npt.ArrayLike, test: Test = "t", level: float = LEVEL) -> Comparison:
     """Compare two strategies, (s,) and (s,), seed by seed. p is NaN for a single seed."""
     one, two = np.asarray(values, np.float64), np.asarray(other, np.float64)
-    d, noise = one - two, 1e-12 * max(np.abs(one).max(), np.abs(two).max())  # of floats, not of seeds
+    d, noise = one - two, 1e-12 * max(np.abs(one).max(), np.abs(two).max())  # rounding of floats
     d = np.where(np.abs(d) <= noise, 0.0, d)
     band, alike = mean_interval(d, level), len(d) > 1 and bool(np.ptp(d) <= noise)
     if len(d) < 2:
@@ -60,8 +62,8 @@ def _t_test(d: Floats) -> float:
 
 
 def _signs(n: int) -> float:
-    """The exact test of signs for n differences of one sign. It stands in where all are equal, as on tiny test sets,
-    whose accuracies have few values: t would divide by no spread at all and call any number of seeds certain."""
+    """p-value of the exact sign test for n differences of one sign. It replaces the t test where all differences are
+    equal, as on tiny test sets, whose accuracies have few values: t would divide by a spread of zero."""
     return float(2.0 ** (1 - n))
 
 
@@ -70,8 +72,8 @@ def _wilcoxon(d: Floats) -> float:
 
 
 def holm(p: npt.ArrayLike) -> Floats:
-    """p-values (k,) after Holm's correction: below alpha, they are claims of which one or more are false with
-    probability alpha at most, whatever their dependence. NaN stays NaN and does not count."""
+    """p-values (k,) after Holm's correction: the probability that any of those below alpha is a false claim is at most
+    alpha, however they depend on each other. NaN stays NaN and does not count as a comparison."""
     raw = np.asarray(p, np.float64)
     adjusted = np.full(raw.shape, np.nan)
     known = np.flatnonzero(~np.isnan(raw))
@@ -82,7 +84,8 @@ def holm(p: npt.ArrayLike) -> Floats:
 
 
 def least_seeds(test: Test, comparisons: int, alpha: float = ALPHA) -> int:
-    """Seeds below which no claim can be made: Wilcoxon's smallest p-value is 2^(1-s), times Holm's factor."""
+    """The number of seeds that a claim needs. The smallest p-value of Wilcoxon's test is 2^(1-s), times Holm's
+    factor."""
     if test == "t":
         return LEAST_SEEDS
     return max(LEAST_SEEDS, int(np.ceil(1 - np.log2(alpha / max(comparisons, 1)))))
@@ -114,7 +117,7 @@ def detectable(spread: float, n: int, alpha: float = ALPHA, power: float = POWER
 @dataclass(frozen=True)
 class Pair:
     """A comparison of two strategies in one setting. adjusted: its p-value after Holm's correction over all pairs of
-    all settings; claimed: whether the difference may be called real."""
+    all settings; claimed: whether the difference is significant, with enough seeds."""
 
     setting: str
     one: str
@@ -129,7 +132,7 @@ class Tournament:
     """All pairs of strategies in all settings.
 
     wins (m, m): settings in which the strategy of the row beats that of the column; met (m, m): settings in which both
-    were compared; comparisons: tests made, all of one family; needed: seeds below which nothing is claimed.
+    were compared; comparisons: tests made, all of one family; needed: the number of seeds that a claim needs.
     """
 
     strategies: tuple[str, ...]
@@ -142,7 +145,7 @@ class Tournament:
     needed: int
 
     def pair(self, setting: str, one: str, other: str) -> Pair | None:
-        """The comparison of two strategies, as one minus other whichever way round it was made; None where not made."""
+        """The comparison of two strategies as one minus other; None where they were not compared."""
         for pair in self.pairs:
             if pair.setting == setting and (pair.one, pair.other) == (one, other):
                 return pair
@@ -158,9 +161,9 @@ Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 def tournament(scores: Scores, test: Test = "t", alpha: float = ALPHA, reference: str | None = None) -> Tournament:
-    """Compare every pair of strategies in every setting on the seeds they share, corrected over all of it.
+    """Compare every pair of strategies in every setting on the seeds they share, corrected over all comparisons.
 
-    reference: compare only with this strategy; fewer comparisons, so that each is corrected less.
+    reference: compare only with this strategy. These are fewer comparisons, so that each is corrected less.
     """
     names = tuple(sorted({name for methods in scores.values() for name in methods}))
     met = [
@@ -199,15 +202,18 @@ def _matrices(names: Sequence[str], pairs: Sequence[Pair]) -> tuple[npt.NDArray[
 def tied_with_best(
     result: Tournament, setting: str, scores: Mapping[str, Mapping[int, float]]
 ) -> tuple[str, frozenset[str]]:
-    """The strategy with the highest mean in a setting over the seeds that all have, of those that are not shown to be
-    worse than another, and those that are not shown to be worse than it. scores: strategy -> seed -> value; "" and
-    nobody where no seed is common to all."""
+    """The best strategy of a setting, and those that are not significantly worse.
+
+    The best has the highest mean over the seeds that all strategies have, among the strategies that are not
+    significantly worse than another. scores: strategy -> seed -> value. Gives "" and an empty set where no seed is
+    common to all. Raises StatisticsError for no strategy.
+    """
     if not scores:
         raise StatisticsError(f"{setting}: no strategy to rank")
     means = common_means(scores)
     if not means:
         return "", frozenset()
-    # A pair is compared on all seeds that it shares: what is highest on fewer may be the worse of two.
+    # A pair is compared on all seeds that it shares: the strategy with the highest mean on fewer seeds may lose there.
     beaten = {
         pair.other if pair.result.difference > 0 else pair.one
         for pair in result.pairs
@@ -219,15 +225,15 @@ def tied_with_best(
 
 
 def common_means(scores: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Mean of each strategy over the seeds that all of them have: means over different seeds compare the seeds, too.
-    Nothing where no seed is common to all."""
+    """Mean of each strategy over the seeds that all of them have, because means over different seeds cannot be
+    compared. Empty where no seed is common to all."""
     common = sorted(set.intersection(*(set(values) for values in scores.values())))
     return {n: float(np.mean([values[seed] for seed in common])) for n, values in scores.items()} if common else {}
 
 
 def friedman(values: npt.ArrayLike) -> float:
-    """p-value of Friedman's test that all strategies rank alike. values (blocks, m); NaN for fewer than 3 strategies or
-    2 blocks."""
+    """p-value of Friedman's test of the hypothesis that all strategies have the same rank. values (blocks, m); NaN for
+    fewer than 3 strategies or 2 blocks."""
     x = np.asarray(values, np.float64)
     if x.shape[0] < 2 or x.shape[1] < 3:
         return np.nan

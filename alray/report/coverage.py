@@ -1,5 +1,5 @@
-"""How well the labeled set covers the pool in embedding space: the largest and the mean distance of an image to its
-nearest labeled image, per round (Sener & Savarese 2018: the radius bounds the core-set loss).
+"""How well the labeled set covers the pool in embedding space: per round, the largest and the mean distance of an image
+to its nearest labeled image (Sener & Savarese 2018: the largest distance bounds the core-set loss).
 
 Letters: n pool, m labeled, d width.
 """
@@ -17,7 +17,7 @@ from alray.report.evidence import Missing
 from alray.report.runs import RunHistory
 
 MOST_PRODUCTS = 2e11
-"""Multiplications a report may spend on distances; about a minute on one slow core."""
+"""The most multiplications that a report spends on distances; about a minute on one slow core."""
 
 _BLOCK = 4096
 
@@ -32,16 +32,19 @@ class Coverage:
 
 
 def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> tuple[dict[str, Coverage], str]:
-    """Coverage of each run by its directory, as far as embeddings are there and the work is bearable, and a sentence on
-    what was left out ('' where nothing was). Runs of low seeds come first, so that strategies stay comparable."""
+    """Coverage by run directory, and a sentence on the runs that were left out ('' where none was).
+
+    Runs are left out where their embeddings are missing, and from the run on at which the work exceeds `most_products`
+    multiplications. Runs with low seeds come first, so that all strategies are covered on the same seeds.
+    """
     found: dict[str, Coverage] = {}
     reasons: dict[str, int] = {}
     tables: dict[str, tuple[Rows, Array]] = {}
     spent = 0.0
     for run in sorted(runs, key=lambda run: run.seed):
         try:
-            cost = _cost(run)
-            spent += cost  # of those left out, too: no cheap run of a higher seed goes before a dear one of a lower
+            # Runs that are left out count too: else a cheap run of a higher seed would be covered without its pair.
+            spent += _cost(run)
             if spent > most_products:
                 raise Missing("there are too many distances to compute in a report")
             found[run.dir] = _cover(run, tables)
@@ -53,7 +56,7 @@ def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> t
 
 def _cost(run: RunHistory) -> float:
     if not evidence.frozen(run):
-        raise Missing("the model was fine-tuned, so that every round measures in another space")
+        raise Missing("the model was fine-tuned, so that distances of different rounds cannot be compared")
     last = run.rounds[-1]
     return float((last["unlabeled"] + last["labels"]) * last["labels"] * evidence.features(run, 0).dim)
 
@@ -62,7 +65,7 @@ def _cover(run: RunHistory, tables: dict[str, tuple[Rows, Array]]) -> Coverage:
     table = evidence.features(run, 0)
     rows = evidence.pool(run)
     if table.uri not in tables:
-        tables.clear()  # one table in memory is enough
+        tables.clear()  # keep one table in memory
         tables[table.uri] = table.rows, evidence.embeddings(table, table.rows)
     all_rows, all_x = tables[table.uri]
     x = all_x[np.searchsorted(all_rows, rows)]
@@ -72,7 +75,7 @@ def _cover(run: RunHistory, tables: dict[str, tuple[Rows, Array]]) -> Coverage:
     steps = [step.rows for step in evidence.bought(run)]
     for number in range(len(run.rounds)):
         _bring_nearer(nearest, x, all_x[np.searchsorted(all_rows, new)])
-        nearest[np.searchsorted(rows, new)] = 0  # rounding leaves a little of a distance to itself
+        nearest[np.searchsorted(rows, new)] = 0  # rounding can leave a small distance of an image to itself
         radius.append(float(np.sqrt(nearest.max())))
         mean.append(float(np.sqrt(nearest).mean()))
         new = steps[number] if number < len(steps) else new[:0]

@@ -1,4 +1,4 @@
-"""Learning curves that alray did not make: a CSV with one line per run and round."""
+"""Learning curves from a CSV with one line per run and round, for runs that were not made with alray."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 import math
 from collections.abc import Sequence
 
-from alray.report.measures import is_measure
+from alray.report.metrics import is_metric
 from alray.report.panel import Line
-from alray.report.runs import ReportError
+from alray.report.runs import IMAGES, PIXELS, ReportError
 from alray.store import absolute, read_bytes
 
 _NEEDED = ("strategy", "seed", "labels")
@@ -18,14 +18,15 @@ _USUAL = "test_top1, test_miou, test_balanced_accuracy, validation_top1"
 
 
 def read_curves(path: str) -> list[Line]:
-    """Columns strategy, seed, labels, and accuracies as fractions (test_top1, test_miou, test_balanced_accuracy,
-    validation_top1 or another that `measures` knows; beside test_miou they are of pixels).
+    """Read a CSV with the columns strategy, seed, labels, and accuracies as fractions (test_top1, test_miou,
+    test_balanced_accuracy, validation_top1 or another that `metrics.is_metric` knows).
 
-    Every other column is part of the setting in which strategies are compared. Raises ReportError with the line.
+    In a file with test_miou all accuracies are of pixels. Every other column is part of the setting in which strategies
+    are compared. Raises ReportError with the number of the line.
     """
     columns, records = _read(path)
     missing = [name for name in _NEEDED if name not in columns]
-    scalars = [name for name in columns if is_measure(name)]
+    scalars = [name for name in columns if is_metric(name)]
     if missing or not scalars:
         raise ReportError(
             f"{path}: expected the columns {', '.join(_NEEDED)} and one or more of {_USUAL}, got "
@@ -80,4 +81,6 @@ def _line(key: tuple[str, str, int], points: list[dict[str, float]], scalars: Se
     labels = tuple(point["labels"] for point in points)
     if len(set(labels)) < len(labels):
         raise ReportError(f"{path}: {strategy}, seed {seed}{f', {setting}' if setting else ''}: the same labels twice")
-    return Line(setting, strategy, strategy, seed, labels, {n: tuple(p[n] for p in points) for n in scalars})
+    values = {name: tuple(point[name] for point in points) for name in scalars}
+    counted = PIXELS if PIXELS.accuracies[0] in scalars else IMAGES
+    return Line(setting, strategy, strategy, seed, labels, values, counted=counted)

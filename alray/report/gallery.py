@@ -1,8 +1,8 @@
-"""What a strategy picked, as pictures: thumbnails by class, those that surprised the model most first.
+"""Thumbnails of the images that a strategy picked, by class, the most surprising first.
 
-Surprise is one minus the probability that the model, before it was told, gave to the label the oracle then gave; where
-embeddings or heads are gone, the strategy's own score orders the pictures. In segmentation an image has many classes,
-so that there is none to sort by, and no surprise: pictures stand together, by score.
+Surprise is 1 minus the probability that the model which selected the image gave to the label that was bought. Where
+the embeddings or the head of the model were deleted, pictures are sorted by the strategy's score. Where an image has
+several classes there is no surprise: pictures are sorted by score, all together.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from alray.report.evidence import Bought, Missing
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 
-SIDE, SIDE_OF_SCENES = 72, 144  # pixels of a thumbnail's longer side; in segmentation there is more to see
 PER_ROUND, PER_CLASS, MOST = 36, 6, 1500
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One pick. label: empty in segmentation; surprise: 0 to 1, None where it cannot be known; jpeg: base64."""
+    """One pick. label: empty where images have several classes; surprise: 0 to 1, None where it is unknown; jpeg:
+    base64."""
 
     key: str
     label: str
@@ -39,26 +39,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Wall:
-    """What one run picked in one round (None: as a cold start): classes in order of their most surprising picture; of:
-    picks in all."""
+    """The picks of one run in one round (None: of the seed set), classes in order of their most surprising picture. of:
+    number of all picks; by_class: whether pictures are grouped by class; by_surprise: else they are sorted by score."""
 
     line: Line
     round: int | None
     of: int
+    by_class: bool
     by_surprise: bool
     classes: tuple[tuple[str, tuple[Picture, ...]], ...]
 
 
 def gallery(panel: Panel) -> tuple[list[Wall], str]:
-    """The picks of every method, of its lowest seed in the first setting, round by round; and a sentence where there
-    are none or not all."""
+    """The picks of every method, round by round, of its run with the lowest seed in the first setting; and a sentence
+    where pictures are missing ('' where none is)."""
     walls: list[Wall] = []
     left = MOST
     for method in panel.methods:
         lines = [line for setting in panel.settings for line in panel.select(setting, method)]
         line = next((line for line in lines if line.run is not None), None)
         if line is None or line.run is None:
-            return [], "No pictures: these runs were not made by alray."
+            return [], "There are no pictures, because these curves come from a CSV."
         try:
             for wall in _walls(line, line.run):
                 walls.append(wall)
@@ -66,23 +67,27 @@ def gallery(panel: Panel) -> tuple[list[Wall], str]:
                 if left <= 0:
                     return walls, f"The gallery stops at {MOST:,} pictures."
         except Missing as reason:
-            return [], f"No pictures: {reason}."
+            return [], f"There are no pictures: {reason}."
     return walls, ""
 
 
 def _walls(line: Line, run: RunHistory) -> list[Wall]:
     catalog = evidence.catalog_of(run)
-    if catalog.format == "embeddings":
-        raise Missing("the runs are on embeddings that were brought in, without images")
+    if not _has_images(catalog):
+        raise Missing("the data are embeddings without images")
     start = evidence.cold_start(run)
     return [_wall(line, run, catalog, step) for step in [*([start] if start else []), *evidence.bought(run)]]
 
 
+def _has_images(catalog: Catalog) -> bool:
+    return catalog.source.decoded
+
+
 def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:
-    whole = run.task == "segmentation"
-    surprise = None if whole or step.round is None else _surprise(run, step, step.round)
-    names, most = (("",), PER_ROUND) if whole else (catalog.classes, PER_CLASS)
-    step = replace(step, labels=np.zeros_like(step.labels)) if whole else step
+    by_class = run.counted.class_per_image
+    surprise = _surprise(run, step, step.round) if by_class and step.round is not None else None
+    names, most = (catalog.classes, PER_CLASS) if by_class else (("",), PER_ROUND)
+    step = step if by_class else replace(step, labels=np.zeros_like(step.labels))
     order = np.lexsort((step.rows, -step.scores if surprise is None else -surprise))
     shown: dict[int, list[int]] = {}
     for position in order.tolist():
@@ -90,16 +95,17 @@ def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:
         if len(group) < most and sum(map(len, shown.values())) < PER_ROUND:
             group.append(position)
     positions = [position for group in shown.values() for position in group]
-    pictures = dict(zip(positions, _pictures(catalog, step, names, positions, surprise), strict=True))
+    made = _pictures(catalog, step, names, positions, surprise, run.counted.thumbnail)
+    pictures = dict(zip(positions, made, strict=True))
     classes = tuple(
         (names[label], tuple(pictures[position] for position in group))
         for label, group in shown.items() if group
     )  # fmt: skip
-    return Wall(line, step.round, len(step.rows), surprise is not None, classes)
+    return Wall(line, step.round, len(step.rows), by_class, surprise is not None, classes)
 
 
 def _surprise(run: RunHistory, step: Bought, number: int) -> Array | None:
-    """(k,) 1 - p(label) by the model that selected; None where it cannot be computed any more."""
+    """(k,) 1 - p(label) by the model that selected; None where that model's outputs were deleted."""
     order = np.argsort(step.rows)
     try:
         table = evidence.features(run, number)
@@ -119,10 +125,10 @@ def _surprise(run: RunHistory, step: Bought, number: int) -> Array | None:
 
 
 def _pictures(
-    catalog: Catalog, step: Bought, names: Sequence[str], positions: Sequence[int], surprise: Array | None
+    catalog: Catalog, step: Bought, names: Sequence[str], positions: Sequence[int], surprise: Array | None, side: int
 ) -> list[Picture]:
     rows = step.rows[list(positions)]
-    jpegs = _thumbnails(catalog, rows, SIDE if names[0] else SIDE_OF_SCENES)
+    jpegs = _thumbnails(catalog, rows, side)
     keys = catalog.keys(rows).to_pylist()
     return [
         Picture(
@@ -143,7 +149,7 @@ def _thumbnails(catalog: Catalog, rows: Rows, side: int) -> dict[int, str]:
             for row, content, key in zip(ordered, data, references["key"].to_pylist(), strict=True)
         }
     except (ImageError, OSError) as error:
-        raise Missing(f"the images are not there any more ({error})") from None
+        raise Missing(f"the images do not exist any more ({error})") from None
 
 
 def _jpeg(data: bytes, key: str, side: int) -> str:

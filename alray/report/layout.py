@@ -1,9 +1,11 @@
-"""What a report is laid out in: sections of sentences, charts and tables."""
+"""The parts of a report: sections of sentences, charts and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
 
 from alray.report.panel import Curves, Panel
 from alray.report.tables import NOTHING, Table
@@ -11,16 +13,16 @@ from alray.report.tables import NOTHING, Table
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with what stands above it; key: HTML, of what the legend of the page does not say."""
+    """A chart with its caption. shades: name -> opacity, for a legend of its own."""
 
     caption: str
-    svg: str
-    key: str = ""
+    svg: Markup
+    shades: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of a report."""
+    """One heading of a report and what stands under it."""
 
     id: str
     title: str
@@ -35,7 +37,7 @@ def titled(setting: str, text: str) -> str:
 
 
 def last_values(panel: Panel, title: str, columns: Mapping[str, tuple[str, int]]) -> Table:
-    """Scalars after the last round, mean and standard deviation. columns: head -> name of `runs.flat`, digits; those
+    """Scalars after the last round, mean and standard deviation. columns: head -> name of `scalars.flat`, digits; those
     that no run has are left out."""
     columns = {name: column for name, column in columns.items() if panel.has(column[0])}
     rows = []

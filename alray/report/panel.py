@@ -1,7 +1,7 @@
-"""Runs lined up for comparison: settings (everything but strategy and seed) x methods (strategies) x seeds.
+"""Runs lined up for comparison: settings (every option except strategy and seed) x methods (strategies) x seeds.
 
-Within a setting, runs of the same seed are paired: they share the validation set, the initial weights and, but for
-those that chose it themselves (a cold start), the seed set.
+Within a setting, runs of the same seed are paired: they share the validation set, the initial weights and the seed
+set, unless the strategy chose its seed set itself (a cold start).
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from typing import Any
 import numpy as np
 
 from alray.config import fingerprint
-from alray.report.runs import PEEKING, ReportError, RunHistory
+from alray.report.runs import IMAGES, Counted, ReportError, RunHistory
 from alray.report.statistics import Floats, area, on_grid
 from alray.report.trials import stopped_by
 from alray.scalars import flat
 
 REFERENCE = "random"
+PEEKS = (
+    "* This strategy reads labels before they are bought: it shows what is possible at best and cannot be used in "
+    "practice."
+)
 _COLD_STARTS = ("pretext", "k_means")
-_SEED_SET = "seed_set"  # how a cold start chose it: part of the method, which is compared with random sampling from the
-# start, as its authors do
+# How a cold start chose the seed set is part of the method: its authors compare it with random sampling from the start.
+_SEED_SET = "seed_set"
 _OPTIONS = "split.seed_set_options."
 _METHOD = ("strategy", "strategy_options", _SEED_SET)
-_NAME = "run"  # what the user called it: not part of what a run is, but it may say which data it was on
+_NAME = "run"  # The user's name for the run is not part of its identity, but it may say which data it was on.
 
 
 @dataclass(frozen=True)
 class Line:
-    """One run as curves over its rounds. scalars: by name of `runs.flat`, one number or None per round."""
+    """One run as curves over its rounds. scalars: by name of `scalars.flat`, one number or None per round."""
 
     setting: str
     method: str
@@ -38,8 +42,20 @@ class Line:
     labels: tuple[float, ...]
     scalars: Mapping[str, tuple[float | None, ...]]
     run: RunHistory | None = None
+    """None for curves from a CSV."""
     stopped: str = ""
-    """The scheduler of a sweep that ended it before its last round, by its accuracy."""
+    """The scheduler of a sweep that stopped this run before its last round because of its accuracy."""
+    counted: Counted = IMAGES
+    peeks: bool = False
+
+    @property
+    def label(self) -> str:
+        """Method and setting, e.g. 'base · budget 50'."""
+        return f"{self.method} · {self.setting}" if self.setting else self.method
+
+    def at(self, scalar: str, round: int) -> float | None:
+        """A scalar at a round; None where it was not measured."""
+        return self.scalars[scalar][round] if scalar in self.scalars else None
 
 
 @dataclass(frozen=True)
@@ -53,32 +69,40 @@ class Curves:
 
 @dataclass(frozen=True)
 class Panel:
-    """Complete runs, and those that are shorter than the others of their setting (no statistics on these)."""
+    """All runs of a report. lines: the complete ones, by setting, method and seed; incomplete: those with fewer rounds
+    than others of their setting, which are left out of all statistics."""
 
     settings: tuple[str, ...]
     methods: tuple[str, ...]
     strategy_of: Mapping[str, str]
     lines: tuple[Line, ...]
     incomplete: tuple[Line, ...]
+    counted: Counted = IMAGES
 
     @property
     def reference(self) -> str | None:
-        """What differences are taken to: random sampling, where it was run."""
+        """The method that others are compared with: random sampling; None where it was not run."""
         return next((method for method in self.methods if self.strategy_of[method] == REFERENCE), None)
 
     def select(self, setting: str, method: str) -> list[Line]:
         """Complete runs of a method in a setting, by seed."""
         return [line for line in self.lines if (line.setting, line.method) == (setting, method)]
 
+    def every(self) -> list[list[Line]]:
+        """All runs, incomplete ones too: a list for each method in each setting, by strategy; seeds ascending."""
+        found: dict[tuple[str, str, str], list[Line]] = {}
+        for line in sorted((*self.lines, *self.incomplete), key=lambda line: line.seed):
+            found.setdefault((line.strategy, line.setting, line.method), []).append(line)
+        return [found[key] for key in sorted(found, key=lambda key: (key[0], _natural(key[1]), key[2]))]
+
     def stopped(self, setting: str) -> list[Line]:
-        """Runs of a setting that a scheduler stopped: those that it left were chosen, and say nothing of the rest."""
+        """Runs of a setting that a scheduler stopped early. The survivors are a biased sample: such a setting is left
+        out of the statistics."""
         return [line for line in (*self.lines, *self.incomplete) if line.setting == setting and line.stopped]
 
     def grid(self, setting: str) -> Floats:
-        """Label counts at which the curves of a setting are compared: those of its runs, within what all of them have.
-
-        Runs that bought some labels more or fewer per round are read between their rounds.
-        """
+        """Label counts at which the curves of a setting are compared: those of one run, within the range that all runs
+        have. Runs with slightly other label counts per round are interpolated between their rounds."""
         lines = [line for line in self.lines if line.setting == setting]
         low, high = max(line.labels[0] for line in lines), min(line.labels[-1] for line in lines)
         first = min(lines, key=lambda line: line.labels)
@@ -95,7 +119,7 @@ class Panel:
         return Curves(tuple(line.seed for line in lines), grid, np.stack(values))
 
     def paired(self, setting: str, method: str, other: str, scalar: str) -> tuple[Curves, Curves] | None:
-        """The curves of two methods, row by row the same seed; None where they share none."""
+        """The curves of two methods on the seeds that both have, rows in the same order; None where they share none."""
         one, two = self.curves(setting, method, scalar), self.curves(setting, other, scalar)
         if one is None or two is None:
             return None
@@ -119,13 +143,6 @@ class Panel:
                     numbers = _score(curves, axis)
                     found.setdefault(setting, {})[method] = dict(zip(curves.seeds, numbers.tolist(), strict=True))
         return found
-
-    @property
-    def pixels(self) -> bool:
-        """Whether accuracies and classes are counted in pixels."""
-        return self.has("test_miou") or any(
-            line.run is not None and line.run.task == "segmentation" for line in self.lines
-        )
 
     @property
     def cold_starts(self) -> bool:
@@ -158,7 +175,10 @@ def panel(histories: Sequence[RunHistory]) -> Panel:
 
 
 def arrange(lines: Sequence[Line]) -> Panel:
-    """Settings in the order they come, methods with the reference first; short runs are put aside."""
+    """Line up curves: settings in natural order, methods by name after the reference, incomplete runs apart.
+
+    lines: one or more. Raises ReportError when two have the same setting, method and seed.
+    """
     seen: dict[tuple[str, str, int], Line] = {}
     for line in lines:
         other = seen.setdefault((line.setting, line.method, line.seed), line)
@@ -175,7 +195,7 @@ def arrange(lines: Sequence[Line]) -> Panel:
     strategy_of = {line.method: line.strategy for line in whole}
     methods = sorted(strategy_of, key=lambda method: (strategy_of[method] != REFERENCE, method))
     ordered = sorted(whole, key=lambda line: (line.setting, line.method, line.seed))
-    return Panel(tuple(settings), tuple(methods), strategy_of, tuple(ordered), tuple(short))
+    return Panel(tuple(settings), tuple(methods), strategy_of, tuple(ordered), tuple(short), lines[0].counted)
 
 
 def _natural(text: str) -> list[Any]:
@@ -183,7 +203,7 @@ def _natural(text: str) -> list[Any]:
 
 
 def _tree(run: RunHistory) -> dict[str, Any]:
-    """Everything that may differ between two runs of a comparison, but the seed, by path."""
+    """By path, everything that may differ between two runs of a comparison except the seed."""
     same = {name: value for name, value in run.about["identity"].items() if name != "seed"}
     tree = {**_flat_tree(same), _NAME: run.name}
     if tree.get("split.seed_set_how") not in _COLD_STARTS:
@@ -202,13 +222,13 @@ def _flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def _settings(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names that tell the trees apart: the fields in which they differ, e.g. 'budget 50'."""
+    """A name for each tree: the fields in which the trees differ, e.g. 'budget 50'."""
     differ = _differ(trees)
-    content = [path for path in differ if path.endswith("_fingerprint")]  # tells apart, but tells nobody anything
+    content = [path for path in differ if path.endswith("_fingerprint")]  # they differ, but mean nothing to a reader
     fields = [path for path in differ if path not in content and path != _NAME]
     pairs = {(tree[_NAME], tree.get("data_fingerprint")) for tree in trees}
     if 1 < len(pairs) == len({data for _, data in pairs}) == len({name for name, _ in pairs}):
-        fields = [_NAME, *fields]  # every data set has a name, which readers want to see whatever else differs
+        fields = [_NAME, *fields]  # Every data set has a run name of its own, which readers know it by.
 
     def kinds(paths: Sequence[str]) -> int:
         return len({fingerprint([tree.get(path) for path in paths]) for tree in trees})
@@ -219,7 +239,8 @@ def _settings(trees: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _methods(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Strategies with the options in which their runs differ and, where not all have the same, the cold start."""
+    """A name for each tree: its strategy, the options in which runs of the strategy differ, and the cold start where
+    not all runs have the same."""
     by_strategy: dict[str, list[Mapping[str, Any]]] = {}
     for tree in trees:
         by_strategy.setdefault(tree["strategy"], []).append(tree)
@@ -240,12 +261,12 @@ def _words(tree: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
 def _line(run: RunHistory, setting: str, method: str) -> Line:
     rounds = [flat(metrics) for metrics in run.rounds]
     names = dict.fromkeys(name for scalars in rounds for name in scalars)
-    scalars = {
-        name: tuple(_number(values.get(name)) for values in rounds) for name in names if name not in ("strategy",)
-    }
+    scalars = {name: tuple(_number(values.get(name)) for values in rounds) for name in names if name != "strategy"}
     labels = tuple(float(values["labels"]) for values in rounds)
-    starred = f"{method}*" if run.strategy in PEEKING else method
-    return Line(setting, starred, run.strategy, run.seed, labels, scalars, run)
+    starred = f"{method}*" if run.peeks else method
+    return Line(
+        setting, starred, run.strategy, run.seed, labels, scalars, run, counted=run.counted, peeks=run.peeks
+    )  # fmt: skip
 
 
 def _number(value: Any) -> float | None:

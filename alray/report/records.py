@@ -1,5 +1,5 @@
-"""What a reader needs to repeat a comparison: runs with the hashes of their picks, configuration, versions, hardware,
-and the trials of a sweep that failed."""
+"""The record of a comparison, with which it can be repeated: runs with hashes of their picks, configuration, versions,
+machines, and the trials of a sweep that did not finish."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from alray.report.evidence import bought, cold_start
-from alray.report.measures import measure as measure_of
+from alray.report.metrics import metric
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.tables import NOTHING, Table
-from alray.rundir import SWEEP
+from alray.rundir import SWEEP, RunDir
 from alray.store import Store, absolute
 
 
 def runs_table(panel: Panel, measure: str) -> Table:
-    """A line per run: what it was, how far it got, the hash of its picks."""
+    """A row per run: strategy, setting, seed, progress, last accuracy and the hash of its picks. measure: a scalar."""
     rows = [_run_row(line, measure) for line in sorted((*panel.lines, *panel.incomplete), key=_order)]
-    last = f"last {measure_of(measure, panel.pixels).short} %"
+    last = f"last {metric(measure, panel.counted).short} %"
     head = ("strategy", "setting", "seed", "rounds", "labels", last, "hash of the picks", "directory")
     return Table("Runs", head, tuple(rows))
 
@@ -41,8 +41,8 @@ def _run_row(line: Line, measure: str) -> tuple[str, ...]:
 
 
 def picks_hash(run: RunHistory) -> str:
-    """12 hex digits of the rows that were chosen (a cold start's first), in order of choice: equal for equal runs, on
-    every machine."""
+    """12 hex digits of the rows that were chosen (a cold start's first), in order of choice. Equal picks have equal
+    hashes on every machine."""
     digest = hashlib.blake2b(digest_size=6)
     start = cold_start(run)
     for step in [*([start] if start else []), *bought(run)]:
@@ -51,12 +51,11 @@ def picks_hash(run: RunHistory) -> str:
 
 
 def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
-    """Fields that all runs share, and those that differ with their values; versions and machines."""
+    """The fields that differ between runs, with their values; the fields that do not; versions and machines."""
     trees = [_flat(run.about["identity"]) for run in runs]
     every = dict.fromkeys(path for tree in trees for path in tree)
-    paths = [
-        path for path in every if not any(other.startswith(f"{path}.") for other in every)
-    ]  # no {} beside its fields
+    # A mapping that is empty in one run and not in another is shown by its fields alone.
+    paths = [path for path in every if not any(other.startswith(f"{path}.") for other in every)]
     shared: list[tuple[str, str]] = []
     differ: list[tuple[str, str]] = []
     for path in paths:
@@ -76,8 +75,7 @@ def _machines(runs: Sequence[RunHistory]) -> Table:
     for run in runs:
         versions = ", ".join(f"{name} {number}" for name, number in run.about.get("versions", {}).items())
         machine = dict(run.about.get("machine", {}))
-        store = Store(run.dir)
-        found = store.read_json("cluster.json") if store.has("cluster.json") else {}
+        found = RunDir(run.dir).cluster()
         machine |= {"cluster": _has(found)} if found else {}
         key = versions, ", ".join(f"{name} {value}" for name, value in machine.items())
         kinds[key] = kinds.get(key, 0) + 1
@@ -96,7 +94,8 @@ def _text(value: Any) -> str:
 
 
 def unfinished_trials(dirs: Sequence[str]) -> Table:
-    """Trials of sweeps (folders with a sweep.json) that failed, were stopped early, or have not been run yet."""
+    """Trials of sweeps (folders with a sweep.json) that failed, were stopped early, or have not been run yet. dirs: as
+    given to `report`."""
     rows = []
     for folder in dirs:
         store = Store(absolute(folder))

@@ -1,30 +1,75 @@
-"""What finished rounds wrote down, read back from run directories on local disk or any object store."""
+"""Finished rounds as runs wrote them, read back from run directories on local disk or any object store."""
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from alray.config import fingerprint, full_identity
-from alray.scalars import SECTIONS, Metrics, flat
+from alray.config import full_identity
+from alray.rundir import METRICS, RunDir
+from alray.scalars import SECTIONS, Metrics
 from alray.store import Store, absolute
-
-_ROUND = re.compile(r"round_(\d+)")
-PEEKING = ("balanced_random", "balancing")
-"""Strategies that look at labels nobody has paid for: marked with an asterisk wherever they are named."""
 
 _log = logging.getLogger(__name__)
 
 
 class ReportError(ValueError):
-    """Nothing to report on, or runs that cannot stand in one report; the message names the directory."""
+    """There is nothing to report on, or the runs do not fit into one report; the message names the directory."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the accuracies and class counts of a task are counted in, and how a report names and shows them."""
+
+    task: str
+    noun: str
+    """One of the things that have a label: image or pixel."""
+    accuracies: tuple[str, str]
+    """The two test accuracies (names of `scalars.flat`) that a report shows; runs are compared by the first."""
+    names: Mapping[str, str]
+    """Kind of accuracy, e.g. top1 -> what readers call it, where that is not '<kind> accuracy'."""
+    class_per_image: bool
+    """Whether an image has exactly one class, so that images can be sorted by it."""
+    thumbnail: int
+    """The longer side of a picture in the gallery, in pixels."""
+    balance_note: str = ""
+    """A sentence on how the class balance was counted."""
+
+
+_NAMES = {"balanced_accuracy": "balanced accuracy", "normalised_entropy": "class entropy", "miou": "mIoU"}
+IMAGES = Counted(
+    task="classification",
+    noun="image",
+    accuracies=("test_top1", "test_balanced_accuracy"),
+    names=_NAMES,
+    class_per_image=True,
+    thumbnail=72,
+)
+PIXELS = Counted(
+    task="segmentation",
+    noun="pixel",
+    accuracies=("test_miou", "test_top1"),
+    names={**_NAMES, "top1": "pixel accuracy", "balanced_accuracy": "class accuracy"},
+    class_per_image=False,
+    thumbnail=144,
+    balance_note="Each image contains several classes. Classes are counted in the mask pixels of the labeled images.",
+)
+
+
+def counted(identity: Mapping[str, Any]) -> Counted:
+    """What the numbers of a run are counted in. identity: of run.json. Raises ReportError for an unknown task."""
+    task = identity.get("task", IMAGES.task)
+    for known in (IMAGES, PIXELS):
+        if task == known.task:
+            return known
+    raise ReportError(f"task: expected {IMAGES.task} or {PIXELS.task}, got {task}")
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """One run as far as it got: its committed rounds, in order, as `metrics.json` has them."""
+    """One run with its committed rounds, in order, as `metrics.json` has them."""
 
     dir: str
     name: str
@@ -32,104 +77,63 @@ class RunHistory:
     seed: int
     classes: tuple[str, ...]
     rounds: list[Metrics]
-    setting: str
-    """Fingerprint of everything but the seed: runs that share it differ by chance alone."""
     about: Metrics = field(default_factory=dict)
-    """run.json: what the run is, with versions and machine."""
+    """run.json: the identity of the run, versions and machine."""
 
     @property
-    def task(self) -> str:
-        """classification or segmentation: what its accuracies are of."""
-        return str(self.about.get("identity", {}).get("task", "classification"))
+    def counted(self) -> Counted:
+        """What the accuracies and class counts of this run are counted in."""
+        return counted(self.about.get("identity", {}))
 
     @property
-    def data(self) -> str:
-        """Fingerprint of the catalog, images, labels and test set, and of the masks."""
-        same = self.about.get("identity", {})
-        return f"{same.get('data_fingerprint', '')}{same.get('masks_fingerprint', '')}"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs of one strategy and one setting that differ in their seed; what a table or a picture shows as one."""
-
-    label: str
-    strategy: str
-    runs: tuple[RunHistory, ...]
-
-    @property
-    def title(self) -> str:
-        """The label with its seeds, e.g. 'base (3 seeds)'."""
-        mark = "*" if self.strategy in PEEKING else ""
-        return f"{self.label}{mark} ({len(self.runs)} seed{'s' if len(self.runs) > 1 else ''})"
-
-    @property
-    def pixels(self) -> bool:
-        """Whether accuracies and classes are counted in pixels."""
-        return self.runs[0].task == "segmentation"
-
-    @property
-    def num_rounds(self) -> int:
-        """Rounds that at least one seed has finished."""
-        return max(len(run.rounds) for run in self.runs)
-
-    def values(self, scalar: str, round: int) -> list[float | None]:
-        """A scalar (a name of `flat`) at a round, one per seed that finished it; None where not measured."""
-        return [flat(run.rounds[round]).get(scalar) for run in self.runs if round < len(run.rounds)]
-
-
-def top_ks(rounds: Sequence[Metrics]) -> list[int]:
-    """The k of the top-k accuracies that were measured on the test set besides top-1, ascending."""
-    names = {name for metrics in rounds for name in metrics["test"] or {}}
-    found = (re.fullmatch(r"top(\d+)", name) for name in names)
-    return sorted(k for match in found if match and (k := int(match[1])) > 1)
+    def peeks(self) -> bool:
+        """Whether the strategy reads labels before they are bought."""
+        return bool(self.about.get("peeks", False))
 
 
 def load(run_dir: str) -> RunHistory:
-    """Read one run directory. Raises ReportError when it is no run or no round of it is committed."""
-    store = Store(absolute(run_dir))
-    if not store.has("run.json"):
+    """Read one run directory. Raises ReportError when it is not a run or none of its rounds is committed."""
+    store = RunDir(absolute(run_dir))
+    if not store.exists:
         raise ReportError(f"{run_dir}: no run there (expected run.json in it)")
     rounds = _committed(store)
     if not rounds:
         raise ReportError(f"{run_dir}: the run has no committed round yet (expected round_00/metrics.json)")
-    run = store.read_json("run.json")
+    run = store.about()
     missing = [name for name in ("name", "classes", "identity") if name not in run]
     if missing:
         raise ReportError(f"{store.at('run.json')}: expected the fields {', '.join(missing)}, they are missing")
-    run["identity"] = full_identity(run["identity"])
-    same = dict(run["identity"])
-    strategy, seed = same["strategy"], same.pop("seed")
-    return RunHistory(store.uri, run["name"], strategy, seed, tuple(run["classes"]), rounds, fingerprint(same), run)
+    same = run["identity"] = full_identity(run["identity"])
+    return RunHistory(store.uri, run["name"], same["strategy"], same["seed"], tuple(run["classes"]), rounds, run)
 
 
-def _committed(store: Store) -> list[Metrics]:
-    numbers = sorted((int(match[1]), match[0]) for match in map(_ROUND.fullmatch, store.names()) if match)
-    there = [(number, name) for number, name in numbers if store.child(name).has("metrics.json")]
-    for expected, (number, name) in enumerate(there):
+def _committed(store: RunDir) -> list[Metrics]:
+    rounds = []
+    for expected, number in enumerate(store.committed()):
         if number != expected:
-            raise ReportError(f"{store.uri}: {name} is committed, but round {expected} is not; was a round deleted?")
-    rounds = [store.child(name).read_json("metrics.json") for _, name in there]
-    for metrics, (_, name) in zip(rounds, there, strict=True):
+            raise ReportError(
+                f"{store.uri}: round {number} is committed, but round {expected} is not; was a round deleted?"
+            )
+        metrics = store.round(number).metrics()
         missing = {"round", "labels", "labels_bought", *SECTIONS} - set(metrics)
         if missing:
-            raise ReportError(
-                f"{store.at(name, 'metrics.json')}: expected the fields {sorted(missing)}, they are missing"
-            )
+            where = store.round(number).at(METRICS)
+            raise ReportError(f"{where}: expected the fields {sorted(missing)}, they are missing")
+        rounds.append(metrics)
     return rounds
 
 
 def load_all(dirs: Sequence[str]) -> list[RunHistory]:
     """Read run directories, and all runs directly inside the folders that are not run directories themselves.
 
-    A run inside a folder that has no committed round yet is left out with a warning; one that was named itself is an
-    error. Raises ReportError also when a folder holds no run, or none with a committed round, and for runs of different
-    tasks.
+    A run inside a folder that has no committed round yet is left out with a warning; one that was named directly is an
+    error. Raises ReportError also when a folder contains no run, or none with a committed round, and when the runs
+    have different tasks.
     """
     histories: dict[str, RunHistory] = {}
     for given in dirs:
-        store = Store(absolute(given))
-        found = [load(given)] if store.has("run.json") else _inside(store)
+        store = RunDir(absolute(given))
+        found = [load(given)] if store.exists else _inside(store)
         histories.update({run.dir: run for run in found})
     if not histories:
         raise ReportError("no run directory given")
@@ -138,12 +142,10 @@ def load_all(dirs: Sequence[str]) -> list[RunHistory]:
 
 
 def _check_tasks(histories: Sequence[RunHistory]) -> None:
-    first = {run.task: run for run in reversed(histories)}
+    first = {run.counted.task: run for run in reversed(histories)}
     if len(first) > 1:
         got = " and ".join(f"{task} ({run.dir})" for task, run in sorted(first.items()))
-        raise ReportError(
-            f"expected runs of one task, whose accuracies are of one kind, got {got}; make a report of each"
-        )
+        raise ReportError(f"expected runs of one task, got {got}; make a report of each")
 
 
 def _inside(folder: Store) -> list[RunHistory]:
@@ -151,7 +153,7 @@ def _inside(folder: Store) -> list[RunHistory]:
     if Store(above).has(name):
         raise ReportError(f"{folder.uri}: expected run directories, folders of them, or one .csv alone; got a file")
     names = folder.names()
-    runs = [folder.child(name) for name in names if folder.child(name).has("run.json")]
+    runs = [run for name in names if (run := RunDir(folder.at(name))).exists]
     if not runs:
         got = f"got {', '.join(names[:5])}{' ...' if names[5:] else ''}" if names else "it is empty or does not exist"
         raise ReportError(f"{folder.uri}: no run there (expected run.json in it, or run directories inside; {got})")
@@ -162,34 +164,3 @@ def _inside(folder: Store) -> list[RunHistory]:
         if run not in started:
             _log.warning("%s: no committed round yet, left out of the report", run.uri)
     return [load(run.uri) for run in started]
-
-
-def grouped(histories: Sequence[RunHistory]) -> list[Group]:
-    """Seeds of one strategy and setting together, in order of strategy. Raises ReportError on the same run twice.
-
-    A group is called by its strategy; where several settings of one strategy or several data sets are compared, by the
-    run's name too.
-    """
-    members: dict[tuple[str, str], list[RunHistory]] = {}
-    for run in sorted(histories, key=lambda run: (run.strategy, run.name, run.seed, run.dir)):
-        group = members.setdefault((run.strategy, run.setting), [])
-        if group and group[-1].seed == run.seed:
-            raise ReportError(
-                f"{group[-1].dir} and {run.dir}: the same strategy, seed and settings; give only one of them, "
-                "they would be counted as two seeds"
-            )
-        group.append(run)
-    return [Group(_label(key, members), key[0], tuple(runs)) for key, runs in members.items()]
-
-
-def _label(key: tuple[str, str], members: dict[tuple[str, str], list[RunHistory]]) -> str:
-    strategy, setting = key
-    firsts = [runs[0] for runs in members.values()]
-    own, rivals = members[key][0], [run for run in firsts if run.strategy == strategy]
-    data = {run.data for run in firsts}
-    if len(rivals) == 1 and len(data) == 1:
-        return strategy
-    if [run.name for run in rivals].count(own.name) > 1:
-        return f"{strategy} · {own.name} · {setting[:4]}"
-    told = len({run.name for run in firsts}) >= len(data)
-    return f"{strategy} · {own.name}" if told else f"{strategy} · {own.name} · data {own.data[:4]}"

@@ -1,4 +1,4 @@
-"""The sections of a report: which charts, tables and sentences stand under which heading."""
+"""The sections of a report: the charts, tables and sentences under each heading."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from alray.report.claims import detectable_note, method_note
 from alray.report.comparisons import LEAST_SEEDS, Test
 from alray.report.coverage import Coverage, cover
 from alray.report.layout import Chart, Section, last_values, titled
-from alray.report.measures import Measure, measures
-from alray.report.measures import measure as measure_of
+from alray.report.metrics import Metric, metrics
 from alray.report.panel import Panel
 from alray.report.records import configuration_tables, runs_table
 from alray.report.runs import RunHistory
@@ -25,9 +24,9 @@ from alray.report.timing import timing_section_parts
 
 
 def sections(panel: Panel, test: Test = "t", measure: str = "") -> tuple[list[Section], Analysis]:
-    """All sections that the data of a panel allow, and the analysis of the main measure (or of the one that was asked
-    for; ReportError where it is none)."""
-    shown = [measure_of(name, panel.pixels) for name in measures(panel, measure)]
+    """All sections for which a panel has data, and the analysis of the accuracy that runs are compared by: `measure`,
+    or the first of `metrics`. Raises ReportError where runs cannot be compared by `measure`."""
+    shown = metrics(panel, measure)
     main = shown[0]
     found = analyse(panel, main.scalar, test)
     runs = [line.run for line in panel.lines if line.run is not None]
@@ -43,7 +42,7 @@ def sections(panel: Panel, test: Test = "t", measure: str = "") -> tuple[list[Se
     return [part for part in parts if part.charts or part.tables or part.notes], found
 
 
-def _curves(panel: Panel, shown: Sequence[Measure]) -> Section:
+def _curves(panel: Panel, shown: Sequence[Metric]) -> Section:
     drawn = [
         Chart(titled(s, m.name), charts.curves_chart(panel, s, m.scalar, m.axis, 100.0))
         for s in panel.settings for m in shown
@@ -51,50 +50,53 @@ def _curves(panel: Panel, shown: Sequence[Measure]) -> Section:
     ]  # fmt: skip
     notes = [_about_seeds({len(panel.select(s, m)) for s in panel.settings for m in panel.methods} - {0})]
     if panel.cold_starts:
-        notes.append("seed_set: how a strategy chose its first labels itself (a cold start); the others drew theirs.")
+        notes.append("seed_set: how a strategy chose its seed set itself (a cold start); other seed sets were drawn.")
     if any(map(panel.stopped, panel.settings)):
-        notes.append("Where a scheduler stopped runs, lines are of those that went furthest: no fair comparison.")
+        notes.append("Where a scheduler stopped runs, lines show the survivors only: this is not a fair comparison.")
     return Section("curves", "Learning curves", tuple(notes), tuple(drawn))
 
 
 def _about_seeds(numbers: Collection[int]) -> str:
-    """What a line and what is around it mean. numbers: of seeds that methods have."""
+    """What the lines and bands of a chart mean. numbers: of seeds, over all methods."""
     if max(numbers) == 1:
         return "Line: a single seed."
-    band, thin = "band: 95 % confidence interval of the mean", "thin lines: single seeds"
+    band, thin = "Band: 95 % confidence interval of the mean", "Thin lines: single seeds"
     if min(numbers) >= LEAST_SEEDS:
-        return f"Line: mean over seeds; {band}."
-    enough = f"{band}, where there are {LEAST_SEEDS} seeds; else " if max(numbers) >= LEAST_SEEDS else ""
-    return f"Line: mean over seeds; {enough}{thin}{'' if enough else f' (a band needs {LEAST_SEEDS})'}."
+        return f"Line: mean over seeds. {band}."
+    if max(numbers) >= LEAST_SEEDS:
+        return f"Line: mean over seeds. {band}, for strategies with {LEAST_SEEDS} or more seeds. {thin} of the others."
+    return f"Line: mean over seeds. {thin}; a confidence band needs {LEAST_SEEDS} seeds."
 
 
-def _areas(panel: Panel, shown: Sequence[Measure], found: Analysis) -> Section:
+def _areas(panel: Panel, shown: Sequence[Metric], found: Analysis) -> Section:
     notes = [
-        f"The area under a curve over the width of its budget is the mean {shown[0].short} over the budget, each label "
-        f"(linear) or each doubling of labels (log) counting the same. {MARKS}",
+        f"The area under a learning curve, divided by the width of the budget, is the mean {shown[0].short} over the "
+        f"budget. Linear: every label has the same weight. Log: every doubling of the labels has the same weight. "
+        f"All labels: the {shown[0].short} after the last round. {MARKS}",
         method_note(found.everyone, "of every pair in every setting"),
-        f"Bootstrap: BCa, from {LEAST_SEEDS} seeds on. It is too narrow for few: of normal values, what is called "
-        "95% holds the true mean in 83% of cases at 5 seeds and in 90% at 10; Student's does in 95%.",
+        f"Bootstrap: the BCa interval, given for {LEAST_SEEDS} or more seeds. It is too narrow for few seeds: for "
+        "normally distributed values the 95% interval contains the true mean in 83% of cases with 5 seeds and in 90% "
+        "with 10; Student's interval contains it in 95%.",
     ]
     tables = [found.tables[name] for name in ("area",) if name in found.tables]
     for other in shown[1:]:
         table = analyse(panel, other.scalar, found.everyone.test).tables.get("area")
         tables += [Table(f"{table.title}, {other.name}", table.head, table.rows)] if table else []
     ranks = overall_ranks(panel, found.measure)
-    if ranks.mean and len(panel.settings) > 1:  # with one setting, they stand in the table above
+    if ranks.mean and len(panel.settings) > 1:  # with one setting, the table above has them
         rows = tuple((name, f"{rank:.2f}") for name, rank in sorted(ranks.mean.items(), key=lambda item: item[1]))
         over = f"{ranks.blocks} block{'s' if ranks.blocks > 1 else ''} (a seed of a setting each)"
         tables.append(Table(f"Mean rank over {over}", ("strategy", "rank"), rows))
     if not np.isnan(ranks.p):
-        averaged = " (its ranks averaged over the settings)" if ranks.blocks > ranks.seeds else ""
+        averaged = " (ranks averaged over the settings)" if ranks.blocks > ranks.seeds else ""
         notes.append(
-            f"Friedman's test that all strategies rank alike: p = {ranks.p:.2g}; {ranks.seeds} blocks, one per seed"
-            f"{averaged}."
+            f"Friedman's test of the hypothesis that all strategies have the same rank: p = {ranks.p:.2g}; "
+            f"{ranks.seeds} blocks, one per seed{averaged}."
         )
     return Section("areas", "Area under the budget curve", tuple(notes), (), tuple(tables))
 
 
-def _differences(panel: Panel, main: Measure, found: Analysis) -> Section:
+def _differences(panel: Panel, main: Metric, found: Analysis) -> Section:
     reference = panel.reference
     if reference is None or "differences" not in found.tables:
         return Section("differences", "Difference to random")
@@ -111,18 +113,18 @@ def _wins(found: Analysis) -> Section:
     if "wins" not in found.tables:
         return Section("wins", "Win matrix")
     notes = [
-        "A cell counts the settings in which the strategy of the row is better than that of the column, of those in "
-        f"which both were compared. {method_note(found.everyone, 'of every pair in every setting')}"
+        "a/b: the strategy of the row is better than that of the column in a of the b settings in which both were "
+        f"compared. {method_note(found.everyone, 'of every pair in every setting')}"
     ]
     if 0 < found.to_reference.comparisons < found.everyone.comparisons:
         notes.append(
-            "These are more comparisons than those with random sampling alone, and each is corrected for all of them: "
-            "a difference to random sampling that is claimed above may be none here."
+            "These are more comparisons than those with random sampling alone, and each p-value is corrected for all "
+            "of them. A difference to random sampling that is claimed above may therefore not count as a win here."
         )
     return Section("wins", "Win matrix", tuple(notes), (), (found.tables["wins"],))
 
 
-def _efficiency(panel: Panel, main: Measure, found: Analysis) -> Section:
+def _efficiency(panel: Panel, main: Metric, found: Analysis) -> Section:
     reference = panel.reference
     if reference is None or "efficiency" not in found.tables:
         return Section("efficiency", "Label efficiency")
@@ -132,9 +134,10 @@ def _efficiency(panel: Panel, main: Measure, found: Analysis) -> Section:
         for s in panel.settings if panel.select(s, reference) and not panel.stopped(s)
     ]  # fmt: skip
     note = (
-        f"The mean curves of a strategy and of {reference} are made non-decreasing, and {reference}'s is read "
-        f"backwards. Above 1 labels are saved; a line ends where {reference} never gets that far. Intervals: bootstrap "
-        f"over paired seeds (expanded percentiles), from {LEAST_SEEDS} seeds on."
+        f"The number of labels with which {reference} reaches the accuracy of a strategy, read from the mean curves, "
+        "which isotonic regression makes non-decreasing. A ratio above 1 means that the strategy saves labels. A line "
+        f"ends where {reference} never reaches its accuracy. Intervals: bootstrap over paired seeds (expanded "
+        f"percentiles), given for {LEAST_SEEDS} or more seeds."
     )
     return Section("efficiency", "Label efficiency", (note,), tuple(drawn), (found.tables["efficiency"],))
 
@@ -152,7 +155,10 @@ def _ratios(panel: Panel, setting: str, measure: str) -> dict[str, tuple[Floats,
 
 def _coverage(panel: Panel, runs: Sequence[RunHistory]) -> Section:
     found, left_out = cover(runs)
-    about = "Distance of a pool image to its nearest labeled image in embedding space: largest (radius) and mean."
+    about = (
+        "The distance of a pool image to its nearest labeled image in embedding space: the largest (radius) and the "
+        "mean over the pool."
+    )
     notes: tuple[str, ...] = (about,)
     notes += (f"{left_out[0].upper()}{left_out[1:]}.",) if left_out else ()
     if not found:
@@ -169,7 +175,7 @@ def _coverage(panel: Panel, runs: Sequence[RunHistory]) -> Section:
 
 
 def _with_coverage(panel: Panel, found: dict[str, Coverage]) -> Panel:
-    """The panel of the runs whose coverage is known, with it as scalars."""
+    """The runs whose coverage is known, with it as scalars."""
     lines = []
     for line in panel.lines:
         if line.run is not None and line.run.dir in found:
@@ -178,9 +184,9 @@ def _with_coverage(panel: Panel, found: dict[str, Coverage]) -> Panel:
     return replace(panel, lines=tuple(lines))
 
 
-def _time(panel: Panel, main: Measure) -> Section:
+def _time(panel: Panel, main: Metric) -> Section:
     parts = timing_section_parts(panel, main.scalar)
-    drawn = [Chart("seconds by stage", charts.stages_chart(parts.stages), charts.stage_key(parts.stages))]
+    drawn = [Chart("seconds by stage", charts.stages_chart(parts.stages), charts.stage_shades(parts.stages))]
     drawn += [
         Chart(titled(s, f"{main.short} against {parts.unit}"),
               charts.cost_chart(panel, points, f"{parts.unit} of training and extraction, log scale", main.axis))
@@ -189,6 +195,6 @@ def _time(panel: Panel, main: Measure) -> Section:
     return Section("time", "Time", parts.notes, tuple(drawn), (parts.table,))
 
 
-def _records(panel: Panel, main: Measure, runs: Sequence[RunHistory]) -> Section:
+def _records(panel: Panel, main: Metric, runs: Sequence[RunHistory]) -> Section:
     tables = (runs_table(panel, main.scalar), *configuration_tables(runs))
     return Section("records", "Runs and configuration", (), (), tables)

@@ -1,7 +1,7 @@
-"""What may be said of learning curves over seeds: intervals, areas under the budget curve, label efficiency.
+"""Statistics of learning curves over seeds: intervals, areas under the budget curve, label efficiency.
 
 Letters: s seeds, r rounds. Values are accuracies as fractions, seeds first; runs of the same seed are paired
-(same seed set, same validation set, same initial weights). Whether a difference is real is asked in `comparisons`.
+(same seed set, same validation set, same initial weights). `comparisons` tests differences.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ RESAMPLES = 2000
 
 
 class StatisticsError(ValueError):
-    """Values from which no such number can be computed."""
+    """The values do not allow the computation; the message says why."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and where the true one lies; low and high are NaN when one seed says nothing about the spread.
+    """A mean over seeds and its confidence interval; low and high are NaN for a single seed.
 
     mean, low, high: of one shape; n: seeds.
     """
@@ -40,7 +40,7 @@ class Interval:
 
 
 def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Interval:
-    """Student's confidence interval of the mean over seeds, for each column of its own. values (s, ...)."""
+    """Student's confidence interval of the mean over seeds, for each column by itself. values (s, ...)."""
     x = _seeds_first(values)
     mean = x.mean(axis=0)
     if len(x) == 1:
@@ -54,8 +54,9 @@ def bootstrap_interval(
 ) -> Interval:
     """Bias-corrected and accelerated bootstrap interval of the mean over seeds (Efron 1987). values (s,).
 
-    Assumes no distribution, but needs seeds: of normal values it holds the true mean in 83 % of cases at five seeds and
-    in 90 % at ten where 95 % are asked for, which is why tables show Student's, too.
+    It assumes no distribution, but is too narrow for few seeds: for normally distributed values, the 95 % interval
+    contains the true mean in 83 % of cases with five seeds and in 90 % with ten. Tables therefore show Student's
+    interval, too.
     """
     x = _seeds_first(values)
     mean = np.asarray(x.mean(axis=0))
@@ -70,10 +71,10 @@ def bootstrap_interval(
 
 
 def area(labels: npt.ArrayLike, values: npt.ArrayLike, axis: Axis = "linear") -> Floats:
-    """Area under the budget curve by trapezoids, over the width of the budget: an accuracy, the mean over the budget.
+    """Area under the budget curve by trapezoids, divided by the width of the budget: the mean accuracy over the budget.
 
-    labels (r,) ascending, values (..., r) -> (...). linear: every label counts the same; log: every doubling does, so
-    that the first rounds count more. Raises StatisticsError for fewer than two rounds.
+    labels (r,) ascending, values (..., r) -> (...). linear: every label has the same weight; log: every doubling of the
+    labels has, so that early rounds have more. Raises StatisticsError for fewer than two rounds.
     """
     x, y = np.asarray(labels, np.float64), np.asarray(values, np.float64)
     if len(x) < 2 or (np.diff(x) <= 0).any() or x[0] <= 0:
@@ -85,11 +86,11 @@ def area(labels: npt.ArrayLike, values: npt.ArrayLike, axis: Axis = "linear") ->
 
 
 def labels_for(accuracy: npt.ArrayLike, labels: npt.ArrayLike, values: npt.ArrayLike) -> Floats:
-    """Labels at which a curve first reaches an accuracy: the curve is made non-decreasing (isotonic regression) and
-    read between its rounds along straight lines.
+    """Labels at which a curve first reaches an accuracy. The curve is made non-decreasing (isotonic regression) and
+    interpolated linearly between its rounds.
 
-    labels (r,) ascending, values (r,). inf: higher than the curve ever gets; -inf: lower than where it starts, so that
-    it needed fewer labels than were measured.
+    labels (r,) ascending, values (r,). inf: the curve never reaches the accuracy; -inf: it is above the accuracy in its
+    first round.
     """
     x, y = np.asarray(labels, np.float64), _rising(values)
     wanted = np.asarray(accuracy, np.float64)
@@ -97,12 +98,12 @@ def labels_for(accuracy: npt.ArrayLike, labels: npt.ArrayLike, values: npt.Array
 
 
 def labels_needed(labels: npt.ArrayLike, curve: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
-    """Labels the reference needs for what a strategy reaches at each of its rounds; all (r,), infinities as in
-    `labels_for`.
+    """Labels with which the reference reaches the accuracy of a strategy at each of its rounds; all (r,), infinities as
+    in `labels_for`.
 
-    Both curves are made non-decreasing: where one alone is, noise that bends the raw curve down in a later round lowers
-    it, and the other gains labels. Where the reference stays at an accuracy, the labels nearest to the strategy's are
-    taken. So a curve needs its own labels, exactly.
+    Both curves are made non-decreasing, because noise in later rounds would otherwise favour the one that was. Where
+    the reference is flat at the accuracy, the number of labels nearest to the strategy's is taken. A curve compared
+    with itself therefore needs exactly its own labels.
     """
     x = np.asarray(labels, np.float64)
     return np.asarray([_needed(x, curve, reference, at) for at in range(len(x))])
@@ -118,7 +119,7 @@ def _rising(values: npt.ArrayLike) -> Floats:
 
 
 def _labels_at(wanted: float, x: Floats, y: Floats, near: float) -> float:
-    """y non-decreasing. Of the rounds that have exactly the accuracy wanted, the labels nearest to `near`."""
+    """Labels at which y, non-decreasing, is `wanted`; where that holds for a range of labels, the nearest to `near`."""
     first, behind = (int(np.searchsorted(y, wanted, side=side)) for side in ("left", "right"))
     if behind > first:
         return float(np.clip(near, x[first], x[behind - 1]))
@@ -130,11 +131,10 @@ def _labels_at(wanted: float, x: Floats, y: Floats, near: float) -> float:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Labels the reference needs for what a strategy reaches, and a bootstrap interval over paired seeds.
+    """Labels with which the reference reaches the accuracy of a strategy, and a bootstrap interval over paired seeds.
 
-    labels: what the strategy used; accuracy: its mean there, on the mean curve made non-decreasing; needed, low, high:
-    labels of the reference (inf: more than it was given; -inf: fewer than its first round has). The quotient of both
-    is 1 where the strategy gains nothing.
+    labels: those that the strategy used; accuracy: of its mean curve, made non-decreasing; needed, low, high: labels of
+    the reference (inf: more than in its last round; -inf: fewer than in its first); n: seeds.
     """
 
     labels: float
@@ -155,11 +155,12 @@ def label_efficiency(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Efficiency:
-    """How many labels the reference needs for the strategy's mean accuracy at round `at`.
+    """How many labels the reference needs for the strategy's mean accuracy at round `at`. Raises StatisticsError for
+    values of other shapes.
 
-    labels (r,); values and reference (s, r): row by row the same seed. The interval resamples seeds, both curves of a
-    seed together; its percentiles are moved outwards as far as Student's quantiles lie outside the normal's (expanded
-    percentiles, Hesterberg 2015), without which it is much too narrow for ten seeds and fewer.
+    labels (r,); values and reference (s, r), a row per seed, in the same order. The interval resamples seeds, both
+    curves of a seed together. Its percentiles are moved outwards as far as Student's quantiles lie outside the normal's
+    (expanded percentiles, Hesterberg 2015), without which it is much too narrow for ten seeds and fewer.
     """
     x, ours, theirs = np.asarray(labels, np.float64), _seeds_first(values), _seeds_first(reference)
     if ours.shape != theirs.shape or ours.shape[1] != len(x):
@@ -174,13 +175,14 @@ def label_efficiency(
     means = zip(ours[drawn].mean(axis=1), theirs[drawn].mean(axis=1), strict=True)
     again = [_needed(x, one, other, at) for one, other in means]
     tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2))
-    # infinities have no place between two numbers: take one that was drawn
+    # Take observed values: one cannot interpolate between a number and infinity.
     low, high = np.quantile(again, [tail, 1 - tail], method="closest_observation")
     return Efficiency(float(x[at]), accuracy, needed, float(low), float(high), n)
 
 
 def mean_ranks(values: npt.ArrayLike) -> Floats:
-    """Mean rank of each strategy over blocks (a seed of a setting each), 1 the best; equal values share their ranks.
+    """Mean rank of each strategy over blocks, each a seed of a setting; 1 is the best, equal values share their mean
+    rank.
 
     values (blocks, strategies), higher is better -> (strategies,).
     """
@@ -188,7 +190,7 @@ def mean_ranks(values: npt.ArrayLike) -> Floats:
 
 
 def on_grid(grid: npt.ArrayLike, labels: npt.ArrayLike, values: npt.ArrayLike) -> Floats:
-    """A curve read at other label counts, along straight lines; NaN beyond what was measured. Gives (g,)."""
+    """A curve interpolated linearly at other label counts (g,); NaN outside of its range. Gives (g,)."""
     x, y = np.asarray(labels, np.float64), np.asarray(values, np.float64)
     return np.asarray(np.interp(np.asarray(grid, np.float64), x, y, left=np.nan, right=np.nan))
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alray.report.runs import PEEKING, Group, top_ks
+from alray.report.metrics import metric
+from alray.report.panel import PEEKS, Line, Panel
+from alray.report.runs import Counted
 from alray.scalars import csv_text
 
 NOTHING = "–"
-_LEGEND = (
-    "top-k, balanced: accuracy on the test set; val.: top-1 on the validation set. Of the labeled set: entropy of the\n"
-    "class shares (1 = balanced), largest over smallest class, KL divergence from the pool, classes without a label."
-)
-_LEGEND_OF_PIXELS = (
-    "mIoU: mean intersection over union of the classes on the test set; pixel, class: accuracy of its pixels, mean of\n"
-    "the classes' accuracies; val.: accuracy of the validation set's pixels. Of labeled pixels: entropy of the\n"
-    "class shares (1 = balanced), largest over smallest class, classes without a pixel."
-)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A scalar (a name of `runs.flat`) as a table shows it; its title is short to fit a terminal, see `legend`."""
+    """A scalar (a name of `scalars.flat`) as a table shows it. title: short, to fit a terminal; meaning: for the
+    legend."""
 
     scalar: str
     title: str
     digits: int
     scale: float = 1.0
+    meaning: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,37 +37,75 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def legend(groups: Sequence[Group]) -> str:
-    """What the columns of a report are."""
-    peeking = "\n* looks at labels nobody has paid for: a bound, not a strategy."
-    marked = any(group.strategy in PEEKING for group in groups)
-    return f"{_LEGEND_OF_PIXELS if groups[0].pixels else _LEGEND}{peeking if marked else ''}"
+def title(lines: Sequence[Line]) -> str:
+    """Method, setting and number of seeds, e.g. 'base · budget 50 (3 seeds)'."""
+    return f"{lines[0].label} ({len(lines)} seed{'s' if len(lines) > 1 else ''})"
 
 
-def columns(groups: Sequence[Group]) -> list[Column]:
-    """The columns of a report, the measured top-k among them; test or validation is left out where no run has it."""
-    rounds = [metrics for group in groups for run in group.runs for metrics in run.rounds]
-    averaged, pixels = any(len(group.runs) > 1 for group in groups), groups[0].pixels
-    test = [Column("test_miou", "mIoU %", 2, 100)] if pixels else []
-    test += [Column("test_top1", "pixel %" if pixels else "top-1 %", 2, 100)]
-    test += [Column(f"test_top{k}", f"top-{k} %", 2, 100) for k in top_ks(rounds)]
-    test += [Column("test_balanced_accuracy", "class %" if pixels else "balanced %", 2, 100)]
-    validation = [Column("validation_top1", "val. %", 2, 100)]
+def legend(panel: Panel) -> list[str]:
+    """What each column means, and what an asterisk means."""
+    every = panel.every()
+    said = [f"Accuracies and class sizes are counted in {panel.counted.noun}s."]
+    said += [f"{column.title}: {column.meaning}" for column in columns(every)]
+    return said + ([PEEKS] if any(lines[0].peeks for lines in every) else [])
+
+
+def measured(every: Iterable[Sequence[Line]]) -> set[str]:
+    """The scalars that any of the runs measured in any round."""
+    scalars = [item for lines in every for line in lines for item in line.scalars.items()]
+    return {name for name, values in scalars if any(value is not None for value in values)}
+
+
+def columns(every: Sequence[Sequence[Line]]) -> list[Column]:
+    """The columns for some methods. Accuracies and the divergence from the pool are left out where no run has them.
+
+    every: the runs of each method in each setting, as `Panel.every` gives them.
+    """
+    known, counted = measured(every), every[0][0].counted
+    top = sorted(int(match[1]) for name in known if (match := re.fullmatch(r"test_top(\d+)", name)))
+    accuracies = ["test_miou", *(f"test_top{k}" for k in top), "test_balanced_accuracy", "validation_top1"]
+    digits = 1 if any(len(lines) > 1 for lines in every) else 0
+    diverges = "Kullback-Leibler divergence of the labeled set's class shares from the pool's"
     return [
-        *(test if any(metrics["test"] for metrics in rounds) else []),
-        *(validation if any(metrics["validation"] for metrics in rounds) else []),
-        Column("labeled_normalised_entropy", "entropy", 4),
-        Column("labeled_max_min_ratio", "max/min", 2),
-        *([] if pixels else [Column("labeled_kl_to_pool", "KL", 4)]),  # there are no masks of the pool to compare with
-        Column("labeled_empty_classes", "empty", 1 if averaged else 0),
-        Column("seconds_total", "seconds", 1),
+        *(_accuracy(name, counted) for name in accuracies if name in known),
+        Column(
+            "labeled_normalised_entropy",
+            "entropy",
+            4,
+            meaning="normalised entropy of the labeled set's class shares (1 = balanced)",
+        ),
+        Column("labeled_max_min_ratio", "max/min", 2, meaning="largest over smallest class of the labeled set"),
+        *([Column("labeled_kl_to_pool", "KL", 4, meaning=diverges)] if "labeled_kl_to_pool" in known else []),
+        Column("labeled_empty_classes", "empty", digits, meaning=f"classes without a labeled {counted.noun}"),
+        Column("seconds_total", "seconds", 1, meaning="wall time of the round"),
     ]
+
+
+def _accuracy(scalar: str, counted: Counted) -> Column:
+    known = metric(scalar, counted)
+    name = "val." if scalar.startswith("validation") else known.short.removesuffix(" accuracy")
+    return Column(scalar, f"{name} %", 2, 100, known.meaning)
+
+
+def values(lines: Sequence[Line], scalar: str, round: int) -> list[float | None]:
+    """A scalar at a round, one per seed that finished it; None where it was not measured."""
+    return [line.at(scalar, round) for line in lines if round < len(line.labels)]
+
+
+def labels_at(lines: Sequence[Line], round: int) -> list[float]:
+    """Numbers of labels at a round, one per seed that finished it."""
+    return [line.labels[round] for line in lines if round < len(line.labels)]
+
+
+def num_rounds(lines: Sequence[Line]) -> int:
+    """Rounds that at least one seed has finished."""
+    return max(len(line.labels) for line in lines)
 
 
 def mean_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     """Mean and sample standard deviation (n - 1) over seeds; (None, None) when a seed has no value.
 
-    A missing value may stand for infinity (max/min with an empty class): the mean of the rest would look too good.
+    A missing value may stand for infinity (max/min with an empty class): the mean of the others would be too low.
     """
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
@@ -88,52 +122,51 @@ def cell(values: Sequence[float | None], column: Column) -> str:
     return text if std is None else f"{text}±{std * column.scale:.{column.digits}f}"
 
 
-def per_round(group: Group) -> Table:
-    """All columns of one strategy, a line per round: means over the seeds that finished it, and how many those are."""
-    shown = columns([group])
-    several = len(group.runs) > 1
+def per_round(lines: Sequence[Line]) -> Table:
+    """All columns of one method in one setting, a row per round: means over the seeds that finished it, and how many
+    those are."""
+    shown = columns([lines])
+    several = len(lines) > 1
     rows = []
-    for round in range(group.num_rounds):
-        labels = group.values("labels", round)
+    for round in range(num_rounds(lines)):
+        labels = labels_at(lines, round)
         seeds = (str(len(labels)),) if several else ()
-        cells = tuple(cell(group.values(column.scalar, round), column) for column in shown)
+        cells = tuple(cell(values(lines, column.scalar, round), column) for column in shown)
         rows.append((str(round), _labels(labels), *seeds, *cells))
     head = ("round", "labels", *(("seeds",) if several else ()), *(column.title for column in shown))
-    detail = "mean±standard deviation over seeds" if several else f"run {group.runs[0].name}"
-    return Table(f"{group.title}, {detail}", head, tuple(rows))
+    name = lines[0].run.name if lines[0].run else ""
+    detail = "mean±standard deviation over seeds" if several else f"run {name}"
+    return Table(f"{title(lines)}, {detail}", head, tuple(rows))
 
 
-def _labels(labels: Sequence[float | None]) -> str:
-    return cell([labels[0]] if len(set(labels)) == 1 else labels, Column("labels", "labels", 0))
+def _labels(labels: Sequence[float]) -> str:
+    return cell(labels[:1] if len(set(labels)) == 1 else labels, Column("labels", "labels", 0))
 
 
-def side_by_side(groups: Sequence[Group], column: Column) -> Table:
-    """One column of several strategies, a line per number of labels, so that a line compares equal costs."""
+def side_by_side(every: Sequence[Sequence[Line]], column: Column) -> Table:
+    """One column for every method and setting, a row per number of labels, so that a row compares equal costs."""
     cells: dict[int, dict[str, str]] = {}
-    for group in groups:
-        for round in range(group.num_rounds):
-            labels, _ = mean_std(group.values("labels", round))
-            assert labels is not None
-            text = cell(group.values(column.scalar, round), column)
-            reached = len(group.values("labels", round))
-            if reached < len(group.runs):
-                text += f" (n={reached})"
-            cells.setdefault(int(labels), {})[group.title] = text
-    titles = [group.title for group in groups]
+    for lines in every:
+        for round in range(num_rounds(lines)):
+            found = values(lines, column.scalar, round)
+            text = cell(found, column) + (f" (n={len(found)})" if len(found) < len(lines) else "")
+            cells.setdefault(int(statistics.fmean(labels_at(lines, round))), {})[title(lines)] = text
+    titles = [title(lines) for lines in every]
     rows = tuple((str(labels), *(cells[labels].get(title, NOTHING) for title in titles)) for labels in sorted(cells))
     return Table(column.title, ("labels", *titles), rows)
 
 
-def tables(groups: Sequence[Group]) -> list[Table]:
-    """A table per strategy, then, where there are several, accuracy and class balance side by side."""
+def tables(panel: Panel) -> list[Table]:
+    """A table per method and setting, then, where there are several, accuracies and class balance side by side."""
     compared = {"test_miou", "test_top1", "test_balanced_accuracy", "labeled_normalised_entropy"}
-    shown = columns(groups)
+    every = panel.every()
+    shown = columns(every)
     if all(column.scalar != "test_top1" for column in shown):
         compared.add("validation_top1")
-    each = [per_round(group) for group in groups]
-    if len(groups) == 1:
+    each = [per_round(lines) for lines in every]
+    if len(every) == 1:
         return each
-    return each + [side_by_side(groups, column) for column in shown if column.scalar in compared]
+    return each + [side_by_side(every, column) for column in shown if column.scalar in compared]
 
 
 def as_text(table: Table) -> str:
@@ -151,16 +184,19 @@ def as_markdown(table: Table) -> str:
     return "\n".join([f"### {table.title}", "", head, "|" + " ---: |" * len(table.head), *rows])
 
 
-def as_csv(groups: Sequence[Group]) -> str:
-    """A line per strategy and round with mean and standard deviation of every column, unscaled (fractions)."""
+def as_csv(panel: Panel) -> str:
+    """A row per method, setting and round with mean and standard deviation of every column, unscaled (fractions)."""
+    every = panel.every()
+    shown = columns(every)
     records: list[dict[str, Any]] = []
-    for group in groups:
-        for round in range(group.num_rounds):
-            labels = group.values("labels", round)
-            record: dict[str, Any] = {"group": group.label, "strategy": group.strategy, "round": round}
-            record |= {"labels": mean_std(labels)[0] if len(set(labels)) > 1 else labels[0], "seeds": len(labels)}
-            for column in columns(groups):
-                mean, std = mean_std(group.values(column.scalar, round))
+    for lines in every:
+        for round in range(num_rounds(lines)):
+            labels = labels_at(lines, round)
+            record: dict[str, Any] = {"group": lines[0].label, "strategy": lines[0].strategy, "round": round}
+            record |= {"labels": statistics.fmean(labels) if len(set(labels)) > 1 else int(labels[0])}
+            record |= {"seeds": len(labels)}
+            for column in shown:
+                mean, std = mean_std(values(lines, column.scalar, round))
                 record |= {column.scalar: mean, f"{column.scalar}_std": std}
             records.append(record)
     return csv_text(records)

@@ -1,4 +1,4 @@
-"""What rounds cost: seconds by stage, and accuracy against the seconds that workers were busy."""
+"""The cost of rounds: seconds by stage, and accuracy against the seconds that workers were busy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.config import fingerprint
+from alray.report import evidence
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats
 from alray.report.tables import Table
-from alray.store import Store
+from alray.rundir import RunDir
 
 _STAGES = ("pretext", "extract", "train", "evaluate", "vaal", "select", "label")
 _MADE_OF = ("data", "model", "transform", "features", "pretext")
@@ -21,7 +22,7 @@ _MADE_OF = ("data", "model", "transform", "features", "pretext")
 @dataclass(frozen=True)
 class Timing:
     """Means over runs. stages: method -> stage -> seconds per run, for every stage that any run had; costs: setting ->
-    method -> (busy seconds up to each round, what runs are compared by in percent); unit: what busy seconds are of."""
+    method -> (busy seconds up to each round, accuracy in percent); unit: GPU-seconds or worker-seconds."""
 
     stages: Mapping[str, Mapping[str, float]]
     costs: Mapping[str, Mapping[str, tuple[Floats, Floats]]]
@@ -31,7 +32,7 @@ class Timing:
 
 
 def timing_section_parts(panel: Panel, measure: str) -> Timing:
-    """Everything the section on time shows."""
+    """Everything that the section on time shows. measure: the scalar that runs are compared by."""
     spent = _spent([line for line in panel.lines if line.run is not None])
     names = _stages(spent.values())
     stages, rows = {}, []
@@ -48,18 +49,19 @@ def timing_section_parts(panel: Panel, measure: str) -> Timing:
     costs = {setting: _costs(panel, setting, measure, spent) for setting in panel.settings}
     head = ("strategy", "runs", *names, "sum", unit)
     notes = (
-        f"Wall seconds of the stages, mean per run; {unit}: training and extraction times their workers"
-        f"{'' if gpu else ' (not all runs had GPUs)'}. What the first of several runs makes for all of them "
-        "(embeddings of a frozen backbone, a pretext task) counts in full for each; a sweep makes it before its "
-        "trials, and it is in none of their times. Runs on shared machines are timed as they were: compare with care.",
+        f"Wall seconds of each stage, mean per run. {unit[0].upper()}{unit[1:]}: seconds of training and extraction, "
+        f"times the number of workers{'' if gpu else ' (not all runs had GPUs)'}. Work that the first of several "
+        "runs does for all of them (embeddings of a frozen backbone, a pretext task) counts in full for each. A sweep "
+        "does this work before its trials, so that no trial's time contains it. Times on machines with other load are "
+        "not comparable.",
     )
     return Timing(stages, costs, unit, notes, Table("Seconds per run, mean", head, tuple(rows)))
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """One run. seconds: stage -> (r,) for every stage that any run had; busy (r,): of all workers together, up to and
-    with the training of each round."""
+    """One run. seconds: stage -> (r,) for every stage that any run had; busy (r,): seconds of all workers together up
+    to the end of each round's training."""
 
     seconds: Mapping[str, Floats]
     busy: Floats
@@ -67,7 +69,7 @@ class _Spent:
 
 
 def _spent(lines: Sequence[Line]) -> dict[int, _Spent]:
-    """By the identity of the line."""
+    """By id() of the line."""
     runs = {id(line): line.run for line in lines if line.run is not None}
     stages = {name for run in runs.values() for metrics in run.rounds for name in metrics["seconds"]}
     seconds = {
@@ -86,11 +88,11 @@ def _spent(lines: Sequence[Line]) -> dict[int, _Spent]:
 
 
 def _sharers(line: Line, stage: str) -> tuple[str, ...]:
-    """Names the runs that have this stage of the first round made once, by the first of them."""
+    """The same for all runs that share this stage of the first round, which the first of them computes."""
     assert line.run is not None
     same = line.run.about["identity"]
     made_of = fingerprint([same.get(part) for part in ("data_fingerprint", "weights_fingerprint", *_MADE_OF)])
-    if stage == "extract" and same["train"]["mode"] == "linear":
+    if stage == "extract" and evidence.frozen(line.run):
         return (made_of,)
     if stage == "pretext":
         return (made_of,) if same["pretext"]["as_backbone"] else (made_of, line.strategy)
@@ -98,19 +100,16 @@ def _sharers(line: Line, stage: str) -> tuple[str, ...]:
 
 
 def _busy(run: RunHistory, seconds: Mapping[str, Floats]) -> tuple[Floats, bool]:
-    store = Store(run.dir)
-    resources = store.read_json("config.json").get("resources", {}) if store.has("config.json") else {}
-    cluster = store.read_json("cluster.json") if store.has("cluster.json") else {}
+    resources = RunDir(run.dir).config().get("resources", {})
     workers = int(resources.get("train_workers", 1))
-    linear = run.about["identity"]["train"]["mode"] == "linear"
-    each = {"train": 1 if linear else workers, "extract": int(resources.get("extract_actors", 1))}
+    each = {"train": 1 if evidence.frozen(run) else workers, "extract": int(resources.get("extract_actors", 1))}
     each |= {"pretext": workers, "vaal": workers}
     spent = np.sum([seconds[stage] * number for stage, number in each.items() if stage in seconds], axis=0)
-    return np.cumsum(spent), bool(cluster.get("use_gpu"))
+    return np.cumsum(spent), bool(RunDir(run.dir).cluster().get("use_gpu"))
 
 
 def _stages(spent: Iterable[_Spent]) -> list[str]:
-    """Those that took any time, in the order in which a round has them."""
+    """All stages of the runs, in the order in which a round has them."""
     found = {name for run in spent for name in run.seconds}
     return [name for name in _STAGES if name in found] + sorted(found.difference(_STAGES))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from alray.report import ReportError, report
 from alray.report.analysis import BEST, TIE, analyse, overall_ranks
 from alray.report.claims import detectable_note, method_note
 from alray.report.csv_curves import read_curves
-from alray.report.measures import measures
+from alray.report.metrics import metrics
 from alray.report.panel import Line, arrange, panel
 from alray.report.records import runs_table
 from alray.report.runs import load_all
@@ -118,7 +119,7 @@ def test_runs_that_never_meet_are_said_not_to_be_compared(tmp_path: Path) -> Non
     text = report([str(tmp_path)])
     assert "No two strategies were run in the same setting with the same seed" in text
     assert "The settings: run cifar; run plankton." in text
-    assert re.search("labels +base · plankton .1 seed. +random · cifar .1 seed.", text)
+    assert re.search("labels +base · run plankton .1 seed. +random · run cifar .1 seed.", text)
 
 
 def test_short_runs_are_put_aside_and_said_so() -> None:
@@ -144,7 +145,9 @@ def test_where_a_scheduler_stopped_runs_nothing_is_claimed(everyone: bool) -> No
     for row in found.tables["area"].rows:
         assert re.fullmatch(r"[\d.]+ †", row[3]) and (row[4], row[-1]) == ("–", "–")
     (said,) = found.warnings
-    assert said.startswith(f"asha stopped {24 if everyone else 6} of 24 runs early, by their accuracy. The seeds that")
+    assert said.startswith(
+        f"asha stopped {24 if everyone else 6} of 24 runs early because of their accuracy. The survivors"
+    )
     parts = {part.id: part for part in sections(arrange(lines))[0]}
     assert any("a scheduler stopped runs" in note for note in parts["curves"].notes)
     assert not {"differences", "efficiency"} & set(parts)
@@ -157,7 +160,7 @@ def test_settings_in_which_no_run_was_stopped_are_compared() -> None:
     assert found.verdicts[0].startswith("base (budget 5): better than random")
     assert not any("budget 6" in text for text in found.verdicts)
     assert found.tables["wins"].rows[0][1:4] == ("–", "1/1", "1/1")
-    assert "3 of 24 runs early, by their accuracy (budget 6)" in found.warnings[0]
+    assert "3 of 24 runs early because of their accuracy (budget 6)" in found.warnings[0]
     assert {row[0] for row in found.tables["efficiency"].rows} == {"budget 5"}
     assert overall_ranks(arrange(lines), "test_top1").blocks == 8
     shown = {part.id: len(part.charts) for part in sections(arrange(lines))[0]}
@@ -216,7 +219,9 @@ def test_levels_and_tests_are_named_where_they_are_used() -> None:
         assert usual.tables[name].rows != wide.tables[name].rows
     assert usual.tables["differences"].head[-1] == "detectable, points"
     assert wide.tables["differences"].head[-1] == "detectable by t, points"
-    assert "level 0.1, uncorrected; of the paired t test, not of Wilcoxon" in detectable_note(wide.to_reference)
+    assert "level 0.1, uncorrected; computed for the paired t test, not for Wilcoxon" in detectable_note(
+        wide.to_reference
+    )
     assert "Student's, 90%" in method_note(wide.everyone, "of all")
     d = [area(*(one.labels, one.scalars["test_top1"])) for one in lines.select("", "base")]
     low, high = stats.t.interval(0.9, 5, np.mean(d), stats.sem(d))
@@ -240,8 +245,8 @@ def test_one_difference_of_all_seeds_has_no_interval() -> None:
         found = analyse(arrange([*random[:seeds], *gained[:seeds]]), "test_top1")
         (row,) = found.tables["differences"].rows
         assert row[3:] == ("+1.00", f"{2 ** (1 - seeds):.4f}", f"{2 ** (1 - seeds):.4f}", claim, "+1.00", "–")
-        assert "the test of signs, and no interval" in method_note(found.to_reference, "of all")
-    assert "test of signs" not in method_note(analyse(arrange(planted(8)), "test_top1").everyone, "of all")
+        assert "the sign test is used and there is no interval" in method_note(found.to_reference, "of all")
+    assert "sign test" not in method_note(analyse(arrange(planted(8)), "test_top1").everyone, "of all")
 
 
 def test_the_best_is_marked_on_the_seeds_that_all_have() -> None:
@@ -267,6 +272,8 @@ def test_strategies_that_peek_are_marked(tmp_path: Path) -> None:
     for strategy in ("random", "base"):
         write_run(tmp_path, strategy, 0)
     change_identity(str(tmp_path / "t-base-0"), strategy="balancing")
+    about = tmp_path / "t-base-0" / "run.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "peeks": True}))
     assert panel(load_all([str(tmp_path)])).methods == ("random", "balancing*")
 
 
@@ -336,8 +343,8 @@ def test_without_random_there_is_nothing_to_compare_with() -> None:
 def test_balanced_accuracy_is_shown_where_it_is_another_number() -> None:
     same = [line("random", 0, test_balanced_accuracy=line("random", 0).scalars["test_top1"])]
     other = [line("random", 0, test_balanced_accuracy=(0.1, 0.2, 0.3, 0.4))]
-    assert measures(arrange(same)) == ["test_top1"]
-    assert measures(arrange(other)) == ["test_top1", "test_balanced_accuracy"]
+    assert [one.scalar for one in metrics(arrange(same))] == ["test_top1"]
+    assert [one.scalar for one in metrics(arrange(other))] == ["test_top1", "test_balanced_accuracy"]
     parts, _ = sections(arrange(other))
     assert len(next(part for part in parts if part.id == "curves").charts) == 2
 

@@ -15,9 +15,23 @@ from PIL import Image
 
 from alray.config import RunConfig, fingerprint, identity, replace
 from alray.report import ReportError, report
-from alray.report.curves import color, draw, styles
-from alray.report.runs import grouped, load, load_all
-from alray.report.tables import Column, as_markdown, as_text, cell, columns, mean_std, per_round, side_by_side, tables
+from alray.report.panel import Panel, panel
+from alray.report.picture import picture
+from alray.report.runs import load, load_all
+from alray.report.styles import color, styles
+from alray.report.tables import (
+    Column,
+    as_csv,
+    as_markdown,
+    as_text,
+    cell,
+    columns,
+    mean_std,
+    per_round,
+    side_by_side,
+    tables,
+    title,
+)
 from alray.scalars import flat, write_scalars, write_tensorboard
 from alray.store import Store
 
@@ -73,6 +87,10 @@ def change_identity(run: str, **fields: Any) -> None:
     Store(run).write_json("run.json", {**about, "identity": {**about["identity"], **fields}})
 
 
+def lined_up(*dirs: Path | str) -> Panel:
+    return panel(load_all([str(path) for path in dirs]))
+
+
 def test_load_reads_the_committed_rounds_only(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", 3)
     (tmp_path / "t-base-3" / "round_03").mkdir()  # begun, not committed
@@ -92,7 +110,7 @@ def test_load_refuses(tmp_path: Path) -> None:
         load(str(tmp_path / "nowhere"))
     run = write_run(tmp_path, "base", 0)
     (Path(run) / "round_01" / "metrics.json").unlink()
-    with pytest.raises(ReportError, match="round_02 is committed, but round 1 is not"):
+    with pytest.raises(ReportError, match="round 2 is committed, but round 1 is not"):
         load(run)
     with pytest.raises(ReportError, match="no committed round"):
         load(write_run(tmp_path, "margin", 0, rounds=0))
@@ -139,36 +157,52 @@ def test_load_all_refuses_a_folder_where_nothing_is_committed(tmp_path: Path) ->
         load_all([str(tmp_path)])
 
 
-def test_groups_are_seeds_of_one_setting(tmp_path: Path) -> None:
+def test_a_table_is_of_the_seeds_of_one_method_in_one_setting(tmp_path: Path) -> None:
     for strategy in ("random", "base"):
         for seed in (2, 0):
             write_run(tmp_path, strategy, seed)
     write_run(tmp_path, "base", 0, name="hot", **{"train.lr": 1.0})
-    groups = grouped(load_all([str(tmp_path)]))
-    assert [(group.label, [run.seed for run in group.runs]) for group in groups] == [
-        ("base · hot", [0]),
-        ("base · t", [0, 2]),
-        ("random", [0, 2]),
+    default = RunConfig().train.lr
+    assert [(lines[0].label, [line.seed for line in lines]) for lines in lined_up(tmp_path).every()] == [
+        (f"base · train.lr {default}", [0, 2]),
+        ("base · train.lr 1.0", [0]),
+        (f"random · train.lr {default}", [0, 2]),
     ]
 
 
-def test_groups_of_several_data_sets_say_which(tmp_path: Path) -> None:
+def test_several_data_sets_are_named_in_tables(tmp_path: Path) -> None:
     """By the names of the runs, else by the fingerprint of the data; a strategy that peeks has its asterisk."""
     for name, strategy in (("a", "random"), ("b", "balancing")):
         run = write_run(tmp_path / name, "random", 0, name=name)
         change_identity(run, strategy=strategy, data_fingerprint=f"{name}123456")
-    assert [group.title for group in grouped(load_all([str(tmp_path / name) for name in "ab"]))] == [
-        "balancing · b* (1 seed)", "random · a (1 seed)",
-    ]  # fmt: skip
+        Store(run).write_json("run.json", {**Store(run).read_json("run.json"), "peeks": strategy == "balancing"})
+    found = lined_up(tmp_path / "a", tmp_path / "b")
+    assert [title(lines) for lines in found.every()] == ["balancing* · run b (1 seed)", "random · run a (1 seed)"]
     unnamed = [dataclasses.replace(run, name="run") for run in load_all([str(tmp_path / name) for name in "ab"])]
-    assert [group.label for group in grouped(unnamed)] == ["balancing · run · data b123", "random · run · data a123"]
-    assert "* looks at labels nobody has paid for" in report([str(tmp_path / "b")])
+    assert [lines[0].label for lines in panel(unnamed).every()] == [
+        "balancing* · data_fingerprint b123456", "random · data_fingerprint a123456",
+    ]  # fmt: skip
+    text = report([str(tmp_path / "b")])
+    assert "* This strategy reads labels before they are bought" in text
+    for name in ("report.html", "report.md"):
+        assert "* This strategy reads labels before they are bought" in (tmp_path / "b" / name).read_text()
+
+
+def test_the_csv_says_which_seeds_and_settings_its_rows_are_of(tmp_path: Path) -> None:
+    for budget in (5, 50):
+        for seed in (0, 1):
+            write_run(tmp_path, "base", seed, rounds=2 - seed, name=f"b{budget}", budget=budget)
+    records = list(csv.DictReader(io.StringIO(as_csv(lined_up(tmp_path)))))
+    assert [(one["group"], one["round"], one["labels"], one["seeds"]) for one in records] == [
+        ("base · budget 5", "0", "100", "2"), ("base · budget 5", "1", "200", "1"),
+        ("base · budget 50", "0", "100", "2"), ("base · budget 50", "1", "200", "1"),
+    ]  # fmt: skip
 
 
 def test_the_same_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / place, "base", 0) for place in ("a", "b")]
     with pytest.raises(ReportError, match="the same strategy, seed and settings"):
-        grouped(load_all(runs))
+        lined_up(*runs)
 
 
 def test_flat_names() -> None:
@@ -237,8 +271,9 @@ def test_mean_std_is_over_all_seeds_or_not_at_all() -> None:
 def test_table_of_one_run(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", 0)
     rewrite(run, 1, labeled_set={**metrics_of(1, "base", 0)["labeled_set"], "max_min_ratio": None})
-    (group,) = grouped([load(run)])
-    table = per_round(group)
+    found = lined_up(run)
+    (lines,) = found.every()
+    table = per_round(lines)
     assert table.head == (
         "round", "labels", "top-1 %", "top-5 %", "balanced %", "val. %", "entropy", "max/min",
         "KL", "empty", "seconds",
@@ -246,9 +281,8 @@ def test_table_of_one_run(tmp_path: Path) -> None:
     top1 = metrics_of(1, "base", 0)["test"]["top1"]
     assert table.rows[1][:3] == ("1", "200", f"{100 * top1:.2f}")
     assert (table.rows[1][7], table.rows[1][9], table.rows[1][10]) == ("–", "0", "16.2")
-    assert tables([group]) == [table]
-    lines = as_text(table).splitlines()
-    assert len({len(line) for line in lines[1:]}) == 1
+    assert tables(found) == [table]
+    assert len({len(line) for line in as_text(table).splitlines()[1:]}) == 1
     assert as_markdown(table).splitlines()[2].startswith("| round | labels | top-1 % |")
 
 
@@ -256,24 +290,25 @@ def test_several_seeds_give_mean_std_and_their_number(tmp_path: Path) -> None:
     write_run(tmp_path, "random", 0)
     write_run(tmp_path, "random", 1, rounds=2)
     write_run(tmp_path, "base", 0)
-    base, random = groups = grouped(load_all([str(tmp_path)]))
+    found = lined_up(tmp_path)
+    base, random = every = found.every()
     rows = per_round(random).rows
     assert [row[:3] for row in rows] == [("0", "100", "2"), ("1", "200", "2"), ("2", "300", "1")]
     values = [metrics_of(1, "random", seed)["test"]["top1"] for seed in (0, 1)]
     assert rows[1][3] == f"{100 * np.mean(values):.2f}±{100 * np.std(values, ddof=1):.2f}"
-    compared = side_by_side(groups, columns(groups)[0])
+    compared = side_by_side(every, columns(every)[0])
     assert compared.head == ("labels", "base (1 seed)", "random (2 seeds)")
     assert compared.rows[1] == ("200", per_round(base).rows[1][2], rows[1][3])
     assert compared.rows[2][2].endswith("(n=1)")
-    assert [table.title for table in tables(groups)][2:] == ["top-1 %", "balanced %", "entropy"]
+    assert [table.title for table in tables(found)][2:] == ["top-1 %", "balanced %", "entropy"]
 
 
 def test_side_by_side_compares_equal_numbers_of_labels(tmp_path: Path) -> None:
     write_run(tmp_path, "base", 0, rounds=2)
     other = write_run(tmp_path, "random", 0, rounds=1)
     rewrite(other, 0, labels=200)
-    groups = grouped(load_all([str(tmp_path)]))
-    rows = side_by_side(groups, columns(groups)[0]).rows
+    every = lined_up(tmp_path).every()
+    rows = side_by_side(every, columns(every)[0]).rows
     assert [(row[0], row[1] == "–", row[2] == "–") for row in rows] == [("100", False, True), ("200", False, False)]
 
 
@@ -298,7 +333,7 @@ def test_report_writes_its_files_beside_one_run(tmp_path: Path) -> None:
         assert min(picture.size) > 700
     markdown = (Path(run) / "report.md").read_text()
     assert "(report.png)" in markdown
-    assert "worst classes of the last round: class3 10.0 %" in markdown
+    assert "worst classes of the last round by accuracy of their images: class3 10.0 %" in markdown
     (line,) = csv.DictReader(io.StringIO((Path(run) / "report.csv").read_text()))
     assert (line["strategy"], line["seeds"], line["labels"], line["test_top1_std"]) == ("base", "1", "100", "")
     assert float(line["test_top1"]) == top1
@@ -313,12 +348,10 @@ def test_report_of_several_directories_goes_to_out_or_here(tmp_path: Path, monke
     assert (tmp_path / "report" / "report.md").exists()
 
 
-def test_colours_are_fixed_and_groups_are_told_apart(tmp_path: Path) -> None:
+def test_colours_are_fixed_and_methods_of_one_colour_are_told_apart() -> None:
     assert len({color(name) for name in ("random", "margin", "mase", "base", "k_center", "entropy", "badge")}) == 7
     assert color("my_own") == color("my_own")
-    write_run(tmp_path, "base", 0)
-    write_run(tmp_path, "base", 0, name="hot", **{"train.lr": 1.0})
-    first, second = styles(grouped(load_all([str(tmp_path)])))
+    first, second = styles({"base": "base", "base, lr 1": "base"}).values()
     assert first.color == second.color == color("base")
     assert first.marker != second.marker
     assert first.dashes != second.dashes
@@ -328,7 +361,7 @@ def test_picture_of_unequal_runs(tmp_path: Path) -> None:
     write_run(tmp_path, "base", 0, rounds=4)
     write_run(tmp_path, "base", 1, rounds=2)
     rewrite(write_run(tmp_path, "random", 0, rounds=1), 0, test=None)
-    assert draw(grouped(load_all([str(tmp_path)]))).startswith(b"\x89PNG")
+    assert picture(lined_up(tmp_path)).startswith(b"\x89PNG")
 
 
 def test_runs_on_an_object_store(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from alray.data.catalog import index
 from alray.features.table import write_arrays
 from alray.models.head import Head
 from alray.report import report
+from alray.report.charts import stages_chart
 from alray.report.coverage import cover
 from alray.report.evidence import Missing, seed_set
 from alray.report.gallery import gallery
@@ -71,6 +72,7 @@ class Page(HTMLParser):
         super().__init__()
         self.references: list[str] = []
         self.ids: list[str] = []
+        self.tags: set[str] = set()
         self.open: list[str] = []
         self.feed(text)
         self.close()
@@ -81,6 +83,7 @@ class Page(HTMLParser):
                 self.references.append(value)
             if name == "id" and value:
                 self.ids.append(value)
+        self.tags.add(tag)
         if tag not in self.void:
             self.open.append(tag)
 
@@ -112,7 +115,7 @@ def test_every_section_is_there_with_units_and_warnings(folder: Path) -> None:
         "Class balance", "Coverage", "Time", "Runs and configuration", "Gallery",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in html, title
-    for text in ("accuracy (%)", "labels bought, seed set included", "seconds per run", "radius (distance)"):
+    for text in ("accuracy (%)", "labels, seed set included", "seconds per run", "radius (distance)"):
         assert text in html, text
     assert "Too few seeds for a claim" in html
     assert "without images" in html
@@ -192,7 +195,7 @@ def test_a_cold_start_belongs_to_the_strategy(cold: Path) -> None:
     assert lines.paired("", "k_center, seed_set k_means", "random", "test_top1") is not None
     html = (cold / "runs" / "report.html").read_text()
     assert "k_center, seed_set k_means: no difference to random shown" in html
-    assert "seed_set: how a strategy chose its first labels itself" in html
+    assert "seed_set: how a strategy chose its seed set itself" in html
 
 
 def test_a_column_of_settings_is_shown_where_there_are_several(folder: Path, cold: Path) -> None:
@@ -235,10 +238,10 @@ def test_coverage_that_is_too_much_or_gone_is_left_out_and_said_so(folder: Path)
     assert "1 of 1 runs left out: the run does not say where its embeddings are" in cover(gone)[1]
 
 
-def write_image_run(folder: Path) -> str:
+def write_image_run(folder: Path, classes: tuple[str, str] = ("dog", "cat")) -> str:
     """A run as it lies on disk, on 12 real images of 2 classes: 4 labeled at first, 6 bought."""
     for number in range(12):
-        path = folder / "images" / "train" / ("cat" if number % 2 else "dog") / f"{number:02d}.png"
+        path = folder / "images" / "train" / classes[number % 2] / f"{number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (100, 50), (20 * number, 255 if number % 2 else 0, 0)).save(path)
     catalog = index(str(folder / "images"), str(folder / "catalog"))
@@ -300,6 +303,32 @@ def test_thumbnails_are_in_the_page_and_small(tmp_path: Path) -> None:
     assert {Image.open(io.BytesIO(base64.b64decode(text))).size for text in found} == {(72, 36)}
 
 
+def test_names_that_users_chose_are_shown_as_text(tmp_path: Path) -> None:
+    """Classes, image keys, run names, options and errors: none of them is markup, mathematics or a script."""
+    uri = write_image_run(tmp_path, ('<b title="x">dog', "<script>cat<"))
+    store = Store(uri)
+    store.write_json("run.json", {**store.read_json("run.json"), "name": "<i>'run'&"})
+    trial = {"run": "<u>x", "status": "failed", "rounds": 0, "of": 1, "fields": {"lr": "<u>1"}, "error": "<u>no disk"}
+    Store(str(tmp_path / "runs")).write_json("sweep.json", {"scheduler": "none", "trials": [trial]})
+    report([str(tmp_path / "runs")])
+    html = (tmp_path / "runs" / "report.html").read_text()
+    page = Page(html)
+    assert page.open == []
+    assert not {"b", "script", "u"} & page.tags
+    for shown in ("&lt;b title=&#34;x&#34;&gt;dog", "&lt;i&gt;&#39;run&#39;&amp;: comparison", "&lt;u&gt;no disk"):
+        assert shown in html, shown
+
+
+def test_a_strategy_may_be_called_anything(tmp_path: Path) -> None:
+    lines = [f'"<b>$\\frac$ & {name}",{seed},{n},0.{3 + seed}{n}' for name in "xy" for seed in (0, 1) for n in (10, 20)]
+    (tmp_path / "curves.csv").write_text("\n".join(["strategy,seed,labels,test_top1", *lines]))
+    report([str(tmp_path / "curves.csv")], str(tmp_path))
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.open == [] and "b" not in page.tags
+    drawn = stages_chart({"<b>$\\frac$ & x": {"train": 1.0}})
+    assert "&lt;b&gt;$\\frac$ &amp; x" in drawn
+
+
 def test_without_embeddings_the_scores_order_the_gallery(tmp_path: Path) -> None:
     uri = write_image_run(tmp_path)
     Store(str(tmp_path / "runs" / "features")).delete("f")
@@ -308,7 +337,7 @@ def test_without_embeddings_the_scores_order_the_gallery(tmp_path: Path) -> None
     scores = [[picture.score for picture in group] for _, group in wall.classes]
     assert scores == [sorted(group, reverse=True) for group in scores]
     Store(str(tmp_path)).delete("images")
-    assert "the images are not there any more" in gallery(panel([load(uri)]))[1]
+    assert "the images do not exist any more" in gallery(panel([load(uri)]))[1]
 
 
 def test_a_cold_start_opens_the_gallery(tmp_path: Path) -> None:

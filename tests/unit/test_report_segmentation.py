@@ -17,16 +17,16 @@ from test_report import metrics_of, write_run
 from alray.data.catalog import index
 from alray.report import ReportError, report
 from alray.report.analysis import analyse
-from alray.report.curves import upper_panels
 from alray.report.gallery import gallery
-from alray.report.measures import measure, measures
+from alray.report.metrics import metric, metrics
 from alray.report.panel import Panel, panel
-from alray.report.runs import grouped, load, load_all
+from alray.report.picture import upper_metrics
+from alray.report.runs import IMAGES, PIXELS, load, load_all
 from alray.selection.protocol import Picks
 from alray.store import Store
 
 SEGMENTATION = {"task": "segmentation", "transform.resize": 0}
-PIXELS = [900_000, 400_000, 30_000, 900, 0]
+COUNTS = [900_000, 400_000, 30_000, 900, 0]
 
 
 def write_segmentation(folder: Path, strategy: str, seed: int, gain: float = 0.0, rounds: int = 3) -> str:
@@ -41,7 +41,7 @@ def write_segmentation(folder: Path, strategy: str, seed: int, gain: float = 0.0
             "per_class_accuracy": [0.5] * 5, "per_class_iou": [0.4] * 5,
             "worst_classes": [{"class": "class3", "accuracy": 0.1}], "best_classes": [], "num_images": 20,
         }  # fmt: skip
-        labeled = {"counts": PIXELS, "max_min_ratio": None, "normalised_entropy": 0.6, "kl_to_pool": None,
+        labeled = {"counts": COUNTS, "max_min_ratio": None, "normalised_entropy": 0.6, "kl_to_pool": None,
                    "empty_classes": 1}  # fmt: skip
         out = Store(uri).child(f"round_{number:02d}")
         out.write_json("metrics.json", {**metrics, "strategy": strategy, "test": test, "labeled_set": labeled})
@@ -55,12 +55,16 @@ def written(folder: Path, seeds: int = 6) -> Panel:
     return panel(load_all([str(folder)]))
 
 
+def scalars(lines: Panel, chosen: str = "") -> list[str]:
+    return [one.scalar for one in metrics(lines, chosen)]
+
+
 def test_miou_is_what_runs_are_compared_by(tmp_path: Path) -> None:
     lines = written(tmp_path)
-    assert lines.pixels
-    assert measures(lines) == ["test_miou", "test_top1"]
-    assert measures(lines, "test_balanced_accuracy") == ["test_balanced_accuracy", "test_miou", "test_top1"]
-    assert re.match(r"entropy: better than random; \+(4\.9|5\.0)", analyse(lines, measures(lines)[0]).verdicts[0])
+    assert lines.counted is PIXELS
+    assert scalars(lines) == ["test_miou", "test_top1"]
+    assert scalars(lines, "test_balanced_accuracy") == ["test_balanced_accuracy", "test_miou", "test_top1"]
+    assert re.match(r"entropy: better than random; \+(4\.9|5\.0)", analyse(lines, metrics(lines)[0].scalar).verdicts[0])
     assert re.search(r"entropy +6 +-(4\.9|5\.0).* worse ", report([str(tmp_path)], measure="test_top1"))
     assert re.search(r"entropy +6 +\+(4\.9|5\.0).* better ", report([str(tmp_path)]))
 
@@ -72,13 +76,14 @@ def test_every_text_says_what_the_numbers_are_of(tmp_path: Path) -> None:
     for words in (
         "Measure: test mIoU", "mIoU (%)", "pixel accuracy (%)", "points of mIoU over random", "last mIoU %",
         "labels random needs for the same mIoU", "mIoU against worker-seconds", "Area under the budget curve, test pix",
-        "labeled pixels per class, sorted", "class, most pixels first", "classes without a pixel",
+        "labeled pixels per class after the last round, sorted", "class, most pixels first",
+        "classes without a labeled pixel",
     ):  # fmt: skip
         assert words in html, words
     for words in ("mIoU %", "pixel %", "class %", "mean intersection over union"):
         assert words in text and words in markdown, words
-    assert "worst classes of the last round by pixel: class3" in markdown
-    for wrong in ("top-1", "balanced accuracy", "KL", "classes without a label"):
+    assert "worst classes of the last round by accuracy of their pixels: class3" in markdown
+    for wrong in ("top-1", "balanced accuracy", "KL", "classes without a labeled image"):
         assert not [name for name, said in (("page", html), ("terminal", text), ("md", markdown)) if wrong in said], (
             wrong
         )
@@ -105,12 +110,12 @@ def test_the_csv_has_miou(tmp_path: Path) -> None:
     ],
 )
 def test_names_in_segmentation(scalar: str, name: str, axis: str) -> None:
-    assert (measure(scalar, True).name, measure(scalar, True).axis) == (name, axis)
+    assert (metric(scalar, PIXELS).name, metric(scalar, PIXELS).axis) == (name, axis)
 
 
 def test_names_in_classification() -> None:
     names = ("test_top1", "test_top5", "test_balanced_accuracy", "validation_top1", "labeled_normalised_entropy")
-    assert [measure(name, False).name for name in names] == [
+    assert [metric(name, IMAGES).name for name in names] == [
         "test top-1 accuracy", "test top-5 accuracy", "test balanced accuracy", "validation top-1 accuracy",
         "class entropy of the labeled set",
     ]  # fmt: skip
@@ -119,7 +124,7 @@ def test_names_in_classification() -> None:
 def test_the_picture_shows_miou_and_pixel_accuracy(tmp_path: Path) -> None:
     written(tmp_path / "pixels", seeds=1)
     write_run(tmp_path / "images", "base", 0)
-    shown = {name: upper_panels(grouped(load_all([str(tmp_path / name)]))) for name in ("pixels", "images")}
+    shown = {name: upper_metrics(panel(load_all([str(tmp_path / name)]))) for name in ("pixels", "images")}
     assert [one.scalar for one in shown["pixels"]] == ["test_miou", "test_top1"]
     assert [one.axis for one in shown["images"]] == ["top-1 accuracy (%)", "balanced accuracy (%)"]
 
@@ -130,10 +135,10 @@ def test_without_test_images_pixels_of_the_validation_set_count(tmp_path: Path) 
         out = Store(uri).child(f"round_{number:02d}")
         out.write_json("metrics.json", {**out.read_json("metrics.json"), "test": None})
     lines = panel([load(uri)])
-    assert lines.pixels and measures(lines) == ["validation_top1"]
+    assert lines.counted is PIXELS and scalars(lines) == ["validation_top1"]
     report([uri])
     assert "validation pixel accuracy" in Path(uri, "report.html").read_text()
-    assert upper_panels(grouped([load(uri)]))[0].name == "validation pixel accuracy"
+    assert upper_metrics(lines)[0].name == "validation pixel accuracy"
 
 
 def test_both_tasks_in_one_report_are_refused(tmp_path: Path) -> None:
@@ -187,7 +192,7 @@ def test_the_gallery_sorts_whole_images_by_score(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(pictures[0].jpeg))).size == (144, 72)
     report([uri])
     html = Path(uri, "report.html").read_text()
-    assert "Picked images, which have many classes each" in html
-    assert "entropy, seed 0, the seed set it chose: 2 of 2 picks, highest score first" in html
+    assert "The picked images, which have several classes each" in html
+    assert "entropy, seed 0, seed set that it chose: 2 of 2 picks, highest score first" in html
     assert "surprise" not in html and "sky" not in html.split('id="gallery"')[1]
     assert "the model was fine-tuned" in html  # why there is no coverage

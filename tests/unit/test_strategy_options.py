@@ -197,8 +197,8 @@ def test_all_public_names_are_found() -> None:
     [
         "import alray.selection.registry as r; [r.build(name) for name in r.STRATEGIES]; r.described()",
         "import numpy as np, alray; alray.select('random', 2, embedding=np.eye(4))",
-        "import numpy as np; np.save('x.npy', np.eye(4)); from alray.cli import app; "
-        "app.cli(prog='alray', args='select random 2 --embedding x.npy --out x.csv'.split())",
+        "import numpy as np; np.save('x.npy', np.eye(4)); from alray.cli import main; "
+        "main('select random 2 --embedding x.npy --out x.csv'.split())",
     ],
 )
 def test_torch_and_ray_are_imported_only_by_what_uses_them(program: str, tmp_path: Path) -> None:
