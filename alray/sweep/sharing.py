@@ -49,7 +49,7 @@ def _mark(ready: Checked) -> str:
 
 
 def _make(ready: Checked, quiet: bool) -> None:
-    from alray.train.classify import Linear
+    from alray.train.classify import LinearLearner
     from alray.train.columns import Columns
 
     config, images = ready.config, ready.catalog.format != "embeddings"
@@ -59,4 +59,4 @@ def _make(ready: Checked, quiet: bool) -> None:
     if ready.needs_pretext:
         columns.pretext_loss(ready.pool_rows[:1], stages)
     if config.train.mode == "linear":
-        Linear(started, ready.catalog, columns.cluster).begin(stages)
+        LinearLearner(started, ready.catalog, columns.cluster).begin(stages)

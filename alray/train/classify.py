@@ -1,11 +1,11 @@
 """Learners of images with one class each: a head on a frozen backbone, or end-to-end fine-tuning.
 
-Ray and torch are imported where images are, so that a run on brought-in embeddings starts at once.
+Ray and timm are imported inside of functions: runs on a user's own embeddings start faster without them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,16 +17,19 @@ from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.progress import Stages
-from alray.rundir import CHECKPOINT, FEATURES, Shared
+from alray.rundir import CHECKPOINT, FEATURES, MODEL, SUMMARY, Shared
 from alray.store import Store
 from alray.train.evaluate import classification_metrics
 from alray.train.linear import fit_head
 from alray.train.measure import bring_in, extract_images, model_seed, watched
 from alray.train.summary import TrainSummary
 
+if TYPE_CHECKING:
+    from alray.train.targets import Targets
 
-class Classifying:
-    """What learners of images with one class have in common."""
+
+class ClassLearner:
+    """The common part of both learners."""
 
     config: RunConfig
     catalog: Catalog
@@ -38,13 +41,13 @@ class Classifying:
     def evaluate(
         self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
     ) -> dict[str, Any]:
-        """Accuracies."""
+        """Accuracies (`classification_metrics`)."""
         assert table is not None
         logits = self.logits(table, rows, Head.load(out.child(CHECKPOINT)))
         return classification_metrics(logits, labels, classes=self.catalog.classes, top_k=self.config.top_k)
 
     def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
-        """The most probable class, and its probability by the softmax of the logits."""
+        """Class and softmax probability of the largest logit; None and None if `table` lacks a row."""
         if table is None or not np.isin(rows, table.rows).all():
             return None, None
         order = np.argsort(rows)
@@ -59,22 +62,22 @@ class Classifying:
         return np.asarray(pool.counts())
 
     def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
-        """Logits of the given rows, (k, c) float32: as extracted, else embedding times head."""
+        """Logits of the given rows, (k, c) float32: as extracted, else computed from embedding and head."""
         if LOGITS in table.columns:
             return table.read(rows, LOGITS).astype(np.float32)
         embedding = table.read(rows, EMBEDDING).astype(np.float32)
         return np.asarray(embedding @ head.weight.T + head.bias)
 
 
-class Linear(Classifying):
-    """A head trained on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
+class LinearLearner(ClassLearner):
+    """Trains a head on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
 
     def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
         self.config, self.catalog, self.cluster = config, catalog, cluster
         self.table: FeatureTable | None = None
 
     def begin(self, stages: Stages) -> None:
-        """Extract (or bring in) the embeddings of the whole catalog, once for all runs under this root."""
+        """Extract the embeddings of the whole catalog (or read the user's), once for all runs under this root."""
         with stages.stage("extract", f"embeddings of {len(self.catalog):,} images, once for all rounds"):
             folder = Shared(self.config.root).features
             if self.catalog.format == "embeddings":
@@ -95,8 +98,8 @@ class Linear(Classifying):
         """Fit the head."""
         assert self.table is not None
         store = out.child(CHECKPOINT)
-        if store.has("train.json"):
-            return TrainSummary.from_json(store.read_json("train.json"))
+        if store.has(SUMMARY):
+            return TrainSummary.from_json(store.read_json(SUMMARY))
         with stages.stage("train", f"linear head on {len(pool.labeled):,} labels"):
             head, summary = fit_head(
                 self.config.train,
@@ -109,23 +112,29 @@ class Linear(Classifying):
                 start=Head.load(start.child(CHECKPOINT)) if start else None,
             )
             head.save(store)
-            store.write_json("train.json", summary.to_json())
+            store.write_json(SUMMARY, summary.to_json())
         return summary
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
-        """The cached table: nothing is computed."""
+        """The cached table."""
         assert self.table is not None
         return self.table
 
 
-class Finetune(Classifying):
-    """All weights trained with Ray Train; embeddings and logits extracted again every round."""
+class FinetuneLearner(ClassLearner):
+    """Trains all weights with Ray Train; embeddings and logits are extracted again in every round."""
 
     def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster) -> None:
         self.config, self.catalog, self.cluster = config, catalog, cluster
 
+    def targets(self) -> Targets:
+        """What the network is trained on."""
+        from alray.train.targets import ClassTargets
+
+        return ClassTargets(len(self.catalog.classes))
+
     def begin(self, stages: Stages) -> None:
-        """Nothing is shared between rounds."""
+        """No-op: rounds share nothing."""
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """Embeddings by the configured weights."""
@@ -136,23 +145,30 @@ class Finetune(Classifying):
 
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Fine-tune from the configured checkpoint, or from the round `start` (warm start)."""
-        from alray.train.finetune import finetune
+        from alray.train.driver import train
+        from alray.train.supervised import supervised_recipe
 
         store = out.child(CHECKPOINT)
-        if store.has("train.json"):
-            return TrainSummary.from_json(store.read_json("train.json"))
+        if store.has(SUMMARY):
+            return TrainSummary.from_json(store.read_json(SUMMARY))
+        recipe = supervised_recipe(
+            self.config,
+            self.targets(),
+            labeled=(pool.labeled, pool.labels(pool.labeled)),
+            held_out=(pool.held_out, pool.labels(pool.held_out)),
+            round=number,
+            seed=model_seed(self.config),
+            start=start.child(CHECKPOINT).at(MODEL) if start else None,
+            out=store,
+        )
         workers, epochs = self.config.resources.train_workers, self.config.train.epochs
         what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
         with watched(stages, "train", epochs, what) as progress:
-            return finetune(
-                self.config,
+            return train(
+                recipe,
                 self.catalog,
-                labeled=(pool.labeled, pool.labels(pool.labeled)),
-                held_out=(pool.held_out, pool.labels(pool.held_out)),
-                round=number,
-                out=store,
-                start=start.child(CHECKPOINT).at("model.pt") if start else None,
-                num_classes=len(self.catalog.classes),
+                what=f"training of round {number}",
+                resources=self.config.resources,
                 use_gpu=self.cluster.use_gpu,
                 progress=progress,
             )
@@ -162,7 +178,7 @@ class Finetune(Classifying):
         if not len(rows):
             return None
         with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
-            weights = out.child(CHECKPOINT).at("model.pt")
+            weights = out.child(CHECKPOINT).at(MODEL)
             return extract_images(
                 self.config, self.catalog, self.cluster, rows, weights, out.at(FEATURES), stages, with_logits=True
             )
