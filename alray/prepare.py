@@ -93,6 +93,9 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     From here on every place in the configuration is absolute (`with_absolute_paths`).
     """
     config = with_absolute_paths(config)
+    from alray.train.losses import check_loss
+
+    check_loss(config.train.loss)
     strategy = strategy or strategy_of(config)
     seed_set = SeedSet.of(config, strategy)
     Store(config.run_dir or config.root).check_writable()

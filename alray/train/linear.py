@@ -19,7 +19,7 @@ import torch
 from alray import keyed
 from alray.config import TrainConfig
 from alray.models.head import Head, initial_head
-from alray.train.losses import with_gradient
+from alray.train.losses import configured_with_gradient
 from alray.train.optim import Stepper, learning_rate, loss_weights
 from alray.train.summary import EpochRecord, TrainError, TrainSummary, best_epoch, finished
 
@@ -100,7 +100,7 @@ class _Fit:
         self.labels = torch.tensor(labels.astype(np.int64)).to(device)
         weights = torch.from_numpy(loss_weights(config, labels, len(head.bias))).to(device)
         self.weights = weights[self.labels] if config.class_weights else None
-        self.losses = with_gradient("cross_entropy", {})
+        self.losses = configured_with_gradient(config)
 
     def epoch(self, order: Array, lr: float) -> float:
         """One pass in the given order (n,); returns the mean loss."""

@@ -21,7 +21,7 @@ from alray.data.masks import Masks
 from alray.models.backbone import autocast, freeze_unused, set_training
 from alray.store import Store, read_bytes
 from alray.train.batches import Array, Batch, BatchPlan
-from alray.train.losses import LOSSES
+from alray.train.losses import configured
 from alray.train.objective import Objective, Place, State, Validation, Weights, Wrap, copied
 from alray.train.optim import ModelOptimizer, loss_weights
 from alray.train.summary import TrainError
@@ -158,7 +158,7 @@ class SupervisedObjective:
         self.parallel = wrap(self.model)
         self.optimizer = ModelOptimizer(self.config.train, self.model, place.device)
         self.class_weights = torch.from_numpy(recipe.class_weights).to(place.device)
-        self.loss = LOSSES["cross_entropy"]
+        self.loss = configured(self.config.train)
 
     def begin(self, epoch: int) -> float:
         """Training mode, the epoch's learning rate and its own random numbers (for dropout)."""

@@ -25,6 +25,7 @@ from alray.store import Store
 from alray.train import loop
 from alray.train.batches import Batch, BatchPlan, blocks
 from alray.train.loop import fit
+from alray.train.losses import configured
 from alray.train.objective import Place
 from alray.train.summary import TrainError, TrainSummary
 from alray.train.supervised import SupervisedRecipe
@@ -144,6 +145,19 @@ def test_equals_a_plain_loop(tmp_path: Path) -> None:
     assert any(clipped)
     for name, tensor in weights(tmp_path).items():
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "fields"), [("label_smoothing", {"label_smoothing": 0.3}), ("focal", {})])
+def test_the_configured_loss_is_minimised(loss: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    """One step on all images by the fresh network: its loss is that of the network's logits."""
+    task = job(tmp_path, validation=0, epochs=2, batch_size=70, freeze_bn=True, loss=loss, **fields)
+    summary, _ = run(task)
+    model = create(task.config.model, C, 0, SIZE)
+    logits = torch.from_numpy(embed_images(model, np.stack([picture(row) for row in task.rows]), 64, CPU)[1])
+    expected = configured(task.config.train)(logits, torch.from_numpy(task.labels))
+    assert summary.history[0].loss == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert summary.history[1].loss < summary.history[0].loss
+    assert float(expected.mean()) != pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(task.labels))))
 
 
 def in_two_processes(rank: int, task: SupervisedRecipe, meeting: str) -> None:

@@ -153,11 +153,12 @@ class Scenes:
         return {"row": rows, "label": np.zeros(len(rows), np.int32), "image": images, "mask": masks}
 
 
-def test_a_network_learns_to_segment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "label_smoothing"])
+def test_a_network_learns_to_segment(loss: str, tmp_path: Path) -> None:
     config = RunConfig(
         task="segmentation", model=MODEL.model_dump(), split={"val_size": 20, "val_how": "random"}, top_k=(),
         transform={"size": SIZE, "resize": 0},
-        train={"epochs": 12, "batch_size": 8, "optimizer": "adamw", "lr": 3e-3, "schedule": "cosine"},
+        train={"epochs": 12, "batch_size": 8, "optimizer": "adamw", "lr": 3e-3, "schedule": "cosine", "loss": loss},
     )  # type: ignore[arg-type]  # fmt: skip
     rows, val = np.arange(40), np.arange(100, 120)
     recipe = SupervisedRecipe(
