@@ -172,6 +172,14 @@ class TrainConfig(OptimisationConfig):
     """finetune: all weights, with Ray Train; linear: a head on cached embeddings of the frozen backbone."""
     patience: int = Field(0, ge=0)
     """Stop after this many epochs without a better validation accuracy; 0 trains all epochs."""
+    loss: str = "cross_entropy"
+    """What is minimised: cross_entropy, label_smoothing (Szegedy et al. 2016), focal (Lin et al. 2017), or one of your
+    own (`alray.train.losses`). In segmentation it is the mean over an image's pixels."""
+    label_smoothing: float = Field(0.1, ge=0, le=1)
+    """Share of the target that the loss label_smoothing gives to all classes alike. Other losses do not use it."""
+    focal_gamma: float = Field(2.0, ge=0)
+    """How much less the loss focal counts images that are classified well; 0 is cross-entropy. Other losses do not use
+    it."""
     class_weights: bool = False
     """Weight the loss by the inverse class frequency of the labeled set."""
     freeze_bn: bool = False

@@ -27,11 +27,11 @@ _AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class ModelError(ValueError):
-    """A model that cannot be built from the configuration; the message names the field."""
+    """The model cannot be built from the configuration; the message names the field."""
 
 
 class Classifier(nn.Module):
-    """Normalisation, backbone and head in one module, so that nobody can feed it wrongly normalised images."""
+    """Normalisation, backbone and head in one module: the images that go in are never normalised before."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """images (b, h, w, 3) uint8 -> embedding (b, d) float32, logits (b, c) float32.
 
-        The head runs in float32 under mixed precision too, so that logits are a function of embedding and head alone.
+        The head runs in float32 also under mixed precision, so that logits depend on embedding and head alone.
         """
         assert images.dtype == torch.uint8, images.dtype
         assert images.shape[3:] == (3,), images.shape
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
 
 
 def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0) -> Classifier:
-    """Build the model: the same weights for the same (config, c, seed), whatever was drawn before in this process.
+    """Build the model. Its weights depend on (config, c, seed) alone, not on the global random state.
 
     image_size: side of the square images in pixels; 0 takes the timm model's own (it matters only to models of fixed
     input size, such as ViTs). Raises ModelError for an unknown name or options that do not fit, CheckpointError for
@@ -89,7 +89,7 @@ def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0
 
 
 def set_training(model: nn.Module, freeze_bn: bool) -> None:
-    """Training mode; with freeze_bn BatchNorm layers keep (and use) their statistics, scale and shift still learn."""
+    """Training mode. freeze_bn: BatchNorm layers keep and use their statistics; their scale and shift still learn."""
     model.train()
     if freeze_bn:
         for module in model.modules():
@@ -98,15 +98,16 @@ def set_training(model: nn.Module, freeze_bn: bool) -> None:
 
 
 def freeze_unused(model: nn.Module, image_size: int) -> list[str]:
-    """`freeze_untouched` for a model of images that gives (embedding, logits)."""
+    """`freeze_untouched` for a model that returns (embedding, logits) of images."""
     images = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
     return freeze_untouched(model, lambda: model(images)[1])
 
 
 def freeze_untouched(model: nn.Module, output: Callable[[], torch.Tensor]) -> list[str]:
-    """Exclude parameters that no gradient reaches (DistributedDataParallel would wait for theirs); returns their names.
+    """Exclude parameters that get no gradient from training, because DistributedDataParallel would wait for it; returns
+    their names. output: computes something that depends on all other parameters.
 
-    The model must be on the CPU still; it is left in evaluation mode.
+    The model must be on the CPU; it is left in evaluation mode.
     """
     model.eval()
     torch.autograd.backward(output().sum())
@@ -127,7 +128,7 @@ def embed_images(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """images (n, h, w, 3) uint8 -> embedding (n, d), logits (n, c), both float32, by the model in evaluation mode.
 
-    The model's mode is put back afterwards. The model must already be on the device.
+    Afterwards every module is in its former mode. The model must be on the device.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -145,7 +146,7 @@ def embed_images(
 
 @contextmanager
 def random_state(key: int) -> Iterator[None]:
-    """Seed the CPU generator that initialisers draw from, and put its state back afterwards."""
+    """Context manager: seeds the CPU generator that initialisers draw from, and restores its state at the end."""
     generator = torch.default_generator
     before = generator.get_state()
     generator.manual_seed(key % 2**63)
@@ -191,7 +192,7 @@ def _small_stem(backbone: nn.Module, name: str) -> None:
 
 
 def _width(backbone: nn.Module, image_size: int, name: str) -> int:
-    """Width of what the backbone really returns, from one image: timm's `num_features` is not always it."""
+    """Width of the embedding, found with one image: timm's `num_features` is wrong for some models."""
     backbone.eval()
     try:
         with torch.no_grad():

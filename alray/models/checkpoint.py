@@ -1,4 +1,4 @@
-"""Read self-supervised (or any other) weights into a backbone, and refuse when the backbone did not load.
+"""Read self-supervised (or any other) weights into a backbone, and refuse files that do not fit.
 
 MoCo, SimCLR, SimSiam, DINO, timm and torchvision wrap the same backbone in different dictionaries and prefixes. Instead
 of knowing each method, the file is searched for the dictionary and prefix that hold most of the backbone's names.
@@ -24,12 +24,12 @@ from alray.store import read_bytes
 Tensors = dict[str, torch.Tensor]
 
 _DEPTH = 4  # nested dictionaries: checkpoint -> teacher -> state_dict ...
-_SECOND_CHOICE = ("student", "encoder_k", "momentum")  # the copy of the backbone that the methods do not publish
+_SECOND_CHOICE = ("student", "encoder_k", "momentum")  # copies of the backbone that are not the published weights
 _SHOWN = 5
 
 
 class CheckpointError(ValueError):
-    """Weights that cannot be read, or that are not those of the backbone; the message says which names and shapes."""
+    """The weights cannot be read or do not fit the backbone; the message names tensors and shapes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LoadReport:
     """What happened to every tensor of the file. Names as in the file, except `missing` (names of the backbone)."""
 
     uri: str
-    prefix: str  # what stands before the backbone's own names, dictionaries included: "state_dict/module.encoder_q."
+    prefix: str  # before the backbone's own names, with dictionaries: "state_dict/module.encoder_q."
     loaded: tuple[str, ...]
     missing: tuple[str, ...]  # only counters of BatchNorm may be missing
     unexpected: tuple[str, ...]  # beside the backbone under the same prefix: heads, projectors

@@ -1,4 +1,4 @@
-"""The linear head of a classifier as plain arrays: what linear evaluation trains, and what selection reads.
+"""The linear head of a classifier as plain arrays: linear evaluation trains it, selection reads it.
 
 Letters: c classes, d width of the embedding.
 """
@@ -20,7 +20,7 @@ _INITIAL_STD = 1e-3  # as in the code of Emam et al. 2021
 
 
 class HeadError(ValueError):
-    """A file or a pair of arrays that is no linear head."""
+    """A file or a pair of arrays is no linear head."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Head:
 
     @classmethod
     def load(cls, out: Store, name: str = FILE) -> Head:
-        """Read what `save` wrote (or any .npz with weight and bias). Raises FileNotFoundError, HeadError."""
+        """Read a file of `save`, or any .npz with weight and bias. Raises FileNotFoundError, HeadError."""
         try:
             with np.load(io.BytesIO(read_bytes(out.at(name))), allow_pickle=False) as arrays:
                 return cls(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))

@@ -19,7 +19,7 @@ from alray.keyed import stream_key
 from alray.models.backbone import Classifier, ModelError, autocast, create, random_state
 from alray.models.layout import ordered
 
-_STRIDE = 8  # of the feature map that gives the details
+_STRIDE = 8  # of the feature map for fine details
 _CHANNELS = 128
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 class Segmenter(nn.Module):
     """Normalisation, backbone and decoder in one module.
 
-    The last feature map, weighed per channel by its own mean, is upsampled and joined with one of stride 8.
+    The last feature map, weighted per channel by its own mean, is upsampled and added to one of stride 8.
     """
 
     mean: torch.Tensor
@@ -61,7 +61,9 @@ def create_segmenter(config: ModelConfig, num_classes: int, seed: int, image_siz
     classifier = create(config, 1, seed, image_size)
     backbone = classifier.backbone
     if not hasattr(backbone, "forward_intermediates") or not hasattr(backbone, "feature_info"):
-        raise ModelError(f"model.backbone={config.backbone!r}: timm gives no feature maps of it to segment with")
+        raise ModelError(
+            f"model.backbone={config.backbone!r}: timm offers no feature maps of this backbone; segmentation needs them"
+        )
     info: Any = getattr(backbone.feature_info, "info", backbone.feature_info)
     strides = [int(part["reduction"]) for part in info]
     low = max((i for i, stride in enumerate(strides[:-1]) if stride <= _STRIDE), default=0)
@@ -92,8 +94,10 @@ def segment_images(
 
 
 def uncertainties(logits: torch.Tensor) -> dict[str, Array]:
-    """How unsure the model is of an image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats, each
-    (b, 1) float32, higher is less sure. logits (b, c, h, w)."""
+    """How uncertain the model is about an image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats.
+
+    logits (b, c, h, w); each mean is (b, 1), higher is more uncertain; p1 and p2 are the two largest probabilities.
+    """
     p = logits.softmax(1)
     top = p.topk(min(2, p.shape[1]), 1).values
     second = top[:, 1] if top.shape[1] > 1 else torch.zeros_like(top[:, 0])
@@ -106,15 +110,8 @@ def uncertainties(logits: torch.Tensor) -> dict[str, Array]:
 
 
 def confusion(predicted: Array, mask: Array, num_classes: int, ignore: int) -> npt.NDArray[np.int64]:
-    """(c, c) pixels of true class (row) and predicted class (column); pixels of the ignored number do not count."""
+    """(c, c) number of pixels by true class (row) and predicted class (column). Pixels whose mask is `ignore` do not
+    count. predicted, mask (h, w) integer."""
     counted = mask != ignore
     pairs = mask[counted].astype(np.int64) * num_classes + predicted[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def pixel_losses(logits: torch.Tensor, masks: torch.Tensor, ignore: int) -> torch.Tensor:
-    """Mean cross-entropy of every image's pixels, (b,); logits (b, c, s, s), masks (b, s, s). An image of void alone
-    has no loss."""
-    losses = F.cross_entropy(logits, masks.long(), reduction="none", ignore_index=ignore)
-    counted = (masks != ignore).flatten(1).sum(1).clamp(min=1)
-    return losses.flatten(1).sum(1) / counted

@@ -18,8 +18,7 @@ _SHRINK = 16  # four convolutions of stride 2
 
 @dataclass(frozen=True)
 class Coded:
-    """What the autoencoder says of images: reconstruction (b, 3, s, s) and the latent Gaussian, mean and log variance
-    (b, z)."""
+    """The autoencoder's output: reconstruction (b, 3, s, s), mean and log variance (b, z) of the latent Gaussian."""
 
     image: torch.Tensor
     mean: torch.Tensor
@@ -29,7 +28,7 @@ class Coded:
         """Negative evidence lower bound of every image per pixel value, (b,): squared error and KL divergence.
 
         The published code adds the KL divergence *summed* over batch and code to the squared error *averaged* over
-        pixels, so that it depends on the batch size and nothing is reconstructed; here both are per image.
+        pixels. That loss depends on the batch size, and nothing is reconstructed. Here both terms are per image.
         """
         error = (self.image - pixels).square().flatten(1).mean(1)
         divergence = 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(1)
@@ -82,8 +81,8 @@ class Discriminator(nn.Module):
         return logits
 
 
-class Vaal(nn.Module):
-    """Both networks; images in as they are stored."""
+class VaalNetworks(nn.Module):
+    """Autoencoder and discriminator."""
 
     def __init__(self, size: int, latent: int, width: int) -> None:
         super().__init__()
@@ -107,8 +106,8 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def towards(logits: torch.Tensor, labeled: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of every image, (b,); labeled (b,) 0 or 1."""
+def discrimination_losses(logits: torch.Tensor, labeled: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of every image, (b,), from the logit of being labeled (b,); labeled (b,) 0 or 1."""
     return F.binary_cross_entropy_with_logits(logits, labeled.float(), reduction="none")
 
 

@@ -1,7 +1,7 @@
-"""Pretext tasks: what a network can learn from images without labels, and how much of it an image resists.
+"""Pretext tasks: what a network can learn from images without labels (Yi et al. 2022).
 
-One module each: rotation, colorization, simsiam, simclr. A task is a module that gives one loss per image; in
-evaluation mode the loss depends on that image alone, and the higher it is, the harder the image (Yi et al. 2022).
+One module each: rotation, colorization, simsiam, simclr. A task is a torch module that returns one loss per image. In
+evaluation mode the loss depends on that image alone; the higher it is, the harder is the image.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from alray.pretext.colorization import Colorization
 from alray.pretext.rotation import Rotation
 from alray.pretext.simclr import SimClr
 from alray.pretext.simsiam import SimSiam
-from alray.pretext.task import Task
+from alray.pretext.task import PretextTask
 
-TASKS: dict[str, type[Task]] = {
+TASKS: dict[str, type[PretextTask]] = {
     "rotation": Rotation,
     "colorization": Colorization,
     "simsiam": SimSiam,
@@ -28,7 +28,8 @@ TASKS: dict[str, type[Task]] = {
 
 
 def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) -> None:
-    """Refuse what cannot be trained, before anything starts. size: side of the images; workers: of Ray Train.
+    """Refuse a task that cannot be trained, before anything starts. size: side of the images in pixels; workers: number
+    of Ray Train workers.
 
     Raises ModelError where the backbone does not fit the task, ConfigError for a batch too small for the workers.
     """
@@ -41,7 +42,7 @@ def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) ->
     untouched = [
         name
         for name in freeze_untouched(task, partial(_blank_losses, task, size))
-        if name.startswith("backbone.") and task.get_parameter(name).ndim > 1  # a norm as it was made does no harm
+        if name.startswith("backbone.") and task.get_parameter(name).ndim > 1  # an untrained norm is the identity
     ]
     if config.as_backbone and untouched:
         raise ModelError(
@@ -51,12 +52,12 @@ def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) ->
         )
 
 
-def _blank_losses(task: Task, size: int) -> torch.Tensor:
+def _blank_losses(task: PretextTask, size: int) -> torch.Tensor:
     images = torch.zeros(2, *((2,) if task.views else ()), size, size, 3, dtype=torch.uint8)
     return task.measure(images)
 
 
-def build(config: PretextConfig, model: ModelConfig, seed: int, size: int) -> Task:
+def build(config: PretextConfig, model: ModelConfig, seed: int, size: int) -> PretextTask:
     """The task's network around the configured backbone with fresh weights, the same for the same seed.
 
     size: side of the images in pixels. Raises ModelError where the backbone does not fit the task.

@@ -1,8 +1,8 @@
 """Colorization (after Zhang et al. 2016): which colours did the grey image have?
 
 The network sees the luma Y alone and predicts the two chroma planes Cb, Cr (ITU-R BT.601, the linear colour space of
-JPEG) at the resolution of its last feature map; the loss is their mean squared error. Regression, not the
-quantised colours of the original: one number per image is all that active learning asks for.
+JPEG) at the resolution of its last feature map; the loss is their mean squared error. The original classifies
+quantised colours; regression is enough here, because active learning needs one number per image.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier, ModelError
 from alray.models.layout import ordered
-from alray.pretext.task import Task
+from alray.pretext.task import PretextTask
 
 _LUMA = (0.299, 0.587, 0.114)
 _SCALE = (1.772, 1.402)  # of B - Y and R - Y to Cb and Cr in [-0.5, 0.5]
 
 
-class Colorization(Task):
+class Colorization(PretextTask):
     """A 1x1 convolution on the backbone's last feature map predicts Cb and Cr."""
 
     luma: torch.Tensor
@@ -43,7 +43,7 @@ class Colorization(Task):
 
 
 def feature_map(backbone: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """The last feature map of a timm model, (b, d, h, w); some models keep (b, h, w, d) and say so."""
+    """The last feature map of a timm model as (b, d, h, w); models with `output_fmt` NHWC return (b, h, w, d)."""
     features: torch.Tensor = backbone.forward_features(pixels)  # type: ignore[operator]
     last = features.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") == "NHWC"
     return features.permute(0, 3, 1, 2) if last else features

@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier
 from alray.models.layout import ordered
-from alray.pretext.task import Task
+from alray.pretext.task import PretextTask
 
 _ANGLES = 4
 
 
-class Rotation(Task):
-    """Every image is seen in all four rotations; its loss is the mean of the four cross-entropies."""
+class Rotation(PretextTask):
+    """The network sees every image in all four rotations; the loss is the mean of the four cross-entropies."""
 
     def __init__(self, classifier: Classifier, config: PretextConfig, size: int) -> None:
         super().__init__(classifier, config, size)
@@ -25,7 +25,7 @@ class Rotation(Task):
         """images (b, s, s, 3) uint8 -> (4 b, 4): the first b turned by 0, the next by 90 degrees, and so on."""
         pixels = self.normalised(images)
         turned = torch.cat([torch.rot90(pixels, quarter, (2, 3)) for quarter in range(_ANGLES)])
-        turned = turned.contiguous(memory_format=torch.channels_last)  # turning lost it; a third faster on CPUs
+        turned = turned.contiguous(memory_format=torch.channels_last)  # rot90 loses it; CPUs are faster with it
         logits: torch.Tensor = self.full(self.head, self.backbone(ordered(turned, self.backbone)))
         return logits
 

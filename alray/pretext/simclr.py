@@ -1,8 +1,8 @@
 """SimCLR (Chen et al. 2020): two views of an image agree more than either does with any other image of the batch.
 
-The loss is NT-Xent over the global batch: every worker sees the other workers' embeddings as negatives, too, and
-gradients flow back to them. An image's own loss for active learning leaves the negatives out, for they change with the
-batch: it is minus the cosine similarity of the two views over the temperature, the "alignment" part of NT-Xent.
+The loss is NT-Xent over the global batch: the other workers' embeddings are negatives, too, and gradients flow back to
+them. The loss of an image for active learning leaves the negatives out, because they change with the batch: it is minus
+the cosine similarity of the two views over the temperature, the "alignment" part of NT-Xent.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier
-from alray.pretext.task import Task, projector
+from alray.pretext.task import PretextTask, projector
 
 _PROJECTION = 128
 
 
-class SimClr(Task):
-    """Projector of two layers to 128 numbers."""
+class SimClr(PretextTask):
+    """A projector of two layers to 128 numbers."""
 
     views: ClassVar[bool] = True
     even: ClassVar[bool] = True  # all workers' views are gathered
@@ -37,7 +37,7 @@ class SimClr(Task):
         return torch.stack(z.chunk(2), 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(b, 2, s, s, 3) uint8 -> (b,); with several workers every one must bring as many images."""
+        """(b, 2, s, s, 3) uint8 -> (b,); all workers must have the same number of images."""
         z = self.project(images)
         everybody: torch.Tensor = _Gather.apply(z)
         mine = len(z) * (dist.get_rank() if _together() else 0)
@@ -65,7 +65,8 @@ def nt_xent(z: torch.Tensor, everybody: torch.Tensor, first: int, temperature: f
 
 
 class _Gather(torch.autograd.Function):
-    """Everybody's embeddings, in order of the workers; gradients are summed over the workers and come back."""
+    """All workers' embeddings, in order of rank. The backward pass sums the gradients over the workers and returns this
+    worker's part."""
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:

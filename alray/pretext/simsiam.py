@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier
-from alray.pretext.task import Task, projector
+from alray.pretext.task import PretextTask, projector
 
 
-class SimSiam(Task):
+class SimSiam(PretextTask):
     """Projector of three layers, predictor with a bottleneck of a quarter, stopped gradients (their algorithm 1).
 
     The projection is as wide as the embedding, at most 2048.

@@ -1,4 +1,4 @@
-"""What all pretext tasks have in common: normalisation, a backbone, and one loss per image."""
+"""The base of all pretext tasks: normalisation, a backbone, and one loss per image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from alray.models.backbone import Classifier
 from alray.models.layout import ordered
 
 
-class Task(nn.Module):
+class PretextTask(nn.Module):
     """A network that learns without labels. Subclasses add their heads and `forward`.
 
-    views: whether an image comes as two random views, (b, 2, s, s, 3), or as it is, (b, s, s, 3). even: whether every
-    worker must bring as many images of a batch as every other.
+    views: whether the task sees two random views of an image, (b, 2, s, s, 3), or the image itself, (b, s, s, 3). even:
+    whether all workers must have the same number of images of a batch.
     """
 
     views: ClassVar[bool] = False
@@ -38,17 +38,18 @@ class Task(nn.Module):
         return ordered(pixels, self.backbone)
 
     def full(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
-        """A head on features (b, ...) in float32, under mixed precision too: losses order a pool."""
+        """A head on features (b, ...) in float32, also under mixed precision: the losses order a pool, and bfloat16 has
+        only three digits."""
         with torch.autocast(features.device.type, enabled=False):
             found: torch.Tensor = head(features.float())
         return found
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images as the task wants them, uint8 -> losses (b,) float32 to train on."""
+        """Images uint8 (see `views`) -> the losses (b,) float32 to train on."""
         raise NotImplementedError
 
     def measure(self, images: torch.Tensor) -> torch.Tensor:
-        """Losses (b,) in evaluation mode, each of its image alone."""
+        """Losses (b,) in evaluation mode; each depends on its image alone."""
         return self(images)  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,7 @@
-"""Who trains on which image, and when: a function of (seed, round, epoch), the same for any number of workers.
+"""Which worker trains on which image in which step: a function of (seed, round, epoch).
 
-Every epoch has one random order of all labeled rows. Global batch g is its g-th run of `batch_size` rows, and every
-worker takes its contiguous part of every global batch, so that together the workers make the steps of a single one.
+Every epoch has one random order of all rows. Global batch g is the g-th run of `batch_size` rows in it. Every worker
+takes its contiguous part of every global batch, so that all workers together make the steps of a single one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ _PAIRS_PER_STREAM = 2_000_000  # (row, epoch) pairs: 32 MB of columns
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One worker's epoch. rows, labels (m,); norms (steps,): the sum of the loss weights of each *global* batch."""
+class EpochPart:
+    """One worker's part of an epoch. rows, labels (m,); norms (steps,): the sum of the loss weights of each *global*
+    batch."""
 
     rows: Array
     labels: Array
@@ -35,7 +36,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """One worker's part of a training. rows (n,) int64 ascending, labels (n,) integer, weights (c,) of the loss."""
 
     rows: Array
@@ -46,7 +47,7 @@ class Plan:
     batch_size: int
     rank: int
     world: int
-    even: bool = False  # every worker gets as many images of a batch as every other
+    even: bool = False  # give every worker the same number of images of a batch
 
     @cached_property
     def _batches(self) -> list[range]:
@@ -55,8 +56,8 @@ class Plan:
         if self.even:
             n, size = n - n % self.world, size - size % self.world
         batches = [range(start, min(start + size, n)) for start in range(0, n, size)]
-        # A worker without images would stop the others, and BatchNorm cannot learn from a single image: a last, shorter
-        # batch of fewer than two images per worker is left out. (Other images next time: each epoch has its own order.)
+        # A worker without images would stop the others, and BatchNorm cannot learn from a single image. A last batch
+        # of fewer than two images per worker is therefore left out; every epoch leaves out others.
         if len(batches) > 1 and len(batches[-1]) < min(2 * self.world, size):
             batches.pop()
         return batches
@@ -68,20 +69,20 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """Images that all workers together see in an epoch."""
+        """Number of images that all workers together see in an epoch."""
         return self._batches[-1].stop
 
-    def epoch(self, epoch: int) -> Epoch:
-        """What this worker trains on in this epoch (from 0), in order."""
+    def epoch(self, epoch: int) -> EpochPart:
+        """This worker's part of an epoch (from 0), in order."""
         stream = f"train/round={self.round}/epoch={epoch}"
         order = np.searchsorted(self.rows, keyed.order(self.seed, stream, self.rows))[: self.images]
         mine = order[np.concatenate([np.asarray(part) for part in self.parts])]
         starts = [batch.start for batch in self._batches]
         norms = np.add.reduceat(self.weights[self.labels[order]].astype(np.float64), starts)
-        return Epoch(self.rows[mine], self.labels[mine], norms)
+        return EpochPart(self.rows[mine], self.labels[mine], norms)
 
     def sizes(self, epoch: int) -> list[int]:
-        """Images of this worker in every step of an epoch."""
+        """Number of this worker's images in every step of an epoch."""
         return [len(part) for part in self.parts]
 
     def streams(self, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
@@ -90,33 +91,33 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """One worker's part of a training on two sets side by side: every global batch of one beside one of the other.
+class PairedPlan:
+    """One worker's part of a training on two sets: every step has a global batch of each.
 
-    labeled (label 1) decides how long an epoch is; unlabeled (label 0) goes round and round. Both have one batch size,
-    seed and round; they must not share a row.
+    An epoch is one pass over the labeled set (label 1); the unlabeled set (label 0) is repeated as often as that needs.
+    The sets must not share a row.
     """
 
-    labeled: Plan
-    unlabeled: Plan
+    labeled: BatchPlan
+    unlabeled: BatchPlan
 
     @property
     def images(self) -> int:
-        """Labeled images that all workers together see in an epoch."""
+        """Number of labeled images that all workers together see in an epoch."""
         return self.labeled.images
 
     def sizes(self, epoch: int) -> list[int]:
-        """Images of this worker in every step."""
+        """Number of this worker's images, labeled and unlabeled, in every step."""
         mine = self.labeled.sizes(epoch)
         return [size + len(self.unlabeled.parts[at]) for size, (_, at) in zip(mine, self._beside(epoch), strict=True)]
 
     def _beside(self, epoch: int) -> list[tuple[int, int]]:
-        """Which epoch and batch of the unlabeled set stand beside each labeled batch."""
+        """The epoch and batch of the unlabeled set that every labeled batch is paired with."""
         steps, there = len(self.labeled.parts), len(self.unlabeled.parts)
         return [divmod(epoch * steps + step, there) for step in range(steps)]
 
-    def epoch(self, epoch: int) -> Epoch:
-        """What this worker trains on: in every step its labeled images, then its unlabeled ones. norms count both."""
+    def epoch(self, epoch: int) -> EpochPart:
+        """This worker's part of an epoch: in every step its labeled, then its unlabeled images. norms count both."""
         first = self.labeled.epoch(epoch)
         others = {number: self.unlabeled.epoch(number) for number, _ in self._beside(epoch)}
         rows, labels, norms = [], [], []
@@ -126,7 +127,7 @@ class Pairs:
             rows += [first.rows[mine], others[number].rows[other]]
             labels += [np.ones(len(rows[-2]), np.int32), np.zeros(len(rows[-1]), np.int32)]
             norms.append(first.norms[step] + others[number].norms[at])
-        return Epoch(np.concatenate(rows), np.concatenate(labels), np.asarray(norms))
+        return EpochPart(np.concatenate(rows), np.concatenate(labels), np.asarray(norms))
 
     def streams(self, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
         """See `streams`."""
@@ -134,14 +135,14 @@ class Pairs:
 
 
 def edges_of(sizes: Sequence[int]) -> list[int]:
-    """Where consecutive pieces of the given sizes begin, and where the last ends."""
+    """Offsets of consecutive pieces of the given sizes: where each begins, and where the last ends."""
     return [0, *itertools.accumulate(sizes)]
 
 
-def streams(plan: Plan | Pairs, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
+def streams(plan: BatchPlan | PairedPlan, first: int, epochs: int, block_rows: int) -> Iterator[list[pa.Table]]:
     """A worker's epochs first, ..., epochs - 1 as tables of at most `block_rows` rows: row, epoch, label.
 
-    Several epochs make one list: starting to read costs seconds, so it should not happen every epoch.
+    A list holds several epochs, because starting to read a list costs seconds.
     """
     at_once = max(1, _PAIRS_PER_STREAM // sum(plan.sizes(first)))
     for start in range(first, epochs, at_once):

@@ -1,12 +1,12 @@
 """Learners of images with one class each: a head on a frozen backbone, or end-to-end fine-tuning.
 
-Ray and torch are imported where images are, so that a run on brought-in embeddings starts at once.
+Ray and timm are imported inside of functions: runs on a user's own embeddings start faster without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.progress import Stages
-from alray.rundir import CHECKPOINT, FEATURES, Shared
+from alray.rundir import CHECKPOINT, FEATURES, MODEL, SUMMARY, Shared
 from alray.store import Store
 from alray.train.evaluate import classification_metrics
 from alray.train.learner import Learner
@@ -26,9 +26,12 @@ from alray.train.linear import fit_head
 from alray.train.measure import bring_in, extract_images, model_seed, watched
 from alray.train.summary import TrainSummary
 
+if TYPE_CHECKING:
+    from alray.train.targets import Targets
 
-class Classifying(Learner):
-    """What learners of images with one class have in common."""
+
+class ClassLearner(Learner):
+    """The common part of the learners of images with one class each."""
 
     @classmethod
     def without_images(cls) -> type[Learner]:
@@ -44,13 +47,13 @@ class Classifying(Learner):
     def evaluate(
         self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
     ) -> dict[str, Any]:
-        """Accuracies."""
+        """Accuracies (`classification_metrics`)."""
         assert table is not None
         logits = self.logits(table, rows, Head.load(out.child(CHECKPOINT)))
         return classification_metrics(logits, labels, classes=self.catalog.classes, top_k=self.config.top_k)
 
     def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
-        """The most probable class, and its probability by the softmax of the logits."""
+        """Class and softmax probability of the largest logit; None and None if `table` lacks a row."""
         if table is None or not np.isin(rows, table.rows).all():
             return None, None
         order = np.argsort(rows)
@@ -65,15 +68,15 @@ class Classifying(Learner):
         return np.asarray(pool.counts())
 
     def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
-        """Logits of the given rows, (k, c) float32: as extracted, else embedding times head."""
+        """Logits of the given rows, (k, c) float32: as extracted, else computed from embedding and head."""
         if LOGITS in table.columns:
             return table.read(rows, LOGITS).astype(np.float32)
         embedding = table.read(rows, EMBEDDING).astype(np.float32)
         return np.asarray(embedding @ head.weight.T + head.bias)
 
 
-class Linear(Classifying):
-    """A head trained on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
+class LinearLearner(ClassLearner):
+    """Trains a head on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
 
     frozen: ClassVar[bool] = True
     trains_in_driver: ClassVar[bool] = True
@@ -83,7 +86,7 @@ class Linear(Classifying):
         self.table: FeatureTable | None = None
 
     @classmethod
-    def check(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
         """A frozen backbone must have weights."""
         if not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone):
             raise ConfigError(
@@ -95,7 +98,7 @@ class Linear(Classifying):
     @classmethod
     def without_images(cls) -> type[Learner]:
         """On embeddings that were brought in."""
-        return LinearOnEmbeddings
+        return EmbeddingsLearner
 
     def begin(self, stages: Stages) -> None:
         """Have the embeddings of the whole catalog, made once for all runs under this root."""
@@ -116,8 +119,8 @@ class Linear(Classifying):
         """Fit the head."""
         assert self.table is not None
         store = out.child(CHECKPOINT)
-        if store.has("train.json"):
-            return TrainSummary.from_json(store.read_json("train.json"))
+        if store.has(SUMMARY):
+            return TrainSummary.from_json(store.read_json(SUMMARY))
         with stages.stage("train", f"linear head on {len(pool.labeled):,} labels"):
             head, summary = fit_head(
                 self.config.train,
@@ -130,22 +133,22 @@ class Linear(Classifying):
                 start=Head.load(start.child(CHECKPOINT)) if start else None,
             )
             head.save(store)
-            store.write_json("train.json", summary.to_json())
+            store.write_json(SUMMARY, summary.to_json())
         return summary
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
-        """The cached table: nothing is computed."""
+        """The cached table."""
         assert self.table is not None
         return self.table
 
 
-class LinearOnEmbeddings(Linear):
-    """A head trained on embeddings that were brought in: there are no images, and no network."""
+class EmbeddingsLearner(LinearLearner):
+    """Trains a head on embeddings that the user brought: there are no images and no network."""
 
     needs_cluster: ClassVar[bool] = False
 
     @classmethod
-    def check(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
         """Nothing is loaded."""
         return ""
 
@@ -154,11 +157,17 @@ class LinearOnEmbeddings(Linear):
         return bring_in(self.catalog, folder)
 
 
-class Finetune(Classifying):
-    """All weights trained with Ray Train; embeddings and logits extracted again every round."""
+class FinetuneLearner(ClassLearner):
+    """Trains all weights with Ray Train; embeddings and logits are extracted again in every round."""
+
+    def targets(self) -> Targets:
+        """What the network is trained on."""
+        from alray.train.targets import ClassTargets
+
+        return ClassTargets(len(self.catalog.classes))
 
     def begin(self, stages: Stages) -> None:
-        """Nothing is shared between rounds."""
+        """No-op: rounds share nothing."""
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """Embeddings by the configured weights."""
@@ -169,23 +178,30 @@ class Finetune(Classifying):
 
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Fine-tune from the configured checkpoint, or from the round `start` (warm start)."""
-        from alray.train.finetune import finetune
+        from alray.train.driver import train
+        from alray.train.supervised import supervised_recipe
 
         store = out.child(CHECKPOINT)
-        if store.has("train.json"):
-            return TrainSummary.from_json(store.read_json("train.json"))
+        if store.has(SUMMARY):
+            return TrainSummary.from_json(store.read_json(SUMMARY))
+        recipe = supervised_recipe(
+            self.config,
+            self.targets(),
+            labeled=(pool.labeled, pool.labels(pool.labeled)),
+            held_out=(pool.held_out, pool.labels(pool.held_out)),
+            round=number,
+            seed=model_seed(self.config),
+            start=start.child(CHECKPOINT).at(MODEL) if start else None,
+            out=store,
+        )
         workers, epochs = self.config.resources.train_workers, self.config.train.epochs
         what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
         with watched(stages, "train", epochs, what) as progress:
-            return finetune(
-                self.config,
+            return train(
+                recipe,
                 self.catalog,
-                labeled=(pool.labeled, pool.labels(pool.labeled)),
-                held_out=(pool.held_out, pool.labels(pool.held_out)),
-                round=number,
-                out=store,
-                start=start.child(CHECKPOINT).at("model.pt") if start else None,
-                num_classes=len(self.catalog.classes),
+                what=f"training of round {number}",
+                resources=self.config.resources,
                 use_gpu=self.joined.use_gpu,
                 progress=progress,
             )
@@ -195,13 +211,13 @@ class Finetune(Classifying):
         if not len(rows):
             return None
         with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
-            weights = out.child(CHECKPOINT).at("model.pt")
+            weights = out.child(CHECKPOINT).at(MODEL)
             return extract_images(
                 self.config, self.catalog, self.joined, rows, weights, out.at(FEATURES), stages, with_logits=True
             )
 
 
-LEARNERS: dict[str, type[Classifying]] = {"linear": Linear, "finetune": Finetune}
+LEARNERS: dict[str, type[ClassLearner]] = {"linear": LinearLearner, "finetune": FinetuneLearner}
 
 
 def learner_kind(config: RunConfig, catalog: Catalog) -> type[Learner]:

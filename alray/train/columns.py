@@ -1,7 +1,8 @@
-"""Networks beside the main model, and the numbers per image that they give to strategies.
+"""The networks that some strategies need beside the main model, and the numbers per image that these measure.
 
-`pretext_loss` comes from a pretext task trained once on the whole pool (and kept under the runs' root, for every run on
-the same data); `discriminator` from VAAL's networks, trained anew every round on what is labeled and what is not.
+`pretext_loss` comes from a pretext task that is trained once on the whole pool and kept under the runs' root for every
+run on the same data. `discriminator` comes from VAAL's networks, trained anew in every round on labeled and unlabeled
+images.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
 from alray.features.table import MANIFEST, FeatureTable
 from alray.lease import lease
 from alray.progress import Stages
-from alray.rundir import Shared
+from alray.rundir import MODEL, SUMMARY, Shared
 from alray.store import Store, join, weights_fingerprint
 from alray.train.measure import measure_images, watched
 
@@ -31,16 +32,16 @@ MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
 
 @dataclass
 class Columns:
-    """Trains and measures for one run. pool: all rows of the pool (n,) int64 ascending, held-out ones too."""
+    """Trains and measures for one run. pool: all rows of the pool (n,) int64 ascending, with the held-out ones."""
 
     config: RunConfig
     catalog: Catalog
     cluster: Cluster | None
     pool: Rows
-    _losses: Array | None = field(default=None, init=False)  # of the pool: every round asks for them
+    _losses: Array | None = field(default=None, init=False)  # of the whole pool, read once: every round asks for them
 
     def with_backbone(self, stages: Stages) -> RunConfig:
-        """The configuration whose model starts from the pretext task's encoder, where that is asked for."""
+        """The configuration; with pretext.as_backbone its model starts from the pretext task's encoder."""
         if not self.config.pretext.as_backbone:
             return self.config
         from alray.train.pretext import ENCODER
@@ -49,24 +50,22 @@ class Columns:
         return self.config.model_copy(update={"model": model})
 
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
-        """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or brought in."""
+        """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or the user's own."""
         if self._losses is None:
             brought = PRETEXT_LOSS in self.catalog.brings
             self._losses = self.catalog.pretext_loss()[self.pool] if brought else self._measured_losses(stages)
         return self._losses[np.searchsorted(self.pool, rows)]
 
     def pretext_mark(self, stages: Stages) -> str:
-        """Names the weights of the (trained, or found trained) pretext task by their content."""
-        from alray.train.objective import WEIGHTS
+        """A fingerprint of the pretext task's weights; trains the task if that has not been done."""
 
-        return weights_fingerprint(self._pretrained(stages).at(WEIGHTS))
+        return weights_fingerprint(self._pretrained(stages).at(MODEL))
 
     def _measured_losses(self, stages: Stages) -> Array:
-        from alray.train.objective import WEIGHTS
         from alray.train.pretext import PretextLosses
 
         config, folder = self.config, self._pretrained(stages)
-        weights = folder.at(WEIGHTS)
+        weights = folder.at(MODEL)
         measure = PretextLosses(
             config.pretext, config.model, config.transform, config.pretext.seed, weights, weights_fingerprint(weights)
         )
@@ -74,28 +73,28 @@ class Columns:
         return table.read(self.pool, PRETEXT_LOSS)[:, 0].astype(np.float64)
 
     def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
-        """Logits of looking labeled, (n,) float32, of the unlabeled rows; artefacts go into the round's directory."""
-        from alray.train.objective import WEIGHTS
-        from alray.train.pretrain import pretrain
+        """Train VAAL's networks in the round's directory; returns the unlabeled rows' logits of being labeled, (n,)
+        float32."""
+        from alray.train.driver import train
         from alray.train.vaal import Discriminating, VaalRecipe
 
         assert self.cluster is not None  # runs on images have one
         config, folder = self.config, out.child("vaal")
         recipe = VaalRecipe(config.vaal, config.seed, number, labeled, unlabeled, folder)
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
-            pretrain(
+            train(
                 recipe, self.catalog, what=f"VAAL of round {number}", resources=config.resources,
                 use_gpu=self.cluster.use_gpu, progress=progress,
             )  # fmt: skip
-        weights = folder.at(WEIGHTS)
+        weights = folder.at(MODEL)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
         table = self._measure(self._extraction(unlabeled, measure), folder.at("features"), stages)
         return table.read(unlabeled, DISCRIMINATOR)[:, 0]
 
     def _pretrained(self, stages: Stages) -> Store:
-        """Where the pretext task's weights are: trained, or found trained."""
+        """The directory of the pretext task's weights; trains the task if that has not been done."""
+        from alray.train.driver import train
         from alray.train.pretext import PretextRecipe, name
-        from alray.train.pretrain import SUMMARY, pretrain
 
         assert self.cluster is not None
         config = self.config
@@ -110,7 +109,7 @@ class Columns:
             if folder.has(SUMMARY):
                 return folder
             with watched(stages, "pretext", config.pretext.epochs, what) as progress:
-                pretrain(
+                train(
                     recipe.into(folder), self.catalog, what=f"pretext task {config.pretext.task}",
                     resources=config.resources, use_gpu=self.cluster.use_gpu, progress=progress,
                 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Numbers of a round: how good the model is on the test images, and how balanced the labeled set is (Emam et al. 2021).
+"""The metrics of a round: accuracies on the test images, and the balance of the labeled set (Emam et al. 2021).
 
-Letters: n images, c classes. Everything returned is ready for JSON: plain numbers, lists and None. Ties between logits
-are won by the lower class number everywhere, so that top-1 is exactly `argmax`.
+Letters: n images, c classes. Everything returned is plain numbers, lists and None, as JSON needs. The lower class
+number wins ties between logits, so that top-1 is exactly `argmax`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BLOCK = 4096  # rows compared at a time: 1,000 classes are a few MB of booleans
 
 
 class EvaluateError(ValueError):
-    """Predictions or counts from which no number can be computed."""
+    """No metric can be computed from these predictions or counts."""
 
 
 def classification_metrics(

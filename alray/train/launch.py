@@ -1,7 +1,7 @@
-"""The driver's half of every training with Ray Train: start the workers, wait, and turn what went wrong into one line.
+"""Starting Ray Train's workers, waiting for them, and turning a failure into an error of one line.
 
-While a training runs, Ray Train keeps its checkpoint under `ray` in the training's directory; a killed training that is
-started again goes on from it.
+While a training runs, Ray Train keeps its checkpoint under `ray` in the training's directory. A killed training that is
+started again continues from it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def launch(
 ) -> dict[str, Any]:
     """Run `work` on every training worker and return what worker 0 returns.
 
-    work is called with the CPUs that the worker's decoding may use. what: in messages ("training of round 3"); written:
-    a file in `out` that worker 0 leaves. progress is called at once and then now and then from a thread with what the
-    workers write into progress.json. Raises TrainError, or the error of alray's own that a worker raised.
+    work is called with the number of CPUs for decoding this worker's images. what: the training's name in messages
+    ("training of round 3"). written: a file in `out` that worker 0 must have written. progress is called at the start
+    and then from a thread with every message that worker 0 writes into progress.json. Raises TrainError, or the alray
+    error that a worker raised.
     """
     out.check_writable()
     out.delete(PROGRESS)
@@ -72,20 +73,20 @@ def launch(
             _raise_cause(error, what)
     if not out.has(written):
         raise TrainError(
-            f"{out.at(written)}: a worker wrote it, but it cannot be seen from here; on several machines the runs "
-            "must be on storage that all of them share"
+            f"{out.at(written)}: a worker wrote it, but the driver cannot read it; on several machines the runs must "
+            "be on storage that all of them share"
         )
     return dict(result.return_value)
 
 
 def clean(out: Store) -> None:
-    """Remove what only a training that goes on would need."""
+    """Remove the files that only an unfinished training needs."""
     for leftover in (RAY, PROGRESS):
         out.delete(leftover)
 
 
 def _decoding_cpus(resources: ResourceConfig) -> float:
-    """What each worker's decoding may use: an equal share of the CPUs that the workers themselves leave."""
+    """CPUs for decoding each worker's images: an equal share of those that the workers themselves do not use."""
     left = float(ray.cluster_resources().get("CPU", 0.0)) - resources.train_workers * resources.cpus_per_train_worker
     if left < resources.decode_cpus:
         raise TrainError(
@@ -96,19 +97,19 @@ def _decoding_cpus(resources: ResourceConfig) -> float:
 
 
 def _discard_torn_snapshot(out: Store) -> None:
-    """Ray writes its list of checkpoints in place: a kill in that moment leaves half of it, which Ray refuses."""
+    """Ray writes its list of checkpoints in place: a kill during the write leaves half a file, which Ray refuses."""
     snapshot = out.at(RAY, _NAME, "checkpoint_manager_snapshot.json")
     try:
         json.loads(read_bytes(snapshot))
     except FileNotFoundError:
         return
     except ValueError:
-        log.warning("%s was cut off when an earlier start was killed; this training begins again", snapshot)
+        log.warning("%s is incomplete because an earlier start was killed; this training begins again", snapshot)
         out.delete(RAY)
 
 
 def _raise_cause(error: TrainingFailedError, what: str) -> NoReturn:
-    """Raise what the user can act on, without Ray's stack; an unknown failure keeps its kind, message and stack."""
+    """Raise the alray error of a worker without Ray's stack. Any other failure keeps its kind, message and stack."""
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for failure in failures.values():
         if type(failure).__module__.startswith("alray."):
@@ -120,7 +121,7 @@ def _raise_cause(error: TrainingFailedError, what: str) -> NoReturn:
 
 @contextmanager
 def _watched(out: Store, epochs: int, progress: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
-    """Pass on what worker 0 writes about its progress, while the body runs."""
+    """Context manager: while the body runs, a thread forwards worker 0's progress messages to the callback."""
     if progress is None:
         yield
         return
@@ -132,7 +133,7 @@ def _watched(out: Store, epochs: int, progress: Callable[[dict[str, Any]], None]
         while not done.wait(1.0):
             try:
                 state = out.read_json(PROGRESS) if out.has(PROGRESS) else None
-            except OSError:  # a busy object store costs one line of progress, not the training
+            except OSError:  # a busy object store must not stop the training: the message is skipped
                 continue
             if state is not None and state != last:
                 progress(state)

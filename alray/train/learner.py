@@ -1,7 +1,7 @@
-"""What a round needs of training, and who gives it: one learner for each way to learn.
+"""The protocol of learners, and the one place that chooses one.
 
-A learner trains on the labeled rows of a pool, gives features for any rows and evaluates; `alray.rounds` does not know
-which of them it drives.
+A learner trains on the labeled rows of a pool, gives features of any rows and evaluates. `alray.rounds` works with any
+of them.
 """
 
 from __future__ import annotations
@@ -49,32 +49,43 @@ class Learner(ABC):
 
         build: builds the network once. Raises ConfigError.
         """
+        from alray.train.losses import check_loss  # imports torch
+
+        check_loss(config.train.loss)
+        return cls.loaded(config, build)
+
+    @classmethod
+    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
+        """Build the network, if the learner has one; returns which weights were loaded. Raises ConfigError."""
         return build()
 
     @abstractmethod
     def begin(self, stages: Stages) -> None:
-        """Whatever is done once for all rounds."""
+        """Called before the first round: do what is done once for all rounds."""
 
     @abstractmethod
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
-        """Embeddings of (at least) the given ascending rows by the model as it is before the first round."""
+        """Embeddings of (at least) the given ascending rows by the model before any training."""
 
     @abstractmethod
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
-        """Train on what is labeled; nothing happens when `out` has this round's checkpoint already."""
+        """Train on the labeled rows; returns at once if `out` has this round's checkpoint.
+
+        start: the round whose weights the training begins with (warm start), or None.
+        """
 
     @abstractmethod
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
-        """Features of (at least) the given ascending rows by this round's model; None of no rows."""
+        """Features of (at least) the given ascending rows by this round's model; None for no rows."""
 
     @abstractmethod
     def head(self, out: Store) -> Head | None:
-        """The head of this round's model, where it classifies images."""
+        """The linear head of this round's model; None if the model does not classify whole images."""
 
     @abstractmethod
     def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
-        """What this round's model predicts of rows that it was shown: classes (k,) int32 and their probabilities (k,)
-        float64, in the order given; None and None where it says nothing of them."""
+        """The predictions of this round's model for some rows: classes (k,) int32 and their probabilities (k,) float64,
+        in the given order; None and None if the table has no predictions of them."""
 
     @abstractmethod
     def evaluate(
@@ -84,4 +95,4 @@ class Learner(ABC):
 
     @abstractmethod
     def class_counts(self, pool: Pool) -> Array:
-        """What is labeled so far of every class, (c,) int64."""
+        """Labeled images (or pixels) of every class so far, (c,) int64."""

@@ -1,6 +1,7 @@
 """Linear evaluation: a head trained on cached embeddings of a frozen backbone, on one device (Emam et al. 2021).
 
-The published code runs the frozen backbone again in every epoch of every round; here a step is two matrix products.
+The published code runs the frozen backbone again in every epoch of every round. Here a step is two matrix products, and
+the gradient is a closed form (`alray.train.losses`): autograd costs more than the arithmetic.
 Letters: n labeled images, m validation images, d width, c classes.
 """
 
@@ -18,15 +19,16 @@ import torch
 from alray import keyed
 from alray.config import TrainConfig
 from alray.models.head import Head, initial_head
+from alray.train.losses import configured_with_gradient
 from alray.train.optim import Stepper, learning_rate, loss_weights
-from alray.train.summary import Epoch, TrainError, TrainSummary, best_epoch, finished
+from alray.train.summary import EpochRecord, TrainError, TrainSummary, best_epoch, finished
 
 __all__ = ["Head", "TrainError", "TrainSummary", "fit_head"]
 
 Array = npt.NDArray[Any]
 
 _EVALUATED_AT_ONCE = 4096
-_SMALL_STEP = 2**24  # multiplications; below it threads wait for each other longer than they work
+_SMALL_STEP = 2**24  # multiplications; below it several threads are slower than one
 
 
 def fit_head(
@@ -41,12 +43,12 @@ def fit_head(
     start: Head | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Head, TrainSummary]:
-    """Train a head by minibatch SGD or AdamW on softmax cross-entropy; the same inputs give the same head on a CPU.
+    """Train a head by minibatch SGD or AdamW; the same inputs give the same head on a CPU.
 
     embedding (n, d) and val_embedding (m, d) of any floating type (the arithmetic is float32), labels (n,) and
     val_labels (m,) integer. With validation images the head of the best epoch is returned (`alray.train.summary`), else
-    the last. `start` replaces the fresh head of this seed. `progress` gets one dictionary per epoch. What the
-    configuration says about workers, BatchNorm, clipping and mixed precision does not apply. Raises TrainError.
+    the last. `start` replaces the fresh head of this seed. `progress` gets one dictionary per epoch. The settings for
+    workers, BatchNorm, clipping and mixed precision are not used. Raises TrainError.
     """
     _check(embedding, labels, num_classes, "labeled")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,7 +68,7 @@ def _run(
     validation: tuple[torch.Tensor, torch.Tensor] | None,
     progress: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[Head, TrainSummary]:
-    history: list[Epoch] = []
+    history: list[EpochRecord] = []
     best = fit.head()
     n = len(fit.labels)
     while not finished(history, config.epochs, config.patience):
@@ -77,7 +79,7 @@ def _run(
         if not np.isfinite(loss):
             raise TrainError(f"training diverged: the loss of epoch {epoch} is {loss}; lower train.lr={config.lr}")
         accuracy = fit.accuracy(*validation) if validation else None
-        history.append(Epoch(epoch, loss, lr, accuracy, n, round(time.monotonic() - began, 3)))
+        history.append(EpochRecord(epoch, loss, lr, accuracy, n, round(time.monotonic() - began, 3)))
         if best_epoch(history) == epoch:
             best = fit.head()
         if progress:
@@ -86,7 +88,7 @@ def _run(
 
 
 class _Fit:
-    """Head, optimizer and data on one device. The gradient is written out: autograd costs more than the arithmetic."""
+    """Head, optimizer and data on one device."""
 
     def __init__(self, config: TrainConfig, head: Head, embedding: Array, labels: Array, device: torch.device) -> None:
         self.batch_size = config.batch_size
@@ -98,6 +100,7 @@ class _Fit:
         self.labels = torch.tensor(labels.astype(np.int64)).to(device)
         weights = torch.from_numpy(loss_weights(config, labels, len(head.bias))).to(device)
         self.weights = weights[self.labels] if config.class_weights else None
+        self.losses = configured_with_gradient(config)
 
     def epoch(self, order: Array, lr: float) -> float:
         """One pass in the given order (n,); returns the mean loss."""
@@ -111,22 +114,20 @@ class _Fit:
 
     def step(self, batch: torch.Tensor, lr: float) -> tuple[torch.Tensor, torch.Tensor | float]:
         """One step on these positions; returns the sum of the weighted losses and of the weights."""
-        x, y = self.embedding[batch].float(), self.labels[batch].unsqueeze(1)
-        log_p = torch.addmm(self.bias, x, self.weight.t()).log_softmax(dim=1)
-        loss = -log_p.gather(1, y)
-        gradient = log_p.exp_().scatter_add_(1, y, torch.full_like(loss, -1.0))
+        x = self.embedding[batch].float()
+        losses, gradient = self.losses(torch.addmm(self.bias, x, self.weight.t()), self.labels[batch])
         weight: torch.Tensor | float = float(len(batch))
         if self.weights is not None:
-            own = self.weights[batch].unsqueeze(1)
-            loss, gradient, weight = loss * own, gradient * own, own.sum()
+            own = self.weights[batch]
+            losses, gradient, weight = losses * own, gradient * own.unsqueeze(1), own.sum()
         gradient /= weight
         torch.mm(gradient.t(), x, out=self.gradients[0])
         torch.sum(gradient, dim=0, out=self.gradients[1])
         self.stepper.step(self.gradients, lr)
-        return loss.sum(), weight
+        return losses.sum(), weight
 
     def accuracy(self, embedding: torch.Tensor, labels: torch.Tensor) -> float:
-        """Share of the images whose largest logit is their label's; ties go to the lower class."""
+        """Share of images whose largest logit is their label's; ties go to the lower class."""
         right = torch.zeros((), dtype=torch.int64, device=labels.device)
         at_once = _EVALUATED_AT_ONCE
         for x, y in zip(torch.split(embedding, at_once), torch.split(labels, at_once), strict=True):
@@ -135,13 +136,14 @@ class _Fit:
         return int(right) / len(labels)
 
     def head(self) -> Head:
-        """A copy of the present head."""
+        """A copy of the head as it is now."""
         return Head(self.weight.cpu().numpy().copy(), self.bias.cpu().numpy().copy())
 
 
 @contextmanager
 def _threads_for(multiplications: int) -> Iterator[None]:
-    """One thread for small steps: on a busy machine a dozen hand-overs per step cost far more than the step."""
+    """Context manager: torch uses one thread if a step is small. On a busy machine a dozen hand-overs between threads
+    cost far more than such a step."""
     before = torch.get_num_threads()
     if multiplications < _SMALL_STEP:
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What is measured of images: embeddings by the main model, columns by other networks; with leases and bars."""
+"""Measuring images: embeddings by the main model, other columns by other networks, with leases and progress bars."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model_seed(config: RunConfig) -> int:
 
 @contextmanager
 def watched(stages: Stages, name: str, epochs: int, detail: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A stage of training with a bar of its epochs; yields what a training tells its progress to."""
+    """Context manager: shows a training with a bar of its epochs; yields the callback for its progress messages."""
     with (
         stages.stage(name, f"{detail} · starting up (Ray takes some seconds)"),
         stages.bar(name, epochs, "epochs") as bar,
@@ -53,7 +53,7 @@ def _note(state: dict[str, Any]) -> str:
 
 
 def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
-    """Embeddings from a user's .npz as a feature table, in the type they came in (float16 or float32)."""
+    """A user's embeddings (.npz) as a feature table, in their own type (float16 or float32)."""
     store = Store(join(folder, catalog.fingerprint))
     if store.has(MANIFEST):
         return FeatureTable.open(store.uri)
@@ -89,7 +89,7 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
     return ModelSource(
         config.model,
         len(catalog.classes),
-        model_seed(config) if weights else 0,  # of a frozen backbone nothing is fresh: one extraction for all seeds
+        model_seed(config) if weights else 0,  # a frozen backbone has no fresh weights: one extraction serves all seeds
         weights or "",
         weights_id=weights_fingerprint(weights or config.model.checkpoint),
         image_size=config.transform.size,
@@ -99,7 +99,7 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
 def measure_images(
     extraction: Extraction, folder: str, resources: ResourceConfig, cluster: Cluster, stages: Stages
 ) -> FeatureTable:
-    """Measure into folder/<fingerprint>; of two runs that want the same, the second waits for the first."""
+    """Measure into folder/<fingerprint>. If another run is measuring the same images, wait for it."""
     from alray.features.extract import extract
 
     out = Store(join(folder, extraction.fingerprint))

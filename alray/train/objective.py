@@ -1,76 +1,126 @@
-"""Training that needs no classes: any objective, stepped by any number of workers along one keyed order of images.
+"""What the training loop (`alray.train.loop`) needs of a training: a recipe, and the objective that it builds.
 
-`alray.train.pretext` (Yi et al. 2022) and `alray.train.vaal` (Sinha et al. 2019) are such objectives. The order of
-images and everything random is a function of (seed, epoch, row), so that a training goes on after a kill as if nothing
-had happened.
+A recipe is small and picklable: the driver sends it to every worker. An objective holds one worker's networks and
+optimizers. The objectives are `supervised` (labels or masks), `pretext` (Yi et al. 2022) and `vaal` (Sinha et al.
+2019), one module each.
 """
 
 from __future__ import annotations
 
-import itertools
-import time
+import io
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import asdict
-from functools import partial
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from alray.data.augment import Transform
-from alray.data.views import Views
+from alray.data.masks import Masks
+from alray.rundir import MODEL
 from alray.store import Store
-from alray.train.batches import Array, Batch, Pairs, Plan, rebatch
-from alray.train.loop import Place, Report, State, Tell
-from alray.train.summary import Epoch, TrainError, TrainSummary
+from alray.train.batches import Array, Batch, BatchPlan, PairedPlan
+from alray.train.summary import TrainError
 
-WEIGHTS = "model.pt"
-Wrap = Callable[[nn.Module], nn.Module]
-Images = Callable[[Plan | Pairs, int], Generator[Batch, None, None]]  # (plan, first epoch) -> blocks in its order
+if TYPE_CHECKING:
+    from alray.data.images import AnyTransform
+
+State = dict[str, Any]
+Weights = dict[str, torch.Tensor]
+Wrap = Callable[[nn.Module], nn.Module]  # makes a module average its gradients over the workers
+Report = Callable[[dict[str, Any], State | None], None]  # an epoch's metrics, and (on rank 0) the checkpoint
+Tell = Callable[[Callable[[], dict[str, Any]]], None]  # called after every step with a function that makes a message
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which worker this is, of how many, and its device."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def total(self, *values: torch.Tensor | float) -> list[float]:
+        """The sum of each value over all workers."""
+        tensor = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in values])
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return [float(value) for value in tensor]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation images. rows (n,) int64 ascending, labels (n,) integer."""
+
+    rows: Array
+    labels: Array
+    transform: AnyTransform
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all decoded images."""
+        return len(self.rows) * int(torch.Size(self.transform.shape).numel())
+
+    def part(self, place: Place) -> tuple[Array, Array]:
+        """Rows and labels of this worker. Every image belongs to exactly one worker."""
+        return self.rows[place.rank :: place.world], self.labels[place.rank :: place.world]
 
 
 class Objective(Protocol):
     """One worker's networks and optimizers."""
 
     def begin(self, epoch: int) -> float:
-        """Prepare for an epoch; returns its learning rate."""
+        """Prepare for an epoch (from 0); returns its learning rate."""
         ...
 
     def step(self, batch: Batch, norm: float) -> torch.Tensor:
-        """One step on this worker's part of a global batch whose norm (number of images) is given; returns the sum of
-        this worker's losses."""
+        """One step on this worker's part of a global batch; returns the sum of this worker's losses.
+
+        norm: the sum of the loss weights of the global batch (without class weights its number of images).
+        """
         ...
 
     def end(self) -> None:
-        """Make all workers' networks one, so that any of them can be saved."""
+        """Called after the last step of an epoch: make the networks of all workers the same."""
+        ...
+
+    def right(self, block: Batch) -> float:
+        """The sum of the accuracies of some validation images, each in [0, 1]. Called only if there are such images."""
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of all weights on the CPU."""
         ...
 
     def state(self) -> State:
-        """Everything that the next epoch needs."""
+        """Everything that the next epoch needs. It may share memory with the objective."""
         ...
 
     def restore(self, state: State) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         ...
 
-    def save(self, out: Store) -> None:
-        """Write the weights."""
+    def save(self, weights: Weights, out: Store) -> None:
+        """Write what `weights` returned."""
         ...
 
 
 class Recipe(Protocol):
-    """What to train on which images: small and picklable."""
+    """What is trained, on which images, and how these are read."""
 
     @property
     def out(self) -> Store:
-        """Where the weights go."""
+        """The directory of the training."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Passes over the images."""
+        """The most epochs."""
+        ...
+
+    @property
+    def patience(self) -> int:
+        """Stop after this many epochs without a better validation accuracy; 0 never stops early."""
         ...
 
     @property
@@ -79,80 +129,70 @@ class Recipe(Protocol):
         ...
 
     @property
-    def rows(self) -> Array:
-        """All rows that may occur, ascending."""
+    def advice(self) -> str:
+        """What a user can change when the training diverges: the end of an error message."""
         ...
 
     @property
-    def transform(self) -> Transform | Views:
-        """What happens to an image."""
+    def rows(self) -> Array:
+        """All rows to train on, (n,) int64 ascending."""
         ...
 
-    def plan(self, place: Place) -> Plan | Pairs:
-        """What the worker at this place trains on."""
+    @property
+    def transform(self) -> AnyTransform:
+        """The transform of training images."""
+        ...
+
+    @property
+    def masks(self) -> Masks | None:
+        """Where the images' masks are, for an objective that learns from masks."""
+        ...
+
+    @property
+    def validation(self) -> Validation | None:
+        """The images that decide on the best epoch and on early stopping, if there are any."""
+        ...
+
+    def check(self, workers: int) -> None:
+        """Raise TrainError if this many workers cannot train it."""
+        ...
+
+    def plan(self, place: Place) -> BatchPlan | PairedPlan:
+        """The batches of the worker at this place."""
         ...
 
     def build(self, place: Place, wrap: Wrap) -> Objective:
-        """The objective at its start; wrap averages a module's gradients over the workers."""
+        """The objective before the first step."""
         ...
 
 
-def fit(
-    recipe: Recipe, place: Place, images: Images, *, wrap: Wrap, report: Report, tell: Tell, state: State | None = None
-) -> TrainSummary:
-    """Train to the end, from the beginning or from a reported state; rank 0 writes the weights.
+class Images(Protocol):
+    """The source of images: Ray Data, or arrays in a test."""
 
-    Raises TrainError when training diverges.
-    """
-    objective, plan = recipe.build(place, wrap), recipe.plan(place)
-    history: list[Epoch] = []
-    if state is not None:
-        history = [Epoch(**epoch) for epoch in state["history"]]
-        objective.restore(state["objective"])
-    if len(history) < recipe.epochs:
-        sizes = itertools.chain.from_iterable(plan.sizes(epoch) for epoch in range(len(history), recipe.epochs))
-        with closing(images(plan, len(history))) as blocks:
-            batches = rebatch(blocks, sizes)
-            while True:
-                history.append(_epoch(objective, plan, len(history), recipe.epochs, batches, place, tell))
-                if len(history) == recipe.epochs:
-                    break
-                if len(history) % recipe.checkpoint_every == 0:
-                    report(asdict(history[-1]), _state(history, objective) if place.rank == 0 else None)
-    if place.rank == 0:
-        objective.save(recipe.out)
-    return TrainSummary.of(history)
+    def training(self, plan: BatchPlan | PairedPlan, first_epoch: int) -> Generator[Batch, None, None]:
+        """Blocks of any length with the columns row, label and image (and mask), in the plan's order."""
+        ...
+
+    def validation(self) -> Iterator[Batch]:
+        """This worker's validation images (`Validation.part`) in blocks with columns label and image (and mask)."""
+        ...
 
 
-def _epoch(
-    objective: Objective,
-    plan: Plan | Pairs,
-    number: int,
-    epochs: int,
-    batches: Iterator[Batch],
-    place: Place,
-    tell: Tell,
-) -> Epoch:
-    began, lr, epoch = time.monotonic(), objective.begin(number), plan.epoch(number)
-    total, at = torch.zeros((), device=place.device), 0
-    for step, norm in enumerate(epoch.norms):
-        batch = next(batches)
-        expected = epoch.rows[at : at + len(batch["row"])]
-        assert np.array_equal(batch["row"], expected), "images came in another order"
-        at += len(expected)
-        total += objective.step(batch, float(norm))
-        tell(partial(_message, number, epochs, step + 1, epoch.norms, total, place.world))
-    objective.end()
-    loss = place.total(total)[0] / float(epoch.norms.sum())
-    if not np.isfinite(loss):
-        raise TrainError(f"training diverged: the loss of epoch {number} is {loss}; lower the learning rate {lr}")
-    return Epoch(number, loss, lr, None, plan.images, round(time.monotonic() - began, 3))
+def check_two_images_each(rows: Array, workers: int) -> None:
+    """Raise TrainError if there are fewer than two images per worker: BatchNorm cannot learn from one."""
+    if len(rows) < 2 * workers:
+        raise TrainError(
+            f"{len(rows)} images cannot be shared by resources.train_workers={workers}; expected at least 2 for each"
+        )
 
 
-def _message(epoch: int, epochs: int, step: int, norms: Array, total: torch.Tensor, world: int) -> dict[str, Any]:
-    loss = float(total) * world / float(norms[:step].sum())
-    return {"state": "training", "epoch": epoch, "epochs": epochs, "step": step, "steps": len(norms), "loss": loss}
+def copied(module: nn.Module) -> Weights:
+    """A copy of a module's weights on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
-def _state(history: list[Epoch], objective: Objective) -> State:
-    return {"history": [asdict(epoch) for epoch in history], "objective": objective.state()}
+def write_weights(weights: Weights, out: Store, name: str = MODEL) -> None:
+    """Write weights as a file that `torch.load` reads."""
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    out.write_bytes(name, buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and class weights as the configuration says (Emam et al. 2021, published code)."""
+"""The optimizers' steps, the learning-rate schedule and class weights (Emam et al. 2021, published code)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
@@ -20,7 +21,7 @@ _BETAS, _EPS = (0.9, 0.999), 1e-8  # torch's defaults for AdamW
 
 
 def learning_rate(config: OptimisationConfig, epoch: int) -> float:
-    """The rate of an epoch (from 0): a function of its number, so that there is no schedule to save and restore."""
+    """The learning rate of an epoch (from 0). It depends on the epoch's number alone: there is no state to save."""
     if config.schedule == "step":
         return config.lr * float(config.gamma ** (epoch // config.step_size))
     if config.schedule == "cosine":
@@ -35,9 +36,47 @@ def make_optimizer(config: OptimisationConfig, parameters: Iterable[torch.nn.Par
     return AdamW(parameters, lr=config.lr, betas=_BETAS, eps=_EPS, weight_decay=config.weight_decay, fused=True)
 
 
+class ModelOptimizer:
+    """The optimizer of one model with gradient scaling (float16) and clipping: one call of `step` per batch."""
+
+    def __init__(self, config: OptimisationConfig, model: nn.Module, device: torch.device) -> None:
+        self.config, self.model = config, model
+        self.optimizer = make_optimizer(config, [p for p in model.parameters() if p.requires_grad])
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+
+    def begin(self, epoch: int) -> float:
+        """Set the learning rate of an epoch (from 0) and return it."""
+        lr = learning_rate(self.config, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Change the model's weights by the gradient of a loss (a scalar)."""
+        torch.autograd.backward(self.scaler.scale(loss))
+        if self.config.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step needs beside the weights."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
 @dataclass
 class Stepper:
-    """The same steps on bare tensors: a process's first Optimizer costs seconds (it imports torch's compiler)."""
+    """The steps of `make_optimizer` on bare tensors.
+
+    The first torch Optimizer of a process costs seconds, because it imports torch's compiler.
+    """
 
     config: TrainConfig
     parameters: Sequence[torch.Tensor]
@@ -78,5 +117,5 @@ def class_weights(labels: npt.NDArray[np.integer], num_classes: int) -> npt.NDAr
 
 
 def loss_weights(config: TrainConfig, labels: npt.NDArray[np.integer], num_classes: int) -> npt.NDArray[np.float32]:
-    """`class_weights` where the configuration asks for them, else ones; (c,) float32."""
+    """`class_weights` if train.class_weights is set, else ones; (c,) float32. labels (n,) integer."""
     return class_weights(labels, num_classes) if config.class_weights else np.ones(num_classes, np.float32)

@@ -1,7 +1,7 @@
-"""Pretext tasks trained with Ray Train on the whole pool, and their loss of every image (Yi et al. 2022, section 3.1).
+"""Pretext tasks trained on the whole pool, and the loss of every image (Yi et al. 2022, section 3.1).
 
-Trained once before the first round and kept under the runs' root by fingerprint, so that every run and strategy on the
-same data, task and seed shares it. The losses order the pool for `pt4al`; the encoder can serve as the self-supervised
+A task is trained once, before the first round, and kept under the runs' root by fingerprint: all runs and strategies on
+the same data, task and seed share it. The losses order the pool for `pt4al`; the encoder can be the self-supervised
 backbone of any other strategy.
 """
 
@@ -26,20 +26,29 @@ from alray.features.arrays import PRETEXT_LOSS, Array, Rows
 from alray.features.extract import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import autocast, freeze_untouched
-from alray.pretext.task import Task
+from alray.pretext.task import PretextTask
 from alray.store import Store, read_bytes
-from alray.train.batches import Batch, Plan
-from alray.train.loop import Place, State
-from alray.train.objective import WEIGHTS, Objective, Wrap
-from alray.train.optim import learning_rate, make_optimizer
+from alray.train.batches import Batch, BatchPlan
+from alray.train.objective import (
+    Objective,
+    Place,
+    State,
+    Weights,
+    Wrap,
+    check_two_images_each,
+    copied,
+    write_weights,
+)
+from alray.train.optim import ModelOptimizer
 
 ENCODER = "encoder.pt"
+_BACKBONE = "backbone."
 _AT_ONCE = 64  # images per forward pass when measuring: fixed, so that the numbers are too
 
 
 @dataclass(frozen=True)
 class PretextRecipe:
-    """A pretext task on some images. rows (n,) int64 ascending."""
+    """The training of a pretext task on some images. rows (n,) int64 ascending."""
 
     config: PretextConfig
     model: ModelConfig
@@ -47,6 +56,9 @@ class PretextRecipe:
     seed: int
     rows: Rows
     out: Store
+    masks: None = None
+    validation: None = None
+    patience: int = 0
 
     @property
     def epochs(self) -> int:
@@ -59,12 +71,17 @@ class PretextRecipe:
         return self.config.checkpoint_every
 
     @property
+    def advice(self) -> str:
+        """Of the section pretext."""
+        return f"lower pretext.lr={self.config.lr}, or set pretext.clip_norm"
+
+    @property
     def transform(self) -> Transform | Views:
-        """Two random views, or the image as it is (the published rotation task does not augment)."""
+        """Two random views, or the whole image (the published rotation task does not augment)."""
         return transform(self.config, self.image, self.seed, fixed=False)
 
     def into(self, out: Store) -> PretextRecipe:
-        """The same, with its weights somewhere else."""
+        """The same training in another directory."""
         return replace(self, out=out)
 
     def identity(self) -> dict[str, Any]:
@@ -77,17 +94,21 @@ class PretextRecipe:
             "rows": hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest(),
         }
 
-    def plan(self, place: Place) -> Plan:
+    def check(self, workers: int) -> None:
+        """Raise TrainError for too few images."""
+        check_two_images_each(self.rows, workers)
+
+    def plan(self, place: Place) -> BatchPlan:
         """All images in a keyed order."""
         n = len(self.rows)
-        return Plan(
+        return BatchPlan(
             self.rows, np.zeros(n, np.int32), np.ones(1, np.float32), stream_key(self.seed, "pretext"), 0,
             self.config.batch_size, place.rank, place.world,
             even=pretext.TASKS[self.config.task].even,
         )  # fmt: skip
 
     def build(self, place: Place, wrap: Wrap) -> Objective:
-        """The task at its start."""
+        """The task with fresh weights."""
         return PretextObjective(self, place, wrap)
 
 
@@ -103,16 +124,13 @@ class PretextObjective:
             self.task = convert_sync_batchnorm(self.task)
         self.task.to(place.device)
         self.parallel = wrap(self.task)
-        self.optimizer = make_optimizer(self.config, [p for p in self.task.parameters() if p.requires_grad])
-        self.scaler = torch.amp.GradScaler(place.device.type, enabled=self.config.amp == "fp16")
+        self.optimizer = ModelOptimizer(self.config, self.task, place.device)
 
     def begin(self, epoch: int) -> float:
-        """Training mode; the epoch's learning rate."""
-        lr = learning_rate(self.config, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        """Training mode, the epoch's learning rate and its own random numbers (for dropout)."""
+        lr = self.optimizer.begin(epoch)
         stream = f"pretext/epoch={epoch}/rank={self.place.rank}"
-        torch.manual_seed(stream_key(self.recipe.seed, stream) % 2**63)  # dropout and the like
+        torch.manual_seed(stream_key(self.recipe.seed, stream) % 2**63)
         self.task.train()
         return lr
 
@@ -120,44 +138,42 @@ class PretextObjective:
         """One step of the mean loss over the global batch."""
         images = torch.from_numpy(batch["image"]).to(self.place.device, non_blocking=True)
         with autocast(self.place.device, self.config.amp):
-            loss = self.parallel(images).sum()
-        torch.autograd.backward(self.scaler.scale(loss * (self.place.world / norm)))
-        if self.config.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()  # type: ignore[no-any-return]
+            loss: torch.Tensor = self.parallel(images).sum()
+        self.optimizer.step(loss * (self.place.world / norm))
+        return loss.detach()
 
     def end(self) -> None:
-        """Weights are the same everywhere, and worker 0's statistics of BatchNorm count."""
+        """No-op: the weights of all workers are the same, and only rank 0's BatchNorm statistics are written."""
+
+    def right(self, block: Batch) -> float:
+        """Not called: a pretext task has no validation images."""
+        raise NotImplementedError
+
+    def weights(self) -> Weights:
+        """Those of the task's network."""
+        return copied(self.task)
 
     def state(self) -> State:
         """Weights and optimizer."""
-        return {
-            "task": self.task.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        return {"task": self.task.state_dict(), **self.optimizer.state()}
 
     def restore(self, state: State) -> None:
-        """What `state` gave."""
+        """Continue from what `state` returned."""
         self.task.load_state_dict(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.optimizer.restore(state)
 
-    def save(self, out: Store) -> None:
+    def save(self, weights: Weights, out: Store) -> None:
         """Write the backbone alone (encoder.pt) and everything (model.pt)."""
-        for name, module in ((ENCODER, self.task.backbone), (WEIGHTS, self.task)):
-            buffer = io.BytesIO()
-            torch.save({key: tensor.detach().cpu() for key, tensor in module.state_dict().items()}, buffer)
-            out.write_bytes(name, buffer.getbuffer())
+        encoder = {
+            name.removeprefix(_BACKBONE): tensor for name, tensor in weights.items() if name.startswith(_BACKBONE)
+        }
+        write_weights(encoder, out, ENCODER)
+        write_weights(weights, out)
 
 
 @dataclass(frozen=True)
 class PretextLosses:
-    """The column `pretext_loss` (n, 1) by the weights of a finished training (path or URI)."""
+    """Measures the column `pretext_loss` (n, 1). weights: model.pt of a finished training, path or URI."""
 
     config: PretextConfig
     model: ModelConfig
@@ -169,12 +185,12 @@ class PretextLosses:
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
-        """One number."""
+        """One number per image."""
         return {PRETEXT_LOSS: "float32"}
 
     @property
     def transform(self) -> Transform | Views:
-        """As in training, but views that are an image's own for ever."""
+        """As in training; random views depend on the image alone, not on an epoch."""
         return transform(self.config, self.image, self.seed, fixed=True)
 
     def identity(self) -> dict[str, Any]:
@@ -183,8 +199,11 @@ class PretextLosses:
         return {"task": self.config.task, "weights": self.weights_id, "image": image, "seed": self.seed}
 
     def load(self, device: torch.device) -> Measured:
-        """The task in evaluation mode. Every forward pass has the same shape: an image's loss must not depend on how
-        many others came with it."""
+        """The task in evaluation mode.
+
+        Every forward pass has the same shape, because an image's loss must not depend on the number of images beside
+        it.
+        """
         task = fresh(self.config, self.model, self.image, self.seed)
         task.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))
         task.eval().to(device)
@@ -203,18 +222,18 @@ class PretextLosses:
         return measure
 
 
-def fresh(config: PretextConfig, model: ModelConfig, image: TransformConfig, seed: int) -> Task:
+def fresh(config: PretextConfig, model: ModelConfig, image: TransformConfig, seed: int) -> PretextTask:
     """The task with fresh weights."""
     return pretext.build(config, model, seed, image.size)
 
 
 def transform(config: PretextConfig, image: TransformConfig, seed: int, fixed: bool) -> Transform | Views:
-    """What the task sees of an image."""
+    """The transform of an image: two views for a task that compares views, else the whole image. fixed: see `Views`."""
     if pretext.TASKS[config.task].views:
         return Views(image, stream_key(seed, "pretext/views"), fixed)
     return eval_transform(image)
 
 
 def name(recipe: PretextRecipe, catalog_fingerprint: str) -> str:
-    """Of the directory of a training under the runs' root."""
+    """The name of the training's directory under the runs' root."""
     return f"{recipe.config.task}-{fingerprint({**recipe.identity(), 'catalog': catalog_fingerprint})}"

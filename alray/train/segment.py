@@ -1,4 +1,4 @@
-"""Segmentation as a task: what a worker does differently from classification, and the round's learner.
+"""The learner of segmentation, and what it measures of images by a segmentation network.
 
 Letters: b images, s their side in pixels, c classes.
 """
@@ -26,20 +26,21 @@ from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.progress import Stages
-from alray.rundir import CHECKPOINT, FEATURES
+from alray.rundir import CHECKPOINT, FEATURES, MODEL
 from alray.store import Store, read_bytes
-from alray.train.classify import Finetune
+from alray.train.classify import FinetuneLearner
 from alray.train.evaluate import segmentation_metrics
 from alray.train.measure import measure_images, model_source
+from alray.train.targets import MaskTargets
 
 CONFUSION = "confusion"
 _ROWS = 256  # masks decoded at once when classes are counted, confusions added at once
-_LOW = 1 << 12  # float32 is exact to 2^24: counts of pixels are stored as two numbers below that
+_LOW = 1 << 12  # float32 is exact up to 2^24: a count of pixels is stored as two smaller numbers
 
 
 @dataclass(frozen=True)
 class Segmenting:
-    """A model and the images it sees: what the measures below share."""
+    """A model and the images it sees: the common part of both measures."""
 
     model: ModelSource
     config: TransformConfig
@@ -47,7 +48,7 @@ class Segmenting:
 
     @property
     def transform(self) -> Transform:
-        """The whole image, made a square."""
+        """The whole image, resized to a square."""
         return eval_transform(self.config)
 
     def identity(self) -> dict[str, Any]:
@@ -97,18 +98,18 @@ class SegmentationFeatures(Segmenting):
 
 @dataclass(frozen=True)
 class Confusions(Segmenting):
-    """The column `confusion` (n, 2 * c * c): pixels of each true and predicted class, at the masks' own resolution, as
-    multiples of _LOW and, behind them, what is left."""
+    """Measures the column `confusion` (n, 2 * c * c): pixels of each true and predicted class, at the masks' own
+    resolution. Each count is stored as two numbers: first all quotients by _LOW, then all remainders."""
 
     masks: Masks | None = None
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
-        """Two exact numbers a count."""
+        """Two numbers per count, exact in float32."""
         return {CONFUSION: "float32"}
 
     def identity(self) -> dict[str, Any]:
-        """How the masks are read, too; what is in them is in the fingerprint of an annotated catalog."""
+        """Also how the masks are read. Their content is in the fingerprint of an annotated catalog."""
         assert self.masks is not None
         return {**super().identity(), "ignore": self.masks.ignore, "classes": list(self.masks.classes)}
 
@@ -130,13 +131,17 @@ class Confusions(Segmenting):
         return measure
 
 
-class SegmentationLearner(Finetune):
-    """A segmentation network fine-tuned with Ray Train; pixels instead of images are counted."""
+class SegmentationLearner(FinetuneLearner):
+    """Fine-tunes a segmentation network with Ray Train; metrics and class counts are of pixels."""
 
     def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
         super().__init__(config, catalog, cluster)
         self.masks = masks_of(config.data, catalog)
         self._counted: dict[int, Array] = {}
+
+    def targets(self) -> MaskTargets:
+        """The masks of the images."""
+        return MaskTargets(self.masks)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """Embeddings by the configured weights."""
@@ -148,19 +153,19 @@ class SegmentationLearner(Finetune):
         if not len(rows):
             return None
         with stages.stage("extract", f"embeddings and uncertainties of {len(rows):,} images"):
-            return self._features(rows, out.child(CHECKPOINT).at("model.pt"), out, stages)
+            return self._features(rows, out.child(CHECKPOINT).at(MODEL), out, stages)
 
     def head(self, out: Store) -> Head | None:
-        """There is none for whole images."""
+        """None: the network has no head for whole images."""
         return None
 
     def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
-        """Nothing: an image has many classes."""
+        """None and None: an image has many classes."""
         return None, None
 
     def evaluate(self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages) -> Any:
         """Pixel accuracy, mean accuracy of the classes, and intersection over union."""
-        weights = out.child(CHECKPOINT).at("model.pt")
+        weights = out.child(CHECKPOINT).at(MODEL)
         measure = Confusions(self._source(weights), self.config.transform, self.config.features, self.masks)
         found = self._measured(extraction_of(measure, self.catalog, rows), out.at("test"), stages)
         return segmentation_metrics(total_confusion(found, rows), len(rows), self.masks.names)
@@ -190,12 +195,12 @@ class SegmentationLearner(Finetune):
 
 
 def as_stored(counts: Array) -> Array:
-    """Counts (n, w) as two numbers each, (n, 2 * w): multiples of _LOW, and what is left."""
+    """Counts (n, w) as (n, 2 * w): first the quotients by _LOW, then the remainders."""
     return np.concatenate(np.divmod(counts, _LOW), axis=1)
 
 
 def total_confusion(table: FeatureTable, rows: Rows) -> Array:
-    """The sum (c, c) of what `Confusions` measured of some rows, some at a time."""
+    """The sum (c, c) of the confusion matrices of some rows; the table is read in blocks."""
     total = np.zeros(int(table.manifest["columns"][CONFUSION]["width"]))
     for block in table.source(rows, (CONFUSION,)).open().blocks(_ROWS):
         total += block[CONFUSION].sum(axis=0, dtype=np.float64)

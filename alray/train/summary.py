@@ -1,4 +1,6 @@
-"""What a training leaves behind, and when to stop: both are functions of its history, so a resumed training agrees.
+"""The history and summary of a training, and the rule of the best epoch and of early stopping.
+
+Both rules are functions of the history alone, so that a resumed training decides as an uninterrupted one.
 
 Rule of Emam et al. 2021: an epoch is the best so far when its validation accuracy is at least the best before it (the
 last of equals is kept); training stops when more than `patience` epochs in a row were not the best.
@@ -12,12 +14,12 @@ from typing import Any
 
 
 class TrainError(ValueError):
-    """A training that cannot start, or that failed; the message says what to change."""
+    """A training cannot start or has failed; the message says what to change."""
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One pass over the labeled images."""
+class EpochRecord:
+    """One pass over the training images."""
 
     epoch: int  # from 0
     loss: float  # mean over the images, class weights included
@@ -29,16 +31,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """How a training went. The weights kept are those of the best epoch (without validation images: of the last)."""
+    """How a training went. Kept are the weights of the best epoch, without validation images those of the last."""
 
     epochs: int  # that were run
     best_epoch: int  # from 0
     val_accuracy: float | None  # of the best epoch
-    history: tuple[Epoch, ...]
+    history: tuple[EpochRecord, ...]
 
     @classmethod
-    def of(cls, history: Sequence[Epoch]) -> TrainSummary:
-        """The summary of a finished history."""
+    def of(cls, history: Sequence[EpochRecord]) -> TrainSummary:
+        """The summary of a finished training."""
         best = best_epoch(history)
         return cls(len(history), best, history[best].val_accuracy, tuple(history))
 
@@ -48,16 +50,16 @@ class TrainSummary:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainSummary:
-        """What `to_json` gave."""
-        return cls(**{**value, "history": tuple(Epoch(**epoch) for epoch in value["history"])})
+        """Read what `to_json` returned."""
+        return cls(**{**value, "history": tuple(EpochRecord(**epoch) for epoch in value["history"])})
 
 
-def best_epoch(history: Sequence[Epoch]) -> int:
+def best_epoch(history: Sequence[EpochRecord]) -> int:
     """The last of the epochs with the highest validation accuracy; the last of all where there is no validation."""
     return max(range(len(history)), key=lambda epoch: (history[epoch].val_accuracy or 0.0, epoch))
 
 
-def finished(history: Sequence[Epoch], epochs: int, patience: int) -> bool:
+def finished(history: Sequence[EpochRecord], epochs: int, patience: int) -> bool:
     """Whether a training of at most `epochs` epochs is over; patience 0 never stops early."""
     if len(history) >= epochs:
         return True

@@ -1,16 +1,19 @@
-"""VAAL (Sinha et al. 2019): an autoencoder and a discriminator at play with each other on labeled and unlabeled images.
+"""VAAL (Sinha et al. 2019): an autoencoder and a discriminator trained against each other on labeled and unlabeled
+images.
 
-The discriminator learns to tell from the latent code whether an image is labeled; the autoencoder learns to rebuild the
-images and to make all of them look labeled. Images that still look unlabeled are unlike what is labeled: they are
-queried first. The published code lets its autoencoder reseed NumPy's global random state and loses what its
-multi-GPU workers have trained; here noise and crops come from a generator of the objective's own, keyed by
-(seed, round, epoch, worker), and gradients are sums over the workers' images divided by the global number.
+The discriminator learns to tell from the latent code whether an image is labeled. The autoencoder learns to reconstruct
+the images and to make all of them look labeled. Images that still look unlabeled differ from the labeled ones: they are
+queried first.
+
+The published code has two faults: its autoencoder reseeds NumPy's global random state, and what its multi-GPU workers
+train is lost. Here the noise comes from the objective's own generator, keyed by (seed, round, epoch, worker), and
+gradients are summed over the workers' images and divided by the global number of images.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +29,27 @@ from alray.features.arrays import DISCRIMINATOR, Array, Rows
 from alray.features.extract import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import random_state
-from alray.models.vaal import Vaal, pixels, towards
+from alray.models.vaal import VaalNetworks, discrimination_losses, pixels
 from alray.store import Store, read_bytes
-from alray.train.batches import Batch, Pairs, Plan
-from alray.train.loop import Place, State
-from alray.train.objective import WEIGHTS, Objective, Wrap
+from alray.train.batches import Batch, BatchPlan, PairedPlan
+from alray.train.objective import (
+    Objective,
+    Place,
+    State,
+    Weights,
+    Wrap,
+    check_two_images_each,
+    copied,
+    write_weights,
+)
 
+Encode = Callable[[torch.Tensor], torch.Tensor]
 _AT_ONCE = 256  # images per forward pass when measuring: fixed, so that the numbers are too
 
 
 @dataclass(frozen=True)
 class VaalRecipe:
-    """VAAL's networks trained on what is labeled and what is not. labeled, unlabeled: rows (n,) int64 ascending."""
+    """The training of VAAL's networks in one round. labeled, unlabeled: rows (n,) int64 ascending."""
 
     config: VaalConfig
     seed: int
@@ -45,6 +57,9 @@ class VaalRecipe:
     labeled: Rows
     unlabeled: Rows
     out: Store
+    masks: None = None
+    validation: None = None
+    patience: int = 0
 
     @property
     def epochs(self) -> int:
@@ -57,24 +72,33 @@ class VaalRecipe:
         return self.config.checkpoint_every
 
     @property
+    def advice(self) -> str:
+        """Of the section vaal."""
+        return f"lower vaal.lr={self.config.lr} or vaal.lr_discriminator={self.config.lr_discriminator}"
+
+    @property
     def rows(self) -> Rows:
         """Labeled and unlabeled."""
         return np.union1d(self.labeled, self.unlabeled)
 
     @property
     def transform(self) -> Transform:
-        """The whole image, made a square of the networks' size."""
+        """The whole image, resized to a square of the networks' size."""
         return _transform(self.config)
 
-    def plan(self, place: Place) -> Pairs:
+    def check(self, workers: int) -> None:
+        """Raise TrainError for too few images."""
+        check_two_images_each(self.rows, workers)
+
+    def plan(self, place: Place) -> PairedPlan:
         """Every labeled batch beside an unlabeled one."""
 
-        def side(rows: Rows, name: str) -> Plan:
+        def side(rows: Rows, name: str) -> BatchPlan:
             seed = stream_key(self.seed, f"vaal/{name}")
             zeros, size = np.zeros(len(rows), np.int32), self.config.batch_size
-            return Plan(rows, zeros, np.ones(1, np.float32), seed, self.round, size, place.rank, place.world)
+            return BatchPlan(rows, zeros, np.ones(1, np.float32), seed, self.round, size, place.rank, place.world)
 
-        return Pairs(side(self.labeled, "labeled"), side(self.unlabeled, "unlabeled"))
+        return PairedPlan(side(self.labeled, "labeled"), side(self.unlabeled, "unlabeled"))
 
     def build(self, place: Place, wrap: Wrap) -> Objective:
         """Fresh networks, the same on every worker and in every round."""
@@ -95,7 +119,7 @@ class VaalObjective:
         self.generator = torch.Generator(place.device)
 
     def begin(self, epoch: int) -> float:
-        """Training mode; noise of its own."""
+        """Training mode, and the epoch's own noise."""
         stream = f"vaal/round={self.recipe.round}/epoch={epoch}/rank={self.place.rank}"
         self.generator.manual_seed(stream_key(self.recipe.seed, stream) % 2**63)
         self.network.train()
@@ -110,11 +134,11 @@ class VaalObjective:
         with torch.no_grad():
             codes = self._by_side(images, labeled, lambda part: self.network.autoencoder.encode(part)[0])
         guess = self.network.discriminator(codes)
-        self._descend("discriminator", towards(guess, labeled).sum() / norm)
+        self._descend("discriminator", discrimination_losses(guess, labeled).sum() / norm)
         return loss.detach()
 
     def _autoencoder_loss(self, images: torch.Tensor, labeled: torch.Tensor) -> torch.Tensor:
-        """Rebuild the images, and let all of them look labeled; summed over this worker's images."""
+        """Reconstruction plus the adversarial loss (all images look labeled), summed over this worker's images."""
         total = torch.zeros((), device=self.place.device)
         for side in (labeled == 1, labeled == 0):
             if side.any():  # BatchNorm sees one side at a time, as in the published code
@@ -122,10 +146,16 @@ class VaalObjective:
                 noise = torch.randn(len(part), self.network.latent, generator=self.generator, device=part.device)
                 coded = self.network.autoencoder(part, noise)
                 guess = self.network.discriminator(coded.mean)
-                total = total + (coded.elbo(part) + self.adversary * towards(guess, torch.ones_like(guess))).sum()
+                total = (
+                    total
+                    + (coded.elbo(part) + self.adversary * discrimination_losses(guess, torch.ones_like(guess))).sum()
+                )
         return total
 
-    def _by_side(self, images: torch.Tensor, labeled: torch.Tensor, encode: Any) -> torch.Tensor:
+    def _by_side(
+        self, images: torch.Tensor, labeled: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Codes of all images, (b, z): labeled and unlabeled images go through the encoder apart."""
         codes = torch.empty(len(images), self.network.latent, device=images.device)
         for side in (labeled == 1, labeled == 0):
             if side.any():
@@ -133,6 +163,7 @@ class VaalObjective:
         return codes
 
     def _descend(self, name: str, loss: torch.Tensor) -> None:
+        """One step of the named optimizer on the loss, summed over the workers."""
         optimizer = self.optimizers[name]
         self.network.zero_grad(set_to_none=False)
         torch.autograd.backward(loss)
@@ -141,7 +172,7 @@ class VaalObjective:
         optimizer.step()
 
     def _sum(self, tensors: Iterable[torch.Tensor | None], share: float = 1.0) -> None:
-        """Sum over the workers in place, in one exchange."""
+        """Sum tensors over the workers in place, in one exchange, times `share`."""
         if self.place.world == 1:
             return
         some = [tensor for tensor in tensors if tensor is not None]
@@ -153,8 +184,16 @@ class VaalObjective:
             at += tensor.numel()
 
     def end(self) -> None:
-        """BatchNorm saw other images on every worker: its statistics are averaged."""
+        """Every worker's BatchNorm saw other images: the statistics are averaged over the workers."""
         self._sum((b for b in self.network.buffers() if b.is_floating_point()), 1 / self.place.world)
+
+    def right(self, block: Batch) -> float:
+        """Not called: VAAL has no validation images."""
+        raise NotImplementedError
+
+    def weights(self) -> Weights:
+        """Those of both networks."""
+        return copied(self.network)
 
     def state(self) -> State:
         """Weights and both optimizers."""
@@ -162,21 +201,19 @@ class VaalObjective:
         return {"network": self.network.state_dict(), "optimizers": optimizers}
 
     def restore(self, state: State) -> None:
-        """What `state` gave."""
+        """Continue from what `state` returned."""
         self.network.load_state_dict(state["network"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
 
-    def save(self, out: Store) -> None:
+    def save(self, weights: Weights, out: Store) -> None:
         """Write model.pt."""
-        buffer = io.BytesIO()
-        torch.save({name: tensor.cpu() for name, tensor in self.network.state_dict().items()}, buffer)
-        out.write_bytes(WEIGHTS, buffer.getbuffer())
+        write_weights(weights, out)
 
 
 @dataclass(frozen=True)
 class Discriminating:
-    """The column `discriminator`: the logit of looking labeled, (n, 1), by the networks of `weights` (path or URI)."""
+    """Measures the column `discriminator` (n, 1): the logit of being labeled. weights: model.pt, path or URI."""
 
     config: VaalConfig
     weights: str
@@ -185,7 +222,7 @@ class Discriminating:
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
-        """One number."""
+        """One number per image."""
         return {DISCRIMINATOR: "float32"}
 
     @property
@@ -215,10 +252,10 @@ class Discriminating:
         return measure
 
 
-def fresh(config: VaalConfig, seed: int) -> Vaal:
-    """Networks with fresh weights: the same for the same seed, whatever was drawn before in this process."""
+def fresh(config: VaalConfig, seed: int) -> VaalNetworks:
+    """Networks with fresh weights: a function of the seed alone; the global random state is put back."""
     with random_state(stream_key(seed, "vaal")):
-        return Vaal(config.image_size, config.latent, config.width)
+        return VaalNetworks(config.image_size, config.latent, config.width)
 
 
 def _transform(config: VaalConfig) -> Transform:

@@ -23,12 +23,15 @@ from alray.models.backbone import create, embed_images
 from alray.models.head import Head
 from alray.rounds import run
 from alray.store import Store
-from alray.train.batches import Batch, Plan, blocks
-from alray.train.finetune import finetune
+from alray.train.batches import Batch, BatchPlan, blocks
+from alray.train.driver import train
 from alray.train.launch import _discard_torn_snapshot, _raise_cause
-from alray.train.loop import Job, Place, fit
+from alray.train.loop import fit
 from alray.train.measure import model_seed
+from alray.train.objective import Place
 from alray.train.summary import TrainError, TrainSummary
+from alray.train.supervised import SupervisedRecipe, supervised_recipe
+from alray.train.targets import ClassTargets
 from alray.train.worker import Progress
 
 CLASSES = ("blue", "green", "red")
@@ -50,12 +53,17 @@ class Setup:
     labeled: tuple[np.ndarray, np.ndarray]
     held_out: tuple[np.ndarray, np.ndarray]
 
-    def finetune(self, out: Path, **changes: Any) -> TrainSummary:
+    def recipe(self, out: Path, **changes: Any) -> SupervisedRecipe:
         arguments: dict[str, Any] = {
-            "labeled": self.labeled, "held_out": self.held_out, "round": 1, "out": Store(str(out)), "start": None,
-            "num_classes": 3, "use_gpu": False, **changes,
+            "labeled": self.labeled, "held_out": self.held_out, "round": 1, "seed": model_seed(self.config),
+            "start": None, "out": Store(str(out)), **changes,
         }  # fmt: skip
-        return finetune(self.config, self.catalog, **arguments)
+        return supervised_recipe(self.config, ClassTargets(3), **arguments)
+
+    def finetune(self, out: Path, progress: Any = None, **changes: Any) -> TrainSummary:
+        recipe, resources = self.recipe(out, **changes), self.config.resources
+        what = "training of round 1"
+        return train(recipe, self.catalog, what=what, resources=resources, use_gpu=False, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +140,16 @@ class OneProcess:
     """The same images, read one after the other."""
 
     setup: Setup
-    job: Job
+    recipe: SupervisedRecipe
 
-    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
+    def training(self, plan: BatchPlan, first_epoch: int) -> Generator[Batch, None, None]:
         config = self.setup.config
         transform = train_transform(config.transform, keyed.stream_key(config.seed, "augment/round=1"))
         for tables in plan.streams(first_epoch, config.train.epochs, 10):
             yield from map(lambda table: self.read(table, transform), tables)
 
-    def held_out(self) -> Iterator[Batch]:
-        tables = blocks(self.job.val_rows, np.zeros(53, np.int32), self.job.val_labels, 10)
+    def validation(self) -> Iterator[Batch]:
+        tables = blocks(self.recipe.val_rows, np.zeros(53, np.int32), self.recipe.val_labels, 10)
         return (self.read(table, eval_transform(self.setup.config.transform)) for table in tables)
 
     def read(self, table: Any, transform: Any) -> Batch:
@@ -154,16 +162,11 @@ class OneProcess:
 def test_two_workers_make_the_steps_of_one(
     setup: Setup, trained: tuple[Path, TrainSummary, Any], tmp_path: Path
 ) -> None:
-    rows, val_rows = np.sort(setup.labeled[0]), np.sort(setup.held_out[0])
-    labels = setup.catalog.labels().astype(np.int64)
-    job = Job(
-        setup.config, 1, 3, model_seed(setup.config), rows, labels[rows], val_rows, labels[val_rows], None,
-        Store(str(tmp_path)),
-    )  # fmt: skip
+    recipe = setup.recipe(tmp_path)
     states: list[Any] = []
-    images = OneProcess(setup, job)
+    images = OneProcess(setup, recipe)
     alone = fit(
-        job, Place(), images, wrap=lambda m: m, report=lambda *both: states.append(both), tell=lambda make: None
+        recipe, Place(), images, wrap=lambda m: m, report=lambda *both: states.append(both), tell=lambda make: None
     )
     losses = [[epoch.loss for epoch in summary.history] for summary in (trained[1], alone)]
     assert losses[0][:2] == pytest.approx(losses[1][:2], rel=1e-4)

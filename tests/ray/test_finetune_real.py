@@ -16,8 +16,11 @@ from alray.data.catalog import index
 from alray.data.fetch import fetch
 from alray.models.backbone import create, embed_images
 from alray.store import Store
+from alray.train.driver import train
 from alray.train.evaluate import classification_metrics
-from alray.train.finetune import finetune
+from alray.train.measure import model_seed
+from alray.train.supervised import supervised_recipe
+from alray.train.targets import ClassTargets
 
 pytestmark = [pytest.mark.data, pytest.mark.usefixtures("ray_session")]
 LABELED, HELD_OUT = 3000, 1001  # an odd number: the workers have shares of different sizes
@@ -34,10 +37,11 @@ def test_two_workers_report_what_one_process_measures(shared_data: Path, tmp_pat
     order = np.random.default_rng(0).permutation(len(catalog))
     rows, held_out = order[:LABELED], np.sort(order[LABELED : LABELED + HELD_OUT])
     labels = catalog.labels()
-    summary = finetune(
-        config, catalog, labeled=(rows, labels[rows]), held_out=(held_out, labels[held_out]), round=0,
-        out=Store(str(tmp_path / "out")), start=None, num_classes=10, use_gpu=False,
+    recipe = supervised_recipe(
+        config, ClassTargets(10), labeled=(rows, labels[rows]), held_out=(held_out, labels[held_out]), round=0,
+        seed=model_seed(config), start=None, out=Store(str(tmp_path / "out")),
     )  # fmt: skip
+    summary = train(recipe, catalog, what="training of round 0", resources=config.resources, use_gpu=False)
     assert [epoch.images for epoch in summary.history] == [LABELED] * 2
 
     model = create(config.model, 10, 99, 32)

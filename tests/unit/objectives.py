@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Callable, Generator
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,30 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from alray.train.batches import Batch, Pairs, Plan
-from alray.train.loop import Place
-from alray.train.objective import Recipe, fit
+from alray.train.batches import Batch, BatchPlan, PairedPlan
+from alray.train.loop import fit
+from alray.train.objective import Place, Recipe
 from alray.train.summary import TrainSummary
 
 Picture = Callable[[int, int], np.ndarray]  # (row, epoch)
 
 
-def stream(recipe: Recipe, picture: Picture, plan: Plan | Pairs, first: int) -> Generator[Batch, None, None]:
-    for tables in plan.streams(first, recipe.epochs, 17):
-        for table in tables:
-            block = {name: table[name].to_numpy() for name in ("row", "epoch", "label")}
-            images = [picture(*pair) for pair in zip(block["row"], block["epoch"], strict=True)]
-            yield {**block, "image": np.stack(images)}
+@dataclass(frozen=True)
+class Made:
+    """Images made on the spot."""
+
+    recipe: Recipe
+    picture: Picture
+
+    def training(self, plan: BatchPlan | PairedPlan, first_epoch: int) -> Generator[Batch, None, None]:
+        for tables in plan.streams(first_epoch, self.recipe.epochs, 17):
+            for table in tables:
+                block = {name: table[name].to_numpy() for name in ("row", "epoch", "label")}
+                images = [self.picture(*pair) for pair in zip(block["row"], block["epoch"], strict=True)]
+                yield {**block, "image": np.stack(images)}
+
+    def validation(self) -> Iterator[Batch]:
+        raise AssertionError("these objectives have no validation images")
 
 
 def train(
@@ -41,7 +51,7 @@ def train(
         torch.save(state, buffer)
         states.append(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
 
-    images = partial(stream, recipe, picture)
+    images = Made(recipe, picture)
     summary = fit(
         recipe, Place(), images, wrap=lambda m: m, report=report, tell=lambda make: make() and None, state=state
     )
@@ -50,7 +60,7 @@ def train(
 
 def _worker(rank: int, recipe: Recipe, picture: Picture, meeting: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    images = partial(stream, recipe, picture)
+    images = Made(recipe, picture)
     wrapped: list[torch.nn.Module] = []
 
     def wrap(module: torch.nn.Module) -> torch.nn.Module:

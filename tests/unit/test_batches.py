@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from alray.train import batches
-from alray.train.batches import Plan, rebatch
+from alray.train.batches import BatchPlan, rebatch
 
 ROWS = np.arange(0, 300, 3)  # 100 labeled rows of a pool
 LABELS = (ROWS // 3) % 7
 WEIGHTS = np.linspace(0.1, 0.7, 7).astype(np.float32)
 
 
-def plan(rank: int, world: int, batch_size: int = 16, n: int = 100, seed: int = 0, round: int = 2) -> Plan:
-    return Plan(ROWS[:n], LABELS[:n], WEIGHTS, seed, round, batch_size, rank, world)
+def plan(rank: int, world: int, batch_size: int = 16, n: int = 100, seed: int = 0, round: int = 2) -> BatchPlan:
+    return BatchPlan(ROWS[:n], LABELS[:n], WEIGHTS, seed, round, batch_size, rank, world)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 16])

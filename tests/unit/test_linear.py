@@ -13,6 +13,7 @@ from alray import keyed
 from alray.config import TrainConfig
 from alray.models.head import initial_head
 from alray.train.linear import Head, TrainError, fit_head
+from alray.train.losses import configured
 from alray.train.optim import class_weights
 
 N, D, C = 230, 12, 4
@@ -35,7 +36,7 @@ def config(**fields: Any) -> TrainConfig:
 
 
 def with_autograd(settings: TrainConfig, embedding: np.ndarray, labels: np.ndarray, seed: int) -> Head:
-    """The slow twin: nn.Linear, cross_entropy, autograd, torch.optim, torch's schedulers."""
+    """The slow twin: nn.Linear, the configured loss, autograd, torch.optim, torch's schedulers."""
     start = initial_head(C, D, seed)
     weight, bias = (torch.nn.Parameter(torch.tensor(a)) for a in (start.weight, start.bias))
     if settings.optimizer == "sgd":
@@ -52,7 +53,9 @@ def with_autograd(settings: TrainConfig, embedding: np.ndarray, labels: np.ndarr
             batch = order[start_at : start_at + settings.batch_size]
             logits = F.linear(torch.tensor(embedding[batch]), weight, bias)
             optimizer.zero_grad()
-            F.cross_entropy(logits, torch.tensor(labels[batch]), weights).backward()
+            targets = torch.tensor(labels[batch])
+            own = torch.ones(len(batch)) if weights is None else weights[targets]
+            ((configured(settings)(logits, targets) * own).sum() / own.sum()).backward()
             optimizer.step()
         scheduler.step()
     return Head(weight.detach().numpy(), bias.detach().numpy())
@@ -66,6 +69,8 @@ def with_autograd(settings: TrainConfig, embedding: np.ndarray, labels: np.ndarr
         {"class_weights": True},
         {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
         {"batch_size": 1000},
+        {"loss": "label_smoothing", "label_smoothing": 0.2},
+        {"loss": "focal", "focal_gamma": 1.5, "class_weights": True},
     ],
 )
 def test_equals_autograd(fields: dict[str, Any]) -> None:

@@ -23,9 +23,13 @@ from alray.models.backbone import Classifier, create, embed_images, freeze_unuse
 from alray.models.head import Head, initial_head
 from alray.store import Store
 from alray.train import loop
-from alray.train.batches import Batch, Plan, blocks
-from alray.train.loop import Job, Place, fit
+from alray.train.batches import Batch, BatchPlan, blocks
+from alray.train.loop import fit
+from alray.train.losses import configured
+from alray.train.objective import Place
 from alray.train.summary import TrainError, TrainSummary
+from alray.train.supervised import SupervisedRecipe
+from alray.train.targets import ClassTargets
 
 SIZE, C = 16, 3
 CPU = torch.device("cpu")
@@ -41,17 +45,18 @@ def picture(row: int) -> np.ndarray:
 class Arrays:
     """Images made on the spot instead of read by Ray."""
 
-    def __init__(self, job: Job, place: Place) -> None:
-        self.job, self.place = job, place
+    def __init__(self, recipe: SupervisedRecipe, place: Place) -> None:
+        self.recipe, self.place = recipe, place
 
-    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
-        for tables in plan.streams(first_epoch, self.job.config.train.epochs, 17):
+    def training(self, plan: BatchPlan, first_epoch: int) -> Generator[Batch, None, None]:
+        for tables in plan.streams(first_epoch, self.recipe.epochs, 17):
             for table in tables:
                 rows = table["row"].to_numpy()
                 yield {"row": rows, "label": table["label"].to_numpy(), "image": np.stack([picture(r) for r in rows])}
 
-    def held_out(self) -> Iterator[Batch]:
-        rows, labels = self.job.held_out(self.place)
+    def validation(self) -> Iterator[Batch]:
+        assert self.recipe.validation is not None
+        rows, labels = self.recipe.validation.part(self.place)
         for table in blocks(rows, np.zeros(len(rows), np.int32), labels, 10):
             rows = table["row"].to_numpy()
             yield {"label": table["label"].to_numpy(), "image": np.stack([picture(r) for r in rows])}
@@ -59,7 +64,7 @@ class Arrays:
 
 def job(
     out: Path, validation: int = 53, start: str | None = None, options: dict[str, Any] | None = None, **fields: Any
-) -> Job:
+) -> SupervisedRecipe:
     config = RunConfig(
         transform={"size": SIZE, "train": "eval"},
         model={"backbone": "test_resnet", "options": options or {}},
@@ -67,10 +72,13 @@ def job(
         train={"epochs": 4, "batch_size": 16, "lr": 0.1, "schedule": "cosine", **fields},
     )  # type: ignore[arg-type]
     rows, val_rows = np.arange(70), np.arange(1000, 1000 + validation)
-    return Job(config, 1, C, 0, rows, rows % C, val_rows, val_rows % C, start, Store(str(out)))
+    labels, val_labels = rows % C, val_rows % C
+    return SupervisedRecipe(config, ClassTargets(C), 1, 0, rows, labels, val_rows, val_labels, start, Store(str(out)))
 
 
-def run(task: Job, state: dict[str, Any] | None = None, stop_after: int = 0) -> tuple[TrainSummary, list[Any]]:
+def run(
+    task: SupervisedRecipe, state: dict[str, Any] | None = None, stop_after: int = 0
+) -> tuple[TrainSummary, list[Any]]:
     reports: list[Any] = []
 
     def report(metrics: dict[str, Any], state: dict[str, Any] | None) -> None:
@@ -92,7 +100,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def accuracy(task: Job, out: Path) -> float:
+def accuracy(task: SupervisedRecipe, out: Path) -> float:
     model = create(task.config.model, C, 77, SIZE)
     model.load_state_dict(weights(out))
     logits = embed_images(model, np.stack([picture(row) for row in task.val_rows]), 64, CPU)[1]
@@ -139,7 +147,20 @@ def test_equals_a_plain_loop(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
-def in_two_processes(rank: int, task: Job, meeting: str) -> None:
+@pytest.mark.parametrize(("loss", "fields"), [("label_smoothing", {"label_smoothing": 0.3}), ("focal", {})])
+def test_the_configured_loss_is_minimised(loss: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    """One step on all images by the fresh network: its loss is that of the network's logits."""
+    task = job(tmp_path, validation=0, epochs=2, batch_size=70, freeze_bn=True, loss=loss, **fields)
+    summary, _ = run(task)
+    model = create(task.config.model, C, 0, SIZE)
+    logits = torch.from_numpy(embed_images(model, np.stack([picture(row) for row in task.rows]), 64, CPU)[1])
+    expected = configured(task.config.train)(logits, torch.from_numpy(task.labels))
+    assert summary.history[0].loss == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert summary.history[1].loss < summary.history[0].loss
+    assert float(expected.mean()) != pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(task.labels))))
+
+
+def in_two_processes(rank: int, task: SupervisedRecipe, meeting: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     place = Place(rank, 2)
@@ -150,7 +171,7 @@ def in_two_processes(rank: int, task: Job, meeting: str) -> None:
     dist.destroy_process_group()
 
 
-def run_twice(task: Job, folder: Path) -> list[TrainSummary]:
+def run_twice(task: SupervisedRecipe, folder: Path) -> list[TrainSummary]:
     context = multiprocessing.get_context("fork")  # torch is imported already
     workers = [context.Process(target=in_two_processes, args=(rank, task, str(folder / "meeting"))) for rank in (0, 1)]
     for worker in workers:
@@ -202,7 +223,7 @@ def test_killed_and_resumed_equals_undisturbed(fields: dict[str, Any], tmp_path:
         run(job(killed, **fields), stop_after=3)
     torch.manual_seed(123)
     state = reports[2][1]
-    assert torch.equal(state["model"]["head.weight"], state["best"]["head.weight"]) == ("options" in fields)
+    assert (state["best"] is None) == ("options" in fields)  # the best epoch is the one before the kill
     resumed, _ = run(job(killed, **fields), state=state)
     numbers = [[(e.loss, e.val_accuracy, e.lr) for e in s.history] for s in (undisturbed, resumed)]
     assert numbers[0] == numbers[1]
@@ -217,7 +238,7 @@ def test_a_state_of_the_end_only_writes_the_model(tmp_path: Path) -> None:
     ended = job(tmp_path / "b", epochs=2)
     summary, reports = run(ended, state=state)
     assert not reports and summary.epochs == 2
-    best = state["model"] if summary.best_epoch == 1 else state["best"]
+    best = state["objective"]["model"] if summary.best_epoch == 1 else state["best"]
     assert torch.equal(weights(tmp_path / "b")["head.weight"], best["head.weight"])
 
 
@@ -258,7 +279,7 @@ def test_warm_start(tmp_path: Path) -> None:
     assert warm.history[0].loss < first.history[0].loss
     other = job(tmp_path / "c", start=start)
     with pytest.raises(TrainError, match="not the weights of this model"):
-        run(replace(other, num_classes=9))
+        run(replace(other, targets=ClassTargets(9)))
     with pytest.raises(TrainError, match="not the weights of this model"):
         run(job(tmp_path / "c", start=str(tmp_path / "nothing.pt")))
 
@@ -289,6 +310,7 @@ def test_parameters_without_gradient_are_excluded() -> None:
 
 def test_shares_of_the_validation_images() -> None:
     task = job(Path("nowhere"))
-    shares = [task.held_out(Place(rank, 4))[0] for rank in range(4)]
+    assert task.validation is not None
+    shares = [task.validation.part(Place(rank, 4))[0] for rank in range(4)]
     np.testing.assert_array_equal(np.sort(np.concatenate(shares)), task.val_rows)
     assert sorted(map(len, shares)) == [13, 13, 13, 14]

@@ -8,7 +8,7 @@ import torch
 
 from alray.config import TrainConfig
 from alray.train.optim import Stepper, class_weights, learning_rate, loss_weights, make_optimizer
-from alray.train.summary import Epoch, TrainSummary, best_epoch, finished
+from alray.train.summary import EpochRecord, TrainSummary, best_epoch, finished
 
 
 @pytest.mark.parametrize("schedule", ["step", "cosine", "constant"])
@@ -56,8 +56,8 @@ def test_class_weights() -> None:
     np.testing.assert_array_equal(loss_weights(TrainConfig(class_weights=True), np.array([0, 0, 0, 2]), 4), weights)
 
 
-def history(*accuracies: float | None) -> list[Epoch]:
-    return [Epoch(number, 1.0, 0.1, accuracy, 10, 0.5) for number, accuracy in enumerate(accuracies)]
+def history(*accuracies: float | None) -> list[EpochRecord]:
+    return [EpochRecord(number, 1.0, 0.1, accuracy, 10, 0.5) for number, accuracy in enumerate(accuracies)]
 
 
 @pytest.mark.parametrize(

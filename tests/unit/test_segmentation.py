@@ -39,18 +39,21 @@ from alray.data.sources.folder import FOLDER
 from alray.data.sources.parquet import PARQUET
 from alray.features.arrays import PIXEL, ArraySource
 from alray.features.table import commit, write_part
-from alray.models.segmenter import confusion, create_segmenter, pixel_losses, segment_images, uncertainties
+from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.prepare import prepare, with_absolute_paths
 from alray.selection.protocol import Context, SelectionError
 from alray.selection.registry import build_for_segmentation
 from alray.selection.select import select_from
 from alray.store import Store
-from alray.train.batches import Batch, Plan
+from alray.train.batches import Batch, BatchPlan
 from alray.train.evaluate import EvaluateError, segmentation_metrics
-from alray.train.loop import Job, Place, fit
+from alray.train.loop import fit
+from alray.train.losses import cross_entropy, pixel_losses
 from alray.train.measure import model_source
+from alray.train.objective import Place
 from alray.train.segment import CONFUSION, Confusions, SegmentationLearner, as_stored, extraction_of, total_confusion
-from alray.train.worker import in_channels
+from alray.train.supervised import SupervisedRecipe, supervised_recipe
+from alray.train.targets import MaskTargets
 
 SIZE, C, VOID = 32, 3, 11
 MODEL = ModelConfig(backbone="test_resnet")
@@ -127,7 +130,7 @@ def test_void_pixels_have_no_loss() -> None:
     masks = torch.randint(0, C, (2, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     masks[0, :2] = VOID
     masks[1] = VOID
-    losses = pixel_losses(logits, masks, VOID)
+    losses = pixel_losses(cross_entropy, logits, masks, VOID)
     p = logits[0].softmax(0)
     expected = np.mean([-np.log(float(p[int(masks[0, y, x]), y, x])) for y in (2, 3) for x in range(4)])
     assert float(losses[0]) == pytest.approx(expected, rel=1e-5)
@@ -135,29 +138,35 @@ def test_void_pixels_have_no_loss() -> None:
 
 
 class Scenes:
-    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
+    def training(self, plan: BatchPlan, first_epoch: int) -> Generator[Batch, None, None]:
         for tables in plan.streams(first_epoch, 12, 17):
             for table in tables:
                 yield self.block(table["row"].to_numpy())
 
-    def held_out(self) -> Iterator[Batch]:
+    def validation(self) -> Iterator[Batch]:
         yield self.block(np.arange(100, 120))
 
     def block(self, rows: np.ndarray) -> Batch:
         pairs = [scene(row) for row in rows]
         images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
+        masks[masks == VOID] = masks_module.VOID  # as they are decoded
         return {"row": rows, "label": np.zeros(len(rows), np.int32), "image": images, "mask": masks}
 
 
-def test_a_network_learns_to_segment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "label_smoothing"])
+def test_a_network_learns_to_segment(loss: str, tmp_path: Path) -> None:
     config = RunConfig(
         task="segmentation", model=MODEL.model_dump(), split={"val_size": 20, "val_how": "random"}, top_k=(),
-        transform={"size": SIZE, "resize": 0}, data={"ignore_label": VOID},
-        train={"epochs": 12, "batch_size": 8, "optimizer": "adamw", "lr": 3e-3, "schedule": "cosine"},
+        transform={"size": SIZE, "resize": 0},
+        train={"epochs": 12, "batch_size": 8, "optimizer": "adamw", "lr": 3e-3, "schedule": "cosine", "loss": loss},
     )  # type: ignore[arg-type]  # fmt: skip
     rows, val = np.arange(40), np.arange(100, 120)
-    job = Job(config, 0, C, 0, rows, rows * 0, val, val * 0, None, Store(str(tmp_path)))
-    summary = fit(job, Place(), Scenes(), wrap=lambda m: m, report=lambda *_: None, tell=lambda make: make() and None)
+    recipe = SupervisedRecipe(
+        config, MaskTargets(NAMED), 0, 0, rows, rows * 0, val, val * 0, None, Store(str(tmp_path))
+    )
+    summary = fit(
+        recipe, Place(), Scenes(), wrap=lambda m: m, report=lambda *_: None, tell=lambda make: make() and None
+    )
     assert summary.val_accuracy is not None and summary.val_accuracy > 0.85
     assert summary.history[0].val_accuracy < summary.val_accuracy
     model = create_segmenter(MODEL, C, 5, SIZE)
@@ -412,8 +421,11 @@ def test_a_worker_trains_in_channels() -> None:
     masks = replace_fields(NAMED, ignore=1)
     config = RunConfig(task="segmentation", transform={"resize": 0}, data={"ignore_label": 1})  # type: ignore[arg-type]
     rows = np.arange(3)
-    job = in_channels(Job(config, 0, C, 0, rows, rows * 0, rows, rows * 0, None, Store("x")), masks)
-    assert (job.num_classes, job.config.data.ignore_label) == (2, masks_module.VOID)
+    recipe = supervised_recipe(
+        config, MaskTargets(masks), labeled=(rows, rows * 0), held_out=(rows, rows * 0), round=0, seed=0, start=None,
+        out=Store("x"),
+    )  # fmt: skip
+    assert recipe.masks == masks and recipe.targets.num_classes == len(recipe.class_weights) == 2
 
 
 def cityscapes(folder: Path) -> None:

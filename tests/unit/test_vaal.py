@@ -16,8 +16,8 @@ import alray
 from alray.config import VaalConfig
 from alray.models.vaal import Coded, pixels
 from alray.store import Store
-from alray.train.batches import Pairs
-from alray.train.loop import Place
+from alray.train.batches import PairedPlan
+from alray.train.objective import Place
 from alray.train.vaal import Discriminating, VaalRecipe, fresh
 
 CONFIG = VaalConfig(
@@ -124,7 +124,7 @@ def test_any_image_size(size: int) -> None:
 def test_pairs_cover_both_sets(labeled: int, unlabeled: int, world: int) -> None:
     """An epoch has every labeled image once (a too small last batch aside); the unlabeled ones go round evenly."""
     task = replace(recipe(Path("x")), labeled=np.arange(labeled), unlabeled=np.arange(500, 500 + unlabeled))
-    plans: list[Pairs] = [task.plan(Place(rank, world)) for rank in range(world)]
+    plans: list[PairedPlan] = [task.plan(Place(rank, world)) for rank in range(world)]
     seen: list[int] = []
     for epoch in range(6):
         parts = [plan.epoch(epoch) for plan in plans]
