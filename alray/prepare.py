@@ -7,6 +7,7 @@ opened (or refused, because it belongs to another configuration), splits drawn a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,11 @@ class Checked:
         return PRETEXT_LOSS in self.strategy.needs | self.seed_set.needs
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What a report must know of the strategy and the learner."""
+        return {"peeks": self.strategy.peeks(), "frozen": self.learner.frozen}
+
+    @property
     def measured(self) -> frozenset[str]:
         """Columns that networks beside the main one measure of its images: those that are not brought in."""
         return ((self.strategy.needs | self.seed_set.needs) & MEASURED) - self.catalog.brings
@@ -80,7 +86,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
     found = check(config, strategy)
     catalog, task = found.catalog, found.task
-    run = open_run(found.config, catalog, task.classes(found.config.data, catalog))
+    run = open_run(found.config, catalog, task.classes(found.config.data, catalog), found.facts)
     oracle = oracle or task.hidden_labels(catalog)
     pool = _split(found, oracle, run)
     counts = task.pool_counts(catalog, found.pool_rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from alray.store import join, weights_fingerprint
 _VERSIONS = ("alray", "ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
 
-def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str]) -> RunDir:
-    """The run's directory, made or found. classes: what is learned. Raises RunError where it is another
-    configuration's, StoreError where it cannot be written."""
+def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:
+    """Make the run's directory, or find it. classes: what is learned; facts: what a report must know of the run's
+    strategy and learner (`Checked.facts`).
+
+    Raises RunError where the directory belongs to another configuration, StoreError where it cannot be written.
+    """
     mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
     mark = fingerprint(mine)
     uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
@@ -46,7 +49,7 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str]) -> Run
         }
         about = {"name": config.name, "fingerprint": mark, "classes": list(classes), "catalog": catalog.uri}
         versions = {name: _version(name) for name in _VERSIONS}
-        run.write_about({**about, "identity": mine, "versions": versions, "machine": machine})
+        run.write_about({**about, **facts, "identity": mine, "versions": versions, "machine": machine})
     return run
 
 

@@ -22,8 +22,8 @@ from alray.rundir import Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import build, build_for_segmentation
 from alray.store import weights_fingerprint
-from alray.train.classify import learner_kind
 from alray.train.learner import Learner
+from alray.train.learners import learner_kind
 
 if TYPE_CHECKING:
     from alray.models.checkpoint import LoadReport

@@ -169,6 +169,10 @@ class FeatureTable:
         """The given ascending rows, cut into contiguous near-equal shards."""
         return [self.source(rows[part]) for part in cut(len(rows), num_shards)]
 
+    def embedding(self, rows: Rows) -> Array:
+        """The embeddings of the given ascending rows, (k, d) float32."""
+        return np.asarray(self.read(rows, EMBEDDING), np.float32)
+
     def read(self, rows: Rows, column: str) -> Array:
         """One column of the given ascending rows, copied into memory: (k, width), bfloat16 widened to float32."""
         blocks = list(self.source(rows, (column,)).open().blocks(1 << 16))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.features.arrays import Array, Rows
-from alray.report import evidence
-from alray.report.evidence import Missing
 from alray.report.runs import RunHistory
+from alray.rundir import Missing
 
 MOST_PRODUCTS = 2e11
 """The most multiplications that a report spends on distances; about a minute on one slow core."""
@@ -55,24 +54,24 @@ def cover(runs: Sequence[RunHistory], most_products: float = MOST_PRODUCTS) -> t
 
 
 def _cost(run: RunHistory) -> float:
-    if not evidence.frozen(run):
+    if not run.frozen:
         raise Missing("the model was fine-tuned, so that distances of different rounds cannot be compared")
     last = run.rounds[-1]
-    return float((last["unlabeled"] + last["labels"]) * last["labels"] * evidence.features(run, 0).dim)
+    return float((last["unlabeled"] + last["labels"]) * last["labels"] * run.files.round(0).selected_by().dim)
 
 
 def _cover(run: RunHistory, tables: dict[str, tuple[Rows, Array]]) -> Coverage:
-    table = evidence.features(run, 0)
-    rows = evidence.pool(run)
+    table = run.files.round(0).selected_by()
+    rows = run.files.pool()
     if table.uri not in tables:
         tables.clear()  # keep one table in memory
-        tables[table.uri] = table.rows, evidence.embeddings(table, table.rows)
+        tables[table.uri] = table.rows, table.embedding(table.rows)
     all_rows, all_x = tables[table.uri]
     x = all_x[np.searchsorted(all_rows, rows)]
     nearest = np.full(len(rows), np.inf, np.float32)
     radius, mean = [], []
-    new = evidence.seed_set(run)
-    steps = [step.rows for step in evidence.bought(run)]
+    new = run.files.seed_set()
+    steps = [step.rows for step in run.files.bought()]
     for number in range(len(run.rounds)):
         _bring_nearer(nearest, x, all_x[np.searchsorted(all_rows, new)])
         nearest[np.searchsorted(rows, new)] = 0  # rounding can leave a small distance of an image to itself

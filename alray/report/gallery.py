@@ -17,10 +17,9 @@ import numpy as np
 from alray.data.catalog import Catalog
 from alray.data.fetch import ImageError, decode, fetch
 from alray.features.arrays import LOGITS, Array, Rows
-from alray.report import evidence
-from alray.report.evidence import Bought, Missing
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
+from alray.rundir import Bought, Missing
 
 PER_ROUND, PER_CLASS, MOST = 36, 6, 1500
 
@@ -72,11 +71,11 @@ def gallery(panel: Panel) -> tuple[list[Wall], str]:
 
 
 def _walls(line: Line, run: RunHistory) -> list[Wall]:
-    catalog = evidence.catalog_of(run)
+    catalog = run.files.catalog()
     if not _has_images(catalog):
         raise Missing("the data are embeddings without images")
-    start = evidence.cold_start(run)
-    return [_wall(line, run, catalog, step) for step in [*([start] if start else []), *evidence.bought(run)]]
+    start = run.files.cold_start()
+    return [_wall(line, run, catalog, step) for step in [*([start] if start else []), *run.files.bought()]]
 
 
 def _has_images(catalog: Catalog) -> bool:
@@ -108,12 +107,12 @@ def _surprise(run: RunHistory, step: Bought, number: int) -> Array | None:
     """(k,) 1 - p(label) by the model that selected; None where that model's outputs were deleted."""
     order = np.argsort(step.rows)
     try:
-        table = evidence.features(run, number)
+        table = run.files.round(number).selected_by()
         if LOGITS in table.columns:
             logits = np.asarray(table.read(step.rows[order], LOGITS), np.float64)
         else:
-            model = evidence.head(run, number)
-            logits = evidence.embeddings(table, step.rows[order]) @ model.weight.T.astype(np.float64) + model.bias
+            model = run.files.round(number).head()
+            logits = table.embedding(step.rows[order]) @ model.weight.T.astype(np.float64) + model.bias
     except Missing:
         return None
     logits -= logits.max(axis=1, keepdims=True)

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from alray.config import fingerprint
-from alray.report.runs import IMAGES, Counted, ReportError, RunHistory
+from alray.report.runs import IMAGES, Counted, ReportError, RunHistory, stopped_by
 from alray.report.statistics import Floats, area, on_grid
-from alray.report.trials import stopped_by
 from alray.scalars import flat
 
 REFERENCE = "random"

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from alray.report.evidence import bought, cold_start
 from alray.report.metrics import metric
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
@@ -44,8 +43,8 @@ def picks_hash(run: RunHistory) -> str:
     """12 hex digits of the rows that were chosen (a cold start's first), in order of choice. Equal picks have equal
     hashes on every machine."""
     digest = hashlib.blake2b(digest_size=6)
-    start = cold_start(run)
-    for step in [*([start] if start else []), *bought(run)]:
+    start = run.files.cold_start()
+    for step in [*([start] if start else []), *run.files.bought()]:
         digest.update(np.ascontiguousarray(step.rows, np.int64).tobytes())
     return digest.hexdigest()
 

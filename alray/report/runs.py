@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alray.config import full_identity
-from alray.rundir import METRICS, RunDir
+from alray.rundir import METRICS, SWEEP, RunDir
 from alray.scalars import SECTIONS, Metrics
 from alray.store import Store, absolute
 
@@ -84,6 +84,16 @@ class RunHistory:
     def counted(self) -> Counted:
         """What the accuracies and class counts of this run are counted in."""
         return counted(self.about.get("identity", {}))
+
+    @property
+    def files(self) -> RunDir:
+        """The run directory."""
+        return RunDir(self.dir)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether all rounds share one table of embeddings."""
+        return bool(self.about.get("frozen", False))
 
     @property
     def peeks(self) -> bool:
@@ -164,3 +174,18 @@ def _inside(folder: Store) -> list[RunHistory]:
         if run not in started:
             _log.warning("%s: no committed round yet, left out of the report", run.uri)
     return [load(run.uri) for run in started]
+
+
+def stopped_by(runs: Sequence[RunHistory]) -> dict[str, str]:
+    """Run directory -> the scheduler that stopped the run, which has not been brought to its end since."""
+    rounds = {run.dir: len(run.rounds) for run in runs}
+    found = {}
+    for folder in dict.fromkeys(run.dir.rsplit("/", 1)[0] for run in runs):
+        store = Store(folder)
+        sweep = store.read_json(SWEEP) if store.has(SWEEP) else {"trials": []}
+        name = sweep.get("scheduler", "none")
+        for trial in sweep["trials"]:
+            run = f"{folder}/{trial['run']}"
+            if trial["status"] == "stopped" and rounds.get(run, trial["of"]) < trial["of"]:
+                found[run] = "a scheduler" if name == "none" else str(name)  # none: started again without one
+    return found

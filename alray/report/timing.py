@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.config import fingerprint
-from alray.report import evidence
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats
@@ -92,7 +91,7 @@ def _sharers(line: Line, stage: str) -> tuple[str, ...]:
     assert line.run is not None
     same = line.run.about["identity"]
     made_of = fingerprint([same.get(part) for part in ("data_fingerprint", "weights_fingerprint", *_MADE_OF)])
-    if stage == "extract" and evidence.frozen(line.run):
+    if stage == "extract" and line.run.frozen:
         return (made_of,)
     if stage == "pretext":
         return (made_of,) if same["pretext"]["as_backbone"] else (made_of, line.strategy)
@@ -102,7 +101,7 @@ def _sharers(line: Line, stage: str) -> tuple[str, ...]:
 def _busy(run: RunHistory, seconds: Mapping[str, Floats]) -> tuple[Floats, bool]:
     resources = RunDir(run.dir).config().get("resources", {})
     workers = int(resources.get("train_workers", 1))
-    each = {"train": 1 if evidence.frozen(run) else workers, "extract": int(resources.get("extract_actors", 1))}
+    each = {"train": 1 if run.frozen else workers, "extract": int(resources.get("extract_actors", 1))}
     each |= {"pretext": workers, "vaal": workers}
     spent = np.sum([seconds[stage] * number for stage, number in each.items() if stage in seconds], axis=0)
     return np.cumsum(spent), bool(RunDir(run.dir).cluster().get("use_gpu"))

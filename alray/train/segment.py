@@ -28,8 +28,8 @@ from alray.models.segmenter import confusion, create_segmenter, segment_images, 
 from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES, MODEL
 from alray.store import Store, read_bytes
-from alray.train.classify import FinetuneLearner
 from alray.train.evaluate import segmentation_metrics
+from alray.train.learners import FinetuneLearner
 from alray.train.measure import measure_images, model_source
 from alray.train.targets import MaskTargets
 

@@ -70,7 +70,8 @@ def write_run(folder: Path, strategy: str, seed: int, rounds: int = 3, *, name: 
     store = Store(str(folder / f"{name}-{strategy}-{seed}"))
     same = identity(config, "data", "weights")
     store.write_json("config.json", json.loads(config.to_json()))
-    store.write_json("run.json", {"classes": CLASSES, "name": name, "fingerprint": fingerprint(same), "identity": same})
+    about = {"classes": CLASSES, "name": name, "fingerprint": fingerprint(same), "identity": same}
+    store.write_json("run.json", {**about, "frozen": config.train.mode == "linear"})
     for number in range(rounds):
         store.child(f"round_{number:02d}").write_json("metrics.json", metrics_of(number, strategy, seed))
     return store.uri

@@ -21,13 +21,13 @@ from alray.models.head import Head
 from alray.report import report
 from alray.report.charts import stages_chart
 from alray.report.coverage import cover
-from alray.report.evidence import Missing, seed_set
 from alray.report.gallery import gallery
 from alray.report.panel import panel
 from alray.report.records import picks_hash
 from alray.report.runs import RunHistory, load, load_all
 from alray.report.timing import timing_section_parts
 from alray.rounds import run
+from alray.rundir import Missing
 from alray.selection.protocol import Picks
 from alray.store import Store
 
@@ -206,17 +206,17 @@ def test_a_column_of_settings_is_shown_where_there_are_several(folder: Path, col
 def test_seed_set_and_hash_of_the_picks_know_the_cold_start(cold: Path, tmp_path: Path) -> None:
     chosen = next(one for one in load_all([str(cold / "runs")]) if one.strategy == "k_center")
     table = Store(chosen.dir).read_table("seed_set.parquet")
-    assert seed_set(chosen).tolist() == sorted(table["row"].to_pylist())
+    assert chosen.files.seed_set().tolist() == sorted(table["row"].to_pylist())
     copied = load(shutil.copytree(chosen.dir, tmp_path / "copy").as_posix())
     assert picks_hash(copied) == picks_hash(chosen)
     Store(copied.dir).write_table("seed_set.parquet", table.take(list(range(len(table)))[::-1]))
     assert picks_hash(copied) != picks_hash(chosen)
     Store(copied.dir).delete("seed_set.parquet")
     with pytest.raises(Missing, match="does not say what its seed set was"):
-        seed_set(copied)
+        copied.files.seed_set()
     Store(copied.dir).delete("splits.parquet")
     with pytest.raises(Missing, match="does not say what its seed set and its validation set were"):
-        seed_set(copied)
+        copied.files.seed_set()
 
 
 def test_without_a_seed_set_coverage_is_left_out(cold: Path, tmp_path: Path) -> None:

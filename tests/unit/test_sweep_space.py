@@ -23,7 +23,6 @@ from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, T
 from alray.config.command_line import sweep_options
 from alray.lease import LEASE
 from alray.models.backbone import create
-from alray.report.evidence import features
 from alray.report.runs import load
 from alray.rounds import run
 from alray.store import Store
@@ -197,11 +196,11 @@ def test_what_runs_share_lies_where_single_runs_have_it(tmp_path: Path) -> None:
     result = run(planned.trials[0].config, quiet=True)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["catalogs", "features", "s-sweep"]
     moved = shutil.move(tmp_path / "runs" / "s-sweep", tmp_path / "moved")  # alone: features stay behind
-    assert features(load(f"{moved}/{result.dir.rsplit('/', 1)[1]}"), 0).columns
+    assert load(f"{moved}/{result.dir.rsplit('/', 1)[1]}").files.round(0).selected_by().columns
     shutil.move(tmp_path / "moved", tmp_path / "runs" / "s-sweep")
     shutil.move(tmp_path / "runs", tmp_path / "elsewhere")  # with everything
     there = load(str(tmp_path / "elsewhere" / "s-sweep" / result.dir.rsplit("/", 1)[1]))
-    assert features(there, 0).uri.startswith(str(tmp_path / "elsewhere" / "features"))
+    assert there.files.round(0).selected_by().uri.startswith(str(tmp_path / "elsewhere" / "features"))
 
 
 def test_trials_are_the_runs_a_single_run_would_be(tmp_path: Path) -> None:
