@@ -21,7 +21,7 @@ from alray.config import ModelConfig
 from alray.keyed import stream_key
 from alray.models.checkpoint import LoadReport, load_backbone
 from alray.models.head import Head, initial_head
-from alray.models.layout import ordered
+from alray.models.layout import guarded, ordered
 
 _AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -85,6 +85,7 @@ def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0
     dim = _width(backbone, image_size or data["input_size"][-1], config.backbone)
     report = load_backbone(backbone, config.checkpoint) if config.checkpoint else None
     mean, std = config.mean or data["mean"], config.std or data["std"]
+    guarded(backbone)
     return Classifier(backbone, initial_head(num_classes, dim, seed), tuple(mean), tuple(std), report)
 
 
