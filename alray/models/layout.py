@@ -1,5 +1,6 @@
-"""What a CPU cannot train as it stands, because oneDNN fails there (3.12.0 was measured, with torch 2.14.1, on processors
-with AVX-512 and bfloat16), and how such layers are computed instead.
+"""Layers that oneDNN cannot train on some CPUs, and how they are computed instead.
+
+Measured with oneDNN 3.12.0 and torch 2.14.1 on processors with AVX-512 and bfloat16.
 
 `ordered`: images (b, h, w, 3) that are permuted to (b, 3, h, w) are in the order that torch calls channels_last. oneDNN
 then writes outside its own buffer in the backward pass of convolutions with a 1x1 kernel, a stride of 2 and fewer than

@@ -51,9 +51,11 @@ def test_a_backbone_of_eight_channels_trains(kind: str, amp: str) -> None:
     [
         (1, 3, 2, 1, True),
         (1, 3, 1, 1, True),
-        (2, 3, 2, 1, False),
+        (2, 3, 2, 1, True),
+        (3, 3, 2, 1, False),
+        (14, 7, 2, 3, False),
         (2, 7, 1, 3, True),
-        (4, 7, 2, 3, False),
+        (4, 7, 2, 3, True),
         (9, 1, 2, 0, False),
     ],
 )
