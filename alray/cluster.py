@@ -145,13 +145,22 @@ def _authenticate(variables: Mapping[str, str | None]) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise ConnectionError where nobody listens: Ray itself waits for minutes, and then ends the process."""
+    """Raise ConnectionError where no cluster answers, and Ray's AuthenticationError where it refuses our token: Ray
+    itself waits for minutes, and then ends the process or does not say why."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient
+    from ray.exceptions import RpcError
+
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise ConnectionError(str(error)) from None
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+        ensure_token_if_auth_enabled(create_token_if_missing=False)
+        if not address.startswith("ray://"):
+            GcsClient(address=address)
+    except (OSError, RpcError) as error:
+        raise ConnectionError(str(error)) from None
 
 
 def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:
