@@ -106,7 +106,8 @@ def _join(backend: str, host: str, port: int, interface: str, timeout_s: int) ->
     timeout = timedelta(seconds=timeout_s)
     descriptor = None if _listening is None else _listening.detach()
     _listening = None
-    store = dist.TCPStore(host, port, size, descriptor is not None, timeout, master_listen_fd=descriptor)
+    serves = descriptor is not None
+    store = dist.TCPStore(host, port, size, serves, timeout, master_listen_fd=descriptor)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 

@@ -74,10 +74,11 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     [
         {},
         {"RAY_AUTH_MODE": "disabled"},
+        {"RAY_AUTH_MODE": "token"},
         {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": THEIRS},
-        {"RAY_AUTH_TOKEN_PATH": ""},
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "token"},
     ],
-    ids=["nothing", "disabled", "a token", "a token's path"],
+    ids=["nothing", "disabled", "token mode", "a token", "a token's path"],
 )
 def test_a_started_cluster_has_a_token_of_its_own(variables: dict[str, str], tmp_path: Path) -> None:
     home = tmp_path / "home"
