@@ -1,18 +1,35 @@
-"""Joining or starting a Ray cluster, with its noise kept down."""
+"""Joining or starting a Ray cluster, with its noise kept down.
+
+Ray's processes listen on every address of the machine. Whoever can connect to them and knows the token can run code as
+the user who started Ray; whoever does not know it is refused. A cluster that is started here therefore has a token of
+its own: random, known to Ray's processes by their environment, written nowhere, worthless when the cluster ends.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import secrets
 import socket
+import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from alray.config import ResourceConfig
 
 # glibc gives large tensors back to the system after every use and takes them again, page by page: training on CPUs
 # spends up to half of its time there. Inherited by the workers of a cluster that is started here.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
+
+# Processes of Ray's that one machine can do without.
+_LEAN = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# Ray publishes measurements for Prometheus on three ports, on all addresses, and asks nobody for a token. Nothing reads
+# them on one machine. The first variable stops one publisher; -1 is no port, so that the two others do not start.
+_NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+_AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 class ClusterError(RuntimeError):
@@ -46,7 +63,8 @@ def start(resources: ResourceConfig) -> Cluster:
     """Join the cluster that is named or set in the environment (as in a submitted job); else start one here.
 
     A cluster that merely happens to run on this machine is not joined (address "auto" does that): it may be somebody
-    else's, and go away. Raises ClusterError when there are fewer CPUs or GPUs than the run needs: Ray
+    else's, and go away. A cluster that is started here has a token of its own; one that is joined gets the user's.
+    Raises ClusterError when it cannot be joined, and when there are fewer CPUs or GPUs than the run needs: Ray
     itself would wait for ever.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -68,33 +86,81 @@ def start(resources: ResourceConfig) -> Cluster:
 
 
 def _init(resources: ResourceConfig) -> None:
+    address = resources.address or os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        _start_here(resources)
+    else:
+        _join(address)
+
+
+def _join(address: str) -> None:
+    """Join a running cluster with the token that the user's environment names (RAY_AUTH_MODE=token)."""
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = resources.address or os.environ.get("RAY_ADDRESS", "local")
-    if address != "local":
-        try:
-            _knock(address)
-            ray.init(address=address, **quiet)
-            return
-        except ConnectionError as error:
-            raise ClusterError(f"resources.address: no Ray cluster answers at {address!r}: {error}") from None
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on this machine
-    for helper in ("RAY_TRAIN_METRICS_ENABLED", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"):
-        os.environ.setdefault(helper, "0")  # processes of Ray's that one machine can do without
-    for name, value in _KEEP_MEMORY.items():
+    _authenticate({})  # the variables may have been set after Ray was imported
+    try:
+        _knock(address)
+        ray.init(address=address, **_QUIET)
+    except ray.exceptions.AuthenticationError:
+        raise ClusterError(
+            f"resources.address: the Ray cluster at {address!r} asks for its token, and got none or another one; set "
+            "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in "
+            "~/.ray/auth_token"
+        ) from None
+    except ConnectionError as error:
+        raise ClusterError(f"resources.address: no Ray cluster answers at {address!r}: {error}") from None
+
+
+def _start_here(resources: ResourceConfig) -> None:
+    """Start a cluster of this process alone, which ends with it. It demands a token of its own, whatever the user's
+    environment says of other clusters (RAY_AUTH_MODE=disabled, too); `ray.shutdown` puts that environment back."""
+    import ray
+    from ray._private import worker
+
+    for name, value in {**_LEAN, **_NO_METRICS, **_KEEP_MEMORY}.items():
         os.environ.setdefault(name, value)
-    ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **quiet)
+    before = {name: os.environ.get(name) for name in _AUTHENTICATION}
+    _authenticate({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_TOKEN_PATH": None})
+    try:
+        ray.init(address="local", num_cpus=logical_cpus(resources), include_dashboard=False, **_QUIET)
+    except BaseException:
+        _authenticate(before)
+        raise
+    # Ray drops its node at the end of `ray.shutdown`. At the end of the process the token is needed to shut down.
+    weakref.finalize(worker._global_node, _authenticate, before).atexit = False
+
+
+def _authenticate(variables: Mapping[str, str | None]) -> None:
+    """Set (or, with None, remove) environment variables, and have Ray read mode and token again: it does so once, when
+    it is imported, and would send an old token, or none, for the rest of the process."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")  # in this order: a thread that still sends must not find token mode without a token
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _knock(address: str) -> None:
-    """Raise ConnectionError where nobody listens: Ray itself waits for minutes, and then ends the process."""
+    """Raise ConnectionError where no cluster answers, and Ray's AuthenticationError where it refuses our token: Ray
+    itself waits for minutes, and then ends the process or does not say why."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient
+    from ray.exceptions import RpcError
+
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise ConnectionError(str(error)) from None
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+        ensure_token_if_auth_enabled(create_token_if_missing=False)
+        if not address.startswith("ray://"):
+            GcsClient(address=address)
+    except (OSError, RpcError) as error:
+        raise ConnectionError(str(error)) from None
 
 
 def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:

@@ -23,13 +23,10 @@ from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.store import Store, absolute, read_bytes
+from alray.submitted import PLACES, check_places
 from alray.tasks import Task, task_of
 from alray.train.columns import MEASURED
 from alray.train.learner import Learner
-
-_PLACES = (
-    "root", "run_dir", "data.root", "data.test_root", "data.catalog", "data.mask_root", "model.checkpoint",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,7 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
 
     From here on every place in the configuration is absolute (`with_absolute_paths`).
     """
+    check_places(config)
     config = with_absolute_paths(config)
     task = task_of(config)
     strategy = strategy or strategy_of(config)
@@ -126,7 +124,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
     `data.train_list` stays as it was written: only the driver reads it, and it is part of what a run is.
     """
-    found = {path: str(value_at(config, path)) for path in _PLACES}
+    found = {path: str(value_at(config, path)) for path in PLACES if path != "data.train_list"}
     return replace(config, {path: absolute(value) for path, value in found.items() if value})
 
 

@@ -5,17 +5,16 @@
 
 1,797 real images are written out as an image folder, indexed, streamed by Ray Data, fine-tuned on by two Ray Train
 workers, embedded by a Ray Data actor pool, and chosen from by two selection shards. Both strategies start from the
-same seed set.
+same seed set. The images go into <root>/digits-images, unless --data.root or --data.catalog names others.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 from alray import RunConfig, replace
 from alray.cli import guarded, options
 from alray.config import (
-    DataConfig,
     FeatureConfig,
     ModelConfig,
     ResourceConfig,
@@ -30,7 +29,6 @@ CONFIG = RunConfig(
     budget=60,
     strategy="base",
     top_k=(3,),
-    data=DataConfig(root="demo-data/digits"),
     split=SplitConfig(val_size=100, seed_set_size=40),
     transform=TransformConfig(size=16, train="crop_pad", pad=1, flip=False, resize=0),
     model=ModelConfig(
@@ -48,16 +46,24 @@ CONFIG = RunConfig(
 )
 
 
-def write_digits(folder: Path) -> None:
+def write_digits(folder: str) -> None:
     """scikit-learn's digits as <folder>/{train,test}/<digit>/<number>.png; every fourth image is a test image."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        path = folder / ("test" if number % 4 == 0 else "train") / str(label) / f"{number:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(path)
+    from alray.store import Store
+
+    store, digits = Store(folder), load_digits()
+    names = [
+        f"{'test' if number % 4 == 0 else 'train'}/{label}/{number:04d}.png"
+        for number, label in enumerate(digits.target)
+    ]
+    if store.has(names[-1]):  # written last: all are there
+        return
+    for name, pixels in zip(names, digits.images, strict=True):
+        image = io.BytesIO()
+        Image.fromarray((pixels * 255 / 16).round().astype("uint8")).save(image, "PNG")
+        store.write_bytes(name, image.getvalue())
 
 
 def main() -> None:
@@ -66,9 +72,13 @@ def main() -> None:
 
     from alray.report import report  # imported after the options are read, so that --help takes no seconds
     from alray.rounds import run
+    from alray.store import absolute, join
+    from alray.submitted import check_places
 
-    if config.data.root == CONFIG.data.root and not Path(config.data.root).is_dir():
-        write_digits(Path(config.data.root))
+    check_places(config)
+    if not (config.data.root or config.data.catalog):
+        config = replace(config, {"data.root": join(absolute(config.root), "digits-images")})
+        write_digits(config.data.root)
     strategies = dict.fromkeys([config.strategy, "random"])
     runs = [run(replace(config, {"strategy": name})) for name in strategies]
     print(report([result.dir for result in runs], out=f"{config.root}/digits-report"))

@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 import ray
 import ray.train
-import ray.train.torch
 from ray.train import TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray.config import ResourceConfig
 from alray.store import Store, filesystem, read_bytes
+from alray.train.process_group import ProcessGroup
 from alray.train.summary import TrainError
 
 RAY, PROGRESS = "ray", "progress.json"
@@ -51,8 +52,9 @@ def launch(
     _discard_torn_snapshot(out)
     cpus = _decoding_cpus(resources)
     fs, path = filesystem(out.at(RAY))
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = DataParallelTrainer(  # not TorchTrainer: its configuration imports torch into Ray's controller
         lambda: work(cpus),  # not by train_loop_config: Ray's controller would import torch and timm for it
+        backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.train_workers,
             use_gpu=use_gpu,

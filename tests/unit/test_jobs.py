@@ -25,7 +25,7 @@ from alray.models.backbone import create
 from alray.prepare import Checked, prepare
 from alray.sweep import parse_space, plan
 
-ELSEWHERE = {"data/imagenet", "s3://bucket/imagenet", "data/cifar10", "/data/cifar10", "demo-data/digits"}
+ELSEWHERE = {"data/imagenet", "s3://bucket/imagenet", "data/cifar10", "/data/cifar10", ""}
 SMALL = {"rounds": 3, "budget": 6, "split.seed_set_size": 6, "split.val_size": 0, "train.patience": 0, "top_k": ()}
 
 

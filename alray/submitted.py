@@ -1,0 +1,54 @@
+"""Places that a submitted job must not use: the copy of the working directory that Ray made for it.
+
+`ray job submit --working-dir .` unpacks the directory into a temporary one of Ray's and starts the job there. A
+relative path therefore names a place in that copy: data that were not sent along are missing from it, other machines do
+not see what is written into it, and it is deleted when the cluster ends.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from alray.config import ConfigError, RunConfig
+from alray.config.tree import value_at
+from alray.store import absolute, is_remote
+
+_COPIES = ("runtime_resources", "working_dir_files")  # Ray: <session>/runtime_resources/working_dir_files/<package>/
+PLACES = (
+    "root",
+    "run_dir",
+    "data.root",
+    "data.test_root",
+    "data.catalog",
+    "data.mask_root",
+    "data.train_list",
+    "model.checkpoint",
+)
+
+
+def check_places(config: RunConfig) -> None:
+    """Raise ConfigError, naming every field whose place lies in Ray's copy of a working directory."""
+    given = {field: value_at(config, field) for field in PLACES}
+    copied = {field: _inside_copy(place) for field, place in given.items() if place}
+    wrong = [
+        f"{field}: expected an absolute path that every node of the cluster reaches, or a URI, as in --{field} "
+        f'"$PWD/{inside}" or --{field} s3://bucket/{inside}; got {given[field]}'
+        for field, inside in copied.items()
+        if inside
+    ]
+    if wrong:
+        raise ConfigError(
+            "in a submitted job a relative path lies in Ray's temporary copy of the working directory, which other "
+            "machines do not see and which is deleted with the cluster\n" + "\n".join(wrong)
+        )
+
+
+def _inside_copy(place: str) -> str:
+    """The path within the copy, for a place that lies in one; else nothing."""
+    if is_remote(place):
+        return ""
+    parts = PurePath(absolute(place)).parts
+    for start in range(len(parts) - 2):
+        if parts[start : start + 2] == _COPIES:
+            return "/".join(parts[start + 3 :]) or "."
+    return ""
