@@ -231,6 +231,17 @@ def test_killed_and_resumed_equals_undisturbed(fields: dict[str, Any], tmp_path:
         assert torch.equal(tensor, weights(killed)[name]), name
 
 
+def test_a_training_resumed_from_any_checkpoint_writes_the_best_epoch(tmp_path: Path) -> None:
+    """The best epoch is before the last checkpoint, or it is the checkpoint's own and later ones are worse."""
+    fields: dict[str, Any] = {"lr": 0.3, "schedule": "constant", "epochs": 8}
+    undisturbed, reports = run(job(tmp_path / "whole", **fields))
+    assert 0 < undisturbed.best_epoch < 7  # one checkpoint is of the best epoch itself
+    for number, (_, state) in enumerate(reports):
+        run(job(tmp_path / str(number), **fields), state=state)
+        for name, tensor in weights(tmp_path / "whole").items():
+            assert torch.equal(tensor, weights(tmp_path / str(number))[name]), (number, name)
+
+
 def test_a_state_of_the_end_only_writes_the_model(tmp_path: Path) -> None:
     _, reports = run(job(tmp_path / "a", checkpoint_every=2))
     assert len(reports) == 1

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alray import prepare
 from alray.config import ConfigError, RunConfig, TrainConfig
 from alray.train import losses
+from alray.train.learner import Learner
 from alray.train.losses import (
     CLOSED_FORMS,
     LOSSES,
@@ -72,9 +72,9 @@ def test_a_closed_form_has_the_gradient_of_autograd(name: str, options: dict[str
     torch.testing.assert_close(closed.double(), gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_an_unknown_loss_is_refused_before_anything_is_read() -> None:
+def test_an_unknown_loss_is_refused_before_a_network_is_built() -> None:
     with pytest.raises(ConfigError, match=r"^train\.loss: expected one of cross_entropy, .*focal, got hinge$"):
-        prepare.check(RunConfig(train={"loss": "hinge"}))  # type: ignore[arg-type]
+        Learner.check(RunConfig(train={"loss": "hinge"}), pytest.fail)  # type: ignore[arg-type]
 
 
 def test_every_loss_is_tested_and_a_closed_form_takes_the_options_of_its_loss() -> None:
