@@ -102,6 +102,7 @@ def inside(args: argparse.Namespace) -> int:
     section = Section(args.tiny, args.seconds, args.out)
     try:
         importlib.import_module(PARTS[args.section].module).run(section)
+        section.error = "\n".join(section.failures) or None
     except Exception:
         section.error = traceback.format_exc()
         print(section.error, file=sys.stderr, flush=True)

@@ -88,23 +88,26 @@ def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int =
 
 
 def rates(device: torch.device, tiny: bool) -> dict[str, float]:
-    """Bytes a second of a copy in the device's memory (read and written), of a copy to the device, and operations a
-    second of a bf16 product on random numbers."""
+    """Bytes a second of a copy in the device's memory (read and written) and of one to the device, and operations a
+    second of a bf16 product of random numbers."""
     numbers, side = (1 << 20, 256) if tiny or device.type == "cpu" else (1 << 30, 8192)
-    source = torch.randn(numbers, device=device).bfloat16()
-    target = torch.empty_like(source)
-    copy = median_seconds(lambda: target.copy_(source), device)
-    host = torch.zeros(numbers // 4, dtype=torch.bfloat16)
-    there = torch.empty_like(host, device=device)
-    to_device = median_seconds(lambda: there.copy_(host), device)
-    del source, target
-    x, y = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    product = median_seconds(lambda: x @ y, device)
     return {
-        "copy_bytes_per_second": 4 * numbers / copy,
-        "host_to_device_bytes_per_second": 2 * len(host) / to_device,
-        "bf16_operations_per_second": 2 * side**3 / product,
+        "copy_bytes_per_second": _copied(device, numbers, device),
+        "host_to_device_bytes_per_second": _copied(torch.device("cpu"), numbers // 4, device) / 2,
+        "bf16_operations_per_second": _multiplied(device, side),
     }
+
+
+def _copied(origin: torch.device, numbers: int, device: torch.device) -> float:
+    """Bytes read and written a second."""
+    source = torch.randn(numbers, device=origin).bfloat16()
+    target = torch.empty_like(source, device=device)
+    return 4 * numbers / median_seconds(lambda: target.copy_(source), device)
+
+
+def _multiplied(device: torch.device, side: int) -> float:
+    x, y = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    return 2 * side**3 / median_seconds(lambda: x @ y, device)
 
 
 def peaks(device: torch.device) -> dict[str, float]:

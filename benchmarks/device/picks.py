@@ -6,11 +6,8 @@ picks and of those in each shard. Whether a strategy used the GPU is seen from C
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from section import Section, python
+from section import Section, half, with_and_without_gpu
 
 from alray import STRATEGIES, keyed, select
 from alray.features.arrays import cut
@@ -47,7 +44,7 @@ SMALL, LARGE, WIDE = Size(400, 24, 6, 40, 40), Size(6_000, 128, 20, 500, 300), S
 def cases(tiny: bool) -> Iterator[tuple[str, Size, str, int]]:
     """(strategy, size, kind, shards), the small ones first: each strategy comes on every kind before any large one."""
     for size in (SMALL,) if tiny else (SMALL, LARGE):
-        for kind in KINDS:
+        for kind in KINDS[:3] if tiny else KINDS:
             for name in STRATEGIES:
                 if size is SMALL or name not in SMALL_ONLY:
                     yield from ((name, size, kind, shards) for shards in SHARDS)
@@ -99,7 +96,7 @@ def _allocated() -> int:
     return int(torch.cuda.memory_stats().get("allocated_bytes.all.allocated", 0)) if torch.cuda.is_available() else 0
 
 
-def half(seconds: float, tiny: bool, out: Path) -> None:
+def pick(seconds: float, tiny: bool, out: Path) -> None:
     """One process's picks, one line each; stops when its time is over."""
     end, last, data = time.monotonic() + seconds, None, dict[str, Any]()
     with out.open("w") as lines:
@@ -120,25 +117,7 @@ def half(seconds: float, tiny: bool, out: Path) -> None:
 
 def run(section: Section) -> None:
     """Both processes side by side, then the comparison."""
-    folder = section.path.parent
-    threads = str(max(1, (os.cpu_count() or 2) // 2))
-    children = []
-    for name, hidden in (("gpu", {}), ("cpu", {"CUDA_VISIBLE_DEVICES": ""})):
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, **hidden}
-        command = python(__file__, str(max(5.0, section.left - 20)), str(folder / name), *(["--tiny"] * section.tiny))
-        children.append(subprocess.Popen(command, env=environment))
-    codes = [child.wait() for child in children]
-    if any(codes):
-        section.note(f"A process of picks left with status {codes}; what it had picked before is compared.")
-    compare(section, *(_lines(folder / name) for name in ("gpu", "cpu")))
-    differing = [row["strategy"] for row in section.rows if row["equal"] is False]
-    if any(codes) or differing:
-        raise RuntimeError(f"other picks with a GPU: {differing}; statuses of the two processes: {codes}")
-
-
-def _lines(path: Path) -> dict[str, dict[str, Any]]:
-    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {line["case"]: line for line in found}
+    compare(section, *with_and_without_gpu(section, __file__, 0.85 * section.left))
 
 
 def compare(section: Section, gpu: dict[str, Any], cpu: dict[str, Any]) -> None:
@@ -162,6 +141,8 @@ def compare(section: Section, gpu: dict[str, Any], cpu: dict[str, Any]) -> None:
             different=", ".join(different) or None,
             missing=", ".join(missing) or None,
         )
+        if different:
+            section.failures.append(f"{name}: other picks with a GPU than without")
     if len(both) < len(wanted):
         section.note(f"{len(wanted) - len(both)} of {len(wanted)} cases were left out (time, or a missing package).")
 
@@ -173,9 +154,4 @@ def _where(cuda: list[bool]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("seconds", type=float)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--tiny", action="store_true")
-    given = parser.parse_args()
-    half(given.seconds, given.tiny, given.out)
+    half(pick)
