@@ -115,3 +115,8 @@ def peaks(device: torch.device) -> dict[str, float]:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     cuda = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     return {"host_peak_gib": round(host / 2**30, 2), "gpu_peak_gib": round(cuda / 2**30, 2)}
+
+
+def allocated() -> int:
+    """Bytes asked of the GPU so far, freed ones too: more of them after some work means that it used the GPU."""
+    return int(torch.cuda.memory_stats().get("allocated_bytes.all.allocated", 0)) if torch.cuda.is_available() else 0

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import allocated
 from section import Section, half, with_and_without_gpu
 
 from alray import STRATEGIES, keyed, select
@@ -92,10 +93,6 @@ def _hash(*arrays: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def _allocated() -> int:
-    return int(torch.cuda.memory_stats().get("allocated_bytes.all.allocated", 0)) if torch.cuda.is_available() else 0
-
-
 def pick(seconds: float, tiny: bool, out: Path) -> None:
     """One process's picks, one line each; stops when its time is over."""
     end, last, data = time.monotonic() + seconds, None, dict[str, Any]()
@@ -105,13 +102,13 @@ def pick(seconds: float, tiny: bool, out: Path) -> None:
                 return
             if (size, kind) != last:
                 data, last = made(size, kind), (size, kind)
-            start, before = time.monotonic(), _allocated()
+            start, before = time.monotonic(), allocated()
             line: dict[str, Any] = {"case": f"{name}/{size.n}x{size.d}/{kind}/{shards}", "strategy": name}
             try:
                 line["hashes"] = picked(data, name, size, shards)
             except ImportError as error:
                 line["missing"] = str(error)
-            line |= {"seconds": time.monotonic() - start, "cuda": _allocated() > before}
+            line |= {"seconds": time.monotonic() - start, "cuda": allocated() > before}
             print(json.dumps(line), file=lines, flush=True)
 
 

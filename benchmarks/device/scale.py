@@ -1,6 +1,6 @@
 """Section b: k-center, margin, BASE and BADGE at ImageNet's size, held against a copy and a bf16 product of this run.
 
-Each work is first done on a sixteenth of the rows; from its time follows how much of the whole fits in what is left.
+Each work is first done on a 64th and a 16th of the rows; from their times follows how much of the whole fits in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from generated import embeddings, head, logits
-from machine import device_name, peaks, rates
+from machine import allocated, device_name, peaks, rates
 from section import Section, fraction
 
 from alray import select
@@ -34,7 +34,7 @@ class Size:
 
 
 FULL, TINY = Size(1_281_167, 2048, 1000, 30_000, 10_000), Size(4_000, 32, 10, 200, 100)
-PILOT = 1 / 16
+PILOTS, _FIRST = (1 / 64, 1 / 16), 1 / 32
 # The share of the time left at its turn that a work may take, its pilot included.
 SHARES = {"margin": 0.15, "base": 0.25, "k_center": 0.65, "badge": 0.9}
 
@@ -82,18 +82,19 @@ def run(section: Section) -> None:
 
 def _generated(section: Section, folder: Path, size: Size, device: torch.device) -> Data:
     start = time.monotonic()
-    least = PILOT * (size.n - size.labeled) + size.labeled
-    x = embeddings(folder / "embedding.npy", round(least), size.d)  # a part first, to learn how long the whole takes
-    took = time.monotonic() - start
-    share = fraction(took, least / size.n, 0.2 * section.left)
-    rows = round(max(least, share * size.n))
+    embeddings(folder / "embedding.npy", round(_FIRST * size.n), size.d)  # to learn how long the whole takes
+    share = fraction(time.monotonic() - start, _FIRST, 0.15 * section.left)
+    rows = round(max(_FIRST, share) * size.n)
+    labeled, picks = (round(number * rows / size.n) for number in (size.labeled, size.picks))
     if rows < size.n:
-        section.note(f"Rows were cut from {size.n:,} to {rows:,}: generating all would have taken too long.")
+        section.note(
+            f"Rows, labeled rows and picks were cut to {rows / size.n:.0%}: generating all takes too long here."
+        )
     x = embeddings(folder / "embedding.npy", rows, size.d)
     weight, bias = head(size.c, size.d)
     z = logits(folder / "logits.npy", x, weight, device)
     section.add("Generated", rows=rows, bytes=x.nbytes + z.nbytes, seconds=time.monotonic() - start)
-    return Data(Size(rows, size.d, size.c, size.labeled, size.picks), x, z, (weight, bias))
+    return Data(Size(rows, size.d, size.c, labeled, picks), x, z, (weight, bias))
 
 
 def _read(x: np.ndarray) -> float:
@@ -109,17 +110,18 @@ def _read(x: np.ndarray) -> float:
 def _measured(
     section: Section, data: Data, name: str, share: float, rate: dict[str, float], device: torch.device
 ) -> None:
-    """The pilot, then as much as fits."""
-    allowed = share * section.left
-    seconds = _once(section, data, name, PILOT, rate, device)
-    part = fraction(seconds, PILOT, allowed - seconds)
-    if part < 2 * PILOT:
-        section.note(f"{name}: only the pilot was run; the whole would take about {seconds / PILOT:.0f} s.")
+    """The pilots, then as much as fits."""
+    began, allowed = time.monotonic(), share * section.left
+    small, large = (_once(section, data, name, part, rate, device) for part in PILOTS)
+    first, second = PILOTS
+    slope = max((large - small) / (second - first), 0.5 * large / second)  # what the first calls cost is paid
+    whole = large + (1 - second) * slope
+    part = min(1.0, second + (allowed - (time.monotonic() - began) - large) / slope)
+    if part < 2 * second:
+        section.note(f"{name}: only the pilots were run; the whole would take about {whole:.0f} s.")
         return
     if part < 1:
-        section.note(
-            f"{name}: cut to {part:.0%} of rows and picks; the whole would take {seconds / PILOT:.0f} s or less."
-        )
+        section.note(f"{name}: cut to {part:.0%} of rows and picks; the whole would take about {whole:.0f} s.")
     _once(section, data, name, part, rate, device)
 
 
@@ -128,6 +130,7 @@ def _once(section: Section, data: Data, name: str, part: float, rate: dict[str, 
     given = data.inputs(name, rows)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    before = allocated()
     seconds, found = timed(lambda: select(name, picks, **given))
     read = sum(given[column].nbytes for column in ("embedding", "logits") if column in given)
     pool = rows - data.size.labeled
@@ -139,7 +142,7 @@ def _once(section: Section, data: Data, name: str, part: float, rate: dict[str, 
         rows=pool,
         labeled=data.size.labeled,
         picks=picks,
-        ran_on=_where(device),
+        ran_on="CUDA and CPU" if allocated() > before else "CPU only",
         seconds=seconds,
         cpu_seconds=account["arithmetic_cpu_seconds"] + account["merge_cpu_seconds"],
         input_bytes=read,
@@ -157,10 +160,3 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     found = work()
     return time.perf_counter() - start, found
-
-
-def _where(device: torch.device) -> str:
-    """By CUDA's own count of memory taken since the last reset."""
-    if device.type != "cuda":
-        return "CPU"
-    return "CUDA and CPU" if torch.cuda.max_memory_allocated() > torch.cuda.memory_allocated() else "CPU only"
