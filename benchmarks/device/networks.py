@@ -35,7 +35,7 @@ from alray.train.segment import SegmentationFeatures
 from alray.train.vaal import VaalRecipe
 
 SIZE, C, IMAGES, EPOCHS = 16, 3, 48, 2
-MODEL = ModelConfig(backbone="resnet18", options={"channels": [8, 8, 16, 16]}, small_stem=True)
+MODEL = ModelConfig(backbone="resnet18", options={"channels": [16, 16, 32, 32]}, small_stem=True)
 IMAGE = TransformConfig(size=SIZE, train="eval", resize=0)
 NEAR = {"none": 0.02, "bf16": 0.1, "fp16": 0.1}  # what rounding may change, see `_apart`
 NEAR_AFTER_RESTART = 0.1  # sums on a GPU come in any order, and training amplifies the difference
