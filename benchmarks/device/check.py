@@ -60,6 +60,7 @@ def main() -> int:
     args = arguments()
     if args.section:
         return inside(args)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running section is ended, too
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
     names = [name for name in PARTS if name in args.only]
@@ -123,13 +124,14 @@ def outside(name: str, share: float, args: argparse.Namespace, save: Any) -> Non
             )
             began, found = time.monotonic(), dict[str, Any](error=None, rows=[], notes=[], finished=False)
             save(found)
-            while child.poll() is None and time.monotonic() - began < share + _GRACE:
-                time.sleep(0.5)
-                if path.exists() and (newer := json.loads(path.read_text())) != found:
-                    save(found := newer)
-        late = child.poll() is None
-        if late:
-            os.killpg(child.pid, signal.SIGKILL)
+            try:
+                while child.poll() is None and time.monotonic() - began < share + _GRACE:
+                    time.sleep(0.5)
+                    if path.exists() and (newer := json.loads(path.read_text())) != found:
+                        save(found := newer)
+            finally:  # the time is over, or this program is stopped: nothing of the section stays behind
+                if late := child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)
         code = child.wait()
         found = json.loads(path.read_text()) if path.exists() else found
         if late or (code and not found["error"]):

@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ from section import Section, half, with_and_without_gpu
 
 from alray import RunConfig, keyed
 from alray.config import FeatureConfig, ModelConfig, PretextConfig, TransformConfig, VaalConfig
+from alray.data.masks import Masks
+from alray.data.sources import SOURCES
 from alray.features.extract import Features, ModelSource
 from alray.models.device import best_device
 from alray.store import Store
-from alray.train import loop, objective, pretext, vaal
-from alray.train.batches import Batch, Pairs, Plan, blocks
+from alray.train import loop, pretext, vaal
+from alray.train.batches import Batch, BatchPlan, PairedPlan, blocks
 from alray.train.linear import fit_head
-from alray.train.loop import Job, Place
+from alray.train.objective import Place, Recipe
 from alray.train.pretext import PretextRecipe
 from alray.train.segment import SegmentationFeatures
+from alray.train.supervised import SupervisedRecipe
+from alray.train.targets import ClassTargets, MaskTargets
 from alray.train.vaal import VaalRecipe
 
 SIZE, C, IMAGES, EPOCHS = 16, 3, 48, 2
@@ -39,6 +44,7 @@ MODEL = ModelConfig(backbone="resnet18", options={"channels": [16, 16, 32, 32]},
 IMAGE = TransformConfig(size=SIZE, train="eval", resize=0)
 NEAR = {"none": 0.02, "bf16": 0.1, "fp16": 0.1}  # what rounding may change, see `_apart`
 NEAR_AFTER_RESTART = 0.1  # sums on a GPU come in any order, and training amplifies the difference
+_MASKS = Masks(SOURCES["parquet"], "mask", "", "", ".png", 255, ("red", "green", "blue"))  # none is read
 Numbers = dict[str, list[float]]
 
 
@@ -49,60 +55,51 @@ def picture(row: int, epoch: int = 0) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-class Arrays:
+@dataclass(frozen=True)
+class Made:
     """Images made on the spot, with masks for segmentation."""
 
-    def __init__(self, job: Job, masks: bool) -> None:
-        self.job, self.masks = job, masks
+    recipe: Recipe
+    views: bool = False
+    masks: bool = False
 
-    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
-        for tables in plan.streams(first_epoch, self.job.config.train.epochs, 32):
+    def training(self, plan: BatchPlan | PairedPlan, first_epoch: int) -> Generator[Batch, None, None]:
+        for tables in plan.streams(first_epoch, self.recipe.epochs, 32):
             yield from (self._block(table) for table in tables)
 
-    def held_out(self) -> Iterator[Batch]:
-        rows, labels = self.job.held_out(Place())
+    def validation(self) -> Iterator[Batch]:
+        assert self.recipe.validation is not None
+        rows, labels = self.recipe.validation.part(Place())
         yield from (self._block(table) for table in blocks(rows, np.zeros(len(rows), np.int32), labels, 32))
 
     def _block(self, table: Any) -> Batch:
-        block = {name: table[name].to_numpy() for name in ("row", "label")}
-        block["image"] = np.stack([picture(row) for row in block["row"].tolist()])
-        if self.masks:
-            block["mask"] = block["image"].argmax(3).astype(np.uint8)
-        return block
+        block = {name: table[name].to_numpy() for name in ("row", "epoch", "label")}
+        block["image"] = pictures(block["row"], self.views)
+        return {**block, "mask": block["image"].argmax(3).astype(np.uint8)} if self.masks else block
 
 
 def finetuned(folder: Path, amp: str, segmentation: bool = False, **train: Any) -> Numbers:
     """Losses of a training, and of one that goes on from its first checkpoint."""
     config = RunConfig(
         task="segmentation" if segmentation else "classification",
+        top_k=(),
         transform=IMAGE,
         model=MODEL,
         split={"val_size": 30, "val_how": "random"},
         train={"epochs": EPOCHS, "batch_size": 16, "lr": 0.02, "schedule": "constant", "amp": _amp(amp), **train},
     )  # type: ignore[arg-type]
+    targets = MaskTargets(_MASKS) if segmentation else ClassTargets(C)
     rows, val_rows = np.arange(IMAGES), np.arange(1000, 1030)
-    job = Job(config, 1, C, 0, rows, rows % C, val_rows, val_rows % C, None, Store(str(folder)))
+    recipe = SupervisedRecipe(config, targets, 1, 0, rows, rows % C, val_rows, val_rows % C, None, Store(str(folder)))
+    return trained(recipe, masks=segmentation)
+
+
+def trained(recipe: Recipe, views: bool = False, masks: bool = False) -> Numbers:
+    """Losses of any training, and of one that goes on from its first checkpoint."""
+    images = Made(recipe, views, masks)
 
     def fit(state: Any, report: Any) -> Any:
-        images = Arrays(job, segmentation)
-        return loop.fit(job, _place(), images, wrap=lambda m: m, report=report, tell=lambda make: make(), state=state)
-
-    return _restarted(fit)
-
-
-def objective_trained(recipe: Any, views: bool) -> Numbers:
-    """The same of a pretext task or VAAL."""
-
-    def images(plan: Plan | Pairs, first: int) -> Generator[Batch, None, None]:
-        for tables in plan.streams(first, recipe.epochs, 32):
-            for table in tables:
-                block = {name: table[name].to_numpy() for name in ("row", "epoch", "label")}
-                rows = block["row"].tolist()
-                block["image"] = np.stack([_views(row) if views else picture(row) for row in rows])
-                yield block
-
-    def fit(state: Any, report: Any) -> Any:
-        return objective.fit(
+        return loop.fit(
             recipe, _place(), images, wrap=lambda m: m, report=report, tell=lambda make: make() and None, state=state
         )
 
@@ -123,8 +120,10 @@ def _restarted(fit: Callable[[Any, Any], Any]) -> Numbers:
     return {"losses": [epoch.loss for epoch in whole.history], "resumed": [epoch.loss for epoch in again.history]}
 
 
-def _views(row: int) -> np.ndarray:
-    return np.stack([picture(row), picture(row)[:, ::-1]])
+def pictures(rows: np.ndarray, views: bool) -> np.ndarray:
+    """Images (m, s, s, 3), or two views of each, (m, 2, s, s, 3)."""
+    images = np.stack([picture(row) for row in rows.tolist()])
+    return np.stack([images, images[:, :, ::-1]], axis=1) if views else images
 
 
 def _place() -> Place:
@@ -152,8 +151,7 @@ def linear(optimizer: str) -> Numbers:
 def measured(measure: Any, views: bool = False) -> Numbers:
     """What a model says of some images, as an extraction actor would ask it."""
     rows = np.arange(40)
-    images = np.stack([_views(row) if views else picture(row) for row in rows.tolist()])
-    found = measure.load(best_device())({"row": rows, "image": images})
+    found = measure.load(best_device())({"row": rows, "image": pictures(rows, views)})
     return {"measured": np.concatenate([column.ravel() for column in found.values()]).astype(float).tolist()}
 
 
@@ -175,7 +173,7 @@ def cases(folder: Path) -> Iterator[tuple[str, float, Callable[[], Numbers]]]:
     rows, weights = np.arange(IMAGES), folder / "vaal.pt"
     config = VaalConfig(image_size=SIZE, latent=8, width=8, epochs=EPOCHS, batch_size=16)
     recipe = VaalRecipe(config, 0, 0, rows[:24], rows[24:], Store(str(folder / "vaal")))
-    yield "vaal", np.inf, lambda: objective_trained(recipe, False)
+    yield "vaal", np.inf, lambda: trained(recipe)
     torch.save(vaal.fresh(config, 0).state_dict(), weights)
     yield "vaal's discriminator", NEAR["none"], lambda: measured(vaal.Discriminating(config, str(weights), "x"))
 
@@ -185,7 +183,7 @@ def _pretext(folder: Path, task: Any, amp: Any) -> Iterator[tuple[str, float, Ca
     config = PretextConfig(task=task, amp=_amp(amp), epochs=EPOCHS, batch_size=16, lr=0.01, schedule="constant")
     recipe = PretextRecipe(config, MODEL, IMAGE, 0, np.arange(IMAGES), Store(str(folder / task)))
     views, weights = recipe.transform.shape[0] == 2, folder / f"{task}.pt"
-    yield f"{task} {amp}", NEAR[amp], lambda: objective_trained(recipe, views)
+    yield f"{task} {amp}", NEAR[amp], lambda: trained(recipe, views)
     torch.save(pretext.fresh(config, MODEL, IMAGE, 0).state_dict(), weights)
     losses = pretext.PretextLosses(config, MODEL, IMAGE, 0, str(weights), "x")
     yield f"{task}'s losses of images", NEAR["none"], lambda: measured(losses, views)

@@ -24,8 +24,11 @@ from torch.nn import functional as F
 from alray import RunConfig
 from alray.models.device import best_device
 from alray.store import Store
-from alray.train.batches import Batch, Plan
-from alray.train.loop import Job, Place, fit
+from alray.train.batches import Batch, BatchPlan
+from alray.train.loop import fit
+from alray.train.objective import Place
+from alray.train.supervised import SupervisedRecipe
+from alray.train.targets import ClassTargets
 
 C, DISTINCT, EPOCHS = 100, 512, 4  # the first epoch warms up
 _NETWORKS = 0.35  # of the section's time, at most, for the comparison of networks
@@ -108,14 +111,14 @@ class Arrays:
     def __init__(self, images: np.ndarray, epochs: int) -> None:
         self.images, self.epochs = images, epochs
 
-    def training(self, plan: Plan, first_epoch: int) -> Generator[Batch, None, None]:
+    def training(self, plan: BatchPlan, first_epoch: int) -> Generator[Batch, None, None]:
         for tables in plan.streams(first_epoch, self.epochs, plan.batch_size):
             for table in tables:
                 rows = table["row"].to_numpy()
                 image = self.images[rows % len(self.images)]
                 yield {"row": rows, "label": table["label"].to_numpy(), "image": image}
 
-    def held_out(self) -> Iterator[Batch]:
+    def validation(self) -> Iterator[Batch]:
         return iter(())
 
 
@@ -128,9 +131,10 @@ def _ours(case: Case, images: np.ndarray, labels: np.ndarray, device: torch.devi
     )  # type: ignore[arg-type]
     rows, none = np.arange(steps * case.batch), np.empty(0, np.int64)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(config, 1, C, 0, rows, labels[rows % len(labels)], none, none, None, Store(folder))
+        targets, of_rows = ClassTargets(C), labels[rows % len(labels)]
+        recipe = SupervisedRecipe(config, targets, 1, 0, rows, of_rows, none, none, None, Store(folder))
         place, arrays = Place(device=device), Arrays(images, EPOCHS)
-        summary = fit(job, place, arrays, wrap=lambda m: m, report=lambda *_: None, tell=lambda make: None)
+        summary = fit(recipe, place, arrays, wrap=lambda m: m, report=lambda *_: None, tell=lambda make: None)
     return float(np.median([epoch.images / max(epoch.seconds, 1e-9) for epoch in summary.history[1:]]))
 
 
