@@ -42,7 +42,8 @@ CONFIG = RunConfig(
         epochs=30, patience=0, batch_size=32, lr=0.1, weight_decay=5e-4, schedule="cosine", checkpoint_every=10
     ),
     features=FeatureConfig(dtype="float32"),
-    resources=ResourceConfig(train_workers=2, extract_actors=1, select_shards=2),
+    # Two workers would take two GPUs. On one: --resources.use-gpu yes --resources.train-workers 1
+    resources=ResourceConfig(use_gpu="no", train_workers=2, extract_actors=1, select_shards=2),
 )
 
 

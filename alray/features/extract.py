@@ -29,6 +29,7 @@ from alray.data.views import Views
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
 from alray.models.backbone import create, embed_images
+from alray.models.device import best_device
 from alray.store import Store, read_bytes
 
 PART = "part"
@@ -160,8 +161,9 @@ class Extraction:
 class Measurer:
     """The actor: holds the model, measures the part it is given, writes it, and answers only how many rows it wrote."""
 
-    def __init__(self, measure: Measure, out: Store) -> None:
-        self.measured = measure.load(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    def __init__(self, measure: Measure, out: Store, use_gpu: bool) -> None:
+        # Ray hides no GPU from an actor that asked for none: without use_gpu it must not take one.
+        self.measured = measure.load(best_device() if use_gpu else torch.device("cpu"))
         self.columns, self.out = measure.columns, out
 
     def __call__(self, batch: dict[str, Array]) -> dict[str, Array]:
@@ -223,7 +225,7 @@ def _measure(
     )
     measured = images.map_batches(
         Measurer,
-        fn_constructor_args=(measure, out),
+        fn_constructor_args=(measure, out, use_gpu),
         # Ray wants a number where there are GPUs; blocks are parts, so this never joins or cuts one.
         batch_size=extraction.rows_per_part if use_gpu else None,
         batch_format="numpy",

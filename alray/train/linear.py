@@ -18,6 +18,7 @@ import torch
 
 from alray import keyed
 from alray.config import TrainConfig
+from alray.models.device import best_device
 from alray.models.head import Head, initial_head
 from alray.train.losses import configured_with_gradient
 from alray.train.optim import Stepper, learning_rate, loss_weights
@@ -51,7 +52,7 @@ def fit_head(
     workers, BatchNorm, clipping and mixed precision are not used. Raises TrainError.
     """
     _check(embedding, labels, num_classes, "labeled")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     fit = _Fit(config, start or initial_head(num_classes, embedding.shape[1], seed), embedding, labels, device)
     validation = None
     if val_embedding is not None and val_labels is not None and len(val_labels):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from alray.features.arrays import Array
+from alray.models.device import full_float32
 from alray.selection.kernels.logits import Floats, Positions, U, paired_dots, single
 from alray.selection.protocol import Metric
 
@@ -123,7 +124,8 @@ def bound(squares: Floats, largest: float, width: int) -> Floats:
 def products(x: torch.Tensor, centers: View) -> torch.Tensor:
     """g (m, p) float32; squared distances of views are g + |x|^2 up to `bound`."""
     c2 = torch.from_numpy(np.minimum(centers.squares, _LARGEST).astype(np.float32)).to(x.device)
-    return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
+    with full_float32():
+        return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
 
 
 def nearest(space: Space, x: Array, centers: Array) -> Positions:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
+from alray.models.device import full_float32
 from alray.selection.kernels.logits import Floats, Logits, Positions, U, paired_dots
 from alray.selection.kernels.softmax import exponentials, filtered
 
@@ -78,7 +79,8 @@ class Gradients:
     def bounds(self, centers: Gradients) -> tuple[Floats, Floats]:
         """Filtered squared distances (m, p) and their error (m, 1); infinite error where the filter says nothing."""
         (u, h), (cu, ch) = self.views, centers.views
-        product = (u @ cu.T) * (h @ ch.T)
+        with full_float32():
+            product = (u @ cu.T) * (h @ ch.T)
         value = self.squares[:, None] + centers.squares[None] - 2 * product.numpy().astype(np.float64)
         gamma = 1.01 * (self.u.shape[1] + self.h.shape[1] + 16) * U
         top = float(np.sqrt(centers.squares.max(initial=0.0)))

@@ -17,6 +17,7 @@ import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.keyed import order, priorities, uniform
+from alray.models.device import best_device
 from alray.selection.kernels.distance import Space, View, bound, join, nearest, products
 from alray.selection.kernels.logits import Floats, Positions, paired_dots
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
@@ -49,7 +50,7 @@ class Sieve:
         self.rows = shard.rows()
         self.counters = {"pairs": 0, "rescored": 0, "survivors": 0}
         self._shard, self._labeled = shard, labeled
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = best_device()
         self._space: Space | None = None
         self._central: Central | None = None
         self._forget()
