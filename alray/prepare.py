@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from alray.cold_start import SeedSet, notes, strategy_of
-from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, replace, value_at
+from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, places, replace
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.oracle import Oracle, Requests, ask
@@ -23,7 +23,7 @@ from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.store import Store, absolute, read_bytes
-from alray.submitted import PLACES, check_places
+from alray.submitted import check_places
 from alray.tasks import Task, task_of
 from alray.train.columns import MEASURED
 from alray.train.learner import Learner
@@ -120,12 +120,8 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The configuration as every process can use it: workers run in other directories than the driver.
-
-    `data.train_list` stays as it was written: only the driver reads it, and it is part of what a run is.
-    """
-    found = {path: str(value_at(config, path)) for path in PLACES if path != "data.train_list"}
-    return replace(config, {path: absolute(value) for path, value in found.items() if value})
+    """The configuration as every process can use it: workers run in other directories than the driver."""
+    return replace(config, {path: absolute(place) for path, place in places(config).items()})
 
 
 def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> None:
@@ -206,7 +202,7 @@ def _test_and_pool_rows(config: RunConfig, catalog: Catalog, task: Task) -> tupl
         test = splits.draw_random(rows, round(len(rows) * config.split.test_share), 0, "test")
         rows = np.setdiff1d(rows, test, assume_unique=True)
     if config.data.train_list:
-        lines = read_bytes(absolute(config.data.train_list)).decode().splitlines()
+        lines = read_bytes(config.data.train_list).decode().splitlines()
         rows = np.intersect1d(rows, splits.from_list(catalog.keys(), lines, config.data.train_list))
     shape = config.data.imbalance
     if shape.kind != "none":

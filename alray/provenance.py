@@ -21,13 +21,20 @@ from alray.store import join, weights_fingerprint
 _VERSIONS = ("alray", "ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
 
+def identity_of(config: RunConfig, catalog: Catalog) -> dict[str, Any]:
+    """The identity of the configuration's run on this catalog, with the content of the files that it names."""
+    mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
+    listed = config.data.train_list
+    return {**mine, "train_list_fingerprint": weights_fingerprint(listed)} if listed else mine
+
+
 def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:
     """Make the run's directory, or find it. classes: what is learned; facts: what a report must know of the run's
     strategy and learner (`Checked.facts`).
 
     Raises RunError where the directory belongs to another configuration, StoreError where it cannot be written.
     """
-    mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
+    mine = identity_of(config, catalog)
     mark = fingerprint(mine)
     uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
     run = RunDir(uri)

@@ -9,27 +9,16 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from alray.config import ConfigError, RunConfig
-from alray.config.tree import value_at
+from alray.config import ConfigError, RunConfig, places
 from alray.store import absolute, is_remote
 
 _COPIES = ("runtime_resources", "working_dir_files")  # Ray: <session>/runtime_resources/working_dir_files/<package>/
-PLACES = (
-    "root",
-    "run_dir",
-    "data.root",
-    "data.test_root",
-    "data.catalog",
-    "data.mask_root",
-    "data.train_list",
-    "model.checkpoint",
-)
 
 
 def check_places(config: RunConfig) -> None:
     """Raise ConfigError, naming every field whose place lies in Ray's copy of a working directory."""
-    given = {field: value_at(config, field) for field in PLACES}
-    copied = {field: _inside_copy(place) for field, place in given.items() if place}
+    given = places(config)
+    copied = {field: _inside_copy(place) for field, place in given.items()}
     wrong = [
         f"{field}: expected an absolute path that every node of the cluster reaches, or a URI, as in --{field} "
         f'"$PWD/{inside}" or --{field} s3://bucket/{inside}; got {given[field]}'

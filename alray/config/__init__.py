@@ -22,7 +22,7 @@ from alray.config.sections import (
     VaalConfig,
 )
 from alray.config.sweeping import SweepConfig
-from alray.config.tree import RunConfig, replace, value_at
+from alray.config.tree import RunConfig, places, replace, value_at
 
 __all__ = [
     "ConfigError",
@@ -48,6 +48,7 @@ __all__ = [
     "fingerprint",
     "full_identity",
     "identity",
+    "places",
     "replace",
     "value_at",
 ]

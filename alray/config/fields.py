@@ -37,6 +37,8 @@ COMMON = Mark("common")
 """`--help` shows the option; `--help-all` shows every option."""
 OUTSIDE = Mark("outside identity")
 """The field changes no pick (a place, a name, a number of workers): runs that differ in it alone are the same run."""
+PLACE = Mark("place")
+"""A path or URI. A relative path starts at the directory in which the run is started."""
 PAIRS = Mark("pairs")
 """A dictionary that a command line gives as names and values."""
 

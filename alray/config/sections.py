@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alray.config.fields import COMMON, OUTSIDE, Frozen
+from alray.config.fields import COMMON, OUTSIDE, PLACE, Frozen
 from alray.config.pairs import Pairs
 
 Dtype = Literal["float16", "bfloat16", "float32"]
@@ -25,10 +25,10 @@ class ImbalanceConfig(Frozen):
 class IndexConfig(Frozen):
     """What is indexed, and how: everything that a catalog is made of."""
 
-    root: Annotated[str, COMMON, OUTSIDE] = ""
+    root: Annotated[str, COMMON, OUTSIDE, PLACE] = ""
     """Images: a folder, a glob of WebDataset tars or Parquet files, a CSV/JSONL manifest; or one .npz of embeddings.
     Path or URI."""
-    test_root: Annotated[str, OUTSIDE] = ""
+    test_root: Annotated[str, OUTSIDE, PLACE] = ""
     """The test images, where they are not already under train/ and val/ (or test/) of the root."""
     format: Annotated[Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"], COMMON, OUTSIDE] = (
         "auto"
@@ -55,14 +55,14 @@ class IndexConfig(Frozen):
 class DataConfig(IndexConfig):
     """Where the images (or brought-in embeddings) are."""
 
-    catalog: Annotated[str, COMMON, OUTSIDE] = ""
+    catalog: Annotated[str, COMMON, OUTSIDE, PLACE] = ""
     """Directory of the catalog; built there from the root when absent. Empty: under the runs folder, by the root's
     name. On a command line, a catalog without a root replaces the root of the job file."""
-    train_list: str = ""
+    train_list: Annotated[str, OUTSIDE, PLACE] = ""
     """A list file ('key label' a line, as ImageNet-LT ships) that restricts the pool to the images it names."""
     imbalance: ImbalanceConfig = ImbalanceConfig()
     """Make the pool imbalanced."""
-    mask_root: Annotated[str, OUTSIDE] = ""
+    mask_root: Annotated[str, OUTSIDE, PLACE] = ""
     """Segmentation: folder of PNG masks under the images' names."""
     mask_suffix: str = ".png"
     """Segmentation: what a mask's name ends with, instead of the image's extension (or data.image_suffix)."""
@@ -121,7 +121,7 @@ class ModelConfig(Frozen):
     """Any model name of timm."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model, on the command line as JSON: '{"drop_path_rate": 0.1}'."""
-    checkpoint: Annotated[str, COMMON, OUTSIDE] = ""
+    checkpoint: Annotated[str, COMMON, OUTSIDE, PLACE] = ""
     """Self-supervised or other weights for the backbone: MoCo, SimCLR, SimSiam, DINO, plain timm or torchvision state
     dicts. Path or URI."""
     pretrained: Annotated[bool, COMMON] = False

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from alray.config.fields import COMMON, OUTSIDE, ConfigError, Frozen, leaves, nearest, validated
+from alray.config.fields import COMMON, OUTSIDE, PLACE, ConfigError, Frozen, leaves, marked, nearest, validated
 from alray.config.pairs import Pairs
 from alray.config.sections import (
     DataConfig,
@@ -29,9 +29,9 @@ class RunConfig(Frozen):
 
     name: Annotated[str, COMMON, OUTSIDE] = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
     """What you call it; first part of the run directory's name."""
-    root: Annotated[str, COMMON, OUTSIDE] = "runs"
+    root: Annotated[str, COMMON, OUTSIDE, PLACE] = "runs"
     """Folder (path or URI) for run directories; each is called <name>-<fingerprint>."""
-    run_dir: Annotated[str, OUTSIDE] = ""
+    run_dir: Annotated[str, OUTSIDE, PLACE] = ""
     """A run directory of your own choice, instead of one under the root."""
     seed: Annotated[int, COMMON] = Field(0, ge=0)
     """Seed of everything random: splits, seed set, initial weights, augmentation, strategies."""
@@ -143,6 +143,12 @@ def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
             raise ConfigError(f"{path}: no such field in RunConfig; the nearest are {meant}")
         node[leaf] = value.model_dump() if isinstance(value, BaseModel) else value
     return validated(type(config), tree)
+
+
+def places(config: RunConfig) -> dict[str, str]:
+    """The paths and URIs of a configuration, by the paths of their fields; those that are empty are left out."""
+    found = {path: value_at(config, path) for path, field in leaves(RunConfig).items() if marked(field, PLACE)}
+    return {path: place for path, place in found.items() if place}
 
 
 def value_at(config: RunConfig, path: str) -> Any:

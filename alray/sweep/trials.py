@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from alray.cold_start import strategy_of
-from alray.config import RunConfig, fingerprint, identity, replace
+from alray.config import RunConfig, fingerprint, replace
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.prepare import Checked, check, with_absolute_paths
+from alray.provenance import identity_of
 from alray.rundir import RunDir
-from alray.store import join, weights_fingerprint
+from alray.store import join
 from alray.sweep.space import Space, expand, flatten
 
 
@@ -116,7 +117,7 @@ def _trial(base: RunConfig, fields: dict[str, Any], settings: _Settings, folder:
 
 
 def _run_name(config: RunConfig, catalog: Catalog) -> str:
-    mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
+    mine = identity_of(config, catalog)
     return f"{config.name}-{fingerprint(mine)}"
 
 

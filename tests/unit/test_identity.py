@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 
 from alray import RunConfig, replace
@@ -21,6 +23,8 @@ from alray.config import (
 )
 from alray.config.fields import OUTSIDE
 from alray.config.identity import VERSION, defaults
+from alray.data.catalog import index_arrays
+from alray.provenance import identity_of
 
 OTHER = replace(RunConfig(), {"train.lr": 0.3, "split.seed_set_how": "pretext", "strategy_options": {"quota": "fill"}})
 
@@ -88,3 +92,14 @@ def test_sections_name_features_by_their_differences() -> None:
         "version": 1, "task": "rotation",
     }  # fmt: skip
     assert changed(TransformConfig(size=32, resize=0), only={"size"}) == {"version": 1, "size": 32}
+
+
+def test_another_list_of_training_images_is_another_run(tmp_path: Path) -> None:
+    """Its content counts, and not its name: a list that was changed in place is noticed."""
+    catalog = index_arrays(np.zeros((2, 2, 2), np.uint8), [0, 1], str(tmp_path / "catalog"))
+    marks = []
+    for name, text in (("a", "x 0\n"), ("b", "x 0\n"), ("a", "y 0\n")):
+        (tmp_path / name).write_text(text)
+        config = replace(RunConfig(), {"data.train_list": str(tmp_path / name)})
+        marks.append(fingerprint(identity_of(config, catalog)))
+    assert marks[0] == marks[1] != marks[2]

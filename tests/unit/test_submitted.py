@@ -9,9 +9,9 @@ import yaml
 from ray._private.runtime_env.packaging import _get_excludes
 
 from alray import RunConfig, replace
-from alray.config import ConfigError
+from alray.config import ConfigError, places
 from alray.prepare import check
-from alray.submitted import PLACES, check_places
+from alray.submitted import check_places
 
 REPOSITORY = Path(__file__).parents[2]
 ELSEWHERE = {
@@ -30,7 +30,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("field", PLACES)
+@pytest.mark.parametrize("field", list(ELSEWHERE))
 def test_a_relative_place_is_refused_and_what_to_give_is_named(field: str, copy: Path) -> None:
     config = replace(RunConfig(), {**ELSEWHERE, field: "there/x"})
     with pytest.raises(ConfigError, match=rf'^in a submitted job .*\n{field}: .* --{field} "\$PWD/there/x"') as error:
@@ -44,9 +44,13 @@ def test_absolute_paths_and_uris_are_used(copy: Path) -> None:
     check_places(replace(RunConfig(), ELSEWHERE))
 
 
+def test_every_place_of_the_configuration_is_tried_here() -> None:
+    assert places(replace(RunConfig(), ELSEWHERE)).keys() == ELSEWHERE.keys()
+
+
 def test_relative_places_are_used_outside_of_submitted_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    check_places(replace(RunConfig(), dict.fromkeys(PLACES, "there/x")))
+    check_places(replace(RunConfig(), dict.fromkeys(ELSEWHERE, "there/x")))
 
 
 def test_the_whole_package_is_sent_along_and_what_runs_leave_is_not() -> None:
