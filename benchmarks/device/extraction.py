@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from generated import jpegs
 from machine import device_name
 from PIL import Image
-from section import Section, fraction
+from section import Section
 from torch.utils.data import DataLoader, Dataset
 
 from alray import cluster
@@ -60,12 +61,8 @@ def run(section: Section) -> None:
         plan = Extraction(catalog, np.arange(size.images), measure)
         use_gpu = device.type == "cuda"
         first = replace(plan, rows=plan.rows[: size.first])
-        began = time.monotonic()
-        _ours(first, f"{folder}/first", use_gpu)
-        _loader(paths[: size.first], measure, device, cpus)
-        took = time.monotonic() - began
-        part = fraction(took, size.first / size.images, 0.8 * section.left)
-        images = max(size.first, round(part * size.images))
+        tries = _ours(first, f"{folder}/first", use_gpu)[0], _loader(paths[: size.first], measure, device, cpus)[0]
+        images = size.images if section.tiny else max(size.first, _fitting(tries, size.images, 0.8 * section.left))
         if images < size.images:
             section.note(f"Cut from {size.images:,} to {images:,} images: there was no time for all.")
         plan = replace(plan, rows=plan.rows[:images])
@@ -85,6 +82,17 @@ def _ours(plan: Extraction, out: str, use_gpu: bool) -> tuple[list[tuple[float, 
         advance=lambda rows, note: done.append((time.perf_counter() - start, done[-1][1] + rows)) if rows else None,
     )  # fmt: skip
     return [*done, (time.perf_counter() - start, done[-1][1])], table
+
+
+def _fitting(tries: Iterable[list[tuple[float, int]]], images: int, seconds: float) -> int:
+    """How many of the images fit: the starts cost what they cost in the tries, each image what those after the first
+    part did."""
+    starts = each = 0.0
+    for done in tries:
+        (first, before), (last, after) = done[1], done[-2]
+        starts += first
+        each += (last - first) / (after - before) if after > before else first / before
+    return min(images, int((seconds - starts) / max(each, 1e-9)))
 
 
 class Files(Dataset):

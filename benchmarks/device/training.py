@@ -81,7 +81,7 @@ def _side_by_side(section: Section, case: Case, device: torch.device, allowed: f
     took = time.monotonic() - began
     whole = EPOCHS * case.steps * 3
     part = fraction(took, (2 * pilot + 2) / whole, allowed - (time.monotonic() - start))
-    steps = max(2, round(case.steps * part))
+    steps = case.steps if section.tiny else max(2, round(case.steps * part))
     if steps < case.steps:
         section.note(f"{case.backbone} {case.size} {case.amp}: cut from {case.steps} to {steps} steps an epoch.")
     if device.type == "cuda":
