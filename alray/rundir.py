@@ -26,7 +26,7 @@ MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
 METRICS = "metrics.json"  # commits a round
 SWEEP = "sweep.json"  # of the folder that holds the runs of a sweep
 
-_CONFIG, _RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
+_CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 _PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
 _ROUND = re.compile(r"round_(\d+)")
@@ -175,15 +175,15 @@ class RunDir(Store):
     @property
     def exists(self) -> bool:
         """Whether there is a run."""
-        return self.has(_RUN)
+        return self.has(RUN)
 
     def about(self) -> dict[str, Any]:
         """What the run is: name, fingerprint, identity, classes, catalog, versions, machine."""
-        return dict(self.read_json(_RUN))
+        return dict(self.read_json(RUN))
 
     def write_about(self, about: Mapping[str, Any]) -> None:
         """Claim the directory: what the run is does not change afterwards."""
-        self.write_json(_RUN, dict(about))
+        self.write_json(RUN, dict(about))
 
     def write_config(self, config: str) -> None:
         """Keep the configuration (JSON) of this start."""

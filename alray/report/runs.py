@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alray.config import full_identity
-from alray.rundir import METRICS, SWEEP, RunDir
+from alray.rundir import METRICS, RUN, SWEEP, RunDir
 from alray.scalars import SECTIONS, Metrics
 from alray.store import Store, absolute
 
@@ -112,7 +112,7 @@ def load(run_dir: str) -> RunHistory:
     run = store.about()
     missing = [name for name in ("name", "classes", "identity") if name not in run]
     if missing:
-        raise ReportError(f"{store.at('run.json')}: expected the fields {', '.join(missing)}, they are missing")
+        raise ReportError(f"{store.at(RUN)}: expected the fields {', '.join(missing)}, they are missing")
     same = run["identity"] = full_identity(run["identity"])
     return RunHistory(store.uri, run["name"], same["strategy"], same["seed"], tuple(run["classes"]), rounds, run)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,63 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 )
 def test_a_circle_is_found(graph: dict[str, set[str]], expected: list[str]) -> None:
     assert circle(graph) == expected
+
+
+# A choice: how code asks for it, the files that own it, and how often others may ask all the same.
+CHOICES = {
+    "task": (r"""["']segmentation["']""", ("config/", "tasks.py", "report/runs.py"), 0),
+    "kind of source": (r"""["'](embeddings|webdataset|parquet|manifest|folder)["']""", ("config/", "data/sources/"), 1),
+    "way to learn": (r"""\btrain\.mode\b|==\s*["'](linear|finetune)["']""", ("config/", "train/learner"), 2),
+    "seed set": (r"seed_set_how\s*(==|!=|\bin\b)", ("config/", "cold_start.py"), 1),
+    "strategy by its class": (
+        r"isinstance\([^)]*\b(Pt4al|KMeans|Base|Margin|KCenter|Vaal|Badge)\b",
+        (),
+        0,
+    ),
+    "hook of a strategy by its name": (r"""getattr\([^,]+,\s*["'](needs_in|check\w*|window|peeks?|notes)["']""", (), 0),
+    "name of a round's directory": (r"round_\{", ("rundir.py",), 0),
+    "file of a run by its name": (
+        r"""["'](metrics\.json|picks\.parquet|labels\.parquet|splits\.parquet|selection\.json|run\.json|sweep\.json)["']""",
+        ("rundir.py",),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("choice", list(CHOICES))
+def test_a_choice_is_made_by_its_owner(choice: str) -> None:
+    """Others ask the object that owns it: a new task, source or strategy must not send anybody through the package."""
+    pattern, owners, allowed = CHOICES[choice]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(owners or ("\0",))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(pattern, line.split("#")[0])
+    ]
+    assert len(found) <= allowed, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", list(alray.STRATEGIES))
+def test_a_strategy_has_no_hook_that_the_base_class_does_not_declare(name: str) -> None:
+    """Whoever drives strategies knows `Strategy` alone: what is not declared there would have to be looked for."""
+    kind, known = alray.STRATEGIES[name], {*dir(alray.ScoreStrategy), *dir(alray.Strategy)}
+    options = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    public = {attribute for attribute in dir(kind) if not attribute.startswith("_")}
+    assert issubclass(kind, alray.Strategy)
+    assert public - known - options == set()
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text()
+        if text.count("\n") > 330:
+            long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                docstring = ast.get_docstring(node, clean=False) or ""
+                size = node.end_lineno - node.lineno - docstring.count("\n")
+                if size > 60:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {size} lines")
+    assert long == []
