@@ -44,7 +44,7 @@ class Badge(Strategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
 
-    def _factors(self, shard: Shard, context: Context) -> Factors:
+    def factors(self, shard: Shard, context: Context) -> Factors:
         """What makes the gradients of this shard's rows."""
         from alray.selection.kernels.gradients import Factors
 
@@ -55,7 +55,7 @@ class Badge(Strategy):
         from alray.selection.kernels.race import Race
 
         labeled = context.labeled.open() if context.labeled and self.centers == "labeled" else Shard([])
-        return Race(needed(shard, self.needs), needed(labeled, self.needs), self._factors(shard, context), context.seed)
+        return Race(needed(shard, self.needs), needed(labeled, self.needs), self.factors(shard, context), context.seed)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows in the order of the draws."""

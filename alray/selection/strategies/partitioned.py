@@ -90,8 +90,8 @@ class PartitionedBadge(_Partitioned):
 
 @with_options
 class _PooledBadge(Badge):
-    def _factors(self, shard: Shard, context: Context) -> Any:
-        factors = super()._factors(shard, context)
+    def factors(self, shard: Shard, context: Context) -> Any:
+        factors = super().factors(shard, context)
         classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
         classes = min(16, classes)
         return replace(factors, pooled=(classes, 512 // classes))
