@@ -149,10 +149,13 @@ class Catalog:
 def index(source: str, out: str, *, progress: bool = False, **options: Any) -> Catalog:
     """Make the catalog of a source in `out`: `build` with the fields of IndexConfig as keyword arguments.
 
+    A value of None stands for the default.
+
     Raises CatalogError also on an option that there is none of, or with a value that it does not take.
     """
     try:
-        config = validated(IndexConfig, {"root": source, **options})
+        given = {name: value for name, value in options.items() if value is not None}
+        config = validated(IndexConfig, {"root": source, **given})
     except ConfigError as error:
         raise CatalogError(str(error)) from None
     return build(config, out, progress)

@@ -55,7 +55,7 @@ class _GuardedConv2d(nn.Conv2d):
         if pixels.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not self._has_idle_positions(pixels):
             return super().forward(pixels)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(pixels.float())
+            return super().forward(pixels.float()).to(torch.get_autocast_dtype("cpu"))
 
     def _has_idle_positions(self, pixels: torch.Tensor) -> bool:
         """Whether some position of the kernel meets nothing but padding."""
