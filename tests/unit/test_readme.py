@@ -1,10 +1,10 @@
 """Every command and every Python block of README.md and cluster/README.md is run as it is written.
 
 bash runs them in a folder that holds what the text takes for granted: generated images, random weights under the names
-that MoCo publishes, embeddings. Options are only appended, and only where the command would train for hours. The places
-/data/ and s3://bucket/ are folders. `make` targets are only looked up. Commands of `ray` are parsed by Ray's own command
-line and start no cluster here (tests/e2e/test_submit.py does); the program that a job submits is run. A command or block
-that nobody has declared below makes a test fail.
+that MoCo publishes, embeddings. Options are only appended, and only where the command would train for hours. /data/ and
+s3://bucket/ are folders. `make` targets are only looked up. Commands of `ray` are parsed by Ray's own command line and
+start no cluster here (tests/e2e/test_submit.py does); the program that a job submits is run. A command or block that
+nobody has declared below makes a test fail.
 """
 
 from __future__ import annotations
