@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench format
+.PHONY: setup demo test test-slow check bench format
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -18,9 +18,12 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the main job on real images: BASE against random on handwritten digits
 	$(BIN)/python jobs/digits.py
 
-test: $(STAMP)  ## what needs no cluster on all cores, then what starts Ray, one after the other
-	$(BIN)/python -m pytest -n auto tests/unit tests/e2e/test_bad_input.py tests/e2e/test_kill_linear.py
-	$(BIN)/python -m pytest tests/ray tests/e2e --deselect tests/e2e/test_bad_input.py --deselect tests/e2e/test_kill_linear.py
+test: $(STAMP)  ## what takes seconds: what needs no cluster on all cores, then what starts Ray, one after the other
+	$(BIN)/python -m pytest -n auto -m "not slow" tests/unit tests/e2e/test_bad_input.py tests/e2e/test_kill_linear.py
+	$(BIN)/python -m pytest -m "not slow" tests/ray tests/e2e --deselect tests/e2e/test_bad_input.py --deselect tests/e2e/test_kill_linear.py
+
+test-slow: $(STAMP)  ## what takes minutes, one after the other
+	$(BIN)/python -m pytest -m slow tests
 
 check: $(STAMP)
 	$(BIN)/ruff check --no-cache .

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from alray.config import ConfigError, RunConfig, replace
 
 if TYPE_CHECKING:
+    from alray.data.oracle import Answers, Oracle, Requests
     from alray.rounds import RunResult, run
     from alray.selection.kernels.top_rows import ScoreStrategy
+    from alray.selection.options import with_options
     from alray.selection.protocol import Picks, Strategy
     from alray.selection.registry import STRATEGIES
     from alray.selection.select import select
+
+__version__ = "0.2.0"  # pyproject.toml reads it from here
 
 # Imported on first use, so that reading a configuration or writing a strategy does not import torch and Ray.
 _LAZY = {
@@ -27,19 +31,28 @@ _LAZY = {
     "Strategy": "alray.selection.protocol",
     "STRATEGIES": "alray.selection.registry",
     "ScoreStrategy": "alray.selection.kernels.top_rows",
+    "with_options": "alray.selection.options",
+    "Oracle": "alray.data.oracle",
+    "Requests": "alray.data.oracle",
+    "Answers": "alray.data.oracle",
 }
 
 __all__ = [
     "STRATEGIES",
+    "Answers",
     "ConfigError",
+    "Oracle",
     "Picks",
+    "Requests",
     "RunConfig",
     "RunResult",
     "ScoreStrategy",
     "Strategy",
+    "__version__",
     "replace",
     "run",
     "select",
+    "with_options",
 ]
 
 

@@ -11,14 +11,18 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from alray import recipes
+from alray import __version__, recipes
 from alray.config import ConfigError, IndexConfig, Pairs, RunConfig, SweepConfig
 from alray.config.command_line import Presets, options, section_options, sweep_options
 from alray.config.fields import Frozen
+
+if TYPE_CHECKING:
+    from alray.data.oracle import Oracle
+    from alray.selection.protocol import Strategy
 
 __all__ = ["guarded", "job", "main", "options", "sweep_job"]
 
@@ -247,10 +251,20 @@ def sweep_job(config: Presets, fields: Sequence[str]) -> None:
     guarded(lambda: _sweep(*sweep_options(config, fields)))
 
 
-def job(config: Presets, argv: Sequence[str] | None = None, usage: str = "") -> None:
+def job(
+    config: Presets,
+    argv: Sequence[str] | None = None,
+    usage: str = "",
+    *,
+    oracle: Oracle | None = None,
+    strategy: Strategy | None = None,
+) -> None:
     """Run a job file: every field of its configuration is a command-line option with type, default and help.
 
-    With several named configurations the first is the default and ``--preset NAME`` takes another.
+    With several named configurations the first is the default and ``--preset NAME`` takes another. oracle: an object
+    of your own that gives the labels, instead of those of the source. strategy: an object of your own instead of the
+    one that the configuration names. Neither is part of the configuration, and a run directory is found by its
+    configuration alone: give each oracle and each strategy object a configuration with a name of its own.
     """
 
     def work() -> None:
@@ -259,7 +273,7 @@ def job(config: Presets, argv: Sequence[str] | None = None, usage: str = "") -> 
         from alray.report import report  # after the options: --help answers at once
         from alray.rounds import run as go
 
-        result = go(chosen)
+        result = go(chosen, oracle=oracle, strategy=strategy)
         print(report([result.dir], None))
         print(f"run: {result.dir}")
 
@@ -289,6 +303,9 @@ def _start(argv: Sequence[str]) -> None:
         about = {name: _words(getattr(start, "__self__", start)) for name, start in COMMANDS.items()}
         print("Active learning at ImageNet scale on Ray.\n\nusage: alray COMMAND ...; alray COMMAND --help\n")
         print("\n".join(f"  {name:11} {text.partition('. ')[0]}" for name, text in about.items()))
+        return
+    if argv[0] == "--version":
+        print(f"alray {__version__}")
         return
     if argv[0] not in COMMANDS:
         raise ConfigError(f"{argv[0]}: expected a command, one of {', '.join(COMMANDS)}")

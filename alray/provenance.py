@@ -9,16 +9,17 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from alray import __version__
 from alray.config import RunConfig, fingerprint, full_identity, identity
 from alray.data.catalog import Catalog
 from alray.rundir import RunDir, RunError
 from alray.store import join, weights_fingerprint
 
-_VERSIONS = ("alray", "ray", "torch", "timm", "numpy", "scipy", "pyarrow")
+_LIBRARIES = ("ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
 
 def identity_of(config: RunConfig, catalog: Catalog) -> dict[str, Any]:
@@ -55,16 +56,9 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts:
             "cpu": f"{os.cpu_count()} x {_cpu()}",
         }
         about = {"name": config.name, "fingerprint": mark, "classes": list(classes), "catalog": catalog.uri}
-        versions = {name: _version(name) for name in _VERSIONS}
+        versions = {"alray": __version__, **{name: version(name) for name in _LIBRARIES}}
         run.write_about({**about, **facts, "identity": mine, "versions": versions, "machine": machine})
     return run
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # alray itself, where a job brought it along in its working directory
-        return "not installed"
 
 
 def _cpu() -> str:

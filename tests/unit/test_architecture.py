@@ -6,10 +6,15 @@ import ast
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_args
 
+import image_sources
 import pytest
 
 import alray
+from alray.config import IndexConfig, RunConfig
+from alray.data.sources import SOURCES, kind_of
+from alray.tasks import TASKS
 
 ROOT = Path(alray.__file__).parent
 FILES = {".".join(("alray", *path.relative_to(ROOT).with_suffix("").parts)): path for path in ROOT.rglob("*.py")}
@@ -133,3 +138,15 @@ def test_files_and_functions_stay_short() -> None:
                 if size > 60:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {size} lines")
     assert long == []
+
+
+def test_every_format_and_every_task_can_be_named_in_a_configuration() -> None:
+    assert get_args(IndexConfig.model_fields["format"].annotation) == ("auto", *SOURCES)
+    assert get_args(RunConfig.model_fields["task"].annotation) == tuple(TASKS)
+
+
+def test_every_format_of_images_is_written_in_tests(tmp_path: Path) -> None:
+    """`image_sources.SOURCES` is what the tests of catalogs, reading and repacking go through."""
+    items = image_sources.items(each=1)
+    written = [write(items, tmp_path / name) for name, (write, _) in image_sources.SOURCES.items()]
+    assert {kind_of(source).name for source in written} == {name for name, kind in SOURCES.items() if kind.decoded}

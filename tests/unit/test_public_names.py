@@ -1,0 +1,82 @@
+"""The names and the version of the package, and a job file that hands over an oracle or a strategy of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pins import CONFIG, features
+
+import alray
+
+ROOT = Path(alray.__file__).parents[1]
+HEAVY = "import sys; print(sorted({'torch', 'ray', 'scipy'} & sys.modules.keys()))"
+JOB = """
+import numpy as np
+import alray
+from alray.cli import job
+from pins import CONFIG
+
+label = np.load("features.npz")["label"]
+
+
+class File:
+    def answer(self, requests: alray.Requests) -> alray.Answers:
+        with open("asked.txt", "a") as file:
+            file.write(f"{requests.round} {len(requests)}\\n")
+        return alray.Answers.of(label[requests.rows])
+
+
+if __name__ == "__main__":
+    job(CONFIG, oracle=File(), strategy=alray.STRATEGIES["k_center"]())
+"""
+
+
+def python(folder: Path, *arguments: str) -> str:
+    """What a Python program prints that imports this alray. Fails where the program does."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_public_name_is_listed_and_there() -> None:
+    assert set(alray._LAZY) | {"__version__"} <= set(alray.__all__) <= set(dir(alray))
+    for name in alray.__all__:
+        assert getattr(alray, name) is not None
+    with pytest.raises(AttributeError, match="module 'alray' has no attribute 'nothing'"):
+        alray.nothing  # noqa: B018
+
+
+def test_the_version_is_printed_without_torch_or_ray(tmp_path: Path) -> None:
+    program = f"from alray.cli import main; main(['--version']); {HEAVY}"
+    assert python(tmp_path, "-c", program) == f"alray {alray.__version__}\n[]\n"
+
+
+def test_names_that_a_strategy_or_an_oracle_needs_are_there_without_torch_or_ray(tmp_path: Path) -> None:
+    program = f"from alray import Answers, Oracle, Requests, RunConfig, ScoreStrategy, with_options; {HEAVY}"
+    assert python(tmp_path, "-c", program) in ("[]\n", "['scipy']\n")
+
+
+def test_the_changelog_and_the_citation_name_the_version() -> None:
+    assert f"\n## {alray.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {alray.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_a_job_file_hands_over_an_oracle_and_a_strategy(tmp_path: Path) -> None:
+    """The oracle is asked for the seed set and in every query; the strategy object chooses instead of the named one."""
+    features(tmp_path / "features.npz")
+    (tmp_path / "mine.py").write_text(JOB)
+    said = python(tmp_path, "mine.py", "--rounds", "3", "--budget", "7")
+    assert (tmp_path / "asked.txt").read_text() == "None 25\n0 7\n1 7\n"
+    run = Path(said.rpartition("run: ")[2].strip())
+    assert (tmp_path / "runs").resolve() == run.parent.resolve()
+    assert CONFIG.strategy != "k_center"
+    assert "radius" in pq.read_schema(run / "round_00" / "picks.parquet").names  # k_center's alone
