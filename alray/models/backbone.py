@@ -21,7 +21,7 @@ from alray.config import ModelConfig
 from alray.keyed import stream_key
 from alray.models.checkpoint import LoadReport, load_backbone
 from alray.models.head import Head, initial_head
-from alray.models.layout import guarded, ordered
+from alray.models.layout import guarded, network_input
 
 _AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -62,9 +62,7 @@ class Classifier(nn.Module):
         """
         assert images.dtype == torch.uint8, images.dtype
         assert images.shape[3:] == (3,), images.shape
-        # Permuted, not copied: (b, h, w, 3) in memory is what torch calls channels_last.
-        pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
-        embedding = self.backbone(ordered(pixels, self.backbone)).float()
+        embedding = self.backbone(network_input(images, self.mean, self.std, self.backbone)).float()
         with torch.autocast(images.device.type, enabled=False):
             logits = self.head(embedding)
         return embedding, logits
@@ -131,18 +129,26 @@ def embed_images(
 
     Afterwards every module is in its former mode. The model must be on the device.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     embeddings, logits = [], []
-    with torch.no_grad(), autocast(device, amp):
+    with evaluating(model), autocast(device, amp):
         for start in range(0, len(images), batch_size):
             batch = torch.tensor(images[start : start + batch_size])  # a copy: Ray's arrays are read-only
             outputs = model(batch.to(device, non_blocking=True))
             embeddings.append(outputs[0].cpu().numpy())
             logits.append(outputs[1].cpu().numpy())
+    return np.concatenate(embeddings), np.concatenate(logits)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Context manager: the model is in evaluation mode and without gradients; at the end every module has its former
+    mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    with torch.no_grad():
+        yield
     for module, training in modes.items():
         module.training = training
-    return np.concatenate(embeddings), np.concatenate(logits)
 
 
 @contextmanager
@@ -194,15 +200,13 @@ def _small_stem(backbone: nn.Module, name: str) -> None:
 
 def _width(backbone: nn.Module, image_size: int, name: str) -> int:
     """Width of the embedding, found with one image: timm's `num_features` is wrong for some models."""
-    backbone.eval()
     try:
-        with torch.no_grad():
+        with evaluating(backbone):
             features = backbone(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
             f"model.backbone={name!r} cannot take images of {image_size} x {image_size} pixels: {error}"
         ) from error
-    backbone.train()
     if features.ndim != 2:
         raise ModelError(f"model.backbone={name!r}: expected pooled features (1, d), got shape {tuple(features.shape)}")
     return int(features.shape[1])

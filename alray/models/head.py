@@ -36,20 +36,20 @@ class Head:
                 f"a head is weight (c, d) and bias (c,), got shapes {self.weight.shape} and {self.bias.shape}"
             )
 
-    def save(self, out: Store, name: str = FILE) -> None:
+    def save(self, out: Store) -> None:
         """Write weight and bias as one .npz file, atomically. Raises StoreError."""
         buffer = io.BytesIO()
         np.savez(buffer, weight=self.weight, bias=self.bias)
-        out.write_bytes(name, buffer.getvalue())
+        out.write_bytes(FILE, buffer.getvalue())
 
     @classmethod
-    def load(cls, out: Store, name: str = FILE) -> Head:
+    def load(cls, out: Store) -> Head:
         """Read a file of `save`, or any .npz with weight and bias. Raises FileNotFoundError, HeadError."""
         try:
-            with np.load(io.BytesIO(read_bytes(out.at(name))), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(read_bytes(out.at(FILE))), allow_pickle=False) as arrays:
                 return cls(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
         except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            raise HeadError(f"{out.at(name)}: expected .npz with weight (c, d) and bias (c,): {error}") from error
+            raise HeadError(f"{out.at(FILE)}: expected .npz with weight (c, d) and bias (c,): {error}") from error
 
 
 def initial_head(num_classes: int, dim: int, seed: int) -> Head:

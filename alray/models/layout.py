@@ -1,14 +1,14 @@
-"""Layers that oneDNN cannot train on some CPUs, and how they are computed instead.
+"""Images in the form that a network takes, and two ways around failures of oneDNN on CPUs.
 
-Measured with oneDNN 3.12.0 and torch 2.14.1 on processors with AVX-512 and bfloat16.
+Both failures were measured with oneDNN 3.12.0 and torch 2.14.1, on processors with AVX-512 and bfloat16:
 
-`ordered`: images (b, h, w, 3) that are permuted to (b, 3, h, w) are in the order that torch calls channels_last. oneDNN
-then writes outside its own buffer in the backward pass of convolutions with a 1x1 kernel, a stride of 2 and fewer than
-16 input channels: a segmentation fault or a damaged heap. In the default order the same convolutions are right.
-
-`guarded`: under bfloat16 the gradient of a kernel position that only ever meets padding, as eight of the nine positions
-of a 3x3 kernel on a map of one pixel do, is not written: it holds whatever was in that memory, NaN at worst. In float32
-it is zero, as it should be.
+* Images (b, h, w, 3) that are permuted to (b, 3, h, w) are in the memory order that torch calls channels_last. In that
+  order the backward pass of a convolution with a 1x1 kernel, a stride of 2 and fewer than 16 input channels writes
+  outside its own buffer: the process ends with a segmentation fault or has a damaged heap. In the default order the
+  same convolution is right: see `ordered`.
+* Under bfloat16 no gradient is written for a kernel position that meets nothing but padding, such as eight of the nine
+  positions of a 3x3 kernel on a map of one pixel. The gradient then holds whatever was in that memory, NaN at worst. In
+  float32 it is zero, as it should be: see `guarded`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,26 @@ from torch import nn
 _NARROW = 16  # float32 numbers in a register of 512 bits
 
 
-def ordered(pixels: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """pixels (b, c, h, w), copied into the default order where the network cannot be trained on channels_last.
+def network_input(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """images (b, h, w, 3) uint8 -> normalised pixels (b, 3, h, w) float32, in a memory order that the network takes.
 
-    That is on a CPU only; elsewhere, and for all other networks, the pixels are returned as they came.
+    mean, std (3, 1, 1): of pixels from 0 to 1. The images are permuted, not copied: the result is channels_last.
+    """
+    return ordered((images.permute(0, 3, 1, 2).float() / 255.0 - mean) / std, network)
+
+
+def ordered(pixels: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """pixels (b, c, h, w), copied into the default memory order where the network cannot be trained on channels_last.
+
+    Only a CPU and a network with narrow convolutions need the copy. In all other cases the pixels are returned as they
+    are.
     """
     safe = pixels.device.type != "cpu" or not any(_narrow(module) for module in network.modules())
     return pixels if safe else pixels.contiguous()
 
 
 def _narrow(module: nn.Module) -> bool:
-    """Whether oneDNN fails on this layer. Measured as right: stride 1, kernels 3x3, and grouped convolutions."""
+    """Whether oneDNN fails on this layer. It does not fail with stride 1, with 3x3 kernels or with groups."""
     return (
         isinstance(module, nn.Conv2d)
         and module.kernel_size == (1, 1)
@@ -40,8 +49,10 @@ def _narrow(module: nn.Module) -> bool:
 
 
 def guarded(network: nn.Module) -> nn.Module:
-    """The network, whose convolutions leave bfloat16 on a CPU where a map is too small for it; weights stay as they
-    are."""
+    """Change the network's convolutions, in place, to compute in float32 where bfloat16 on a CPU would be wrong.
+
+    Returns the network. Its weights stay as they are.
+    """
     for module in network.modules():
         if type(module) is nn.Conv2d:
             module.__class__ = _GuardedConv2d
@@ -66,7 +77,10 @@ class _GuardedConv2d(nn.Conv2d):
 
 
 def _idle(size: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
-    """The same along one axis: output o reads position k at o * stride - padding + k * dilation."""
+    """Whether, along one axis, some kernel position k meets nothing but padding.
+
+    The output o reads position k at o * stride - padding + k * dilation.
+    """
     outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     starts = range(-padding, outputs * stride - padding, stride)
     return any(all(not 0 <= start + k * dilation < size for start in starts) for k in range(kernel))

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from alray.config import ModelConfig
 from alray.keyed import stream_key
-from alray.models.backbone import Classifier, ModelError, autocast, create, random_state
-from alray.models.layout import ordered
+from alray.models.backbone import Classifier, ModelError, autocast, create, evaluating, random_state
+from alray.models.layout import network_input
 
 _STRIDE = 8  # of the feature map for fine details
 _CHANNELS = 128
@@ -46,9 +46,9 @@ class Segmenter(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """images (b, s, s, 3) uint8 -> embedding (b, d) (the mean of the last feature map), logits (b, c, s, s)."""
-        pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        pixels = network_input(images, self.mean, self.std, self.backbone)
         low, high = self.backbone.forward_intermediates(  # type: ignore[operator]
-            ordered(pixels, self.backbone), indices=list(self.maps), intermediates_only=True
+            pixels, indices=list(self.maps), intermediates_only=True
         )
         wide = F.interpolate(self.narrow(high) * self.weigh(high), size=low.shape[-2:], mode="bilinear")
         logits = self.coarse(wide) + self.fine(low)
@@ -68,12 +68,10 @@ def create_segmenter(config: ModelConfig, num_classes: int, seed: int, image_siz
     strides = [int(part["reduction"]) for part in info]
     low = max((i for i, stride in enumerate(strides[:-1]) if stride <= _STRIDE), default=0)
     maps = (low, len(strides) - 1)
-    training = backbone.training
-    with torch.no_grad():
-        found = backbone.eval().forward_intermediates(  # type: ignore[operator]
+    with evaluating(backbone):
+        found = backbone.forward_intermediates(  # type: ignore[operator]
             torch.zeros(1, 3, image_size, image_size), indices=list(maps), intermediates_only=True
         )
-    backbone.train(training)
     with random_state(stream_key(seed, "decoder")):
         return Segmenter(classifier, maps, (int(found[0].shape[1]), int(found[1].shape[1])), num_classes)
 
@@ -82,15 +80,11 @@ def segment_images(
     model: nn.Module, images: npt.NDArray[np.uint8], batch_size: int, device: torch.device, amp: str = "none"
 ) -> Iterator[tuple[Array, torch.Tensor]]:
     """Batches of (embedding (b, d) float32, logits (b, c, s, s) on the device), by the model in evaluation mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    with torch.no_grad(), autocast(device, amp):
+    with evaluating(model), autocast(device, amp):
         for start in range(0, len(images), batch_size):
             batch = torch.tensor(images[start : start + batch_size])  # a copy: Ray's arrays are read-only
             embedding, logits = model(batch.to(device, non_blocking=True))
             yield embedding.cpu().numpy(), logits
-    for module, training in modes.items():
-        module.training = training
 
 
 def uncertainties(logits: torch.Tensor) -> dict[str, Array]:

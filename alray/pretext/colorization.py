@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from alray.config import PretextConfig
-from alray.models.backbone import Classifier, ModelError
+from alray.models.backbone import Classifier, ModelError, evaluating
 from alray.models.layout import ordered
 from alray.pretext.task import PretextTask
 
@@ -51,10 +51,8 @@ def feature_map(backbone: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 def _feature_width(backbone: nn.Module, size: int) -> int:
     """Channels of the last feature map."""
-    training = backbone.training
-    with torch.no_grad():
-        features = feature_map(backbone.eval(), torch.zeros(1, 3, size, size))
-    backbone.train(training)
+    with evaluating(backbone):
+        features = feature_map(backbone, torch.zeros(1, 3, size, size))
     if features.ndim != 4:
         raise ModelError(
             "pretext.task=colorization: expected a backbone with a feature map (b, d, h, w), as convolutional networks "

@@ -10,7 +10,7 @@ from torch import nn
 
 from alray.config import PretextConfig
 from alray.models.backbone import Classifier
-from alray.models.layout import ordered
+from alray.models.layout import network_input
 
 
 class PretextTask(nn.Module):
@@ -34,8 +34,7 @@ class PretextTask(nn.Module):
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """images (b, s, s, 3) uint8 -> (b, 3, s, s) float32."""
-        pixels = (images.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
-        return ordered(pixels, self.backbone)
+        return network_input(images, self.mean, self.std, self.backbone)
 
     def full(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
         """A head on features (b, ...) in float32, also under mixed precision: the losses order a pool, and bfloat16 has

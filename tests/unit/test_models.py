@@ -139,4 +139,4 @@ def test_head_file(tmp_path: Path) -> None:
     with pytest.raises(HeadError, match=r"head\.npz"):
         Head.load(store)
     with pytest.raises(FileNotFoundError):
-        Head.load(store, "nothing.npz")
+        Head.load(store.child("nothing"))
