@@ -204,7 +204,7 @@ def _natural(text: str) -> list[Any]:
 def _tree(run: RunHistory) -> dict[str, Any]:
     """By path, everything that may differ between two runs of a comparison except the seed."""
     same = {name: value for name, value in run.about["identity"].items() if name != "seed"}
-    tree = {**_flat_tree(same), _NAME: run.name}
+    tree = {path: value for path, value in flat_tree(same).items() if value != {}} | {_NAME: run.name}
     if tree.get("split.seed_set_how") not in _COLD_STARTS:
         return tree
     moved = {"split.seed_set_how": _SEED_SET}
@@ -212,11 +212,12 @@ def _tree(run: RunHistory) -> dict[str, Any]:
     return {**{moved.get(path, path): value for path, value in tree.items()}, "split.seed_set_how": "random"}
 
 
-def _flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
+def flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted paths; an empty mapping is a leaf, too."""
+    if not isinstance(tree, dict) or not tree:
         return {path: tree}
     return {
-        k: v for name, value in tree.items() for k, v in _flat_tree(value, f"{path}.{name}" if path else name).items()
+        k: v for name, value in tree.items() for k, v in flat_tree(value, f"{path}.{name}" if path else name).items()
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alray.report.metrics import metric
-from alray.report.panel import Line, Panel
+from alray.report.panel import Line, Panel, flat_tree
 from alray.report.runs import RunHistory
 from alray.report.tables import NOTHING, Table
 from alray.rundir import SWEEP, RunDir
@@ -51,7 +51,7 @@ def picks_hash(run: RunHistory) -> str:
 
 def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
     """The fields that differ between runs, with their values; the fields that do not; versions and machines."""
-    trees = [_flat(run.about["identity"]) for run in runs]
+    trees = [flat_tree(run.about["identity"]) for run in runs]
     every = dict.fromkeys(path for tree in trees for path in tree)
     # A mapping that is empty in one run and not in another is shown by its fields alone.
     paths = [path for path in every if not any(other.startswith(f"{path}.") for other in every)]
@@ -80,12 +80,6 @@ def _machines(runs: Sequence[RunHistory]) -> Table:
         kinds[key] = kinds.get(key, 0) + 1
     rows = tuple((*key, str(count)) for key, count in kinds.items())
     return Table("Versions and machines", ("versions", "machine", "runs"), rows)
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    return {k: v for name, value in tree.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}
 
 
 def _text(value: Any) -> str:
