@@ -88,21 +88,25 @@ def read_bytes(uri: str) -> bytes:
         return bytes(file.read())
 
 
+def content_hash(data: bytes) -> str:
+    """16 hex digits that depend on the bytes alone (BLAKE2b)."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
 def weights_fingerprint(uri: str) -> str:
     """A hash of the content of a weights file; "fresh" for no file. A process reads the same file only once."""
     if not uri:
         return "fresh"
     fs, path = filesystem(uri)
     info = fs.get_file_info(path)
-    read = (
-        _content if info.mtime_ns else _content.__wrapped__
-    )  # without a modification time a changed file could not be recognised
+    # Without a modification time a changed file could not be recognised: it is then read each time.
+    read = _content if info.mtime_ns else _content.__wrapped__
     return read(uri, info.size, info.mtime_ns)
 
 
 @lru_cache(maxsize=256)
 def _content(uri: str, size: int | None, changed: int | None) -> str:
-    return hashlib.blake2b(read_bytes(uri), digest_size=8).hexdigest()
+    return content_hash(read_bytes(uri))
 
 
 def write_bytes(uri: str, data: bytes | memoryview) -> None:

@@ -33,7 +33,7 @@ KEY = "{split}/{class}/{filename}"
 
 
 def contents(catalog: Catalog, rows: np.ndarray) -> list[bytes]:
-    return fetch(catalog.references(rows), catalog.format, catalog.image_column)
+    return fetch(catalog.references(rows), catalog.source, catalog.image_column)
 
 
 def three_catalogs(data: Path, folder: Path) -> tuple[Catalog, dict[str, Any]]:

@@ -188,7 +188,7 @@ def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
         "format": kind.name,
         "image_column": config.image_column,
         "source": origin,
-        "ignored_files": _ignored(scans),
+        "ignored_files": sum(scan.ignored for scan in scans),
     }
     return _write(store, found, about, "".join(scan.content for scan in scans))
 
@@ -220,7 +220,7 @@ def index_arrays(
         raise
 
 
-def ensure_catalog(config: DataConfig, default_uri: str, progress: bool = False) -> Catalog:
+def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
     """Open the config's catalog (or the one at default_uri), or index the config's source there when there is none.
 
     Raises CatalogError where neither exists, and where the catalog was made from another source than the config names.
@@ -232,7 +232,7 @@ def ensure_catalog(config: DataConfig, default_uri: str, progress: bool = False)
         return Catalog.open(uri)
     if not config.root:
         raise CatalogError(f"data.root is empty and there is no catalog at {uri}: give data.root or data.catalog")
-    return build(config, uri, progress)
+    return build(config, uri)
 
 
 def _refuse_other_source(config: DataConfig, store: Store) -> None:
@@ -248,12 +248,7 @@ def _refuse_other_source(config: DataConfig, store: Store) -> None:
 def _all_test(scan: Scan) -> Scan:
     n = len(scan.images)
     column = scan.images.schema.get_field_index("split")
-    images = scan.images.set_column(column, "split", pa.array(np.full(n, "test"), pa.string()))
-    return Scan(images, scan.problems, scan.classes, scan.ignored, scan.content)
-
-
-def _ignored(scans: Sequence[Scan]) -> int:
-    return sum(scan.ignored for scan in scans)
+    return replace(scan, images=scan.images.set_column(column, "split", pa.array(["test"] * n, pa.string())))
 
 
 def _without(found: Assembled, problems: pa.Table) -> Assembled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -25,21 +26,27 @@ class ImageError(ValueError):
     """An image that cannot be read or decoded; the message is 'key: kind: details'."""
 
 
-def fetch(references: pa.Table, source: Source, image_column: str = "image", threads: int = _THREADS) -> list[bytes]:
+def fetch(references: pa.Table, source: Source, image_column: str) -> list[bytes]:
     """The encoded bytes of each reference, in their order.
 
     references: columns key, uri, offset, size; source: the kind of source that was indexed. Raises ImageError that
     names the first image which is not there or has another size than when it was indexed.
     """
-    found = fetch_each(references, source, image_column, threads)
+    return all_found(fetch_each(references, source, image_column))
+
+
+def all_found(found: Sequence[bytes | ImageError]) -> list[bytes]:
+    """The same bytes. Raises the first ImageError among them."""
     for item in found:
         if isinstance(item, ImageError):
             raise item
     return [item for item in found if isinstance(item, bytes)]
 
 
-def fetch_each(references: pa.Table, source: Source, image_column: str, threads: int) -> list[bytes | ImageError]:
-    """The bytes of each reference, or why there are none."""
+def fetch_each(
+    references: pa.Table, source: Source, image_column: str, threads: int = _THREADS
+) -> list[bytes | ImageError]:
+    """The bytes of each reference, or the reason why there are none."""
     with ThreadPoolExecutor(threads) as pool:
         found = source.read(pool, references, image_column)
     keys, uris, sizes = (references[name].to_pylist() for name in ("key", "uri", "size"))
@@ -97,7 +104,7 @@ def undecodable(images: pa.Table, source: Source, image_column: str, progress: b
     ends = [*edges[1:].tolist(), len(images)]
     chunks = [images.slice(start, end - start) for start, end in zip(edges.tolist(), ends, strict=True)]
     problems: list[pa.Table] = []
-    workers = ThreadPoolExecutor(_processors())
+    workers = ThreadPoolExecutor(processors())
     with workers, tqdm(total=len(images), desc="checking", unit=" images", disable=not progress) as bar:
 
         def check(chunk: pa.Table) -> list[pa.Table]:
@@ -128,7 +135,8 @@ def _why_undecodable(data: bytes, key: str) -> ImageError | None:
     return None
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -16,18 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 import ray.data
-from PIL import Image
 from ray.data.extensions import ArrowTensorArray
 
 from alray.data.augment import Transform
 from alray.data.catalog import Catalog
-from alray.data.fetch import ImageError, decode, fetch, take
-from alray.data.masks import Masks
+from alray.data.fetch import decode, fetch, take
+from alray.data.masks import Masks, check_size
 from alray.data.paired import PairTransform
 from alray.data.sources.source import Source
 from alray.data.views import Views
-
-__all__ = ["ImageError", "block_rows", "decode", "fetch", "first_cause", "image_dataset", "raise_first_cause"]
 
 ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
 AnyTransform = Transform | Views | PairTransform
@@ -116,7 +113,8 @@ class _Load:
                 assert self.masks is not None
                 assert masks is not None
                 mask = self.masks.decode(masks[position[i]], key)
-                images[i], labels[i] = self.transform.pair(image, _fitting(mask, image, key), row, epoch)
+                check_size(mask, image.size, key)
+                images[i], labels[i] = self.transform.pair(image, mask, row, epoch)
             else:
                 images[i] = self.transform(image, row, epoch)
         block = block.append_column(IMAGE, ArrowTensorArray.from_numpy(images))
@@ -125,15 +123,6 @@ class _Load:
         if masks is None:
             return block
         return block.append_column(MASK, pa.array([masks[i] for i in position], pa.binary()))
-
-
-def _fitting(mask: npt.NDArray[np.uint8], image: Image.Image, key: str) -> npt.NDArray[np.uint8]:
-    if mask.shape != (image.height, image.width):
-        raise ImageError(
-            f"{key}: mask: expected the image's {image.width} x {image.height} pixels, got {mask.shape[1]} x "
-            f"{mask.shape[0]}"
-        )
-    return mask
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -7,9 +7,7 @@ of the network, one for each class that counts, or VOID: a class whose number is
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +22,11 @@ from PIL import Image
 
 from alray.config import DataConfig, fingerprint
 from alray.data.catalog import Catalog, CatalogError
-from alray.data.fetch import ImageError, fetch_each
+from alray.data.fetch import ImageError, all_found, fetch_each, processors
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.scan import is_image_name, list_files
 from alray.data.sources.source import Source
-from alray.store import Store, filesystem, join
+from alray.store import Store, content_hash, filesystem, join
 
 VOID = 255  # in a decoded mask: pixels that do not count
 _MODES = ("L", "P", "I", "I;16", "I;16B", "1")
@@ -65,11 +63,7 @@ class Masks:
 
     def fetch(self, references: pa.Table) -> list[bytes]:
         """The encoded masks of image references (key, uri, offset, size), in their order. Raises ImageError."""
-        found = self.fetch_each(references)
-        for item in found:
-            if isinstance(item, ImageError):
-                raise item
-        return [item for item in found if isinstance(item, bytes)]
+        return all_found(self.fetch_each(references))
 
     def fetch_each(self, references: pa.Table) -> list[bytes | ImageError]:
         """The encoded mask of each reference, or why there is none."""
@@ -79,7 +73,7 @@ class Masks:
             "key": references["key"], "uri": uris, "offset": references["offset"],
             "size": pa.nulls(len(keys), pa.int64()),  # that of an image is known, not that of its mask
         })  # fmt: skip
-        found = fetch_each(table, FOLDER if self.root else self.source, self.column, _READS)
+        found = fetch_each(table, FOLDER if self.root else self.source, self.column)
         return [
             _no_mask(item, key) if isinstance(item, ImageError) else item for item, key in zip(found, keys, strict=True)
         ]
@@ -139,6 +133,13 @@ def _class_numbers(data: bytes, key: str) -> npt.NDArray[Any]:
     return pixels
 
 
+def check_size(mask: Mask, size: tuple[int, int], key: str) -> None:
+    """Raise ImageError unless a mask (h, w) has the width and height of its image in pixels."""
+    height, width = mask.shape
+    if (width, height) != size:
+        raise ImageError(f"{key}: mask: expected the image's {size[0]} x {size[1]} pixels, got {width} x {height}")
+
+
 def masks_of(config: DataConfig, catalog: Catalog) -> Masks:
     """The masks of a catalog as configured; config.classes go before the catalog's. Raises CatalogError where there can
     be none."""
@@ -168,7 +169,7 @@ def with_masks(config: DataConfig, catalog: Catalog, rows: Rows, fine: Store) ->
     sizes = mask_sizes(masks, catalog)
     check_masks(masks, catalog, rows, sizes)
     catalog = annotated(catalog, masks, sizes)
-    mark = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
+    mark = content_hash(rows.tobytes())
     note = f"{fingerprint([catalog.fingerprint, masks.classes, masks.ignore, mark])}.json"
     if config.check == "decode" and not fine.has(note):
         check_pixels(masks, catalog, rows)
@@ -215,7 +216,7 @@ def _pieces(column: str, uri: str) -> tuple[Rows, Rows]:
 def annotated(catalog: Catalog, masks: Masks, sizes: Rows) -> Catalog:
     """The catalog as data of a run: another annotation of the same images has another fingerprint (images+masks)."""
     column = "" if masks.root else masks.column
-    mark = hashlib.blake2b(repr(column).encode() + sizes.tobytes(), digest_size=8).hexdigest()
+    mark = content_hash(repr(column).encode() + sizes.tobytes())
     return replace(catalog, fingerprint=f"{catalog.fingerprint}+{mark}")
 
 
@@ -242,7 +243,7 @@ def check_pixels(masks: Masks, catalog: Catalog, rows: Rows) -> None:
     numbers that are no class, another size than their image or nothing but void, and names the first."""
     references = catalog.references(rows).sort_by([("uri", "ascending"), ("offset", "ascending")])
     chunks = [references.slice(start, _CHECKED) for start in range(0, len(references), _CHECKED)]
-    with ThreadPoolExecutor(_processors()) as workers:
+    with ThreadPoolExecutor(processors()) as workers:
         broken = sorted(chain.from_iterable(workers.map(partial(_broken, masks, catalog), chunks)))
     if broken:
         first = [f"  {error}" for _, error in broken[:_SHOWN]]
@@ -251,7 +252,7 @@ def check_pixels(masks: Masks, catalog: Catalog, rows: Rows) -> None:
 
 def _broken(masks: Masks, catalog: Catalog, chunk: pa.Table) -> list[tuple[int, str]]:
     """Row and reason of the masks that cannot be used."""
-    images = fetch_each(chunk, catalog.source, catalog.image_column, _READS)
+    images = fetch_each(chunk, catalog.source, catalog.image_column)
     found = []
     for row, key, image, data in zip(
         chunk["row"].to_pylist(), chunk["key"].to_pylist(), images, masks.fetch_each(chunk), strict=True
@@ -264,23 +265,13 @@ def _broken(masks: Masks, catalog: Catalog, chunk: pa.Table) -> list[tuple[int, 
 
 
 def _check_one(masks: Masks, key: str, image: bytes | ImageError, data: bytes | ImageError) -> None:
-    for item in (image, data):
-        if isinstance(item, ImageError):
-            raise item
-    assert isinstance(image, bytes) and isinstance(data, bytes)  # noqa: PT018
-    mask = masks.decode(data, key)
+    encoded, encoded_mask = all_found((image, data))
+    mask = masks.decode(encoded_mask, key)
     try:
-        with Image.open(io.BytesIO(image)) as header:
-            width, height = header.size
+        with Image.open(io.BytesIO(encoded)) as header:
+            size = header.size
     except Exception as error:  # as in `fetch.decode`
         raise ImageError(f"{key}: broken image: {str(error) or type(error).__name__}") from error
-    if mask.shape != (height, width):
-        raise ImageError(
-            f"{key}: mask: expected the image's {width} x {height} pixels, got {mask.shape[1]} x {mask.shape[0]}"
-        )
+    check_size(mask, size, key)
     if (mask == VOID).all():
         raise ImageError(f"{key}: mask: all its pixels are void ({masks.ignore})")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,6 @@ atomically. A part that is on disk is not computed again, so a killed extraction
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
 from alray.models.backbone import create, embed_images
 from alray.models.device import best_device
-from alray.store import Store, read_bytes
+from alray.store import Store, content_hash, read_bytes
 
 PART = "part"
 Advance = Callable[[int, str], None]
@@ -141,7 +140,7 @@ class Extraction:
         return fingerprint(
             {
                 "catalog": self.catalog.fingerprint,
-                "rows": hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest(),
+                "rows": content_hash(self.rows.tobytes()),
                 "measure": self.measure.identity(),
                 "columns": dict(self.measure.columns),
                 "part_rows": self.rows_per_part,

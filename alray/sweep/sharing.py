@@ -3,7 +3,6 @@ frozen backbone the embedding of every image. No trial decodes an image then."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from alray import cluster
@@ -11,6 +10,7 @@ from alray.cluster import ClusterError
 from alray.config import fingerprint
 from alray.prepare import Checked
 from alray.progress import Stages
+from alray.store import content_hash
 from alray.sweep.trials import SweepPlan
 
 _SHARED = ("model", "transform", "features", "pretext")
@@ -46,7 +46,7 @@ def _mark(ready: Checked) -> str:
     # A key in memory, which is stored nowhere: whole sections do no harm.
     source = {part: getattr(config, part).model_dump(mode="json") for part in _SHARED}
     # A pretext task is trained on the pool: every pool has its own.
-    pool = hashlib.blake2b(ready.pool_rows.tobytes(), digest_size=8).hexdigest() if ready.trains_pretext else ""
+    pool = content_hash(ready.pool_rows.tobytes()) if ready.trains_pretext else ""
     return fingerprint([ready.catalog.uri, source, frozen, ready.needs_pretext, pool])
 
 

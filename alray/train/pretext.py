@@ -7,7 +7,6 @@ backbone of any other strategy.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from alray.features.extract import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import autocast, freeze_untouched
 from alray.pretext.task import PretextTask
-from alray.store import Store, read_bytes
+from alray.store import Store, content_hash, read_bytes
 from alray.train.batches import Batch, BatchPlan
 from alray.train.objective import (
     Objective,
@@ -91,7 +90,7 @@ class PretextRecipe:
             "model": changed(self.model, without={"pretrained"}),
             "image": [self.image.size, self.image.resize, self.image.flip],
             "seed": self.seed,
-            "rows": hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest(),
+            "rows": content_hash(self.rows.tobytes()),
         }
 
     def check(self, workers: int) -> None:

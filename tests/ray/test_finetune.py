@@ -18,7 +18,7 @@ from alray.config import RunConfig, replace
 from alray.data import catalog as catalogs
 from alray.data.augment import eval_transform, train_transform
 from alray.data.catalog import Catalog
-from alray.data.images import ImageError
+from alray.data.fetch import ImageError
 from alray.models.backbone import create, embed_images
 from alray.models.head import Head
 from alray.rounds import run

@@ -47,7 +47,7 @@ def test_two_workers_report_what_one_process_measures(shared_data: Path, tmp_pat
     model = create(config.model, 10, 99, 32)
     model.load_state_dict(torch.load(tmp_path / "out/model.pt", weights_only=True))
     transform = eval_transform(config.transform)
-    files = fetch(catalog.references(held_out), catalog.format, catalog.image_column)
+    files = fetch(catalog.references(held_out), catalog.source, catalog.image_column)
     pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
     images = np.stack([transform(picture, int(row)) for picture, row in zip(pictures, held_out, strict=True)])
     logits = embed_images(model, images, 64, torch.device("cpu"))[1]

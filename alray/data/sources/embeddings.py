@@ -18,7 +18,6 @@ from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Sca
 from alray.data.sources.source import Found, Source
 from alray.store import absolute, filesystem
 
-EXTENSIONS = (".npz",)
 FEATURES = ("features", "embedding", "embeddings", "x")
 _LABELS = ("label", "labels", "y")
 _TEST = ("is_test", "is_val", "test")
@@ -30,7 +29,7 @@ class Embeddings(Source):
     """Rows are embeddings: the place of one is its position in the array, so that none may be left out."""
 
     name: ClassVar[str] = "embeddings"
-    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+    extensions: ClassVar[tuple[str, ...]] = (".npz",)
     decoded: ClassVar[bool] = False
     can_exclude: ClassVar[bool] = False
 

@@ -17,7 +17,6 @@ from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Sca
 from alray.data.sources.source import Source
 from alray.store import absolute, filesystem, is_remote, join
 
-EXTENSIONS = (".csv", ".jsonl", ".ndjson")
 _TEXT = ("uri", "path", "key", "label", "split")
 
 
@@ -25,7 +24,7 @@ class Manifest(Source):
     """A list of files, one per image."""
 
     name: ClassVar[str] = "manifest"
-    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+    extensions: ClassVar[tuple[str, ...]] = (".csv", ".jsonl", ".ndjson")
 
     def scan(self, source: str, options: Options) -> Scan:
         """Every line. A relative path starts at the manifest's directory; without a key the path as written is the key.

@@ -22,6 +22,7 @@ from alray.data.sources.scan import (
     Scan,
     agree,
     concat,
+    file_name,
     list_files,
     problem,
     split_of_file,
@@ -31,7 +32,6 @@ from alray.data.sources.scan import (
 from alray.data.sources.source import Found, Source, attempt
 from alray.store import filesystem
 
-EXTENSIONS = (".parquet", ".pq")
 _BATCH_ROWS = 1024
 _OWN_FIELDS = ("split", "class", "file", "row")
 
@@ -40,7 +40,7 @@ class Parquet(Source):
     """Rows of files with columns: the bytes of an image are in one of them."""
 
     name: ClassVar[str] = "parquet"
-    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
+    extensions: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
     has_columns: ClassVar[bool] = True
 
     def scan(self, source: str, options: Options) -> Scan:
@@ -50,7 +50,7 @@ class Parquet(Source):
         default '<file stem>/<row, 9 digits>'. The split is that of a column 'split', else what the file's name says.
         Raises CatalogError where there is no file or a column is missing.
         """
-        files = with_extension(list_files(source), source, EXTENSIONS)
+        files = with_extension(list_files(source), source, self.extensions)
         schemas, problems = _schemas(files)
         classes = agree((_class_names(schema, options.label_column) for schema in schemas.values()), source)
         parts: list[pa.Table] = []
@@ -59,7 +59,7 @@ class Parquet(Source):
             try:
                 parts.extend(_read(uri, columns, options, classes or options.classes))
             except (pa.ArrowException, OSError) as error:
-                problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
+                problems.append(problem(file_name(uri), uri, f"broken Parquet file: {error}"))
         images = concat(parts, IMAGES)
         return Scan(images, concat(problems, PROBLEMS), classes)
 
@@ -98,10 +98,6 @@ def _rows_of(uri: str, rows: Any, column: str) -> list[bytes | None]:
     return found
 
 
-def _base(uri: str) -> str:
-    return uri.rpartition("/")[2]
-
-
 def _schemas(files: pa.Table) -> tuple[dict[str, pa.Schema], list[pa.Table]]:
     schemas: dict[str, pa.Schema] = {}
     problems: list[pa.Table] = []
@@ -110,7 +106,7 @@ def _schemas(files: pa.Table) -> tuple[dict[str, pa.Schema], list[pa.Table]]:
         try:
             schemas[uri] = pq.read_schema(path, filesystem=fs)
         except (pa.ArrowException, OSError) as error:
-            problems.append(problem(_base(uri), uri, f"broken Parquet file: {error}"))
+            problems.append(problem(file_name(uri), uri, f"broken Parquet file: {error}"))
     return schemas, problems
 
 
@@ -170,7 +166,7 @@ def template_fields(key: str) -> list[str]:
 
 def _read(uri: str, columns: list[str], options: Options, classes: tuple[str, ...] | None) -> Iterator[pa.Table]:
     fs, path = filesystem(uri)
-    base = _base(uri)
+    base = file_name(uri)
     row = 0
     with pq.ParquetFile(path, filesystem=fs) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):

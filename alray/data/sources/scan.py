@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from alray.store import StoreError, absolute, filesystem, is_remote, join
+from alray.store import Store, StoreError, absolute, filesystem, is_remote, join, read_bytes
 
 # label: the class by name, or by number as text; null where unknown. split: null where the source does not say.
 IMAGES = pa.schema(
@@ -76,6 +76,11 @@ def concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *tables])
 
 
+def file_name(uri: str) -> str:
+    """The last part of a path or URI."""
+    return uri.rpartition("/")[2]
+
+
 def is_image_name(name: str) -> bool:
     """Whether the name has an image extension and no part of the path is hidden."""
     extension = name.rsplit(".", 1)[-1].lower()
@@ -98,7 +103,7 @@ def list_files(source: str) -> pa.Table:
         kind = fs.get_file_info(path).type
         if kind == pafs.FileType.File:
             size = fs.get_file_info(path).size
-            return table(FILES, {"name": [uri.rsplit("/", 1)[-1]], "uri": [uri], "size": [size]})
+            return table(FILES, {"name": [file_name(uri)], "uri": [uri], "size": [size]})
         if kind == pafs.FileType.Directory:
             return _walk(uri, recursive=True)
         if re.search(r"[*?\[]", uri):
@@ -155,11 +160,10 @@ def with_extension(files: pa.Table, source: str, extensions: Sequence[str]) -> p
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
     """The class names of an alray-classes.txt (one a line) in the directory, where there is one."""
-    fs, path = filesystem(join(directory, CLASSES_FILE))
-    if fs.get_file_info(path).type != pafs.FileType.File:
+    if not Store(directory).has(CLASSES_FILE):
         return None
-    with fs.open_input_file(path) as file:
-        return tuple(line for line in file.read().decode().splitlines() if line)
+    text = read_bytes(join(directory, CLASSES_FILE)).decode()
+    return tuple(line for line in text.splitlines() if line)
 
 
 def agree(found: Iterable[tuple[str, ...] | None], what: str) -> tuple[str, ...] | None:

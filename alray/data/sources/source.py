@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alray.data.sources.scan import CatalogError, Options, Scan
-from alray.store import Store, filesystem
+from alray.store import Store, read_bytes
 
 T = TypeVar("T")
 Image = tuple[str, bytes, str]  # key, encoded bytes, class as text
@@ -47,7 +47,7 @@ class Source:
 
         pool: for reads that overlap; column: of the images, where files have columns.
         """
-        return list(pool.map(lambda uri: attempt(whole_file, uri), references["uri"].to_pylist()))
+        return list(pool.map(lambda uri: attempt(read_bytes, uri), references["uri"].to_pylist()))
 
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: npt.NDArray[np.bool_]) -> None:
         """Raises CatalogError unless images of these keys, written by `write` and indexed again, get the same keys,
@@ -77,10 +77,3 @@ def attempt(read: Callable[..., T], *args: Any) -> T | Exception:
         return read(*args)
     except (OSError, pa.ArrowException, IndexError) as error:
         return error
-
-
-def whole_file(uri: str) -> bytes:
-    """The bytes of a file."""
-    fs, path = filesystem(uri)
-    with fs.open_input_file(path) as file:
-        return bytes(file.read())

@@ -22,6 +22,7 @@ from alray.data.sources.scan import (
     Scan,
     agree,
     concat,
+    file_name,
     is_image_name,
     list_files,
     problem,
@@ -92,7 +93,7 @@ class WebDataset(Source):
             "offset": [offset for tar in tars for _, offset, _ in tar.images],
             "size": [size for tar in tars for _, _, size in tar.images],
             "label": _labels(tars, labels) if options.label_column else [None] * len(labels),
-            "split": splits if has_splits else [split_of_file(_base(tar.uri)) for tar in tars for _ in tar.images],
+            "split": splits if has_splits else [split_of_file(file_name(tar.uri)) for tar in tars for _ in tar.images],
         }
         classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
         problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
@@ -161,10 +162,6 @@ def _append(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _base(uri: str) -> str:
-    return uri.rpartition("/")[2]
-
-
 def _labels(tars: list[_Tar], by_directory: list[str | None]) -> list[str | None]:
     labels = list(by_directory)
     position = 0
@@ -203,7 +200,7 @@ def _read_headers(uri: str, label_column: str) -> _Tar:
                     pass  # where it stopped, and that it was no proper end, is found next
                 _check_end(tar, buffered, members.offset, size)
         except tarfile.TarError as error:
-            tar.report(_base(uri), f"broken tar: {error} ({size} bytes)")
+            tar.report(file_name(uri), f"broken tar: {error} ({size} bytes)")
         finally:
             buffered.detach()
     return tar
@@ -250,7 +247,7 @@ def _check_end(tar: _Tar, file: io.BufferedReader, end: int, size: int) -> None:
     block = file.read(_BLOCK)
     if block != bytes(_BLOCK):
         what = "there is no end-of-archive mark" if len(block) < _BLOCK else "what is there is no header"
-        tar.report(_base(tar.uri), f"truncated tar: {what} at byte {min(end, size)} of {size}")
+        tar.report(file_name(tar.uri), f"truncated tar: {what} at byte {min(end, size)} of {size}")
 
 
 WEBDATASET = WebDataset()
