@@ -60,7 +60,7 @@ class Checked:
     @property
     def measured(self) -> frozenset[str]:
         """Columns that networks beside the main one measure of its images: those that are not brought in."""
-        return ((self.strategy.needs | self.seed_set.needs) & MEASURED) - self.catalog.brings
+        return ((self.strategy.needs | self.seed_set.needs) & MEASURED) - self.catalog.provided_columns
 
     @property
     def trains_pretext(self) -> bool:
@@ -129,7 +129,7 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, see
     task, needs = config.pretext.task, (strategy.needs | seed_set.needs) & MEASURED
     if config.pretext.as_backbone:
         needs = needs | {PRETEXT_LOSS}
-    if catalog.brings:
+    if catalog.provided_columns:
         _check_brought(config, catalog, needs)
         return
     if PRETEXT_LOSS in needs and task == "none":
@@ -162,7 +162,7 @@ def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -
             f"expected task none and no backbone of it, got task {config.pretext.task}, as_backbone "
             f"{config.pretext.as_backbone}"
         )
-    if needs <= catalog.brings:
+    if needs <= catalog.provided_columns:
         return
     source = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
     if needs == {PRETEXT_LOSS} and holds_pretext_loss(source):

@@ -27,7 +27,7 @@ class Stages:
         None
     )  # called after each stage, so that a killed round keeps its times
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print one line, unless quiet."""
         if not self.quiet:
             tqdm.write(f"{self.label} · {text}", file=sys.stdout)
@@ -36,7 +36,7 @@ class Stages:
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
         """Announce a stage and measure its seconds; those of a stage that is entered twice are added."""
-        self.say(f"{name} · {detail}" if detail else name)
+        self.print_line(f"{name} · {detail}" if detail else name)
         start = time.monotonic()
         try:
             yield
@@ -60,6 +60,6 @@ class Stages:
                 bar.update(steps)
                 if bar.disable and time.monotonic() - last > _SECONDS_BETWEEN_LINES:
                     last = time.monotonic()
-                    self.say(f"{name} · {done:,} of {total:,} {unit} {note}".rstrip())
+                    self.print_line(f"{name} · {done:,} of {total:,} {unit} {note}".rstrip())
 
             yield advance

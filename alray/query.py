@@ -18,7 +18,7 @@ from alray.data.pool import Labels, Pool, Rows
 from alray.features.arrays import (
     DISCRIMINATOR,
     EMBEDDING,
-    FEATURES,
+    EXTRACTED,
     PRETEXT_LOSS,
     Array,
     ArraySource,
@@ -59,7 +59,7 @@ class Query:
         """The test images, and what the strategy will look at."""
         test, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
         needs = strategy.needs_in(self._round(number))
-        if last or not needs & FEATURES:
+        if last or not needs & EXTRACTED:
             return test
         rows = np.union1d(self._offered(pool, number, stages)[1], test)
         return np.union1d(rows, pool.labeled) if LABELED in needs else rows
@@ -173,7 +173,7 @@ class Query:
     ) -> Picks:
         resources = self.config.resources
         sources: list[ShardSource] = [ArraySource(rows[part], {}) for part in cut(len(rows), self._shards)]
-        if table is not None and strategy.needs_in(context.round) & FEATURES:
+        if table is not None and strategy.needs_in(context.round) & EXTRACTED:
             sources = list(table.shards(rows, self._shards))
         with stages.stage("select", what), stages.bar("select", budget, "picks") as bar:
             seen = 0

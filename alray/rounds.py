@@ -19,7 +19,7 @@ from alray.features.table import FeatureTable
 from alray.prepare import Prepared, prepare
 from alray.progress import Stages
 from alray.query import Query
-from alray.rundir import FEATURES, RoundDir
+from alray.rundir import FEATURES_DIR, RoundDir
 from alray.scalars import write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.train.evaluate import labeled_set_metrics
@@ -135,8 +135,8 @@ def _commit(
     write_scalars(ready.run, rounds)
     write_tensorboard(ready.run, rounds)
     if ready.config.features.keep == "last" and previous is not None:
-        previous.delete(FEATURES)
-    stages.say(_line(metrics, stages.seconds))
+        previous.delete(FEATURES_DIR)
+    stages.print_line(_line(metrics, stages.seconds))
 
 
 def _line(metrics: dict[str, Any], seconds: dict[str, float]) -> str:

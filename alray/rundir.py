@@ -21,7 +21,7 @@ from alray.models.head import FILE as HEAD
 from alray.models.head import Head
 from alray.store import Store, StoreError, join, relative, resolve
 
-CHECKPOINT, FEATURES = "checkpoint", "features"  # directories of a round
+CHECKPOINT, FEATURES_DIR = "checkpoint", "features"  # directories of a round
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
 METRICS = "metrics.json"  # commits a round
 SWEEP = "sweep.json"  # of the folder that holds the runs of a sweep
@@ -60,7 +60,7 @@ class Shared:
     @property
     def features(self) -> str:
         """Tables of embeddings of frozen backbones, each in a directory called by its fingerprint."""
-        return join(self.root, FEATURES)
+        return join(self.root, FEATURES_DIR)
 
     @property
     def masks(self) -> Store:
@@ -88,7 +88,7 @@ class RoundDir(Store):
     @property
     def features(self) -> str:
         """The table of what the round's model said of the images it was shown."""
-        return self.at(FEATURES)
+        return self.at(FEATURES_DIR)
 
     @property
     def committed(self) -> bool:

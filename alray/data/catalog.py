@@ -24,7 +24,7 @@ from alray.data.assemble import Assembled, assemble, counts, take_out
 from alray.data.fetch import undecodable
 from alray.data.sources import arrays
 from alray.data.sources.parquet import PARQUET
-from alray.data.sources.scan import CatalogError, Options, Scan
+from alray.data.sources.scan import CatalogError, ScanOptions, Scan
 from alray.data.sources.source import Source
 from alray.store import Store, absolute
 
@@ -104,9 +104,9 @@ class Catalog:
         return sources.SOURCES[self.format]
 
     @property
-    def brings(self) -> frozenset[str]:
+    def provided_columns(self) -> frozenset[str]:
         """Columns of numbers that were brought in, by the names of `alray.features.arrays`; of images: none."""
-        return self.source.brings(self.embedding_fingerprint)
+        return self.source.provided_columns(self.embedding_fingerprint)
 
     def pretext_loss(self) -> npt.NDArray[np.float64]:
         """The brought-in pretext losses (n,), in row order. Raises CatalogError where there are none."""
@@ -173,7 +173,7 @@ def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
     store.check_writable()
     kind = sources.kind_of(source, config.format)
     kind.check(test_root)
-    options = Options(config.key, config.label_column, config.image_column, "", classes)
+    options = ScanOptions(config.key, config.label_column, config.image_column, "", classes)
     scans = [kind.scan(source, replace(options, prefix="train/" if test_root else ""))]
     if test_root:
         scans.append(_all_test(kind.scan(test_root, replace(options, prefix="test/"))))

@@ -32,8 +32,8 @@ _BLOCK_BYTES = 32 * 2**20
 _CAUSES = ("cause", "controller_failure", "_base_exc")  # where Ray's errors keep what they wrap
 _RAY_SUFFIX = "\nFailed to apply UDF transform"  # Ray adds advice about retries to the message
 # These log, with Ray's whole stack, the error that is then raised to the caller.
-_SAYS_TWICE = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
-_NEWS_TO_NOBODY = "ray.data._internal.progress"  # warns that there are no progress bars
+_ERROR_LOGGERS = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
+_PROGRESS_LOGGER = "ray.data._internal.progress"  # warns that there are no progress bars
 
 
 def block_rows(size: int) -> int:
@@ -80,9 +80,9 @@ def _settle_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    for name in _SAYS_TWICE:
+    for name in _ERROR_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger(_NEWS_TO_NOBODY).setLevel(logging.ERROR)
+    logging.getLogger(_PROGRESS_LOGGER).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 EMBEDDING, LOGITS, PRETEXT_LOSS, DISCRIMINATOR = "embedding", "logits", "pretext_loss", "discriminator"
 PIXEL = {name: f"pixel_{name}" for name in ("confidence", "margin", "entropy")}  # means over an image's pixels
-FEATURES = frozenset({EMBEDDING, LOGITS, *PIXEL.values()})  # what is extracted by the main model
+EXTRACTED = frozenset({EMBEDDING, LOGITS, *PIXEL.values()})  # what is extracted by the main model
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits are stored as uint16
 
 

@@ -52,7 +52,7 @@ class Columns:
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
         """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or the user's own."""
         if self._losses is None:
-            brought = PRETEXT_LOSS in self.catalog.brings
+            brought = PRETEXT_LOSS in self.catalog.provided_columns
             self._losses = self.catalog.pretext_loss()[self.pool] if brought else self._measured_losses(stages)
         return self._losses[np.searchsorted(self.pool, rows)]
 
@@ -105,7 +105,7 @@ class Columns:
         if folder.has(SUMMARY):
             return folder
         what = f"{config.pretext.task} on {len(self.pool):,} images"
-        with lease(folder, lambda holder: stages.say(f"pretext · {holder} trains {what}: waiting for it")):
+        with lease(folder, lambda holder: stages.print_line(f"pretext · {holder} trains {what}: waiting for it")):
             if folder.has(SUMMARY):
                 return folder
             with watched(stages, "pretext", config.pretext.epochs, what) as progress:

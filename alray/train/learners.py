@@ -18,7 +18,7 @@ from alray.features.arrays import EMBEDDING, LOGITS, Array
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.progress import Stages
-from alray.rundir import CHECKPOINT, FEATURES, MODEL, SUMMARY, Shared
+from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL, SUMMARY, Shared
 from alray.store import Store
 from alray.train.evaluate import classification_metrics
 from alray.train.learner import Learner
@@ -173,7 +173,7 @@ class FinetuneLearner(ClassLearner):
         """Embeddings by the configured weights."""
         with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
             return extract_images(
-                self.config, self.catalog, self.joined, rows, None, out.at(FEATURES), stages, with_logits=False
+                self.config, self.catalog, self.joined, rows, None, out.at(FEATURES_DIR), stages, with_logits=False
             )
 
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
@@ -213,7 +213,7 @@ class FinetuneLearner(ClassLearner):
         with stages.stage("extract", f"embeddings and logits of {len(rows):,} images"):
             weights = out.child(CHECKPOINT).at(MODEL)
             return extract_images(
-                self.config, self.catalog, self.joined, rows, weights, out.at(FEATURES), stages, with_logits=True
+                self.config, self.catalog, self.joined, rows, weights, out.at(FEATURES_DIR), stages, with_logits=True
             )
 
 
@@ -223,4 +223,4 @@ LEARNERS: dict[str, type[ClassLearner]] = {"linear": LinearLearner, "finetune": 
 def learner_kind(config: RunConfig, catalog: Catalog) -> type[Learner]:
     """The learner that `train.mode` names, as it is on this catalog. Raises ConfigError."""
     kind = LEARNERS[config.train.mode]
-    return kind.without_images() if catalog.brings else kind
+    return kind.without_images() if catalog.provided_columns else kind

@@ -107,7 +107,7 @@ def measure_images(
         return FeatureTable.open(out.uri)
 
     def waiting(holder: str) -> None:
-        stages.say(f"extract · {holder} measures these images: waiting for it")
+        stages.print_line(f"extract · {holder} measures these images: waiting for it")
 
     with lease(out, waiting), stages.bar("extract", len(extraction.rows), "images") as bar:
         return extract(

@@ -26,7 +26,7 @@ from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.progress import Stages
-from alray.rundir import CHECKPOINT, FEATURES, MODEL
+from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL
 from alray.store import Store, read_bytes
 from alray.train.evaluate import segmentation_metrics
 from alray.train.learners import FinetuneLearner
@@ -185,7 +185,7 @@ class SegmentationLearner(FinetuneLearner):
 
     def _features(self, rows: Rows, weights: str | None, out: Store, stages: Stages) -> FeatureTable:
         measure = SegmentationFeatures(self._source(weights), self.config.transform, self.config.features)
-        return self._measured(extraction_of(measure, self.catalog, rows), out.at(FEATURES), stages)
+        return self._measured(extraction_of(measure, self.catalog, rows), out.at(FEATURES_DIR), stages)
 
     def _source(self, weights: str | None) -> ModelSource:
         return replace(model_source(self.config, self.catalog, weights), num_classes=self.masks.num_classes)

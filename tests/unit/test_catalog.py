@@ -465,7 +465,7 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
     source, out = str(tmp_path / "e.npz"), str(tmp_path / "out")
     np.savez(source, features=features, pretext_loss=losses)
     catalog = index(source, out)
-    assert catalog.brings == {"embedding", "pretext_loss"}
+    assert catalog.provided_columns == {"embedding", "pretext_loss"}
     assert catalog.pretext_loss().tolist() == losses.astype(float).tolist()
     assert np.array_equal(catalog.embedding(), features)
     np.savez(source, features=features, pretext_loss=losses[::-1])
@@ -477,7 +477,7 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="expected an array called pretext_loss"):
         catalog.pretext_loss()
     plain = index(source, str(tmp_path / "plain"))
-    assert plain.brings == {"embedding"}
+    assert plain.provided_columns == {"embedding"}
     with pytest.raises(CatalogError, match="no pretext losses were brought"):
         plain.pretext_loss()
 

@@ -27,7 +27,7 @@ def content(catalog: Catalog) -> tuple[object, ...]:
 def test_the_same_catalog_from_what_was_written(name: str, format: str, tmp_path: Path) -> None:
     write, key = SOURCES[name]
     classes = ORDER if name == "parquet" else None
-    original = index(write(items(), tmp_path / "source"), str(tmp_path / "original"), key=key, classes=classes)
+    original = index(write(items(), tmp_path / "source"), str(tmp_path / "original"), key=key, classes=classes or ())
     repack(original, str(tmp_path / "out"), format, max_tar_bytes=8000)  # type: ignore[arg-type]
     again = index(str(tmp_path / "out"), str(tmp_path / "again"))
     assert again.format == format

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alray.data.sources.parquet import class_texts
-from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Scan, list_files, table
+from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, ScanOptions, Scan, list_files, table
 from alray.data.sources.source import Found, Source
 from alray.store import absolute, filesystem
 
-FEATURES = ("features", "embedding", "embeddings", "x")
+_EMBEDDING_NAMES = ("features", "embedding", "embeddings", "x")
 _LABELS = ("label", "labels", "y")
 _TEST = ("is_test", "is_val", "test")
 _PRETEXT = ("pretext_loss",)
@@ -38,7 +38,7 @@ class Embeddings(Source):
         if test_root:
             raise CatalogError("test_root: embeddings say in the same .npz what is test (is_test, is_val or test)")
 
-    def scan(self, source: str, options: Options) -> Scan:
+    def scan(self, source: str, options: ScanOptions) -> Scan:
         """One row per embedding; key and offset are its position, so that row and array position are the same.
 
         Raises CatalogError where the arrays are missing, of other shapes or types, or not finite (but for pretext
@@ -94,7 +94,7 @@ class Embeddings(Source):
         """There are no images."""
         raise CatalogError("embeddings that were brought in have no images to read")
 
-    def brings(self, content: str) -> frozenset[str]:
+    def provided_columns(self, content: str) -> frozenset[str]:
         """Embeddings, and pretext losses where there were some when the source was indexed."""
         return frozenset({"embedding", *(_PRETEXT if _AND in content else ())})
 
@@ -145,13 +145,13 @@ def _check_finite(name: str, array: np.ndarray, source: str) -> None:
 
 def _features(arrays: Mapping[str, np.ndarray], source: str) -> npt.NDArray[np.floating]:
     """The embeddings (n, d), whatever they are called. Raises CatalogError where there are none."""
-    for name in FEATURES:
+    for name in _EMBEDDING_NAMES:
         if name in arrays:
             array = arrays[name]
             if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
                 raise CatalogError(f"{source}: {name}: expected (n, d) floats, got {array.shape} {array.dtype}")
             return array
-    raise CatalogError(f"{source}: expected an array called {' or '.join(FEATURES)}, got {', '.join(arrays)}")
+    raise CatalogError(f"{source}: expected an array called {' or '.join(_EMBEDDING_NAMES)}, got {', '.join(arrays)}")
 
 
 def _texts(labels: np.ndarray, source: str) -> pa.Array:

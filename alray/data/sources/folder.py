@@ -13,7 +13,7 @@ from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
     CatalogError,
-    Options,
+    ScanOptions,
     Scan,
     is_image_name,
     list_files,
@@ -33,7 +33,7 @@ class Folder(Source):
     name: ClassVar[str] = "folder"
     writable: ClassVar[bool] = True
 
-    def scan(self, source: str, options: Options) -> Scan:
+    def scan(self, source: str, options: ScanOptions) -> Scan:
         """Every image file; the key is the path relative to the source. Raises CatalogError where there is no image.
 
         With an empty label column the directories are no classes.

@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 import pyarrow.json
 
 from alray.data.sources.parquet import class_texts, combined, keys, template_fields
-from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Options, Scan, concat, problem, read_classes, table
+from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, ScanOptions, Scan, concat, problem, read_classes, table
 from alray.data.sources.source import Source
 from alray.store import absolute, filesystem, is_remote, join
 
@@ -26,7 +26,7 @@ class Manifest(Source):
     name: ClassVar[str] = "manifest"
     extensions: ClassVar[tuple[str, ...]] = (".csv", ".jsonl", ".ndjson")
 
-    def scan(self, source: str, options: Options) -> Scan:
+    def scan(self, source: str, options: ScanOptions) -> Scan:
         """Every line. A relative path starts at the manifest's directory; without a key the path as written is the key.
 
         Raises CatalogError where the manifest cannot be read or lacks a column.
@@ -82,7 +82,7 @@ def _labels(rows: pa.Table, source: str, column: str, classes: tuple[str, ...] |
     return pa.nulls(len(rows), pa.string())
 
 
-def _keys(rows: pa.Table, columns: dict[str, object], place: str, source: str, options: Options) -> pa.Array:
+def _keys(rows: pa.Table, columns: dict[str, object], place: str, source: str, options: ScanOptions) -> pa.Array:
     column = options.key or ("key" if "key" in rows.column_names else "")
     if not column:
         return combined(pc.binary_join_element_wise(options.prefix, rows[place], ""))

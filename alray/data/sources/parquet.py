@@ -18,7 +18,7 @@ from alray.data.sources.scan import (
     PROBLEMS,
     SPLITS,
     CatalogError,
-    Options,
+    ScanOptions,
     Scan,
     agree,
     concat,
@@ -43,7 +43,7 @@ class Parquet(Source):
     extensions: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
     has_columns: ClassVar[bool] = True
 
-    def scan(self, source: str, options: Options) -> Scan:
+    def scan(self, source: str, options: ScanOptions) -> Scan:
         """Every row of every file; offset is the row's number in its file, size the length of its bytes.
 
         key: a column, or a template over the row's columns and split, class, file (its stem), row (in the file); by
@@ -135,7 +135,7 @@ def image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
-def _columns(uri: str, schema: pa.Schema, options: Options) -> list[str]:
+def _columns(uri: str, schema: pa.Schema, options: ScanOptions) -> list[str]:
     """The columns to read. Raises CatalogError that names a missing one."""
     wanted = {options.image_column: "the images"}
     if options.label_column:
@@ -164,7 +164,7 @@ def template_fields(key: str) -> list[str]:
     return fields
 
 
-def _read(uri: str, columns: list[str], options: Options, classes: tuple[str, ...] | None) -> Iterator[pa.Table]:
+def _read(uri: str, columns: list[str], options: ScanOptions, classes: tuple[str, ...] | None) -> Iterator[pa.Table]:
     fs, path = filesystem(uri)
     base = file_name(uri)
     row = 0
@@ -176,7 +176,7 @@ def _read(uri: str, columns: list[str], options: Options, classes: tuple[str, ..
 
 
 def _references(
-    rows: pa.Table, base: str, uri: str, start: int, options: Options, classes: tuple[str, ...] | None
+    rows: pa.Table, base: str, uri: str, start: int, options: ScanOptions, classes: tuple[str, ...] | None
 ) -> pa.Table:
     n = len(rows)
     images = image_bytes(rows[options.image_column])
@@ -201,7 +201,7 @@ def combined(column: Any) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def keys(others: pa.Table, columns: dict[str, Any], options: Options, stem: str) -> pa.Array:
+def keys(others: pa.Table, columns: dict[str, Any], options: ScanOptions, stem: str) -> pa.Array:
     """The keys of some rows: a column, a filled template, or the file's stem and the row in the file."""
     if not options.key:
         return pa.array([f"{options.prefix}{stem}/{row:09d}" for row in columns["offset"]])
@@ -219,7 +219,7 @@ def keys(others: pa.Table, columns: dict[str, Any], options: Options, stem: str)
     return pa.array([options.key.format(**dict(zip(needed, values, strict=True))) for values in filled])
 
 
-def _split_text(split: str | None, options: Options) -> str:
+def _split_text(split: str | None, options: ScanOptions) -> str:
     if options.prefix == "test/":
         return "test"
     return SPLITS.get(split, split) if split else "train"

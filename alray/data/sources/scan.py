@@ -38,7 +38,7 @@ class CatalogError(ValueError):
 
 
 @dataclass(frozen=True)
-class Options:
+class ScanOptions:
     """How to read a source. prefix: put before keys the source does not name itself; classes: their given order."""
 
     key: str

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alray.data.sources.scan import CatalogError, Options, Scan
+from alray.data.sources.scan import CatalogError, ScanOptions, Scan
 from alray.store import Store, read_bytes
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Source:
     writable: ClassVar[bool] = False  # whether images can be written in this way
     has_columns: ClassVar[bool] = False  # whether its files can hold masks beside the images
 
-    def scan(self, source: str, options: Options) -> Scan:
+    def scan(self, source: str, options: ScanOptions) -> Scan:
         """References to all images of a path or URI. Raises CatalogError."""
         raise NotImplementedError(f"{type(self).__name__}.scan")
 
@@ -66,7 +66,7 @@ class Source:
         """The pretext losses (n,) that were brought in with the embeddings. Raises CatalogError."""
         raise CatalogError(f"{uri}: a source of images ({self.name}) holds no pretext losses")
 
-    def brings(self, content: str) -> frozenset[str]:
+    def provided_columns(self, content: str) -> frozenset[str]:
         """Which columns of numbers the source itself brings, by the names of `alray.features.arrays`."""
         return frozenset()
 

@@ -18,7 +18,7 @@ from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
     CatalogError,
-    Options,
+    ScanOptions,
     Scan,
     agree,
     concat,
@@ -65,7 +65,7 @@ class WebDataset(Source):
     extensions: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     writable: ClassVar[bool] = True
 
-    def scan(self, source: str, options: Options) -> Scan:
+    def scan(self, source: str, options: ScanOptions) -> Scan:
         """Every image member of every tar; the key is the member's name.
 
         The class is that of the sidecar (.cls: name or number; .json: its label) of the same stem, else the directory
