@@ -2,8 +2,8 @@
 
 Emam et al. 2021, appendix: crop 32 with a border of 4 and flip (CIFAR-10); RandomResizedCrop 224 (Szegedy et al. 2015)
 and flip, and for evaluation resize 256 and center crop 224 (ImageNet). Images stay 8-bit: the model normalises, on its
-device. The pixels are torchvision's, bit for bit; torchvision itself would bring PyTorch and its compiler into every
-decoding process, which is 9 seconds of a processor and most of a gigabyte before the first image.
+device. The pixels equal those of torchvision bit for bit. torchvision itself is not used, because every decoding
+process would then import PyTorch and its compiler: 9 seconds of CPU time and most of a gigabyte before the first image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alray.keyed import stream_key
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Draw = Callable[[], float]
-_AREA = (0.08, 1.0)  # of the image
+_AREA = (0.08, 1.0)  # of the crop, as a share of the image
 _ASPECT = (3 / 4, 4 / 3)  # width over height
 _LOG_ASPECT = (math.log(_ASPECT[0]), math.log(_ASPECT[1]))
 _TRIES = 10
@@ -32,8 +32,8 @@ _TRIES = 10
 class Transform:
     """A picklable function of (image, row, epoch).
 
-    seed: None for evaluation; in training what is random depends on (seed, epoch, row) alone, never on the batch, the
-    worker or anything drawn before, and no global random state is used.
+    seed: None for evaluation. In training all randomness depends on (seed, epoch, row) alone, never on the batch, the
+    worker or what was drawn before; the global random state is not used.
     """
 
     config: TransformConfig
@@ -41,11 +41,11 @@ class Transform:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what comes out."""
+        """The shape of the result: (size, size, 3)."""
         return (self.config.size, self.config.size, 3)
 
     def __call__(self, image: Image.Image, row: int, epoch: int = 0) -> npt.NDArray[np.uint8]:
-        """An RGB image as (size, size, 3) uint8."""
+        """Transform an RGB image to pixels (size, size, 3) uint8."""
         if self.seed is None:
             return np.asarray(_center(image, self.config))
         draw = draws(self.seed, row, epoch)
@@ -63,27 +63,36 @@ class Transform:
 
 
 def eval_transform(config: TransformConfig) -> Transform:
-    """Resize and center crop. Raises ValueError where the resized image is smaller than the crop."""
+    """The transform for evaluation: resize and center crop. Raises ValueError where the resized image would be smaller
+    than the crop."""
     if 0 < config.resize < config.size:
         raise ValueError(
             f"transform.resize: expected 0 or at least transform.size={config.size}, got {config.resize}: "
-            "the center crop would reach over the border"
+            "the center crop would be larger than the resized image"
         )
     return Transform(config, None)
 
 
 def train_transform(config: TransformConfig, seed: int) -> Transform:
-    """The random crop and flip of the config; with train="eval" the same as `eval_transform`."""
+    """The transform for training: the random crop and flip of the config, or `eval_transform` if config.train is
+    "eval"."""
     return eval_transform(config) if config.train == "eval" else Transform(config, seed)
 
 
 def draws(seed: int, row: int, epoch: int) -> Draw:
-    """Uniform numbers in [0, 1) for one image in one epoch; Python keeps this sequence the same in every version."""
+    """A function that draws uniform numbers in [0, 1) for one image in one epoch.
+
+    Python guarantees that the sequence of numbers is the same in every version.
+    """
     return random.Random(stream_key(seed, f"augment/epoch={epoch}/row={row}")).random
 
 
 def random_box(width: int, height: int, draw: Draw) -> Box:
-    """Part of an image: 8 % to all of its area, aspect 3:4 to 4:3; the largest centered one where ten draws fail."""
+    """A random box in an image of width x height pixels: 8 % to 100 % of its area, with an aspect ratio from 3:4 to
+    4:3.
+
+    If ten draws do not fit into the image, it is the largest centered box with such an aspect ratio.
+    """
     for _ in range(_TRIES):
         area = width * height * _between(*_AREA, draw())
         aspect = math.exp(_between(*_LOG_ASPECT, draw()))
@@ -105,7 +114,7 @@ def _centered(width: int, height: int, w: int, h: int) -> Box:
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BILINEAR)  # leaves an image of this size as it is
+    return image.resize((size, size), Image.Resampling.BILINEAR)  # an image of this size is not changed
 
 
 def _center(image: Image.Image, config: TransformConfig) -> Image.Image:

@@ -1,7 +1,7 @@
-"""The catalog: one row per image in sorted-key order, with where its bytes are, its label and its split.
+"""The catalog: one row per image in sorted-key order, with the place of its bytes, its label and its split.
 
-A row number is a rank among the sorted keys, so the same data give the same rows on any machine. A catalog is a
-directory; meta.json is written last, so that a half-written one is none.
+A row number is the rank of the image's key among all keys, so the same data give the same rows on any machine. A
+catalog is a directory. Its meta.json is written last: a directory without it is not a catalog.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from alray.data.assemble import Assembled, assemble, counts, take_out
 from alray.data.fetch import undecodable
 from alray.data.sources import arrays
 from alray.data.sources.parquet import PARQUET
-from alray.data.sources.scan import CatalogError, ScanOptions, Scan
+from alray.data.sources.scan import CatalogError, Scan, ScanOptions
 from alray.data.sources.source import Source
 from alray.store import Store, absolute
 
@@ -37,11 +37,12 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Catalog:
-    """An indexed source. Columns are read when they are first asked for, and kept.
+    """An indexed source. A column is read when it is first needed, and then kept in memory.
 
-    classes: names by label number; fingerprint: 16 hex digits of the content (keys, sizes, labels, splits, classes),
-    wherever it is stored; image_column: of Parquet files; embedding_fingerprint: of brought-in embeddings (and pretext
-    losses), else empty.
+    uri: the catalog's directory; format: name of the kind of source; classes: names by label number. fingerprint: 16
+    hex digits that depend on the content (keys, sizes, labels, splits, classes) and not on where it is stored.
+    image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's own embeddings and
+    pretext losses; empty for a catalog of images. size: number of rows.
     """
 
     uri: str
@@ -58,7 +59,7 @@ class Catalog:
         store = Store(absolute(uri))
         if not store.has(_META):
             raise CatalogError(
-                f"{uri}: there is no catalog here (no {_META}); make one with `alray index SOURCE --out {uri}`"
+                f"{uri}: expected a catalog, got no {_META}; make one with `alray index SOURCE --out {uri}`"
             )
         meta = store.read_json(_META)
         if meta["version"] != _VERSION:
@@ -72,7 +73,7 @@ class Catalog:
         return self.size
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # the columns stay here
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # without the columns in memory
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -86,34 +87,36 @@ class Catalog:
         return self._is_test
 
     def keys(self, rows: Rows | None = None) -> pa.Array:
-        """The keys of some rows in the order given, or of all."""
+        """The keys of some rows in the given order; by default of all rows."""
         column = self._read("key")["key"] if rows is None else self._keys.take(pa.array(rows))
         return column.combine_chunks()
 
     def references(self, rows: Rows) -> pa.Table:
-        """Where the bytes of some rows are: columns row, key, uri, offset, size, in ascending row order."""
+        """The places of some rows' bytes: a table with columns row, key, uri, offset, size, in ascending row order."""
         return self._places.take(pa.array(np.sort(np.asarray(rows, np.int64)))).combine_chunks()
 
     def embedding(self) -> npt.NDArray[np.floating]:
-        """The brought-in embeddings (n, d), in row order and as stored. Raises CatalogError for a catalog of images."""
+        """The user's own embeddings (n, d), in row order, with their stored type. Raises CatalogError for a catalog of
+        images."""
         return self.source.embedding(self._first_uri, self.embedding_fingerprint)
 
     @property
     def source(self) -> Source:
-        """The kind of source that was indexed: it reads images again."""
+        """The kind of source that was indexed. It can read the images again."""
         return sources.SOURCES[self.format]
 
     @property
     def provided_columns(self) -> frozenset[str]:
-        """Columns of numbers that were brought in, by the names of `alray.features.arrays`; of images: none."""
+        """The columns of numbers that the source itself provides, by their names in `alray.features.arrays`; none for a
+        catalog of images."""
         return self.source.provided_columns(self.embedding_fingerprint)
 
     def pretext_loss(self) -> npt.NDArray[np.float64]:
-        """The brought-in pretext losses (n,), in row order. Raises CatalogError where there are none."""
+        """The user's own pretext losses (n,), in row order. Raises CatalogError if the source has none."""
         return self.source.pretext_loss(self._first_uri, self.embedding_fingerprint)
 
     def problems(self) -> pa.Table:
-        """What was left out while indexing: columns key, uri, reason."""
+        """The images that indexing left out: a table with columns key, uri, reason."""
         return Store(self.uri).read_table(_PROBLEMS)
 
     def _read(self, *columns: str) -> pa.Table:
@@ -121,14 +124,14 @@ class Catalog:
 
     @property
     def _first_uri(self) -> str:
-        """Of embeddings that were brought in: their one file."""
+        """The one file that holds all of the user's own embeddings."""
         uri: str = self._read("uri")["uri"][0].as_py()
         return uri
 
     @cached_property
     def _labels(self) -> npt.NDArray[np.int32]:
         labels: npt.NDArray[np.int32] = pc.fill_null(self._read("label")["label"], -1).to_numpy()
-        labels.setflags(write=False)  # Arrow's arrays are, unless they had to be joined
+        labels.setflags(write=False)  # Arrow's arrays are read-only already, unless several chunks were joined
         return labels
 
     @cached_property
@@ -149,9 +152,8 @@ class Catalog:
 def index(source: str, out: str, *, progress: bool = False, **options: Any) -> Catalog:
     """Make the catalog of a source in `out`: `build` with the fields of IndexConfig as keyword arguments.
 
-    A value of None stands for the default.
-
-    Raises CatalogError also on an option that there is none of, or with a value that it does not take.
+    A value of None means the default. Raises CatalogError also for an unknown option or a value that an option does not
+    accept.
     """
     try:
         given = {name: value for name, value in options.items() if value is not None}
@@ -164,9 +166,10 @@ def index(source: str, out: str, *, progress: bool = False, **options: Any) -> C
 def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
     """Make the catalog of a source: a folder, tars, Parquet files, a manifest, or an .npz of embeddings.
 
-    With a test_root, all that is in it is the test split; keys then start with train/ or test/ where the source does
-    not name them. Problems are counted, and the first are named: refuse raises CatalogError before anything is written,
-    exclude leaves them out and notes them. Raises StoreError, before the source is read, where `out` cannot be written.
+    With a test_root, everything in it is the test split, and keys start with train/ or test/ unless the source gives
+    its own. Images that cannot be used are counted. With on_problem "refuse" they raise CatalogError, which names the
+    first of them, before anything is written; with "exclude" they are left out and listed in the catalog's problems.
+    Raises StoreError, before the source is read, if `out` cannot be written.
     """
     source, test_root, classes = config.root, config.test_root, config.classes or None
     store = Store(absolute(out))
@@ -202,10 +205,11 @@ def index_arrays(
     test: npt.NDArray[np.bool_] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Catalog:
-    """The catalog of arrays in memory, which are stored beside it as PNG bytes in Parquet.
+    """Make the catalog of arrays in memory. The images are stored in the catalog's directory as PNG bytes in Parquet.
 
     images (n, h, w) or (n, h, w, 3) uint8; labels (n,) class names or numbers (-1: unknown) or None; test (n,) bool;
-    keys: by default the position, nine digits. Raises CatalogError, with nothing written, on what does not fit.
+    keys (n,): by default the position with nine digits. Raises CatalogError, with nothing written, if shapes or types
+    do not fit.
     """
     store = Store(absolute(out))
     store.check_writable()
@@ -221,9 +225,10 @@ def index_arrays(
 
 
 def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
-    """Open the config's catalog (or the one at default_uri), or index the config's source there when there is none.
+    """Open the config's catalog (or the one at default_uri). If there is none, index the config's source there.
 
-    Raises CatalogError where neither exists, and where the catalog was made from another source than the config names.
+    Raises CatalogError if there is neither a catalog nor a source, or if the catalog was made from another source than
+    the config names.
     """
     uri = config.catalog or default_uri
     store = Store(absolute(uri))
@@ -231,7 +236,9 @@ def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
         _refuse_other_source(config, store)
         return Catalog.open(uri)
     if not config.root:
-        raise CatalogError(f"data.root is empty and there is no catalog at {uri}: give data.root or data.catalog")
+        raise CatalogError(
+            f"data.root: expected a source, because {uri} is not a catalog; give data.root or data.catalog"
+        )
     return build(config, uri)
 
 
@@ -240,8 +247,8 @@ def _refuse_other_source(config: DataConfig, store: Store) -> None:
     for field, value in (("root", config.root), ("test_root", config.test_root)):
         if value and absolute(value) != made_from[field]:
             raise CatalogError(
-                f"data.{field}: the catalog at {store.uri} was made from {made_from[field] or 'no such source'}, not "
-                f"from {absolute(value)}: leave data.{field} empty to use it as it is, or give another data.catalog"
+                f"data.{field}: expected {made_from[field] or 'none'}, from which the catalog at {store.uri} was made, "
+                f"got {absolute(value)}: leave data.{field} empty to use this catalog, or give another data.catalog"
             )
 
 
@@ -260,10 +267,12 @@ def _without(found: Assembled, problems: pa.Table) -> Assembled:
 def _refuse_problems(problems: pa.Table, usable: int, source: str, refuse: bool) -> None:
     if usable and not (refuse and len(problems)):
         return
-    kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image"
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image was found"
     first = [f"  {key}: {reason}" for key, reason in problems.select(["key", "reason"]).slice(0, 5).to_pandas().values]
-    advice = ["Mend them, or leave them out with on_problem=exclude."] if usable else ["No usable image is left."]
-    raise CatalogError("\n".join([f"{source}: {kinds} ({usable} images are fine)", *first, *advice]))
+    advice = (
+        ["Repair these images, or leave them out with on_problem=exclude."] if usable else ["No image can be used."]
+    )
+    raise CatalogError("\n".join([f"{source}: {kinds} ({usable} images can be used)", *first, *advice]))
 
 
 def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) -> Catalog:
@@ -282,7 +291,7 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) 
 
 
 def _fingerprint(images: pa.Table, classes: Sequence[str], content: str) -> str:
-    """A hash of what the data are, not of where they are: keys, sizes, labels, splits, classes."""
+    """A hash of keys, sizes, labels, splits and classes. It does not depend on where the data are stored."""
     digest = hashlib.blake2b(repr((list(classes), content)).encode(), digest_size=8)
     digest.update(pc.binary_length(images["key"]).to_numpy().tobytes())
     for chunk in images["key"].chunks:

@@ -1,4 +1,4 @@
-"""The bytes of chosen images and no others (contract C2), and bytes to pixels."""
+"""Read the bytes of the chosen images and of no others (contract C2), and decode them to pixels."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tqdm import tqdm
 from alray.data.sources.scan import PROBLEMS, concat, problem
 from alray.data.sources.source import Source
 
-_THREADS = 16  # reads wait for a disk or a network, not for the processor
-_CHECK_BYTES = 16 * 2**20
+_THREADS = 16  # reads wait for a disk or a network, not for a CPU
+_CHECK_BYTES = 16 * 2**20  # of the images that one thread checks before it takes the next
 
 T = TypeVar("T")
 
 
 class ImageError(ValueError):
-    """An image that cannot be read or decoded; the message is 'key: kind: details'."""
+    """An image cannot be read or decoded; the message is 'key: kind: details'."""
 
 
 def fetch(references: pa.Table, source: Source, image_column: str) -> list[bytes]:
     """The encoded bytes of each reference, in their order.
 
-    references: columns key, uri, offset, size; source: the kind of source that was indexed. Raises ImageError that
-    names the first image which is not there or has another size than when it was indexed.
+    references: columns key, uri, offset, size; source: the kind of source that was indexed. Raises ImageError, which
+    names the first image that is missing or has another size than when it was indexed.
     """
     return all_found(fetch_each(references, source, image_column))
 
@@ -58,14 +58,15 @@ def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | Non
         return ImageError(f"{key}: missing image: cannot read {uri}: {data}")
     if data is None or len(data) != (len(data) if size is None else size):
         got = "none" if data is None else len(data)
-        return ImageError(f"{key}: changed image: {size} bytes were indexed, and {uri} has {got} now")
+        return ImageError(f"{key}: changed image: expected the {size} bytes that were indexed, got {got} from {uri}")
     return data
 
 
 def decode(data: bytes, key: str) -> Image.Image:
-    """Encoded bytes as an RGB image (8 bits a channel); transparency is dropped, 16-bit grey loses its lower byte.
+    """Decode bytes to an RGB image with 8 bits per channel. Transparency is dropped; 16-bit grey values keep their
+    upper byte.
 
-    Raises ImageError that names the key and the reason, for whatever a decoder may meet in broken bytes.
+    Raises ImageError, which names the key and the reason, for all bytes that cannot be decoded.
     """
     if not data:
         raise ImageError(f"{key}: broken image: it has no bytes")
@@ -73,7 +74,7 @@ def decode(data: bytes, key: str) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return _rgb(image)
-    except Exception as error:  # decoders raise anything from SyntaxError to struct.error; all of it is told
+    except Exception as error:  # decoders raise many types, from SyntaxError to struct.error
         why = str(error) or type(error).__name__
         raise ImageError(f"{key}: broken image: {why} ({len(data)} bytes)") from error
 
@@ -84,7 +85,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"grey values from {values.min()} to {values.max()} are no 16-bit image")
+            raise ValueError(f"expected 16-bit grey values, got {values.min()} to {values.max()}")
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
@@ -94,7 +95,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def undecodable(images: pa.Table, source: Source, image_column: str, progress: bool) -> pa.Table:
-    """Open every image once, on all processors: the problems (key, uri, reason) of those that cannot be decoded.
+    """Open every image once, on all CPUs. Returns the problems (key, uri, reason) of the images that cannot be decoded.
 
     images: columns key, uri, offset, size, in any order.
     """
@@ -141,7 +142,10 @@ def processors() -> int:
 
 
 def take(references: pa.Table, rows: Any) -> pa.Table:
-    """The references of some rows, in the order asked for; their column row ascends. Raises KeyError."""
+    """The references of some rows, in the order of `rows`. The references' column row must ascend.
+
+    Raises KeyError for rows without a reference.
+    """
     have = references["row"].to_numpy()
     at = np.searchsorted(have, rows)
     if len(at) and (len(have) == 0 or not np.array_equal(have[np.minimum(at, len(have) - 1)], rows)):

@@ -1,7 +1,7 @@
-"""Ray Data pipelines from catalog rows to pixels: fetch, decode, transform, in tasks anywhere in the cluster.
+"""Ray Data pipelines from catalog rows to pixels: tasks anywhere in the cluster fetch, decode and transform images.
 
-Only the rows asked for are opened (contract C2). A block of rows becomes one block of images, in the order given, so
-what comes out depends on the blocks and not on which task was faster.
+Only the given rows are opened (contract C2). A block of rows becomes one block of images, in the given order. The
+result depends on the blocks alone and not on which task was faster.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from alray.data.views import Views
 ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
 AnyTransform = Transform | Views | PairTransform
 _BLOCK_BYTES = 32 * 2**20
-_CAUSES = ("cause", "controller_failure", "_base_exc")  # where Ray's errors keep what they wrap
+_CAUSES = ("cause", "controller_failure", "_base_exc")  # attributes in which Ray's errors keep the error that they wrap
 _RAY_SUFFIX = "\nFailed to apply UDF transform"  # Ray adds advice about retries to the message
-# These log, with Ray's whole stack, the error that is then raised to the caller.
+# These loggers print, with Ray's whole stack, an error that the caller gets as an exception anyway.
 _ERROR_LOGGERS = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
-_PROGRESS_LOGGER = "ray.data._internal.progress"  # warns that there are no progress bars
+_PROGRESS_LOGGER = "ray.data._internal.progress"  # it warns that progress bars are off
 
 
 def block_rows(size: int) -> int:
-    """Rows per block, so that a decoded block of size x size images is about 32 MiB; between 16 and 4096."""
+    """The number of rows per block, 16 to 4096, with which a block of decoded size x size images has about 32 MiB."""
     return min(max(_BLOCK_BYTES // (3 * size * size), 16), 4096)
 
 
@@ -53,11 +53,12 @@ def image_dataset(
 ) -> ray.data.Dataset:
     """Images of catalog rows as a Ray dataset: every table of `blocks` becomes one block, in order.
 
-    rows: all rows that may occur; their references are put into the object store once. blocks: tables with a column
-    row, optionally epoch (for the transform's randomness, else 0), and others, which are passed through; a column
-    image, (m, size, size, 3) uint8 or, for views, (m, 2, size, size, 3), is added. masks: adds a column mask, too:
-    (m, size, size) uint8 by a `PairTransform`, else the encoded bytes. num_cpus: of a task; max_tasks: how many at a
-    time. A broken image stops the dataset: `first_cause` finds the ImageError in what Ray raises.
+    rows: all rows that may occur in the blocks; their references are put into the object store once. blocks: tables
+    with a column row, optionally a column epoch (for the transform's randomness, else 0), and other columns, which are
+    kept. A column image is added: (m, size, size, 3) uint8 or, with `Views`, (m, 2, size, size, 3). With masks a column
+    mask is added: (m, size, size) uint8 with a `PairTransform`, else the encoded bytes. num_cpus: CPUs of one task;
+    max_tasks: the most tasks at a time, None for no limit. A broken image stops the dataset: `first_cause` finds the
+    ImageError inside the error that Ray raises.
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
@@ -72,10 +73,10 @@ def image_dataset(
 
 
 def _settle_ray_data() -> None:
-    """Blocks in order and whole, errors as they were raised, and no more than warnings on the terminal."""
+    """Set Ray Data to keep the order and the size of blocks, to raise original errors, and to print warnings only."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
-    context.target_max_block_size = None  # a block is what its caller made it: never cut, never joined
+    context.target_max_block_size = None  # blocks are never split
     context.raise_original_map_exception = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -87,9 +88,9 @@ def _settle_ray_data() -> None:
 
 @dataclass(frozen=True)
 class _Load:
-    """What a task does with its block of rows."""
+    """The function that a task applies to its block of rows."""
 
-    references: Any  # an ObjectRef: the table stays in the object store of the node, and is read without a copy
+    references: Any  # an ObjectRef: tasks read the table from their node's object store without a copy
     source: Source
     image_column: str
     transform: AnyTransform
@@ -126,7 +127,8 @@ class _Load:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The error of our own (ImageError and the like) inside what Ray Data or Ray Train raised, else the error."""
+    """The alray error (such as ImageError) inside an error that Ray Data or Ray Train raised; the error itself if there
+    is none."""
     waiting: list[Any] = [error]
     seen: set[int] = set()
     while waiting:
@@ -143,7 +145,7 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def raise_first_cause(error: BaseException) -> NoReturn:
-    """Raise the error of our own inside what Ray raised, without Ray's stack above it; anything else as it came."""
+    """Raise the alray error inside an error of Ray, without Ray's stack; raise the error itself if there is none."""
     cause = first_cause(error)
     if cause is error:
         raise error

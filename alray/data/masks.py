@@ -1,8 +1,9 @@
-"""Masks of a segmentation data set: where they are, whether they can be used, and bytes to channels.
+"""Masks of a segmentation data set: find them, check that they can be used, and decode their bytes to channels.
 
-A mask is a PNG with one class number per pixel (grey or palette). It lies in a column of the Parquet files that hold
-the images, or in a folder that has the images' names with another ending. Decoded, a pixel is the number of a channel
-of the network, one for each class that counts, or VOID: a class whose number is ignored has no channel.
+A mask is a PNG (grey or palette) with one class number per pixel. Masks are in a column of the Parquet files that hold
+the images, or in a folder where each file has its image's name with another ending. A pixel of a decoded mask is the
+number of an output channel of the network, or VOID. Each class has one channel, except the ignored class, which has
+none.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from alray.data.sources.scan import is_image_name, list_files
 from alray.data.sources.source import Source
 from alray.store import Store, content_hash, filesystem, join
 
-VOID = 255  # in a decoded mask: pixels that do not count
+VOID = 255  # in a decoded mask: a pixel that is left out of losses and metrics
 _MODES = ("L", "P", "I", "I;16", "I;16B", "1")
-_MOST = 255  # channels: with VOID the numbers of 8 bits
-_READS = 16  # reads wait for a disk or a network, not for the processor
-_CHECKED = 256  # masks checked by one thread before it takes the next
+_MOST = 255  # channels: together with VOID they use all 8-bit numbers
+_READS = 16  # reads wait for a disk or a network, not for a CPU
+_CHECKED = 256  # masks that one thread checks before it takes the next ones
 _SHOWN = 5
 
 Rows = npt.NDArray[np.int64]
@@ -41,37 +42,37 @@ Mask = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Masks:
-    """How to get the masks of a catalog's rows: small and picklable."""
+    """Finds and decodes the masks of a catalog's rows. The object is small and picklable."""
 
     source: Source  # the kind of source that the images are in
-    column: str  # of Parquet files
-    root: str  # folder of masks; empty for Parquet
-    image_suffix: str  # what is cut off an image's name; empty: its extension
-    suffix: str  # what a mask's name has there
-    ignore: int  # the number, in a mask, of pixels that do not count
-    classes: tuple[str, ...]  # by their numbers in a mask; the ignored number may be one of them
+    column: str  # the column of the masks in Parquet files
+    root: str  # the folder of masks; empty for Parquet
+    image_suffix: str  # the end of an image's name that `suffix` replaces; empty: its extension
+    suffix: str  # the end of a mask's name
+    ignore: int  # the class number of pixels that become VOID
+    classes: tuple[str, ...]  # names by class number; the ignored number may be one of them
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes that count, by channel."""
+        """The names of the classes by channel, without the ignored class."""
         return tuple(name for number, name in enumerate(self.classes) if number != self.ignore)
 
     @property
     def num_classes(self) -> int:
-        """How many count."""
+        """The number of channels."""
         return len(self.names)
 
     def fetch(self, references: pa.Table) -> list[bytes]:
-        """The encoded masks of image references (key, uri, offset, size), in their order. Raises ImageError."""
+        """The encoded mask of each image reference (key, uri, offset, size), in their order. Raises ImageError."""
         return all_found(self.fetch_each(references))
 
     def fetch_each(self, references: pa.Table) -> list[bytes | ImageError]:
-        """The encoded mask of each reference, or why there is none."""
+        """The encoded mask of each image reference, or the reason why there is none."""
         keys = references["key"].to_pylist()
         uris = [self.uri(key) for key in keys] if self.root else references["uri"]
         table = pa.table({
             "key": references["key"], "uri": uris, "offset": references["offset"],
-            "size": pa.nulls(len(keys), pa.int64()),  # that of an image is known, not that of its mask
+            "size": pa.nulls(len(keys), pa.int64()),  # the size of the image says nothing about its mask
         })  # fmt: skip
         found = fetch_each(table, FOLDER if self.root else self.source, self.column)
         return [
@@ -79,7 +80,7 @@ class Masks:
         ]
 
     def uri(self, key: str) -> str:
-        """Where the mask of an image is, in a folder of masks."""
+        """The path or URI of an image's mask in the folder of masks."""
         return join(self.root, self._stem(key) + self.suffix)
 
     def _stem(self, key: str) -> str:
@@ -90,8 +91,10 @@ class Masks:
         return key[: len(key) - len(dot + extension)] if stem and is_image_name(f"image.{extension}") else key
 
     def decode(self, data: bytes, key: str) -> Mask:
-        """(h, w) uint8 channels and VOID. Raises ImageError for something else than a PNG of class numbers, and for
-        numbers that are no class."""
+        """Decode a mask to (h, w) uint8: channels and VOID.
+
+        Raises ImageError if the data are not a PNG of class numbers or if a number is not a class.
+        """
         numbers = _class_numbers(data, key).astype(np.int32)
         channels = self._channels[np.clip(numbers, -1, 256)]
         bad = channels < 0
@@ -103,7 +106,8 @@ class Masks:
 
     @property
     def _channels(self) -> npt.NDArray[np.int16]:
-        """The channel of every number from 0 to 256, and of -1 at the end: -1 where the number is no class."""
+        """(258,) the channel of the numbers 0 to 256, and of -1 at the last index; -1 for a number that is not a
+        class."""
         channels = np.full(258, -1, np.int16)
         counted = [number for number in range(len(self.classes)) if number != self.ignore]
         channels[counted] = np.arange(len(counted))
@@ -112,7 +116,8 @@ class Masks:
 
 
 def _no_mask(error: ImageError, key: str) -> ImageError:
-    """In the words of masks. A size that nobody knows cannot have changed: then the bytes are null."""
+    """The error of reading a mask, worded for masks. "changed image" means null bytes here: the expected size of a mask
+    is unknown, so it cannot have changed."""
     kind, _, details = str(error).removeprefix(f"{key}: ").partition(": ")
     return ImageError(f"{key}: no mask: {'its bytes are null' if kind == 'changed image' else details}")
 
@@ -124,9 +129,9 @@ def _class_numbers(data: bytes, key: str) -> npt.NDArray[Any]:
         with Image.open(io.BytesIO(data)) as image:
             kind, mode = image.format, image.mode
             pixels = np.asarray(image)
-    except Exception as error:  # decoders raise anything from SyntaxError to struct.error
+    except Exception as error:  # decoders raise many types, from SyntaxError to struct.error
         raise ImageError(f"{key}: mask: cannot be decoded: {str(error) or type(error).__name__}") from error
-    if kind != "PNG":  # others lose or change numbers
+    if kind != "PNG":  # other formats lose or change numbers
         raise ImageError(f"{key}: mask: expected a PNG of class numbers, got {kind}")
     if mode not in _MODES:
         raise ImageError(f"{key}: mask: expected one number per pixel, got an image of mode {mode}")
@@ -141,8 +146,10 @@ def check_size(mask: Mask, size: tuple[int, int], key: str) -> None:
 
 
 def masks_of(config: DataConfig, catalog: Catalog) -> Masks:
-    """The masks of a catalog as configured; config.classes go before the catalog's. Raises CatalogError where there can
-    be none."""
+    """The masks of a catalog as configured. config.classes, if given, replace the catalog's classes.
+
+    Raises CatalogError if the source cannot have masks or the number of classes does not fit into 8 bits.
+    """
     if not config.mask_root and not catalog.source.has_columns:
         raise CatalogError(
             f"data.mask_root: expected a folder of masks for a source of format {catalog.format}, got none (only "
@@ -154,16 +161,17 @@ def masks_of(config: DataConfig, catalog: Catalog) -> Masks:
     )  # fmt: skip
     if not 1 <= masks.num_classes <= _MOST:
         raise CatalogError(
-            f"{catalog.uri}: expected 1 to {_MOST} classes that count in 8-bit masks, got {masks.num_classes} of "
+            f"{catalog.uri}: expected 1 to {_MOST} classes besides void in 8-bit masks, got {masks.num_classes} of "
             f"{len(masks.classes)} (number {masks.ignore} is void)"
         )
     return masks
 
 
 def with_masks(config: DataConfig, catalog: Catalog, rows: Rows, fine: Store) -> Catalog:
-    """The catalog with its masks in its fingerprint; each of these rows has one that can be used.
+    """Check that each of these rows has a mask that can be used. Returns the catalog with a fingerprint that includes
+    the masks.
 
-    Masks are read once: in `fine` it is noted which were found to be. Raises CatalogError.
+    Masks are read only once: the result of the check is kept in the store `fine`. Raises CatalogError.
     """
     masks = masks_of(config, catalog)
     sizes = mask_sizes(masks, catalog)
@@ -178,8 +186,11 @@ def with_masks(config: DataConfig, catalog: Catalog, rows: Rows, fine: Store) ->
 
 
 def mask_sizes(masks: Masks, catalog: Catalog) -> Rows:
-    """(n,) the bytes of each row's mask file, or of the piece of a Parquet column that its mask lies in; -1 where there
-    is no file. No mask is read. Raises CatalogError where no row has a mask."""
+    """(n,) int64: the size in bytes of each row's mask file, -1 where there is no file.
+
+    For Parquet it is the size of the column in the mask's row group. No mask is read. Raises CatalogError if there is
+    no folder or no column of masks.
+    """
     references = catalog.references(np.arange(len(catalog), dtype=np.int64))
     if not masks.root:
         return _piece_sizes(masks.column, references)
@@ -201,7 +212,7 @@ def _piece_sizes(column: str, references: pa.Table) -> Rows:
 
 
 def _pieces(column: str, uri: str) -> tuple[Rows, Rows]:
-    """Where the row groups of a Parquet file end, and the bytes that each has of the column."""
+    """For each row group of a Parquet file: the row number at which it ends, and the column's size in bytes."""
     fs, path = filesystem(uri)
     with pq.ParquetFile(path, filesystem=fs) as file:
         names, metadata = file.schema_arrow.names, file.metadata
@@ -214,14 +225,16 @@ def _pieces(column: str, uri: str) -> tuple[Rows, Rows]:
 
 
 def annotated(catalog: Catalog, masks: Masks, sizes: Rows) -> Catalog:
-    """The catalog as data of a run: another annotation of the same images has another fingerprint (images+masks)."""
+    """The catalog with the fingerprint "images+masks", so that other masks of the same images give another
+    fingerprint."""
     column = "" if masks.root else masks.column
     mark = content_hash(repr(column).encode() + sizes.tobytes())
     return replace(catalog, fingerprint=f"{catalog.fingerprint}+{mark}")
 
 
 def check_masks(masks: Masks, catalog: Catalog, rows: Rows, sizes: Rows) -> None:
-    """Raises CatalogError that counts rows without a mask and names the first; no mask is read."""
+    """Raise CatalogError, which counts the rows without a mask and names the first, if there are any. No mask is
+    read."""
     keys = catalog.keys(rows).to_pylist() if masks.root else []
     strange = [key for key in keys if not key.endswith(masks.image_suffix)]
     if strange:
@@ -239,8 +252,12 @@ def check_masks(masks: Masks, catalog: Catalog, rows: Rows, sizes: Rows) -> None
 
 
 def check_pixels(masks: Masks, catalog: Catalog, rows: Rows) -> None:
-    """Open every mask once, on all processors. Raises CatalogError that counts those that cannot be decoded, have
-    numbers that are no class, another size than their image or nothing but void, and names the first."""
+    """Open every mask once, on all CPUs. Raises CatalogError, which counts the masks that cannot be used and names the
+    first.
+
+    A mask cannot be used if it cannot be decoded, has a number that is not a class, has another size than its image or
+    is void everywhere.
+    """
     references = catalog.references(rows).sort_by([("uri", "ascending"), ("offset", "ascending")])
     chunks = [references.slice(start, _CHECKED) for start in range(0, len(references), _CHECKED)]
     with ThreadPoolExecutor(processors()) as workers:
@@ -251,7 +268,7 @@ def check_pixels(masks: Masks, catalog: Catalog, rows: Rows) -> None:
 
 
 def _broken(masks: Masks, catalog: Catalog, chunk: pa.Table) -> list[tuple[int, str]]:
-    """Row and reason of the masks that cannot be used."""
+    """The row and the reason of each mask that cannot be used."""
     images = fetch_each(chunk, catalog.source, catalog.image_column)
     found = []
     for row, key, image, data in zip(
@@ -274,4 +291,4 @@ def _check_one(masks: Masks, key: str, image: bytes | ImageError, data: bytes | 
         raise ImageError(f"{key}: broken image: {str(error) or type(error).__name__}") from error
     check_size(mask, size, key)
     if (mask == VOID).all():
-        raise ImageError(f"{key}: mask: all its pixels are void ({masks.ignore})")
+        raise ImageError(f"{key}: mask: expected some class, got only void pixels ({masks.ignore})")

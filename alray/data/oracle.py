@@ -1,4 +1,4 @@
-"""Oracles: the only source of labels (contract C7). A run asks by `Requests` and gets `Answers`."""
+"""Oracles: the only source of labels (contract C7). A run sends `Requests` and gets `Answers`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from alray.data.pool import Labels, Rows
 
 
 class OracleError(ValueError):
-    """A question the oracle cannot answer, or an answer that is none."""
+    """The oracle cannot answer a request, or its answers cannot be used."""
 
 
 class Status(IntEnum):
-    """What an answer is."""
+    """The kinds of answers."""
 
     NOT_YET = 0  # nobody has looked at the image so far
     LABEL = 1  # the class of the image
-    MASK = 2  # the image has a mask now, where its masks are read
-    SKIP = 3  # nobody wanted to decide; the image may be asked for again
+    MASK = 2  # the mask of the image is now stored where the run reads masks
+    SKIP = 3  # the annotator did not decide; the run may ask for the image again
     UNUSABLE = 4  # the image should not be in the pool
 
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """Images whose labels a run asks for; every column has one entry per image.
+    """Images whose labels a run asks for. Every column has one entry per image.
 
-    rows (k,) int64; keys and uris: of the images in the catalog; round: of the query, None before the first model;
-    predicted (k,) int32: the class that the round's model predicts, and probability (k,) float64 of that class; score
-    (k,) float64 of the strategy. -1 and NaN stand where there is no model or no score.
+    rows (k,) int64: row numbers of the catalog; keys and uris: those of the images in the catalog; round: number of the
+    round, None before the first model. predicted (k,) int32: the class that the round's model predicts, -1 without a
+    model; probability (k,) float64: the probability of that class, NaN without a model; score (k,) float64: the score
+    of the strategy, NaN without a score.
     """
 
     rows: Rows
@@ -58,7 +59,7 @@ class Requests:
         probability: npt.NDArray[np.float64] | None = None,
         score: npt.NDArray[np.float64] | None = None,
     ) -> Requests:
-        """Requests for some rows of a catalog, in the order given."""
+        """Make the requests for some rows of a catalog, in the given order."""
         rows, nothing = np.asarray(rows, np.int64), np.full(len(rows), np.nan)
         places = catalog.references(rows)
         at = np.searchsorted(places["row"].to_numpy(), rows)
@@ -73,38 +74,43 @@ class Requests:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What an oracle says to requests, in their order: status (k,) of `Status`; labels (k,) int32, the class where the
-    status is LABEL, else anything."""
+    """The answers to requests, in their order.
+
+    status (k,) uint8: values of `Status`; labels (k,) int32: the class where the status is LABEL, without meaning
+    elsewhere.
+    """
 
     status: npt.NDArray[np.uint8]
     labels: Labels
 
     @classmethod
     def of(cls, labels: Sequence[int | None] | npt.NDArray[np.integer]) -> Answers:
-        """Labels by class number; None: not yet."""
+        """Make answers from class numbers; None means that there is no answer yet."""
         known = [-1 if label is None else int(label) for label in labels]
         status = [Status.NOT_YET if label is None else Status.LABEL for label in labels]
         return cls(np.array(status, np.uint8), np.array(known, np.int32))
 
 
 class Oracle(Protocol):
-    """Somebody (or something) that knows labels."""
+    """A person or a program that knows labels."""
 
     def answer(self, requests: Requests) -> Answers:
-        """One answer for every request, in their order. It may take long; it may raise OracleError."""
+        """Return one answer for every request, in their order. The call may take long and may raise OracleError."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenLabels:
-    """The labels of a fully labeled data set, hidden from everything but this class: how research simulates a
-    person. kind: what the answers are, a label or a mask."""
+    """Simulates an annotator with the labels of a fully labeled data set, as is usual in research.
 
-    hidden: Labels  # (n,) one per catalog row, -1 where the source has none
+    kind: whether the answers are labels or masks.
+    """
+
+    hidden: Labels  # (n,) one per catalog row, -1 where the source has no label
     kind: Status = Status.LABEL
 
     def answer(self, requests: Requests) -> Answers:
-        """The hidden labels. Raises OracleError for a row whose label the source does not have."""
+        """Answer with the hidden labels. Raises OracleError for rows that have no label in the source."""
         labels = self.hidden[requests.rows]
         if (labels < 0).any():
             missing = requests.rows[labels < 0]
@@ -116,9 +122,9 @@ class HiddenLabels:
 
 
 def ask(oracle: Oracle, requests: Requests) -> Labels:
-    """The labels of all requests, (k,) int32 (0 for an image that has a mask now). Raises OracleError.
+    """Ask the oracle for all labels, (k,) int32; the label of an image that got a mask is 0.
 
-    A run cannot wait for people yet: each request must be answered by a label or a mask.
+    Raises OracleError unless every request is answered with a label or a mask: a run cannot wait for people yet.
     """
     answers = oracle.answer(requests)
     shapes = np.shape(answers.status), np.shape(answers.labels)

@@ -1,4 +1,4 @@
-"""An image and its mask through one transform: what is cut from one is cut from the other."""
+"""Transform an image and its mask together, with the same crop and flip."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from alray.config import TransformConfig
 from alray.data.augment import draws
 
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
-_SCALE = (0.5, 1.0)  # of the image's sides
+_SCALE = (0.5, 1.0)  # sides of the crop, as a share of the image's sides
 
 
 @dataclass(frozen=True)
 class PairTransform:
     """A picklable function of (image, mask, row, epoch).
 
-    seed: None for evaluation (both are resized to a square); in training a random part of half to all of both sides,
-    resized, and a flip, by keyed randomness as in `alray.data.augment`.
+    seed: None for evaluation, where image and mask are resized to a square. In training a random crop with half to all
+    of each side is resized, and it may be flipped. Randomness is keyed as in `alray.data.augment`.
     """
 
     config: TransformConfig
@@ -28,11 +28,11 @@ class PairTransform:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the image that comes out."""
+        """The shape of the resulting image: (size, size, 3)."""
         return (self.config.size, self.config.size, 3)
 
     def pair(self, image: Image.Image, mask: npt.NDArray[np.uint8], row: int, epoch: int) -> Pair:
-        """RGB image, mask (h, w) uint8 of the same size -> (size, size, 3), (size, size), both uint8."""
+        """RGB image and its mask (h, w) uint8 -> image (size, size, 3) and mask (size, size), both uint8."""
         labels, size = Image.fromarray(mask), (self.config.size, self.config.size)
         box, flip = (0, 0, *image.size), False
         if self.seed is not None and self.config.train != "eval":

@@ -1,8 +1,7 @@
-"""The pool: which images may be drawn, and the only place where labels change (contract C7).
+"""The pool: which images can be chosen, and which labels are known (contract C7).
 
-A `Pool` is a value. `label` gives a new one or raises; nothing is changed in place. Everything is columnar: one
-status byte and one label per catalog row, so 1.28 million rows cost 6 MB and every question below is one vectorised
-pass.
+A `Pool` is immutable: `label` returns a new pool or raises an error. It holds one status byte and one int32 label per
+catalog row, so 1.28 million rows take 6 MB, and every method is one vectorised pass.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ Rows = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int32]
 
 ELSEWHERE, UNLABELED, LABELED, HELD_OUT = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(3)
-_STATUS_NAMES = ("not in the pool (test set, or left out)", "unlabeled", "already labeled", "held out for validation")
+_STATUS_NAMES = ("not in the pool (test set or left out)", "unlabeled", "already labeled", "held out for validation")
 
 
 class PoolError(ValueError):
-    """Labels that cannot be facts; the message names the first rows and says why."""
+    """Rows or labels that a pool cannot take. The message names the first row and the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """All that may be drawn, and what is known of it.
+    """The status and the known label of every catalog row.
 
-    status (n,) uint8, one of ELSEWHERE, UNLABELED, LABELED, HELD_OUT per catalog row; known (n,) int32, the label where
-    one was given, else -1; num_classes c.
+    status (n,) uint8: one of ELSEWHERE, UNLABELED, LABELED, HELD_OUT per row; known (n,) int32: the label if it is
+    known, else -1; num_classes: number c of classes.
     """
 
     status: npt.NDArray[np.uint8]
@@ -38,53 +37,54 @@ class Pool:
 
     @classmethod
     def of(cls, catalog_size: int, rows: Rows, num_classes: int) -> Pool:
-        """A pool of the given catalog rows with nothing labeled. Raises PoolError for rows outside the catalog or
-        named twice."""
+        """A pool of the given catalog rows without any labels. Raises PoolError for rows outside the catalog and for
+        repeated rows."""
         status = np.zeros(catalog_size, np.uint8)
         _check_rows(rows, catalog_size)
         status[rows] = UNLABELED
         return cls(status, np.full(catalog_size, -1, np.int32), num_classes)
 
     def __len__(self) -> int:
-        """Rows that may be drawn or have been: unlabeled + labeled (the held-out part is never drawn)."""
+        """The number of unlabeled and labeled rows, without the validation set."""
         return int(np.count_nonzero((self.status == UNLABELED) | (self.status == LABELED)))
 
     @property
     def unlabeled(self) -> Rows:
-        """(u,) int64 ascending."""
+        """The unlabeled rows, (u,) int64 ascending."""
         return np.flatnonzero(self.status == UNLABELED)
 
     @property
     def labeled(self) -> Rows:
-        """(l,) int64 ascending."""
+        """The labeled rows, (l,) int64 ascending."""
         return np.flatnonzero(self.status == LABELED)
 
     @property
     def held_out(self) -> Rows:
-        """(v,) int64 ascending: the validation set."""
+        """The rows of the validation set, (v,) int64 ascending."""
         return np.flatnonzero(self.status == HELD_OUT)
 
     def labels(self, rows: Rows) -> Labels:
-        """Known labels of rows, (k,) int32. Raises PoolError for a row whose label is not known."""
+        """The labels of the given rows, (k,) int32. Raises PoolError for a row whose label is not known."""
         labels = self.known[rows]
         if (labels < 0).any():
             raise PoolError(f"row {int(rows[int(np.argmax(labels < 0))])} has no label yet")
         return labels
 
     def counts(self) -> npt.NDArray[np.int64]:
-        """Labeled images per class, (c,) int64."""
+        """The number of labeled images per class, (c,) int64."""
         return np.bincount(self.known[self.status == LABELED], minlength=self.num_classes).astype(np.int64)
 
     def label(self, rows: Rows, labels: npt.ArrayLike) -> Pool:
-        """A new pool in which the rows are labeled.
+        """A new pool in which the given rows are labeled.
 
-        rows (k,) int64, labels (k,) of known classes. Raises PoolError unless every row is in the pool, unlabeled and
-        named once, and every label is a class.
+        rows (k,) int64; labels (k,) class numbers. Raises PoolError unless every row is unlabeled, no row is repeated
+        and every label is the number of a class.
         """
         return self._with(rows, labels, LABELED)
 
     def hold_out(self, rows: Rows, labels: npt.ArrayLike) -> Pool:
-        """A new pool in which the rows, with their labels, are the validation set and can no longer be drawn."""
+        """A new pool in which the given rows, with their labels, are the validation set. Raises PoolError as `label`
+        does."""
         return self._with(rows, labels, HELD_OUT)
 
     def _with(self, rows: Rows, labels: npt.ArrayLike, status: np.uint8) -> Pool:
@@ -92,7 +92,7 @@ class Pool:
         _check_rows(rows, len(self.status))
         given = np.asarray(labels)
         if given.shape != rows.shape:
-            raise PoolError(f"expected one label per row: {len(rows)} rows, labels of shape {given.shape}")
+            raise PoolError(f"expected {len(rows)} labels, one per row, got labels of shape {given.shape}")
         wrong = self.status[rows] != UNLABELED
         if wrong.any():
             first = int(rows[int(np.argmax(wrong))])
@@ -117,7 +117,7 @@ def _check_rows(rows: Rows, catalog_size: int) -> None:
     ordered = np.sort(rows)
     twice = ordered[1:] == ordered[:-1]
     if twice.any():
-        raise PoolError(f"row {int(ordered[1:][int(np.argmax(twice))])} is named more than once")
+        raise PoolError(f"row {int(ordered[1:][int(np.argmax(twice))])} is repeated")
 
 
 def _check_classes(rows: Rows, labels: npt.NDArray[np.integer], num_classes: int) -> None:
@@ -126,4 +126,4 @@ def _check_classes(rows: Rows, labels: npt.NDArray[np.integer], num_classes: int
     unknown = (labels < 0) | (labels >= num_classes)
     if unknown.any():
         at = int(np.argmax(unknown))
-        raise PoolError(f"row {int(rows[at])}: label {labels[at]} is no class; expected 0 to {num_classes - 1}")
+        raise PoolError(f"row {int(rows[at])}: expected a label from 0 to {num_classes - 1}, got {labels[at]}")

@@ -1,7 +1,7 @@
 """Write the images of a catalog as WebDataset tars or as an image folder, byte for byte.
 
-Parquet is read by row groups, so scattered rows cost whole groups; a tar or a folder gives one image for one read.
-Indexing what was written gives the same keys, labels, splits and bytes.
+Parquet is read by whole row groups, so reading scattered rows is slow. In a tar or a folder one image is one read. A
+catalog of the written files has the same keys, labels, splits and bytes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def repack(
     max_tar_bytes: int = 256 * 2**20,
     progress: bool = False,
 ) -> None:
-    """Write every image of the catalog under its key, in an empty directory `out`.
+    """Write every image of the catalog under its key into the empty directory `out`.
 
-    webdataset: shard-00000.tar ... (and test-00000.tar ... for the test split), each image followed by its class in a
-    .cls member. folder: a file at each key's path. Both: alray-classes.txt, which keeps the order of the classes.
-    Raises CatalogError where a key cannot be a file name, or would say another split or class than the catalog.
+    The format "webdataset" writes shard-00000.tar ... (and test-00000.tar ... for the test split), in which each image
+    is followed by its class in a .cls member. "folder" writes a file at each key's path. Both write alray-classes.txt,
+    which keeps the order of the classes. Raises CatalogError if a key cannot be a file name, or if the written files
+    would be indexed with another split or class than the catalog has.
     """
     target = SOURCES.get(format)
     if target is None or not target.writable:
@@ -44,7 +45,7 @@ def repack(
         raise CatalogError(f"format: expected {names}, got {format!r}")
     store = Store(absolute(out))
     if store.names():
-        raise CatalogError(f"{out}: expected an empty directory, and there is {store.names()[0]} in it")
+        raise CatalogError(f"{out}: expected an empty directory, got one with {store.names()[0]}")
     store.check_writable()
     keys = catalog.keys().to_pylist()
     _check_keys(catalog, keys, target)
@@ -57,19 +58,18 @@ def repack(
 
 
 def _check_keys(catalog: Catalog, keys: list[str], target: Source) -> None:
-    """Every key must be a relative path with an image's extension, and must not say another split or class."""
     for key in keys:
         if key.startswith("/") or "//" in key or not is_image_name(key):
             raise CatalogError(
-                f"{key}: a file of this name would not be found again as this image (expected a relative path with an "
-                "image's extension); index with key='{split}/{class}/{file}-{row}.jpg' or the like first"
+                f"{key}: expected a key that is a relative path with the extension of an image; index again with a key "
+                "such as '{split}/{class}/{file}-{row}.jpg'"
             )
     labels = [catalog.classes[number] if number >= 0 else None for number in catalog.labels().tolist()]
     target.check_keys(keys, labels, catalog.is_test())
 
 
 def _images(catalog: Catalog, rows: npt.NDArray[np.int64], bar: tqdm) -> Iterator[list[Image]]:
-    """Some images at a time, in the order in which they lie in the source: every file is read once."""
+    """Read the images in chunks, in the order of the source, so that every file is read once."""
     if not len(rows):
         return
     references = catalog.references(rows).sort_by([("uri", "ascending"), ("offset", "ascending")])

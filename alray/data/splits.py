@@ -1,7 +1,7 @@
-"""Which rows are pool, validation, seed set and test; imbalanced pools (Emam et al. 2021, section 4; Cui et al. 2019).
+"""Draw validation set, seed set, test set and imbalanced pools (Emam et al. 2021, section 4; Cui et al. 2019).
 
-Every draw is by keyed priority (alray.keyed): a function of the seed and the row, not of the order of calls. Balanced
-draws look at hidden labels, as the papers' protocols do; what they use up is counted by the caller.
+Every draw uses keyed priorities (`alray.keyed`): it depends on the seed and the rows, not on the order of calls.
+Balanced draws read hidden labels, as the papers' protocols do; the caller counts them as bought.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ Counts = npt.NDArray[np.int64]
 
 
 class SplitError(ValueError):
-    """A split that the data cannot give."""
+    """The data do not allow the split."""
 
 
 def water_fill(available: Counts, total: int, order: Counts | None = None) -> Counts:
-    """Share `total` among classes as evenly as their sizes allow: sum_c min(n_c, t) + r = total.
+    """Share `total` among classes as evenly as their sizes n_c allow: sum_c min(n_c, t) + r = total.
 
-    available (c,) int64 -> quotas (c,) int64. The r classes that get one more than the threshold t are the first in
-    `order` (default: the largest, ties by class) among those with rows left. Raises SplitError when total > sum.
+    available (c,) int64: sizes of the classes -> quotas (c,) int64. Every class gets min(n_c, t). Of the classes with
+    rows left, the first r in `order` get one more (default order: the largest first, then by class number). Raises
+    SplitError if total is larger than the sum of the sizes.
     """
     available = np.asarray(available, np.int64)
     if total > available.sum():
-        raise SplitError(f"asked for {total} images, only {int(available.sum())} are there")
+        raise SplitError(f"expected at least {total} images, got {int(available.sum())}")
     low, high = 0, int(available.max(initial=0))
     while low < high:  # largest t with sum min(n_c, t) <= total
         middle = (low + high + 1) // 2
@@ -47,30 +48,30 @@ def water_fill(available: Counts, total: int, order: Counts | None = None) -> Co
 
 
 def draw_random(rows: Rows, size: int, seed: int, stream: str) -> Rows:
-    """`size` of the rows, uniformly; ascending. Raises SplitError when there are fewer."""
+    """Draw `size` of the rows uniformly; ascending. Raises SplitError if there are fewer."""
     if size > len(rows):
-        raise SplitError(f"{stream}: asked for {size} images, only {len(rows)} are there")
+        raise SplitError(f"{stream}: expected at least {size} images, got {len(rows)}")
     return np.sort(keyed.order(seed, stream, rows)[:size])
 
 
 def draw_balanced(
     rows: Rows, labels: Labels, size: int, seed: int, stream: str, num_classes: int, max_class_share: float = 1.0
 ) -> Rows:
-    """`size` of the rows, as evenly over the classes as their sizes allow; ascending.
+    """Draw `size` of the rows, as evenly over the classes as their sizes allow; ascending.
 
-    labels (n,) are those of `rows`; no class gives more than floor(max_class_share * its size). Raises SplitError when
-    the caps leave fewer than `size`.
+    labels (n,): those of `rows`. At most floor(max_class_share * size of the class) rows of a class are drawn. Raises
+    SplitError if a label is unknown or if these limits allow fewer than `size` rows.
     """
     if (labels < 0).any():
         raise SplitError(
-            f"{stream}: a balanced draw needs labels, and row {int(rows[int(np.argmax(labels < 0))])} has none"
+            f"{stream}: expected labels for a balanced draw, got none for row {int(rows[int(np.argmax(labels < 0))])}"
         )
     sizes = np.bincount(labels, minlength=num_classes)
     capped = np.floor(sizes * max_class_share + 1e-9).astype(np.int64)
     if size > capped.sum():
         raise SplitError(
-            f"{stream}: asked for {size} images, but with at most {max_class_share:.0%} of each class there "
-            f"are {int(capped.sum())}"
+            f"{stream}: expected at least {size} images, got {int(capped.sum())} with at most {max_class_share:.0%} of "
+            "each class"
         )
     quotas = water_fill(capped, size, keyed.order(seed, f"{stream}/classes", np.arange(num_classes)))
     return _first_per_class(rows, labels, quotas, seed, stream)
@@ -84,9 +85,10 @@ def _first_per_class(rows: Rows, labels: Labels, quotas: Counts, seed: int, stre
 
 
 def imbalanced_counts(kind: Literal["exponential", "step"], n_max: int, factor: float, num_classes: int) -> Counts:
-    """Images per class of an imbalanced pool.
+    """The number of images per class of an imbalanced pool, (C,) int64.
 
-    exponential: int(n_max * factor^(c/(C-1))); step: the first half of the classes n_max, the rest int(n_max * factor).
+    exponential: class c gets int(n_max * factor^(c/(C-1))). step: the first half of the classes get n_max, the others
+    int(n_max * factor).
     """
     c = np.arange(num_classes)
     if kind == "exponential":
@@ -99,25 +101,28 @@ def imbalanced_counts(kind: Literal["exponential", "step"], n_max: int, factor: 
 def imbalance(
     rows: Rows, labels: Labels, kind: Literal["exponential", "step"], factor: float, seed: int, num_classes: int
 ) -> Rows:
-    """The rows of an imbalanced pool, ascending: class c keeps `imbalanced_counts` of its rows (or all it has)."""
+    """Draw the rows of an imbalanced pool; ascending. Class c keeps `imbalanced_counts` of its rows, or all if it has
+    fewer. Raises SplitError if a label is unknown."""
     if (labels < 0).any():
-        raise SplitError("an imbalanced pool needs labels for every image of the source")
+        raise SplitError("expected a label for every image of an imbalanced pool, got images without one")
     sizes = np.bincount(labels, minlength=num_classes)
     quotas = np.minimum(imbalanced_counts(kind, int(sizes.max()), factor, num_classes), sizes)
     return _first_per_class(rows, labels, quotas, seed, "imbalance")
 
 
 def from_list(keys: pa.Array, lines: Sequence[str], name: str) -> Rows:
-    """Rows of the images that a list file names ('key' or 'key label' a line, as ImageNet-LT ships), ascending.
+    """The rows of the images that a list file names; ascending.
 
-    keys (n,) strings in row order. Raises SplitError for names that are not in the catalog.
+    keys (n,): keys of the catalog in row order. lines: 'key' or 'key label' each, as in the lists of ImageNet-LT. name:
+    the list file, for error messages. Raises SplitError for a key that is not in the catalog.
     """
     wanted = pa.array([_without_label(line.strip()) for line in lines if line.strip()], pa.string())
     found = pc.index_in(wanted, value_set=keys.cast(wanted.type))
     if found.null_count:
         missing = wanted.filter(pc.is_null(found))
         raise SplitError(
-            f"{name}: {len(missing)} of {len(wanted)} images are not in the catalog, first {missing[0].as_py()!r}"
+            f"{name}: expected keys of the catalog, got {len(missing)} of {len(wanted)} others, first "
+            f"{missing[0].as_py()!r}"
         )
     return np.unique(found.to_numpy().astype(np.int64))
 

@@ -14,14 +14,14 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from alray.config import TransformConfig
 from alray.data.augment import Draw, draws, random_box
 
-_JITTER, _SATURATION, _HUE = 0.4, 0.4, 0.1  # of strength 0.5, as SimSiam and SimCLR's successors have it
-_JITTERED, _GREY, _BLURRED = 0.8, 0.2, 0.5  # how often
+_JITTER, _SATURATION, _HUE = 0.4, 0.4, 0.1  # strength 0.5, as in SimSiam and the successors of SimCLR
+_JITTERED, _GREY, _BLURRED = 0.8, 0.2, 0.5  # probabilities
 _BLUR_FROM = 64  # pixels: smaller images are not blurred (Chen et al. 2020, section B.9, on CIFAR-10)
 
 
 @dataclass(frozen=True)
 class Views:
-    """A picklable function of (image, row, epoch); `fixed` forgets the epoch, for measuring."""
+    """A picklable function of (image, row, epoch). With `fixed` the views do not depend on the epoch, for measuring."""
 
     config: TransformConfig
     seed: int
@@ -29,11 +29,11 @@ class Views:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what comes out."""
+        """The shape of the result: (2, size, size, 3)."""
         return (2, self.config.size, self.config.size, 3)
 
     def __call__(self, image: Image.Image, row: int, epoch: int = 0) -> npt.NDArray[np.uint8]:
-        """An RGB image as two views, (2, size, size, 3) uint8."""
+        """Make two views of an RGB image, (2, size, size, 3) uint8."""
         draw = draws(self.seed, row, -1 if self.fixed else epoch)
         return np.stack([np.asarray(self._view(image, draw)) for _ in range(2)])
 
@@ -52,7 +52,8 @@ class Views:
 
 
 def _jittered(image: Image.Image, draw: Draw) -> Image.Image:
-    """Brightness, contrast and saturation times 1 - s to 1 + s, the hue turned by up to a tenth of the circle."""
+    """Scale brightness, contrast and saturation by random factors from 1 - s to 1 + s, and turn the hue by up to a
+    tenth of the circle."""
     for enhance, strength in (
         (ImageEnhance.Brightness, _JITTER),
         (ImageEnhance.Contrast, _JITTER),

@@ -111,7 +111,7 @@ def test_a_catalog_travels_without_its_columns(tmp_path: Path) -> None:
 def test_without_meta_there_is_no_catalog(tmp_path: Path) -> None:
     index(folder(items(), tmp_path / "source"), str(tmp_path / "out"))
     (tmp_path / "out" / "meta.json").unlink()
-    with pytest.raises(CatalogError, match="no catalog here"):
+    with pytest.raises(CatalogError, match="expected a catalog, got no meta"):
         Catalog.open(str(tmp_path / "out"))
 
 
@@ -175,7 +175,7 @@ def test_duplicate_keys_keep_the_first_place(tmp_path: Path) -> None:
     assert len(catalog) == 3
     assert catalog.references(np.array([0]))["uri"].to_pylist() == [str(tmp_path / "a.tar")]
     assert catalog.problems().to_pylist() == [
-        {"key": "cat/1.png", "uri": str(tmp_path / "b.tar"), "reason": "duplicate key: another image has it"}
+        {"key": "cat/1.png", "uri": str(tmp_path / "b.tar"), "reason": "duplicate key: another image has the same key"}
     ]
 
 
@@ -209,9 +209,7 @@ def test_a_damaged_header_inside_a_tar_is_told(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[third : third + 512] = b"x" * 512
     path.write_bytes(data)
-    with pytest.raises(
-        CatalogError, match=f"shard-0.tar: truncated tar: what is there is no header at byte {third} of"
-    ):
+    with pytest.raises(CatalogError, match=f"shard-0.tar: truncated tar: there is no valid header at byte {third} of"):
         index(source, str(tmp_path / "out"))
 
 
@@ -219,7 +217,7 @@ def test_compressed_tars_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         add(tar, "cat/1.png", b"data")
     for source in (tmp_path, tmp_path / "a.tar.gz"):
-        with pytest.raises(CatalogError, match=r"a\.tar\.gz is compressed"):
+        with pytest.raises(CatalogError, match=r"got 1 compressed ones, first a\.tar\.gz"):
             index(str(source), str(tmp_path / "out"))
     (tmp_path / "a.tar.gz").rename(tmp_path / "b.tar")
     with pytest.raises(CatalogError, match=r"b\.tar: broken tar"):
@@ -265,11 +263,11 @@ def test_numbers_outside_the_named_classes_of_a_parquet_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_column": "picture"}, "no column 'picture' for the images; its columns are image, label"),
-        ({"label_column": "class"}, "no column 'class' for the labels"),
-        ({"key": "filename"}, "no column 'filename' for the key"),
-        ({"key": "{split}/{filename}"}, r"no column 'filename' for the key '\{split\}/\{filename\}'"),
-        ({"key": "{label"}, "is no template"),
+        ({"image_column": "picture"}, "expected a column 'picture' for the images, got image, label"),
+        ({"label_column": "class"}, "expected a column 'class' for the labels"),
+        ({"key": "filename"}, "expected a column 'filename' for the key"),
+        ({"key": "{split}/{filename}"}, r"expected a column 'filename' for the key '\{split\}/\{filename\}'"),
+        ({"key": "{label"}, "expected a template"),
         ({"format": "zip"}, "format: Input should be 'auto'"),
         ({"on_problem": "ignore"}, "on_problem: Input should be 'refuse' or 'exclude', got 'ignore'"),
     ],
@@ -297,7 +295,7 @@ def test_an_unwritable_place_is_refused_before_the_source_is_read(tmp_path: Path
 def test_a_source_with_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a.png").write_text("no image")
-    with pytest.raises(CatalogError, match=r"1 broken image(.|\n)*No usable image is left"):
+    with pytest.raises(CatalogError, match=r"1 broken image(.|\n)*No image can be used"):
         index(str(tmp_path / "source"), str(tmp_path / "out"), on_problem="exclude")
 
 
@@ -345,7 +343,7 @@ def test_files_that_order_their_classes_differently_are_refused(tmp_path: Path) 
     for name, order in (("a", "cat,dog"), ("b", "dog,cat")):
         schema = pa.schema([("label", pa.int8()), ("image", pa.binary())], metadata={"classes": order})
         pq.write_table(pa.table({"label": [0], "image": [b"x"]}, schema=schema), tmp_path / f"{name}.parquet")
-    with pytest.raises(CatalogError, match="the classes are given in different orders"):
+    with pytest.raises(CatalogError, match="expected one order of classes"):
         index(str(tmp_path), str(tmp_path / "out"))
 
 
@@ -478,7 +476,7 @@ def test_pretext_losses_come_with_embeddings(tmp_path: Path) -> None:
         catalog.pretext_loss()
     plain = index(source, str(tmp_path / "plain"))
     assert plain.provided_columns == {"embedding"}
-    with pytest.raises(CatalogError, match="no pretext losses were brought"):
+    with pytest.raises(CatalogError, match="expected pretext losses"):
         plain.pretext_loss()
 
 
@@ -499,7 +497,7 @@ def test_pretext_losses_of_test_rows_may_be_anything(tmp_path: Path) -> None:
     [
         ({"z": np.zeros((3, 2))}, "expected an array called features"),
         ({"features": np.zeros(3)}, r"expected \(n, d\) floats"),
-        ({"features": np.full((3, 2), np.nan)}, "3 rows are not finite, the first is 0"),
+        ({"features": np.full((3, 2), np.nan)}, "expected finite values, got 3 rows with others, first row 0"),
         ({"features": np.zeros((3, 2)), "y": np.zeros(2)}, r"y: expected one value per row, \(3,\), got \(2,\)"),
         ({"features": np.zeros((3, 2)), "y": np.array([0, 1, -3])}, "unknown class: '-3'"),
         ({"features": np.zeros((3, 2)), "pretext_loss": np.zeros((3, 1))}, r"pretext_loss: expected one value per row"),
@@ -509,7 +507,7 @@ def test_pretext_losses_of_test_rows_may_be_anything(tmp_path: Path) -> None:
         ),
         (
             {"features": np.zeros((3, 2)), "pretext_loss": np.array([0, np.nan, 1])},
-            r"pretext_loss \(but of test rows\): 1 rows are not finite, the first is 1",
+            r"pretext_loss outside the test rows: expected finite values, got 1 rows with others, first row 1",
         ),
         (
             {"features": np.zeros((3, 2)), "is_test": np.array(["True", "False", "0"])},
@@ -536,7 +534,9 @@ def test_ensure_catalog_indexes_once(tmp_path: Path) -> None:
     (tmp_path / "source" / "images_train_00-of-01.parquet").unlink()
     assert ensure_catalog(config, default) == made
     assert ensure_catalog(DataConfig(catalog=default), "elsewhere") == made
-    with pytest.raises(CatalogError, match=r"data\.root: the catalog at .*default was made from .*source, not from"):
+    with pytest.raises(
+        CatalogError, match=r"data\.root: expected .*source, from which the catalog at .*default was made, got"
+    ):
         ensure_catalog(DataConfig(root=str(tmp_path / "other"), catalog=default), "elsewhere")
-    with pytest.raises(CatalogError, match=r"data\.root is empty and there is no catalog at .*nothing"):
+    with pytest.raises(CatalogError, match=r"data\.root: expected a source, because .*nothing is not a catalog"):
         ensure_catalog(DataConfig(), str(tmp_path / "nothing"))

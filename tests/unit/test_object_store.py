@@ -83,7 +83,7 @@ def test_one_image_of_a_tar_is_one_ranged_read(s3: str, tmp_path: Path) -> None:
     stop = start + first["size"][0].as_py()
     Store(f"{s3}/ranged").write_bytes(uri.rpartition("/")[2], b"x" * start + data[start:stop])
     found = {item.key: item.data for item in items()}
-    assert fetch(first, WEBDATASET) == [found[first["key"][0].as_py()]]
+    assert fetch(first, WEBDATASET, "image") == [found[first["key"][0].as_py()]]
 
 
 def test_an_object_that_is_gone_is_told_by_key(s3: str, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_arrays_and_repacking(s3: str, tmp_path: Path) -> None:
         repack(catalog, f"{s3}/repacked-{format}", format)  # type: ignore[arg-type]
         again = index(f"{s3}/repacked-{format}", f"{s3}/again-{format}")
         assert again.fingerprint == catalog.fingerprint
-        data = fetch(again.references(np.arange(10)), again.source)
+        data = fetch(again.references(np.arange(10)), again.source, again.image_column)
         by_key = dict(zip(keys, pixels, strict=True))
         for key, image in zip(again.keys().to_pylist(), data, strict=True):
             assert np.array_equal(np.asarray(decode(image, key)), by_key[key])
@@ -112,7 +112,7 @@ def test_arrays_and_repacking(s3: str, tmp_path: Path) -> None:
 def test_nothing_there(s3: str) -> None:
     with pytest.raises(CatalogError, match="no such file or directory"):
         index(f"{s3}/nowhere", f"{s3}/out")
-    with pytest.raises(CatalogError, match="no catalog here"):
+    with pytest.raises(CatalogError, match="expected a catalog, got no meta"):
         Catalog.open(f"{s3}/nowhere")
     with pytest.raises(StoreError, match="cannot write s3://no-such-bucket/out"):
         index(f"{s3}/nowhere", "s3://no-such-bucket/out")

@@ -88,13 +88,13 @@ def shared_stem(place: Path) -> Catalog:
 @pytest.mark.parametrize(
     ("make", "format", "message"),
     [
-        (no_extension, "webdataset", "000000000: a file of this name would not be found again"),
-        (outside, "folder", r"\.\./\.\./a\.png: a file of this name"),
-        (absolute, "folder", r"/tmp/a\.png: a file of this name"),
-        (empty_part, "webdataset", "a//1.png: a file of this name"),
+        (no_extension, "webdataset", "000000000: expected a key that is a relative path"),
+        (outside, "folder", r"\.\./\.\./a\.png: expected a key that is a relative path"),
+        (absolute, "folder", r"/tmp/a\.png: expected a key that is a relative path"),
+        (empty_part, "webdataset", "a//1.png: expected a key that is a relative path"),
         (other_class, "folder", r"cat/b\.png: as a path it says train, class cat; the catalog says train, class dog"),
         (other_split, "webdataset", r"test/b/1\.png: as a path it says test, class b; the catalog says train"),
-        (shared_stem, "webdataset", r"x/1\.png and x/1\.jpg would share one \.cls member"),
+        (shared_stem, "webdataset", r"got x/1\.png and x/1\.jpg, which would share one \.cls member"),
         (other_class, "zip", "format: expected folder or webdataset, got 'zip'"),
     ],
 )

@@ -40,11 +40,11 @@ def test_histograms_the_published_code_fails_on(counts: list[int]) -> None:
 
 
 def test_too_many_asked_for_is_refused() -> None:
-    with pytest.raises(splits.SplitError, match="asked for 11 images, only 10"):
+    with pytest.raises(splits.SplitError, match="expected at least 11 images, got 10"):
         splits.draw_random(np.arange(10), 11, 0, "seed_set")
-    with pytest.raises(splits.SplitError, match="at most 50% of each class there are 5"):
+    with pytest.raises(splits.SplitError, match="got 5 with at most 50% of each class"):
         splits.draw_balanced(np.arange(10), np.zeros(10, np.int32), 6, 0, "val", 1, 0.5)
-    with pytest.raises(splits.SplitError, match="row 3 has none"):
+    with pytest.raises(splits.SplitError, match="got none for row 3"):
         splits.draw_balanced(np.arange(4), np.array([0, 0, 0, -1], np.int32), 2, 0, "val", 1)
 
 
@@ -83,5 +83,7 @@ def test_list_files_with_and_without_labels() -> None:
     lines = ["train/b/3.jpg 1", "train/a/2 b.jpg 0", "", "train/b/3.jpg 1"]
     assert splits.from_list(keys, lines, "lt.txt").tolist() == [1, 2]
     assert splits.from_list(keys, ["train/a/1.jpg"], "lt.txt").tolist() == [0]
-    with pytest.raises(splits.SplitError, match=r"lt.txt: 1 of 2 images are not in the catalog, first 'train/c/9.jpg'"):
+    with pytest.raises(
+        splits.SplitError, match=r"lt.txt: expected keys of the catalog, got 1 of 2 others, first 'train/c/9.jpg'"
+    ):
         splits.from_list(keys, ["train/a/1.jpg 0", "train/c/9.jpg 5"], "lt.txt")

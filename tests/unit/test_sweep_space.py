@@ -185,7 +185,7 @@ def test_a_plan_checks_every_setting_before_anything_runs(tmp_path: Path) -> Non
         with pytest.raises((SweepError, ConfigError), match=says):
             plan(config, space)
     assert not (tmp_path / "runs" / "s-sweep").exists()  # of a refused plan nothing is left but the catalog
-    with pytest.raises(SweepError, match=r"split.val_size=30, seed=0: val: asked for 30 images"):
+    with pytest.raises(SweepError, match=r"split.val_size=30, seed=0: val: expected at least 30 images"):
         plan(replace(config, {"split.val_how": "balanced"}), {"split.val_size": [0, 30], "seed": [0]})
 
 

@@ -1,4 +1,4 @@
-"""The kinds of sources a catalog can be made from, by name."""
+"""The kinds of sources that a catalog can be made from, by name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from alray.data.sources.webdataset import WEBDATASET
 from alray.store import absolute, filesystem
 
 SOURCES: dict[str, Source] = {source.name: source for source in (FOLDER, WEBDATASET, PARQUET, MANIFEST, EMBEDDINGS)}
-# What lies in a directory shows its kind by these: a manifest or an array beside images is no source.
+# The kinds that are recognised by the files in a directory. A manifest or an array beside images does not count.
 _IN_DIRECTORIES = (PARQUET, WEBDATASET)
 
 
 def kind_of(source: str, wanted: str = "auto") -> Source:
-    """The kind of a source: the wanted one, or by the names of its files. Raises CatalogError on an unknown name."""
+    """The kind of a source: the one called `wanted`, or for "auto" the one that its file names show.
+
+    Raises CatalogError for an unknown name.
+    """
     if wanted in SOURCES:
         return SOURCES[wanted]
     if wanted != "auto":
@@ -34,7 +37,7 @@ def kind_of(source: str, wanted: str = "auto") -> Source:
 
 
 def _some_names(source: str) -> list[str]:
-    """File names on the way down the first directories: a million files need not be listed to know their kind."""
+    """File names of the directory, of its first subdirectory, and so on. Listing all files could take long."""
     fs, place = filesystem(absolute(source))
     if fs.get_file_info(place).type != pafs.FileType.Directory:
         found: list[str] = list_files(source)["name"].to_pylist()

@@ -1,4 +1,4 @@
-"""Arrays in memory, written out losslessly as PNG bytes in Parquet, so that every node can read them."""
+"""Write arrays in memory as PNG bytes in Parquet, without loss, so that every node can read them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alray.data.sources.scan import CatalogError
 from alray.store import Store
 
 _FILE_ROWS = 16384
-_GROUP_ROWS = 256  # a row group is the smallest part that can be read: keep it near one block
+_GROUP_ROWS = 256  # a row group is the smallest part that can be read; it has about as many rows as a block
 
 
 def write(
@@ -30,7 +30,7 @@ def write(
 ) -> None:
     """Write images (n, h, w) or (n, h, w, 3) uint8 as Parquet files with columns key, label, split, image.
 
-    Raises CatalogError where shapes do not fit together.
+    labels (n,), keys (n,), test (n,) bool: each may be None. Raises CatalogError if the shapes do not fit together.
     """
     n = len(images)
     if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):

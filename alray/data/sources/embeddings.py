@@ -1,4 +1,5 @@
-"""Brought-in embeddings: one .npz with features, optionally labels, a test mask and pretext losses; no images."""
+"""The user's own embeddings without images: one .npz with features, and optionally labels, a test mask and pretext
+losses."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alray.data.sources.parquet import class_texts
-from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, ScanOptions, Scan, list_files, table
+from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, ScanOptions, list_files, table
 from alray.data.sources.source import Found, Source
 from alray.store import absolute, filesystem
 
@@ -26,7 +27,7 @@ _AND = "+"  # joins the hash of the embeddings with that of the pretext losses
 
 
 class Embeddings(Source):
-    """Rows are embeddings: the place of one is its position in the array, so that none may be left out."""
+    """Each row is an embedding. Its row number is its position in the array, so no row can be left out."""
 
     name: ClassVar[str] = "embeddings"
     extensions: ClassVar[tuple[str, ...]] = (".npz",)
@@ -34,15 +35,18 @@ class Embeddings(Source):
     can_exclude: ClassVar[bool] = False
 
     def check(self, test_root: str) -> None:
-        """What is test is said in the same file."""
+        """Refuse a separate test set: the same file says which rows are test."""
         if test_root:
-            raise CatalogError("test_root: embeddings say in the same .npz what is test (is_test, is_val or test)")
+            raise CatalogError(
+                "test_root: expected none, because an array is_test, is_val or test in the .npz marks the test rows, "
+                f"got {test_root}"
+            )
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
         """One row per embedding; key and offset are its position, so that row and array position are the same.
 
-        Raises CatalogError where the arrays are missing, of other shapes or types, or not finite (but for pretext
-        losses of test rows, which nobody reads).
+        Raises CatalogError if an array is missing, has another shape or type, or has values that are not finite.
+        Pretext losses of test rows may be anything, because they are not read.
         """
         files = list_files(source)
         if len(files) != 1:
@@ -56,8 +60,8 @@ class Embeddings(Source):
         _check_finite("features", features, source)
         if losses is not None:
             if losses.dtype.kind != "f":
-                raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats (sorted as numbers), got {losses.dtype}")
-            _check_finite(f"{_PRETEXT[0]} (but of test rows)", np.where(test, 0, losses), source)
+                raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats, got {losses.dtype}")
+            _check_finite(f"{_PRETEXT[0]} outside the test rows", np.where(test, 0, losses), source)
         width = max(9, len(str(n)))
         columns = {
             "key": [f"{row:0{width}d}" for row in range(n)],
@@ -69,20 +73,20 @@ class Embeddings(Source):
         return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses))
 
     def embedding(self, uri: str, content: str) -> npt.NDArray[np.floating]:
-        """The embeddings (n, d) as stored. Raises CatalogError where they changed since they were indexed."""
+        """The embeddings (n, d) with their stored type. Raises CatalogError if they changed since they were indexed."""
         with _opened(uri) as arrays:
             features = _features(arrays, uri)
         _check_same("embeddings", features, content.partition(_AND)[0], uri)
         return features
 
     def pretext_loss(self, uri: str, content: str) -> npt.NDArray[np.float64]:
-        """The pretext losses (n,) that came with the embeddings; content: as the scan gave it.
+        """The user's own pretext losses (n,). content: `Scan.content`.
 
-        Raises CatalogError where there are none, or others now.
+        Raises CatalogError if there are none or if they changed since they were indexed.
         """
         mark = content.partition(_AND)[2]
         if not mark:
-            raise CatalogError(f"{uri}: no pretext losses were brought: expected an array called {_PRETEXT[0]}")
+            raise CatalogError(f"{uri}: expected pretext losses in an array called {_PRETEXT[0]}, got none")
         with _opened(uri) as arrays:
             losses = arrays.get(_PRETEXT[0])
         if losses is None:
@@ -91,28 +95,31 @@ class Embeddings(Source):
         return losses.astype(np.float64)
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
-        """There are no images."""
-        raise CatalogError("embeddings that were brought in have no images to read")
+        """Raise CatalogError, because there are no images."""
+        raise CatalogError("expected a source of images, got embeddings")
 
     def provided_columns(self, content: str) -> frozenset[str]:
-        """Embeddings, and pretext losses where there were some when the source was indexed."""
+        """The embedding, and the pretext loss if the file had pretext losses when it was indexed."""
         return frozenset({"embedding", *(_PRETEXT if _AND in content else ())})
 
 
 def holds_pretext_loss(source: str) -> bool:
-    """Whether the file has pretext losses now, whatever it had when it was indexed. Raises CatalogError."""
+    """Whether the file has pretext losses now; it may have had none when it was indexed. Raises CatalogError."""
     with _opened(source) as arrays:
         return _PRETEXT[0] in arrays
 
 
 @contextmanager
 def _opened(source: str) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of an .npz by name, each read when it is asked for. Raises CatalogError where it is none."""
+    """Context manager: yields the arrays of an .npz by name. An array is read when it is accessed.
+
+    Raises CatalogError if the file is not an .npz.
+    """
     try:
         fs, path = filesystem(absolute(source))
         with fs.open_input_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             if not hasattr(arrays, "files"):
-                raise ValueError("it holds one array without a name")
+                raise ValueError("it has one array without a name")
             yield arrays
     except CatalogError:
         raise
@@ -125,7 +132,7 @@ def _joined(features: np.ndarray, losses: np.ndarray | None) -> str:
 
 
 def _fingerprint(array: np.ndarray) -> str:
-    """16 hex digits of shape, type and values."""
+    """16 hex digits that depend on shape, type and values."""
     digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=8)
     digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -140,11 +147,14 @@ def _check_finite(name: str, array: np.ndarray, source: str) -> None:
     finite = np.isfinite(array).reshape(len(array), -1).all(1)
     if not finite.all():
         bad = len(array) - int(finite.sum())
-        raise CatalogError(f"{source}: {name}: {bad} rows are not finite, the first is {finite.argmin()}")
+        raise CatalogError(
+            f"{source}: {name}: expected finite values, got {bad} rows with others, first row {finite.argmin()}"
+        )
 
 
 def _features(arrays: Mapping[str, np.ndarray], source: str) -> npt.NDArray[np.floating]:
-    """The embeddings (n, d), whatever they are called. Raises CatalogError where there are none."""
+    """The embeddings (n, d), under the first of `_EMBEDDING_NAMES` that exists. Raises CatalogError if there are
+    none."""
     for name in _EMBEDDING_NAMES:
         if name in arrays:
             array = arrays[name]
@@ -162,8 +172,8 @@ def _texts(labels: np.ndarray, source: str) -> pa.Array:
 
 
 def _flags(arrays: Mapping[str, np.ndarray], n: int, source: str) -> npt.NDArray[np.bool_]:
-    """(n,) which rows are test. Raises CatalogError for anything but true and false, 0 and 1: what "False" or NaN would
-    mean as a flag is not what they say."""
+    """(n,) bool: which rows are test. Raises CatalogError for other values than true, false, 0 and 1: Python would read
+    the text "False" and NaN as true."""
     array = _vector(arrays, _TEST, n, source)
     if array is None:
         return np.zeros(n, bool)

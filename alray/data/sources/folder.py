@@ -1,4 +1,4 @@
-"""Image folders: a directory per class (nested deeper as well), or flat and unlabeled."""
+"""Image folders: one directory per class, which may be nested deeper, or one flat directory without labels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
     CatalogError,
-    ScanOptions,
     Scan,
+    ScanOptions,
     is_image_name,
     list_files,
     read_classes,
@@ -28,20 +28,20 @@ _WRITERS = 16
 
 
 class Folder(Source):
-    """A file per image."""
+    """A folder with one file per image."""
 
     name: ClassVar[str] = "folder"
     writable: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """Every image file; the key is the path relative to the source. Raises CatalogError where there is no image.
+        """References to all image files. The key of an image is its path relative to the source.
 
-        With an empty label column the directories are no classes.
+        With an empty label column the directories are not classes. Raises CatalogError if there is no image.
         """
         files = list_files(source)
         images = files.filter(pa.array([is_image_name(name) for name in files["name"].to_pylist()], pa.bool_()))
         if not len(images):
-            raise CatalogError(f"{source}: no images in it ({len(files)} files of other kinds)")
+            raise CatalogError(f"{source}: expected images, got {len(files)} files of other kinds")
         splits, labels = splits_and_labels(images["name"].to_pylist())
         prefix = "" if all(splits) else options.prefix
         columns = {
@@ -55,24 +55,24 @@ class Folder(Source):
         return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), read_classes(absolute(source)), ignored)
 
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
-        """A key is a path, which must say the image's own split and class."""
+        """Raise CatalogError unless the directories of every key are the image's split and class."""
         splits, classes = splits_and_labels(keys)
         for key, split, found, label, test in zip(keys, splits, classes, labels, is_test.tolist(), strict=True):
             if (split == "test") != test or found != label:
                 raise CatalogError(says_otherwise(key, split, found, label, test))
 
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
-        """A file at each key's path."""
+        """Write each image to the path that is its key."""
         with ThreadPoolExecutor(_WRITERS) as pool:
             for chunk in images:
                 list(pool.map(lambda image: store.write_bytes(image[0], image[1]), chunk))
 
 
 def says_otherwise(key: str, split: str | None, found: str | None, label: str | None, test: bool) -> str:
-    """What is wrong with a key that says another split or class than the catalog."""
+    """The error message for a key whose directories are not the split and class that the catalog has."""
     return (
-        f"{key}: as a path it says {split or 'train'}, class {found}; the catalog says {'test' if test else 'train'}, "
-        f"class {label}: index with key='{{split}}/{{class}}/...' first"
+        f"{key}: expected the directories of the key to be {'test' if test else 'train'}, class {label}, as in the "
+        f"catalog, got {split or 'train'}, class {found}: index again with key='{{split}}/{{class}}/...'"
     )
 
 

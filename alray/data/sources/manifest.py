@@ -1,4 +1,4 @@
-"""A CSV or JSONL list of images: uri (or path), and optionally key, label, split."""
+"""A CSV or JSONL list of images with a column uri or path, and optionally columns key, label and split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ import pyarrow.fs as pafs
 import pyarrow.json
 
 from alray.data.sources.parquet import class_texts, combined, keys, template_fields
-from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, ScanOptions, Scan, concat, problem, read_classes, table
+from alray.data.sources.scan import (
+    IMAGES,
+    PROBLEMS,
+    CatalogError,
+    Scan,
+    ScanOptions,
+    concat,
+    problem,
+    read_classes,
+    table,
+)
 from alray.data.sources.source import Source
 from alray.store import absolute, filesystem, is_remote, join
 
@@ -21,22 +31,24 @@ _TEXT = ("uri", "path", "key", "label", "split")
 
 
 class Manifest(Source):
-    """A list of files, one per image."""
+    """A list of image files."""
 
     name: ClassVar[str] = "manifest"
     extensions: ClassVar[tuple[str, ...]] = (".csv", ".jsonl", ".ndjson")
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """Every line. A relative path starts at the manifest's directory; without a key the path as written is the key.
+        """References to the images of all lines.
 
-        Raises CatalogError where the manifest cannot be read or lacks a column.
+        A relative path is relative to the manifest's directory. Without a column key the path as written is the key.
+        Raises CatalogError if the manifest cannot be read or has no column uri or path.
         """
         uri = absolute(source)
         rows = _read(uri, options.label_column)
         place = _column_of(("uri", "path"), rows, source)
         missing = pc.is_null(rows[place])
         problems = [
-            problem(f"line {line + 1}", uri, f"no {place}: the line names no image") for line in np.flatnonzero(missing)
+            problem(f"line {line + 1}", uri, f"no {place}: the line does not name an image")
+            for line in np.flatnonzero(missing)
         ]
         rows = rows.filter(pc.invert(missing))
         here = uri.rpartition("/")[0]
@@ -71,7 +83,7 @@ def _column_of(names: tuple[str, ...], rows: pa.Table, source: str) -> str:
     for name in names:
         if name in rows.column_names:
             return name
-    raise CatalogError(f"{source}: no column {' or '.join(names)}; its columns are {', '.join(rows.column_names)}")
+    raise CatalogError(f"{source}: expected a column {' or '.join(names)}, got {', '.join(rows.column_names)}")
 
 
 def _labels(rows: pa.Table, source: str, column: str, classes: tuple[str, ...] | None) -> pa.Array:
@@ -99,7 +111,7 @@ def _resolve(here: str, text: str) -> str:
 
 
 def _sizes(uris: list[str]) -> list[int | None]:
-    """File sizes, null where there is no file; one listing request per filesystem."""
+    """File sizes in bytes, None where there is no file. Each filesystem gets one request."""
     sizes: list[int | None] = [None] * len(uris)
     places: dict[str, list[int]] = {}
     for i, uri in enumerate(uris):

@@ -1,4 +1,4 @@
-"""Parquet files with a column of encoded images: bytes, or struct{bytes, path} as Hugging Face writes them."""
+"""Parquet files with a column of encoded images: bytes, or struct{bytes, path} as in Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from alray.data.sources.scan import (
     PROBLEMS,
     SPLITS,
     CatalogError,
-    ScanOptions,
     Scan,
+    ScanOptions,
     agree,
     concat,
     file_name,
@@ -37,18 +37,19 @@ _OWN_FIELDS = ("split", "class", "file", "row")
 
 
 class Parquet(Source):
-    """Rows of files with columns: the bytes of an image are in one of them."""
+    """Parquet files with one row per image; one of the columns has its bytes."""
 
     name: ClassVar[str] = "parquet"
     extensions: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
     has_columns: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """Every row of every file; offset is the row's number in its file, size the length of its bytes.
+        """References to the images of all rows of all files.
 
-        key: a column, or a template over the row's columns and split, class, file (its stem), row (in the file); by
-        default '<file stem>/<row, 9 digits>'. The split is that of a column 'split', else what the file's name says.
-        Raises CatalogError where there is no file or a column is missing.
+        offset: number of the row in its file; size: length of the image's bytes. options.key: a column, or a template
+        of the row's columns and of split, class, file (its stem) and row (in the file); by default '<file stem>/<row,
+        9 digits>'. The split is that of the column 'split', or else the one that the file's name shows. Raises
+        CatalogError if there is no file or if a column is missing.
         """
         files = with_extension(list_files(source), source, self.extensions)
         schemas, problems = _schemas(files)
@@ -64,7 +65,7 @@ class Parquet(Source):
         return Scan(images, concat(problems, PROBLEMS), classes)
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
-        """Only the row groups that hold the rows, each file by one thread."""
+        """The bytes of each image. Only the row groups with these rows are read, each file by one thread."""
         uris, offsets = references["uri"].to_pylist(), references["offset"].to_pylist()
         places: dict[str, list[int]] = {}
         for i, uri in enumerate(uris):
@@ -79,7 +80,7 @@ class Parquet(Source):
 
 
 def _rows_of(uri: str, rows: Any, column: str) -> list[bytes | None]:
-    """The image bytes of some rows of one file: only the row groups they are in, only the image column."""
+    """The image bytes of some rows of one file. Only the image column of the row groups with these rows is read."""
     fs, path = filesystem(uri)
     found: list[bytes | None] = [None] * len(rows)
     with pq.ParquetFile(path, filesystem=fs) as file:
@@ -89,7 +90,7 @@ def _rows_of(uri: str, rows: Any, column: str) -> list[bytes | None]:
         groups = np.searchsorted(ends, rows, side="right")
         for group in np.unique(groups).tolist():
             if group == len(ends):
-                raise IndexError(f"it has {sum(sizes)} rows, and row {rows.max()} was asked for")
+                raise IndexError(f"expected a row below {sum(sizes)}, got {rows.max()}")
             images = image_bytes(file.read_row_group(group, columns=[field], use_threads=False)[column])
             at = np.flatnonzero(groups == group)
             inside = rows[at] - (ends[group] - sizes[group])
@@ -111,7 +112,8 @@ def _schemas(files: pa.Table) -> tuple[dict[str, pa.Schema], list[pa.Table]]:
 
 
 def _class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
-    """Names of numbered classes: metadata 'classes' (comma separated or a JSON list), or Hugging Face's ClassLabel."""
+    """The names of numbered classes, or None. They are in the metadata 'classes' (separated by commas, or a JSON list)
+    or in the ClassLabel of Hugging Face."""
     metadata = schema.metadata or {}
     if b"classes" in metadata:
         text = metadata[b"classes"].decode()
@@ -125,18 +127,18 @@ def _class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None
 
 
 def image_field(schema: pa.Schema, column: str) -> str:
-    """How to ask for the bytes of the image column and nothing else."""
+    """The name under which pyarrow reads only the bytes of the image column."""
     is_struct = pa.types.is_struct(schema.field(column).type)
     return f"{column}.bytes" if is_struct else column
 
 
 def image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The bytes of an image column as it was read."""
+    """The bytes of an image column."""
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
 def _columns(uri: str, schema: pa.Schema, options: ScanOptions) -> list[str]:
-    """The columns to read. Raises CatalogError that names a missing one."""
+    """The columns to read. Raises CatalogError, which names the column, if one is missing."""
     wanted = {options.image_column: "the images"}
     if options.label_column:
         wanted[options.label_column] = "the labels (label_column='' for images without labels)"
@@ -144,23 +146,21 @@ def _columns(uri: str, schema: pa.Schema, options: ScanOptions) -> list[str]:
         wanted[name] = f"the key {options.key!r}"
     for name, why in wanted.items():
         if name not in schema.names and not (name in _OWN_FIELDS and "{" in options.key):
-            raise CatalogError(f"{uri}: no column {name!r} for {why}; its columns are {', '.join(schema.names)}")
+            raise CatalogError(f"{uri}: expected a column {name!r} for {why}, got {', '.join(schema.names)}")
     others = (set(wanted) | {"split"}) & set(schema.names) - {options.image_column}
     return [image_field(schema, options.image_column), *sorted(others)]
 
 
 def template_fields(key: str) -> list[str]:
-    """The columns a key column or key template names."""
+    """The columns that options.key names. Raises CatalogError if it is not a column or a valid template."""
     if "{" not in key:
         return [key] if key else []
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(key) if name is not None]
     except ValueError as error:
-        raise CatalogError(f"key: {key!r} is no template: {error}") from error
+        raise CatalogError(f"key: expected a template, got {key!r}: {error}") from error
     if not all(name.isidentifier() for name in fields):
-        raise CatalogError(
-            f"key: {key!r} is no template; expected column names in braces, as in '{{class}}/{{id}}.png'"
-        )
+        raise CatalogError(f"key: expected column names in braces, as in '{{class}}/{{id}}.png', got {key!r}")
     return fields
 
 
@@ -182,8 +182,8 @@ def _references(
     images = image_bytes(rows[options.image_column])
     names = rows.column_names
     label = class_texts(rows[options.label_column], classes) if options.label_column else pa.nulls(n, pa.string())
-    said = split_of_file(base)
-    split = pc.cast(rows["split"], pa.string()) if "split" in names else pa.array([said] * n, pa.string())
+    by_name = split_of_file(base)
+    split = pc.cast(rows["split"], pa.string()) if "split" in names else pa.array([by_name] * n, pa.string())
     others = rows.select([name for name in names if name != options.image_column])
     columns = {
         "uri": [uri] * n,
@@ -202,7 +202,8 @@ def combined(column: Any) -> pa.Array:
 
 
 def keys(others: pa.Table, columns: dict[str, Any], options: ScanOptions, stem: str) -> pa.Array:
-    """The keys of some rows: a column, a filled template, or the file's stem and the row in the file."""
+    """The keys of some rows: a column, a template with its values, or the file's stem and the row number in the
+    file."""
     if not options.key:
         return pa.array([f"{options.prefix}{stem}/{row:09d}" for row in columns["offset"]])
     if "{" not in options.key:
@@ -226,7 +227,7 @@ def _split_text(split: str | None, options: ScanOptions) -> str:
 
 
 def class_texts(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> pa.Array:
-    """A label column as class names, or numbers as text where the numbers have no names; -1 and null are unknown."""
+    """A label column as text: class names, or numbers if they have no names. Labels that are -1 or null become null."""
     column = combined(column)
     if not len(column):
         return pa.array([], pa.string())
@@ -245,7 +246,7 @@ def class_texts(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> pa.Ar
 
 
 def _named(texts: pa.Array, names: tuple[str, ...]) -> pa.Array:
-    """Numbers that are written as text, by the names they have; a text that is a name stays."""
+    """Replace numbers that are written as text by the class names. A text that is a class name stays as it is."""
     by_number = {str(i): name for i, name in enumerate(names)}
     encoded = texts.dictionary_encode()
     known = [text if text in names else by_number.get(text, text) for text in encoded.dictionary.to_pylist()]

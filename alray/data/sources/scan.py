@@ -1,4 +1,5 @@
-"""What every kind of source gives the indexer: references to images, in columns, and the problems met on the way."""
+"""What the scan of a source returns: a table of references to images, and a table of problems. Also the functions that
+several kinds of sources share."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import pyarrow.fs as pafs
 
 from alray.store import Store, StoreError, absolute, filesystem, is_remote, join, read_bytes
 
-# label: the class by name, or by number as text; null where unknown. split: null where the source does not say.
+# label: the class by name, or by number as text; null where unknown. split: null where the source gives none.
 IMAGES = pa.schema(
     [
         ("key", pa.string()),
@@ -34,12 +35,17 @@ _IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif"
 
 
 class CatalogError(ValueError):
-    """A source that cannot be indexed, or a catalog that is not there; the message names what and why."""
+    """A source cannot be indexed, or a catalog does not exist. The message names the source or catalog and the
+    reason."""
 
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How to read a source. prefix: put before keys the source does not name itself; classes: their given order."""
+    """How to read a source.
+
+    key: a key column or template, empty for the default; label_column, image_column: names of columns; prefix: put
+    before keys that the source does not give itself; classes: their order as given by the user, or None.
+    """
 
     key: str
     label_column: str
@@ -50,29 +56,30 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one source holds. images: the IMAGES columns; problems: what cannot be used, with the reason."""
+    """The content of one source. images: a table of the schema IMAGES; problems: images that cannot be used, with the
+    reasons, a table of the schema PROBLEMS."""
 
     images: pa.Table
     problems: pa.Table
-    classes: tuple[str, ...] | None = None  # in the order the source gives them, where it does
-    ignored: int = 0  # files that are no images
-    content: str = ""  # a hash of the content, where the sizes of the images do not stand for it
+    classes: tuple[str, ...] | None = None  # in the order that the source gives; None if it gives none
+    ignored: int = 0  # number of files that are not images
+    content: str = ""  # a hash of the content, for sources whose images have no sizes
 
 
 def table(schema: pa.Schema, columns: Mapping[str, object]) -> pa.Table:
-    """Columns (lists or arrays; one that is missing is all null) as a table of the schema."""
+    """Make a table of the schema from columns (lists or arrays). A missing column is null everywhere."""
     given = {name: pa.array(column, schema.field(name).type) for name, column in columns.items()}
     n = len(next(iter(given.values())))
     return pa.table({name: given.get(name, pa.nulls(n, schema.field(name).type)) for name in schema.names})
 
 
 def problem(key: str, uri: str, reason: str) -> pa.Table:
-    """One row of problems. The reason is 'kind: details'; problems are counted by kind."""
+    """A table of problems with one row. The reason is 'kind: details'; problems are counted by kind."""
     return table(PROBLEMS, {"key": [key], "uri": [uri], "reason": [reason]})
 
 
 def concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Several tables of the schema as one; none give an empty one."""
+    """Join tables of the schema. Without tables the result is empty."""
     return pa.concat_tables([schema.empty_table(), *tables])
 
 
@@ -92,10 +99,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def list_files(source: str) -> pa.Table:
-    """Every file of a directory (nested too), of a glob, or the one file, as FILES sorted by name.
+    """List the files of a directory and its subdirectories, of a glob, or the single file; sorted by name.
 
-    The name is relative to the directory (to the last directory before the first wildcard of a glob).
-    Raises CatalogError where there is nothing.
+    Returns a table of the schema FILES. A name is relative to the directory (for a glob, to the last directory before
+    the first wildcard). Raises CatalogError if nothing exists there.
     """
     uri = absolute(source)
     try:
@@ -140,7 +147,7 @@ def _walk(uri: str, recursive: bool) -> pa.Table:
 
 
 def _walk_local(directory: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
-    """Names and sizes. A link that leads nowhere has a null size: pyarrow's own listing leaves it out in silence."""
+    """Yield names and sizes. A broken link has the size None; pyarrow's listing would leave it out silently."""
     for folder, _, names in os.walk(directory, followlinks=True):
         inside = "" if folder == directory else f"{os.path.relpath(folder, directory)}/"
         for name in names:
@@ -151,15 +158,17 @@ def _walk_local(directory: str, recursive: bool) -> Iterator[tuple[str, int | No
 
 
 def with_extension(files: pa.Table, source: str, extensions: Sequence[str]) -> pa.Table:
-    """The files that end in one of the extensions. Raises CatalogError where there are none."""
+    """The files with one of the extensions. Raises CatalogError if there are none."""
     keep = [name.lower().endswith(tuple(extensions)) and not _is_hidden(name) for name in files["name"].to_pylist()]
     if not any(keep):
-        raise CatalogError(f"{source}: no {' or '.join(extensions)} file in it ({len(files)} files of other kinds)")
+        raise CatalogError(
+            f"{source}: expected a {' or '.join(extensions)} file, got {len(files)} files of other kinds"
+        )
     return files.filter(pa.array(keep))
 
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
-    """The class names of an alray-classes.txt (one a line) in the directory, where there is one."""
+    """The class names in the directory's alray-classes.txt (one per line), or None if there is no such file."""
     if not Store(directory).has(CLASSES_FILE):
         return None
     text = read_bytes(join(directory, CLASSES_FILE)).decode()
@@ -167,16 +176,22 @@ def read_classes(directory: str) -> tuple[str, ...] | None:
 
 
 def agree(found: Iterable[tuple[str, ...] | None], what: str) -> tuple[str, ...] | None:
-    """The one list of classes that all name which name any. Raises CatalogError where two differ."""
+    """The list of classes that all entries which are not None agree on; None if all are None.
+
+    what: the name of the source, for error messages. Raises CatalogError if two lists differ.
+    """
     orders = {classes for classes in found if classes is not None}
     if len(orders) > 1:
         few = " and ".join(", ".join(order[:5]) for order in sorted(orders)[:2])
-        raise CatalogError(f"{what}: the classes are given in different orders ({few}); give the classes yourself")
+        raise CatalogError(f"{what}: expected one order of classes, got several ({few}); set the classes")
     return next(iter(orders), None)
 
 
 def splits_and_labels(names: Sequence[str]) -> tuple[list[str | None], list[str | None]]:
-    """Split and class by directory: class/.../image, or train/class/.../image where all top directories name splits."""
+    """The split and the class of each image by its directories; None where there is no such directory.
+
+    A name is class/.../image, or train/class/.../image if all top directories are names of splits.
+    """
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     has_splits = bool(tops) and tops <= SPLITS.keys()
     splits: list[str | None] = []
@@ -190,7 +205,8 @@ def splits_and_labels(names: Sequence[str]) -> tuple[list[str | None], list[str 
 
 
 def split_of_file(name: str) -> str | None:
-    """The split a tar or Parquet file says in its name, as in test-00000.tar or cifar10_train_00-of-03.parquet."""
+    """The split that a file's name shows, as in test-00000.tar or cifar10_train_00-of-03.parquet; None if it shows none
+    or several."""
     words = re.split(r"[^a-z]+", name.lower())
     found = {SPLITS[word] for word in words if word in SPLITS}
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""A kind of source: one object that indexes it, reads single images of it again, and may write it.
+"""A kind of source is one object. It indexes a source, reads single images of it, and may write one.
 
 A new format is one file with a subclass of `Source`, and one line in `alray.data.sources.SOURCES`.
 """
@@ -14,65 +14,67 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alray.data.sources.scan import CatalogError, ScanOptions, Scan
+from alray.data.sources.scan import CatalogError, Scan, ScanOptions
 from alray.store import Store, read_bytes
 
 T = TypeVar("T")
 Image = tuple[str, bytes, str]  # key, encoded bytes, class as text
-Found = bytes | Exception | None  # of an image that was asked for; None: its place holds no bytes
+Found = bytes | Exception | None  # result of reading an image; None: there are no bytes at its place
 
 UNKNOWN = "-1"  # the class, as text, of an image whose class is not known
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is the same for every kind: an image is a whole file, and nothing can be written."""
+    """The base of all kinds. By default an image is a whole file, and nothing can be written."""
 
     name: ClassVar[str]
-    extensions: ClassVar[tuple[str, ...]] = ()  # of names of files that show this kind
-    decoded: ClassVar[bool] = True  # whether its rows are images, which indexing opens once
-    can_exclude: ClassVar[bool] = True  # whether rows that cannot be used may be left out
-    writable: ClassVar[bool] = False  # whether images can be written in this way
+    extensions: ClassVar[tuple[str, ...]] = ()  # file names with these endings show this kind
+    decoded: ClassVar[bool] = True  # whether its rows are images that indexing can decode as a check
+    can_exclude: ClassVar[bool] = True  # whether unusable rows may be left out
+    writable: ClassVar[bool] = False  # whether `write` is implemented
     has_columns: ClassVar[bool] = False  # whether its files can hold masks beside the images
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """References to all images of a path or URI. Raises CatalogError."""
+        """Find all images of a path or URI. Raises CatalogError."""
         raise NotImplementedError(f"{type(self).__name__}.scan")
 
     def check(self, test_root: str) -> None:
-        """Raises CatalogError where a test set in a place of its own cannot be."""
+        """Raise CatalogError if this kind does not allow a test set in a separate place."""
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
-        """The encoded bytes of each reference (uri, offset, size), in their order, or why there are none.
+        """The encoded bytes of each reference (uri, offset, size), in their order, or the error of reading them.
 
-        pool: for reads that overlap; column: of the images, where files have columns.
+        pool: threads for overlapping reads; column: name of the image column, for files with columns.
         """
         return list(pool.map(lambda uri: attempt(read_bytes, uri), references["uri"].to_pylist()))
 
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: npt.NDArray[np.bool_]) -> None:
-        """Raises CatalogError unless images of these keys, written by `write` and indexed again, get the same keys,
+        """Raise CatalogError unless images with these keys, written by `write` and indexed again, get the same keys,
         classes and splits."""
         raise NotImplementedError(f"{type(self).__name__}.check_keys")
 
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
-        """Write images. most_bytes: of a file that holds many."""
+        """Write images. is_test: whether they belong to the test split; most_bytes: largest size of a file with many
+        images."""
         raise NotImplementedError(f"{type(self).__name__}.write")
 
     def embedding(self, uri: str, content: str) -> npt.NDArray[np.floating]:
-        """The embeddings (n, d) that were brought in. content: as `Scan.content` gave it. Raises CatalogError."""
-        raise CatalogError(f"{uri}: a source of images ({self.name}) holds no embeddings")
+        """The user's own embeddings (n, d). content: `Scan.content`. Raises CatalogError if there are none."""
+        raise CatalogError(f"{uri}: expected a source of embeddings, got images ({self.name})")
 
     def pretext_loss(self, uri: str, content: str) -> npt.NDArray[np.float64]:
-        """The pretext losses (n,) that were brought in with the embeddings. Raises CatalogError."""
-        raise CatalogError(f"{uri}: a source of images ({self.name}) holds no pretext losses")
+        """The user's own pretext losses (n,). content: `Scan.content`. Raises CatalogError if there are none."""
+        raise CatalogError(f"{uri}: expected a source of embeddings with pretext losses, got images ({self.name})")
 
     def provided_columns(self, content: str) -> frozenset[str]:
-        """Which columns of numbers the source itself brings, by the names of `alray.features.arrays`."""
+        """The columns of numbers that the source itself has, by their names in `alray.features.arrays`. content:
+        `Scan.content`."""
         return frozenset()
 
 
 def attempt(read: Callable[..., T], *args: Any) -> T | Exception:
-    """What a read returns, or the error of a file that cannot be read."""
+    """The result of read(*args), or its error if the file cannot be read."""
     try:
         return read(*args)
     except (OSError, pa.ArrowException, IndexError) as error:

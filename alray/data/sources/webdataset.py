@@ -1,4 +1,4 @@
-"""WebDataset tars: indexed once by byte offset, so that one image later is one ranged read."""
+"""WebDataset tars. Indexing notes the byte offset of every image, so that reading one image is one ranged read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
     CatalogError,
-    ScanOptions,
     Scan,
+    ScanOptions,
     agree,
     concat,
     file_name,
@@ -36,48 +36,48 @@ from alray.data.sources.source import Found, Image, Source, attempt
 from alray.store import Store, filesystem
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_THREADS = 16  # a header is one small read; on an object store the latency of 16 tars overlaps
+_THREADS = 16  # threads: a header is one small read, and the latencies of an object store overlap
 _BLOCK = 512
-_HEADERS = 5120  # bytes of an image's and its class's headers, with long names and padding, at most
-_END = 10240  # a tar is a multiple of this
-_READ_AHEAD = 4096  # a small sidecar comes with its header
+_HEADERS = 5120  # the most bytes that the headers and padding of an image and its class take
+_END = 10240  # the size of a tar is a multiple of this
+_READ_AHEAD = 4096  # bytes; a small sidecar is read together with its header
 
 
 @dataclass
 class _Tar:
-    """What the headers of one tar say."""
+    """The content of one tar, according to its headers."""
 
     uri: str
     images: list[tuple[str, int, int]] = field(default_factory=list)  # member name, offset, size
-    sidecars: dict[str, str | None] = field(default_factory=dict)  # stem -> class, None: unknown
+    sidecars: dict[str, str | None] = field(default_factory=dict)  # stem -> class; None: unknown class
     problems: list[pa.Table] = field(default_factory=list)
     ignored: int = 0
 
     def report(self, key: str, reason: str) -> None:
-        """Note a member (or the tar itself) that cannot be used."""
+        """Note that a member, or the tar itself, cannot be used."""
         self.problems.append(problem(key, self.uri, reason))
 
 
 class WebDataset(Source):
-    """Members of tars: an image is one ranged read."""
+    """Tars whose members are images."""
 
     name: ClassVar[str] = "webdataset"
     extensions: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     writable: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """Every image member of every tar; the key is the member's name.
+        """References to the image members of all tars. The key of an image is its member's name.
 
-        The class is that of the sidecar (.cls: name or number; .json: its label) of the same stem, else the directory
-        in the member's name, as in a folder; with an empty label column there are no classes. Raises CatalogError where
-        there is no tar or only compressed ones.
+        The class is in the sidecar with the same stem (.cls: name or number; .json: the value of the label column).
+        Without a sidecar it is the directory in the member's name, as in a folder. With an empty label column there are
+        no classes. Raises CatalogError if there is no tar or if one is compressed.
         """
         files = list_files(source)
         compressed = [name for name in files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
         if compressed:
             raise CatalogError(
-                f"{source}: {compressed[0]} is compressed, and one image in it cannot be read by its offset; "
-                f"unpack the tar's compression first ({len(compressed)} such files)"
+                f"{source}: expected uncompressed tars, in which one image can be read by its offset, got "
+                f"{len(compressed)} compressed ones, first {compressed[0]}; decompress them"
             )
         files = with_extension(files, source, [".tar"])
         uris = files["uri"].to_pylist()
@@ -100,7 +100,7 @@ class WebDataset(Source):
         return Scan(table(IMAGES, columns), problems, classes, sum(tar.ignored for tar in tars))
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
-        """One ranged read each; every tar is opened once, and its reads overlap."""
+        """The bytes of each image by one ranged read. Every tar is opened once, and reads overlap."""
         uris = references["uri"].to_pylist()
         with ExitStack() as stack:
 
@@ -120,19 +120,23 @@ class WebDataset(Source):
             return list(pool.map(lambda *at: attempt(ranged, *at), *places))
 
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
-        """Every image has a member of its own for its class; a split that all keys name must be their own."""
+        """Raise CatalogError if two images would share one .cls member, or if all keys name splits and one is not that
+        of its image."""
         stems: dict[str, str] = {}
         for key in keys:
             other = stems.setdefault(_stem(key), key)
             if other != key:
-                raise CatalogError(f"{key} and {other} would share one .cls member: give keys with different stems")
+                raise CatalogError(
+                    f"expected keys with different stems, got {key} and {other}, which would share one .cls member"
+                )
         splits, classes = splits_and_labels(keys)
         for key, split, found, label, test in zip(keys, splits, classes, labels, is_test.tolist(), strict=True):
             if (split == "test") != test and all(splits):
                 raise CatalogError(says_otherwise(key, split, found, label, test))
 
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
-        """shard-00000.tar ... and test-00000.tar ...: each image, then its class in a .cls member."""
+        """Write shard-00000.tar ..., or test-00000.tar ... for the test split. Each image is followed by its class in a
+        .cls member."""
         prefix = "test" if is_test else "shard"
         number, size = 0, 0
         waiting: list[Image] = []
@@ -157,7 +161,7 @@ def _tar_of(images: list[Image]) -> bytes:
 
 
 def _append(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no time and no owner: the same images give the same tar
+    member = tarfile.TarInfo(name)  # it has no time and no owner, so the same images give the same tar
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
@@ -180,7 +184,8 @@ def _stem(name: str) -> str:
 
 
 def _first_dot_stem(name: str) -> str:
-    """WebDataset's own idea of a sample: a.left.jpg and a.right.jpg share a.cls."""
+    """The name up to its first dot. In WebDataset, files with the same such name are one sample: a.left.jpg and
+    a.right.jpg share a.cls."""
     place, slash, base = name.rpartition("/")
     return place + slash + base.split(".", 1)[0]
 
@@ -197,7 +202,7 @@ def _read_headers(uri: str, label_column: str) -> _Tar:
                     for member in members:
                         _add(tar, members, member, size, label_column)
                 except (tarfile.TarError, EOFError):
-                    pass  # where it stopped, and that it was no proper end, is found next
+                    pass  # `_check_end` reports where reading stopped
                 _check_end(tar, buffered, members.offset, size)
         except tarfile.TarError as error:
             tar.report(file_name(uri), f"broken tar: {error} ({size} bytes)")
@@ -213,7 +218,7 @@ def _add(tar: _Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int
         return
     if is_image_name(name):
         if not member.isreg() or member.issparse():
-            tar.report(name, "broken member: a link or a sparse file, whose bytes are not in the tar at one place")
+            tar.report(name, "broken member: expected one range of bytes, got a link or a sparse file")
         elif member.offset_data + member.size > size:
             tar.report(
                 name, f"truncated member: the tar ends {member.offset_data + member.size - size} bytes before it"
@@ -242,12 +247,12 @@ def _add_sidecar(tar: _Tar, name: str, data: bytes, label_column: str) -> None:
 
 
 def _check_end(tar: _Tar, file: io.BufferedReader, end: int, size: int) -> None:
-    """A tar ends with a block of zeros; without it the last members may be missing."""
+    """Report a tar that does not end with a block of zeros: its last members may be missing."""
     file.seek(min(end, size))
     block = file.read(_BLOCK)
     if block != bytes(_BLOCK):
-        what = "there is no end-of-archive mark" if len(block) < _BLOCK else "what is there is no header"
-        tar.report(file_name(tar.uri), f"truncated tar: {what} at byte {min(end, size)} of {size}")
+        what = "no end-of-archive mark" if len(block) < _BLOCK else "no valid header"
+        tar.report(file_name(tar.uri), f"truncated tar: there is {what} at byte {min(end, size)} of {size}")
 
 
 WEBDATASET = WebDataset()
