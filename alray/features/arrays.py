@@ -1,8 +1,7 @@
-"""What a shard holds: rows with their embedding, logits or pretext loss, read block by block from memory-mapped files.
+"""Shards: rows with their embedding, logits or pretext loss, read block by block from memory-mapped files.
 
-Letters: n rows of the shard, d width of the embedding, c classes. Arrays keep their stored dtype until a block is read;
-blocks come in ascending row order. A shard is opened inside the worker from a `ShardSource`, which is small and
-picklable.
+Letters: n rows of the shard, d width of the embedding, c classes. Arrays keep their stored dtype until a block is read.
+Blocks are in ascending row order. A worker opens its shard from a `ShardSource`, which is small and picklable.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
 EMBEDDING, LOGITS, PRETEXT_LOSS, DISCRIMINATOR = "embedding", "logits", "pretext_loss", "discriminator"
-PIXEL = {name: f"pixel_{name}" for name in ("confidence", "margin", "entropy")}  # means over an image's pixels
-EXTRACTED = frozenset({EMBEDDING, LOGITS, *PIXEL.values()})  # what is extracted by the main model
+PIXEL = {name: f"pixel_{name}" for name in ("confidence", "margin", "entropy")}  # means over the pixels of an image
+EXTRACTED = frozenset({EMBEDDING, LOGITS, *PIXEL.values()})  # the columns that are extracted with the main model
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits are stored as uint16
 
 
@@ -40,14 +39,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Segment:
-    """The chosen positions of one file (or array): whole arrays, memory-mapped or not, and which rows of them count."""
+    """Chosen positions in the arrays of one file. The arrays are whole, and may be memory-mapped."""
 
-    rows: Rows  # (m,) the global rows of the chosen positions, ascending
+    rows: Rows  # (m,) the catalog rows of the chosen positions, ascending
     positions: Rows | None  # (m,) ascending positions inside the arrays; None: all of them
     columns: Mapping[str, Array]
 
     def read(self, start: int, stop: int) -> Block:
-        """Copy (or view) the rows start:stop of this segment; bfloat16 is widened to float32."""
+        """The rows start:stop of this segment, as a copy or a view; bfloat16 is widened to float32."""
         at: slice | Rows = slice(start, stop) if self.positions is None else self.positions[start:stop]
         return Block(self.rows[start:stop], {name: floating(column[at]) for name, column in self.columns.items()})
 
@@ -62,7 +61,7 @@ class Shard:
         return sum(len(segment.rows) for segment in self.segments)
 
     def blocks(self, size: int) -> Iterator[Block]:
-        """All rows in ascending order, at most `size` at a time."""
+        """Yield all rows in ascending order, at most `size` at a time."""
         for segment in self.segments:
             for start in range(0, len(segment.rows), size):
                 yield segment.read(start, min(start + size, len(segment.rows)))
@@ -73,7 +72,7 @@ class Shard:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def take(self, rows: Rows) -> Block:
-        """The given rows of this shard, in ascending order. Raises KeyError for a row that is not here."""
+        """The given rows, in ascending order. Raises KeyError for a row that is not in this shard."""
         wanted = np.sort(np.asarray(rows, np.int64))
         found: list[Block] = []
         for segment in self.segments:
@@ -90,10 +89,10 @@ class Shard:
 
 
 class ShardSource(Protocol):
-    """A recipe for a shard: small, picklable, opened where the work is."""
+    """A small, picklable object from which a worker opens its shard."""
 
     def open(self) -> Shard:
-        """Map the files (or arrays) of this shard."""
+        """Open the shard."""
         ...
 
 
@@ -105,27 +104,30 @@ class ArraySource:
     columns: Mapping[str, Array]
 
     def open(self) -> Shard:
-        """The arrays as one segment."""
+        """A shard with the arrays as its only segment."""
         return Shard([Segment(self.rows, None, self.columns)])
 
 
 @dataclass(frozen=True)
 class WithColumns:
-    """A shard with further columns of one number a row. rows (n,) int64 ascending, those of the shard at least."""
+    """A shard with additional columns, which have one number per row.
+
+    rows (n,) int64 ascending: at least the rows of the shard; columns by name, each (n,).
+    """
 
     source: ShardSource
     rows: Rows
     columns: Mapping[str, Array]
 
     def open(self) -> Shard:
-        """The shard's segments, each with its part of the columns."""
+        """The shard, whose segments have the additional columns."""
         return Shard([self._with(segment) for segment in self.source.open().segments])
 
     def _with(self, segment: Segment) -> Segment:
         at = np.searchsorted(self.rows, segment.rows)
         assert np.array_equal(self.rows[at], segment.rows)
         more = {name: column[at] for name, column in self.columns.items()}
-        if segment.positions is not None:  # as long as the segment's own arrays
+        if segment.positions is not None:  # make the columns as long as the segment's own arrays
             length = len(next(iter(segment.columns.values())))
             for name, values in more.items():
                 more[name] = np.zeros(length, values.dtype)
@@ -134,21 +136,21 @@ class WithColumns:
 
 
 def cut(n: int, shards: int) -> list[slice]:
-    """Cut range(n) into `shards` contiguous near-equal parts (the first n % shards are one longer; some may be
-    empty)."""
+    """Cut range(n) into `shards` contiguous parts of nearly equal length. The first n % shards are one longer than the
+    others; some may be empty."""
     edges = [n // shards * i + min(i, n % shards) for i in range(shards + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def floating(array: Array) -> Array:
-    """Stored values as floating point: bfloat16 bits become float32, everything else stays as stored."""
+    """Stored values as floating point: the bits of bfloat16 become float32, other types stay as they are."""
     if array.dtype == BFLOAT16:
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return array
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
-    """Several blocks as one, in the order given."""
+    """Join several blocks, in the given order."""
     names = blocks[0].columns.keys()
     return Block(
         np.concatenate([block.rows for block in blocks]),

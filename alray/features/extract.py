@@ -1,9 +1,10 @@
-"""Measure images with a pool of Ray Data actors and write the numbers as they come (contract C3): embeddings and logits
-(`Features`), or what another model says of an image (a `Measure` of its own).
+"""Measure images with a pool of Ray Data actors, and write the numbers to disk (contract C3).
 
-Decoding runs in CPU tasks anywhere in the cluster, the model in actors that load it once (one GPU each where there
-are GPUs). The unit of work is a part: its rows are decoded as one block, measured by one actor and written as one file,
-atomically. A part that is on disk is not computed again, so a killed extraction goes on where it was.
+`Features` measures embeddings and logits. Any other number per image has its own `Measure`.
+
+Images are decoded in CPU tasks anywhere in the cluster. The model is in actors, which load it once and use one GPU each
+if there are GPUs. The unit of work is a part: its rows are decoded as one block, measured by one actor and written
+atomically as one file. A part that is on disk is not computed again, so a killed extraction continues where it stopped.
 """
 
 from __future__ import annotations
@@ -37,46 +38,45 @@ Measured = Callable[[Mapping[str, Array]], dict[str, Array]]  # row, image (m, .
 
 
 class Measure(Protocol):
-    """What is measured of an image, and by which model: small and picklable, loaded where the work is."""
+    """Measures some numbers of every image with a model. The object is small and picklable; workers load the model."""
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
-        """Storage type of every column."""
+        """The storage type of every column."""
         ...
 
     @property
     def transform(self) -> Transform | Views:
-        """What happens to an image before the model sees it."""
+        """The transform of an image before it goes into the model."""
         ...
 
     @property
     def masks(self) -> Masks | None:
-        """Where masks are, for a measure that compares with them."""
+        """The masks that predictions are compared with; None if the measure needs none."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Everything about model and transform that can change a stored number, as JSON."""
+        """Everything about model and transform that can change a stored number, as a JSON tree."""
         ...
 
     def load(self, device: torch.device) -> Measured:
-        """Build the model on the device. What it says of an image depends on that image alone."""
+        """Build the model on the device. The numbers of an image must depend on that image alone."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How an actor gets the model: the configuration, the seed of fresh weights, and a state dict that replaces
-    them."""
+    """Builds a model in an actor, from the configuration, the seed of fresh weights, and weights that replace them."""
 
     config: ModelConfig
     num_classes: int
     seed: int
-    weights: str  # path or URI of a state dict written by training; empty: the configuration's own checkpoint
+    weights: str  # path or URI of a state dict written by training; empty: use the configuration's checkpoint
     weights_id: str  # names the weights in the fingerprint
-    image_size: int  # side in pixels; some backbones are built for it
+    image_size: int  # side in pixels; some backbones are built for one size
 
     def load(self) -> torch.nn.Module:
-        """Build the model and load its weights."""
+        """Build the model with its weights, in evaluation mode."""
         model = create(self.config, self.num_classes, self.seed, self.image_size)
         if self.weights:
             state = torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True)
@@ -86,7 +86,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings, and logits where they are wanted, by a classifier."""
+    """Measures embeddings with a classifier, and also logits if `with_logits`."""
 
     model: ModelSource
     config: TransformConfig
@@ -96,17 +96,17 @@ class Features:
 
     @property
     def columns(self) -> Mapping[str, Dtype]:
-        """As configured."""
+        """The storage types of the configuration."""
         embedding: dict[str, Dtype] = {EMBEDDING: self.features.dtype}
         return {**embedding, LOGITS: self.features.logits_dtype} if self.with_logits else embedding
 
     @property
     def transform(self) -> Transform:
-        """Without augmentation."""
+        """The transform for evaluation."""
         return eval_transform(self.config)
 
     def identity(self) -> dict[str, Any]:
-        """Model, weights and transform."""
+        """Model, seed, weights and transform."""
         return {
             "model": changed(self.model.config),  # without the checkpoint, whose content is weights_id
             "seed": self.model.seed,
@@ -115,7 +115,7 @@ class Features:
         }
 
     def load(self, device: torch.device) -> Measured:
-        """The classifier in evaluation mode."""
+        """Build the classifier; returns the function that measures a batch."""
         model = self.model.load().to(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -127,16 +127,17 @@ class Features:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What to measure; its fingerprint names the result."""
+    """The rows to measure and how. Equal extractions have equal fingerprints, which name the directory of the
+    result."""
 
     catalog: Catalog
     rows: Rows  # (n,) int64 ascending
     measure: Measure
-    part_rows: int = 0  # rows per part; 0: what makes a decoded block of about 32 MiB
+    part_rows: int = 0  # rows per part; 0: as many as make a decoded block of about 32 MiB
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that can change a stored number: data, rows, weights, transform, storage type."""
+        """A hash of everything that can change a stored number: data, rows, weights, transform and storage types."""
         return fingerprint(
             {
                 "catalog": self.catalog.fingerprint,
@@ -149,7 +150,7 @@ class Extraction:
 
     @property
     def rows_per_part(self) -> int:
-        """Rows of every part but the last."""
+        """The number of rows of every part except the last."""
         return self.part_rows or block_rows(self.measure.transform.config.size)
 
     def parts(self) -> list[Rows]:
@@ -158,16 +159,16 @@ class Extraction:
 
 
 class Measurer:
-    """The actor: holds the model, measures the part it is given, writes it, and answers only how many rows it wrote."""
+    """The actor. It holds the model, measures a part, writes it, and returns only the number of rows."""
 
     def __init__(self, measure: Measure, out: Store, use_gpu: bool) -> None:
-        # Ray hides no GPU from an actor that asked for none: without use_gpu it must not take one.
+        # Ray does not hide the GPUs from an actor that requests none, so without use_gpu it must not take one.
         self.measured = measure.load(best_device() if use_gpu else torch.device("cpu"))
         self.columns, self.out = measure.columns, out
 
     def __call__(self, batch: dict[str, Array]) -> dict[str, Array]:
         """Measure one whole part."""
-        (part,) = np.unique(batch[PART])  # one block is one part; anything else would write a wrong file
+        (part,) = np.unique(batch[PART])  # a block with several parts would be written to a wrong file
         rows, found = batch["row"], self.measured(batch)
         columns = {name: stored(found[name], dtype, rows, name) for name, dtype in self.columns.items()}
         write_part(self.out, int(part), rows, columns)
@@ -183,17 +184,19 @@ def extract(
     use_gpu: bool,
     advance: Advance = lambda rows, note: None,
 ) -> FeatureTable:
-    """Measure all rows of the extraction into the directory `out`, or go on where an earlier start was killed.
+    """Measure all rows of the extraction into the directory `out`, or continue where a killed extraction stopped.
 
-    `advance` is called with the number of rows of each part as it is finished (or found finished). Raises ImageError
-    for an image that cannot be decoded, FeatureError for values that cannot be stored or a directory of other features.
+    advance: called with the number of rows of each part that is finished, and once with those finished before. Raises
+    ImageError for an image that cannot be decoded, FeatureError for values that cannot be stored or if the directory
+    has other features.
     """
     mark = extraction.fingerprint
     if out.has(MANIFEST):
         table = FeatureTable.open(out.uri)
         if table.manifest["fingerprint"] != mark:
             raise FeatureError(
-                f"{out.uri} holds other features ({table.manifest['fingerprint']}, not {mark}); choose another place"
+                f"{out.uri}: expected features {mark}, got other features "
+                f"{table.manifest['fingerprint']}; choose another directory"
             )
         return table
     parts = extraction.parts()
@@ -225,7 +228,7 @@ def _measure(
     measured = images.map_batches(
         Measurer,
         fn_constructor_args=(measure, out, use_gpu),
-        # Ray wants a number where there are GPUs; blocks are parts, so this never joins or cuts one.
+        # Ray needs a number if there are GPUs. It never joins or cuts blocks here, because a block is a part.
         batch_size=extraction.rows_per_part if use_gpu else None,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(parts))),

@@ -1,9 +1,10 @@
-"""Features on disk: row, embedding and logits as columnar part files that are memory-mapped where they are read
-(contract C3).
+"""Features on disk: row, embedding and logits in columnar part files, which are memory-mapped for reading (contract
+C3).
 
-A table is a directory: part-00000.arrow, part-00001.arrow, ... (Arrow IPC, uncompressed, so that a local file maps
-straight into NumPy), index.parquet (which row is in which part) and manifest.json, written last: a directory without
-it is not a table. Rows ascend over the whole table. Letters: n rows, d width of the embedding, c classes.
+A table is a directory with part-00000.arrow, part-00001.arrow, ... (uncompressed Arrow IPC, which a local file maps
+into NumPy without a copy), index.parquet (the part of every row) and manifest.json. The manifest is written last: a
+directory without it is not a table. Rows ascend over the whole table. Letters: n rows, d width of the embedding, c
+classes.
 """
 
 from __future__ import annotations
@@ -37,18 +38,19 @@ MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
 
 
 class FeatureError(ValueError):
-    """Features that cannot be stored or are not what was asked for."""
+    """Features cannot be stored, are missing, or are not the expected ones."""
 
 
 def part_name(part: int) -> str:
-    """File name of a part."""
+    """The file name of a part."""
     return f"part-{part:05d}.arrow"
 
 
 def stored(array: Array, dtype: Dtype, rows: Rows, name: str) -> Array:
-    """An array in its storage type; bfloat16 as its bits in uint16.
+    """Convert an array (m, width) to its storage type; bfloat16 is stored as its bits in uint16.
 
-    Raises FeatureError, naming the row, for values that are not finite or that the type cannot hold.
+    rows (m,), name: for error messages. Raises FeatureError, which names the row, for values that are not finite or do
+    not fit into the type.
     """
     wide = np.ascontiguousarray(array, np.float32)
     if dtype == "bfloat16":
@@ -83,7 +85,7 @@ def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]
 
 
 def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
-    """A part's rows and columns; on local disk memory-mapped, nothing is copied."""
+    """The rows and columns of a part. On local disk they are memory-mapped and not copied."""
     uri = store.at(part_name(part))
     fs, path = filesystem(uri)
     source = pa.memory_map(path) if isinstance(fs, pafs.LocalFileSystem) else pa.BufferReader(read_bytes(uri))
@@ -97,21 +99,21 @@ def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
 
 @dataclass(frozen=True)
 class TableSource:
-    """A shard as the parts it reads and the rows it takes of each."""
+    """A shard of a table: numbers of parts, and the rows to take from each."""
 
     uri: str
     parts: Sequence[tuple[int, Rows]]
     columns: tuple[str, ...]
 
     def open(self) -> Shard:
-        """Map the parts. Raises FeatureError when a row is not where the index says."""
+        """Map the parts. Raises FeatureError if a row is not in the part that the index names."""
         segments = []
         for part, wanted in self.parts:
             rows, columns = read_part(Store(self.uri), part)
             positions = None if len(rows) == len(wanted) else np.searchsorted(rows, wanted)
             if not np.array_equal(rows if positions is None else rows[positions], wanted):
                 raise FeatureError(
-                    f"{self.uri}: part {part} does not hold the rows its index names; delete the directory"
+                    f"{self.uri}: expected the rows of the index in part {part}, got others; delete the directory"
                 )
             segments.append(Segment(wanted, positions, {name: columns[name] for name in self.columns}))
         return Shard(segments)
@@ -126,20 +128,20 @@ class FeatureTable:
 
     @classmethod
     def open(cls, uri: str) -> FeatureTable:
-        """Open a committed table. Raises FeatureError when there is none."""
+        """Open a committed table. Raises FeatureError if there is none."""
         store = Store(uri)
         if not store.has(MANIFEST):
-            raise FeatureError(f"{uri}: no {MANIFEST}; the features are not there or not complete")
+            raise FeatureError(f"{uri}: expected {MANIFEST}, got none; the features are missing or not complete")
         return cls(uri, store.read_json(MANIFEST))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the stored columns besides the row."""
+        """The names of the stored columns besides the row."""
         return tuple(self.manifest["columns"])
 
     @property
     def dim(self) -> int:
-        """Width d of the embedding."""
+        """The width d of the embedding."""
         return int(self.manifest["columns"][EMBEDDING]["width"])
 
     @cached_property
@@ -153,7 +155,7 @@ class FeatureTable:
         return self._index[0]
 
     def source(self, rows: Rows, columns: Sequence[str] | None = None) -> TableSource:
-        """The given ascending rows as one shard. Raises FeatureError for rows that are not in the table."""
+        """One shard with the given ascending rows. Raises FeatureError for rows that are not in the table."""
         all_rows, all_parts = self._index
         at = np.searchsorted(all_rows, rows)
         missing = (at >= len(all_rows)) | (all_rows[np.minimum(at, len(all_rows) - 1)] != rows)
@@ -166,7 +168,7 @@ class FeatureTable:
         return TableSource(self.uri, parts, tuple(columns or self.columns))
 
     def shards(self, rows: Rows, num_shards: int) -> list[TableSource]:
-        """The given ascending rows, cut into contiguous near-equal shards."""
+        """Cut the given ascending rows into contiguous shards of nearly equal length."""
         return [self.source(rows[part]) for part in cut(len(rows), num_shards)]
 
     def embedding(self, rows: Rows) -> Array:
@@ -174,7 +176,7 @@ class FeatureTable:
         return np.asarray(self.read(rows, EMBEDDING), np.float32)
 
     def read(self, rows: Rows, column: str) -> Array:
-        """One column of the given ascending rows, copied into memory: (k, width), bfloat16 widened to float32."""
+        """Copy one column of the given ascending rows into memory: (k, width); bfloat16 is widened to float32."""
         blocks = list(self.source(rows, (column,)).open().blocks(1 << 16))
         if not blocks:
             return np.empty((0, int(self.manifest["columns"][column]["width"])), np.float32)
@@ -208,9 +210,9 @@ def write_arrays(
     logits: Array | None = None,
     part_rows: int = 1 << 16,
 ) -> FeatureTable:
-    """Store arrays that were brought from elsewhere as a table; what is there with this fingerprint is kept.
+    """Store the user's own arrays as a table. A table with the same fingerprint is kept as it is.
 
-    rows (n,) int64 ascending, embedding (n, d), logits (n, c) or None.
+    rows (n,) int64 ascending; embedding (n, d); logits (n, c) or None; part_rows: number of rows per part.
     """
     if store.has(MANIFEST) and store.read_json(MANIFEST)["fingerprint"] == fingerprint:
         return FeatureTable.open(store.uri)

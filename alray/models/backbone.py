@@ -27,11 +27,11 @@ _AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class ModelError(ValueError):
-    """The model cannot be built from the configuration; the message names the field."""
+    """The model cannot be built from the configuration. The message names the field."""
 
 
 class Classifier(nn.Module):
-    """Normalisation, backbone and head in one module: the images that go in are never normalised before."""
+    """Normalisation, backbone and head in one module. Its input is images that are not normalised."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -53,12 +53,12 @@ class Classifier(nn.Module):
             self.head.bias.copy_(torch.from_numpy(head.bias))
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.report = report  # of the checkpoint the backbone came from
+        self.report = report  # about the checkpoint that was loaded into the backbone
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """images (b, h, w, 3) uint8 -> embedding (b, d) float32, logits (b, c) float32.
 
-        The head runs in float32 also under mixed precision, so that logits depend on embedding and head alone.
+        The head computes in float32 even under mixed precision, so that logits depend on embedding and head alone.
         """
         assert images.dtype == torch.uint8, images.dtype
         assert images.shape[3:] == (3,), images.shape
@@ -71,9 +71,9 @@ class Classifier(nn.Module):
 def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0) -> Classifier:
     """Build the model. Its weights depend on (config, c, seed) alone, not on the global random state.
 
-    image_size: side of the square images in pixels; 0 takes the timm model's own (it matters only to models of fixed
-    input size, such as ViTs). Raises ModelError for an unknown name or options that do not fit, CheckpointError for
-    weights that do not.
+    image_size: side of the square images in pixels; 0 takes the default size of the timm model. The size matters only
+    to models of fixed input size, such as ViTs. Raises ModelError for an unknown name or options that do not fit,
+    CheckpointError for weights that do not fit.
     """
     with random_state(stream_key(seed, "model")):
         backbone = _timm_model(config, image_size)
@@ -88,7 +88,10 @@ def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0
 
 
 def set_training(model: nn.Module, freeze_bn: bool) -> None:
-    """Training mode. freeze_bn: BatchNorm layers keep and use their statistics; their scale and shift still learn."""
+    """Set the model to training mode.
+
+    freeze_bn: BatchNorm layers use their running statistics and do not change them; scale and shift are still trained.
+    """
     model.train()
     if freeze_bn:
         for module in model.modules():
@@ -103,10 +106,10 @@ def freeze_unused(model: nn.Module, image_size: int) -> list[str]:
 
 
 def freeze_untouched(model: nn.Module, output: Callable[[], torch.Tensor]) -> list[str]:
-    """Exclude parameters that get no gradient from training, because DistributedDataParallel would wait for it; returns
-    their names. output: computes something that depends on all other parameters.
+    """Exclude parameters that get no gradient from training: DistributedDataParallel would wait for their gradients.
 
-    The model must be on the CPU; it is left in evaluation mode.
+    output: computes a tensor that depends on all other parameters. Returns the names of the excluded parameters. The
+    model must be on the CPU; afterwards it is in evaluation mode.
     """
     model.eval()
     torch.autograd.backward(output().sum())
@@ -118,16 +121,16 @@ def freeze_untouched(model: nn.Module, output: Callable[[], torch.Tensor]) -> li
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
-    """Mixed precision as configured: amp is "none", "fp16" or "bf16"."""
+    """Context manager for mixed precision. amp: "none", "fp16" or "bf16"."""
     return torch.autocast(device.type, _AMP.get(amp), enabled=amp in _AMP)
 
 
 def embed_images(
     model: nn.Module, images: npt.NDArray[np.uint8], batch_size: int, device: torch.device, amp: str = "none"
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """images (n, h, w, 3) uint8 -> embedding (n, d), logits (n, c), both float32, by the model in evaluation mode.
+    """images (n, h, w, 3) uint8 -> embedding (n, d), logits (n, c), both float32, with the model in evaluation mode.
 
-    Afterwards every module is in its former mode. The model must be on the device.
+    Afterwards every module is in its former mode. The model must be on the device. n must not be 0.
     """
     embeddings, logits = [], []
     with evaluating(model), autocast(device, amp):
@@ -141,8 +144,7 @@ def embed_images(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Context manager: the model is in evaluation mode and without gradients; at the end every module has its former
-    mode."""
+    """Context manager: evaluation mode without gradients. At the end every module is in its former mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
@@ -153,7 +155,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_state(key: int) -> Iterator[None]:
-    """Context manager: seeds the CPU generator that initialisers draw from, and restores its state at the end."""
+    """Context manager: seeds torch's CPU generator, from which weights are initialised, and restores its state at the
+    end."""
     generator = torch.default_generator
     before = generator.get_state()
     generator.manual_seed(key % 2**63)
@@ -168,12 +171,14 @@ def _timm_model(config: ModelConfig, image_size: int) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5)
         raise ModelError(
-            f"model.backbone={name!r}: timm {timm.__version__} has no such model; close: {', '.join(close) or 'none'}"
+            f"model.backbone: expected a model of timm {timm.__version__}, got {name!r}; similar names: "
+            f"{', '.join(close) or 'none'}"
         )
     options: dict[str, Any] = dict(config.options)
     if forbidden := {"num_classes", "pretrained", "checkpoint_path"} & options.keys():
         raise ModelError(
-            f"model.options: {', '.join(sorted(forbidden))} are set by alray; use the fields of ModelConfig"
+            f"model.options: expected options that alray does not set, got {', '.join(sorted(forbidden))}; use the "
+            "fields of ModelConfig"
         )
     own = timm.get_pretrained_cfg(name)
     if image_size and own is not None and own.fixed_input_size:
@@ -199,7 +204,7 @@ def _small_stem(backbone: nn.Module, name: str) -> None:
 
 
 def _width(backbone: nn.Module, image_size: int, name: str) -> int:
-    """Width of the embedding, found with one image: timm's `num_features` is wrong for some models."""
+    """The width of the embedding, found with one image, because timm's `num_features` is wrong for some models."""
     try:
         with evaluating(backbone):
             features = backbone(torch.zeros(1, 3, image_size, image_size))

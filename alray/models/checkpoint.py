@@ -1,7 +1,8 @@
-"""Read self-supervised (or any other) weights into a backbone, and refuse files that do not fit.
+"""Read self-supervised or other weights into a backbone, and refuse files that do not fit.
 
-MoCo, SimCLR, SimSiam, DINO, timm and torchvision wrap the same backbone in different dictionaries and prefixes. Instead
-of knowing each method, the file is searched for the dictionary and prefix that hold most of the backbone's names.
+MoCo, SimCLR, SimSiam, DINO, timm and torchvision store the same backbone in different dictionaries and under different
+prefixes. There is no code for each of them: the file is searched for the dictionary and prefix with most of the
+backbone's names.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from alray.store import read_bytes
 
 Tensors = dict[str, torch.Tensor]
 
-_DEPTH = 4  # nested dictionaries: checkpoint -> teacher -> state_dict ...
-_SECOND_CHOICE = ("student", "encoder_k", "momentum")  # copies of the backbone that are not the published weights
+_DEPTH = 4  # the most nested dictionaries, as in checkpoint -> teacher -> state_dict
+_SECOND_CHOICE = ("student", "encoder_k", "momentum")  # copies of the backbone that are used only if there is no other
 _SHOWN = 5
 
 
 class CheckpointError(ValueError):
-    """The weights cannot be read or do not fit the backbone; the message names tensors and shapes."""
+    """The weights cannot be read or do not fit the backbone. The message names tensors and shapes."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What happened to every tensor of the file. Names as in the file, except `missing` (names of the backbone)."""
+    """Which tensors of a file were loaded. The names are those in the file; those of `missing` are the backbone's."""
 
     uri: str
-    prefix: str  # before the backbone's own names, with dictionaries: "state_dict/module.encoder_q."
+    prefix: str  # dictionaries and prefix of the backbone's names: "state_dict/module.encoder_q."
     loaded: tuple[str, ...]
-    missing: tuple[str, ...]  # only counters of BatchNorm may be missing
-    unexpected: tuple[str, ...]  # beside the backbone under the same prefix: heads, projectors
-    skipped: tuple[str, ...]  # elsewhere in the file: other encoders, queues
+    missing: tuple[str, ...]  # only BatchNorm's counters of batches may be missing
+    unexpected: tuple[str, ...]  # other tensors with the same prefix, such as heads and projectors
+    skipped: tuple[str, ...]  # tensors elsewhere in the file, such as other encoders and queues
 
     def __str__(self) -> str:
         lines = [f"{self.uri}: {len(self.loaded)} tensors loaded from {self.prefix or 'the top level'!r}"]
@@ -54,12 +55,12 @@ class LoadReport:
 def load_backbone(backbone: nn.Module, uri: str) -> LoadReport:
     """Copy the weights of a file (.safetensors or torch.save; path or URI) into the backbone, in place.
 
-    Raises CheckpointError when the file is missing or no checkpoint, when any parameter or BatchNorm statistic of the
-    backbone is not in it with the right shape, and when it holds more layers than the backbone (another architecture).
+    Raises CheckpointError if the file is missing or not a checkpoint, if a parameter or BatchNorm statistic of the
+    backbone is missing or has another shape, and if the file has more layers than the backbone (another architecture).
     """
     entries = [(path, tensors) for path, tensors in _dictionaries(_read(uri)) if tensors]
     if not entries:
-        raise CheckpointError(f"{uri}: holds no tensors by name")
+        raise CheckpointError(f"{uri}: expected tensors with names, got none")
     wanted = backbone.state_dict()
     place, prefix = _best_place(entries, wanted)
     tensors = entries[place][1]
@@ -85,14 +86,14 @@ def _read(uri: str) -> Any:
     try:
         if uri.endswith(".safetensors"):
             return safetensors.torch.load(data)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its command line beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO stores its command line beside the weights
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{uri}: not a checkpoint that can be read safely: {_first_line(error)}") from error
+        raise CheckpointError(f"{uri}: expected a checkpoint that can be read safely: {_first_line(error)}") from error
 
 
 def _dictionaries(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensors]]:
-    """Every nested dictionary with its path and the tensors directly in it."""
+    """Yield every nested dictionary: its path, and the tensors directly in it."""
     if not isinstance(value, Mapping) or len(path) > _DEPTH:
         return
     yield path, {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, torch.Tensor)}
@@ -102,7 +103,7 @@ def _dictionaries(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
 
 
 def _best_place(entries: list[tuple[tuple[str, ...], Tensors]], wanted: Mapping[str, torch.Tensor]) -> tuple[int, str]:
-    """The dictionary and prefix with most names and shapes of the backbone."""
+    """The number of the entry, and the prefix, with the most names and shapes of the backbone."""
     scores: dict[tuple[int, str], list[int]] = {}
     for place, (_, tensors) in enumerate(entries):
         for prefix, (names, shapes) in _prefixes(tensors, wanted).items():
@@ -118,7 +119,7 @@ def _best_place(entries: list[tuple[tuple[str, ...], Tensors]], wanted: Mapping[
 
 
 def _prefixes(tensors: Tensors, wanted: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, int]]:
-    """For every prefix that leads to names of the backbone: how many names, and how many with the right shape."""
+    """For every prefix before names of the backbone: the number of such names, and of those with the right shape."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for key, tensor in tensors.items():
         parts = key.split(".")

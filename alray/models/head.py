@@ -1,4 +1,4 @@
-"""The linear head of a classifier as plain arrays: linear evaluation trains it, selection reads it.
+"""The linear head of a classifier as plain arrays. Linear evaluation trains it, and strategies read it.
 
 Letters: c classes, d width of the embedding.
 """
@@ -20,7 +20,7 @@ _INITIAL_STD = 1e-3  # as in the code of Emam et al. 2021
 
 
 class HeadError(ValueError):
-    """A file or a pair of arrays is no linear head."""
+    """A file or a pair of arrays is not a linear head."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Head:
     def __post_init__(self) -> None:
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise HeadError(
-                f"a head is weight (c, d) and bias (c,), got shapes {self.weight.shape} and {self.bias.shape}"
+                f"head: expected weight (c, d) and bias (c,), got shapes {self.weight.shape} and {self.bias.shape}"
             )
 
     def save(self, out: Store) -> None:
-        """Write weight and bias as one .npz file, atomically. Raises StoreError."""
+        """Write weight and bias to the file head.npz, atomically. Raises StoreError."""
         buffer = io.BytesIO()
         np.savez(buffer, weight=self.weight, bias=self.bias)
         out.write_bytes(FILE, buffer.getvalue())
 
     @classmethod
     def load(cls, out: Store) -> Head:
-        """Read a file of `save`, or any .npz with weight and bias. Raises FileNotFoundError, HeadError."""
+        """Read the head.npz in a directory. Raises FileNotFoundError, HeadError."""
         try:
             with np.load(io.BytesIO(read_bytes(out.at(FILE))), allow_pickle=False) as arrays:
                 return cls(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
@@ -53,6 +53,7 @@ class Head:
 
 
 def initial_head(num_classes: int, dim: int, seed: int) -> Head:
-    """A fresh head: weights normal with deviation 0.001, bias zero; a function of (seed, c, d) alone."""
+    """A fresh head. Its weights are normal with standard deviation 0.001, its bias is zero; both depend on (seed, c, d)
+    alone."""
     weight = generator(seed, "head").normal(0.0, _INITIAL_STD, (num_classes, dim))
     return Head(weight.astype(np.float32), np.zeros(num_classes, np.float32))

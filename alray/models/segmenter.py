@@ -19,7 +19,7 @@ from alray.keyed import stream_key
 from alray.models.backbone import Classifier, ModelError, autocast, create, evaluating, random_state
 from alray.models.layout import network_input
 
-_STRIDE = 8  # of the feature map for fine details
+_STRIDE = 8  # the largest stride of the feature map for fine details
 _CHANNELS = 128
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,8 @@ Array = npt.NDArray[Any]
 class Segmenter(nn.Module):
     """Normalisation, backbone and decoder in one module.
 
-    The last feature map, weighted per channel by its own mean, is upsampled and added to one of stride 8.
+    Each channel of the last feature map is weighted by a function of the map's mean. The result is upsampled and added
+    to a feature map of stride 8.
     """
 
     mean: torch.Tensor
@@ -57,12 +58,12 @@ class Segmenter(nn.Module):
 
 
 def create_segmenter(config: ModelConfig, num_classes: int, seed: int, image_size: int) -> Segmenter:
-    """Build the model: the same weights for the same (config, c, seed). Raises ModelError, CheckpointError."""
+    """Build the model. Its weights depend on (config, c, seed) alone. Raises ModelError, CheckpointError."""
     classifier = create(config, 1, seed, image_size)
     backbone = classifier.backbone
     if not hasattr(backbone, "forward_intermediates") or not hasattr(backbone, "feature_info"):
         raise ModelError(
-            f"model.backbone={config.backbone!r}: timm offers no feature maps of this backbone; segmentation needs them"
+            f"model.backbone: expected a backbone with feature maps in timm, for segmentation, got {config.backbone!r}"
         )
     info: Any = getattr(backbone.feature_info, "info", backbone.feature_info)
     strides = [int(part["reduction"]) for part in info]
@@ -79,7 +80,10 @@ def create_segmenter(config: ModelConfig, num_classes: int, seed: int, image_siz
 def segment_images(
     model: nn.Module, images: npt.NDArray[np.uint8], batch_size: int, device: torch.device, amp: str = "none"
 ) -> Iterator[tuple[Array, torch.Tensor]]:
-    """Batches of (embedding (b, d) float32, logits (b, c, s, s) on the device), by the model in evaluation mode."""
+    """Yield the embedding (b, d) float32 and the logits (b, c, s, s), on the device, of every batch of images.
+
+    images (n, s, s, 3) uint8; batch_size: b. The model is in evaluation mode and must be on the device.
+    """
     with evaluating(model), autocast(device, amp):
         for start in range(0, len(images), batch_size):
             batch = torch.tensor(images[start : start + batch_size])  # a copy: Ray's arrays are read-only
@@ -88,9 +92,10 @@ def segment_images(
 
 
 def uncertainties(logits: torch.Tensor) -> dict[str, Array]:
-    """How uncertain the model is about an image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats.
+    """The model's uncertainty about each image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats.
 
-    logits (b, c, h, w); each mean is (b, 1), higher is more uncertain; p1 and p2 are the two largest probabilities.
+    logits (b, c, h, w) -> "confidence", "margin", "entropy", each (b, 1); higher is more uncertain. p1 and p2 are the
+    two largest probabilities of a pixel.
     """
     p = logits.softmax(1)
     top = p.topk(min(2, p.shape[1]), 1).values
@@ -104,8 +109,10 @@ def uncertainties(logits: torch.Tensor) -> dict[str, Array]:
 
 
 def confusion(predicted: Array, mask: Array, num_classes: int, ignore: int) -> npt.NDArray[np.int64]:
-    """(c, c) number of pixels by true class (row) and predicted class (column). Pixels whose mask is `ignore` do not
-    count. predicted, mask (h, w) integer."""
+    """Count pixels by true class (row) and predicted class (column): (c, c) int64.
+
+    predicted, mask (h, w) integer. Pixels whose mask is `ignore` are not counted.
+    """
     counted = mask != ignore
     pairs = mask[counted].astype(np.int64) * num_classes + predicted[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

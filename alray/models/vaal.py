@@ -1,5 +1,5 @@
 """The networks of VAAL (Sinha et al. 2019, Variational Adversarial Active Learning): a variational autoencoder, and a
-discriminator that tells from its latent code whether an image is labeled.
+discriminator that predicts from an image's latent code whether the image is labeled.
 
 Letters: b images, s their side in pixels, z width of the latent code.
 """
@@ -25,10 +25,11 @@ class Coded:
     log_variance: torch.Tensor
 
     def elbo(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Negative evidence lower bound of every image per pixel value, (b,): squared error and KL divergence.
+        """The negative evidence lower bound of every image per pixel value, (b,): squared error plus KL divergence.
 
-        The published code adds the KL divergence *summed* over batch and code to the squared error *averaged* over
-        pixels. That loss depends on the batch size, and nothing is reconstructed. Here both terms are per image.
+        pixels (b, 3, s, s). The published code adds the KL divergence *summed* over batch and code to the squared error
+        *averaged* over pixels. That loss depends on the batch size, and the network learns to reconstruct nothing. Here
+        both terms are per image.
         """
         error = (self.image - pixels).square().flatten(1).mean(1)
         divergence = 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(1)
@@ -61,13 +62,13 @@ class Autoencoder(nn.Module):
         return self.mean(features), self.log_variance(features)
 
     def forward(self, pixels: torch.Tensor, noise: torch.Tensor) -> Coded:
-        """noise (b, z): standard normal."""
+        """pixels (b, 3, s, s), noise (b, z) standard normal -> reconstruction, mean and log variance."""
         mean, log_variance = self.encode(pixels)
         return Coded(self.decoder(mean + noise * (0.5 * log_variance).exp()), mean, log_variance)
 
 
 class Discriminator(nn.Module):
-    """(b, z) -> the logit of being labeled, (b,)."""
+    """Predicts from a latent code whether the image is labeled."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, code: torch.Tensor) -> torch.Tensor:
-        """code (b, z) -> (b,)."""
+        """code (b, z) -> logits of being labeled, (b,)."""
         logits: torch.Tensor = self.layers(code)[:, 0]
         return logits
 
@@ -96,7 +97,7 @@ class VaalNetworks(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images (b, s, s, 3) uint8 -> the logit of being labeled, (b,)."""
+        """images (b, s, s, 3) uint8 -> logits of being labeled, (b,)."""
         logits: torch.Tensor = self.discriminator(self.autoencoder.encode(pixels(images))[0])
         return logits
 
@@ -107,7 +108,7 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def discrimination_losses(logits: torch.Tensor, labeled: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of every image, (b,), from the logit of being labeled (b,); labeled (b,) 0 or 1."""
+    """The binary cross-entropy of every image, (b,). logits (b,): of being labeled; labeled (b,): 0 or 1."""
     return F.binary_cross_entropy_with_logits(logits, labeled.float(), reduction="none")
 
 

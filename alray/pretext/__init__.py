@@ -1,7 +1,7 @@
-"""Pretext tasks: what a network can learn from images without labels (Yi et al. 2022).
+"""Pretext tasks, which a network can learn from images without labels (Yi et al. 2022).
 
-One module each: rotation, colorization, simsiam, simclr. A task is a torch module that returns one loss per image. In
-evaluation mode the loss depends on that image alone; the higher it is, the harder is the image.
+Each task has one module: rotation, colorization, simsiam, simclr. A task is a torch module that returns one loss per
+image. In evaluation mode the loss depends on that image alone. The higher it is, the harder the image is for the task.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ TASKS: dict[str, type[PretextTask]] = {
 
 
 def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) -> None:
-    """Refuse a task that cannot be trained, before anything starts. size: side of the images in pixels; workers: number
-    of Ray Train workers.
+    """Check that the task can be trained. size: side of the images in pixels; workers: number of Ray Train workers.
 
-    Raises ModelError where the backbone does not fit the task, ConfigError for a batch too small for the workers.
+    Raises ModelError if the backbone does not fit the task, ConfigError if the batch is too small for the workers.
     """
-    if config.batch_size < 2 * workers:  # BatchNorm cannot learn from a single image
+    if config.batch_size < 2 * workers:  # BatchNorm needs more than one image
         raise ConfigError(
             f"pretext.batch_size: expected at least 2 images for each of {workers} training workers, got "
             f"{config.batch_size}"
@@ -46,9 +45,9 @@ def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) ->
     ]
     if config.as_backbone and untouched:
         raise ModelError(
-            f"pretext.as_backbone: {config.task} leaves weights of {model.backbone} untrained "
-            f"({untouched[0].removeprefix('backbone.')} ...), which its embeddings would pass through; expected "
-            "another task, or a backbone that ends in its feature map, as resnet50 does"
+            f"pretext.as_backbone: expected a task that trains all weights of {model.backbone}, got {config.task}, "
+            f"which does not train {untouched[0].removeprefix('backbone.')} ...; choose another task, or a backbone "
+            "that ends in its feature map, as resnet50 does"
         )
 
 
@@ -58,9 +57,9 @@ def _blank_losses(task: PretextTask, size: int) -> torch.Tensor:
 
 
 def build(config: PretextConfig, model: ModelConfig, seed: int, size: int) -> PretextTask:
-    """The task's network around the configured backbone with fresh weights, the same for the same seed.
+    """Build the task's network around the configured backbone. Its fresh weights depend on the arguments alone.
 
-    size: side of the images in pixels. Raises ModelError where the backbone does not fit the task.
+    size: side of the images in pixels. Raises ModelError if the backbone does not fit the task.
     """
     fresh = model.model_copy(update={"checkpoint": "", "pretrained": False})
     encoder = create(fresh, 1, seed, size)

@@ -1,8 +1,8 @@
-"""Colorization (after Zhang et al. 2016): which colours did the grey image have?
+"""Colorization (after Zhang et al. 2016): predict the colours of an image from its grey version.
 
-The network sees the luma Y alone and predicts the two chroma planes Cb, Cr (ITU-R BT.601, the linear colour space of
-JPEG) at the resolution of its last feature map; the loss is their mean squared error. The original classifies
-quantised colours; regression is enough here, because active learning needs one number per image.
+The input is the luma Y alone. The network predicts the two chroma planes Cb and Cr (ITU-R BT.601, the linear colour
+space of JPEG) at the resolution of its last feature map, and the loss is their mean squared error. The original task
+classifies quantised colours. Regression is enough here, because active learning needs one number per image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from alray.models.layout import ordered
 from alray.pretext.task import PretextTask
 
 _LUMA = (0.299, 0.587, 0.114)
-_SCALE = (1.772, 1.402)  # of B - Y and R - Y to Cb and Cr in [-0.5, 0.5]
+_SCALE = (1.772, 1.402)  # B - Y and R - Y are divided by these; Cb and Cr are then in [-0.5, 0.5]
 
 
 class Colorization(PretextTask):
@@ -31,7 +31,7 @@ class Colorization(PretextTask):
         self.head = nn.Conv2d(_feature_width(self.backbone, size), 2, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(b, s, s, 3) uint8 -> (b,), in units of squared chroma (chroma from -0.5 to 0.5)."""
+        """images (b, s, s, 3) uint8 -> losses (b,): mean squared error of chroma, which is from -0.5 to 0.5."""
         rgb = images.permute(0, 3, 1, 2).float() / 255.0
         y = (rgb * self.luma).sum(1, keepdim=True)
         grey = (y.expand(-1, 3, -1, -1) - self.mean) / self.std
@@ -50,7 +50,7 @@ def feature_map(backbone: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _feature_width(backbone: nn.Module, size: int) -> int:
-    """Channels of the last feature map."""
+    """The number of channels of the last feature map."""
     with evaluating(backbone):
         features = feature_map(backbone, torch.zeros(1, 3, size, size))
     if features.ndim != 4:

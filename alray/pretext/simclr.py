@@ -1,8 +1,8 @@
-"""SimCLR (Chen et al. 2020): two views of an image agree more than either does with any other image of the batch.
+"""SimCLR (Chen et al. 2020): make two views of an image more similar to each other than to other images of the batch.
 
-The loss is NT-Xent over the global batch: the other workers' embeddings are negatives, too, and gradients flow back to
-them. The loss of an image for active learning leaves the negatives out, because they change with the batch: it is minus
-the cosine similarity of the two views over the temperature, the "alignment" part of NT-Xent.
+The training loss is NT-Xent over the global batch: the images of the other workers are negatives, too, and get
+gradients. The loss for active learning leaves out the negatives, because they change with the batch. It is the
+"alignment" part of NT-Xent: minus the cosine similarity of the two views, divided by the temperature.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ _PROJECTION = 128
 
 
 class SimClr(PretextTask):
-    """A projector of two layers to 128 numbers."""
+    """SimCLR with a projector of two layers to 128 numbers."""
 
     views: ClassVar[bool] = True
-    even: ClassVar[bool] = True  # all workers' views are gathered
+    even: ClassVar[bool] = True  # the views of all workers are gathered, so their number must be the same
 
     def __init__(self, classifier: Classifier, config: PretextConfig, size: int) -> None:
         super().__init__(classifier, config, size)
         self.projector = projector([self.width, self.width, _PROJECTION])
 
     def project(self, images: torch.Tensor) -> torch.Tensor:
-        """(b, 2, s, s, 3) uint8 -> normalised projections (b, 2, 128) float32."""
-        views = torch.cat([self.normalised(images[:, view]) for view in (0, 1)])  # both in one BatchNorm
+        """Views (b, 2, s, s, 3) uint8 -> projections (b, 2, 128) float32 of length 1."""
+        views = torch.cat(
+            [self.normalised(images[:, view]) for view in (0, 1)]
+        )  # BatchNorm gets both views in one batch
         z = F.normalize(self.full(self.projector, self.backbone(views)), dim=1)
         return torch.stack(z.chunk(2), 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(b, 2, s, s, 3) uint8 -> (b,); all workers must have the same number of images."""
+        """Views (b, 2, s, s, 3) uint8 -> losses (b,). All workers must have the same number of images."""
         z = self.project(images)
         everybody: torch.Tensor = _Gather.apply(z)
         mine = len(z) * (dist.get_rank() if _together() else 0)
@@ -45,16 +47,18 @@ class SimClr(PretextTask):
             return nt_xent(z, everybody, mine, self.config.temperature)
 
     def measure(self, images: torch.Tensor) -> torch.Tensor:
-        """(b,): minus the similarity of an image's two views over the temperature."""
+        """Views (b, 2, s, s, 3) uint8 -> (b,): minus the similarity of the two views, divided by the temperature."""
         z = self.project(images)
         return -(z[:, 0] * z[:, 1]).sum(1) / self.config.temperature
 
 
 def nt_xent(z: torch.Tensor, everybody: torch.Tensor, first: int, temperature: float) -> torch.Tensor:
-    """Losses (b,) of images with normalised views z (b, 2, d) among everybody's (n, 2, d), where z is
-    everybody[first:first + b]: the mean over both views of
+    """The NT-Xent losses (b,) of one worker's images: the mean over both views a of an image, b being the other, of
 
         -log exp(s(a, b)/T) / sum_{k != a} exp(s(a, k)/T)      (Chen et al. 2020, equation 1)
+
+    z (b, 2, d): projections of length 1; everybody (n, 2, d): those of all workers, among which z is
+    everybody[first : first + b]; s: cosine similarity; temperature: T.
     """
     b, n = len(z), len(everybody)
     similar = torch.einsum("bvd,kd->bvk", z, everybody.flatten(0, 1)) / temperature  # k = 2 image + view
@@ -65,8 +69,8 @@ def nt_xent(z: torch.Tensor, everybody: torch.Tensor, first: int, temperature: f
 
 
 class _Gather(torch.autograd.Function):
-    """All workers' embeddings, in order of rank. The backward pass sums the gradients over the workers and returns this
-    worker's part."""
+    """Gathers the projections of all workers, in order of rank. The backward pass sums the gradients over the workers
+    and returns those of this worker's images."""
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""SimSiam (Chen & He 2021): the embedding of one random view predicts that of the other; no negatives."""
+"""SimSiam (Chen & He 2021): predict the projection of one random view from the other view, without negatives."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from alray.pretext.task import PretextTask, projector
 
 
 class SimSiam(PretextTask):
-    """Projector of three layers, predictor with a bottleneck of a quarter, stopped gradients (their algorithm 1).
+    """A projector of three layers, and a predictor whose hidden layer has a quarter of the width (their algorithm 1).
 
-    The projection is as wide as the embedding, at most 2048.
+    Gradients are stopped at the predicted projection. It is as wide as the embedding, at most 2048.
     """
 
     views: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class SimSiam(PretextTask):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(b, 2, s, s, 3) uint8 -> (b,), from -1 (the views predict each other) to 1."""
+        """Views (b, 2, s, s, 3) uint8 -> losses (b,) from -1, where the views predict each other, to 1."""
         z = [self.full(self.projector, self.backbone(self.normalised(images[:, view]))) for view in (0, 1)]
         p = [self.full(self.predictor, one) for one in z]
         agree = F.cosine_similarity(p[0], z[1].detach()) + F.cosine_similarity(p[1], z[0].detach())

@@ -87,7 +87,7 @@ def nothing(folder: Path) -> None:
     ("spoil", "arguments", "words"),
     [
         (broken_jpeg, ["index", "images"], ["train/class1/3.jpg", "broken image"]),
-        (empty, ["index", "empty"], ["empty", "no images"]),
+        (empty, ["index", "empty"], ["empty", "expected images"]),
         (nothing, ["index", "nowhere"], ["nowhere"]),
         (tar_with_a_truncated_member, ["index", "images.tar"], ["images.tar", "truncated"]),
         (label_outside, ["index", "list.csv"], ["images/train/class0/2.jpg", "-7"]),

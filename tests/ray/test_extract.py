@@ -72,7 +72,7 @@ def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Ca
         assert np.array_equal(read_part(out, number)[1]["embedding"], before[number])
     assert again.manifest == table.manifest
 
-    with pytest.raises(FeatureError, match="holds other features"):
+    with pytest.raises(FeatureError, match="got other features"):
         extract(replace(plan, rows=rows[1:]), out, actors=1, decode_cpus=1, use_gpu=False)
 
 

@@ -54,7 +54,7 @@ def test_rows_without_features_are_refused(tmp_path: Path) -> None:
     table, _, _ = table_at(str(tmp_path))
     with pytest.raises(FeatureError, match="2 rows have no features, first row 3"):
         table.read(np.array([2, 3, 4, 5000]), "embedding")
-    with pytest.raises(FeatureError, match="not there or not complete"):
+    with pytest.raises(FeatureError, match="missing or not complete"):
         FeatureTable.open(str(tmp_path / "elsewhere"))
     assert table.read(np.empty(0, np.int64), "embedding").shape == (0, 8)
 

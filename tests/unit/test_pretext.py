@@ -121,7 +121,7 @@ def test_losses_are_computed_in_full_precision(task: str) -> None:
             "colorization",
             "mobilenetv3_small_100",
             {"as_backbone": True},
-            r"colorization leaves weights of mobilenetv3_small_100 untrained \(conv_head.weight ...\)",
+            r"all weights of mobilenetv3_small_100, got colorization, which does not train conv_head.weight ...",
         ),
     ],
 )
