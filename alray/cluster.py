@@ -1,8 +1,9 @@
-"""Joining or starting a Ray cluster, with its noise kept down.
+"""Join or start a Ray cluster, without Ray's own output.
 
 Ray's processes listen on every address of the machine. Whoever can connect to them and knows the token can run code as
-the user who started Ray; whoever does not know it is refused. A cluster that is started here therefore has a token of
-its own: random, known to Ray's processes by their environment, written nowhere, worthless when the cluster ends.
+the user who started Ray; without the token a connection is refused. A cluster that is started here therefore has its
+own random token. Ray's processes get it in their environment, it is not written to any file, and it is worthless when
+the cluster ends.
 """
 
 from __future__ import annotations
@@ -19,37 +20,38 @@ from typing import Any
 
 from alray.config import ResourceConfig
 
-# glibc gives large tensors back to the system after every use and takes them again, page by page: training on CPUs
-# spends up to half of its time there. Inherited by the workers of a cluster that is started here.
+# By default glibc returns the memory of large tensors to the system after every use and requests it again, page by
+# page, which takes up to half of the time of training on CPUs. Workers of a cluster that is started here inherit this.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
 
-# Processes of Ray's that one machine can do without.
+# These turn off processes of Ray that are not needed on one machine.
 _LEAN = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-# Ray publishes measurements for Prometheus on three ports, on all addresses, and asks nobody for a token. Nothing reads
-# them on one machine. The first variable stops one publisher; -1 is no port, so that the two others do not start.
+# Ray publishes measurements for Prometheus on three ports, on all addresses and without a token. On one machine nothing
+# reads them. The first variable stops one publisher. The two others do not start, because -1 is not a port.
 _NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 _AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 class ClusterError(RuntimeError):
-    """A cluster that cannot do what the run asks of it."""
+    """A cluster cannot be joined or is too small for the run."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the cluster has."""
+    """The resources of a cluster, and whether the run uses its GPUs."""
 
     cpus: float
     gpus: float
     use_gpu: bool
-    accelerators: tuple[str, ...] = ()  # kinds of them, as Ray calls them
+    accelerators: tuple[str, ...] = ()  # Ray's names of their kinds
 
 
 def logical_cpus(resources: ResourceConfig) -> int:
-    """CPUs of a cluster started here: those of the machine, but enough that no stage waits for ever.
+    """The number of CPUs of a cluster that is started here: those of the machine, or more if a stage could not run.
 
-    Logical CPUs are tickets, not cores: training holds one per worker while its images are decoded by other tasks.
+    Ray's CPUs are logical: they limit what runs at the same time and are not cores. Training holds some per worker
+    while other tasks decode its images.
     """
     if resources.num_cpus:
         return resources.num_cpus
@@ -60,12 +62,12 @@ def logical_cpus(resources: ResourceConfig) -> int:
 
 
 def start(resources: ResourceConfig) -> Cluster:
-    """Join the cluster that is named or set in the environment (as in a submitted job); else start one here.
+    """Join the cluster of resources.address or of RAY_ADDRESS, which a submitted job has; without any, start one here.
 
-    A cluster that merely happens to run on this machine is not joined (address "auto" does that): it may be somebody
-    else's, and go away. A cluster that is started here has a token of its own; one that is joined gets the user's.
-    Raises ClusterError when it cannot be joined, and when there are fewer CPUs or GPUs than the run needs: Ray
-    itself would wait for ever.
+    A cluster that only happens to run on this machine is not joined, because it may be somebody else's; the address
+    "auto" joins it. A cluster that is started here has its own token; a cluster that is joined gets the user's. Raises
+    ClusterError if it cannot be joined or has fewer CPUs or GPUs than the run needs. Ray would wait without end for
+    them.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -78,11 +80,12 @@ def start(resources: ResourceConfig) -> Cluster:
     if not ray.is_initialized():
         _init(resources)
     total = ray.cluster_resources()
-    cluster = Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), False)
-    use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and cluster.gpus >= 1)
-    _check(resources, cluster, use_gpu)
+    gpus = total.get("GPU", 0.0)
+    use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and gpus >= 1)
     kinds = sorted(name.partition(":")[2] for name in total if name.startswith("accelerator_type:"))
-    return Cluster(cluster.cpus, cluster.gpus, use_gpu, tuple(kinds))
+    cluster = Cluster(total.get("CPU", 0.0), gpus, use_gpu, tuple(kinds))
+    _check(resources, cluster)
+    return cluster
 
 
 def _init(resources: ResourceConfig) -> None:
@@ -103,17 +106,22 @@ def _join(address: str) -> None:
         ray.init(address=address, **_QUIET)
     except ray.exceptions.AuthenticationError:
         raise ClusterError(
-            f"resources.address: the Ray cluster at {address!r} asks for its token, and got none or another one; set "
+            f"resources.address: the Ray cluster at {address!r} expected its token, got none or another one; set "
             "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in "
             "~/.ray/auth_token"
         ) from None
     except ConnectionError as error:
-        raise ClusterError(f"resources.address: no Ray cluster answers at {address!r}: {error}") from None
+        raise ClusterError(
+            f"resources.address: expected a Ray cluster at {address!r}, got no answer: {error}"
+        ) from None
 
 
 def _start_here(resources: ResourceConfig) -> None:
-    """Start a cluster of this process alone, which ends with it. It demands a token of its own, whatever the user's
-    environment says of other clusters (RAY_AUTH_MODE=disabled, too); `ray.shutdown` puts that environment back."""
+    """Start a cluster that belongs to this process and ends with it.
+
+    It has its own token, even if the user's environment has settings for other clusters, such as
+    RAY_AUTH_MODE=disabled. `ray.shutdown` restores that environment.
+    """
     import ray
     from ray._private import worker
 
@@ -126,13 +134,15 @@ def _start_here(resources: ResourceConfig) -> None:
     except BaseException:
         _authenticate(before)
         raise
-    # Ray drops its node at the end of `ray.shutdown`. At the end of the process the token is needed to shut down.
+    # Ray deletes its node at the end of `ray.shutdown`. It needs the token until then, also at the end of the process.
     weakref.finalize(worker._global_node, _authenticate, before).atexit = False
 
 
 def _authenticate(variables: Mapping[str, str | None]) -> None:
-    """Set (or, with None, remove) environment variables, and have Ray read mode and token again: it does so once, when
-    it is imported, and would send an old token, or none, for the rest of the process."""
+    """Set environment variables (None: remove), and make Ray read its mode and token again.
+
+    Ray reads them only once, when it is imported. Without this it would use the old token, or none.
+    """
     from ray._raylet import AuthenticationTokenLoader, Config
 
     for name, value in variables.items():
@@ -140,13 +150,15 @@ def _authenticate(variables: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    Config.initialize("")  # in this order: a thread that still sends must not find token mode without a token
+    Config.initialize("")  # first the mode: a thread that still sends must not find token mode without a token
     AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _knock(address: str) -> None:
-    """Raise ConnectionError where no cluster answers, and Ray's AuthenticationError where it refuses our token: Ray
-    itself waits for minutes, and then ends the process or does not say why."""
+    """Raise ConnectionError if no cluster answers, and Ray's AuthenticationError if it refuses the token.
+
+    `ray.init` would wait for minutes and then end the process or give no reason.
+    """
     from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray._raylet import GcsClient
     from ray.exceptions import RpcError
@@ -163,21 +175,21 @@ def _knock(address: str) -> None:
         raise ConnectionError(str(error)) from None
 
 
-def _check(resources: ResourceConfig, cluster: Cluster, use_gpu: bool) -> None:
+def _check(resources: ResourceConfig, cluster: Cluster) -> None:
     train = resources.train_workers * resources.cpus_per_train_worker
-    needed = max(train, 0 if use_gpu else resources.extract_actors) + resources.decode_cpus
+    needed = max(train, 0 if cluster.use_gpu else resources.extract_actors) + resources.decode_cpus
     if resources.select_workers == "ray":
         needed = max(needed, resources.select_shards * resources.cpus_per_shard)
     if cluster.cpus < needed:
         raise ClusterError(
-            f"the cluster has {cluster.cpus:g} CPUs, this run needs {needed:g}: {resources.train_workers} training "
-            f"workers of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) with a "
-            f"decoding task of {resources.decode_cpus:g} beside them, or {resources.select_shards} selection shards of "
+            f"resources: the run needs {needed:g} CPUs, the cluster has {cluster.cpus:g}: {resources.train_workers} "
+            f"training workers of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) with "
+            f"a decoding task of {resources.decode_cpus:g} beside them, or {resources.select_shards} selection shards of "
             f"{resources.cpus_per_shard:g}"
         )
-    gpus = max(resources.train_workers, resources.extract_actors) if use_gpu else 0
+    gpus = max(resources.train_workers, resources.extract_actors) if cluster.use_gpu else 0
     if cluster.gpus < gpus:
         raise ClusterError(
-            f"the cluster has {cluster.gpus:g} GPUs, this run needs {gpus} (one per training worker or "
-            "extraction actor)"
+            f"resources: the run needs {gpus} GPUs (one per training worker or extraction actor), the cluster has "
+            f"{cluster.gpus:g} GPUs"
         )

@@ -1,7 +1,7 @@
-"""The seed set of a run: how it is chosen, by which strategy, and what follows from that for the rounds after it.
+"""The seed set of a run: the rules by which it is drawn or chosen, and their effect on later rounds.
 
-This module alone knows the values of split.seed_set_how. A seed set is either drawn from the rows (`alray.data.splits`)
-or chosen by a strategy, once the features or losses that the strategy needs are there.
+Only this module knows the values of split.seed_set_how. A seed set is either drawn at random (`alray.data.splits`) or
+chosen by a strategy (a cold start), for which the features or losses that the strategy needs are computed first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Rule:
 
     draw: Draw | None = None
     strategy: str = ""
-    first_round: int = 0  # what strategies count as the run's first query
+    first_round: int = 0  # the round number that strategies get in the run's round 0
 
 
 def _random(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classes: int) -> Rows:
@@ -49,7 +49,7 @@ _RULES: Mapping[str, _Rule] = {
 
 @dataclass(frozen=True)
 class SeedSet:
-    """How a run's first labels are chosen. chooser: the strategy that chooses them; None where they are drawn."""
+    """The rule and the size of a run's seed set. chooser: the strategy that chooses it; None if it is drawn."""
 
     how: str
     size: int
@@ -57,10 +57,10 @@ class SeedSet:
 
     @classmethod
     def of(cls, config: RunConfig, strategy: Strategy) -> SeedSet:
-        """The seed set of a configuration whose rounds choose by `strategy`. Raises SelectionError for bad options.
+        """The seed set of a configuration. strategy: the strategy of the rounds. Raises SelectionError for bad options.
 
-        The chooser is the run's own strategy with its options, where that can choose such a seed set; otherwise the
-        rule's strategy with its defaults. In both cases split.seed_set_options replace single options.
+        The chooser is the run's own strategy with its options if that implements the rule, else the rule's strategy
+        with default options. In both cases split.seed_set_options replace single options.
         """
         how, options = config.split.seed_set_how, config.split.seed_set_options
         rule = _RULES[how]
@@ -75,41 +75,44 @@ class SeedSet:
             chosen = " and ".join(name for name, other in _RULES.items() if other.strategy)
             raise SelectionError(
                 f"split.seed_set_options: expected none for split.seed_set_how={how}, got {', '.join(options)}; "
-                f"{chosen} have some"
+                f"{chosen} have options"
             )
         return cls(how, config.split.seed_set_size, chooser)
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the chooser reads; nothing where the seed set is drawn."""
+        """The names of what the chooser reads; empty if the seed set is drawn."""
         return self.chooser.needs_in(0) if self.chooser else frozenset()
 
     def round_of(self, number: int) -> int:
-        """The round that a strategy is in when the run is in its round `number`, from 0."""
+        """The round number that a strategy gets in the run's round `number`, which starts at 0."""
         return number + _RULES[self.how].first_round
 
     def draw(self, rows: Rows, labels: npt.NDArray[Any], seed: int, classes: int) -> Rows:
-        """The seed set among rows (n,) with labels (n,), -1 where unknown; empty where a strategy is to choose it."""
+        """Draw the seed set from rows (n,) with labels (n,), -1 where unknown. It is empty if a strategy chooses it."""
         rule = _RULES[self.how].draw
         return rule(rows, labels, self.size, seed, classes) if rule else rows[:0]
 
     def check_pool(self, pool: int) -> None:
-        """Raises SelectionError where the chooser cannot be used on a pool of so many rows."""
+        """Raise SelectionError if the chooser cannot choose from a pool of this many rows."""
         if self.chooser:
             self.chooser.check_pool(pool)
 
     def notes(self, pool: int) -> list[str]:
-        """What is allowed but may not be meant, of the seed set."""
+        """Sentences about settings of the seed set that are allowed but may be mistakes. pool: number of rows."""
         return self.chooser.notes(Use(self.size, pool)) if self.chooser else []
 
 
 def strategy_of(config: RunConfig) -> Strategy:
-    """The strategy that the configuration names. Raises SelectionError."""
+    """Build the strategy that the configuration names. Raises SelectionError."""
     return _build(config, config.strategy, config.strategy_options)
 
 
 def notes(config: RunConfig, strategy: Strategy, seed_set: SeedSet, pool: int) -> list[str]:
-    """What is allowed but may not be meant, of the seed set and of the queries. pool: rows that are not held out."""
+    """Sentences about settings of the seed set and of the rounds that are allowed but may be mistakes.
+
+    pool: number of rows of the pool without the validation set.
+    """
     found = seed_set.notes(pool)
     if config.rounds > 1:
         use = Use(config.budget, pool, seed_set.round_of(0), seed_set.how, seed_set.chooser)

@@ -1,9 +1,9 @@
-"""A lease on a directory that several runs may want to fill, such as a pretext task they share: one run at a time.
+"""A lease: only one process at a time fills a directory that several runs share, such as that of a pretext task.
 
-The process that holds the lease writes a new beat into lease.json every few seconds. Another process waits until the
-lease is gone or its holder is dead. A dead process on this machine is noticed at once, one on another machine because
-its beat no longer changes. The lease saves work and keeps the checkpoints of Ray Train apart. Files are written whole
-or not at all even without it.
+The holder writes a new beat into lease.json every few seconds. Another process waits until the lease is gone or its
+holder is dead. A dead holder on this machine is noticed at once, a dead holder on another machine by its beat, which no
+longer changes. The lease avoids double work and keeps the checkpoints of Ray Train apart. Files are written atomically
+even without it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from alray.store import Store, StoreError
 
 LEASE = "lease.json"
 _BEAT = 10.0  # seconds between two beats
-_STALE = 60.0  # seconds without a beat after which a holder elsewhere counts as dead
-_SETTLE = 0.5  # seconds after a claim in which the claim of another process may overwrite it
+_STALE = 60.0  # seconds without a beat after which a holder on another machine counts as dead
+_SETTLE = 0.5  # seconds after a claim; another process may overwrite the claim in that time
 
 
 @contextmanager
 def lease(
     store: Store, waiting: Callable[[str], None] = lambda holder: None, *, stale: float = _STALE
 ) -> Iterator[None]:
-    """Hold the directory while the body runs. Before that, wait for the present holder; `waiting` is then called once
-    with the holder's name.
+    """Context manager: hold the lease on the directory. Waits first while another process holds it.
 
-    The body must check again what the directory holds: another process may have done the work in the meantime.
+    waiting: called once with the holder's name if there is a wait; stale: seconds without a beat after which a holder
+    on another machine counts as dead. The body must check again what the directory has, because another process may
+    have done the work in the meantime.
     """
     token = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
     _claim(store, token, waiting, stale)
@@ -53,7 +54,7 @@ def _claim(store: Store, token: dict[str, Any], waiting: Callable[[str], None], 
     while True:
         if not seen or _dead(seen) or time.monotonic() - since > stale:
             store.write_json(LEASE, {**token, "beat": 0})
-            time.sleep(_SETTLE)  # of two that claim at once, the later write counts
+            time.sleep(_SETTLE)  # of two simultaneous claims, the later write counts
             if _held(store).get("token") == token["token"]:
                 return
         elif not told:
@@ -66,7 +67,7 @@ def _claim(store: Store, token: dict[str, Any], waiting: Callable[[str], None], 
 
 
 def _held(store: Store) -> dict[str, Any]:
-    """The content of lease.json: the holder of the lease; empty where nobody holds it."""
+    """The content of lease.json, which describes the holder; empty if nobody holds the lease."""
     try:
         return dict(store.read_json(LEASE))
     except (FileNotFoundError, StoreError):
@@ -81,7 +82,7 @@ def _dead(holder: dict[str, Any]) -> bool:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # the process of another user, alive
+    except PermissionError:  # a running process of another user
         pass
     return False
 
@@ -92,5 +93,5 @@ def _keep(store: Store, token: dict[str, Any], over: threading.Event) -> None:
         number += 1
         try:
             store.write_json(LEASE, {**token, "beat": number})
-        except StoreError:  # a beat is left out where the object store is busy
+        except StoreError:  # one beat is skipped if the object store is busy
             continue

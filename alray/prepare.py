@@ -1,7 +1,7 @@
-"""Everything about a run that can be refused, refused before anything expensive starts.
+"""Check a configuration and prepare its run, so that errors are found before anything expensive starts.
 
-From a configuration to a `Prepared` run: catalog opened, strategy built, sizes checked, model built once, run directory
-opened (or refused, because it belongs to another configuration), splits drawn and written down.
+A `Prepared` run has an open catalog, a strategy, checked sizes, a model that was built once, a run directory that
+belongs to this configuration, and splits that are drawn and written to it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from alray.train.learner import Learner
 
 @dataclass(frozen=True)
 class Checked:
-    """A validated configuration with what it names; its run directory does not exist yet."""
+    """A validated configuration and the objects that it names. Its run directory need not exist yet."""
 
     config: RunConfig
     catalog: Catalog
@@ -39,12 +39,12 @@ class Checked:
     seed_set: SeedSet
     task: Task
     learner: type[Learner]
-    pool_rows: Rows  # (n,) int64 ascending: held out, labeled or not
+    pool_rows: Rows  # (n,) int64 ascending, with the rows of the validation set
     test_rows: Rows
-    notes: str  # what a person should read before the run: which weights were loaded, what may not be meant
+    notes: str  # for the user to read before the run: which weights were loaded, and settings that may be mistakes
 
     def draw(self) -> tuple[Rows, Rows]:
-        """The rows that are held out, and the seed set (empty where a strategy chooses it). Raises SplitError."""
+        """Draw the validation set and the seed set, which is empty if a strategy chooses it. Raises SplitError."""
         return _draw(self.config, self.catalog, self.pool_rows, self.seed_set)
 
     @property
@@ -54,17 +54,17 @@ class Checked:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a report must know of the strategy and the learner."""
+        """What a report needs to know about the strategy and the learner."""
         return {"peeks": self.strategy.peeks(), "frozen": self.learner.frozen}
 
     @property
     def measured(self) -> frozenset[str]:
-        """Columns that networks beside the main one measure of its images: those that are not brought in."""
+        """The needed columns that networks besides the main one must measure, because the source does not have them."""
         return ((self.strategy.needs | self.seed_set.needs) & MEASURED) - self.catalog.provided_columns
 
     @property
     def trains_pretext(self) -> bool:
-        """Whether a pretext task is trained for it, or was."""
+        """Whether the run uses a pretext task, which is trained unless an earlier run trained it."""
         return PRETEXT_LOSS in self.measured or self.config.pretext.as_backbone
 
 
@@ -74,8 +74,8 @@ class Prepared(Checked):
 
     oracle: Oracle
     run: RunDir
-    pool: Pool  # validation set held out, seed set labeled (unless a strategy is still to choose it)
-    pool_counts: list[int] | None  # images per class of the whole pool, where the source knows
+    pool: Pool  # without the validation set; the seed set is labeled unless a strategy has yet to choose it
+    pool_counts: list[int] | None  # images per class of the whole pool, if the source knows them
     test_labels: Labels
 
 
@@ -92,9 +92,9 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
 
 
 def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
-    """Check everything that can be checked without a run directory; makes the catalog where there is none.
+    """Check everything that can be checked without a run directory. Makes the catalog if there is none.
 
-    From here on every place in the configuration is absolute (`with_absolute_paths`).
+    The configuration in the result has absolute paths only.
     """
     check_places(config)
     config = with_absolute_paths(config)
@@ -120,17 +120,18 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The configuration as every process can use it: workers run in other directories than the driver."""
+    """The configuration with absolute paths. Workers need them, because they run in other directories than the
+    driver."""
     return replace(config, {path: absolute(place) for path, place in places(config).items()})
 
 
 def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> None:
-    """Networks beside the main one: that there are images for them, and a task that was asked for."""
+    """Check that networks besides the main one have images, and that a needed pretext task is configured."""
     task, needs = config.pretext.task, (strategy.needs | seed_set.needs) & MEASURED
     if config.pretext.as_backbone:
         needs = needs | {PRETEXT_LOSS}
     if catalog.provided_columns:
-        _check_brought(config, catalog, needs)
+        _check_without_images(config, catalog, needs)
         return
     if PRETEXT_LOSS in needs and task == "none":
         raise ConfigError(
@@ -140,13 +141,13 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, see
         )
     if config.pretext.as_backbone and (config.model.checkpoint or config.model.pretrained):
         raise ConfigError(
-            "pretext.as_backbone: the model has weights already: expected no model.checkpoint, no pretrained"
+            "pretext.as_backbone: expected a model without weights, got model.checkpoint or model.pretrained"
         )
     weights = config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone
     if EMBEDDING in seed_set.needs and not weights:
         raise ConfigError(
-            f"split.seed_set_how: {seed_set.how} reads the starting weights' embeddings, got a model without weights; "
-            "give model.checkpoint, model.pretrained or pretext.as_backbone"
+            f"split.seed_set_how: {seed_set.how} reads embeddings before any training, expected a model with weights, "
+            "got none; set model.checkpoint, model.pretrained or pretext.as_backbone"
         )
     if PRETEXT_LOSS in needs:
         from alray.pretext import check
@@ -154,24 +155,23 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, see
         check(config.pretext, config.model, config.transform.size, config.resources.train_workers)
 
 
-def _check_brought(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:
-    """Embeddings without images: nothing can be measured of them, but pretext losses may have been brought, too."""
+def _check_without_images(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:
+    """Check a run on the user's own embeddings: nothing can be measured, but they may come with pretext losses."""
     if config.pretext.task != "none" or config.pretext.as_backbone:
         raise ConfigError(
-            "pretext: a task is learnt from images, and the source has only embeddings (which may bring losses): "
-            f"expected task none and no backbone of it, got task {config.pretext.task}, as_backbone "
-            f"{config.pretext.as_backbone}"
+            "pretext: a task needs images, but the source has only embeddings (and possibly losses): expected task "
+            f"none and as_backbone False, got task {config.pretext.task}, as_backbone {config.pretext.as_backbone}"
         )
     if needs <= catalog.provided_columns:
         return
     source = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
     if needs == {PRETEXT_LOSS} and holds_pretext_loss(source):
         raise ConfigError(
-            f"{source}: it has an array pretext_loss now, but had none when the catalog at {catalog.uri} was made: "
-            "index it again, there or after removing that directory"
+            f"{source} has an array pretext_loss now, but had none when the catalog at {catalog.uri} was made: index "
+            "it again, into that directory or after removing it"
         )
     raise ConfigError(
-        f"strategy {config.strategy}, seed set {config.split.seed_set_how}: {', '.join(sorted(needs))} is measured of "
+        f"strategy {config.strategy}, seed set {config.split.seed_set_how}: {', '.join(sorted(needs))} is measured on "
         "images, but the source has only embeddings; expected images (or, for pt4al, an array pretext_loss)"
     )
 
@@ -182,8 +182,8 @@ def _open_catalog(config: RunConfig, task: Task) -> Catalog:
     catalog = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
     if not task.classes(config.data, catalog):
         raise RunError(
-            f"{catalog.uri}: the catalog has no classes, and a run needs to know which there are; name them in "
-            "data.classes (and index again, where there is a catalog already)"
+            f"{catalog.uri}: expected a catalog with classes, got none; name them in data.classes, and index again if "
+            "the catalog exists"
         )
     return catalog
 
@@ -192,13 +192,13 @@ def _test_and_pool_rows(config: RunConfig, catalog: Catalog, task: Task) -> tupl
     labels, is_test = catalog.labels(), catalog.is_test()
     if config.split.test_share and is_test.any():
         raise ConfigError(
-            f"split.test_share: the source has a test split of {int(is_test.sum())} images already, expected 0, "
-            f"got {config.split.test_share}"
+            f"split.test_share: expected 0, because the source has a test split of {int(is_test.sum())} images, got "
+            f"{config.split.test_share}"
         )
     test = np.flatnonzero(is_test)
     rows = np.flatnonzero(~is_test)
     if config.split.test_share:
-        # Fixed for the data, not for the seed: all runs on this source report on the same images.
+        # The draw does not depend on the seed: all runs on this source report on the same images.
         test = splits.draw_random(rows, round(len(rows) * config.split.test_share), 0, "test")
         rows = np.setdiff1d(rows, test, assume_unique=True)
     if config.data.train_list:
@@ -222,7 +222,8 @@ def _check_sizes(config: RunConfig, pool: int) -> None:
 
 
 def _split(checked: Checked, oracle: Oracle, run: RunDir) -> Pool:
-    """The pool with its validation and seed set: read if they were written down, else drawn, asked for and written."""
+    """The pool with its validation set and seed set. They are read from the run directory, or drawn, labeled and
+    written there."""
     catalog, candidates = checked.catalog, checked.pool_rows
     if not run.split:
         held_out, seed_set = checked.draw()

@@ -1,6 +1,6 @@
-"""Progress for a person at the terminal: the running round and stage, how far it is, and one line of numbers per round.
+"""Progress on the terminal: the current round and stage, its progress, and one line of numbers per round.
 
-On a terminal a stage has a bar; in a log file it has a line when it starts and further lines while it runs.
+On a terminal a stage has a progress bar. In a log file it has one line when it starts, and more lines while it runs.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 @dataclass
 class Stages:
-    """Announces the stages of one round and keeps the seconds each of them took."""
+    """Prints the stages of one round and measures their seconds.
+
+    save: called with the seconds after each stage, so that a killed round keeps them.
+    """
 
     label: str  # e.g. "round 1/4"
     quiet: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    save: Callable[[dict[str, float]], None] = lambda seconds: (
-        None
-    )  # called after each stage, so that a killed round keeps its times
+    save: Callable[[dict[str, float]], None] = lambda seconds: None
 
     def print_line(self, text: str) -> None:
         """Print one line, unless quiet."""
@@ -35,7 +36,8 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[None]:
-        """Announce a stage and measure its seconds; those of a stage that is entered twice are added."""
+        """Context manager: print the stage's name and measure its seconds. A stage that is entered again adds to
+        them."""
         self.print_line(f"{name} · {detail}" if detail else name)
         start = time.monotonic()
         try:
@@ -46,7 +48,7 @@ class Stages:
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar (lines in a log). Yields advance(steps, note)."""
+        """Context manager for a progress bar, or lines in a log file. Yields the function advance(steps, note)."""
         done, last = 0, time.monotonic()
         with tqdm(
             total=total, desc=f"{self.label} · {name}", unit=f" {unit}", leave=False, dynamic_ncols=True,

@@ -1,7 +1,5 @@
-"""Which run a directory belongs to, and what the run was made with (contract C6).
-
-That is its configuration, data and weights, the versions of libraries, and the machine.
-"""
+"""The identity of a run (its configuration, data and weights), and the libraries and machine it ran on (contract
+C6)."""
 
 from __future__ import annotations
 
@@ -30,10 +28,10 @@ def identity_of(config: RunConfig, catalog: Catalog) -> dict[str, Any]:
 
 
 def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:
-    """Make the run's directory, or find it. classes: what is learned; facts: what a report must know of the run's
-    strategy and learner (`Checked.facts`).
+    """Open the run's directory; make it if it does not exist.
 
-    Raises RunError where the directory belongs to another configuration, StoreError where it cannot be written.
+    classes: names of the classes to learn; facts: `Checked.facts`. Raises RunError if the directory belongs to another
+    configuration, StoreError if it cannot be written.
     """
     mine = identity_of(config, catalog)
     mark = fingerprint(mine)
@@ -62,14 +60,14 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts:
 
 
 def _cpu() -> str:
-    """The processor's name, where the system tells."""
+    """The name of the CPU, as far as the system gives it."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.is_file() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:
-    """The fields in which two JSON trees differ, a line each."""
+    """The fields in which two JSON trees differ, one line for each."""
     if isinstance(there, dict) and isinstance(here, dict):
         names = sorted(there.keys() | here.keys())
         return [line for n in names for line in differences(there.get(n), here.get(n), f"{path}.{n}" if path else n)]

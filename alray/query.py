@@ -1,6 +1,6 @@
-"""From a round's model to picks: which rows must be embedded, what the strategy is told, and the selection itself.
+"""The selection of a round: choose the rows to embed, collect what the strategy needs, and let it choose.
 
-Also the cold start: a seed set chosen before there is any model, by pretext loss or by k-means.
+It also makes the cold start, a seed set that pretext losses or k-means choose before there is a model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from alray.train.learner import Learner
 
 
 class Query:
-    """Everything of a run that costs something to start: a cluster, the learner, networks beside the main one."""
+    """The parts of a run that are expensive to start: a cluster, the learner, and networks besides the main one."""
 
     def __init__(self, ready: Prepared, stages: Stages) -> None:
         self.ready = ready
@@ -52,11 +52,11 @@ class Query:
 
     @property
     def config(self) -> RunConfig:
-        """The run's."""
+        """The configuration of the run."""
         return self.ready.config
 
     def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
-        """The test images, and what the strategy will look at."""
+        """The rows to embed in a round, ascending: the test images, and the rows that the strategy reads."""
         test, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
         needs = strategy.needs_in(self._round(number))
         if last or not needs & EXTRACTED:
@@ -67,7 +67,7 @@ class Query:
     def picks(
         self, pool: Pool, table: FeatureTable | None, head: Head | None, number: int, out: RoundDir, stages: Stages
     ) -> Picks:
-        """The round's picks: made, or read where they were made before."""
+        """The picks of a round: read them if an earlier start made them, else choose and write them."""
         if out.chosen:
             return Picks.from_table(out.picks())
         config = self.config
@@ -90,7 +90,8 @@ class Query:
         return picks
 
     def seed_set(self, pool: Pool, stages: Stages) -> Pool:
-        """The pool with the cold start's labels, where the configuration asks for one."""
+        """The pool with the labels of the cold start. It is unchanged if the seed set was drawn or is labeled
+        already."""
         ready, start, size = self.ready, self.ready.seed_set.chooser, self.ready.seed_set.size
         if start is None or len(pool.labeled):
             return pool
@@ -110,11 +111,11 @@ class Query:
         return self.config.resources.select_shards
 
     def _round(self, number: int) -> int:
-        """The round that the strategy is in."""
+        """The round number that the strategy gets."""
         return self.ready.seed_set.round_of(number)
 
     def _offered(self, pool: Pool, number: int, stages: Stages) -> tuple[Rows, Rows]:
-        """The labeled and the unlabeled rows that take part, ascending."""
+        """The labeled and the unlabeled rows that take part in the selection, each ascending."""
         config, strategy = self.config, self.ready.strategy
         labeled, unlabeled = subset(
             pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
@@ -130,7 +131,7 @@ class Query:
         return rows, self.columns.pretext_loss(rows, stages)
 
     def _peek(self, rows: Rows) -> Labels:
-        """Labels that nobody has paid for, for strategies that are marked as peeking."""
+        """Labels that have not been bought, for strategies that are marked as peeking."""
         return ask(self.ready.oracle, Requests.of(self.ready.catalog, rows))
 
     def _measured(self, number: int, pool: Pool, rows: Rows, out: RoundDir, stages: Stages) -> dict[str, Array]:
@@ -195,7 +196,7 @@ class Query:
 
 
 def _cluster(ready: Prepared) -> cluster.Cluster | None:
-    """The cluster, where the run needs one; what it has is written down for the report."""
+    """Start or join a cluster if the run needs one, and note its resources in the run directory."""
     resources = ready.config.resources
     if not (ready.learner.needs_cluster or ready.measured or resources.select_workers == "ray"):
         return None

@@ -1,6 +1,6 @@
-"""Job files as recipes: found by name, listed, read and started.
+"""Recipes: find, list, read and start the job files that come with alray.
 
-The repository has them in jobs/, an installed package in alray/jobs/: the same files.
+They are in jobs/ of the repository, and in alray/jobs/ of an installed package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def recipes() -> dict[str, Path]:
 
 
 def described() -> str:
-    """A line per recipe: its name and what its docstring begins with."""
+    """One line per recipe: its name and the first paragraph of its docstring."""
     known = recipes()
     width = max(map(len, known), default=0)
     return "\n".join(f"{name:{width}}  {_summary(path)}" for name, path in known.items())
@@ -34,7 +34,7 @@ def _summary(path: Path) -> str:
 
 
 def find(target: str) -> Path:
-    """The file of a recipe's name, or the .json or .py file itself. Raises ConfigError where there is none."""
+    """The file of a recipe, given its name or the path of a .json or .py file. Raises ConfigError if there is none."""
     known, path = recipes(), Path(target)
     if target in known:
         return known[target]
@@ -49,7 +49,7 @@ def find(target: str) -> Path:
 
 
 def presets(target: str) -> Mapping[str, RunConfig]:
-    """The configurations of a recipe, a job file or a JSON file, by preset. Raises ConfigError where there is none."""
+    """The configurations of a recipe, a job file or a JSON file, by preset. Raises ConfigError if there are none."""
     path = find(target)
     if path.suffix == ".json":
         return {"default": RunConfig.from_json(path.read_text())}
@@ -61,7 +61,7 @@ def presets(target: str) -> Mapping[str, RunConfig]:
 
 
 def start(path: Path, argv: Sequence[str]) -> None:
-    """Do what ``python path argv ...`` does, in this process."""
+    """Run a job file in this process as ``python path argv ...`` would."""
     sys.argv = [str(path), *argv]
-    sys.path.insert(0, str(path.parent))  # as Python does for a program: it may import files beside it
+    sys.path.insert(0, str(path.parent))  # as Python does, so that a job file can import its neighbours
     runpy.run_path(str(path), run_name="__main__")

@@ -1,9 +1,10 @@
-"""The loop: train on what is labeled, embed what is not, let every shard propose, let the driver choose, ask the
-oracle, write it down (contract C6).
+"""The loop of active learning (contract C6).
 
-A round is a directory, round_NN. Each stage leaves an artefact that is written whole or not at all, and is skipped
-when it is there; metrics.json comes last and commits the round. Killed anywhere and started again, a run makes the
-same picks.
+Each round trains on the labeled images, embeds the unlabeled ones, lets every shard propose rows, chooses among them on
+the driver, asks the oracle for their labels, and writes all of it down.
+
+A round is a directory, round_NN. Each stage writes its files atomically, and is skipped if they exist. metrics.json is
+written last and commits the round. A run that was killed and started again makes the same picks.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from alray.train.summary import TrainSummary
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its directory and the metrics of each round."""
+    """A finished run: its directory, and the metrics of each round."""
 
     dir: str
     rounds: Sequence[dict[str, Any]]
@@ -42,11 +43,12 @@ def run(
     quiet: bool = False,
     on_round: Callable[[dict[str, Any]], None] = lambda metrics: None,
 ) -> RunResult:
-    """Run active learning to its last round, or go on where an earlier start of the same configuration stopped.
+    """Run active learning to its last round, or continue where an earlier start of the same configuration stopped.
 
-    oracle: who answers (default: the labels of the source); strategy: an object of your own instead of config.strategy.
-    on_round: gets the metrics of every round when it is committed, or was by an earlier start.
-    Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything expensive.
+    oracle: gives the labels (default: those of the source); strategy: your own object instead of config.strategy.
+    quiet: print nothing. on_round: called with the metrics of every round, also of rounds that an earlier start
+    committed. Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything
+    expensive starts.
     """
     ready = prepare(config, oracle, strategy)
     if ready.notes and not quiet:
@@ -78,7 +80,7 @@ def run(
 
 
 def _committed(out: RoundDir, last: bool) -> bool:
-    """A round that was the last of a shorter run has metrics but bought no labels: it is taken up again."""
+    """Whether the round is finished. The last round of a shorter run has metrics but no labels, so it must continue."""
     return out.committed and (last or out.labeled)
 
 

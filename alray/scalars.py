@@ -1,4 +1,4 @@
-"""The numbers of a run for other programs: JSON lines, CSV, TensorBoard; made anew from the committed rounds."""
+"""Write the numbers of a run for other programs, as JSON lines, CSV and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from alray.store import Store
 
 Metrics = dict[str, Any]
 SECTIONS = {"test": "test", "validation": "validation", "labeled_set": "labeled", "seconds": "seconds"}
-"""Sections of metrics.json, and how the names of their scalars begin in metrics.csv."""
+"""Section of metrics.json -> prefix of the names of its scalars in metrics.csv."""
 
 
 def flat(metrics: Metrics) -> dict[str, Any]:
-    """The scalars of a round by flat name: labels, test_top1, labeled_kl_to_pool, seconds_train, seconds_total ...
+    """The scalars of a round by flat names, such as labels, test_top1, labeled_kl_to_pool, seconds_total.
 
-    Lists (per class) are left out; a section that is null gives no names.
+    Lists and mappings, such as numbers per class, are left out. A section that is null has no scalars.
     """
     scalars = {name: value for name, value in metrics.items() if name not in SECTIONS}
     for section, prefix in SECTIONS.items():
@@ -31,9 +31,9 @@ def flat(metrics: Metrics) -> dict[str, Any]:
 
 
 def write_scalars(store: Store, rounds: Sequence[Metrics]) -> None:
-    """Write metrics.jsonl (a round per line, all of it) and metrics.csv (a round per line, scalars only) into a run.
+    """Write metrics.jsonl (all metrics) and metrics.csv (only scalars) into a run, with one line per round.
 
-    Accuracies are fractions. Both files are replaced whole. Raises StoreError.
+    Accuracies are fractions. Both files are replaced. Raises StoreError.
     """
     lines = "".join(json.dumps(metrics) + "\n" for metrics in rounds)
     store.write_bytes("metrics.jsonl", lines.encode())
@@ -41,7 +41,7 @@ def write_scalars(store: Store, rounds: Sequence[Metrics]) -> None:
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
-    """Records as CSV; the columns are the union of their names in order of appearance, None is an empty cell."""
+    """Records as CSV. The columns are all names, in order of appearance; None is an empty cell."""
     columns = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
@@ -53,7 +53,7 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
 def write_tensorboard(store: Store, rounds: Sequence[Metrics]) -> None:
     """Write the scalars as TensorBoard events into <run>/tensorboard; the step is the number of labels.
 
-    The wall time of a point is the seconds that the run's stages took up to it: same rounds, same events.
+    The wall time of a point is the sum of the seconds of all stages so far, so the same rounds give the same events.
     """
     folder = store.child("tensorboard")
     before = folder.names()
@@ -67,10 +67,10 @@ def write_tensorboard(store: Store, rounds: Sequence[Metrics]) -> None:
 
 
 def _write_events(directory: str, rounds: Sequence[Metrics]) -> None:
-    from tensorboardX import SummaryWriter  # a second of imports that reports without events do not pay
+    from tensorboardX import SummaryWriter  # takes a second to import
 
     elapsed = 0.0
-    # purge_step: a TensorBoard that watches drops what it has read from the files that this one replaces
+    # purge_step: a running TensorBoard drops what it read from the files that are replaced
     with SummaryWriter(directory, purge_step=0) as writer:
         for metrics in rounds:
             scalars = flat(metrics)

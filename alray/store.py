@@ -1,7 +1,7 @@
-"""Files of a run on local disk or any object store: written whole or not at all, and read back the same.
+"""Atomic files on local disk or in any object store.
 
 A `Store` is one directory. On local disk every file is written under a temporary name and renamed; on an object store
-one PUT makes the whole object appear at once. Either way a reader sees the old file, the new file, or none.
+one PUT makes the whole object appear at once. In both cases a reader sees the old file, the new file, or none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 
 class StoreError(OSError):
-    """A path or URI that cannot be read or written; the message names it."""
+    """A path or URI cannot be read or written. The message names it."""
 
 
 def is_remote(uri: str) -> bool:
@@ -33,7 +33,7 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The path as every process can use it: Ray workers run in other directories than the driver."""
+    """The absolute path, which works in Ray's workers, too: they run in other directories than the driver."""
     if is_remote(uri):
         return uri.rstrip("/")
     return str(Path(uri.removeprefix("file://")).expanduser().absolute())
@@ -52,7 +52,7 @@ def relative(uri: str, folder: str) -> str:
 
 
 def resolve(way: str, folder: str) -> str:
-    """The absolute path or URI of what `relative` returned for this folder."""
+    """The absolute path or URI for a path that `relative` returned for this folder."""
     if is_remote(way) or way.startswith("/"):
         return way
     scheme, mark, start = folder.rpartition("://")
@@ -62,8 +62,8 @@ def resolve(way: str, folder: str) -> str:
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The pyarrow filesystem of a path or URI, and the path inside it.
 
-    s3://, gs:// and the like are pyarrow's own (credentials and endpoint from the usual environment variables); schemes
-    it does not know go through fsspec.
+    pyarrow itself opens s3://, gs:// and some others, with credentials and endpoint from the usual environment
+    variables. fsspec opens all other schemes. Raises StoreError if neither can.
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
@@ -82,7 +82,7 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole file. Raises FileNotFoundError, or StoreError where the place cannot be reached."""
+    """Read a whole file. Raises FileNotFoundError, or StoreError if there is no filesystem for the URI."""
     fs, path = filesystem(uri)
     with fs.open_input_file(path) as file:
         return bytes(file.read())
@@ -94,12 +94,13 @@ def content_hash(data: bytes) -> str:
 
 
 def weights_fingerprint(uri: str) -> str:
-    """A hash of the content of a weights file; "fresh" for no file. A process reads the same file only once."""
+    """A hash of the content of a weights file; "fresh" for an empty path. A process reads an unchanged file only
+    once."""
     if not uri:
         return "fresh"
     fs, path = filesystem(uri)
     info = fs.get_file_info(path)
-    # Without a modification time a changed file could not be recognised: it is then read each time.
+    # Without a modification time a changed file could not be recognised, so the file is read every time.
     read = _content if info.mtime_ns else _content.__wrapped__
     return read(uri, info.size, info.mtime_ns)
 
@@ -110,7 +111,7 @@ def _content(uri: str, size: int | None, changed: int | None) -> str:
 
 
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all, making directories on the way. Raises StoreError."""
+    """Write a file atomically, and make its directories. Raises StoreError."""
     fs, path = filesystem(uri)
     parent = path.rsplit("/", 1)[0]
     local = isinstance(fs, pafs.LocalFileSystem)
@@ -129,14 +130,14 @@ def write_bytes(uri: str, data: bytes | memoryview) -> None:
 
 
 def table_bytes(table: pa.Table) -> memoryview:
-    """A table as Parquet."""
+    """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return memoryview(sink.getvalue())
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file as a table, or only some of its columns."""
+    """Read a Parquet file, or only some of its columns."""
     fs, path = filesystem(uri)
     return pq.read_table(path, columns=columns, filesystem=fs)
 
@@ -148,7 +149,7 @@ class Store:
     uri: str
 
     def at(self, *names: str) -> str:
-        """The path or URI of something in this directory."""
+        """The path or URI of a file or directory in this directory."""
         return join(self.uri, *names)
 
     def child(self, *names: str) -> Store:
@@ -156,22 +157,24 @@ class Store:
         return Store(self.at(*names))
 
     def has(self, name: str) -> bool:
-        """Whether a file of this name is there (a file being written is not)."""
+        """Whether the directory has a complete file of this name."""
         fs, path = filesystem(self.at(name))
         return bool(fs.get_file_info(path).type == pafs.FileType.File)
 
     def names(self) -> list[str]:
-        """Names of the files and directories here, sorted; empty when the directory does not exist."""
+        """The sorted names of the files and directories in this directory; empty if it does not exist."""
         fs, path = filesystem(self.uri)
         infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
         return sorted(info.base_name for info in infos)
 
     def read_json(self, name: str) -> Any:
-        """Parse a JSON file. Raises StoreError when the content is not JSON."""
+        """Read a JSON file. Raises StoreError if its content is not JSON."""
         try:
             return json.loads(read_bytes(self.at(name)))
         except json.JSONDecodeError as error:
-            raise StoreError(f"{self.at(name)} is not JSON ({error}); was it edited by hand?") from error
+            raise StoreError(
+                f"{self.at(name)}: expected JSON, got something else ({error}); was it edited by hand?"
+            ) from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file atomically."""
@@ -190,7 +193,7 @@ class Store:
         write_bytes(self.at(name), data)
 
     def delete(self, name: str) -> None:
-        """Remove a file or a whole directory; nothing happens when there is none."""
+        """Remove a file or a whole directory, if it exists."""
         fs, path = filesystem(self.at(name))
         kind = fs.get_file_info(path).type
         if kind == pafs.FileType.Directory:
@@ -199,7 +202,8 @@ class Store:
             fs.delete_file(path)
 
     def check_writable(self) -> None:
-        """Write and remove a small file. Raises StoreError that names the directory."""
+        """Check that files can be written here, by writing and removing one. Raises StoreError, which names the
+        directory."""
         name = f".alray-write-check-{uuid.uuid4().hex[:8]}"
         self.write_bytes(name, b"")
         self.delete(name)

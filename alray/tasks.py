@@ -1,6 +1,6 @@
-"""Tasks: everything that differs between classification and segmentation, in one object for each.
+"""Tasks: one object for classification and one for segmentation, with everything in which they differ.
 
-No other module asks which task a run has. A third task is a third class here, and one line in `TASKS`.
+No other module checks which task a run has. A third task is a third class here, and one line in `TASKS`.
 """
 
 from __future__ import annotations
@@ -30,62 +30,64 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """What a run learns, and what its labels are."""
+    """Defines what a run learns and what its labels are."""
 
     name: ClassVar[str]
 
     def index_config(self, data: DataConfig) -> DataConfig:
-        """How the source is indexed for this task."""
+        """The configuration for indexing the source. By default it is the run's."""
         return data
 
     @abstractmethod
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:
-        """The classes that are learned; none where nobody says which there are."""
+        """The classes to learn; empty if neither the configuration nor the catalog has any."""
 
     def annotated(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Catalog:
-        """The catalog with what belongs to the data besides images and classes, checked for these rows. Raises
-        CatalogError."""
+        """Check the annotations of these rows besides classes, and return the catalog with a fingerprint that includes
+        them. Raises CatalogError."""
         return catalog
 
     @abstractmethod
     def hidden_labels(self, catalog: Catalog) -> Oracle:
-        """The oracle that replays what the source knows."""
+        """The oracle that answers with the labels of the source."""
 
     @abstractmethod
     def pool(self, catalog: Catalog, rows: Rows) -> Pool:
-        """A pool of these rows in which nothing is labeled."""
+        """A pool of these rows without labels."""
 
     @abstractmethod
     def testable(self, catalog: Catalog, rows: Rows) -> Rows:
-        """Those of the test rows that predictions can be compared with."""
+        """The test rows with which predictions can be compared."""
 
     @abstractmethod
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
-        """Images of every class among these rows, where the source knows the class of each."""
+        """The number of images per class among these rows; None unless the source knows the class of each."""
 
     @abstractmethod
     def strategy(self, name: str, options: Mapping[str, Any]) -> Strategy:
-        """The strategy of that name, as it chooses for this task. Raises SelectionError."""
+        """Build a strategy for this task. Raises SelectionError for an unknown name or bad options."""
 
     @abstractmethod
     def learner(self, config: RunConfig, catalog: Catalog) -> type[Learner]:
-        """The kind of learner. Raises ConfigError where the catalog does not allow the configured one."""
+        """The class of the learner. Raises ConfigError if the catalog does not allow the configured one."""
 
     def embedded_test(self, rows: Rows) -> Rows:
-        """The test rows whose embeddings the evaluation reads."""
+        """The test rows that must be embedded for the evaluation."""
         return rows
 
     def build(self, config: RunConfig, classes: int) -> str:
-        """Build the network once, on the driver: a wrong name or checkpoint is found before any worker starts. Returns
-        what was loaded, in words."""
+        """Build the network once on the driver, so that a wrong name or checkpoint is found before any worker starts.
+
+        Returns a sentence about the loaded weights, empty if there are none.
+        """
         content = ""
-        with suppress(OSError):  # building the network says better what is wrong
+        with suppress(OSError):  # building the network gives a better message
             content = weights_fingerprint(config.model.checkpoint)
         return built(self.name, config.model.model_dump_json(), classes, config.transform.size, content)
 
     @abstractmethod
     def create(self, model: ModelConfig, classes: int, size: int) -> LoadReport | None:
-        """Build the network; returns which weights were loaded."""
+        """Build the network. Returns a report of the loaded weights, or None for fresh weights."""
 
 
 class Classification(Task):
@@ -94,90 +96,90 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
 
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:
-        """Those of the catalog."""
+        """The classes of the catalog."""
         return catalog.classes
 
     def hidden_labels(self, catalog: Catalog) -> Oracle:
-        """The labels of the catalog."""
+        """An oracle with the labels of the catalog."""
         return HiddenLabels(catalog.labels())
 
     def pool(self, catalog: Catalog, rows: Rows) -> Pool:
-        """With the classes of the catalog."""
+        """A pool with the classes of the catalog."""
         return Pool.of(len(catalog), rows, len(catalog.classes))
 
     def testable(self, catalog: Catalog, rows: Rows) -> Rows:
-        """Those with a label."""
+        """The test rows with a label."""
         return rows[catalog.labels()[rows] >= 0]
 
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
-        """None where a label is unknown."""
+        """The number of images per class; None if a label is unknown."""
         labels = catalog.labels()[rows]
         return None if (labels < 0).any() else np.bincount(labels, minlength=len(catalog.classes)).tolist()
 
     def strategy(self, name: str, options: Mapping[str, Any]) -> Strategy:
-        """As registered."""
+        """Build the strategy for whole images."""
         return build(name, options)
 
     def learner(self, config: RunConfig, catalog: Catalog) -> type[Learner]:
-        """As `train.mode` says."""
+        """The learner for `train.mode`."""
         return learner_kind(config, catalog)
 
     def create(self, model: ModelConfig, classes: int, size: int) -> LoadReport | None:
-        """Backbone and head."""
+        """Build a backbone with a linear head."""
         from alray.models.backbone import create  # torch and timm take seconds to import
 
         return create(model, classes, 0, size).report
 
 
 class Segmentation(Task):
-    """Every image has a mask. A mask is one fact: "labeled" is the only class that an image of many classes has."""
+    """Every image has a mask of classes. The pool has a single class, which means that the image has a mask."""
 
     name: ClassVar[str] = "segmentation"
 
     def index_config(self, data: DataConfig) -> DataConfig:
-        """Masks say what is in an image: its folder says nothing."""
+        """Index without labels: masks have the classes, and the folder of an image does not."""
         return data.model_copy(update={"label_column": ""})
 
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:
-        """Those that count."""
+        """The classes of the masks, without the ignored class."""
         return masks_of(data, catalog).names if data.classes or catalog.classes else ()
 
     def annotated(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Catalog:
-        """With the masks in its fingerprint."""
+        """Check the masks, and return the catalog with a fingerprint that includes them."""
         return with_masks(config.data, catalog, rows, Shared(config.root).masks)
 
     def hidden_labels(self, catalog: Catalog) -> Oracle:
-        """The masks, which are read where they are needed."""
+        """An oracle whose answer is always a mask. Masks are read when they are needed."""
         return HiddenLabels(np.zeros(len(catalog), np.int32), Status.MASK)
 
     def pool(self, catalog: Catalog, rows: Rows) -> Pool:
-        """With one class."""
+        """A pool with one class."""
         return Pool.of(len(catalog), rows, 1)
 
     def testable(self, catalog: Catalog, rows: Rows) -> Rows:
-        """All: each has a mask."""
+        """All test rows, because each has a mask."""
         return rows
 
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
-        """None: the masks of the pool are not read."""
+        """None, because the masks of the pool are not read."""
         return None
 
     def strategy(self, name: str, options: Mapping[str, Any]) -> Strategy:
-        """Scores are means over the pixels of an image."""
+        """Build the strategy with scores that are means over the pixels of an image."""
         return build_for_segmentation(name, options)
 
     def learner(self, config: RunConfig, catalog: Catalog) -> type[Learner]:
-        """A network with a decoder."""
+        """The learner that trains a network with a decoder."""
         from alray.train.segment import SegmentationLearner
 
         return SegmentationLearner
 
     def embedded_test(self, rows: Rows) -> Rows:
-        """None: predictions of the test images are compared with their masks."""
+        """No rows, because the evaluation compares predictions with masks."""
         return rows[:0]
 
     def create(self, model: ModelConfig, classes: int, size: int) -> LoadReport | None:
-        """Backbone and decoder."""
+        """Build a backbone with a decoder."""
         from alray.models.segmenter import create_segmenter
 
         return create_segmenter(model, classes, 0, size).report
@@ -193,9 +195,10 @@ def task_of(config: RunConfig) -> Task:
 
 @lru_cache(maxsize=64)
 def built(task: str, model: str, classes: int, size: int, content: str) -> str:
-    """What was loaded. All settings and trials of a sweep in one process build every network once.
+    """Build a network, and return a sentence about the loaded weights. The result is cached, so all settings and trials
+    of a sweep in one process build a network only once.
 
-    content: the fingerprint of the checkpoint's content, so that another file under the same name is built again.
+    content: fingerprint of the checkpoint's content, so that a changed file is loaded again.
     """
     report = TASKS[task].create(ModelConfig.model_validate_json(model), classes, size)
     return str(report) if report else ""

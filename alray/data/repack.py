@@ -34,8 +34,8 @@ def repack(
 ) -> None:
     """Write every image of the catalog under its key into the empty directory `out`.
 
-    The format "webdataset" writes shard-00000.tar ... (and test-00000.tar ... for the test split), in which each image
-    is followed by its class in a .cls member. "folder" writes a file at each key's path. Both write alray-classes.txt,
+    webdataset writes shard-00000.tar ... (and test-00000.tar ... for the test split), in which each image
+    is followed by its class in a .cls member. folder writes a file at each key's path. Both write alray-classes.txt,
     which keeps the order of the classes. Raises CatalogError if a key cannot be a file name, or if the written files
     would be indexed with another split or class than the catalog has.
     """

@@ -86,7 +86,7 @@ def test_rounds_follow_the_batches(tmp_path: Path) -> None:
     # The run keeps to the weights that ordered its pool.
     pinned = out.read_json("pretext.json")
     out.write_json("pretext.json", {"weights": "others"})
-    with pytest.raises(RunError, match=r"its pretext task had the weights others, expected the same, got [0-9a-f]+"):
+    with pytest.raises(RunError, match=r"expected a pretext task with the weights others, as before, got [0-9a-f]+"):
         run(replace(config(tmp_path), {"rounds": 4}), quiet=True)
     out.write_json("pretext.json", pinned)
 
@@ -108,11 +108,11 @@ def test_rounds_follow_the_batches(tmp_path: Path) -> None:
     [
         ({"pretext.task": "none"}, ConfigError, "pretext.task: strategy pt4al, seed set pretext"),
         ({"rounds": 6}, SelectionError, "pt4al: round 5, but there are 5 batches"),
-        ({"model.pretrained": True}, ConfigError, "pretext.as_backbone: the model has weights already"),
+        ({"model.pretrained": True}, ConfigError, "pretext.as_backbone: expected a model without weights"),
         (
             {"pretext.as_backbone": False, "train.mode": "finetune", "split.seed_set_how": "k_means"},
             ConfigError,
-            "k_means reads the starting weights' embeddings",
+            "k_means reads embeddings before any training",
         ),
         ({"pretext.as_backbone": False}, ConfigError, "linear evaluation needs a pretrained backbone"),
     ],

@@ -113,5 +113,5 @@ def test_a_cluster_is_joined_with_the_users_token(cluster_of_theirs: str, tmp_pa
 def test_a_cluster_whose_token_is_not_known_is_named(given: list[str], cluster_of_theirs: str, tmp_path: Path) -> None:
     done = program(JOIN, tmp_path, cluster_of_theirs, *given)
     assert done.returncode == 0, done.stderr
-    assert f"the Ray cluster at '{cluster_of_theirs}' asks for its token" in done.stdout
+    assert f"the Ray cluster at '{cluster_of_theirs}' expected its token" in done.stdout
     assert "RAY_AUTH_TOKEN_PATH" in done.stdout

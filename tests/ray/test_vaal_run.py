@@ -74,5 +74,5 @@ def test_embeddings_alone_are_refused(tmp_path: Path) -> None:
         root=str(tmp_path), rounds=2, budget=5, strategy="vaal", top_k=(), split={"seed_set_size": 5},
         data={"root": str(tmp_path / "features.npz")}, train={"mode": "linear"},
     )  # type: ignore[arg-type]  # fmt: skip
-    with pytest.raises(ConfigError, match="discriminator is measured of images"):
+    with pytest.raises(ConfigError, match="discriminator is measured on images"):
         run(bad, quiet=True)

@@ -122,13 +122,13 @@ def test_a_run_on_embeddings_orders_them_by_the_losses_that_came_along(tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pretext.task": "rotation"}, "a task is learnt from images, and the source has only embeddings"),
+        ({"pretext.task": "rotation"}, "a task needs images, but the source has only embeddings"),
         (
             {"pretext.task": "rotation", "strategy": "margin", "split.seed_set_how": "random"},
-            "expected task none and no backbone of it, got task rotation, as_backbone False",
+            "expected task none and as_backbone False, got task rotation, as_backbone False",
         ),
-        ({"pretext.as_backbone": True}, "expected task none and no backbone of it, got task none, as_backbone True"),
-        ({"strategy": "vaal"}, "discriminator, pretext_loss is measured of images"),
+        ({"pretext.as_backbone": True}, "expected task none and as_backbone False, got task none, as_backbone True"),
+        ({"strategy": "vaal"}, "discriminator, pretext_loss is measured on images"),
     ],
 )
 def test_what_cannot_be_measured_of_embeddings_is_refused(

@@ -212,10 +212,10 @@ def test_seed_set_and_hash_of_the_picks_know_the_cold_start(cold: Path, tmp_path
     Store(copied.dir).write_table("seed_set.parquet", table.take(list(range(len(table)))[::-1]))
     assert picks_hash(copied) != picks_hash(chosen)
     Store(copied.dir).delete("seed_set.parquet")
-    with pytest.raises(Missing, match="does not say what its seed set was"):
+    with pytest.raises(Missing, match="has no record of its seed set"):
         copied.files.seed_set()
     Store(copied.dir).delete("splits.parquet")
-    with pytest.raises(Missing, match="does not say what its seed set and its validation set were"):
+    with pytest.raises(Missing, match="has no record of its seed set and validation set"):
         copied.files.seed_set()
 
 
@@ -225,7 +225,7 @@ def test_without_a_seed_set_coverage_is_left_out(cold: Path, tmp_path: Path) -> 
     chosen = next(one for one in load_all([str(cold / "runs")]) if one.strategy == "k_center")
     copied = load(shutil.copytree(chosen.dir, tmp_path / "copy").as_posix())
     Store(copied.dir).delete("seed_set.parquet")
-    assert cover([copied]) == ({}, "1 of 1 runs left out: the run does not say what its seed set was")
+    assert cover([copied]) == ({}, "1 of 1 runs left out: the run has no record of its seed set")
 
 
 def test_coverage_that_is_too_much_or_gone_is_left_out_and_said_so(folder: Path) -> None:
@@ -235,7 +235,7 @@ def test_coverage_that_is_too_much_or_gone_is_left_out_and_said_so(folder: Path)
     assert "runs left out: there are too many distances" in said
     assert {load(path).seed for path in few} == {0}
     gone = [RunHistory(**{**vars(runs[0]), "dir": str(folder / "nowhere")})]
-    assert "1 of 1 runs left out: the run does not say where its embeddings are" in cover(gone)[1]
+    assert "1 of 1 runs left out: the run has no record of where its embeddings are" in cover(gone)[1]
 
 
 def write_image_run(folder: Path, classes: tuple[str, str] = ("dog", "cat")) -> str:

@@ -50,7 +50,7 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
 
 def test_hand_edited_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text("{")
-    with pytest.raises(StoreError, match=r"m.json is not JSON"):
+    with pytest.raises(StoreError, match=r"m.json: expected JSON"):
         Store(str(tmp_path)).read_json("m.json")
 
 
