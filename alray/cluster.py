@@ -182,10 +182,10 @@ def _check(resources: ResourceConfig, cluster: Cluster) -> None:
         needed = max(needed, resources.select_shards * resources.cpus_per_shard)
     if cluster.cpus < needed:
         raise ClusterError(
-            f"resources: the run needs {needed:g} CPUs, the cluster has {cluster.cpus:g}: {resources.train_workers} "
-            f"training workers of {resources.cpus_per_train_worker:g} (or {resources.extract_actors} extraction actors) with "
-            f"a decoding task of {resources.decode_cpus:g} beside them, or {resources.select_shards} selection shards of "
-            f"{resources.cpus_per_shard:g}"
+            f"resources: the run needs {needed:g} CPUs, the cluster has {cluster.cpus:g}. Needed are "
+            f"{resources.train_workers} training workers of {resources.cpus_per_train_worker:g} (or "
+            f"{resources.extract_actors} extraction actors) and a decoding task of {resources.decode_cpus:g}, or "
+            f"{resources.select_shards} selection shards of {resources.cpus_per_shard:g}"
         )
     gpus = max(resources.train_workers, resources.extract_actors) if cluster.use_gpu else 0
     if cluster.gpus < gpus:
