@@ -1,8 +1,8 @@
-"""Places that a submitted job must not use: the copy of the working directory that Ray made for it.
+"""Refuse paths of a submitted job that are in Ray's temporary copy of its working directory.
 
-`ray job submit --working-dir .` unpacks the directory into a temporary one of Ray's and starts the job there. A
-relative path therefore names a place in that copy: data that were not sent along are missing from it, other machines do
-not see what is written into it, and it is deleted when the cluster ends.
+`ray job submit --working-dir .` copies the directory to a temporary one and starts the job there. A relative path
+therefore names a place in that copy. Data that were not sent are missing there, other machines cannot see files that
+are written there, and the copy is deleted when the cluster ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_places(config: RunConfig) -> None:
 
 
 def _inside_copy(place: str) -> str:
-    """The path within the copy, for a place that lies in one; else nothing."""
+    """The path relative to Ray's copy, if the place is in such a copy; else an empty string."""
     if is_remote(place):
         return ""
     parts = PurePath(absolute(place)).parts

@@ -1,4 +1,5 @@
-"""The help of a command, written from the fields of its sections: option, kind of value, docstring, default."""
+"""The help text of a command. Each field of its sections gives an option, a kind of value, a docstring and a
+default."""
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ from alray.config.arguments import metavar, option
 from alray.config.fields import COMMON, Frozen, marked, section_of
 
 Shown = tuple[str, Frozen | type[Frozen]]
-"""A section whose fields are options: the prefix of their paths, and the section (an instance gives the defaults)."""
+"""The prefix of a section's options, and the section itself. An instance of a section has the defaults to show."""
 
 
 def help_text(usage: str, about: str, sections: Sequence[Shown], every: bool) -> str:
-    """The whole help. every: all options, not only those that most people set."""
+    """The help text. usage: the usage line; about: the first paragraph; every: show all options, not only common
+    ones."""
     parts = [f"usage: {usage}", _wrap(about, "")]
     for prefix, section in sections:
         parts += _section(prefix, section, every)

@@ -1,4 +1,4 @@
-"""Where networks and matrix products run, and how exactly. Nobody else in alray asks whether there is a GPU."""
+"""The device and the precision of networks and matrix products. No other module checks whether there is a GPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def best_device() -> torch.device:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Float32 products with all 24 bits, whatever `torch.set_float32_matmul_precision` was told.
+    """Context manager: float32 products use all 24 bits, whatever `torch.set_float32_matmul_precision` has set.
 
     TF32 keeps 11 bits. A product that filters exact candidates by an error bound for float32 would then silently lose
-    some of them. The setting is put back afterwards; it is the whole process's.
+    some of them. The setting applies to the whole process; it is restored afterwards.
     """
     try:
         before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # it was set by the names of torch 2.9 and later, which do not mix with the older functions
+    except RuntimeError:  # it was set with the newer names (torch 2.9), which exclude the older functions
         before = ""
     if before == "highest":
         yield

@@ -1,5 +1,4 @@
-"""report.png: accuracy and class balance against labels as one picture, unfinished runs included (layout as in Emam et
-al. 2021)."""
+"""Draw report.png: accuracy and class balance against labels, with unfinished runs (layout as in Emam et al. 2021)."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from alray.report.styles import Style, styles
 from alray.report.tables import measured, title
 
 Drawn = list[tuple[list[Line], Style]]
-"""The runs of each method in each setting, and how they are drawn."""
+"""The runs of each method in each setting, and their style."""
 
 
 def picture(panel: Panel) -> bytes:
@@ -59,20 +58,22 @@ def _draw(panel: Panel) -> bytes:
 
 
 def _place(panel: Panel, line: Line) -> tuple[bool, int, int]:
-    """Order methods as the page does, which gives them the same markers; those without a complete run come last."""
+    """The sort key that orders methods as on the page, so that they get the same markers. Methods without a complete
+    run come last."""
     known = line.method in panel.methods
     return not known, panel.methods.index(line.method) if known else 0, panel.settings.index(line.setting)
 
 
 def upper_metrics(panel: Panel) -> tuple[Metric, Metric]:
-    """The accuracies of the two upper charts: on the test set, the first on validation where no run has a test set."""
+    """The accuracies of the two upper charts, on the test set. The first is that on the validation set if no run has a
+    test set."""
     first, second = panel.counted.accuracies
     first = first if first in measured(panel.every()) else "validation_top1"
     return metric(first, panel.counted), metric(second, panel.counted)
 
 
 def _note(every: list[list[Line]]) -> str | None:
-    """What the marks mean, as far as they occur."""
+    """The explanation of lines, bands and dotted lines; None if every method has only one run."""
     if all(len(lines) == 1 for lines in every):
         return None
     uneven = any(len({len(line.labels) for line in lines}) > 1 for lines in every)
@@ -96,7 +97,7 @@ def _against_labels(ax: Axes, drawn: Drawn, scalar: str, y: str, scale: float) -
 
 
 def _curve(ax: Axes, lines: list[Line], style: Style, scalar: str, scale: float) -> bool:
-    """Draw one method; whether it has any value."""
+    """Draw one method. Returns whether it has any values."""
     rounds = max(len(line.labels) for line in lines)
     xs, ys = np.full((2, len(lines), rounds), np.nan)
     for i, one in enumerate(lines):

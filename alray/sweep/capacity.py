@@ -14,9 +14,10 @@ from alray.sweep.trials import SweepPlan
 
 def concurrency(planned: SweepPlan, options: SweepConfig, found: Cluster, cores: float) -> int:
     """The number of trials that run at once. A trial reserves CPUs and GPUs for its driver until it ends, and for its
-    workers whenever it needs them.
+    workers while they run.
 
-    cores: those of this machine, where the cluster is started here; its logical CPUs may be more (see `logical_cpus`).
+    cores: number of cores of this machine if the cluster is started here, else infinite. Ray's logical CPUs may be more
+    (see `logical_cpus`). Raises ClusterError if the cluster is too small for one trial.
     """
     inside = max(map(worker_cpus, planned.settings))
     gpus = max(driver_gpus(ready, options) + worker_gpus(ready, found.use_gpu) for ready in planned.settings)
@@ -35,12 +36,12 @@ def concurrency(planned: SweepPlan, options: SweepConfig, found: Cluster, cores:
 
 
 def trains_inside(ready: Checked) -> bool:
-    """Whether a trial starts Ray Train and extraction of its own: to fine-tune, or for VAAL's networks."""
+    """Whether a trial starts workers for training and extraction, to fine-tune a model or for VAAL's networks."""
     return not ready.learner.trains_in_driver or DISCRIMINATOR in ready.strategy.needs
 
 
 def worker_cpus(ready: Checked) -> float:
-    """CPUs that a trial's own workers take while it runs, besides the trial itself."""
+    """The most CPUs that the workers of one trial use at a time. The CPUs of its driver are not counted."""
     resources = ready.config.resources
     select = resources.select_shards * resources.cpus_per_shard if resources.select_workers == "ray" else 0.0
     if not trains_inside(ready):
@@ -50,18 +51,18 @@ def worker_cpus(ready: Checked) -> float:
 
 
 def worker_gpus(ready: Checked, use_gpu: bool) -> int:
-    """GPUs that a trial's own workers take at a time."""
+    """The most GPUs that the workers of one trial use at a time."""
     resources = ready.config.resources
     return max(resources.train_workers, resources.extract_actors) if use_gpu and trains_inside(ready) else 0
 
 
 def driver_gpus(ready: Checked, options: SweepConfig) -> float:
-    """GPUs that the trial's own process reserves, for a linear head. In fine-tuning the workers reserve them."""
+    """The GPUs that the driver of one trial reserves to train a linear head; 0 if workers train."""
     return options.gpus_per_trial if ready.learner.trains_in_driver else 0.0
 
 
 def cluster_for(planned: SweepPlan, options: SweepConfig) -> ResourceConfig:
-    """The resources of a cluster that is started here: logical CPUs for one trial and its workers at least."""
+    """The resources of a cluster that is started here, with logical CPUs for at least one trial and its workers."""
     most = max(planned.settings, key=worker_cpus)
     resources = most.config.resources
     if resources.num_cpus:

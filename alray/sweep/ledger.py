@@ -40,7 +40,7 @@ class Ledger:
             entry.update(status="stopped", rule=self.rule)
 
     def set(self, number: int, **changes: Any) -> None:
-        """Change a trial's entry; the file is written when its status changes."""
+        """Change a trial's entry. The file is written only when the status changes."""
         entry = self.entries[number]
         changed = changes.get("status", entry["status"]) != entry["status"]
         entry.update(changes)
@@ -49,35 +49,35 @@ class Ledger:
             self.write()
 
     def settle(self) -> None:
-        """No trial runs any more: set the status of running ones by the rounds in their directories."""
+        """After the sweep, set the status of running trials by the rounds in their directories."""
         for entry in (*self.entries, *self.others):
             if entry["status"] == "running":
                 entry.update(_progress(self.store.at(entry["run"]), entry["of"]))
         self.write()
 
     def write(self) -> None:
-        """Replace the file."""
+        """Write the file."""
         self.store.write_json(SWEEP, {**self.about, "trials": [*self.entries, *self.others]})
 
     def numbers(self, *statuses: Status) -> list[int]:
-        """Trials of these statuses."""
+        """The numbers of the trials that have one of these statuses."""
         return [number for number, entry in enumerate(self.entries) if entry["status"] in statuses]
 
 
 def _entry(trial: Trial) -> dict[str, Any]:
-    run = trial.run.rsplit("/", 1)[1]  # the folder may be moved
+    run = trial.run.rsplit("/", 1)[1]  # only the last part, because the folder may be moved
     progress = _progress(trial.run, trial.config.rounds)
     return {"fields": dict(trial.fields), "run": run, "of": trial.config.rounds, "error": "", "rule": "", **progress}
 
 
 def _progress(run: str, of: int) -> dict[str, Any]:
-    rounds = min(committed(run), of)  # an earlier sweep may have gone further
+    rounds = min(committed(run), of)  # an earlier sweep may have run more rounds
     last = accuracy(metrics_of(run, rounds - 1)) if rounds else None
     return {"status": "finished" if rounds == of else "waiting", "rounds": rounds, "accuracy": last}
 
 
 def accuracy(metrics: Mapping[str, Any]) -> float | None:
-    """The top-1 accuracy of a round, for the table: on the test set, else on the validation set."""
+    """The top-1 accuracy of a round on the test set, or else on the validation set; None if there is neither."""
     for section in ("test", "validation"):
         if metrics.get(section):
             return float(metrics[section]["top1"])

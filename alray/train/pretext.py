@@ -1,8 +1,8 @@
-"""Pretext tasks trained on the whole pool, and the loss of every image (Yi et al. 2022, section 3.1).
+"""Train a pretext task on the whole pool, and measure the loss of every image (Yi et al. 2022, section 3.1).
 
-A task is trained once, before the first round, and kept under the runs' root by fingerprint: all runs and strategies on
-the same data, task and seed share it. The losses order the pool for `pt4al`; the encoder can be the self-supervised
-backbone of any other strategy.
+A task is trained once, before the first round. It is stored under the runs' root in a directory named by its
+fingerprint, so that all runs with the same data, task and seed share it. The losses order the pool for `pt4al`; the
+encoder can be the self-supervised backbone of any other strategy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from alray.train.optim import ModelOptimizer
 
 ENCODER = "encoder.pt"
 _BACKBONE = "backbone."
-_AT_ONCE = 64  # images per forward pass when measuring: fixed, so that the numbers are too
+_AT_ONCE = 64  # images per forward pass when measuring; it is fixed, because it can change the last bits of a loss
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class PretextRecipe:
 
     @property
     def advice(self) -> str:
-        """Of the section pretext."""
+        """The settings to change if the loss is not finite."""
         return f"lower pretext.lr={self.config.lr}, or set pretext.clip_norm"
 
     @property
@@ -98,7 +98,7 @@ class PretextRecipe:
         check_two_images_each(self.rows, workers)
 
     def plan(self, place: Place) -> BatchPlan:
-        """All images in a keyed order."""
+        """The batches of an epoch: all images in a keyed random order."""
         n = len(self.rows)
         return BatchPlan(
             self.rows, np.zeros(n, np.int32), np.ones(1, np.float32), stream_key(self.seed, "pretext"), 0,
@@ -107,7 +107,7 @@ class PretextRecipe:
         )  # fmt: skip
 
     def build(self, place: Place, wrap: Wrap) -> Objective:
-        """The task with fresh weights."""
+        """The objective, with fresh weights."""
         return PretextObjective(self, place, wrap)
 
 
@@ -126,7 +126,7 @@ class PretextObjective:
         self.optimizer = ModelOptimizer(self.config, self.task, place.device)
 
     def begin(self, epoch: int) -> float:
-        """Training mode, the epoch's learning rate and its own random numbers (for dropout)."""
+        """Set training mode, the epoch's learning rate, and the seed of torch's random numbers (for dropout)."""
         lr = self.optimizer.begin(epoch)
         stream = f"pretext/epoch={epoch}/rank={self.place.rank}"
         torch.manual_seed(stream_key(self.recipe.seed, stream) % 2**63)
@@ -149,11 +149,11 @@ class PretextObjective:
         raise NotImplementedError
 
     def weights(self) -> Weights:
-        """Those of the task's network."""
+        """A copy of the weights of the task's network."""
         return copied(self.task)
 
     def state(self) -> State:
-        """Weights and optimizer."""
+        """The state of weights and optimizer."""
         return {"task": self.task.state_dict(), **self.optimizer.state()}
 
     def restore(self, state: State) -> None:
@@ -162,7 +162,7 @@ class PretextObjective:
         self.optimizer.restore(state)
 
     def save(self, weights: Weights, out: Store) -> None:
-        """Write the backbone alone (encoder.pt) and everything (model.pt)."""
+        """Write the weights of the backbone to encoder.pt and all weights to model.pt."""
         encoder = {
             name.removeprefix(_BACKBONE): tensor for name, tensor in weights.items() if name.startswith(_BACKBONE)
         }
@@ -189,19 +189,18 @@ class PretextLosses:
 
     @property
     def transform(self) -> Transform | Views:
-        """As in training; random views depend on the image alone, not on an epoch."""
+        """The transform of training, except that random views do not depend on the epoch."""
         return transform(self.config, self.image, self.seed, fixed=True)
 
     def identity(self) -> dict[str, Any]:
-        """Task and weights."""
+        """The task, its weights, the transform and the seed."""
         image = [self.image.size, self.image.resize, self.image.flip]
         return {"task": self.config.task, "weights": self.weights_id, "image": image, "seed": self.seed}
 
     def load(self, device: torch.device) -> Measured:
         """The task in evaluation mode.
 
-        Every forward pass has the same shape, because an image's loss must not depend on the number of images beside
-        it.
+        Every forward pass has the same shape, because an image's loss must not depend on the number of other images.
         """
         task = fresh(self.config, self.model, self.image, self.seed)
         task.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))

@@ -1,12 +1,12 @@
-"""How the workers of one training find each other: torch's process group, set up for Ray Train.
+"""Set up torch's process group, with which the workers of one training communicate, for Ray Train.
 
-Ray's own `TorchConfig` does the same with two drawbacks. It imports torch into Ray Train's controller, which costs a
-second and 650 MB there and trains nothing. And its rendezvous listens on every address of the machine: torch's store
-and gloo ask nobody for a token, so whoever can connect can read and change what the workers tell each other.
+Ray's own `TorchConfig` does the same with two drawbacks. It imports torch into Ray Train's controller, which does not
+train, and which takes a second and 650 MB more. And its rendezvous listens on every address of the machine. torch's
+store and gloo have no authentication, so whoever can connect can read and change the messages of the workers.
 
-Here torch is imported by the workers alone. Where all of them are on one machine they meet on its loopback address,
-which no other machine reaches. Workers on several machines have to listen on the network: the store on the address of
-worker 0's node alone, gloo or NCCL where torch lets them; that network must be closed to strangers.
+Here only the workers import torch. If all of them are on one machine, they use its loopback address, which other
+machines cannot reach. Workers on several machines must listen on the network: the store listens only on the address of
+worker 0's node, gloo and NCCL on addresses that torch chooses. That network must be closed to others.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _listening: socket.socket | None = None  # on worker 0, from `_listen` to `_join
 class ProcessGroup(BackendConfig):  # type: ignore[misc]  # Ray is untyped
     """Ray Train's settings for a process group: NCCL where workers have GPUs, else gloo."""
 
-    timeout_s: int = 1800  # of an operation that not all workers take part in
+    timeout_s: int = 1800  # after which an operation fails that not all workers take part in
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """What sets the group up."""
+        """The class that sets up the group."""
         return _Setup
 
     @property
     def train_func_context(self) -> Callable[[], AbstractContextManager[None]]:
-        """What surrounds the training on each worker."""
+        """The context manager in which each worker trains."""
         return _on_own_device
 
 
@@ -56,7 +56,7 @@ class _Setup(Backend):  # type: ignore[misc]
     share_cuda_visible_devices = True  # NCCL's workers on one node use each other's memory
 
     def on_start(self, worker_group: Any, backend_config: ProcessGroup) -> None:
-        """Open worker 0's socket, then have all workers join at the same time."""
+        """Open the socket of worker 0, then let all workers join at the same time."""
         nodes = worker_group.execute(_node)
         on_one_node = len({node for node, _ in nodes}) == 1
         host = _LOOPBACK if on_one_node else nodes[0][1]
@@ -67,7 +67,7 @@ class _Setup(Backend):  # type: ignore[misc]
         ray.get(joining)
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroup) -> None:
-        """Have all workers leave."""
+        """Let all workers leave the group."""
         try:
             ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
         except GetTimeoutError:
@@ -75,12 +75,12 @@ class _Setup(Backend):  # type: ignore[misc]
 
 
 def _node() -> tuple[str, str]:
-    """Identity and address of this worker's node."""
+    """The identity and the address of this worker's node."""
     return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
 
 def _listen(host: str) -> int:
-    """Open the socket that torch's store will serve, on this address alone: by itself it listens on all. Returns the
+    """Open the socket for torch's store on this address only; torch would open it on all addresses. Returns the
     port."""
     global _listening
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -89,18 +89,23 @@ def _listen(host: str) -> int:
 
 
 def _join(backend: str, host: str, port: int, interface: str, timeout_s: int) -> None:
-    """Make this worker a member of the process group. interface: where gloo and NCCL listen; "": where they choose."""
+    """Make this worker a member of the process group. interface: on which gloo and NCCL listen; empty: they choose."""
     global _listening
     import torch.distributed as dist
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     local = {"LOCAL_RANK": context.get_local_rank(), "LOCAL_WORLD_SIZE": context.get_local_world_size()}
-    place = {"RANK": rank, "WORLD_SIZE": size, "NODE_RANK": context.get_node_rank(), **local}  # as torchrun has them
+    place = {
+        "RANK": rank,
+        "WORLD_SIZE": size,
+        "NODE_RANK": context.get_node_rank(),
+        **local,
+    }  # the same names as torchrun sets
     os.environ.update({name: str(value) for name, value in place.items()})
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # "=": this one, not all that begin so
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # "=": exactly this name, not as a prefix
     if "TORCH_NCCL_BLOCKING_WAIT" not in os.environ:
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a lost worker ends the others, too
     timeout = timedelta(seconds=timeout_s)
@@ -112,7 +117,7 @@ def _join(backend: str, host: str, port: int, interface: str, timeout_s: int) ->
 
 
 def _leave() -> None:
-    """Leave the process group, and give the GPU's memory back."""
+    """Leave the process group, and free unused GPU memory."""
     import torch
 
     if torch.distributed.is_initialized():
@@ -123,7 +128,7 @@ def _leave() -> None:
 
 @contextmanager
 def _on_own_device() -> Iterator[None]:
-    """Make this worker's GPU, if it has one, the one that torch uses by default."""
+    """Context manager: torch uses this worker's GPU, if it has one, by default."""
     import ray.train.torch
     import torch
 

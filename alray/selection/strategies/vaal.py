@@ -1,4 +1,4 @@
-"""VAAL (Sinha et al. 2019): the rows that a discriminator most surely takes to be unlabeled.
+"""VAAL (Sinha et al. 2019): choose the rows for which a discriminator is most certain that they are unlabeled.
 
 The discriminator is trained on images before the selection (`alray.train.vaal`); this strategy only reads its logits.
 """
@@ -20,6 +20,6 @@ class Vaal(ScoreStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({DISCRIMINATOR})
 
     def score(self, block: Block) -> Scores:
-        """From the column "discriminator", (m,)."""
+        """The scores (m,): minus the column "discriminator"."""
         scores: Scores = -block[DISCRIMINATOR].reshape(len(block)).astype("float64")
         return scores
