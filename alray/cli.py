@@ -86,7 +86,7 @@ class Repack(Command):
         from alray.data.catalog import Catalog
         from alray.data.repack import repack
 
-        repack(Catalog.open(self.catalog), self.out, self.format)
+        repack(Catalog.open(self.catalog), self.out, self.format, progress=True)
 
 
 class Select(Command):

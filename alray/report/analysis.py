@@ -73,12 +73,12 @@ def _unbiased(panel: Panel, measure: str, axis: str) -> Scores:
     return {s: methods for s, methods in panel.scores(measure, axis).items() if not panel.stopped(s)}
 
 
-def _percent(value: float, digits: int = 2) -> str:
-    return NOTHING if np.isnan(value) else f"{100 * value:.{digits}f}"
+def _percent(value: float) -> str:
+    return NOTHING if np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _interval(low: float, high: float, digits: int = 2) -> str:
-    return "" if np.isnan(low) else f" [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+def _interval(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def area_table(panel: Panel, measure: str, found: Tournament) -> Table:

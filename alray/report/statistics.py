@@ -85,25 +85,14 @@ def area(labels: npt.ArrayLike, values: npt.ArrayLike, axis: Axis = "linear") ->
     return np.asarray(np.trapezoid(y, x, axis=-1) / (x[-1] - x[0]))
 
 
-def labels_for(accuracy: npt.ArrayLike, labels: npt.ArrayLike, values: npt.ArrayLike) -> Floats:
-    """Labels at which a curve first reaches an accuracy. The curve is made non-decreasing (isotonic regression) and
-    interpolated linearly between its rounds.
-
-    labels (r,) ascending, values (r,). inf: the curve never reaches the accuracy; -inf: it is above the accuracy in its
-    first round.
-    """
-    x, y = np.asarray(labels, np.float64), _rising(values)
-    wanted = np.asarray(accuracy, np.float64)
-    return np.asarray([_labels_at(one, x, y, -np.inf) for one in wanted.ravel()]).reshape(wanted.shape)
-
-
 def labels_needed(labels: npt.ArrayLike, curve: npt.ArrayLike, reference: npt.ArrayLike) -> Floats:
-    """Labels with which the reference reaches the accuracy of a strategy at each of its rounds; all (r,), infinities as
-    in `labels_for`.
+    """The number of labels with which the reference reaches the accuracy that a strategy has in each of its rounds.
 
-    Both curves are made non-decreasing, because noise in later rounds would otherwise favour the one that was. Where
-    the reference is flat at the accuracy, the number of labels nearest to the strategy's is taken. A curve compared
-    with itself therefore needs exactly its own labels.
+    labels (r,) ascending, curve and reference (r,) -> (r,). inf: the reference never reaches the accuracy; -inf: it is
+    above the accuracy in its first round. Both curves are made non-decreasing (isotonic regression), because otherwise
+    noise in later rounds would favour one of them, and are interpolated linearly between rounds. If the reference has
+    the accuracy for a range of labels, the number nearest to the strategy's is taken, so that a curve compared with
+    itself needs exactly its own labels.
     """
     x = np.asarray(labels, np.float64)
     return np.asarray([_needed(x, curve, reference, at) for at in range(len(x))])

@@ -92,8 +92,16 @@ def shared_stem(place: Path) -> Catalog:
         (outside, "folder", r"\.\./\.\./a\.png: expected a key that is a relative path"),
         (absolute, "folder", r"/tmp/a\.png: expected a key that is a relative path"),
         (empty_part, "webdataset", "a//1.png: expected a key that is a relative path"),
-        (other_class, "folder", r"cat/b\.png: as a path it says train, class cat; the catalog says train, class dog"),
-        (other_split, "webdataset", r"test/b/1\.png: as a path it says test, class b; the catalog says train"),
+        (
+            other_class,
+            "folder",
+            r"cat/b\.png: expected the directories of the key to be train, class dog, as in the catalog, got train, class cat",
+        ),
+        (
+            other_split,
+            "webdataset",
+            r"test/b/1\.png: expected the directories of the key to be train, class b, as in the catalog, got test, class b",
+        ),
         (shared_stem, "webdataset", r"got x/1\.png and x/1\.jpg, which would share one \.cls member"),
         (other_class, "zip", "format: expected folder or webdataset, got 'zip'"),
     ],

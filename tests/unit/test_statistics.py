@@ -24,7 +24,6 @@ from alray.report.statistics import (
     area,
     bootstrap_interval,
     label_efficiency,
-    labels_for,
     labels_needed,
     mean_interval,
     mean_ranks,
@@ -164,11 +163,8 @@ def test_area_by_hand() -> None:
 
 def test_labels_for_an_accuracy() -> None:
     labels, curve = [100, 200, 300, 400], [0.5, 0.6, 0.58, 0.7]  # isotonic: 0.5, 0.59, 0.59, 0.7
-    assert labels_for([0.5, 0.545, 0.59, 0.645, 0.7], labels, curve).tolist() == pytest.approx(
-        [100, 150, 200, 350, 400]
-    )
-    assert labels_for(0.71, labels, curve) == np.inf
-    assert labels_for(0.49, labels, curve) == -np.inf
+    assert labels_needed(labels, [0.5, 0.545, 0.59, 0.645], curve).tolist() == pytest.approx([100, 150, 300, 350])
+    assert labels_needed(labels, [0.49, 0.59, 0.7, 0.71], curve).tolist() == [-np.inf, 200, 400, np.inf]
 
 
 def test_label_efficiency_of_a_known_gain() -> None:
