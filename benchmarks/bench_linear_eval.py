@@ -3,7 +3,7 @@ balance.
 
     python benchmarks/bench_linear_eval.py --data ../shared/data/embeddings
 
-Writes benchmarks/results/linear_eval.json and prints the table. Runs without Ray: brought-in embeddings need none.
+Writes benchmarks/results/linear_eval.json and prints the table. Runs without Ray.
 """
 
 from __future__ import annotations

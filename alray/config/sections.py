@@ -53,7 +53,7 @@ class IndexConfig(Frozen):
 
 
 class DataConfig(IndexConfig):
-    """Where the images (or brought-in embeddings) are."""
+    """The source of the images, or of your own embeddings."""
 
     catalog: Annotated[str, COMMON, OUTSIDE, PLACE] = ""
     """Directory of the catalog; built there from the root when absent. Empty: under the runs folder, by the root's
@@ -77,7 +77,7 @@ class DataConfig(IndexConfig):
 
 
 class SplitConfig(Frozen):
-    """The held-out validation set, the seed set, and a test set where the source brings none."""
+    """The validation set, the seed set, and a test set if the source has none."""
 
     val_size: Annotated[int, COMMON] = Field(0, ge=0)
     """Images held out for validation (early stopping). Their labels are counted separately, never in the budget."""

@@ -217,7 +217,7 @@ def _pieces(column: str, uri: str) -> tuple[Rows, Rows]:
     with pq.ParquetFile(path, filesystem=fs) as file:
         names, metadata = file.schema_arrow.names, file.metadata
         if column not in names:
-            raise CatalogError(f"{uri}: no column {column!r} for the masks; its columns are {', '.join(names)}")
+            raise CatalogError(f"{uri}: expected a column {column!r} for the masks, got {', '.join(names)}")
         leaves = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path.split(".")[0] == column]
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         sizes = [sum(group.column(leaf).total_uncompressed_size for leaf in leaves) for group in groups]

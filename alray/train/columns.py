@@ -52,8 +52,8 @@ class Columns:
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
         """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or the user's own."""
         if self._losses is None:
-            brought = PRETEXT_LOSS in self.catalog.provided_columns
-            self._losses = self.catalog.pretext_loss()[self.pool] if brought else self._measured_losses(stages)
+            provided = PRETEXT_LOSS in self.catalog.provided_columns
+            self._losses = self.catalog.pretext_loss()[self.pool] if provided else self._measured_losses(stages)
         return self._losses[np.searchsorted(self.pool, rows)]
 
     def pretext_mark(self, stages: Stages) -> str:

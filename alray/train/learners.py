@@ -35,9 +35,9 @@ class ClassLearner(Learner):
 
     @classmethod
     def without_images(cls) -> type[Learner]:
-        """The same on embeddings that were brought in. Raises ConfigError where there is no such thing."""
+        """The learner for the user's own embeddings. Raises ConfigError if this kind of learning needs images."""
         raise ConfigError(
-            "train.mode: brought-in embeddings have no images to fine-tune on; expected linear, got finetune"
+            "train.mode: expected linear, because embeddings have no images to fine-tune on, got finetune"
         )
 
     def head(self, out: Store) -> Head | None:
@@ -97,7 +97,7 @@ class LinearLearner(ClassLearner):
 
     @classmethod
     def without_images(cls) -> type[Learner]:
-        """On embeddings that were brought in."""
+        """The learner that trains a head on the user's own embeddings."""
         return EmbeddingsLearner
 
     def begin(self, stages: Stages) -> None:
@@ -143,7 +143,7 @@ class LinearLearner(ClassLearner):
 
 
 class EmbeddingsLearner(LinearLearner):
-    """Trains a head on embeddings that the user brought: there are no images and no network."""
+    """Trains a head on the user's own embeddings, without images and without a network."""
 
     needs_cluster: ClassVar[bool] = False
 

@@ -45,7 +45,7 @@ class TrainSummary:
         return cls(len(history), best, history[best].val_accuracy, tuple(history))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain dictionaries and lists."""
+        """The summary as dictionaries and lists."""
         return {**asdict(self), "history": [asdict(epoch) for epoch in self.history]}
 
     @classmethod

@@ -57,7 +57,7 @@ class SupervisedRecipe:
 
     @property
     def patience(self) -> int:
-        """As configured."""
+        """Epochs without improvement after which training stops; 0: never."""
         return self.config.train.patience
 
     @property
@@ -67,7 +67,7 @@ class SupervisedRecipe:
 
     @property
     def advice(self) -> str:
-        """Of the section train."""
+        """The settings to change if the loss is not finite."""
         return f"lower train.lr={self.config.train.lr}, or set train.clip_norm"
 
     @property
@@ -78,7 +78,7 @@ class SupervisedRecipe:
 
     @property
     def masks(self) -> Masks | None:
-        """Those of the targets."""
+        """The masks of the targets; None for classes of whole images."""
         return self.targets.masks
 
     @property
@@ -193,7 +193,7 @@ class SupervisedObjective:
         return self.targets.right(self.model, block, size, device, self.config.train.amp)
 
     def weights(self) -> Weights:
-        """Those of the network."""
+        """A copy of the weights of the network."""
         return copied(self.model)
 
     def state(self) -> State:

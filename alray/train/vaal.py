@@ -73,7 +73,7 @@ class VaalRecipe:
 
     @property
     def advice(self) -> str:
-        """Of the section vaal."""
+        """The settings to change if the loss is not finite."""
         return f"lower vaal.lr={self.config.lr} or vaal.lr_discriminator={self.config.lr_discriminator}"
 
     @property
@@ -192,7 +192,7 @@ class VaalObjective:
         raise NotImplementedError
 
     def weights(self) -> Weights:
-        """Those of both networks."""
+        """A copy of the weights of both networks."""
         return copied(self.network)
 
     def state(self) -> State:
@@ -227,7 +227,7 @@ class Discriminating:
 
     @property
     def transform(self) -> Transform:
-        """As in training."""
+        """The transform of training."""
         return _transform(self.config)
 
     def identity(self) -> dict[str, Any]:

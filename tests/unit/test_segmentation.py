@@ -255,7 +255,7 @@ def test_masks_in_parquet_beside_the_images(tmp_path: Path) -> None:
     check_masks(there, catalog, np.arange(6), mask_sizes(there, catalog))
     found = [there.decode(data, "x") for data in there.fetch(catalog.references(np.array([2, 5])))]
     assert np.array_equal(found[0], channels(scene(2)[1])) and np.array_equal(found[1], channels(scene(5)[1]))
-    with pytest.raises(CatalogError, match="no column 'labels' for the masks; its columns are frame, image, mask"):
+    with pytest.raises(CatalogError, match="expected a column 'labels' for the masks, got frame, image, mask"):
         mask_sizes(masks_of(DataConfig(mask_column="labels"), catalog), catalog)
 
 
