@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from alray import store as module
-from alray.store import Store, StoreError, absolute, filesystem
+from alray.store import Store, StoreError, absolute, content_hash, filesystem
 
 
 def test_files_come_back_as_written(tmp_path: Path) -> None:
@@ -69,3 +69,8 @@ def test_fsspec_serves_what_pyarrow_does_not_know() -> None:
     assert store.names() == ["x.json"]
     with pytest.raises((StoreError, ValueError, OSError)):
         filesystem("nonsense://x")
+
+
+def test_hashes_of_content_stay_the_same() -> None:
+    """They name the cached features, masks and pretext tasks of every user: another hash would compute all of it again."""
+    assert content_hash(b"alray") == "948f650ca487b3a1"
