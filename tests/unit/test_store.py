@@ -72,5 +72,5 @@ def test_fsspec_serves_what_pyarrow_does_not_know() -> None:
 
 
 def test_hashes_of_content_stay_the_same() -> None:
-    """They name the cached features, masks and pretext tasks of every user: another hash would compute all of it again."""
+    """They name cached features, masks and pretext tasks, which another hash would compute again."""
     assert content_hash(b"alray") == "948f650ca487b3a1"
