@@ -117,7 +117,8 @@ def place(tmp_path: Path) -> Path:
     """The folder in which the commands are given, with everything they read; also its programs `python` and `alray`."""
     for name in ("jobs", "cluster"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for name in ("data/imagenet", "data/cifar10", "bucket/imagenet"):
+    # Not in data/, where job files look by themselves: options that a command leaves out must not be filled by luck.
+    for name in ("disk/data/imagenet", "disk/data/cifar10", "bucket/imagenet"):
         images(tmp_path / name)
     scenes(tmp_path)
     for number in range(40, 140):  # pt4al needs as many images as it has batches, and a seed set
@@ -138,7 +139,7 @@ def place(tmp_path: Path) -> Path:
 
 def give(place: Path, command: str) -> str:
     """Have bash run the command in the folder; returns what it prints. Fails where the command does."""
-    here = re.sub(r"(?<=[ =])/data/", f"{place}/data/", command).replace("s3://bucket", f"{place}/bucket")
+    here = re.sub(r"(?<=[ =])/data/", f"{place}/disk/data/", command).replace("s3://bucket", f"{place}/bucket")
     path = os.pathsep.join([str(place / "bin"), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-c", here],
