@@ -13,9 +13,10 @@ import os
 import secrets
 import socket
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 from alray.config import ResourceConfig
 
@@ -28,8 +29,12 @@ _LEAN = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # Ray publishes measurements for Prometheus on three ports, on all addresses, and asks nobody for a token. Nothing reads
 # them on one machine. The first variable stops one publisher; -1 is no port, so that the two others do not start.
 _NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+# Ray ends a process that has been idle for a second, and the next stage of the run starts it again.
+_KEEP_PROCESSES = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 _AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+T = TypeVar("T")
 
 
 class ClusterError(RuntimeError):
@@ -44,6 +49,36 @@ class Cluster:
     gpus: float
     use_gpu: bool
     accelerators: tuple[str, ...] = ()  # kinds of them, as Ray calls them
+
+
+class Joined:
+    """The cluster of a run, which is joined or started when it is first needed: a run may find that all it needs has
+    been computed already. Also holds what the run keeps on the cluster, which ends with this object.
+    """
+
+    def __init__(self, resources: ResourceConfig, told: Callable[[Cluster], None] = lambda cluster: None) -> None:
+        """told: called with the cluster when it has been joined."""
+        self._resources, self._told = resources, told
+        self._kept: dict[str, Any] = {}
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """What the cluster has; joins it. Raises ClusterError."""
+        found = start(self._resources)
+        self._told(found)
+        return found
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether its workers use GPUs; joins it. Raises ClusterError."""
+        return self.cluster.use_gpu
+
+    def keep(self, name: str, make: Callable[[Cluster], T]) -> T:
+        """An object that is made once and stays until the run ends, as a pool of actors does; joins the cluster."""
+        if name not in self._kept:
+            self._kept[name] = make(self.cluster)
+        found: T = self._kept[name]
+        return found
 
 
 def logical_cpus(resources: ResourceConfig) -> int:
@@ -117,7 +152,7 @@ def _start_here(resources: ResourceConfig) -> None:
     import ray
     from ray._private import worker
 
-    for name, value in {**_LEAN, **_NO_METRICS, **_KEEP_MEMORY}.items():
+    for name, value in {**_LEAN, **_NO_METRICS, **_KEEP_MEMORY, **_KEEP_PROCESSES}.items():
         os.environ.setdefault(name, value)
     before = {name: os.environ.get(name) for name in _AUTHENTICATION}
     _authenticate({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_TOKEN_PATH": None})

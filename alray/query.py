@@ -11,7 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from alray import cluster
+from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.oracle import Requests, ask
 from alray.data.pool import Labels, Pool, Rows
@@ -43,7 +43,7 @@ class Query:
 
     def __init__(self, ready: Prepared, stages: Stages) -> None:
         self.ready = ready
-        joined = _cluster(ready)
+        joined = _joined(ready)
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
         if ready.trains_pretext:
             ready.run.pin_pretext(self.columns.pretext_mark(stages))
@@ -194,11 +194,10 @@ class Query:
             )
 
 
-def _cluster(ready: Prepared) -> cluster.Cluster | None:
-    """The cluster, where the run needs one; what it has is written down for the report."""
+def _joined(ready: Prepared) -> Joined:
+    """The run's cluster. It is joined at once where the run certainly needs it; what it has is written down."""
     resources = ready.config.resources
-    if not (ready.learner.needs_cluster or ready.measured or resources.select_workers == "ray"):
-        return None
-    found = cluster.start(resources)
-    ready.run.write_cluster(asdict(found))
-    return found
+    joined = Joined(resources, lambda found: ready.run.write_cluster(asdict(found)))
+    if ready.learner.needs_cluster or resources.select_workers == "ray":
+        _ = joined.cluster
+    return joined

@@ -17,12 +17,18 @@ from alray.data.sources.source import Source
 
 _THREADS = 16  # reads wait for a disk or a network, not for the processor
 _CHECK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 32 * 2**20
 
 T = TypeVar("T")
 
 
 class ImageError(ValueError):
     """An image that cannot be read or decoded; the message is 'key: kind: details'."""
+
+
+def block_rows(size: int) -> int:
+    """Rows per block, so that a decoded block of size x size images is about 32 MiB; between 16 and 4096."""
+    return min(max(_BLOCK_BYTES // (3 * size * size), 16), 4096)
 
 
 def fetch(references: pa.Table, source: Source, image_column: str = "image", threads: int = _THREADS) -> list[bytes]:

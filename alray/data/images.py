@@ -21,7 +21,7 @@ from ray.data.extensions import ArrowTensorArray
 
 from alray.data.augment import Transform
 from alray.data.catalog import Catalog
-from alray.data.fetch import ImageError, decode, fetch, take
+from alray.data.fetch import ImageError, block_rows, decode, fetch, take
 from alray.data.masks import Masks
 from alray.data.paired import PairTransform
 from alray.data.sources.source import Source
@@ -31,17 +31,11 @@ __all__ = ["ImageError", "block_rows", "decode", "fetch", "first_cause", "image_
 
 ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
 AnyTransform = Transform | Views | PairTransform
-_BLOCK_BYTES = 32 * 2**20
 _CAUSES = ("cause", "controller_failure", "_base_exc")  # where Ray's errors keep what they wrap
 _RAY_SUFFIX = "\nFailed to apply UDF transform"  # Ray adds advice about retries to the message
 # These log, with Ray's whole stack, the error that is then raised to the caller.
 _SAYS_TWICE = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
 _NEWS_TO_NOBODY = "ray.data._internal.progress"  # warns that there are no progress bars
-
-
-def block_rows(size: int) -> int:
-    """Rows per block, so that a decoded block of size x size images is about 32 MiB; between 16 and 4096."""
-    return min(max(_BLOCK_BYTES // (3 * size * size), 16), 4096)
 
 
 def image_dataset(
@@ -65,12 +59,13 @@ def image_dataset(
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
     load = _Load(references, catalog.source, catalog.image_column, transform, masks)
-    return ray.data.from_arrow(list(blocks)).map_batches(
+    # Not `from_arrow`: it starts a task for every table to ask for its schema.
+    return ray.data.from_blocks(list(blocks)).map_batches(
         load,
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=num_cpus,
-        compute=ray.data.TaskPoolStrategy(size=max_tasks),
+        compute=ray.data.TaskPoolStrategy(size=min(max_tasks, len(blocks)) if max_tasks else None),
     )
 
 

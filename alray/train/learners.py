@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from alray.cluster import Cluster
+from alray.cluster import Joined
 from alray.config import ConfigError, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
@@ -79,10 +79,11 @@ class LinearLearner(ClassLearner):
     """Trains a head on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
 
     frozen: ClassVar[bool] = True
+    needs_cluster: ClassVar[bool] = False
     trains_in_driver: ClassVar[bool] = True
 
-    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
-        super().__init__(config, catalog, cluster)
+    def __init__(self, config: RunConfig, catalog: Catalog, joined: Joined) -> None:
+        super().__init__(config, catalog, joined)
         self.table: FeatureTable | None = None
 
     @classmethod
@@ -144,8 +145,6 @@ class LinearLearner(ClassLearner):
 
 class EmbeddingsLearner(LinearLearner):
     """Trains a head on embeddings that the user brought: there are no images and no network."""
-
-    needs_cluster: ClassVar[bool] = False
 
     @classmethod
     def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
