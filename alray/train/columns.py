@@ -17,12 +17,12 @@ from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
 from alray.features.measures import Extraction, Measure
-from alray.features.table import MANIFEST, FeatureTable
+from alray.features.table import FeatureTable
 from alray.lease import lease
 from alray.progress import Stages
 from alray.rundir import MODEL, SUMMARY, Shared
-from alray.store import Store, join, weights_fingerprint
-from alray.train.measure import measure_images, watched
+from alray.store import Store, weights_fingerprint
+from alray.train.measure import measure_images, measured, watched
 
 MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
 
@@ -114,9 +114,8 @@ class Columns:
         return Extraction(self.catalog, rows, measure, self.config.features.part_rows)
 
     def _measure(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
-        place = Store(join(folder, extraction.fingerprint))
-        if place.has(MANIFEST):
-            return FeatureTable.open(place.uri)
+        if known := measured(extraction, folder):
+            return known
         (column,) = extraction.measure.columns
         with stages.stage("extract", f"{column} of {len(extraction.rows):,} images"):
             return measure_images(extraction, folder, self.config.resources, self.joined, stages)

@@ -38,7 +38,7 @@ class Learner(ABC):
         self.config, self.catalog, self.joined = config, catalog, joined
 
     @classmethod
-    def check(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def check(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
         """Refuse a configuration that it cannot learn with; returns which weights were loaded, in words.
 
         build: builds the network once. Raises ConfigError.
@@ -46,10 +46,10 @@ class Learner(ABC):
         from alray.train.losses import check_loss  # imports torch
 
         check_loss(config.train.loss)
-        return cls.loaded(config, build)
+        return cls.loaded(config, catalog, build)
 
     @classmethod
-    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
         """Build the network, if the learner has one; returns which weights were loaded. Raises ConfigError."""
         return build()
 

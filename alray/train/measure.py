@@ -61,6 +61,19 @@ def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
     return write_arrays(store, rows, embedding, dtype, catalog.fingerprint)
 
 
+def embeddings(config: RunConfig, catalog: Catalog) -> Extraction:
+    """The embeddings of the whole catalog by the model of the configuration."""
+    rows = np.arange(len(catalog), dtype=np.int64)
+    measure = Features(model_source(config, catalog, None), config.transform, config.features, with_logits=False)
+    return Extraction(catalog, rows, measure, config.features.part_rows)
+
+
+def measured(extraction: Extraction, folder: str) -> FeatureTable | None:
+    """What has been measured into folder/<fingerprint>; None where it has not, or not to the end."""
+    out = Store(join(folder, extraction.fingerprint))
+    return FeatureTable.open(out.uri) if out.has(MANIFEST) else None
+
+
 def extract_images(
     config: RunConfig,
     catalog: Catalog,
@@ -97,11 +110,11 @@ def measure_images(
 
     What has been measured already needs no cluster, and neither Ray nor torch.
     """
-    out = Store(join(folder, extraction.fingerprint))
-    if out.has(MANIFEST):
-        return FeatureTable.open(out.uri)
+    if known := measured(extraction, folder):
+        return known
     from alray.features.extract import Measurers, extract
 
+    out = Store(join(folder, extraction.fingerprint))
     measurers = joined.keep("measurers", lambda cluster: Measurers(resources.extract_actors, cluster.use_gpu))
 
     def waiting(holder: str) -> None:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from PIL import Image
 
@@ -75,6 +80,52 @@ def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Ca
 
     with pytest.raises(FeatureError, match="holds other features"):
         extract(replace(plan, rows=rows[1:]), out, measurers=Measurers(1), decode_cpus=1)
+
+
+def numbers(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("part-*"))]
+
+
+def processes(measurers: Measurers) -> list[int]:
+    """Process ids of the actors, two of them."""
+    return ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in measurers.some(2)])
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether something becomes true within a minute: Ray ends processes and counts CPUs in the background."""
+    end = time.monotonic() + 60
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.1)
+    return holds()
+
+
+def test_actors_stay_between_extractions_and_a_killed_one_costs_time_only(catalog: Catalog, tmp_path: Path) -> None:
+    measurers, rows = Measurers(2), np.arange(50)
+    plan = replace(extraction(catalog, rows), part_rows=4)
+    extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1)
+    first, second = processes(measurers)
+
+    def kill(rows: int, note: str) -> None:
+        if rows and alive(first):
+            os.kill(first, signal.SIGKILL)
+
+    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, advance=kill)
+    assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
+    assert len(numbers(tmp_path / "first")) == 13
+    restarted, kept = processes(measurers)
+    assert kept == second
+    assert restarted != first
+    assert until(lambda: ray.available_resources().get("CPU") == 4)  # at rest they hold none: training waits for all
+    del measurers
+    assert until(lambda: not alive(kept) and not alive(restarted))
 
 
 def test_a_broken_image_is_named(catalog: Catalog, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def expected(catalog: Catalog, transform: Transform, rows: np.ndarray, epochs: n
     out = []
     for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True):
         references = catalog.references(np.array([row]))
-        (data,) = fetch(references, catalog.format, catalog.image_column)
+        (data,) = fetch(references, catalog.source, catalog.image_column)
         out.append(transform(decode(data, "key"), row, epoch))
     return np.stack(out)
 
