@@ -110,7 +110,8 @@ def start(resources: ResourceConfig) -> Cluster:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # Ray's 30 s are too few on a busy machine
+    for wait in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
+        os.environ.setdefault(wait, "180")  # Ray's 30 s are too few on a busy machine
     import ray
     import ray.data
 
