@@ -14,9 +14,10 @@ import os
 import secrets
 import socket
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 from alray.config import ResourceConfig
 
@@ -24,13 +25,22 @@ from alray.config import ResourceConfig
 # page, which takes up to half of the time of training on CPUs. Workers of a cluster that is started here inherit this.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
 
-# These turn off processes of Ray that are not needed on one machine.
-_LEAN = {"RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# These turn off processes of Ray that are not needed on one machine. A worker that reports an epoch waits until Ray
+# asks it, which Ray does every two seconds by default: on one machine it can ask more often.
+_LEAN = {
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
 # Ray publishes measurements for Prometheus on three ports, on all addresses and without a token. On one machine nothing
 # reads them. The first variable stops one publisher. The two others do not start, because -1 is not a port.
 _NO_METRICS = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+# Ray ends a process that has been idle for a second, and the next stage of the run starts it again.
+_KEEP_PROCESSES = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 _AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+T = TypeVar("T")
 
 
 class ClusterError(RuntimeError):
@@ -45,6 +55,36 @@ class Cluster:
     gpus: float
     use_gpu: bool
     accelerators: tuple[str, ...] = ()  # Ray's names of their kinds
+
+
+class Joined:
+    """The cluster of a run, which is joined or started when it is first needed: a run may find that all it needs has
+    been computed already. Also holds what the run keeps on the cluster, which ends with this object.
+    """
+
+    def __init__(self, resources: ResourceConfig, told: Callable[[Cluster], None] = lambda cluster: None) -> None:
+        """told: called with the cluster when it has been joined."""
+        self._resources, self._told = resources, told
+        self._kept: dict[str, Any] = {}
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """What the cluster has; joins it. Raises ClusterError."""
+        found = start(self._resources)
+        self._told(found)
+        return found
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether its workers use GPUs; joins it. Raises ClusterError."""
+        return self.cluster.use_gpu
+
+    def keep(self, name: str, make: Callable[[Cluster], T]) -> T:
+        """An object that is made once and stays until the run ends, as a pool of actors does; joins the cluster."""
+        if name not in self._kept:
+            self._kept[name] = make(self.cluster)
+        found: T = self._kept[name]
+        return found
 
 
 def logical_cpus(resources: ResourceConfig) -> int:
@@ -72,7 +112,8 @@ def start(resources: ResourceConfig) -> Cluster:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # Ray's 30 s are too few on a busy machine
+    for wait in ("RAY_raylet_start_wait_time_s", "RAY_gcs_server_port_wait_time_s"):
+        os.environ.setdefault(wait, "180")  # Ray's 30 s are too few on a busy machine
     import ray
     import ray.data
 
@@ -125,7 +166,7 @@ def _start_here(resources: ResourceConfig) -> None:
     import ray
     from ray._private import worker
 
-    for name, value in {**_LEAN, **_NO_METRICS, **_KEEP_MEMORY}.items():
+    for name, value in {**_LEAN, **_NO_METRICS, **_KEEP_MEMORY, **_KEEP_PROCESSES}.items():
         os.environ.setdefault(name, value)
     before = {name: os.environ.get(name) for name in _AUTHENTICATION}
     _authenticate({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_TOKEN_PATH": None})

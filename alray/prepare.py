@@ -105,7 +105,7 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     catalog = _open_catalog(config, task)
     _check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
-    loaded = learner.check(config, lambda: task.build(config, len(task.classes(config.data, catalog))))
+    loaded = learner.check(config, catalog, lambda: task.build(config, len(task.classes(config.data, catalog))))
     test_rows, candidates = _test_and_pool_rows(config, catalog, task)
     _check_sizes(config, len(candidates))
     free = len(candidates) - config.split.val_size

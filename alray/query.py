@@ -11,7 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from alray import cluster
+from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.oracle import Requests, ask
 from alray.data.pool import Labels, Pool, Rows
@@ -43,7 +43,7 @@ class Query:
 
     def __init__(self, ready: Prepared, stages: Stages) -> None:
         self.ready = ready
-        joined = _cluster(ready)
+        joined = _joined(ready)
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
         if ready.trains_pretext:
             ready.run.pin_pretext(self.columns.pretext_mark(stages))
@@ -195,11 +195,11 @@ class Query:
             )
 
 
-def _cluster(ready: Prepared) -> cluster.Cluster | None:
-    """Start or join a cluster if the run needs one, and note its resources in the run directory."""
+def _joined(ready: Prepared) -> Joined:
+    """The run's cluster, which is joined at once if the run certainly needs it; its resources are noted in the run
+    directory."""
     resources = ready.config.resources
-    if not (ready.learner.needs_cluster or ready.measured or resources.select_workers == "ray"):
-        return None
-    found = cluster.start(resources)
-    ready.run.write_cluster(asdict(found))
-    return found
+    joined = Joined(resources, lambda found: ready.run.write_cluster(asdict(found)))
+    if ready.learner.needs_cluster or resources.select_workers == "ray":
+        _ = joined.cluster
+    return joined

@@ -31,7 +31,8 @@ from alray import cluster
 from alray.config import ResourceConfig, TransformConfig
 from alray.data.augment import train_transform
 from alray.data.catalog import Catalog, index
-from alray.data.images import block_rows, image_dataset
+from alray.data.fetch import block_rows
+from alray.data.images import image_dataset
 
 SIZE = 224
 

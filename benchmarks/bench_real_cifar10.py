@@ -26,7 +26,8 @@ from alray.config import FeatureConfig, ModelConfig, ResourceConfig, TransformCo
 from alray.data.catalog import Catalog, index
 from alray.data.fetch import fetch
 from alray.data.repack import repack
-from alray.features.extract import Extraction, Features, ModelSource, extract
+from alray.features.extract import Measurers, extract
+from alray.features.measures import Extraction, Features, ModelSource
 from alray.store import Store
 
 KEY = "{split}/{class}/{filename}"
@@ -83,7 +84,7 @@ def embed(catalog: Catalog, data: Path, folder: Path, count: int) -> tuple[np.nd
     start = time.monotonic()
     with tqdm(total=len(rows)) as bar:
         table = extract(
-            plan, Store(str(folder / "features")), actors=2, decode_cpus=1, use_gpu=False,
+            plan, Store(str(folder / "features")), measurers=Measurers(2), decode_cpus=1,
             advance=lambda done, note: bar.update(done) and None,
         )  # fmt: skip
     return rows, table.read(rows, "embedding").astype(np.float32), time.monotonic() - start

@@ -16,6 +16,8 @@ QUIET_RAY = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "300",
     "RAY_raylet_start_wait_time_s": "180",  # a busy machine needs more than Ray's 30 s
+    "RAY_gcs_server_port_wait_time_s": "180",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # see alray.cluster
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_MAX_": "0",  # see alray.cluster
     "MALLOC_TRIM_THRESHOLD_": str(2**30),

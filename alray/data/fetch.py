@@ -18,12 +18,18 @@ from alray.data.sources.source import Source
 
 _THREADS = 16  # reads wait for a disk or a network, not for a CPU
 _CHECK_BYTES = 16 * 2**20  # of the images that one thread checks before it takes the next
+_BLOCK_BYTES = 32 * 2**20
 
 T = TypeVar("T")
 
 
 class ImageError(ValueError):
     """An image cannot be read or decoded; the message is 'key: kind: details'."""
+
+
+def block_rows(size: int) -> int:
+    """The number of rows per block, 16 to 4096, with which a block of decoded size x size images has about 32 MiB."""
+    return min(max(_BLOCK_BYTES // (3 * size * size), 16), 4096)
 
 
 def fetch(references: pa.Table, source: Source, image_column: str) -> list[bytes]:

@@ -28,17 +28,11 @@ from alray.data.views import Views
 
 ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
 AnyTransform = Transform | Views | PairTransform
-_BLOCK_BYTES = 32 * 2**20
 _CAUSES = ("cause", "controller_failure", "_base_exc")  # attributes in which Ray's errors keep the error that they wrap
 _RAY_SUFFIX = "\nFailed to apply UDF transform"  # Ray adds advice about retries to the message
 # These loggers print, with Ray's whole stack, an error that the caller gets as an exception anyway.
 _ERROR_LOGGERS = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
 _PROGRESS_LOGGER = "ray.data._internal.progress"  # it warns that progress bars are off
-
-
-def block_rows(size: int) -> int:
-    """The number of rows per block, 16 to 4096, with which a block of decoded size x size images has about 32 MiB."""
-    return min(max(_BLOCK_BYTES // (3 * size * size), 16), 4096)
 
 
 def image_dataset(
@@ -63,12 +57,13 @@ def image_dataset(
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
     load = _Load(references, catalog.source, catalog.image_column, transform, masks)
-    return ray.data.from_arrow(list(blocks)).map_batches(
+    # Not `from_arrow`: it starts a task for every table to ask for its schema.
+    return ray.data.from_blocks(list(blocks)).map_batches(
         load,
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=num_cpus,
-        compute=ray.data.TaskPoolStrategy(size=max_tasks),
+        compute=ray.data.TaskPoolStrategy(size=min(max_tasks, len(blocks)) if max_tasks else None),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from alray import cluster
-from alray.cluster import ClusterError
+from alray.cluster import ClusterError, Joined
 from alray.config import fingerprint
 from alray.prepare import Checked
 from alray.progress import Stages
@@ -55,7 +54,7 @@ def _make(ready: Checked, quiet: bool) -> None:
 
     config = ready.config
     stages = Stages(f"{config.name} · before the trials", quiet)
-    joined = cluster.start(config.resources) if ready.learner.needs_cluster or ready.measured else None
+    joined = Joined(config.resources)
     columns = Columns(config, ready.catalog, joined, ready.pool_rows)
     started = columns.with_backbone(stages)
     if ready.needs_pretext:

@@ -8,24 +8,21 @@ images.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alray.cluster import Cluster
+from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
-from alray.features.table import MANIFEST, FeatureTable
+from alray.features.measures import Extraction, Measure
+from alray.features.table import FeatureTable
 from alray.lease import lease
 from alray.progress import Stages
 from alray.rundir import MODEL, SUMMARY, Shared
-from alray.store import Store, join, weights_fingerprint
-from alray.train.measure import measure_images, watched
-
-if TYPE_CHECKING:
-    from alray.features.extract import Extraction, Measure
+from alray.store import Store, weights_fingerprint
+from alray.train.measure import measure_images, measured, watched
 
 MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
 
@@ -36,7 +33,7 @@ class Columns:
 
     config: RunConfig
     catalog: Catalog
-    cluster: Cluster | None
+    joined: Joined
     pool: Rows
     _losses: Array | None = field(default=None, init=False)  # of the whole pool, read once: every round asks for them
 
@@ -78,13 +75,12 @@ class Columns:
         from alray.train.driver import train
         from alray.train.vaal import Discriminating, VaalRecipe
 
-        assert self.cluster is not None  # runs on images have one
         config, folder = self.config, out.child("vaal")
         recipe = VaalRecipe(config.vaal, config.seed, number, labeled, unlabeled, folder)
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
             train(
                 recipe, self.catalog, what=f"VAAL of round {number}", resources=config.resources,
-                use_gpu=self.cluster.use_gpu, progress=progress,
+                use_gpu=self.joined.use_gpu, progress=progress,
             )  # fmt: skip
         weights = folder.at(MODEL)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
@@ -96,7 +92,6 @@ class Columns:
         from alray.train.driver import train
         from alray.train.pretext import PretextRecipe, name
 
-        assert self.cluster is not None
         config = self.config
         recipe = PretextRecipe(
             config.pretext, config.model, config.transform, config.pretext.seed, self.pool, Store("")
@@ -111,20 +106,16 @@ class Columns:
             with watched(stages, "pretext", config.pretext.epochs, what) as progress:
                 train(
                     recipe.into(folder), self.catalog, what=f"pretext task {config.pretext.task}",
-                    resources=config.resources, use_gpu=self.cluster.use_gpu, progress=progress,
+                    resources=config.resources, use_gpu=self.joined.use_gpu, progress=progress,
                 )  # fmt: skip
         return folder
 
     def _extraction(self, rows: Rows, measure: Measure) -> Extraction:
-        from alray.features.extract import Extraction
-
         return Extraction(self.catalog, rows, measure, self.config.features.part_rows)
 
     def _measure(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
-        assert self.cluster is not None
-        place = Store(join(folder, extraction.fingerprint))
-        if place.has(MANIFEST):
-            return FeatureTable.open(place.uri)
+        if known := measured(extraction, folder):
+            return known
         (column,) = extraction.measure.columns
         with stages.stage("extract", f"{column} of {len(extraction.rows):,} images"):
-            return measure_images(extraction, folder, self.config.resources, self.cluster, stages)
+            return measure_images(extraction, folder, self.config.resources, self.joined, stages)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import ray
 import ray.train
 from ray.train import TrainingFailedError, WorkerGroupError
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray.config import ResourceConfig
@@ -27,6 +28,15 @@ RAY, PROGRESS = "ray", "progress.json"
 _NAME = "train"
 
 log = logging.getLogger(__name__)
+
+
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray is untyped
+    """Ray Train's controller without what alray does not use, because each costs a process or an import in every round:
+    Ray's manager of datasets (workers read streams of their own), and TorchTrainer, whose configuration imports torch
+    into the controller."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [found for found in super()._create_default_callbacks() if not isinstance(found, DatasetsCallback)]
 
 
 def launch(
@@ -52,7 +62,7 @@ def launch(
     _discard_torn_snapshot(out)
     cpus = _decoding_cpus(resources)
     fs, path = filesystem(out.at(RAY))
-    trainer = DataParallelTrainer(  # not TorchTrainer: its configuration imports torch into Ray's controller
+    trainer = _Trainer(
         lambda: work(cpus),  # not by train_loop_config: Ray's controller would import torch and timm for it
         backend_config=ProcessGroup(),
         scaling_config=ray.train.ScalingConfig(

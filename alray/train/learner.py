@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from alray.cluster import Cluster
+from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
@@ -29,22 +29,16 @@ class Learner(ABC):
     """Whether one table of embeddings serves all rounds and all runs on the same images and weights."""
 
     needs_cluster: ClassVar[bool] = True
-    """Whether it trains or extracts on a Ray cluster."""
+    """Whether it trains on a Ray cluster. One that does not may still need a cluster to extract."""
 
     trains_in_driver: ClassVar[bool] = False
     """Whether it trains in the process that runs the loop, on that process's GPU where it has one."""
 
-    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
-        self.config, self.catalog, self.cluster = config, catalog, cluster
-
-    @property
-    def joined(self) -> Cluster:
-        """The cluster, for learners that need one."""
-        assert self.cluster is not None
-        return self.cluster
+    def __init__(self, config: RunConfig, catalog: Catalog, joined: Joined) -> None:
+        self.config, self.catalog, self.joined = config, catalog, joined
 
     @classmethod
-    def check(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def check(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
         """Refuse a configuration that it cannot learn with; returns which weights were loaded, in words.
 
         build: builds the network once. Raises ConfigError.
@@ -52,10 +46,10 @@ class Learner(ABC):
         from alray.train.losses import check_loss  # imports torch
 
         check_loss(config.train.loss)
-        return cls.loaded(config, build)
+        return cls.loaded(config, catalog, build)
 
     @classmethod
-    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
         """Build the network, if the learner has one; returns which weights were loaded. Raises ConfigError."""
         return build()
 

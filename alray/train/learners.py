@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from alray.cluster import Cluster
+from alray.cluster import Joined
 from alray.config import ConfigError, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
@@ -23,7 +23,7 @@ from alray.store import Store
 from alray.train.evaluate import classification_metrics
 from alray.train.learner import Learner
 from alray.train.linear import fit_head
-from alray.train.measure import bring_in, extract_images, model_seed, watched
+from alray.train.measure import bring_in, embeddings, extract_images, measure_images, measured, model_seed, watched
 from alray.train.summary import TrainSummary
 
 if TYPE_CHECKING:
@@ -79,21 +79,24 @@ class LinearLearner(ClassLearner):
     """Trains a head on cached embeddings of a frozen backbone: one extraction serves every round, strategy and run."""
 
     frozen: ClassVar[bool] = True
+    needs_cluster: ClassVar[bool] = False
     trains_in_driver: ClassVar[bool] = True
 
-    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
-        super().__init__(config, catalog, cluster)
+    def __init__(self, config: RunConfig, catalog: Catalog, joined: Joined) -> None:
+        super().__init__(config, catalog, joined)
         self.table: FeatureTable | None = None
 
     @classmethod
-    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
-        """A frozen backbone must have weights."""
+    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
+        """A frozen backbone must have weights. It is not built where all images have been embedded: that takes seconds,
+        and the whole import of timm."""
         if not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone):
             raise ConfigError(
                 "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
                 "give model.checkpoint, model.pretrained, pretext.as_backbone, or train.mode finetune"
             )
-        return build()
+        known = measured(embeddings(config, catalog), Shared(config.root).features)
+        return f"embeddings of {len(catalog):,} images: {known.uri}" if known else build()
 
     @classmethod
     def without_images(cls) -> type[Learner]:
@@ -107,8 +110,8 @@ class LinearLearner(ClassLearner):
 
     def features(self, folder: str, stages: Stages) -> FeatureTable:
         """Extract the embeddings, or find them extracted."""
-        rows = np.arange(len(self.catalog), dtype=np.int64)
-        return extract_images(self.config, self.catalog, self.joined, rows, None, folder, stages, with_logits=False)
+        extraction = embeddings(self.config, self.catalog)
+        return measure_images(extraction, folder, self.config.resources, self.joined, stages)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """The cached table."""
@@ -145,10 +148,8 @@ class LinearLearner(ClassLearner):
 class EmbeddingsLearner(LinearLearner):
     """Trains a head on the user's own embeddings, without images and without a network."""
 
-    needs_cluster: ClassVar[bool] = False
-
     @classmethod
-    def loaded(cls, config: RunConfig, build: Callable[[], str]) -> str:
+    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
         """Nothing is loaded."""
         return ""
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alray import keyed
-from alray.cluster import Cluster
+from alray.cluster import Joined
 from alray.config import Dtype, ResourceConfig, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
+from alray.features.measures import Extraction, Features, ModelSource
 from alray.features.table import MANIFEST, FeatureTable, write_arrays
 from alray.lease import lease
 from alray.progress import Stages
 from alray.store import Store, join, weights_fingerprint
-
-if TYPE_CHECKING:
-    from alray.features.extract import Extraction, ModelSource
 
 
 def model_seed(config: RunConfig) -> int:
@@ -63,10 +61,23 @@ def bring_in(catalog: Catalog, folder: str) -> FeatureTable:
     return write_arrays(store, rows, embedding, dtype, catalog.fingerprint)
 
 
+def embeddings(config: RunConfig, catalog: Catalog) -> Extraction:
+    """The embeddings of the whole catalog by the model of the configuration."""
+    rows = np.arange(len(catalog), dtype=np.int64)
+    measure = Features(model_source(config, catalog, None), config.transform, config.features, with_logits=False)
+    return Extraction(catalog, rows, measure, config.features.part_rows)
+
+
+def measured(extraction: Extraction, folder: str) -> FeatureTable | None:
+    """What has been measured into folder/<fingerprint>; None where it has not, or not to the end."""
+    out = Store(join(folder, extraction.fingerprint))
+    return FeatureTable.open(out.uri) if out.has(MANIFEST) else None
+
+
 def extract_images(
     config: RunConfig,
     catalog: Catalog,
-    cluster: Cluster,
+    joined: Joined,
     rows: Rows,
     weights: str | None,
     folder: str,
@@ -74,18 +85,14 @@ def extract_images(
     with_logits: bool,
 ) -> FeatureTable:
     """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
-    from alray.features.extract import Extraction, Features
-
     measure = Features(model_source(config, catalog, weights), config.transform, config.features, with_logits)
     return measure_images(
-        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, cluster, stages
+        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, joined, stages
     )
 
 
 def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> ModelSource:
     """The model of the configuration, or one with a round's own weights, as actors load it."""
-    from alray.features.extract import ModelSource
-
     return ModelSource(
         config.model,
         len(catalog.classes),
@@ -97,24 +104,21 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
 
 
 def measure_images(
-    extraction: Extraction, folder: str, resources: ResourceConfig, cluster: Cluster, stages: Stages
+    extraction: Extraction, folder: str, resources: ResourceConfig, joined: Joined, stages: Stages
 ) -> FeatureTable:
-    """Measure into folder/<fingerprint>. If another run is measuring the same images, wait for it."""
-    from alray.features.extract import extract
+    """Measure into folder/<fingerprint>. If another run is measuring the same images, wait for it.
+
+    What has been measured already needs no cluster, and neither Ray nor torch.
+    """
+    if known := measured(extraction, folder):
+        return known
+    from alray.features.extract import Measurers, extract
 
     out = Store(join(folder, extraction.fingerprint))
-    if out.has(MANIFEST):
-        return FeatureTable.open(out.uri)
+    measurers = joined.keep("measurers", lambda cluster: Measurers(resources.extract_actors, cluster.use_gpu))
 
     def waiting(holder: str) -> None:
         stages.print_line(f"extract · {holder} measures these images: waiting for it")
 
     with lease(out, waiting), stages.bar("extract", len(extraction.rows), "images") as bar:
-        return extract(
-            extraction,
-            out,
-            actors=resources.extract_actors,
-            decode_cpus=resources.decode_cpus,
-            use_gpu=cluster.use_gpu,
-            advance=bar,
-        )
+        return extract(extraction, out, measurers=measurers, decode_cpus=resources.decode_cpus, advance=bar)

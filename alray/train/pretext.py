@@ -22,7 +22,7 @@ from alray.data.augment import Transform, eval_transform
 from alray.data.masks import Masks
 from alray.data.views import Views
 from alray.features.arrays import PRETEXT_LOSS, Array, Rows
-from alray.features.extract import Measured
+from alray.features.measures import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import autocast, freeze_untouched
 from alray.pretext.task import PretextTask

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from alray.cluster import Cluster
+from alray.cluster import Joined
 from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig, changed
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
 from alray.data.masks import VOID, Masks, masks_of
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, PIXEL, Array
-from alray.features.extract import Extraction, Measured, ModelSource
+from alray.features.measures import Extraction, Measured, ModelSource
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
@@ -134,8 +134,8 @@ class Confusions(Segmenting):
 class SegmentationLearner(FinetuneLearner):
     """Fine-tunes a segmentation network with Ray Train; metrics and class counts are of pixels."""
 
-    def __init__(self, config: RunConfig, catalog: Catalog, cluster: Cluster | None) -> None:
-        super().__init__(config, catalog, cluster)
+    def __init__(self, config: RunConfig, catalog: Catalog, joined: Joined) -> None:
+        super().__init__(config, catalog, joined)
         self.masks = masks_of(config.data, catalog)
         self._counted: dict[int, Array] = {}
 

@@ -26,7 +26,7 @@ from alray.config import Dtype, TransformConfig, VaalConfig, changed
 from alray.data.augment import Transform, eval_transform
 from alray.data.masks import Masks
 from alray.features.arrays import DISCRIMINATOR, Array, Rows
-from alray.features.extract import Measured
+from alray.features.measures import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import random_state
 from alray.models.vaal import VaalNetworks, discrimination_losses, pixels

@@ -26,7 +26,8 @@ from alray import cluster
 from alray.config import FeatureConfig, ModelConfig, ResourceConfig, TransformConfig
 from alray.data.augment import Transform
 from alray.data.catalog import index
-from alray.features.extract import Extraction, Features, ModelSource, extract
+from alray.features.extract import Measurers, extract
+from alray.features.measures import Extraction, Features, ModelSource
 from alray.models.device import best_device
 from alray.store import Store
 
@@ -78,7 +79,7 @@ def _ours(plan: Extraction, out: str, use_gpu: bool) -> tuple[list[tuple[float, 
     """(seconds, rows so far) from the call to each finished part and to the end, and the features."""
     start, done = time.perf_counter(), [(0.0, 0)]
     table = extract(
-        plan, Store(out), actors=1, decode_cpus=1, use_gpu=use_gpu,
+        plan, Store(out), measurers=Measurers(1, use_gpu), decode_cpus=1,
         advance=lambda rows, note: done.append((time.perf_counter() - start, done[-1][1] + rows)) if rows else None,
     )  # fmt: skip
     return [*done, (time.perf_counter() - start, done[-1][1])], table

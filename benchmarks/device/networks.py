@@ -26,7 +26,7 @@ from alray import RunConfig, keyed
 from alray.config import FeatureConfig, ModelConfig, PretextConfig, TransformConfig, VaalConfig
 from alray.data.masks import Masks
 from alray.data.sources import SOURCES
-from alray.features.extract import Features, ModelSource
+from alray.features.measures import Features, ModelSource
 from alray.models.device import best_device
 from alray.store import Store
 from alray.train import loop, pretext, vaal

@@ -62,6 +62,7 @@ def facts(run_dir: str) -> tuple[str, list[dict[str, object]]]:
     return picks_hash(history), [{k: v for k, v in m.items() if k != "seconds"} for m in history.rounds]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "e.npz")

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from PIL import Image
 
@@ -12,7 +17,8 @@ from alray.config import FeatureConfig, ModelConfig, PretextConfig, TransformCon
 from alray.data.catalog import Catalog, index
 from alray.data.fetch import ImageError
 from alray.features.arrays import PRETEXT_LOSS
-from alray.features.extract import Extraction, Features, ModelSource, extract
+from alray.features.extract import Measurers, extract
+from alray.features.measures import Extraction, Features, ModelSource
 from alray.features.table import FeatureError, part_name, read_part
 from alray.models.backbone import embed_images
 from alray.store import Store
@@ -51,7 +57,7 @@ def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Ca
     plan = extraction(catalog, rows)
     out = Store(str(tmp_path / "features"))
     seen: list[int] = []
-    table = extract(plan, out, actors=2, decode_cpus=1, use_gpu=False, advance=lambda rows, note: seen.append(rows))
+    table = extract(plan, out, measurers=Measurers(2), decode_cpus=1, advance=lambda rows, note: seen.append(rows))
     assert sum(seen) == 49
 
     transform = plan.measure.transform
@@ -66,21 +72,67 @@ def test_extraction_equals_the_model_and_goes_on_where_it_was_killed(catalog: Ca
     kept = (tmp_path / "features" / part_name(0)).stat().st_mtime_ns
     for name in ("manifest.json", "index.parquet", part_name(1), part_name(3)):
         out.delete(name)
-    again = extract(plan, out, actors=1, decode_cpus=1, use_gpu=False)
+    again = extract(plan, out, measurers=Measurers(1), decode_cpus=1)
     assert (tmp_path / "features" / part_name(0)).stat().st_mtime_ns == kept
     for number in range(4):
         assert np.array_equal(read_part(out, number)[1]["embedding"], before[number])
     assert again.manifest == table.manifest
 
     with pytest.raises(FeatureError, match="got other features"):
-        extract(replace(plan, rows=rows[1:]), out, actors=1, decode_cpus=1, use_gpu=False)
+        extract(replace(plan, rows=rows[1:]), out, measurers=Measurers(1), decode_cpus=1)
+
+
+def numbers(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("part-*"))]
+
+
+def processes(measurers: Measurers) -> list[int]:
+    """Process ids of the actors, two of them."""
+    return ray.get([actor.__ray_call__.remote(lambda self: os.getpid()) for actor in measurers.some(2)])
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether something becomes true within a minute: Ray ends processes and counts CPUs in the background."""
+    end = time.monotonic() + 60
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.1)
+    return holds()
+
+
+def test_actors_stay_between_extractions_and_a_killed_one_costs_time_only(catalog: Catalog, tmp_path: Path) -> None:
+    measurers, rows = Measurers(2), np.arange(50)
+    plan = replace(extraction(catalog, rows), part_rows=4)
+    extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1)
+    first, second = processes(measurers)
+
+    def kill(rows: int, note: str) -> None:
+        if rows and alive(first):
+            os.kill(first, signal.SIGKILL)
+
+    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, advance=kill)
+    assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
+    assert len(numbers(tmp_path / "first")) == 13
+    restarted, kept = processes(measurers)
+    assert kept == second
+    assert restarted != first
+    assert until(lambda: ray.available_resources().get("CPU") == 4)  # at rest they hold none: training waits for all
+    del measurers
+    assert until(lambda: not alive(kept) and not alive(restarted))
 
 
 def test_a_broken_image_is_named(catalog: Catalog, tmp_path: Path) -> None:
     (tmp_path / "images/class1/004.png").write_bytes(b"\x89PNG nothing")
     plan = extraction(catalog, np.arange(50))
     with pytest.raises(ImageError, match=r"class1/004.png"):
-        extract(plan, Store(str(tmp_path / "features")), actors=1, decode_cpus=1, use_gpu=False)
+        extract(plan, Store(str(tmp_path / "features")), measurers=Measurers(1), decode_cpus=1)
     assert not (tmp_path / "features" / "manifest.json").exists()
 
 
@@ -112,6 +164,6 @@ def test_a_pretext_loss_is_an_images_own(catalog: Catalog, tmp_path: Path) -> No
     for actors, part_rows in ((1, 50), (2, 7)):
         plan = Extraction(catalog, np.arange(50), measure, part_rows)
         out = Store(str(tmp_path / f"losses-{actors}"))
-        found.append(extract(plan, out, actors=actors, decode_cpus=1, use_gpu=False).read(np.arange(50), PRETEXT_LOSS))
+        found.append(extract(plan, out, measurers=Measurers(actors), decode_cpus=1).read(np.arange(50), PRETEXT_LOSS))
     np.testing.assert_array_equal(found[0], found[1])
     assert np.ptp(found[0]) > 0

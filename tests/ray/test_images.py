@@ -14,8 +14,8 @@ from PIL import Image
 from alray.config import TransformConfig
 from alray.data.augment import Transform, eval_transform, train_transform
 from alray.data.catalog import Catalog, index, index_arrays
-from alray.data.fetch import ImageError, decode, fetch
-from alray.data.images import block_rows, first_cause, image_dataset, raise_first_cause
+from alray.data.fetch import ImageError, block_rows, decode, fetch
+from alray.data.images import first_cause, image_dataset, raise_first_cause
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 CONFIG = TransformConfig(size=8, resize=0, train="crop_pad", pad=2)

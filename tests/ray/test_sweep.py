@@ -181,6 +181,7 @@ class Recoveries(tune.Callback):
         self.count += 1
 
 
+@pytest.mark.slow
 def test_the_median_stops_and_failures_are_tried_again(tmp_path: Path) -> None:
     space = {"train.lr": [1.0, 0.9, 0.8, 1e-9, 1e30], "seed": [0]}
     options, seen = SweepConfig(scheduler="median", grace_rounds=1, max_concurrent=1, retries=1), Recoveries()
@@ -189,6 +190,7 @@ def test_the_median_stops_and_failures_are_tried_again(tmp_path: Path) -> None:
     assert seen.count == 1
 
 
+@pytest.mark.slow
 def test_selection_actors_inside_trials(tmp_path: Path) -> None:
     config = replace(config_of(tmp_path), {"resources.select_workers": "ray", "resources.select_shards": 2})
     result = sweep(config, {"strategy": ["margin"], "seed": [0, 1]}, quiet=True)
@@ -247,6 +249,7 @@ def test_images_are_decoded_once_for_all_trials_and_seeds(tmp_path: Path) -> Non
     assert len(list(Path(config.root).glob("features/*/manifest.json"))) == 1
 
 
+@pytest.mark.slow
 def test_fine_tuned_trials_share_a_pretext_task_and_one_that_diverges_ends_nothing_else(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     config = replace(
