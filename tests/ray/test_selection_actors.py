@@ -56,7 +56,7 @@ def sources(shards: int, *columns: str) -> list[ArraySource]:
     return [ArraySource(np.arange(N)[part], {name: every[name][part] for name in names}) for part in cut(N, shards)]
 
 
-@pytest.mark.parametrize("shards", [1, 2, 7])
+@pytest.mark.parametrize("shards", [1, 2, pytest.param(7, marks=pytest.mark.slow)])
 def test_actors_give_the_picks_of_one_process(shards: int) -> None:
     """One set of actors serves all strategies and inputs: starting them is what costs."""
     with RayActors(sources(shards), _several(), CONTEXT, CPUS) as actors:

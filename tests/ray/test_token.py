@@ -72,13 +72,14 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "variables",
     [
-        {},
-        {"RAY_AUTH_MODE": "disabled"},
-        {"RAY_AUTH_MODE": "token"},
-        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": THEIRS},
-        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "token"},
+        pytest.param({}, id="nothing", marks=pytest.mark.slow),
+        pytest.param({"RAY_AUTH_MODE": "disabled"}, id="disabled"),
+        pytest.param({"RAY_AUTH_MODE": "token"}, id="token mode", marks=pytest.mark.slow),
+        pytest.param({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": THEIRS}, id="a token"),
+        pytest.param(
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "token"}, id="a token's path", marks=pytest.mark.slow
+        ),
     ],
-    ids=["nothing", "disabled", "token mode", "a token", "a token's path"],
 )
 def test_a_started_cluster_has_a_token_of_its_own(variables: dict[str, str], tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -109,7 +110,14 @@ def test_a_cluster_is_joined_with_the_users_token(cluster_of_theirs: str, tmp_pa
     assert done.stdout == "CPUs 4.0\n", done.stderr
 
 
-@pytest.mark.parametrize("given", [[], ["RAY_AUTH_MODE=token"], ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={'2' * 64}"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        pytest.param(["RAY_AUTH_MODE=token"], marks=pytest.mark.slow),
+        ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={'2' * 64}"],
+    ],
+)
 def test_a_cluster_whose_token_is_not_known_is_named(given: list[str], cluster_of_theirs: str, tmp_path: Path) -> None:
     done = program(JOIN, tmp_path, cluster_of_theirs, *given)
     assert done.returncode == 0, done.stderr

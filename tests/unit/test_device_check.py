@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from alray import STRATEGIES
 
 CHECK = Path(__file__).resolve().parents[2] / "benchmarks" / "device" / "check.py"
@@ -27,6 +29,7 @@ def rows(section: dict[str, Any], table: str) -> list[dict[str, Any]]:
     return [row for row in section["rows"] if row["table"] == table]
 
 
+@pytest.mark.slow
 def test_a_tiny_check(tmp_path: Path) -> None:
     """One test, because it takes a minute: sections a, b and c with everything that they must hold."""
     status, result, text = check(tmp_path, "--only", "a,b,c", "--seconds", "400", "--commit", "abc")
