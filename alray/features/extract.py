@@ -170,12 +170,12 @@ def _measured(job: Any, images: ray.data.Dataset, actors: list[Any]) -> Iterator
     go directly from the tasks to the actors, because the driver only passes references."""
     at_work: dict[Any, int] = {}
     for bundle in images.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
+        for block in bundle.block_refs:
             if len(at_work) >= _AHEAD * len(actors):
                 yield _next(at_work)
             busy = list(at_work.values())
             chosen = min(range(len(actors)), key=busy.count)
-            at_work[actors[chosen].measure.remote(job, entry.ref)] = chosen
+            at_work[actors[chosen].measure.remote(job, block)] = chosen
     while at_work:
         yield _next(at_work)
 

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import ray
 import ray.train
 from ray.train import TrainingFailedError, WorkerGroupError
-from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray.config import ResourceConfig
@@ -26,6 +25,7 @@ from alray.train.summary import TrainError
 
 RAY, PROGRESS = "ray", "progress.json"
 _NAME = "train"
+_UNUSED = "DatasetsCallback"  # of Ray Train; by its name, because its module is private
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray is untyped
     into the controller."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [found for found in super()._create_default_callbacks() if not isinstance(found, DatasetsCallback)]
+        return [found for found in super()._create_default_callbacks() if type(found).__name__ != _UNUSED]
 
 
 def launch(
