@@ -22,6 +22,7 @@ from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
 from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
+from alray.selection.registry import named
 from alray.store import Store, absolute, read_bytes
 from alray.submitted import check_places
 from alray.tasks import Task, task_of
@@ -94,12 +95,16 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
 def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     """Check everything that can be checked without a run directory. Makes the catalog if there is none.
 
-    The configuration in the result has absolute paths only.
+    The configuration in the result has absolute paths only, and names the strategy object if one was given.
     """
     check_places(config)
     config = with_absolute_paths(config)
     task = task_of(config)
-    strategy = strategy or strategy_of(config)
+    if strategy is None:
+        strategy = strategy_of(config)
+    else:
+        name, options = named(strategy)
+        config = replace(config, {"strategy": name, "strategy_options": options})
     seed_set = SeedSet.of(config, strategy)
     Store(config.run_dir or config.root).check_writable()
     catalog = _open_catalog(config, task)

@@ -39,7 +39,8 @@ from alray.train.learner import Learner
 
 
 class Query:
-    """The parts of a run that are expensive to start: a cluster, the learner, and networks besides the main one."""
+    """Makes the picks of every round. Holds what is expensive to start: a cluster, the learner, and networks besides
+    the main one."""
 
     def __init__(self, ready: Prepared, stages: Stages) -> None:
         self.ready = ready
@@ -56,7 +57,8 @@ class Query:
         return self.ready.config
 
     def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
-        """The rows to embed in a round, ascending: the test images, and the rows that the strategy reads."""
+        """The rows to embed in a round, ascending: the test images whose embeddings are evaluated, and the rows that
+        the strategy reads."""
         test, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
         needs = strategy.needs_in(self._round(number))
         if last or not needs & EXTRACTED:
@@ -111,11 +113,12 @@ class Query:
         return self.config.resources.select_shards
 
     def _round(self, number: int) -> int:
-        """The round number that the strategy gets."""
+        """The round number that the strategy gets: one more than the run's if the seed set was PT4AL's round 0."""
         return self.ready.seed_set.round_of(number)
 
     def _offered(self, pool: Pool, number: int, stages: Stages) -> tuple[Rows, Rows]:
-        """The labeled and the unlabeled rows that take part in the selection, each ascending."""
+        """The labeled and the unlabeled rows that take part in the selection, each ascending: what subset_* and the
+        strategy's window leave."""
         config, strategy = self.config, self.ready.strategy
         labeled, unlabeled = subset(
             pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
@@ -196,8 +199,10 @@ class Query:
 
 
 def _joined(ready: Prepared) -> Joined:
-    """The run's cluster, which is joined at once if the run certainly needs it; its resources are noted in the run
-    directory."""
+    """The run's cluster, which is joined at once if the run certainly needs it, else at its first use.
+
+    Its resources are noted in the run directory.
+    """
     resources = ready.config.resources
     joined = Joined(resources, lambda found: ready.run.write_cluster(asdict(found)))
     if ready.learner.needs_cluster or resources.select_workers == "ray":

@@ -3,7 +3,7 @@
 Each round trains on the labeled images, embeds the unlabeled ones, lets every shard propose rows, chooses among them on
 the driver, asks the oracle for their labels, and writes all of it down.
 
-A round is a directory, round_NN. Each stage writes its files atomically, and is skipped if they exist. metrics.json is
+A round is a directory, round_NN. A stage whose files exist is skipped; files are written atomically. metrics.json is
 written last and commits the round. A run that was killed and started again makes the same picks.
 """
 
@@ -48,7 +48,7 @@ def run(
     oracle: gives the labels (default: those of the source); strategy: your own object instead of config.strategy.
     quiet: print nothing. on_round: called with the metrics of every round, also of rounds that an earlier start
     committed. Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything
-    expensive starts.
+    expensive starts; OracleError, TrainError, ClusterError and ImageError where they occur.
     """
     ready = prepare(config, oracle, strategy)
     if ready.notes and not quiet:
@@ -80,7 +80,8 @@ def run(
 
 
 def _committed(out: RoundDir, last: bool) -> bool:
-    """Whether the round is finished. The last round of a shorter run has metrics but no labels, so it must continue."""
+    """Whether the round is finished. A run that is continued with more rounds enters its former last round again, to
+    buy that round's labels."""
     return out.committed and (last or out.labeled)
 
 

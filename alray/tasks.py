@@ -1,6 +1,7 @@
 """Tasks: one object for classification and one for segmentation, with everything in which they differ.
 
-No other module checks which task a run has. A third task is a third class here, and one line in `TASKS`.
+Besides the configuration, whose sections check that their values fit the task, no other module checks which task a
+run has. A third task is a third class here, one line in `TASKS`, and its name in `RunConfig.task`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Task(ABC):
         """The classes to learn; empty if neither the configuration nor the catalog has any."""
 
     def annotated(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Catalog:
-        """Check the annotations of these rows besides classes, and return the catalog with a fingerprint that includes
-        them. Raises CatalogError."""
+        """Check annotations of these rows other than classes, such as masks. Returns the catalog with a fingerprint
+        that includes them. Raises CatalogError."""
         return catalog
 
     @abstractmethod
@@ -57,7 +58,7 @@ class Task(ABC):
 
     @abstractmethod
     def testable(self, catalog: Catalog, rows: Rows) -> Rows:
-        """The test rows with which predictions can be compared."""
+        """The test rows that have a label or a mask."""
 
     @abstractmethod
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
@@ -132,12 +133,13 @@ class Classification(Task):
 
 
 class Segmentation(Task):
-    """Every image has a mask of classes. The pool has a single class, which means that the image has a mask."""
+    """Every image has a mask of classes. In the pool every labeled image has class 0: it has a
+    mask. The classes of the masks are in the catalog or in data.classes."""
 
     name: ClassVar[str] = "segmentation"
 
     def index_config(self, data: DataConfig) -> DataConfig:
-        """Index without labels: masks have the classes, and the folder of an image does not."""
+        """Index without labels: classes come from masks, not from the names of folders."""
         return data.model_copy(update={"label_column": ""})
 
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:

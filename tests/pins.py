@@ -1,7 +1,8 @@
 """What must not change while the code is rearranged: the picks of every strategy, and a small finished run.
 
-`python tests/pins.py` writes tests/fixtures anew. It is run only when picks are meant to change, which a CHANGELOG line
-then says; `tests/unit/test_pins.py` compares.
+`python tests/pins.py add` adds the picks of strategies that are not pinned yet and changes nothing else. `python
+tests/pins.py` writes tests/fixtures anew; it is run only when picks are meant to change, which a CHANGELOG line then
+says. `tests/unit/test_pins.py` compares.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -139,5 +141,11 @@ def tables_of(folder: Path, out: Path) -> None:
         (out / path.name).write_text(path.read_text().replace(str(folder), PLACE))
 
 
+def add() -> None:
+    """Pin the picks of new strategies."""
+    known = json.loads(PICKS.read_text())
+    PICKS.write_text(json.dumps({**all_picks(), **known}, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    write()
+    add() if sys.argv[1:] == ["add"] else write()

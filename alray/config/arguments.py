@@ -73,6 +73,8 @@ def value(path: str, field: FieldInfo, texts: list[str]) -> Any:
         if marked(field, PAIRS):
             return pairs(texts)
         if takes_several(field):
+            if len(texts) == 1 and "," in texts[0]:
+                raise ConfigError(f"expected values separated by spaces, got {texts[0]}")
             return None if texts == ["None"] else texts
         if len(texts) != 1:
             raise ConfigError(f"expected a value ({metavar(field)}), got none")

@@ -270,7 +270,9 @@ def _refuse_problems(problems: pa.Table, usable: int, source: str, refuse: bool)
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image was found"
     first = [f"  {key}: {reason}" for key, reason in problems.select(["key", "reason"]).slice(0, 5).to_pandas().values]
     advice = (
-        ["Repair these images, or leave them out with on_problem=exclude."] if usable else ["No image can be used."]
+        ["Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude)."]
+        if usable
+        else ["No image can be used."]
     )
     raise CatalogError("\n".join([f"{source}: {kinds} ({usable} images can be used)", *first, *advice]))
 

@@ -33,9 +33,9 @@ class Requests:
     """Images whose labels a run asks for. Every column has one entry per image.
 
     rows (k,) int64: row numbers of the catalog; keys and uris: those of the images in the catalog; round: number of the
-    round, None before the first model. predicted (k,) int32: the class that the round's model predicts, -1 without a
-    model; probability (k,) float64: the probability of that class, NaN without a model; score (k,) float64: the score
-    of the strategy, NaN without a score.
+    round, None before the first model. predicted (k,) int32: the class that the round's model predicts, as its position
+    among the classes of the catalog, -1 without a model; probability (k,) float64: the probability of that class, NaN
+    without a model; score (k,) float64: the score of the strategy, NaN without a score.
     """
 
     rows: Rows

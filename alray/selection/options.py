@@ -73,14 +73,14 @@ def options_of(kind: type[Strategy]) -> list[Option]:
     fields: dict[str, FieldInfo] = vars(kind).get("__pydantic_fields__", {})
     found = []
     for name, parameter in inspect.signature(kind).parameters.items():
-        default = None if parameter.default is parameter.empty else _text(parameter.default)
+        default = None if parameter.default is parameter.empty else as_text(parameter.default)
         expected = _expected(fields[name]) if name in fields else ""
         meaning = (fields[name].description or "") if name in fields else ""
         found.append(Option(name, expected, default, " ".join(meaning.split())))
     return found
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as the command line takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -88,6 +88,9 @@ def _text(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """A NumPy number as the Python number that it is."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+_LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 
 
 def _expected(field: FieldInfo) -> str:
@@ -98,11 +101,11 @@ def _expected(field: FieldInfo) -> str:
     if kind is bool:
         return "true or false"
     words = {int: "an integer", float: "a number", str: "a text"}.get(kind, str(kind))  # type: ignore[arg-type]
-    limits = {name: getattr(part, name) for part in field.metadata for name in ("ge", "lt") if hasattr(part, name)}
-    least, below = limits.get("ge"), limits.get("lt")
-    if below is not None:
-        return f"{words} from {least} to below {below}"
-    return words if least is None else f"{words} of at least {least}"
+    limits = {name: getattr(part, name) for part in field.metadata for name in _LIMITS if hasattr(part, name)}
+    if limits.keys() == {"ge", "lt"}:
+        return f"{words} from {limits['ge']} to below {limits['lt']}"
+    said = " and ".join(f"{_LIMITS[name]} {limit}" for name, limit in limits.items())
+    return f"{words} {said}".rstrip()
 
 
 def _explained(kind: Any, error: ValidationError) -> SelectionError:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alray.selection.options import Option, options_of
+from alray.selection.options import Option, as_text, options_of
 from alray.selection.protocol import SelectionError, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.balanced_random import BalancedRandom
@@ -78,6 +78,17 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     if missing:
         raise SelectionError(f"strategy {name}: expected the options {', '.join(missing)}, too")
     return kind(**options)
+
+
+def named(strategy: Strategy) -> tuple[str, dict[str, Any]]:
+    """The name and the options with which a configuration writes down a strategy object: options that have their
+    defaults are left out."""
+    found = {}
+    for option in options_of(type(strategy)):
+        value = getattr(strategy, option.name)
+        if option.default is None or as_text(value) != option.default:
+            found[option.name] = value if isinstance(value, bool | int | float | str) else as_text(value)
+    return name_of(strategy), found
 
 
 def changed(strategy: Strategy, options: Mapping[str, Any]) -> Strategy:

@@ -1,4 +1,4 @@
-"""The protocol of learners, and the one place that chooses one.
+"""The protocol of learners. `alray.train.learners.learner_kind` chooses one.
 
 A learner trains on the labeled rows of a pool, gives features of any rows and evaluates. `alray.rounds` works with any
 of them.

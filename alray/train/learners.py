@@ -1,4 +1,4 @@
-"""Learners of images with one class each: a head on a frozen backbone, or end-to-end fine-tuning.
+"""Learners for images that have one class each: a head on a frozen backbone, or end-to-end fine-tuning.
 
 Ray and timm are imported inside of functions: runs on a user's own embeddings start faster without them.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class ClassLearner(Learner):
-    """The common part of the learners of images with one class each."""
+    """The common part of the learners for images that have one class each."""
 
     @classmethod
     def without_images(cls) -> type[Learner]:
@@ -68,7 +68,7 @@ class ClassLearner(Learner):
         return np.asarray(pool.counts())
 
     def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
-        """Logits of the given rows, (k, c) float32: as extracted, else computed from embedding and head."""
+        """Logits of the given rows, (k, c) float32: stored ones if the table has them, else embedding times head."""
         if LOGITS in table.columns:
             return table.read(rows, LOGITS).astype(np.float32)
         embedding = table.read(rows, EMBEDDING).astype(np.float32)
@@ -88,8 +88,8 @@ class LinearLearner(ClassLearner):
 
     @classmethod
     def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
-        """A frozen backbone must have weights. It is not built where all images have been embedded: that takes seconds,
-        and the whole import of timm."""
+        """A frozen backbone must have weights. If all images are embedded already, the network is not built: building
+        takes seconds and imports timm."""
         if not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone):
             raise ConfigError(
                 "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
@@ -222,6 +222,7 @@ LEARNERS: dict[str, type[ClassLearner]] = {"linear": LinearLearner, "finetune": 
 
 
 def learner_kind(config: RunConfig, catalog: Catalog) -> type[Learner]:
-    """The learner that `train.mode` names, as it is on this catalog. Raises ConfigError."""
+    """The learner that `train.mode` names, or its form without images if the catalog holds embeddings. Raises
+    ConfigError."""
     kind = LEARNERS[config.train.mode]
     return kind.without_images() if catalog.provided_columns else kind

@@ -16,7 +16,9 @@ from alray.config import fingerprint, identity
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_a_strategy_picks_what_it_always_picked(name: str, kind: str) -> None:
-    assert picks_of(name, kind) == json.loads(PICKS.read_text())[name][kind]
+    pinned = json.loads(PICKS.read_text())
+    assert name in pinned, "a new strategy: `python tests/pins.py add` pins what it picks"
+    assert picks_of(name, kind) == pinned[name][kind]
 
 
 def test_the_fingerprint_of_the_default_configuration_is_what_it_was() -> None:

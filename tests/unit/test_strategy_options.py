@@ -7,17 +7,20 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
+from pydantic import Field
+from pydantic.fields import FieldInfo
 from test_pt4al import brought
 
 import alray
 from alray import STRATEGIES, replace
 from alray.cli import main
 from alray.features.arrays import Block
-from alray.selection.options import options_of
+from alray.prepare import check
+from alray.selection.options import _expected, options_of
 from alray.selection.protocol import SelectionError
 from alray.selection.registry import build, described
 from alray.selection.strategies.k_means import KMeans
@@ -205,3 +208,25 @@ def test_torch_and_ray_are_imported_only_by_what_uses_them(program: str, tmp_pat
     """They take seconds."""
     check = "\nimport sys; assert not {'torch', 'ray', 'faiss'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program + check], check=True, cwd=tmp_path, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"ge": 0, "lt": 1}, "a number from 0 to below 1"),
+        ({"gt": 0}, "a number above 0"),
+        ({"ge": 2}, "a number of at least 2"),
+        ({"gt": 0, "le": 5}, "a number above 0 and of at most 5"),
+        ({}, "a number"),
+    ],
+)
+def test_every_limit_of_an_option_is_put_into_words(limits: dict[str, Any], expected: str) -> None:
+    assert _expected(FieldInfo.from_annotation(Annotated[float, Field(**limits)])) == expected  # type: ignore[arg-type]
+
+
+def test_a_strategy_object_is_written_down_by_its_name_and_options(tmp_path: Path) -> None:
+    """A run by an object is the run that its name and options give: no other run's directory is continued."""
+    found = check(brought(tmp_path), Pt4al(batches=4, rest="carry"))
+    assert (found.config.strategy, found.config.strategy_options) == ("pt4al", {"batches": 4, "rest": "carry"})
+    assert check(found.config).strategy == found.strategy
+    assert check(brought(tmp_path), build("margin")).config.strategy == "margin"

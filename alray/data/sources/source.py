@@ -1,6 +1,7 @@
-"""A kind of source is one object. It indexes a source, reads single images of it, and may write one.
+"""A kind of source is one object. It indexes a source and reads single images of it; some kinds can also write one.
 
-A new format is one file with a subclass of `Source`, and one line in `alray.data.sources.SOURCES`.
+A new format is one file with a subclass of `Source`, one line in `alray.data.sources.SOURCES`, its name in
+`IndexConfig.format`, and a writer in tests/unit/image_sources.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from alray.store import Store, read_bytes
 
 T = TypeVar("T")
 Image = tuple[str, bytes, str]  # key, encoded bytes, class as text
-Found = bytes | Exception | None  # result of reading an image; None: there are no bytes at its place
+Found = bytes | Exception | None  # result of reading an image; None: the place exists but holds no bytes
 
 UNKNOWN = "-1"  # the class, as text, of an image whose class is not known
 
@@ -29,14 +30,18 @@ class Source:
     """The base of all kinds. By default an image is a whole file, and nothing can be written."""
 
     name: ClassVar[str]
-    extensions: ClassVar[tuple[str, ...]] = ()  # file names with these endings show this kind
-    decoded: ClassVar[bool] = True  # whether its rows are images that indexing can decode as a check
+    extensions: ClassVar[tuple[str, ...]] = ()  # with format=auto, a source whose name ends so is of this kind
+    decoded: ClassVar[bool] = True  # whether its rows are images, and not embeddings
     can_exclude: ClassVar[bool] = True  # whether unusable rows may be left out
     writable: ClassVar[bool] = False  # whether `write` is implemented
     has_columns: ClassVar[bool] = False  # whether its files can hold masks beside the images
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """Find all images of a path or URI. Raises CatalogError."""
+        """Find all images of a path or URI. Raises CatalogError.
+
+        Every image needs key, uri and size (`alray.data.sources.scan.IMAGES`); a file that is missing has size None.
+        The key starts with options.prefix unless the source itself names splits.
+        """
         raise NotImplementedError(f"{type(self).__name__}.scan")
 
     def check(self, test_root: str) -> None:
@@ -60,11 +65,13 @@ class Source:
         raise NotImplementedError(f"{type(self).__name__}.write")
 
     def embedding(self, uri: str, content: str) -> npt.NDArray[np.floating]:
-        """The user's own embeddings (n, d). content: `Scan.content`. Raises CatalogError if there are none."""
+        """The user's own embeddings (n, d). content: the hash that `scan`
+        returned. Raises CatalogError if there are none."""
         raise CatalogError(f"{uri}: expected a source of embeddings, got images ({self.name})")
 
     def pretext_loss(self, uri: str, content: str) -> npt.NDArray[np.float64]:
-        """The user's own pretext losses (n,). content: `Scan.content`. Raises CatalogError if there are none."""
+        """The user's own pretext losses (n,). content: the hash that `scan`
+        returned. Raises CatalogError if there are none."""
         raise CatalogError(f"{uri}: expected a source of embeddings with pretext losses, got images ({self.name})")
 
     def provided_columns(self, content: str) -> frozenset[str]:
