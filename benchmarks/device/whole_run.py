@@ -39,7 +39,7 @@ def _settings(section: Section, folder: str) -> dict[str, object]:
 def run(section: Section) -> None:
     """The run, then a row for each round."""
     with tempfile.TemporaryDirectory() as folder:
-        write_digits(Path(folder) / "digits")
+        write_digits(str(Path(folder) / "digits"))
         settings = _settings(section, folder)
         start = time.monotonic()
         done = alray.run(alray.replace(CONFIG, settings), quiet=True)
