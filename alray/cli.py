@@ -281,9 +281,20 @@ def job(
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do the work; print an error of alray's own as one message and leave with code 2."""
+    """Do the work; print an error of alray's own as one message and leave with code 2.
+
+    Ctrl-C leaves with code 130. A reader that closes the output early (``| head``) ends the program without a word.
+    """
     try:
-        return work()
+        done = work()
+        sys.stdout.flush()
+        return done
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped: the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is still to be flushed
+        raise SystemExit(1) from None
     except Exception as error:
         meant_for_people = type(error).__module__.startswith("alray.")
         if not meant_for_people or os.environ.get("ALRAY_TRACEBACK"):

@@ -23,7 +23,7 @@ from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named
-from alray.store import Store, absolute, read_bytes
+from alray.store import Store, absolute, is_file, read_bytes
 from alray.submitted import check_places
 from alray.tasks import Task, task_of
 from alray.train.columns import MEASURED
@@ -82,6 +82,10 @@ class Prepared(Checked):
 
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
     """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
+    if isinstance(oracle, type):
+        raise ConfigError(
+            f"oracle: expected an object, got the class {oracle.__name__}; call it, as in {oracle.__name__}()"
+        )
     found = check(config, strategy)
     catalog, task = found.catalog, found.task
     run = open_run(found.config, catalog, task.classes(found.config.data, catalog), found.facts)
@@ -99,6 +103,7 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     """
     check_places(config)
     config = with_absolute_paths(config)
+    _check_files(config)
     task = task_of(config)
     if strategy is None:
         strategy = strategy_of(config)
@@ -122,6 +127,13 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     catalog = task.annotated(config, catalog, np.union1d(candidates, test_rows))
     told = "\n".join(filter(None, [loaded, *notes(config, strategy, seed_set, free)]))
     return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, told)
+
+
+def _check_files(config: RunConfig) -> None:
+    """Look for the files that are named beside the source, before images are indexed. Raises ConfigError."""
+    for path, place in (("model.checkpoint", config.model.checkpoint), ("data.train_list", config.data.train_list)):
+        if place and not is_file(place):
+            raise ConfigError(f"{path}: expected a file, got none at {place}")
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -81,6 +81,12 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return fs, path
 
 
+def is_file(uri: str) -> bool:
+    """Whether there is a file at the path or URI."""
+    fs, path = filesystem(uri)
+    return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole file. Raises FileNotFoundError, or StoreError if there is no filesystem for the URI."""
     fs, path = filesystem(uri)
@@ -158,8 +164,7 @@ class Store:
 
     def has(self, name: str) -> bool:
         """Whether the directory has a complete file of this name."""
-        fs, path = filesystem(self.at(name))
-        return bool(fs.get_file_info(path).type == pafs.FileType.File)
+        return is_file(self.at(name))
 
     def names(self) -> list[str]:
         """The sorted names of the files and directories in this directory; empty if it does not exist."""

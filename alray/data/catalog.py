@@ -236,9 +236,12 @@ def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
         _refuse_other_source(config, store)
         return Catalog.open(uri)
     if not config.root:
-        raise CatalogError(
-            f"data.root: expected a source, because {uri} is not a catalog; give data.root or data.catalog"
-        )
+        if config.catalog:
+            raise CatalogError(
+                f"data.catalog: expected a catalog at {uri}, got none; `alray index SOURCE --out {uri}` makes it, and "
+                "so does a run with data.root"
+            )
+        raise CatalogError("data.root: expected the source of the images, got none; give data.root or data.catalog")
     return build(config, uri)
 
 

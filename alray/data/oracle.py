@@ -86,6 +86,9 @@ class Answers:
     @classmethod
     def of(cls, labels: Sequence[int | None] | npt.NDArray[np.integer]) -> Answers:
         """Make answers from class numbers; None means that there is no answer yet."""
+        strange = [label for label in labels if label is not None and not isinstance(label, int | np.integer)]
+        if strange:
+            raise OracleError(f"expected class numbers or None, got {strange[0]!r}")
         known = [-1 if label is None else int(label) for label in labels]
         status = [Status.NOT_YET if label is None else Status.LABEL for label in labels]
         return cls(np.array(status, np.uint8), np.array(known, np.int32))
@@ -127,6 +130,11 @@ def ask(oracle: Oracle, requests: Requests) -> Labels:
     Raises OracleError unless every request is answered with a label or a mask: a run cannot wait for people yet.
     """
     answers = oracle.answer(requests)
+    if not isinstance(answers, Answers):
+        raise OracleError(
+            f"{type(oracle).__name__}.answer: expected Answers, as Answers.of([3, None, 0]) makes them, got "
+            f"{type(answers).__name__}"
+        )
     shapes = np.shape(answers.status), np.shape(answers.labels)
     if shapes != ((len(requests),),) * 2:
         raise OracleError(f"expected one answer for each of {len(requests)} requests, got status and labels {shapes}")

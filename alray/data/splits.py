@@ -64,7 +64,8 @@ def draw_balanced(
     """
     if (labels < 0).any():
         raise SplitError(
-            f"{stream}: expected labels for a balanced draw, got none for row {int(rows[int(np.argmax(labels < 0))])}"
+            f"{stream}: expected labels for a balanced draw, got none for row {int(rows[int(np.argmax(labels < 0))])}; "
+            "split.val_how and split.seed_set_how can be random"
         )
     sizes = np.bincount(labels, minlength=num_classes)
     capped = np.floor(sizes * max_class_share + 1e-9).astype(np.int64)

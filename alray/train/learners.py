@@ -150,7 +150,12 @@ class EmbeddingsLearner(LinearLearner):
 
     @classmethod
     def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
-        """Nothing is loaded."""
+        """Nothing is loaded. Raises ConfigError for weights, which would be ignored."""
+        if config.model.checkpoint or config.model.pretrained:
+            raise ConfigError(
+                "model: expected no weights, because the data are embeddings and no network is built; got "
+                f"checkpoint {config.model.checkpoint or 'none'}, pretrained {config.model.pretrained}"
+            )
         return ""
 
     def features(self, folder: str, stages: Stages) -> FeatureTable:

@@ -114,7 +114,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def test_alray_is_not_installed_there(machine: Machine) -> None:
-    done = machine.shell("cd / && python -c 'import ray, torch, tyro; import alray'")
+    done = machine.shell("cd / && python -c 'import ray, torch, pydantic; import alray'")
     assert "No module named 'alray'" in done.stdout, done.stdout
 
 

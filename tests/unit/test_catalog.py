@@ -538,5 +538,7 @@ def test_ensure_catalog_indexes_once(tmp_path: Path) -> None:
         CatalogError, match=r"data\.root: expected .*source, from which the catalog at .*default was made, got"
     ):
         ensure_catalog(DataConfig(root=str(tmp_path / "other"), catalog=default), "elsewhere")
-    with pytest.raises(CatalogError, match=r"data\.root: expected a source, because .*nothing is not a catalog"):
+    with pytest.raises(CatalogError, match=r"data\.root: expected the source of the images, got none"):
         ensure_catalog(DataConfig(), str(tmp_path / "nothing"))
+    with pytest.raises(CatalogError, match=r"data\.catalog: expected a catalog at .*nothing, got none; `alray index"):
+        ensure_catalog(DataConfig(catalog=str(tmp_path / "nothing")), "elsewhere")

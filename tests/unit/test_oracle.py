@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pins import CONFIG, features
 
-from alray import replace, run
+from alray import ConfigError, replace, run
 from alray.data.catalog import Catalog, index_arrays
 from alray.data.oracle import Answers, HiddenLabels, OracleError, Requests, Status, ask
 
@@ -77,3 +77,20 @@ def test_a_run_asks_with_what_its_model_predicts(tmp_path: Path) -> None:
         assert set(requests.predicted.tolist()) <= {0, 1, 2, 3}
     other = run(replace(CONFIG, {**changes, "root": str(tmp_path / "others")}), quiet=True)
     assert [one["labeled_set"] for one in mine.rounds] == [one["labeled_set"] for one in other.rounds]
+
+
+@pytest.mark.parametrize("answer", [[1, 0], None, np.array([1, 0])])
+def test_what_is_no_answer_is_refused_by_the_name_of_the_oracle(catalog: Catalog, answer: object) -> None:
+    class Mine:
+        def answer(self, requests: Requests) -> object:
+            return answer
+
+    with pytest.raises(OracleError, match=r"^Mine\.answer: expected Answers, as Answers\.of\(.*got "):
+        ask(Mine(), Requests.of(catalog, np.array([0, 2])))  # type: ignore[arg-type]
+
+
+def test_a_class_name_is_no_label_and_a_class_is_no_oracle(tmp_path: Path) -> None:
+    with pytest.raises(OracleError, match="expected class numbers or None, got 'cat'"):
+        Answers.of(["cat"])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"oracle: expected an object, got the class HiddenLabels; call it"):
+        run(CONFIG, oracle=HiddenLabels)  # type: ignore[arg-type]

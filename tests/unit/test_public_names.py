@@ -80,3 +80,24 @@ def test_a_job_file_hands_over_an_oracle_and_a_strategy(tmp_path: Path) -> None:
     assert (tmp_path / "runs").resolve() == run.parent.resolve()
     assert CONFIG.strategy != "k_center"
     assert "radius" in pq.read_schema(run / "round_00" / "picks.parquet").names  # k_center's alone
+
+
+def test_a_reader_that_closes_the_output_early_sees_no_traceback() -> None:
+    command = f"{sys.executable} -m alray.cli run imagenet_base --help-all | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "usage" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_weights_file_that_is_not_there_is_refused_before_images_are_indexed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "alray.cli", "run", "imagenet_base", "--data.root", str(tmp_path)]
+    command += ["--root", str(tmp_path / "runs"), "--model.checkpoint", str(tmp_path / "none.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: model.checkpoint: expected a file, got none at {tmp_path}/none.pth\n"
+
+
+def test_ctrl_c_leaves_with_130_and_says_that_the_command_continues() -> None:
+    program = "from alray.cli import guarded\ndef stop(): raise KeyboardInterrupt\nguarded(stop)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped: the same command continues\n")
