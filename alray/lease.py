@@ -10,7 +10,7 @@ directory raises LeaseLost.
 
 On local disk, NFS included, the lease is created exclusively, so of many processes one wins. To replace a dead holder's
 lease, a process must first create a second file exclusively, which is named after the dead lease. A beat never touches
-the file of a later holder.
+the lease of a later holder, here and on object stores.
 
 On an object store the lease is created by a conditional put if fsspec opens the store and its client has one. The
 clients of pyarrow for S3 and GCS have none. There, and wherever the lease of a dead holder is replaced, a process

@@ -178,48 +178,58 @@ def _create(whole: str, path: str) -> bool:
 
 
 class _Object:
-    """A lease on an object store. Every beat writes the object anew."""
+    """A lease on an object store.
+
+    The beats are in an object of their own, which is named after the lease. So a beat never overwrites the lease of
+    another holder.
+    """
 
     def __init__(self, store: Store, name: str) -> None:
-        self._uri = store.at(name)
         self._store, self._name = store, name
-        self._content: dict[str, Any] = {}
-        self._lost = False
+        self._token, self._beats = "", 0
 
     def look(self) -> Seen | None:
-        try:
-            return Seen(read_bytes(self._uri))
-        except FileNotFoundError:
+        found = self._lease()
+        if found is None:
             return None
+        try:
+            return Seen(found.content, int(read_bytes(self._store.at(self._beat_of(found.token)))))
+        except FileNotFoundError:  # it has not beaten yet
+            return found
 
     def take(self, content: str, dead: Seen | None) -> bool:
-        self._content = json.loads(content)
-        data = self._beaten(0)
-        made = create(self._uri, data) if dead is None else None
+        uri, self._token = self._store.at(self._name), json.loads(content)["token"]
+        made = create(uri, content.encode()) if dead is None else None
         if made is False or (made is None and self.look() != dead):
             return False
         if made is None:
-            write_unguarded(self._uri, data)
+            write_unguarded(uri, content.encode())
         time.sleep(_SETTLE)  # of several processes that wrote, the last one has the lease
-        return self.held()
-
-    def held(self) -> bool:
-        found = self.look()
-        return not self._lost and found is not None and found.token == self._content["token"]
-
-    def beat(self) -> bool:
-        at = time.monotonic()
         if not self.held():
             return False
-        write_unguarded(self._uri, self._beaten(self._content.get("beat", 0) + 1))
-        if time.monotonic() - at > _LEFT / 2:
-            self._lost = True  # it stood still after the look: the beat may have replaced the lease of another holder
-        return not self._lost
+        if dead is not None:
+            self._store.delete(self._beat_of(dead.token))
+        return True
 
-    def _beaten(self, number: int) -> bytes:
-        self._content["beat"] = number
-        return json.dumps(self._content).encode()
+    def held(self) -> bool:
+        found = self._lease()
+        return found is not None and found.token == self._token
+
+    def beat(self) -> bool:
+        self._beats += 1
+        write_unguarded(self._store.at(self._beat_of(self._token)), str(self._beats).encode())
+        return self.held()
 
     def release(self) -> None:
+        self._store.delete(self._beat_of(self._token))
         if self.held():
             self._store.delete(self._name)
+
+    def _lease(self) -> Seen | None:
+        try:
+            return Seen(read_bytes(self._store.at(self._name)))
+        except FileNotFoundError:
+            return None
+
+    def _beat_of(self, token: str) -> str:
+        return f"{self._name}.{content_hash(token.encode())}.beat"

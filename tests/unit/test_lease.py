@@ -214,12 +214,12 @@ def test_a_container_with_the_same_host_name_is_another_machine(tmp_path: Path) 
 def test_a_beat_from_elsewhere_shows_that_the_holder_lives(tmp_path: Path) -> None:
     store, over = Store(str(tmp_path)), threading.Event()
 
-    def hold() -> None:
-        number = 0
+    def hold(number: int = 0) -> None:
         while not over.wait(0.1):
-            number += 1
             store.write_json(LEASE, {"host": "elsewhere", "pid": 1, "token": "x", "beat": number})
+            number += 1
 
+    store.write_json(LEASE, {"host": "elsewhere", "pid": 1, "token": "x", "beat": -1})
     thread = threading.Thread(target=hold)
     thread.start()
     try:
