@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -140,7 +141,13 @@ def test_of_many_that_claim_at_once_one_gets_the_lease(dead: bool, tmp_path: Pat
 
 
 def _take(folder: str, count: int, together: threading.Barrier, results: multiprocessing.Queue[list[bool]]) -> None:
-    taken = []
+    taken, replace = [], os.replace
+
+    def late(source: str, target: str) -> None:
+        time.sleep(0.02 * random.random())
+        replace(source, target)
+
+    os.replace = late  # type: ignore[assignment]  # the processes come between each other's steps
     for number in range(count):
         claim = claim_on(Store(f"{folder}/{number}"), LEASE)
         dead = claim.look()
