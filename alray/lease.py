@@ -58,7 +58,7 @@ def lease(
     to be alive, because it runs on this machine or has just beaten; it may raise, which ends the wait. stale: seconds
     without a beat after which a holder counts as dead. The body must check again what the directory has, because
     another process may have done the work in the meantime. While the body runs, every write to the directory by this
-    process raises LeaseLost if the lease was lost.
+    process raises LeaseLost if the lease was lost. Raises StoreError if the directory cannot be written.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     mine = {**describe(os.getpid()), "since": now, "token": uuid.uuid4().hex}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from alray.process import running
-from alray.store import Store, content_hash, create, is_remote, read_bytes, write_unguarded
+from alray.store import Store, StoreError, content_hash, create, is_remote, read_bytes, write_unguarded
 
 _SETTLE = 0.5  # seconds after a write to an object store; another process may overwrite the lease in that time
 _LEFT = 60.0  # seconds after which the second file of a takeover counts as left by a process that died
@@ -88,9 +88,12 @@ class _File:
         return self._read(self._path)
 
     def take(self, content: str, dead: Seen | None) -> bool:
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
         whole = f"{self._path}.{uuid.uuid4().hex[:8]}.tmp"
-        self._fd = os.open(whole, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            self._fd = os.open(whole, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error}") from error
         taken = False
         try:
             os.write(self._fd, content.encode())
@@ -110,7 +113,7 @@ class _File:
             return False
         now = self.look()
         with suppress(FileNotFoundError):  # another process took the second file for one that was left
-            if now is None or now.token != dead.token:
+            if now != dead:  # it was replaced, released, or its holder woke up
                 os.unlink(second)
             else:
                 os.replace(second, self._path)
@@ -131,8 +134,10 @@ class _File:
         try:
             with open(path, "rb") as file:
                 return Seen(file.read(), os.fstat(file.fileno()).st_mtime_ns)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error}") from error
 
     def held(self) -> bool:
         if self._fd < 0:

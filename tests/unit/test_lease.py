@@ -17,7 +17,7 @@ import pytest
 from alray.lease import LEASE, LeaseLost, lease
 from alray.lease_file import claim_on
 from alray.process import describe, running
-from alray.store import Store, create
+from alray.store import Store, StoreError, create
 
 FORK = multiprocessing.get_context("fork")
 
@@ -291,5 +291,14 @@ def test_a_conditional_put_writes_once() -> None:
         lease(Store("memory://alray-lease")),
         pytest.raises(_Busy),
         lease(Store("memory://alray-lease"), busy=_raise_busy),
+    ):
+        pass
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StoreError, match="cannot write .*file/run/lease.json"),
+        lease(Store(str(tmp_path / "file/run"))),
     ):
         pass
