@@ -81,12 +81,22 @@ class Prepared(Checked):
 
 
 def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy | None = None) -> Prepared:
-    """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError."""
+    """Check and open everything. Raises ConfigError, CatalogError, SplitError, RunError, SelectionError, StoreError.
+
+    It writes to the run directory without a lease: `alray.rounds.run` calls `check` and, under the lease, `begin`.
+    """
+    return begin(check(config, strategy), oracle)
+
+
+def begin(found: Checked, oracle: Oracle | None = None) -> Prepared:
+    """Open the run directory of a checked configuration, and draw, label and write its splits unless it has them.
+
+    The caller holds the lease of the run directory. Raises SplitError, RunError, OracleError, StoreError.
+    """
     if isinstance(oracle, type):
         raise ConfigError(
             f"oracle: expected an object, got the class {oracle.__name__}; call it, as in {oracle.__name__}()"
         )
-    found = check(config, strategy)
     catalog, task = found.catalog, found.task
     run = open_run(found.config, catalog, task.classes(found.config.data, catalog), found.facts)
     oracle = oracle or task.hidden_labels(catalog)
@@ -111,7 +121,8 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
         name, options = named(strategy)
         config = replace(config, {"strategy": name, "strategy_options": options})
     seed_set = SeedSet.of(config, strategy)
-    Store(config.run_dir or config.root).check_writable()
+    if not (config.run_dir and RunDir(config.run_dir).finished(config.rounds)):  # a finished run is only read
+        Store(config.run_dir or config.root).check_writable()
     catalog = _open_catalog(config, task)
     _check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
@@ -247,6 +258,7 @@ def _split(checked: Checked, oracle: Oracle, run: RunDir) -> Pool:
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
         asked = Requests.of(catalog, np.concatenate([held_out, seed_set]))
+        run.check_guards()  # a process that lost the lease buys nothing
         run.write_split(in_pool, held_out, seed_set, ask(oracle, asked))
     pool = checked.task.pool(catalog, candidates).hold_out(*run.held_out()).label(*run.seed())
     chosen = run.cold_start()

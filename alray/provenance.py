@@ -27,16 +27,11 @@ def identity_of(config: RunConfig, catalog: Catalog) -> dict[str, Any]:
     return {**mine, "train_list_fingerprint": weights_fingerprint(listed)} if listed else mine
 
 
-def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:
-    """Open the run's directory; make it if it does not exist.
-
-    classes: names of the classes to learn; facts: `Checked.facts`. Raises RunError if the directory belongs to another
-    configuration, StoreError if it cannot be written.
-    """
+def find_run(config: RunConfig, catalog: Catalog) -> RunDir:
+    """The run's directory, which need not exist yet. Writes nothing. Raises RunError if it belongs to another
+    configuration."""
     mine = identity_of(config, catalog)
-    mark = fingerprint(mine)
-    uri = config.run_dir or join(config.root, f"{config.name}-{mark}")
-    run = RunDir(uri)
+    run = RunDir(config.run_dir or join(config.root, f"{config.name}-{fingerprint(mine)}"))
     if run.exists:
         theirs, ours = full_identity(run.about()["identity"]), full_identity(mine)
         if theirs != ours:
@@ -44,7 +39,17 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts:
                 f"{run.uri} belongs to another configuration:\n" + "\n".join(differences(theirs, ours)) + "\n"
                 "Use another run_dir (or none), or remove the directory."
             )
-    else:
+    return run
+
+
+def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:
+    """Open the run's directory; make it if it does not exist. The caller holds its lease.
+
+    classes: names of the classes to learn; facts: `Checked.facts`. Raises RunError if the directory belongs to another
+    configuration, StoreError if it cannot be written.
+    """
+    run, mine = find_run(config, catalog), identity_of(config, catalog)
+    if not run.exists:
         run.check_writable()
     run.write_config(config.to_json())
     if not run.exists:
@@ -53,7 +58,12 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts:
             "system": platform.system(),
             "cpu": f"{os.cpu_count()} x {_cpu()}",
         }
-        about = {"name": config.name, "fingerprint": mark, "classes": list(classes), "catalog": catalog.uri}
+        about = {
+            "name": config.name,
+            "fingerprint": fingerprint(mine),
+            "classes": list(classes),
+            "catalog": catalog.uri,
+        }
         versions = {"alray": __version__, **{name: version(name) for name in _LIBRARIES}}
         run.write_about({**about, **facts, "identity": mine, "versions": versions, "machine": machine})
     return run

@@ -103,6 +103,7 @@ class Query:
         context = Context(self.config.seed, 0, len(ready.catalog.classes), pretext=self._pretext(needs, pool, stages))
         what = f"a seed set of {size:,} by {ready.seed_set.how}"
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
+        ready.run.check_guards()  # a process that lost the lease buys nothing
         labels = ask(ready.oracle, Requests.of(ready.catalog, picks.rows, score=picks.scores))
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
         ready.run.write_cold_start(found.append_column("label", pa.array(labels)))

@@ -5,6 +5,9 @@ the driver, asks the oracle for their labels, and writes all of it down.
 
 A round is a directory, round_NN. A stage whose files exist is skipped; files are written atomically. metrics.json is
 written last and commits the round. A run that was killed and started again makes the same picks.
+
+Only one start of a run is at work at a time: it holds the lease of the run directory (`alray.lease`) from before its
+first write to its end. A run that is finished is only read, which needs no lease.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from alray.config import RunConfig
 from alray.data.oracle import Oracle, Requests, ask
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
-from alray.prepare import Prepared, prepare
+from alray.lease import lease
+from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
+from alray.provenance import find_run
 from alray.query import Query
-from alray.rundir import FEATURES_DIR, RoundDir
+from alray.rundir import FEATURES_DIR, RoundDir, RunDir, RunError
 from alray.scalars import write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.train.evaluate import labeled_set_metrics
@@ -48,11 +53,43 @@ def run(
     oracle: gives the labels (default: those of the source); strategy: your own object instead of config.strategy.
     quiet: print nothing. on_round: called with the metrics of every round, also of rounds that an earlier start
     committed. Raises a ValueError (ConfigError, CatalogError, SplitError, RunError, SelectionError ...) before anything
-    expensive starts; OracleError, TrainError, ClusterError and ImageError where they occur.
+    expensive starts; OracleError, TrainError, ClusterError and ImageError where they occur. RunError also if another
+    start of this run is at work; LeaseLost if this process stood still so long that another start went on in its place.
     """
-    ready = prepare(config, oracle, strategy)
-    if ready.notes and not quiet:
-        print(ready.notes, flush=True)
+    found = check(config, strategy)
+    if found.notes and not quiet:
+        print(found.notes, flush=True)
+    folder = find_run(found.config, found.catalog)
+    if _finished(folder, config.rounds):
+        for number in range(config.rounds):
+            on_round(folder.round(number).metrics())
+    else:
+
+        def waiting(holder: str) -> None:
+            if not quiet:
+                print(
+                    f"{config.name} · {folder.uri}: waiting to see whether {holder} is still at work there", flush=True
+                )
+
+        with lease(folder, waiting, busy=lambda holder: _refuse(folder, holder)):
+            _rounds(found, oracle, quiet, on_round)
+    return RunResult(folder.uri, [folder.round(number).metrics() for number in range(config.rounds)])
+
+
+def _refuse(folder: RunDir, holder: str) -> None:
+    raise RunError(
+        f"{folder.uri}: another start of this run is at work, {holder}; wait for its end, then start again to read the "
+        "result or to continue"
+    )
+
+
+def _finished(folder: RunDir, rounds: int) -> bool:
+    return folder.exists and all(_committed(folder.round(number), number == rounds - 1) for number in range(rounds))
+
+
+def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callable[[dict[str, Any]], None]) -> None:
+    """Make the rounds that are not committed. The caller holds the lease of the run directory."""
+    config, ready = found.config, begin(found, oracle)
     pool = ready.pool
     query: Query | None = None
     previous: RoundDir | None = None
@@ -76,7 +113,6 @@ def run(
         if not last:
             pool = pool.label(*out.labels())
         previous = out
-    return RunResult(ready.run.uri, [ready.run.round(number).metrics() for number in range(config.rounds)])
 
 
 def _committed(out: RoundDir, last: bool) -> bool:
@@ -126,6 +162,7 @@ def _ask(query: Query, table: FeatureTable | None, picks: Picks, number: int, ou
         return
     with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
         predicted = query.learn.predict(table, picks.rows, out)
+        out.check_guards()  # a process that lost the lease buys nothing
         requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
         out.write_labels(picks.rows, ask(query.ready.oracle, requests))
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import posixpath
 import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,8 +118,55 @@ def _content(uri: str, size: int | None, changed: int | None) -> str:
     return content_hash(read_bytes(uri))
 
 
+_guards: list[tuple[str, Callable[[], None]]] = []
+
+
+@contextlib.contextmanager
+def protected(folder: str, check: Callable[[], None]) -> Iterator[None]:
+    """Context manager: call `check` before this process writes or deletes anything in a directory. It raises to forbid
+    it."""
+    guard = (folder.rstrip("/") + "/", check)
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+
+
+def check_guards(uri: str) -> None:
+    """Call the checks of the directories that this path or URI is in."""
+    for folder, check in tuple(_guards):
+        if f"{uri}/".startswith(folder):
+            check()
+
+
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
-    """Write a file atomically, and make its directories. Raises StoreError."""
+    """Write a file atomically, and make its directories. Raises StoreError, or what the check of a guard raises."""
+    check_guards(uri)
+    write_unguarded(uri, data)
+
+
+def create(uri: str, data: bytes) -> bool | None:
+    """Write an object if there is none, by a conditional put. Returns whether it was written; None, without writing, if
+    the client of this object store has no conditional put."""
+    fs, path = filesystem(uri)
+    client = fs.handler.fs if isinstance(fs, pafs.PyFileSystem) else None
+    if client is None or "mode" not in inspect.signature(client.pipe_file).parameters:
+        return None
+    try:
+        fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        client.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except (NotImplementedError, ValueError):
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot write {uri}: {error}") from error
+    return True
+
+
+def write_unguarded(uri: str, data: bytes | memoryview) -> None:
+    """Write a file atomically without the checks of guards. Raises StoreError."""
     fs, path = filesystem(uri)
     parent = path.rsplit("/", 1)[0]
     local = isinstance(fs, pafs.LocalFileSystem)
@@ -199,12 +248,17 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove a file or a whole directory, if it exists."""
+        check_guards(self.at(name))
         fs, path = filesystem(self.at(name))
         kind = fs.get_file_info(path).type
         if kind == pafs.FileType.Directory:
             fs.delete_dir(path)
         elif kind == pafs.FileType.File:
             fs.delete_file(path)
+
+    def check_guards(self) -> None:
+        """Raise LeaseLost if this process held the lease on this directory and lost it."""
+        check_guards(self.uri)
 
     def check_writable(self) -> None:
         """Check that files can be written here, by writing and removing one. Raises StoreError, which names the

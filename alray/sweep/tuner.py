@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -24,7 +23,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from alray import cluster
 from alray.config import RunConfig, SweepConfig
-from alray.lease import LEASE, lease
+from alray.lease import lease
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.scalars import flat
@@ -77,7 +76,7 @@ def sweep(
     check_scheduler(options, planned)
     if not quiet and planned.notes:
         print("\n".join(planned.notes), flush=True)
-    with lease(Store(planned.dir), lambda holder: _refuse(planned.dir, holder)):
+    with lease(Store(planned.dir), busy=lambda holder: _refuse(planned.dir, holder)):
         about = {"fields": list(planned.trials[0].fields), "name": config.name, "scheduler": options.scheduler}
         ledger = Ledger(planned, about, options.rule)
         _work(planned, ledger, options, screen, callbacks, quiet)
@@ -89,12 +88,7 @@ def sweep(
 
 
 def _refuse(folder: str, holder: str) -> None:
-    if holder == f"process {os.getpid()} on {socket.gethostname()}":
-        return  # a container that was started again has its old number: wait until the beats stand still
-    raise SweepError(
-        f"{folder}: another sweep is at work there, {holder}; wait for its end (or, if that process is gone, remove "
-        f"{join(folder, LEASE)})"
-    )
+    raise SweepError(f"{folder}: another sweep is at work there, {holder}; wait for its end")
 
 
 def _work(

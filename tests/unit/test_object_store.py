@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +18,9 @@ from alray.data.catalog import Catalog, CatalogError, index, index_arrays
 from alray.data.fetch import ImageError, decode, fetch
 from alray.data.repack import repack
 from alray.data.sources.webdataset import WEBDATASET
-from alray.store import Store, StoreError, filesystem, read_bytes
+from alray.lease import LEASE, LeaseLost, lease
+from alray.process import describe
+from alray.store import Store, StoreError, filesystem, read_bytes, write_unguarded
 
 BUCKET = "alray-test"
 
@@ -140,3 +146,47 @@ def test_store(s3: str) -> None:
     store.delete("sub")
     store.delete("nothing")
     assert store.names() == ["a.json"]
+
+
+def test_a_lease_has_one_holder_at_a_time(s3: str) -> None:
+    store, order = Store(f"{s3}/held"), []
+
+    def work(name: str) -> None:
+        with lease(store, stale=30):
+            order.append(name)
+            time.sleep(0.3)
+            order.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order[::2] == order[1::2] and sorted(order[::2]) == ["a", "b", "c"]
+    assert not store.has(LEASE)
+
+
+def test_the_lease_of_a_dead_holder_is_taken_over(s3: str) -> None:
+    store = Store(f"{s3}/dead")
+    store.write_json(LEASE, {**describe(os.getpid()), "start": "1", "token": "dead"})  # its number was used again
+    began = time.monotonic()
+    with lease(store):
+        assert time.monotonic() - began < 2
+    store.write_json(LEASE, {"host": "elsewhere", "pid": 1, "token": "dead"})
+    with lease(store, stale=1.0):
+        assert time.monotonic() - began >= 1
+
+
+def test_a_holder_that_lost_its_lease_writes_nothing(s3: str) -> None:
+    store = Store(f"{s3}/lost")
+    other = {"host": "elsewhere", "pid": 1, "token": "other"}
+    with lease(store, stale=1.0):
+        time.sleep(0.6)  # time for beats
+        assert len(store.names()) == 2
+        Store(s3).check_guards()  # the directory above is free
+        write_unguarded(store.at(LEASE), json.dumps(other).encode())  # as another process writes it
+        time.sleep(0.6)
+        with pytest.raises(LeaseLost, match="process 1 on elsewhere holds it now"):
+            store.child("round_00").write_json("labels.json", 1)
+    assert store.read_json(LEASE) == other
+    assert store.names() == [LEASE]

@@ -7,7 +7,6 @@ import json
 import math
 import multiprocessing
 import shutil
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, T
 from alray.config.command_line import sweep_options
 from alray.lease import LEASE
 from alray.models.backbone import create
+from alray.process import describe
 from alray.report.runs import load
 from alray.rounds import run
 from alray.store import Store
@@ -316,7 +316,7 @@ def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     folder = Store(str(tmp_path / "runs" / "s-sweep"))
     with multiprocessing.get_context("spawn").Manager() as other:  # any process that lives
-        folder.write_json(LEASE, {"host": socket.gethostname(), "pid": other._process.pid, "token": "x", "beat": 0})
+        folder.write_json(LEASE, {**describe(other._process.pid), "token": "x"})
         with pytest.raises(SweepError, match="another sweep is at work there"):
             sweep(config, {"seed": [0]}, quiet=True)
     run(plan(config, {"seed": [0]}).trials[0].config, quiet=True)
