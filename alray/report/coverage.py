@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alray.features.arrays import Array, Rows
+from alray.features.arrays import EMBEDDING, Array, Rows
 from alray.report.runs import RunHistory
 from alray.rundir import Missing
 
 MOST_PRODUCTS = 2e11
 """The most multiplications that a report spends on distances; about a minute on one slow core."""
 
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -65,29 +65,40 @@ def _cover(run: RunHistory, tables: dict[str, tuple[Rows, Array]]) -> Coverage:
     rows = run.files.pool()
     if table.uri not in tables:
         tables.clear()  # keep one table in memory
-        tables[table.uri] = table.rows, table.embedding(table.rows)
+        tables[table.uri] = table.rows, table.read(table.rows, EMBEDDING)
     all_rows, all_x = tables[table.uri]
     x = all_x[np.searchsorted(all_rows, rows)]
-    nearest = np.full(len(rows), np.inf, np.float32)
+    nearest = np.full(len(rows), np.inf)
+    mean_embedding = x.mean(axis=0, dtype=np.float64)
     radius, mean = [], []
     new = run.files.seed_set()
     steps = [step.rows for step in run.files.bought()]
     for number in range(len(run.rounds)):
-        _bring_nearer(nearest, x, all_x[np.searchsorted(all_rows, new)])
-        nearest[np.searchsorted(rows, new)] = 0  # rounding can leave a small distance of an image to itself
+        _bring_nearer(nearest, x, all_x[np.searchsorted(all_rows, new)], mean_embedding)
+        nearest[np.searchsorted(rows, new)] = 0  # rounding can prefer a center that is almost equal to the image itself
         radius.append(float(np.sqrt(nearest.max())))
         mean.append(float(np.sqrt(nearest).mean()))
         new = steps[number] if number < len(steps) else new[:0]
     return Coverage(tuple(radius), tuple(mean))
 
 
-def _bring_nearer(nearest: Array, x: Array, centers: Array) -> None:
-    """Lower the squared distances (n,) to those of new centers (m, d), in place."""
+def _bring_nearer(nearest: Array, x: Array, centers: Array, origin: Array) -> None:
+    """Lower the squared distances (n,) float64 to those of new centers (m, d), in place.
+
+    A matrix product finds the nearest center. It loses digits where all embeddings are far from zero and near each
+    other, so that it works on float64 differences from an origin (d,), the mean of the pool. The distance to the center
+    that it finds is then computed from the float64 differences of the stored values.
+    """
     if not len(centers):
         return
-    norms = np.einsum("md,md->m", centers, centers)
+    moved = centers - origin
+    norms = np.einsum("md,md->m", moved, moved)
     for start in range(0, len(x), _BLOCK):
         part = x[start : start + _BLOCK]
-        squared = norms - 2 * (part @ centers.T)
-        least = squared.min(axis=1) + np.einsum("nd,nd->n", part, part)
-        np.minimum(nearest[start : start + _BLOCK], np.maximum(least, 0), out=nearest[start : start + _BLOCK])
+        product = (part - origin) @ moved.T
+        product *= -2
+        product += norms
+        found = product.argmin(axis=1)
+        difference = part.astype(np.float64) - centers[found]
+        squared = np.einsum("nd,nd->n", difference, difference)
+        np.minimum(nearest[start : start + _BLOCK], squared, out=nearest[start : start + _BLOCK])
