@@ -19,6 +19,7 @@ from alray import __version__, recipes
 from alray.config import ConfigError, IndexConfig, Pairs, RunConfig, SweepConfig
 from alray.config.command_line import Presets, options, section_options, sweep_options
 from alray.config.fields import Frozen
+from alray.credentials import redacted
 
 if TYPE_CHECKING:
     from alray.data.oracle import Oracle
@@ -56,6 +57,7 @@ class Index(IndexConfig, Command):
     def work(self) -> None:
         """Write the catalog and print what was left out."""
         from alray.data import catalog
+        from alray.report.escape import terminal
 
         built = catalog.build(self, self.out, progress=True)
         problems = built.problems()
@@ -66,7 +68,7 @@ class Index(IndexConfig, Command):
         if len(problems):
             print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
             for line in problems.slice(0, 5).to_pylist():
-                print(f"  {line['key']}: {line['reason']}")
+                print(terminal(f"  {line['key']}: {line['reason']}"))
 
 
 class Repack(Command):
@@ -299,7 +301,7 @@ def guarded(work: Callable[[], T]) -> T:
         meant_for_people = type(error).__module__.startswith("alray.")
         if not meant_for_people or os.environ.get("ALRAY_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

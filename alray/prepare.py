@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from alray.cold_start import SeedSet, notes, strategy_of
-from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, places, replace
+from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, places, refuse_credentials, replace
 from alray.data import splits
 from alray.data.catalog import Catalog, ensure_catalog
 from alray.data.oracle import Oracle, Requests, ask
@@ -149,7 +149,8 @@ def _check_files(config: RunConfig) -> None:
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths. Workers need them, because they run in other directories than the
-    driver."""
+    driver. Raises ConfigError for URIs with credentials, which would be written to the run directory."""
+    refuse_credentials(places(config))
     return replace(config, {path: absolute(place) for path, place in places(config).items()})
 
 

@@ -24,6 +24,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
+
 
 class StoreError(OSError):
     """A path or URI cannot be read or written. The message names it."""
@@ -35,8 +37,11 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The absolute path, which works in Ray's workers, too: they run in other directories than the driver."""
+    """The absolute path, which works in Ray's workers, too: they run in other directories than the driver.
+
+    Raises StoreError for a URI with credentials."""
     if is_remote(uri):
+        _refuse_credentials(uri)
         return uri.rstrip("/")
     return str(Path(uri.removeprefix("file://")).expanduser().absolute())
 
@@ -65,10 +70,11 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The pyarrow filesystem of a path or URI, and the path inside it.
 
     pyarrow itself opens s3://, gs:// and some others, with credentials and endpoint from the usual environment
-    variables. fsspec opens all other schemes. Raises StoreError if neither can.
+    variables. fsspec opens all other schemes. Raises StoreError if neither can, and for a URI with credentials.
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
+    _refuse_credentials(uri)
     scheme, _, rest = uri.partition("://")
     try:
         fs, path = pafs.FileSystem.from_uri(f"{scheme}://{quote(rest, safe='/:@')}")  # keys may hold any character
@@ -87,6 +93,11 @@ def is_file(uri: str) -> bool:
     """Whether there is a file at the path or URI."""
     fs, path = filesystem(uri)
     return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+
+def _refuse_credentials(uri: str) -> None:
+    if has_credentials(uri):
+        raise StoreError(f"{redacted(uri)}: {WHERE_THEY_BELONG}")
 
 
 def read_bytes(uri: str) -> bytes:

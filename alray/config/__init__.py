@@ -3,7 +3,7 @@
 The job file *is* the config: ``CONFIG = RunConfig(...)``; a variant is ``replace(CONFIG, {"train.lr": 0.3})``.
 """
 
-from alray.config.fields import ConfigError, explain
+from alray.config.fields import ConfigError, explain, refuse_credentials
 from alray.config.identity import changed, fingerprint, full_identity, identity
 from alray.config.pairs import Pairs, Scalar
 from alray.config.sections import (
@@ -49,6 +49,7 @@ __all__ = [
     "full_identity",
     "identity",
     "places",
+    "refuse_credentials",
     "replace",
     "value_at",
 ]

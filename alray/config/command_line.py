@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from alray.config.arguments import Fields, split, takes_several, value
-from alray.config.fields import COMMON, ConfigError, Frozen, Section, leaves, validated
+from alray.config.fields import COMMON, ConfigError, Frozen, Section, leaves, refuse_credentials, validated
 from alray.config.help import Shown, help_text
 from alray.config.sweeping import SweepConfig
 from alray.config.tree import OWNERS, RunConfig, replace, value_at
+from alray.credentials import has_credentials
 
 Presets = RunConfig | Mapping[str, RunConfig]
 
@@ -81,9 +82,15 @@ def section_options(model: type[Section], argv: Sequence[str], usage: str, posit
             del given[path]
             if not many:
                 raise ConfigError(f"{path.upper()}: expected a value, got none; usage: {usage}")
+    _refuse_credentials({**given, "arguments": words})
     if words:
         raise ConfigError(f"{words[0]}: expected an option; usage: {usage}")
     return validated(model, {path: value(path, fields[path], texts) for path, texts in given.items()})
+
+
+def _refuse_credentials(given: Mapping[str, Sequence[str]]) -> None:
+    """Refuse secrets in the texts of options, before a message about one of them shows it. Raises ConfigError."""
+    refuse_credentials({path: text for path, texts in given.items() for text in texts if has_credentials(text)})
 
 
 class _Line:
@@ -98,6 +105,7 @@ class _Line:
         arguments = list(sys.argv[1:] if argv is None else argv)
         self.asked = [text for text in arguments if text in _HELP]
         words, self.given = split([text for text in arguments if text not in _HELP], self.fields)
+        _refuse_credentials({"arguments": words, **self.given, "sweep.mlflow": []})  # MLflow's URI is not stored
         if words:
             raise ConfigError(f"{words[0]}: expected an option, as in --train.lr 0.3")
         chosen = self.given.pop("preset", [next(iter(self.presets))])

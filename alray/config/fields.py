@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
 
 
 class ConfigError(ValueError):
@@ -99,8 +101,20 @@ def explain(error: ValidationError, known: Collection[str] = (), prefix: str = "
         elif item["type"] == "value_error" and not path:
             lines.append(f"{prefix}{item['ctx']['error']}")
         else:
-            lines.append(f"{prefix}{path}: {item['msg']}, got {item['input']!r}")
+            lines.append(f"{prefix}{path}: {item['msg']}, got {redacted(repr(item['input']))}")
     return "\n".join(lines)
+
+
+def refuse_credentials(places: Mapping[str, str]) -> None:
+    """Raise ConfigError for paths and URIs, by name, that hold a password, an access key or a token. The message names
+    them and does not show the secret."""
+    wrong = [
+        f"{name}: expected no credentials in it, got {redacted(uri)}"
+        for name, uri in places.items()
+        if has_credentials(uri)
+    ]
+    if wrong:
+        raise ConfigError("\n".join([*wrong, WHERE_THEY_BELONG]))
 
 
 def _meant(path: str, known: Collection[str]) -> str:

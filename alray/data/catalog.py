@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alray.config import ConfigError, DataConfig, IndexConfig
+from alray.config import ConfigError, DataConfig, IndexConfig, refuse_credentials
 from alray.config.fields import validated
 from alray.data import sources
 from alray.data.assemble import Assembled, assemble, counts, take_out
@@ -169,8 +169,10 @@ def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
     With a test_root, everything in it is the test split, and keys start with train/ or test/ unless the source gives
     its own. Images that cannot be used are counted. With on_problem "refuse" they raise CatalogError, which names the
     first of them, before anything is written; with "exclude" they are left out and listed in the catalog's problems.
-    Raises StoreError, before the source is read, if `out` cannot be written.
+    Raises StoreError, before the source is read, if `out` cannot be written. Raises ConfigError for a URI with
+    credentials.
     """
+    refuse_credentials({"root": config.root, "test_root": config.test_root, "out": out})
     source, test_root, classes = config.root, config.test_root, config.classes or None
     store = Store(absolute(out))
     store.check_writable()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alray.report.comparisons import Test
+from alray.report.escape import code, markdown
 from alray.report.panel import Line, Panel, arrange, panel
 from alray.report.runs import ReportError, load_all
-from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, tables
-from alray.scalars import csv_text
+from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, table_csv, tables
 from alray.store import Store, absolute
 
 __all__ = ["ReportError", "report", "write_page"]
@@ -43,7 +43,7 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
         written.insert(0, store.at("report.html"))
     else:
         written.append(f"no report.html: {_NOTHING}")
-    store.write_bytes("report.md", "\n\n".join([*_markdown(lines), *map(as_markdown, compared), *notes, ""]).encode())
+    _write_markdown(store, _markdown(lines), compared, notes)
     texts = [as_text(table) for table in (*tables(lines), *compared)]
     return "\n\n".join([*texts, "\n".join(legend(lines)), *notes, "\n".join(written)])
 
@@ -65,7 +65,7 @@ def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
     _comparable(lines, measure)
     store = Store(absolute(out))
     compared, notes = write_page(store, lines, [], test=test, measure=measure)
-    store.write_bytes("report.md", "\n\n".join(["# Report", *map(as_markdown, compared), *notes, ""]).encode())
+    _write_markdown(store, ["# Report"], compared, notes)
     return "\n\n".join([*map(as_text, compared), *notes, f"{store.at('report.html')}\n{store.at('report.md')}"])
 
 
@@ -90,11 +90,15 @@ def write_page(
     store.write_bytes("report.html", html.encode())
     shown = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
     for name, number, table in shown:
-        text = csv_text([dict(zip(table.head, row, strict=True)) for row in table.rows])
-        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", text.encode())
+        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", table_csv(table).encode())
     extra = [unfinished] if unfinished.rows else []
     compared = [table for name, _, table in shown if name not in ("records", "time", "balance", "coverage")]
     return [*extra, *compared], (MARKS, *found.warnings)
+
+
+def _write_markdown(store: Store, first: Sequence[str], compared: Sequence[Table], notes: Sequence[str]) -> None:
+    paragraphs = [*first, *map(as_markdown, compared), *map(markdown, notes), ""]
+    store.write_bytes("report.md", "\n\n".join(paragraphs).encode())
 
 
 def _markdown(lines: Panel) -> list[str]:
@@ -103,7 +107,7 @@ def _markdown(lines: Panel) -> list[str]:
         "# Report",
         "![accuracy and class balance against labels](report.png)",
         *map(as_markdown, tables(lines)),
-        "\n".join(f"* {text}".replace("* *", "* \\*") for text in legend(lines)),
+        "\n".join(f"* {markdown(text)}" for text in legend(lines)),
         "### Runs",
         "\n".join(_run(line) for every in lines.every() for line in every),
     ]
@@ -114,6 +118,7 @@ def _run(line: Line) -> str:
     assert run is not None
     test = run.rounds[-1]["test"]
     worst = test["worst_classes"] if test else []
-    named = ", ".join(f"{item['class']} {100 * item['accuracy']:.1f} %" for item in worst)
+    named = ", ".join(f"{markdown(item['class'])} {100 * item['accuracy']:.1f} %" for item in worst)
     more = f"; worst classes of the last round by accuracy of their {line.counted.noun}s: {named}" if worst else ""
-    return f"* {run.strategy}, seed {run.seed}: {run.name}, {len(run.rounds)} rounds, `{run.dir}`{more}"
+    strategy, name = markdown(run.strategy), markdown(run.name)
+    return f"* {strategy}, seed {run.seed}: {name}, {len(run.rounds)} rounds, {code(run.dir)}{more}"

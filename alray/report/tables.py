@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alray.report.escape import markdown, spreadsheet, terminal
 from alray.report.metrics import metric
 from alray.report.panel import PEEKS, Line, Panel
 from alray.report.runs import Counted
@@ -171,17 +172,23 @@ def tables(panel: Panel) -> list[Table]:
 
 def as_text(table: Table) -> str:
     """Aligned to the right under a title, for a terminal."""
-    lines = [table.head, *table.rows]
+    lines = [tuple(map(terminal, line)) for line in (table.head, *table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
     head, *rows = ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([table.title, head, "-" * len(head), *rows])
+    return "\n".join([terminal(table.title), head, "-" * len(head), *rows])
 
 
 def as_markdown(table: Table) -> str:
     """A heading and a table of GitHub's Markdown."""
-    lines = [[text.replace("|", "\\|") for text in line] for line in (table.head, *table.rows)]
+    lines = [list(map(markdown, line)) for line in (table.head, *table.rows)]
     head, *rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([f"### {table.title}", "", head, "|" + " ---: |" * len(table.head), *rows])
+    return "\n".join([f"### {markdown(table.title)}", "", head, "|" + " ---: |" * len(table.head), *rows])
+
+
+def table_csv(table: Table) -> str:
+    """The table as CSV for a spreadsheet."""
+    head = [spreadsheet(text) for text in table.head]
+    return csv_text([dict(zip(head, map(spreadsheet, row), strict=True)) for row in table.rows])
 
 
 def as_csv(panel: Panel) -> str:
@@ -192,8 +199,8 @@ def as_csv(panel: Panel) -> str:
     for lines in every:
         for round in range(num_rounds(lines)):
             labels = labels_at(lines, round)
-            record: dict[str, Any] = {"group": lines[0].label, "strategy": lines[0].strategy, "round": round}
-            record |= {"labels": statistics.fmean(labels) if len(set(labels)) > 1 else int(labels[0])}
+            record: dict[str, Any] = {"group": spreadsheet(lines[0].label), "strategy": spreadsheet(lines[0].strategy)}
+            record |= {"round": round, "labels": statistics.fmean(labels) if len(set(labels)) > 1 else int(labels[0])}
             record |= {"seeds": len(labels)}
             for column in shown:
                 mean, std = mean_std(values(lines, column.scalar, round))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alray.cold_start import strategy_of
-from alray.config import RunConfig, fingerprint, replace
+from alray.config import RunConfig, fingerprint, refuse_credentials, replace
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.prepare import Checked, check, with_absolute_paths
@@ -107,6 +107,7 @@ class _Settings:
 
 
 def _trial(base: RunConfig, fields: dict[str, Any], settings: _Settings, folder: str) -> Trial:
+    refuse_credentials({path: value for path, value in fields.items() if isinstance(value, str)})
     try:
         config = with_absolute_paths(replace(base, fields))
         setting = settings.number(config)

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.fs as pafs
 import pyarrow.json
 
+from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
 from alray.data.sources.parquet import class_texts, combined, keys, template_fields
 from alray.data.sources.scan import (
     IMAGES,
@@ -53,6 +54,7 @@ class Manifest(Source):
         rows = rows.filter(pc.invert(missing))
         here = uri.rpartition("/")[0]
         uris = [_resolve(here, text) for text in rows[place].to_pylist()]
+        _refuse_credentials(uris, uri)
         classes = read_classes(here)
         columns = {
             "uri": uris,
@@ -108,6 +110,12 @@ def _keys(rows: pa.Table, columns: dict[str, object], place: str, source: str, o
 
 def _resolve(here: str, text: str) -> str:
     return text if is_remote(text) else absolute(text if text.startswith(("/", "file://", "~")) else join(here, text))
+
+
+def _refuse_credentials(uris: list[str], source: str) -> None:
+    for uri in uris:
+        if has_credentials(uri):
+            raise CatalogError(f"{source}: expected URIs without credentials, got {redacted(uri)}; {WHERE_THEY_BELONG}")
 
 
 def _sizes(uris: list[str]) -> list[int | None]:
