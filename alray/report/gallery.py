@@ -17,11 +17,14 @@ import numpy as np
 from alray.data.catalog import Catalog
 from alray.data.fetch import ImageError, decode, fetch
 from alray.features.arrays import LOGITS, Array, Rows
+from alray.features.table import FeatureTable
+from alray.models.head import Head
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.rundir import Bought, Missing
 
 PER_ROUND, PER_CLASS, MOST = 36, 6, 1500
+_LOGITS = 1 << 24  # numbers in memory at a time
 
 
 @dataclass(frozen=True)
@@ -106,21 +109,31 @@ def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:
 def _surprise(run: RunHistory, step: Bought, number: int) -> Array | None:
     """(k,) 1 - p(label) by the model that selected; None where that model's outputs were deleted."""
     order = np.argsort(step.rows)
+    at_once = max(1, _LOGITS // len(run.classes))
+    found = np.empty(len(order))
     try:
         table = run.files.round(number).selected_by()
-        if LOGITS in table.columns:
-            logits = np.asarray(table.read(step.rows[order], LOGITS), np.float64)
-        else:
-            model = run.files.round(number).head()
-            logits = table.embedding(step.rows[order]) @ model.weight.T.astype(np.float64) + model.bias
+        model = None if LOGITS in table.columns else run.files.round(number).head()
+        for start in range(0, len(order), at_once):
+            part = order[start : start + at_once]
+            found[part] = _missed(_logits(table, model, step.rows[part]), step.labels[part])
     except Missing:
         return None
-    logits -= logits.max(axis=1, keepdims=True)
-    p = np.exp(logits)
-    p /= p.sum(axis=1, keepdims=True)
-    found = np.empty(len(order))
-    found[order] = 1 - p[np.arange(len(order)), step.labels[order]]
     return found
+
+
+def _logits(table: FeatureTable, model: Head | None, rows: Array) -> Array:
+    """(k, c) float64, those of the table or, with a model, those of its head."""
+    if model is None:
+        return np.asarray(table.read(rows, LOGITS), np.float64)
+    return np.asarray(table.embedding(rows) @ model.weight.T.astype(np.float64) + model.bias)
+
+
+def _missed(logits: Array, labels: Array) -> Array:
+    """(k,) 1 - p(label)."""
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return np.asarray(1 - p[np.arange(len(labels)), labels])
 
 
 def _pictures(

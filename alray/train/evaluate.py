@@ -15,7 +15,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _SHOWN_CLASSES = 5
-_BLOCK = 4096  # rows compared at a time: 1,000 classes are a few MB of booleans
+_COMPARED = 1 << 22  # logits compared at a time: a few MB of booleans
 
 
 class EvaluateError(ValueError):
@@ -30,10 +30,7 @@ def classification_metrics(
     Returns top1, top<k> for every k < c, balanced_accuracy (mean over the classes that have images), per_class_accuracy
     (list of c, None without images), worst_classes and best_classes (five each), num_images. Raises EvaluateError.
     """
-    cuts = range(0, max(len(logits), 1), _BLOCK)
-    return evaluate_blocks(
-        ((logits[i : i + _BLOCK], labels[i : i + _BLOCK]) for i in cuts), classes=classes, top_k=top_k
-    )
+    return evaluate_blocks([(logits, labels)], classes=classes, top_k=top_k)
 
 
 def evaluate_blocks(
@@ -50,6 +47,7 @@ def evaluate_blocks(
         correct += np.bincount(labels[place == 0], minlength=c)
         for k in hits:
             hits[k] += int((place < k).sum())
+        del logits  # before the next block is made
     n = int(images.sum())
     if n == 0:
         raise EvaluateError("no images to evaluate on")
@@ -101,12 +99,19 @@ def _check(logits: Array, labels: Array, c: int) -> None:
         raise EvaluateError(f"expected logits ({len(labels)}, {c}) for {len(labels)} labels, got shape {logits.shape}")
     if len(labels) and (labels.min() < 0 or labels.max() >= c):
         raise EvaluateError(f"labels: expected 0 to {c - 1}, got {labels.min()} to {labels.max()}")
-    if np.isnan(logits).any():
+    if np.isnan(logits.max(initial=-np.inf)):  # makes no array of the size of the logits
         raise EvaluateError("logits: not a number; did the training diverge?")
 
 
 def _place_of_label(logits: Array, labels: Array) -> Array:
     """(n,) how many classes come before the label when classes are sorted by logit descending, then by number."""
+    step = max(1, _COMPARED // logits.shape[1])
+    cuts = range(0, len(logits), step)
+    parts = [_places(logits[i : i + step], labels[i : i + step]) for i in cuts]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _places(logits: Array, labels: Array) -> Array:
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
     before = np.arange(logits.shape[1]) < labels[:, None]
     return np.asarray(((logits > own) | ((logits == own) & before)).sum(axis=1))

@@ -20,7 +20,7 @@ from alray.models.head import Head
 from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL, SUMMARY, Shared
 from alray.store import Store
-from alray.train.evaluate import classification_metrics
+from alray.train.evaluate import evaluate_blocks
 from alray.train.learner import Learner
 from alray.train.linear import fit_head
 from alray.train.measure import bring_in, embeddings, extract_images, measure_images, measured, model_seed, watched
@@ -28,6 +28,8 @@ from alray.train.summary import TrainSummary
 
 if TYPE_CHECKING:
     from alray.train.targets import Targets
+
+_LOGITS = 1 << 26  # numbers in memory at a time
 
 
 class ClassLearner(Learner):
@@ -47,21 +49,28 @@ class ClassLearner(Learner):
     def evaluate(
         self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
     ) -> dict[str, Any]:
-        """Accuracies (`classification_metrics`)."""
+        """Accuracies (`classification_metrics`), from blocks of rows: the logits of all rows need not fit in memory."""
         assert table is not None
-        logits = self.logits(table, rows, Head.load(out.child(CHECKPOINT)))
-        return classification_metrics(logits, labels, classes=self.catalog.classes, top_k=self.config.top_k)
+        head = Head.load(out.child(CHECKPOINT))
+        blocks = ((self.logits(table, rows[cut], head), labels[cut]) for cut in self.cuts(len(rows)))
+        return evaluate_blocks(blocks, classes=self.catalog.classes, top_k=self.config.top_k)
 
     def predict(self, table: FeatureTable | None, rows: Rows, out: Store) -> tuple[Array | None, Array | None]:
         """Class and softmax probability of the largest logit; None and None if `table` lacks a row."""
         if table is None or not np.isin(rows, table.rows).all():
             return None, None
-        order = np.argsort(rows)
-        logits = self.logits(table, rows[order], Head.load(out.child(CHECKPOINT))).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
+        order, head = np.argsort(rows), Head.load(out.child(CHECKPOINT))
         predicted, probability = np.empty(len(rows), np.int32), np.empty(len(rows))
-        predicted[order], probability[order] = logits.argmax(axis=1), 1 / np.exp(logits).sum(axis=1)
+        for cut in self.cuts(len(rows)):
+            at = order[cut]
+            predicted[at], probability[at] = _most_likely(self.logits(table, rows[at], head))
         return predicted, probability
+
+    def cuts(self, rows: int) -> list[slice]:
+        """Blocks of so many rows, whose logits take up to 256 MB. Tests of the usual sizes are one block, such as
+        50,000 images of 1,000 classes: in another block a matrix product may round its last bit otherwise."""
+        step = max(1, _LOGITS // len(self.catalog.classes))
+        return [slice(start, start + step) for start in range(0, rows, step)]
 
     def class_counts(self, pool: Pool) -> Array:
         """Images of every class."""
@@ -70,9 +79,18 @@ class ClassLearner(Learner):
     def logits(self, table: FeatureTable, rows: Rows, head: Head) -> Array:
         """Logits of the given rows, (k, c) float32: stored ones if the table has them, else embedding times head."""
         if LOGITS in table.columns:
-            return table.read(rows, LOGITS).astype(np.float32)
-        embedding = table.read(rows, EMBEDDING).astype(np.float32)
-        return np.asarray(embedding @ head.weight.T + head.bias)
+            return table.read(rows, LOGITS).astype(np.float32, copy=False)
+        logits = np.asarray(table.embedding(rows) @ head.weight.T)
+        logits += head.bias
+        return logits
+
+
+def _most_likely(logits: Array) -> tuple[Array, Array]:
+    """(k,) each: the class of the largest logit, and its softmax probability."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    predicted = shifted.argmax(axis=1)
+    return predicted, 1 / np.exp(shifted, out=shifted).sum(axis=1)
 
 
 class LinearLearner(ClassLearner):

@@ -28,7 +28,7 @@ __all__ = ["Head", "TrainError", "TrainSummary", "fit_head"]
 
 Array = npt.NDArray[Any]
 
-_EVALUATED_AT_ONCE = 4096
+_EVALUATED_AT_ONCE, _LOGITS = 4096, 1 << 26  # most images, and most of their logits, in one step of the evaluation
 _SMALL_STEP = 2**24  # multiplications; below it several threads are slower than one
 
 
@@ -130,7 +130,7 @@ class _Fit:
     def accuracy(self, embedding: torch.Tensor, labels: torch.Tensor) -> float:
         """Share of images whose largest logit is their label's; ties go to the lower class."""
         right = torch.zeros((), dtype=torch.int64, device=labels.device)
-        at_once = _EVALUATED_AT_ONCE
+        at_once = max(1, min(_EVALUATED_AT_ONCE, _LOGITS // len(self.bias)))
         for x, y in zip(torch.split(embedding, at_once), torch.split(labels, at_once), strict=True):
             logits = torch.addmm(self.bias, x.float(), self.weight.t())
             right += (logits.argmax(dim=1) == y).sum()

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, top_k_accuracy_score
 
+from alray import RunConfig
+from alray.cluster import Joined
+from alray.config import ResourceConfig
+from alray.data.catalog import index
+from alray.features.table import write_arrays
+from alray.models.head import Head
+from alray.progress import Stages
+from alray.store import Store
 from alray.train.evaluate import EvaluateError, classification_metrics, evaluate_blocks, labeled_set_metrics
+from alray.train.learners import LinearLearner
 
 
 def problem(n: int, c: int, seed: int = 0, tied: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +88,42 @@ def test_blocks_equal_the_whole() -> None:
     whole = classification_metrics(logits, labels, classes=names(6), top_k=(2,))
     cuts = np.split(np.arange(9001), [1, 1, 500, 8000])
     assert evaluate_blocks(((logits[i], labels[i]) for i in cuts), classes=names(6), top_k=(2,)) == whole
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_100_000_classes_fit_in_memory(tmp_path: Path, stored: bool) -> None:
+    """2,000 images: all logits would take 800 MB, and 1.6 GB in float64, several times over."""
+    n, d, c = 2000, 4, 100_000
+    random = np.random.default_rng(0)
+    labels = random.integers(0, c, n)
+    features = random.integers(-3, 4, (n, d)).astype(np.float32)
+    np.savez(tmp_path / "e.npz", features=features[:2], label=np.array(["0", "1"]))
+    classes = tuple(map(str, range(c)))
+    catalog = index(str(tmp_path / "e.npz"), str(tmp_path / "catalog"), classes=classes)
+    learner = LinearLearner(RunConfig(top_k=(5,)), catalog, Joined(ResourceConfig()))
+    head = Head(random.integers(-3, 4, (c, d)).astype(np.float32), np.arange(c, dtype=np.float32) % 7)
+    store = Store(str(tmp_path / "round"))
+    head.save(store.child("checkpoint"))
+    logits, rows = features @ head.weight.T + head.bias, np.arange(n)
+    table = write_arrays(
+        Store(str(tmp_path / "features")), rows, features, "float32", "mark", logits if stored else None, part_rows=500
+    )
+    expected = classification_metrics(logits, labels, classes=classes, top_k=(5,))
+    del logits
+    tracemalloc.start()
+    found = learner.evaluate(table, rows, labels, store, Stages("", quiet=True))
+    evaluated = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    predicted, probability = learner.predict(table, rows[::-1], store)
+    asked = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == expected
+    assert predicted is not None and probability is not None
+    logits = (features[::-1] @ head.weight.T + head.bias)[:300].astype(np.float64)
+    assert predicted[:300].tolist() == logits.argmax(1).tolist()
+    np.testing.assert_allclose(probability[:300], np.exp(logits.max(1)) / np.exp(logits).sum(1), rtol=1e-12)
+    assert evaluated < 600e6
+    assert asked < 900e6
 
 
 @pytest.mark.parametrize(
