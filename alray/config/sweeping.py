@@ -27,8 +27,8 @@ class SweepConfig(Frozen):
     worse than the median."""
     grace_rounds: int = Field(2, ge=1)
     """Rounds that no scheduler cuts off."""
-    retries: int = Field(0, ge=0)
-    """How often a failed trial is started again. It continues after its last finished round."""
+    retries: int = Field(1, ge=0)
+    """How often a failed trial is started again in the same sweep. It continues after its last finished round."""
     mlflow: str = ""
     """Tracking URI of MLflow, where every trial becomes a run; needs the extra alray[mlflow]."""
 

@@ -27,9 +27,10 @@ from alray.lease import lease
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.scalars import flat
-from alray.store import Store, join, read_bytes
+from alray.store import Store, join
 from alray.sweep.capacity import cluster_for, concurrency, driver_gpus
 from alray.sweep.checks import check_scheduler
+from alray.sweep.failures import death, last_failure, message
 from alray.sweep.ledger import Ledger
 from alray.sweep.sharing import share
 from alray.sweep.space import Space
@@ -269,8 +270,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._set(trial, status="finished" if RunDir(run).finished(rounds) else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        error = _why(self.ledger.store.child(ERRORS), f"{_number(trial):05d}.txt")
-        self._set(trial, status="failed", error=error)
+        left = message(self.ledger.store.child(ERRORS), f"{_number(trial):05d}.txt")
+        self._set(trial, status="failed", error=left or death(last_failure(trial.error_file)))
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._show()
@@ -288,9 +289,3 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 def _number(trial: TuneTrial) -> int:
     number: int = trial.config["trial"]["number"]
     return number
-
-
-def _why(store: Store, name: str) -> str:
-    """The message a trial left when it failed; a process that was killed leaves none."""
-    text = read_bytes(store.at(name)).decode() if store.has(name) else ""
-    return text.partition("\n\n")[0] or "its process died"
