@@ -105,7 +105,7 @@ def area_table(panel: Panel, measure: str, found: Tournament) -> Table:
                 f"{ranks[method]:.2f}" if method in ranks else NOTHING,
             ))  # fmt: skip
     head = ("setting", "strategy", "seeds", f"area, linear % [{level(found)}]", f"bootstrap [{level(found)}]",
-            "area, log %", "all labels %", "mean rank")  # fmt: skip
+            "area, log %", "last round %", "mean rank")  # fmt: skip
     return Table("Area under the budget curve", head, tuple(rows))
 
 
@@ -198,7 +198,7 @@ def difference_table(panel: Panel, measure: str, found: Tournament) -> Table:
             ))  # fmt: skip
     at = level(found)
     head = ("setting", "strategy", "seeds", f"area, points [{at}]", "p", "p (Holm)", "claim",
-            f"all labels, points [{at}]", f"detectable{'' if found.test == 't' else ' by t'}, points")  # fmt: skip
+            f"last round, points [{at}]", f"detectable{'' if found.test == 't' else ' by t'}, points")  # fmt: skip
     return Table(f"Difference to {reference}", head, tuple(rows))
 
 

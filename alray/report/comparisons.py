@@ -1,7 +1,10 @@
 """Whether one strategy is better than another: paired tests over seeds, corrected for the number of comparisons.
 
 Tests: paired t (Student 1908) or Wilcoxon's signed ranks (1945), Holm's correction (1979), Friedman's test (1937) for
-ranks, a win matrix as the penalty matrix of Ash et al. 2020 (BADGE). Letters: s seeds, m strategies, k comparisons.
+ranks. The win matrix counts the settings in which one strategy beats another by the corrected test on one number per
+run, the area under the budget curve. It is not the penalty matrix of Ash et al. 2020 (BADGE), which tests at every
+budget without a correction and adds 1 / number of budgets for each that is significant.
+Letters: s seeds, m strategies, k comparisons.
 """
 
 from __future__ import annotations

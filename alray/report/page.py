@@ -49,10 +49,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend."""
+    """An entry of the legend. seeds: how many each setting has, in words."""
 
     method: str
-    seeds: int
+    seeds: str
     style: Style
 
 
@@ -92,10 +92,10 @@ def page(
 
 
 def _summary(panel: Panel, found: Analysis) -> str:
-    seeds = {line.seed for line in panel.lines}
+    counts = [len(panel.select(setting, method)) for setting in panel.settings for method in panel.methods]
     return (
         f"{_count(panel.methods, 'strategy', 'strategies')}, {_count(panel.settings, 'setting', 'settings')}, "
-        f"{_count(seeds, 'seed', 'seeds')}, {_count(panel.lines, 'complete run', 'complete runs')}. "
+        f"{_seeds(counts)}, {_count(panel.lines, 'complete run', 'complete runs')}. "
         f"Measure: {metric(found.measure, panel.counted).name}."
     )
 
@@ -106,7 +106,13 @@ def _count(things: Collection[object], one: str, many: str) -> str:
 
 def _legend(panel: Panel) -> Iterator[Key]:
     for method, style in method_styles(panel).items():
-        yield Key(method, len({line.seed for line in panel.lines if line.method == method}), style)
+        yield Key(method, _seeds([len(panel.select(setting, method)) for setting in panel.settings]), style)
+
+
+def _seeds(counts: Sequence[int]) -> str:
+    """'2 to 3 seeds'. counts: seeds of a method in a setting, 0 where it was not run."""
+    fewest, most = min(filter(None, counts)), max(counts)
+    return f"{fewest}{f' to {most}' if most > fewest else ''} seed{'s' if most > 1 else ''}"
 
 
 def grid(table: Table) -> Grid:

@@ -39,8 +39,12 @@ class Table:
 
 
 def title(lines: Sequence[Line]) -> str:
-    """Method, setting and number of seeds, e.g. 'base · budget 50 (3 seeds)'."""
-    return f"{lines[0].label} ({len(lines)} seed{'s' if len(lines) > 1 else ''})"
+    """Method, setting and number of seeds, e.g. 'base · budget 50 (3 seeds)'. Seeds that have finished fewer rounds
+    than the others are counted apart, because they are not in the last rows."""
+    longest = num_rounds(lines)
+    whole = sum(len(line.labels) == longest for line in lines)
+    fewer = f", {len(lines) - whole} more with fewer rounds" if whole < len(lines) else ""
+    return f"{lines[0].label} ({whole} seed{'s' if whole > 1 else ''}{fewer})"
 
 
 def legend(panel: Panel) -> list[str]:

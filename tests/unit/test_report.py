@@ -298,7 +298,7 @@ def test_several_seeds_give_mean_std_and_their_number(tmp_path: Path) -> None:
     values = [metrics_of(1, "random", seed)["test"]["top1"] for seed in (0, 1)]
     assert rows[1][3] == f"{100 * np.mean(values):.2f}±{100 * np.std(values, ddof=1):.2f}"
     compared = side_by_side(every, columns(every)[0])
-    assert compared.head == ("labels", "base (1 seed)", "random (2 seeds)")
+    assert compared.head == ("labels", "base (1 seed)", "random (1 seed, 1 more with fewer rounds)")
     assert compared.rows[1] == ("200", per_round(base).rows[1][2], rows[1][3])
     assert compared.rows[2][2].endswith("(n=1)")
     assert [table.title for table in tables(found)][2:] == ["top-1 %", "balanced %", "entropy"]

@@ -398,3 +398,16 @@ def test_time_of_fine_tuning_is_each_runs_own(tmp_path: Path) -> None:
     parts = timing_section_parts(panel(load_all([str(tmp_path)])), "test_top1")
     assert {method: seconds["extract"] for method, seconds in parts.stages.items()} == {"random": 10, "base": 4}
     assert {m: s.tolist() for m, (s, _) in parts.costs[""].items()} == {"random": [12, 16], "base": [6, 10]}
+
+
+def test_a_legend_counts_the_seeds_of_a_setting(tmp_path: Path) -> None:
+    """Four different seeds, but no setting has more than two."""
+    runs = [write_run(tmp_path, "random", seed, budget=50) for seed in (0, 1)]
+    runs += [write_run(tmp_path, "base", seed, budget=50) for seed in (0, 1)]
+    runs += [write_run(tmp_path, "random", seed, budget=60, name="u") for seed in (2, 3)]
+    runs += [write_run(tmp_path, "base", 2, budget=60, name="u")]
+    report(runs, str(tmp_path / "out"))
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "<span>random <small>2 seeds</small></span>" in html
+    assert "<span>base <small>1 to 2 seeds</small></span>" in html
+    assert "2 settings, 1 to 2 seeds, 7 complete runs" in html
