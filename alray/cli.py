@@ -263,10 +263,9 @@ def job(
 ) -> None:
     """Run a job file: every field of its configuration is a command-line option with type, default and help.
 
-    With several named configurations the first is the default and ``--preset NAME`` takes another. oracle: an object
-    of your own that gives the labels, instead of those of the source. strategy: an object of your own instead of the
-    one that the configuration names. Neither is part of the configuration, and a run directory is found by its
-    configuration alone: give each oracle and each strategy object a configuration with a name of its own.
+    With several named configurations the first is the default and ``--preset NAME`` takes another. oracle: your object
+    that gives the labels; it is not part of the configuration, so give each oracle a run of its own name. strategy:
+    your object instead of the strategy that the configuration names.
     """
 
     def work() -> None:
@@ -283,10 +282,7 @@ def job(
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do the work; print an error of alray's own as one message and leave with code 2.
-
-    Ctrl-C leaves with code 130. A reader that closes the output early (``| head``) ends the program without a word.
-    """
+    """Do the work. An error of alray's own is printed as one message with exit code 2; Ctrl-C leaves with 130."""
     try:
         done = work()
         sys.stdout.flush()

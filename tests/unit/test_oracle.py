@@ -92,5 +92,7 @@ def test_what_is_no_answer_is_refused_by_the_name_of_the_oracle(catalog: Catalog
 def test_a_class_name_is_no_label_and_a_class_is_no_oracle(tmp_path: Path) -> None:
     with pytest.raises(OracleError, match="expected class numbers or None, got 'cat'"):
         Answers.of(["cat"])  # type: ignore[list-item]
+    features(tmp_path / "features.npz")
+    config = replace(CONFIG, {"root": str(tmp_path / "runs"), "data.root": str(tmp_path / "features.npz")})
     with pytest.raises(ConfigError, match=r"oracle: expected an object, got the class HiddenLabels; call it"):
-        run(CONFIG, oracle=HiddenLabels)  # type: ignore[arg-type]
+        run(config, oracle=HiddenLabels)  # type: ignore[arg-type]
