@@ -60,11 +60,8 @@ class Index(IndexConfig, Command):
         from alray.report.escape import terminal
 
         built = catalog.build(self, self.out, progress=True)
-        problems = built.problems()
-        print(
-            f"{len(built):,} images, {len(built.classes):,} classes, {int(built.is_test().sum()):,} of them test: "
-            f"{built.uri}"
-        )
+        problems, tests = built.problems(), int(built.is_test().sum())
+        print(f"{len(built):,} images, {len(built.classes):,} classes, {tests:,} of them test: {built.uri}")
         if len(problems):
             print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
             for line in problems.slice(0, 5).to_pylist():
@@ -275,8 +272,7 @@ def job(
         from alray.rounds import run as go
 
         result = go(chosen, oracle=oracle, strategy=strategy)
-        print(report([result.dir], None))
-        print(f"run: {result.dir}")
+        print(f"{report([result.dir], None)}\nrun: {result.dir}")
 
     guarded(work)
 
