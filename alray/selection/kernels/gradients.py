@@ -117,10 +117,11 @@ class Factors:
         soft = filtered(self.logits, block)
         c = soft.e.shape[1]
         with np.errstate(all="ignore"):
-            u = (soft.e / (1 + soft.rest)[:, None]).astype(np.float64)
-            u[np.arange(len(u)), soft.top] = -soft.rest / (1 + soft.rest)
+            second, rest = np.exp(-soft.gap), soft.gaps().rest
+            u = soft.e * (second / (1 + rest))[:, None]
+            u[np.arange(len(u)), soft.top] = -rest / (1 + rest)
             off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
-            off += 1.5 * (soft.e.max(axis=1) >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U))
+            off += 1.5 * (second >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U))
         off = np.where(soft.usable, off, np.inf)
         u[~soft.usable] = 0.0
         h = block[EMBEDDING]
