@@ -1,8 +1,8 @@
 """The slow twins: every strategy in plain NumPy float64, written from the papers, one function each.
 
-Nothing here is shared with the code under test. Equal scores are ordered by a hash of (seed, round, row), equal distances
-of k-center and BADGE by row. Each returns (rows in order of choice, scores). `TWINS` at the end names the twin of every strategy. Letters: n rows, c classes, d width of the embedding, b
-budget.
+Nothing here is shared with the code under test. Equal scores are ordered by a hash of (seed, round, row), equal
+distances of k-center and BADGE by row. Each returns (rows in order of choice, scores). `TWINS` at the end names the
+twin of every strategy. Letters: n rows, c classes, d width of the embedding, b budget.
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ def gradients(embedding: np.ndarray, logits: np.ndarray, pooled: tuple[int, int]
     h, z = np.asarray(embedding, np.float64), np.asarray(logits, np.float64)
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= np.array([[math.fsum(row)] for row in p])
-    p[np.arange(len(p)), z.argmax(axis=1)] -= 1
+    for row, y in zip(p, z.argmax(axis=1), strict=True):
+        row[y] = -math.fsum(np.delete(row, y))  # p - 1 without cancellation
     outer = p[:, :, None] * h[:, None, :]
     if pooled is not None:
         outer = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(outer), pooled).numpy()
@@ -535,7 +536,9 @@ def _balancing(g: Given, b: int) -> Picked:
 
 def _pt4al(g: Given, b: int) -> Picked:
     every = np.union1d(g.rows, g.labeled)
-    return pt4al(g.columns["pretext_loss"][every], g.columns["logits"][every], every, b, g.round, g.labeled, seed=g.seed)
+    return pt4al(
+        g.columns["pretext_loss"][every], g.columns["logits"][every], every, b, g.round, g.labeled, seed=g.seed
+    )
 
 
 # The twin of every strategy in alray.STRATEGIES, with the strategy's default options.

@@ -1,8 +1,8 @@
 """What a strategy is, what the shards offer it, and what it returns: picks (contracts C4 and C5).
 
-Letters: n rows, k picks, d width of the embedding, c classes. Rows are ordered by score descending. Rows with equal scores
-are ordered by a hash of (seed, round, row), see `Ties`, because row numbers may be sorted by class. Where k-center and
-BADGE compare distances, equal ones are ordered by row ascending, because they come from copies of one image.
+Letters: n rows, k picks, d width of the embedding, c classes. Rows are ordered by score descending. Rows with equal
+scores are ordered by a hash of (seed, round, row), see `Ties`, because row numbers may be sorted by class. Where
+k-center and BADGE compare distances, equal ones are ordered by row ascending: they come from copies of one image.
 """
 
 from __future__ import annotations

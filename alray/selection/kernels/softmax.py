@@ -1,4 +1,4 @@
-"""Scores of the softmax in a form that does not saturate: for confidence, margin and entropy, fast with bounds, and exact.
+"""Scores of the softmax in a form that does not saturate, fast with bounds, and exact: confidence, margin, entropy.
 
 A probability near 1 loses what distinguishes it from 1. Here only the small parts are computed, as logarithms. Let
 z_(1) >= z_(2) be the two largest logits of a row, g = z_(1) - z_(2) their gap, and, with sums over all classes but the
@@ -27,7 +27,7 @@ from alray.features.arrays import Block
 from alray.selection.kernels.logits import Floats, Logits, Positions, Singles, U
 
 _ROUNDING = 2.0**-48  # of scores in float64, relative to 1 + g
-_UNDERFLOW = 2.0**-100  # of one exp in float32, with what it is multiplied by
+UNDERFLOW = 2.0**-100  # of one exp in float32, with what it is multiplied by
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Gaps:
 
 
 def gaps(z: Floats) -> Gaps:
-    """The parts of canonical logits (m, c). Sums are correctly rounded, so that the order of classes does not matter."""
+    """The parts of canonical logits (m, c). Sums are correctly rounded: the order of classes does not matter."""
     rows, top = np.arange(len(z)), z.argmax(axis=1)
     others = z.copy()
     others[rows, top] = -np.inf
@@ -85,8 +85,9 @@ def gaps(z: Floats) -> Gaps:
 class Soft:
     """Float32 view of a block's softmax, from logits that may be wrong by eps (m,).
 
-    below (m, c): z - z_(2); e (m, c): exp(below); both 0 at the predicted class `top` (m,). gap and total (m,): g and S.
-    wide (m,): how far a score made of them may be from the canonical one. Where `usable` (m,) is false nothing is known.
+    below (m, c): z - z_(2); e (m, c): exp(below); both 0 at the predicted class `top` (m,). gap and total (m,): g and
+    S. wide (m,): how far a score made of them may be from the canonical one. Where `usable` (m,) is false nothing is
+    known.
     """
 
     below: Singles
@@ -115,8 +116,9 @@ class Soft:
 def filtered(logits: Logits, block: Block) -> Soft:
     """The softmax of a block in float32.
 
-    z_(1) and z_(2) are float32 numbers and their gap is exact. The argument t of an exp is good to t u with t < 105 (else e
-    is 0), the exp to 3 ulp, a sum of c terms to c u: all sums are good to (c + 128) u, as if logits moved by so much.
+    z_(1) and z_(2) are float32 numbers and their gap is exact. The argument t of an exp is good to t u with t < 105
+    (else e is 0), the exp to 3 ulp, a sum of c terms to c u: all sums are good to (c + 128) u, as if logits moved by so
+    much.
     """
     approximate = logits.approximate(block)
     z, rows = approximate.z, np.arange(len(block))
@@ -131,7 +133,7 @@ def filtered(logits: Logits, block: Block) -> Soft:
         e = np.exp(below)
         e[rows, top] = 0.0
         gap = z[rows, top].astype(np.float64) - second
-        wide = 2 * approximate.eps + (4 * c + 600) * U + c * _UNDERFLOW + _ROUNDING * (1 + gap)
+        wide = 2 * approximate.eps + (4 * c + 600) * U + c * UNDERFLOW + _ROUNDING * (1 + gap)
         total = e.sum(axis=1).astype(np.float64)
     return Soft(below, e, gap, total, approximate.eps, wide, top, approximate.usable)
 

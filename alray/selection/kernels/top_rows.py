@@ -61,7 +61,7 @@ class ScoreStrategy(Strategy):
         return TopRows(shard, self.scorer(shard, context), context.ties, block_rows(shard, context))
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
-        """The `budget` rows with the highest scores, in order; a hash of (seed, round, row) decides between equal ones."""
+        """The `budget` rows with the highest scores, in order; equal ones by a hash of (seed, round, row)."""
         lows = np.concatenate(shards.map("propose", budget))
         least = np.partition(lows, len(lows) - budget)[len(lows) - budget]
         return Picks(*merge(shards.map("answer", budget, float(least)), budget, context.ties))
@@ -83,7 +83,8 @@ _NONE = _Found(np.empty(0, np.int64), np.empty(0), np.empty(0))
 class TopRows:
     """One shard's rows that can be among the b best. Holds O(b) numbers; a repeated call gives the same answer.
 
-    ties: the order of equal scores; size: rows worked on at once; slack: rows it may hold beyond the budget before it drops the worst.
+    ties: the order of equal scores; size: rows worked on at once; slack: rows it may hold beyond the budget before it
+    drops the worst.
     """
 
     def __init__(self, shard: Shard, scorer: Scorer, ties: Ties, size: int, slack: int = 1 << 13) -> None:

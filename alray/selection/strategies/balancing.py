@@ -120,9 +120,7 @@ class MeanDistances:
         self._means: Floats = np.empty((0, 0))
         self._squared: Floats = np.empty((0, 0))
 
-    def nearest(
-        self, means: Floats, numerator: int, frequent: npt.NDArray[np.intp], taken: Rows
-    ) -> Offer | None:
+    def nearest(self, means: Floats, numerator: int, frequent: npt.NDArray[np.intp], taken: Rows) -> Offer | None:
         """The row with the smallest ratio (numerator -1: 1 for all rows): (-ratio, row, vector)."""
         if not len(self._rows):
             return None

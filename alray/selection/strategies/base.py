@@ -2,8 +2,9 @@
 
 D(x, c) is the distance of row x to the boundary between its predicted class y and c; for c = y the distance to its
 nearest boundary (the closed form of the paper's published code). Classes are served in order, each takes the q_c rows
-with the smallest (D, hash of the row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard sends its nearest
-rows per class; the driver decides which class takes which row, and asks for more only where a class has too few left.
+with the smallest (D, hash of the row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard sends
+its nearest rows per class; the driver decides which class takes which row, and asks for more only where a class has too
+few left.
 
 Letters: b budget, C classes, k classes that take at least one row.
 """

@@ -1,11 +1,11 @@
 """PT4AL (Yi et al. 2022): pretext losses order the pool into batches; each round looks at the next batch.
 
-The pool's rows are sorted by their pretext loss, hardest first (as numbers; equal losses by a hash of (seed, row),
-the same in all rounds; the published code sorts text), and cut into I equal batches, the first ones a row longer where they do not divide. Round 0 comes before there is
-any model and takes every (n/K)-th row of the hardest batch. Round i takes the K rows of batch i of which the model of
-round i - 1 is least sure. Round 0 is meant to choose the seed set (split.seed_set_how=pretext). After any other seed
-set the first query is still round 0, by pretext loss alone. Letters: n rows of the pool, I batches, K budget, c
-classes.
+The pool's rows are sorted by their pretext loss, hardest first (as numbers; equal losses by a hash of (seed, row), the
+same in all rounds; the published code sorts text), and cut into I equal batches, the first ones a row longer where they
+do not divide. Round 0 comes before there is any model and takes every (n/K)-th row of the hardest batch. Round i takes
+the K rows of batch i of which the model of round i - 1 is least sure. Round 0 is meant to choose the seed set
+(split.seed_set_how=pretext). After any other seed set the first query is still round 0, by pretext loss alone. Letters:
+n rows of the pool, I batches, K budget, c classes.
 """
 
 from __future__ import annotations
