@@ -466,7 +466,7 @@ def _parts(
 
 
 def pixels(logits: np.ndarray, kind: str) -> np.ndarray:
-    """How unsure a model is of images, (n,): means over the pixels of maps of logits (n, c, h, w)."""
+    """How unsure a model is of images, (n,): logarithms of means over the pixels of maps of logits (n, c, h, w)."""
     found = []
     for image in np.asarray(logits, np.float64):
         values = []
@@ -474,12 +474,12 @@ def pixels(logits: np.ndarray, kind: str) -> np.ndarray:
             p = np.exp(z - z.max())
             p = np.sort(p / math.fsum(p))[::-1]
             if kind == "confidence":
-                values.append(-p[0])
+                values.append(math.fsum(p[1:]))
             elif kind == "margin":
-                values.append(-(p[0] - p[1]))
+                values.append(math.fsum(p[1:]) + p[1])
             else:
                 values.append(-math.fsum(q * math.log(q) for q in p if q > 0))
-        found.append(math.fsum(values) / len(values))
+        found.append(math.log(math.fsum(values) / len(values)))
     return np.array(found)
 
 
