@@ -125,7 +125,7 @@ class Query:
             pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
             number,
         )  # fmt: skip
-        context = Context(round=self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
+        context = Context(self.config.seed, self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
         return labeled, strategy.window(context, unlabeled, config.budget)
 
     def _pretext(self, needs: frozenset[str], pool: Pool, stages: Stages) -> tuple[Rows, Array] | None:

@@ -1,8 +1,8 @@
 """The slow twins: every strategy in plain NumPy float64, written from the papers, one function each.
 
-Nothing here is shared with the code under test. Ties go to the lower row. Each returns (rows in order of choice,
-scores). `TWINS` at the end names the twin of every strategy. Letters: n rows, c classes, d width of the embedding, b
-budget.
+Nothing here is shared with the code under test. Equal scores are ordered by a hash of (seed, round, row), equal
+distances of k-center and BADGE by row. Each returns (rows in order of choice, scores). `TWINS` at the end names the
+twin of every strategy. Letters: n rows, c classes, d width of the embedding, b budget.
 """
 
 from __future__ import annotations
@@ -33,41 +33,68 @@ def random_sampling(rows: np.ndarray, b: int, seed: int = 0, round: int = 0) -> 
             x ^= x >> 31
         return (x >> 11) / 2**53
 
-    return _highest(rows, np.array([priority(int(row)) for row in rows]), b)
+    return _highest(rows, np.array([priority(int(row)) for row in rows]), b, seed, round)
 
 
-def margin(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
-    """b smallest p_(1) - p_(2) of the softmax."""
+def _sorted_exponentials(z: np.ndarray) -> tuple[float, float, float]:
+    """Of one row: the gap g of the two largest logits, S = sum exp(z - second) and A = sum exp(z - second) (top - z)
+    over all classes but the predicted one."""
+    z = np.asarray(z, np.float64)
+    y = int(np.argmax(z))
+    others = np.delete(z, y)
+    e = np.exp(others - others.max())
+    return z[y] - others.max(), math.fsum(e), math.fsum(e * (z[y] - others))
+
+
+def margin(logits: np.ndarray, rows: np.ndarray, b: int, seed: int = 0, round: int = 0) -> Picked:
+    """b smallest p_(1) - p_(2) of the softmax; the score is log(1 - (p_(1) - p_(2)))."""
     scores = []
-    for z in np.asarray(logits, np.float64):
-        e = np.exp(z - z.max())
-        p = np.sort(e / math.fsum(e))
-        scores.append(-(p[-1] - (p[-2] if len(p) > 1 else 0.0)))
-    return _highest(rows, np.array(scores), b)
+    for z in logits:
+        if len(z) == 1:
+            scores.append(-np.inf)
+            continue
+        gap, total, _ = _sorted_exponentials(z)
+        all_ = 1 + np.exp(-gap) * total
+        value = -np.expm1(-gap) / all_
+        scores.append(0.0 + (np.log1p(-value) if value < 0.5 else np.log1p(total) - gap - np.log(all_)))
+    return _highest(rows, np.array(scores), b, seed, round)
 
 
-def confidence(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
-    """b smallest max p of the softmax."""
-    exponentials = [np.exp(z - z.max()) for z in np.asarray(logits, np.float64)]
-    return _highest(rows, np.array([-1 / math.fsum(e) for e in exponentials]), b)
+def confidence(logits: np.ndarray, rows: np.ndarray, b: int, seed: int = 0, round: int = 0) -> Picked:
+    """b smallest max p of the softmax; the score is log((1 - max p) / max p)."""
+    return _highest(rows, np.array([_odds(z) for z in logits]), b, seed, round)
 
 
-def entropy(logits: np.ndarray, rows: np.ndarray, b: int) -> Picked:
-    """b largest -sum p log p of the softmax, as log T + sum e (top - z) / T."""
-    scores = []
-    for z in np.asarray(logits, np.float64):
-        e = np.exp(z - z.max())
-        total = math.fsum(e)
-        scores.append(np.log(total) + math.fsum(e * (z.max() - z)) / total)
-    return _highest(rows, np.array(scores), b)
+def _odds(z: np.ndarray) -> float:
+    if len(z) == 1:
+        return -np.inf
+    gap, total, _ = _sorted_exponentials(z)
+    return np.log(total) - gap
 
 
-def mase(logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int) -> Picked:
+def entropy(logits: np.ndarray, rows: np.ndarray, b: int, seed: int = 0, round: int = 0) -> Picked:
+    """b largest -sum p log p of the softmax; the score is its logarithm."""
+    return _highest(rows, np.array([_log_entropy(z) for z in logits]), b, seed, round)
+
+
+def _log_entropy(z: np.ndarray) -> float:
+    if len(z) == 1:
+        return -np.inf
+    gap, total, weighted = _sorted_exponentials(z)
+    rest = np.exp(-gap) * total
+    return np.log(total * (np.log1p(rest) / rest if rest > 0 else 1.0) + weighted / (1 + rest)) - gap
+
+
+def mase(
+    logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int, seed: int = 0, round: int = 0
+) -> Picked:  # fmt: skip
     """b smallest min over c != y of d_c (Emam et al. 2021)."""
-    return _highest(rows, np.array([-min(d, default=np.inf) for d in _distances(logits, weight)[1]]), b)
+    return _highest(rows, np.array([-min(d, default=np.inf) for d in _distances(logits, weight)[1]]), b, seed, round)
 
 
-def base(logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int, classes=None) -> Picked:
+def base(
+    logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int, classes=None, seed: int = 0, round: int = 0
+) -> Picked:  # fmt: skip
     """Per class the q_c smallest D(., c) among what is left, classes in the order given (Emam et al. 2021)."""
     rows = np.asarray(rows)
     distances, others = _distances(logits, weight)
@@ -75,11 +102,11 @@ def base(logits: np.ndarray, weight: np.ndarray, rows: np.ndarray, b: int, class
     predicted = np.argmax(np.asarray(logits, np.float64), axis=1)
     for i, y in enumerate(predicted):
         full[i, y] = min(others[i], default=np.inf)
-    c = full.shape[1]
+    c, hashes = full.shape[1], _tie_hashes(rows, seed, round)
     taken, scores = [], []
     for rank, k in enumerate(range(c) if classes is None else classes):
         quota = b // c + (1 if rank < b % c else 0)
-        for i in [i for i in np.lexsort((rows, full[:, k])) if i not in set(taken)][:quota]:
+        for i in [i for i in np.lexsort((hashes, full[:, k])) if i not in set(taken)][:quota]:
             taken.append(i)
             scores.append(-full[i, k])
     return rows[np.array(taken, int)], np.array(scores)
@@ -104,9 +131,9 @@ def _distances(logits: np.ndarray, weight: np.ndarray) -> tuple[list[list[float]
     return all_, others
 
 
-def _highest(rows: np.ndarray, scores: np.ndarray, b: int) -> Picked:
+def _highest(rows: np.ndarray, scores: np.ndarray, b: int, seed: int = 0, round: int = 0) -> Picked:
     rows = np.asarray(rows)
-    order = np.lexsort((rows, -scores))[:b]
+    order = np.lexsort((_tie_hashes(rows, seed, round), -scores))[:b]
     return rows[order], scores[order]
 
 
@@ -211,11 +238,17 @@ def gradients(embedding: np.ndarray, logits: np.ndarray, pooled: tuple[int, int]
     h, z = np.asarray(embedding, np.float64), np.asarray(logits, np.float64)
     p = np.exp(z - z.max(axis=1, keepdims=True))
     p /= np.array([[math.fsum(row)] for row in p])
-    p[np.arange(len(p)), z.argmax(axis=1)] -= 1
+    for row, y in zip(p, z.argmax(axis=1), strict=True):
+        row[y] = -math.fsum(np.delete(row, y))  # p - 1 without cancellation
     outer = p[:, :, None] * h[:, None, :]
     if pooled is not None:
         outer = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(outer), pooled).numpy()
     return outer.reshape(len(h), -1)
+
+
+def _tie_hashes(rows: np.ndarray, seed: int, round: int) -> np.ndarray:
+    """What orders rows with equal scores, ascending."""
+    return np.array([_hash(seed, f"ties/{round}", row) for row in rows], np.uint64)
 
 
 def _hash(seed: int, stream: str, row: int) -> int:
@@ -243,7 +276,7 @@ def balanced_random(rows: np.ndarray, labels: np.ndarray, b: int, classes: int, 
     for c in range(classes):
         inside = sorted(np.flatnonzero(labels == c), key=lambda i: (-hashes[i], rows[i]))
         at += inside[: quotas[c]]
-    return _highest(rows[at], np.array([(hashes[i] >> 11) / 2**53 for i in at]), b)
+    return _highest(rows[at], np.array([(hashes[i] >> 11) / 2**53 for i in at]), b, seed, round)
 
 
 def balancing(
@@ -253,6 +286,7 @@ def balancing(
     """Aggarwal et al. 2020 literally: class means anew for every pick."""
     x, seen, y = np.asarray(embedding, np.float64), list(np.asarray(labeled, np.float64)), list(known)
     left, picks, scores = list(range(len(x))), [], []
+    ties = [_hash(seed, f"ties/{round}", row) for row in rows]
     while len(picks) < b:
         counts = np.bincount(y, minlength=classes)
         frequent, rare = np.flatnonzero(counts > counts.mean()), np.flatnonzero(counts <= counts.mean())
@@ -270,7 +304,7 @@ def balancing(
             value = {i: -t / d for i, t, d in zip(left, top, bottom, strict=True)}
         else:
             value = {i: (_hash(seed, f"balancing/{round}/{len(picks)}", rows[i]) >> 11) / 2**53 for i in left}
-        i = max(left, key=lambda i: (value[i], -rows[i]))
+        i = max(left, key=lambda i: (value[i], -ties[i]))
         left.remove(i)
         picks.append(i)
         scores.append(value[i])
@@ -280,10 +314,11 @@ def balancing(
 
 
 def cluster_margin(
-    embedding: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, candidates: int, clusters: int
-) -> Picked:
+    embedding: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, candidates: int, clusters: int,
+    seed: int = 0, round: int = 0,
+) -> Picked:  # fmt: skip
     """Citovsky et al. 2021 on all candidates: average linkage by its definition, round robin from the smallest."""
-    first, margins = margin(logits, rows, min(len(rows), candidates * b))
+    first, margins = margin(logits, rows, min(len(rows), candidates * b), seed, round)
     at = np.searchsorted(rows, np.sort(first))
     score = dict(zip(first.tolist(), margins.tolist(), strict=True))
     x = np.asarray(embedding, np.float64)[at]
@@ -293,7 +328,8 @@ def cluster_margin(
         pairs = [(distance[np.ix_(g, h)].mean(), i, j) for i, g in enumerate(groups) for j, h in enumerate(groups[:i])]
         _, i, j = min(pairs)
         groups[j] += groups.pop(i)
-    queues = [sorted((int(rows[at[i]]) for i in group), key=lambda r: (-score[r], r)) for group in groups]
+    ties = {int(r): _hash(seed, f"ties/{round}", r) for r in first}
+    queues = [sorted((int(rows[at[i]]) for i in group), key=lambda r: (-score[r], ties[r])) for group in groups]
     queues.sort(key=lambda queue: (len(queue), min(queue)))
     picks: list[int] = []
     while len(picks) < b:
@@ -320,12 +356,12 @@ def robust_radius(embedding: np.ndarray, b: int, labeled: np.ndarray, outliers: 
 def pt4al(
     pretext: np.ndarray, logits: np.ndarray, rows: np.ndarray, b: int, round: int, labeled: np.ndarray,
     batches: int = 10, uncertainty: str = "confidence", normalise_logits: bool = False, class_balanced: bool = False,
-    cold_start: str = "hardest", rest: str = "drop",
+    cold_start: str = "hardest", rest: str = "drop", seed: int = 0,
 ) -> Picked:  # fmt: skip
     """Yi et al. 2022: batches by pretext loss, hardest first; every (n/b)-th of the first, then the least sure of the
     next. pretext (n,), logits (n, c) of all rows (n,) of the pool, labeled ones among them. cold_start moves round 0
     alone: with "middle" that batch is looked at twice, the hardest never (unless carried)."""
-    order = sorted(range(len(rows)), key=lambda i: (-float(pretext[i]), rows[i]))
+    order = sorted(range(len(rows)), key=lambda i: (-float(pretext[i]), _hash(seed, "ties/0", rows[i])))
     sizes = [len(rows) // batches + (i < len(rows) % batches) for i in range(batches)]
     cuts = np.cumsum([0, *sizes])
     lists = [order[cuts[i] : cuts[i + 1]] for i in range(batches)]
@@ -335,9 +371,7 @@ def pt4al(
         z = np.asarray(logits[i], np.float64)
         if normalise_logits and math.fsum(z**2) > 0:
             z = z / math.sqrt(math.fsum(z**2))
-        e = np.exp(z - z.max())
-        p = e / math.fsum(e)
-        return -p.max() if uncertainty == "confidence" else -math.fsum(q * math.log(q) for q in p if q > 0)
+        return _odds(z) if uncertainty == "confidence" else _log_entropy(z)
 
     now = round if round or cold_start == "hardest" else batches // 2
     if round and rest == "carry":
@@ -350,7 +384,7 @@ def pt4al(
         if round == 0:
             picks += here[:: max(1, len(here) // max(k, 1))][:k] if k < len(here) else here[:k]
             continue
-        here = sorted(here, key=lambda i: (-unsure(i), rows[i]))
+        here = sorted(here, key=lambda i: (-unsure(i), _hash(seed, f"ties/{round}", rows[i])))
         if class_balanced and k < len(here):
             c, seen, first = logits.shape[1], [0] * logits.shape[1], []
             for i in here:
@@ -381,9 +415,9 @@ def nearest_to(centroids: np.ndarray, embedding: np.ndarray, rows: np.ndarray) -
     return picks, scores
 
 
-def vaal(discriminator: np.ndarray, rows: np.ndarray, b: int) -> Picked:
+def vaal(discriminator: np.ndarray, rows: np.ndarray, b: int, seed: int = 0, round: int = 0) -> Picked:
     """Sinha et al. 2019: the b rows with the smallest logits of looking labeled."""
-    return _highest(rows, -np.asarray(discriminator, np.float64), b)
+    return _highest(rows, -np.asarray(discriminator, np.float64), b, seed, round)
 
 
 def partitioned_k_center(
@@ -432,7 +466,7 @@ def _parts(
 
 
 def pixels(logits: np.ndarray, kind: str) -> np.ndarray:
-    """How unsure a model is of images, (n,): means over the pixels of maps of logits (n, c, h, w)."""
+    """How unsure a model is of images, (n,): logarithms of means over the pixels of maps of logits (n, c, h, w)."""
     found = []
     for image in np.asarray(logits, np.float64):
         values = []
@@ -440,12 +474,12 @@ def pixels(logits: np.ndarray, kind: str) -> np.ndarray:
             p = np.exp(z - z.max())
             p = np.sort(p / math.fsum(p))[::-1]
             if kind == "confidence":
-                values.append(-p[0])
+                values.append(math.fsum(p[1:]))
             elif kind == "margin":
-                values.append(-(p[0] - p[1]))
+                values.append(math.fsum(p[1:]) + p[1])
             else:
                 values.append(-math.fsum(q * math.log(q) for q in p if q > 0))
-        found.append(math.fsum(values) / len(values))
+        found.append(math.log(math.fsum(values) / len(values)))
     return np.array(found)
 
 
@@ -502,25 +536,27 @@ def _balancing(g: Given, b: int) -> Picked:
 
 def _pt4al(g: Given, b: int) -> Picked:
     every = np.union1d(g.rows, g.labeled)
-    return pt4al(g.columns["pretext_loss"][every], g.columns["logits"][every], every, b, g.round, g.labeled)
+    return pt4al(
+        g.columns["pretext_loss"][every], g.columns["logits"][every], every, b, g.round, g.labeled, seed=g.seed
+    )
 
 
 # The twin of every strategy in alray.STRATEGIES, with the strategy's default options.
 TWINS: dict[str, Callable[[Given, int], Picked]] = {
     "random": lambda g, b: random_sampling(g.rows, b, g.seed, g.round),
     "balanced_random": lambda g, b: balanced_random(g.rows, g["labels"], b, len(g.weight), g.seed, g.round),
-    "confidence": lambda g, b: confidence(g["logits"], g.rows, b),
-    "margin": lambda g, b: margin(g["logits"], g.rows, b),
-    "entropy": lambda g, b: entropy(g["logits"], g.rows, b),
-    "mase": lambda g, b: mase(g["logits"], g.weight, g.rows, b),
-    "base": lambda g, b: base(g["logits"], g.weight, g.rows, b),
+    "confidence": lambda g, b: confidence(g["logits"], g.rows, b, g.seed, g.round),
+    "margin": lambda g, b: margin(g["logits"], g.rows, b, g.seed, g.round),
+    "entropy": lambda g, b: entropy(g["logits"], g.rows, b, g.seed, g.round),
+    "mase": lambda g, b: mase(g["logits"], g.weight, g.rows, b, g.seed, g.round),
+    "base": lambda g, b: base(g["logits"], g.weight, g.rows, b, seed=g.seed, round=g.round),
     "balancing": _balancing,
     "k_center": lambda g, b: k_center(g["embedding"], g.rows, b, g.known("embedding"))[:2],
     "partitioned_k_center": _partitioned_k_center,
     "badge": _badge,
     "partitioned_badge": _partitioned_badge,
-    "cluster_margin": lambda g, b: cluster_margin(g["embedding"], g["logits"], g.rows, b, 10, 20),
-    "vaal": lambda g, b: vaal(g["discriminator"], g.rows, b),
+    "cluster_margin": lambda g, b: cluster_margin(g["embedding"], g["logits"], g.rows, b, 10, 20, g.seed, g.round),
+    "vaal": lambda g, b: vaal(g["discriminator"], g.rows, b, g.seed, g.round),
     "pt4al": _pt4al,
 }
 # Twins that do not give picks: the best radius of all choices of centers (which choice attains it is not unique), and

@@ -5,6 +5,7 @@ Letters: b images, s their side in pixels, d channels of the last feature map, c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,20 +93,28 @@ def segment_images(
 
 
 def uncertainties(logits: torch.Tensor) -> dict[str, Array]:
-    """The model's uncertainty about each image: means over its pixels of -max p, -(p1 - p2) and the entropy in nats.
+    """The model's uncertainty about each image: logarithms of the means over its pixels of 1 - p1, of 1 - (p1 - p2)
+    and of the entropy in nats.
 
     logits (b, c, h, w) -> "confidence", "margin", "entropy", each (b, 1); higher is more uncertain. p1 and p2 are the
-    two largest probabilities of a pixel.
+    two largest probabilities of a pixel. Everything is computed from logarithms of probabilities, so that images still
+    differ where the model is certain of all pixels. With one class alone each value is -infinity.
     """
-    p = logits.softmax(1)
-    top = p.topk(min(2, p.shape[1]), 1).values
-    second = top[:, 1] if top.shape[1] > 1 else torch.zeros_like(top[:, 0])
+    log_p = logits.log_softmax(1)
+    top = log_p.argmax(1, keepdim=True)
+    others = log_p.scatter(1, top, -torch.inf)
+    rest = torch.logsumexp(others, 1)  # log(1 - p1)
+    wrong = rest.exp()
+    certain = torch.where(wrong > 0, rest + (-torch.log1p(-wrong) / wrong).log(), rest)  # log(-log p1)
+    flat = torch.where(others == -torch.inf, others, others + (-others).log())  # log(-p log p)
+    parts = torch.cat([flat, certain[:, None] + log_p.gather(1, top)], 1)
     values = {
-        "confidence": -top[:, 0],
-        "margin": second - top[:, 0],
-        "entropy": -(p * logits.log_softmax(1)).sum(1),
+        "confidence": rest,
+        "margin": torch.logaddexp(rest, others.amax(1)),
+        "entropy": torch.logsumexp(parts, 1),
     }
-    return {name: value.mean((1, 2)).cpu().numpy()[:, None] for name, value in values.items()}
+    pixels = math.log(logits.shape[2] * logits.shape[3])
+    return {name: (value.flatten(1).logsumexp(1) - pixels).cpu().numpy()[:, None] for name, value in values.items()}
 
 
 def confusion(predicted: Array, mask: Array, num_classes: int, ignore: int) -> npt.NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """What a strategy is, what the shards offer it, and what it returns: picks (contracts C4 and C5).
 
-Letters: n rows, k picks, d width of the embedding, c classes. Rows are always ordered by score descending, then by row
-ascending, so that there are no ties.
+Letters: n rows, k picks, d width of the embedding, c classes. Rows are ordered by score descending. Rows with equal
+scores are ordered by a hash of (seed, round, row), see `Ties`, because row numbers may be sorted by class. Where
+k-center and BADGE compare distances, equal ones are ordered by row ascending: they come from copies of one image.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alray.features.arrays import Rows, Shard, ShardSource
+from alray.keyed import priorities
 
 Scores = npt.NDArray[np.float64]
 WeightAndBias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -84,6 +86,22 @@ class Picks:
 
 
 @dataclass(frozen=True)
+class Ties:
+    """The order of rows with equal scores: a hash of (seed, round, row), ascending; then the row.
+
+    A folder of images is sorted by class, so that the lower row would be the earlier class.
+    """
+
+    seed: int = 0
+    round: int = 0
+
+    def order(self, rows: Rows, *keys: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """Positions (n,) that sort rows (n,) by the keys, each (n,) and ascending, the last key first as in
+        `np.lexsort`; rows with equal keys are sorted by their hash."""
+        return np.lexsort((rows, priorities(self.seed, f"ties/{self.round}", rows), *keys))
+
+
+@dataclass(frozen=True)
 class Context:
     """What a strategy knows besides the features.
 
@@ -103,6 +121,11 @@ class Context:
     known: npt.NDArray[np.integer] | None = field(default=None, repr=False)
     peek: Callable[[Rows], npt.NDArray[np.integer]] | None = field(default=None, repr=False)
     pretext: tuple[Rows, Scores] | None = field(default=None, repr=False)
+
+    @property
+    def ties(self) -> Ties:
+        """The order of rows with equal scores in this round."""
+        return Ties(self.seed, self.round)
 
 
 class Shards(Protocol):
@@ -184,7 +207,7 @@ class Strategy(ABC):
         """The rows that it will look at in this round, ascending, a part of `available` (n,) int64 ascending.
 
         Only these rows are embedded. Where it looks at all rows it returns `available` itself. Of the context only
-        round and pretext are set.
+        seed, round and pretext are set.
         """
         return available
 
@@ -202,17 +225,17 @@ def beats(one: Key, other: Key) -> bool:
     return one[0] > other[0] or (one[0] == other[0] and one[1] < other[1])
 
 
-def best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
-    """The k first by (score descending, row ascending), in that order; all of them when there are fewer."""
+def best(rows: Rows, scores: Scores, k: int, ties: Ties) -> tuple[Rows, Scores]:
+    """The k first by (score descending, hash), in that order; all of them when there are fewer."""
     if k < len(rows):
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
         kept = scores >= threshold
         rows, scores = rows[kept], scores[kept]
-    at = np.lexsort((rows, -scores))[:k]
+    at = ties.order(rows, -scores)[:k]
     return rows[at], scores[at]
 
 
-def merge(parts: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
+def merge(parts: Sequence[tuple[Rows, Scores]], k: int, ties: Ties) -> tuple[Rows, Scores]:
     """The k first rows of several lists of (rows, scores): top_k(A u B) = top_k(top_k(A) u top_k(B))."""
     rows = np.concatenate([rows for rows, _ in parts])
-    return best(rows, np.concatenate([scores for _, scores in parts]), k)
+    return best(rows, np.concatenate([scores for _, scores in parts]), k, ties)

@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 
+from alray.features.arrays import Block
 from alray.selection.kernels import race
 from alray.selection.kernels.gradients import Factors, Gradients, pooled
 from alray.selection.kernels.logits import Logits
@@ -142,3 +143,39 @@ def test_bad_options_are_refused_by_name() -> None:
         build("badge", {"centers": "all"})
     with pytest.raises(SelectionError, match="badge needs embedding; got logits"):
         select("badge", 3, logits=np.ones((5, 2)))
+
+
+@pytest.mark.parametrize("gap", [1.0, 45.0, 60.0, 100.0, 300.0, 800.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_no_row_repeats_however_certain_the_model_is(scale: float, gap: float) -> None:
+    """Gradients below float32's range, and at the largest gaps below float64's, where the rest is drawn uniformly."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(60, 4)) * scale).astype(np.float32)
+    z = np.eye(3)[rng.integers(0, 3, 60)] * gap + rng.normal(size=(60, 3))
+    for name in ("badge", "partitioned_badge"):
+        given = {"embedding": x, "logits": z, "labeled": [0, 1]}
+        picks = select(name, 30, **given)
+        assert len(np.unique(picks.rows)) == 30
+        assert select(name, 30, **given, num_shards=3) == picks
+
+
+@pytest.mark.parametrize("gap", [1.0, 30.0, 45.0, 60.0, 75.0, 100.0, 200.0])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_bounds_hold_and_mean_something_below_the_range_of_float32(scale: float, gap: float) -> None:
+    rng = np.random.default_rng(1)
+    n = 40
+    z = np.eye(3)[rng.integers(0, 3, n)] * gap * rng.uniform(0.8, 1.2, (n, 1)) + rng.normal(size=(n, 3))
+    z[1] = z[0]
+    x = (rng.normal(size=(n, 4)) * scale).astype(np.float32)
+    x[1] = x[0]
+    block = Block(np.arange(n), {"embedding": x, "logits": z.astype(np.float32)})
+    gradients = Factors(Logits()).of(block)
+    value, eps = gradients.bounds(gradients)
+    i, j = (index.ravel() for index in np.indices((n, n)))
+    exact = gradients.pairs(gradients, i, j).reshape(n, n)
+    assert (np.abs(value - exact) <= eps).all()
+    assert (eps[:, 0] <= 1e-4 * gradients.squares.max()).all()
+    rough, off = Factors(Logits()).rough(block)
+    error = np.sqrt(((rough.u - gradients.u) ** 2).sum(axis=1))
+    assert (error <= off).all()
+    assert (off <= 1e-2 * np.sqrt((gradients.u**2).sum(axis=1)) + 1e-300).all()

@@ -73,7 +73,8 @@ def test_a_run_asks_with_what_its_model_predicts(tmp_path: Path) -> None:
     assert [requests.round for requests in asked] == [None, 0, 1]
     assert [len(requests) for requests in asked] == [25, 12, 12]
     for requests in asked[1:]:
-        np.testing.assert_allclose(requests.probability, -requests.score, rtol=1e-6)  # confidence: -max p
+        odds = (1 - requests.probability) / requests.probability  # confidence: the logarithm of these
+        np.testing.assert_allclose(np.log(odds), requests.score, rtol=1e-4, atol=1e-6)
         assert set(requests.predicted.tolist()) <= {0, 1, 2, 3}
     other = run(replace(CONFIG, {**changes, "root": str(tmp_path / "others")}), quiet=True)
     assert [one["labeled_set"] for one in mine.rounds] == [one["labeled_set"] for one in other.rounds]

@@ -39,6 +39,7 @@ from alray.data.sources.folder import FOLDER
 from alray.data.sources.parquet import PARQUET
 from alray.features.arrays import PIXEL, ArraySource
 from alray.features.table import commit, write_part
+from alray.keyed import priorities
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.prepare import prepare, with_absolute_paths
 from alray.selection.protocol import Context, SelectionError
@@ -118,11 +119,21 @@ def test_uncertainties_of_pixels() -> None:
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     top = np.sort(p, axis=1)
     each = {
-        "confidence": -top[:, -1], "margin": top[:, -2] - top[:, -1], "entropy": -(p * np.log(p)).sum(1)
+        "confidence": 1 - top[:, -1], "margin": 1 + top[:, -2] - top[:, -1], "entropy": -(p * np.log(p)).sum(1)
     }  # fmt: skip
     found = uncertainties(torch.from_numpy(logits))
     for name, values in each.items():
-        np.testing.assert_allclose(found[name][:, 0], values.mean((1, 2)), rtol=1e-6)
+        np.testing.assert_allclose(found[name][:, 0], np.log(values.mean((1, 2))), rtol=1e-6)
+
+
+def test_uncertainties_of_pixels_do_not_saturate() -> None:
+    """Images of which the model is more and more certain, in float32: each is less uncertain than the one before."""
+    gaps = torch.tensor([0.1, 1.0, 10.0, 17.0, 18.0, 50.0, 100.0, 110.0, 1000.0, 1e4])
+    logits = torch.stack([gaps, torch.zeros(10), torch.full((10,), -1.5)], 1)[:, :, None, None].expand(-1, -1, 4, 3)
+    for values in uncertainties(logits).values():
+        assert (np.diff(values[:, 0]) < 0).all()
+        assert np.isfinite(values).all()
+    assert all(np.isnan(values).all() for values in uncertainties(logits * torch.nan).values())
 
 
 def test_void_pixels_have_no_loss() -> None:
@@ -518,7 +529,8 @@ def test_images_are_sorted_by_their_pixels(name: str, shards: int) -> None:
         for part in np.array_split(np.arange(50), shards)
     ]
     picks = select_from(sources, build_for_segmentation(name), 12, Context())
-    assert picks.rows.tolist() == np.lexsort((np.arange(50), -values))[:12].tolist()
+    hashes = priorities(0, "ties/0", np.arange(50))
+    assert picks.rows.tolist() == np.lexsort((hashes, -values))[:12].tolist()
 
 
 def test_pt4al_takes_the_least_sure_pixels_of_its_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+import mpmath
 import numpy as np
 import pytest
 import reference
@@ -27,7 +28,7 @@ from alray.selection.kernels.per_class import PerClass
 from alray.selection.kernels.top_rows import ScoreStrategy, TopRows
 from alray.selection.protocol import Context, Picks, SelectionError, Strategy
 from alray.selection.registry import build
-from alray.selection.select import select_from
+from alray.selection.select import select, select_from
 from alray.selection.strategies.base import Base
 from alray.selection.strategies.confidence import Confidence
 from alray.selection.strategies.entropy import Entropy
@@ -147,16 +148,15 @@ def test_intervals_hold_the_exact_scores(kind: str, dtype: type) -> None:
 @pytest.mark.parametrize("classes", [2, 60])
 @pytest.mark.parametrize("strategy", SOFT)
 def test_scores_of_stored_logits_are_within_their_interval(strategy: ScoreStrategy, classes: int, dtype: type) -> None:
-    """From ties to certainty: gaps up to where float64 says 1 and a margin says nothing any more."""
+    """From ties to certainty, far beyond where float64 says that a probability is 1."""
     z = RNG.normal(size=(2000, classes))
-    z[:, 0] += np.linspace(0, 60, 2000)
+    z[:, 0] += np.linspace(0, 6e4, 2000) ** 2 / 6e4
     block = Block(np.arange(2000), {"logits": z.astype(dtype)})
     scorer = strategy.scorer(ArraySource(block.rows, block.columns).open(), Context())
     (low, high), exact = scorer.bounds(block), scorer.exact(block)
     assert (low <= exact).all()
     assert (exact <= high).all()
-    assert (high - low < 1e-3).all()
-    assert (low == high).sum() > 100 or strategy != Margin()
+    assert (high - low < 1e-3 + 1e-6 * np.abs(z).max(axis=1)).all()
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Cut(TopRows):
 
     def __init__(self, strategy: Margin | Mase, shard: Shard, context: Context) -> None:
         shard = needed(shard, strategy.needs)
-        super().__init__(shard, strategy.scorer(shard, context), 3, slack=2)
+        super().__init__(shard, strategy.scorer(shard, context), context.ties, 3, slack=2)
 
 
 class TightMargin(Margin):
@@ -233,7 +233,9 @@ class TightMase(Mase):
 class TightBase(Base):
     def open(self, shard: Shard, context: Context) -> PerClass:
         shard = needed(shard, self.needs)
-        return PerClass(shard, Boundaries(logits_of(shard, context), context), 50)  # more than twice the depth
+        return PerClass(
+            shard, Boundaries(logits_of(shard, context), context), context.ties, 50
+        )  # more than twice the depth
 
 
 @pytest.mark.parametrize(("tight", "plain"), [(TightMargin(), Margin()), (TightMase(), Mase()), (TightBase(), Base())])
@@ -270,14 +272,80 @@ def test_near_ties_are_decided_in_float64(name: str) -> None:
     np.testing.assert_array_equal(picks.scores, expected[1])
 
 
-def test_saturated_margins_are_ties_and_go_by_row() -> None:
-    z = RNG.normal(size=(100, 5)) + 1000 * np.eye(5)[RNG.integers(0, 5, 100)]
-    z[70] = [0, 0, 1, 2, 3]
-    low, high = Margin().scorer(Shard([]), Context()).bounds(Block(np.arange(100), {"logits": z}))
-    assert (low == high).sum() == 99
-    picks = select_from([ArraySource(np.arange(100), {"logits": z})], Margin(), 4, Context())
-    assert list(picks.rows) == [70, 0, 1, 2]
-    assert list(picks.scores[1:]) == [-1, -1, -1]
+def true_scores(z: np.ndarray) -> list[dict[str, mpmath.mpf]]:
+    """The three scores of each row by their definitions, with digits enough for probabilities of exp(-10^4)."""
+    found = []
+    with mpmath.workdps(20_000):
+        for row in z.tolist():
+            exponentials = [mpmath.exp(mpmath.mpf(value)) for value in row]
+            p = sorted((e / mpmath.fsum(exponentials) for e in exponentials), reverse=True)
+            found.append(
+                {
+                    "confidence": mpmath.log((1 - p[0]) / p[0]),
+                    "margin": mpmath.log(1 - p[0] + p[1]),
+                    "entropy": mpmath.log(-mpmath.fsum(q * mpmath.log(q) for q in p)),
+                }
+            )
+    return found
+
+
+GAPS = [1.0, 5.0, 20.0, 36.0, 37.0, 38.0, 90.0, 120.0, 700.0, 760.0, 3000.0, 1e4]
+
+
+def graded() -> np.ndarray:
+    """Rows by increasing gap, four of nearly the same gap around each: they differ by little more than rounding."""
+    gap = np.concatenate([value * (1 + np.arange(4) * 2.0**-44) for value in GAPS])
+    return np.stack([gap, np.zeros(len(gap)), np.full(len(gap), -1.5)], axis=1)
+
+
+def test_scores_are_those_of_exact_arithmetic_however_certain_the_model_is() -> None:
+    z = graded()
+    true = true_scores(z)
+    for name in ("confidence", "margin", "entropy"):
+        block = Block(np.arange(len(z)), {"logits": z})
+        scores = build(name).scorer(Shard([]), Context()).exact(block)
+        np.testing.assert_allclose(scores, [float(one[name]) for one in true], rtol=1e-13)
+        expected = sorted(range(len(z)), key=lambda i: -true[i][name])
+        assert np.argsort(-scores, kind="stable").tolist() == expected
+        for shards in (1, 3):
+            parts = [ArraySource(np.arange(len(z))[k::shards], {"logits": z[k::shards]}) for k in range(shards)]
+            assert select_from(parts, build(name), 30, Context()).rows.tolist() == expected[:30]
+
+
+def test_small_margins_keep_their_digits() -> None:
+    z = np.zeros((20, 100))
+    z[:, 0] = 1e-14 * (1 + np.arange(20) / 100)
+    scores = Margin().scorer(Shard([]), Context()).exact(Block(np.arange(20), {"logits": z}))
+    np.testing.assert_allclose(scores, -z[:, 0] / 100, rtol=1e-12)
+
+
+def test_certain_rows_are_ranked_and_not_taken_from_the_top_of_the_folder() -> None:
+    """Rows sorted by class, a head that is certain everywhere: the picks come from all classes."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(10), 100)
+    z = (rng.normal(size=(1000, 10)) + 3 * np.eye(10)[label]) * 200
+    for name in ("margin", "confidence", "entropy"):
+        rows = select_from([ArraySource(np.arange(1000), {"logits": z})], build(name), 200, Context()).rows
+        gap = np.sort(z, axis=1)[:, -1] - np.sort(z, axis=1)[:, -2]
+        assert np.bincount(label[rows], minlength=10).min() >= 10
+        assert len(set(rows) & set(np.argsort(gap)[:200])) >= 199
+
+
+@pytest.mark.parametrize("name", ["margin", "confidence", "entropy", "mase", "base", "vaal", "pt4al", "cluster_margin"])
+def test_equal_scores_do_not_follow_the_order_of_the_catalog(name: str) -> None:
+    """A zero head and copies of one image: every round and seed takes other rows, for any cut the same ones."""
+    x = np.ones((300, 4), np.float32)
+    given = {"embedding": x, "head": (np.zeros((3, 4)), np.zeros(3))}
+    given |= {column: x[:, 0] for column in ("discriminator", "pretext_loss") if column in build(name).needs}
+    found = []
+    for seed, round in ((0, 1), (1, 1), (0, 2)):
+        picks = select(name, 30, **given, seed=seed, round=round)
+        for shards in (2, 7):
+            assert select(name, 30, **given, seed=seed, round=round, num_shards=shards) == picks
+        assert picks.rows.max() > 200
+        assert np.median(picks.rows) > 60
+        found.append(set(picks.rows.tolist()))
+    assert found[0] != found[1] != found[2] != found[0]
 
 
 @pytest.mark.parametrize("strategy", [*SOFT, Mase(), Base()])

@@ -15,8 +15,9 @@ import reference
 
 import alray
 from alray.features.arrays import ArraySource, Block
+from alray.keyed import order
 from alray.selection.kernels.top_rows import ScoreStrategy
-from alray.selection.protocol import Context, Picks, SelectionError, best, merge
+from alray.selection.protocol import Context, Picks, SelectionError, Ties, best, merge
 from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select, select_from
 
@@ -76,11 +77,11 @@ def test_labeled_and_excluded_rows_are_never_picked(name: str, shards: int) -> N
     assert set(picks.rows) <= set(left)
     expected = {
         "random": lambda: reference.random_sampling(left, 10, 4, 2),
-        "margin": lambda: reference.margin(Z[left], left, 10),
-        "confidence": lambda: reference.confidence(Z[left], left, 10),
-        "entropy": lambda: reference.entropy(Z[left], left, 10),
-        "mase": lambda: reference.mase(Z[left], W, left, 10),
-        "base": lambda: reference.base(Z[left], W, left, 10),
+        "margin": lambda: reference.margin(Z[left], left, 10, 4, 2),
+        "confidence": lambda: reference.confidence(Z[left], left, 10, 4, 2),
+        "entropy": lambda: reference.entropy(Z[left], left, 10, 4, 2),
+        "mase": lambda: reference.mase(Z[left], W, left, 10, 4, 2),
+        "base": lambda: reference.base(Z[left], W, left, 10, seed=4, round=2),
         "k_center": lambda: reference.k_center(X[left], left, 10, X[labeled]),
     }
     if name in expected:  # the others are compared with their twins elsewhere
@@ -277,15 +278,17 @@ def test_picks_are_values() -> None:
         Picks(np.array([3, 4]), np.zeros(3))
 
 
-def test_best_and_merge_order_by_score_then_row() -> None:
+def test_best_and_merge_order_by_score_then_hash() -> None:
+    ties = Ties(seed=2, round=1)
+    place = {row: at for at, row in enumerate(order(2, "ties/1", np.arange(30)).tolist())}
     rng = np.random.default_rng(0)
     for _ in range(50):
         rows, scores = rng.permutation(30), rng.integers(0, 4, 30).astype(float)
         scores[rng.random(30) < 0.1] = -np.inf
-        expected = sorted(range(30), key=lambda i: (-scores[i], rows[i]))
+        expected = sorted(range(30), key=lambda i: (-scores[i], place[rows[i]]))
         for k in (1, 9, 30, 40):
-            got, values = best(rows, scores, k)
+            got, values = best(rows, scores, k, ties)
             assert got.tolist() == rows[expected[:k]].tolist()
             assert values.tolist() == scores[expected[:k]].tolist()
-            parts = [best(rows[part], scores[part], k) for part in (slice(0, 4), slice(4, 4), slice(4, 30))]
-            assert merge(parts, k)[0].tolist() == got.tolist()
+            parts = [best(rows[part], scores[part], k, ties) for part in (slice(0, 4), slice(4, 4), slice(4, 30))]
+            assert merge(parts, k, ties)[0].tolist() == got.tolist()

@@ -9,11 +9,15 @@ the same with two float32 matrix products; its error is at most
 
     eps = 2 (gamma_c + gamma_d) (1 + tiny) |g_i| |g_j|max + 8 u (|g_i|^2 + |g_j|max^2),   gamma_k = 1.01 (k + 8) 2^-24.
 
+Where the model is certain, u is far below float32's range. The filter therefore multiplies each u by a power of two
+that brings its norm near 1, and takes the powers back in float64.
+
 Letters: m rows, p centers (or pairs), c classes, d width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,10 +28,11 @@ import torch
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.models.device import full_float32
 from alray.selection.kernels.logits import Floats, Logits, Positions, U, paired_dots
-from alray.selection.kernels.softmax import exponentials, filtered
+from alray.selection.kernels.softmax import UNDERFLOW, exponentials, filtered, sums
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 _LARGEST = 2.0**120
+_NEGLIGIBLE = 2.0**-900  # smaller squared distances are computed canonically: they are near the end of float64's range
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +56,18 @@ class Gradients:
         return np.asarray(paired_dots(self.u, self.u) * paired_dots(h, h), np.float64)
 
     @cached_property
-    def views(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """u and h as float32; rows that are out of range are zero, see `bounds`."""
+    def views(self) -> tuple[torch.Tensor, torch.Tensor, Floats]:
+        """u times a power of two and h, as float32, and the power to multiply the product by, (m,) float64.
+
+        The norm of the scaled u lies between 1 / (4 sqrt(c)) and 1, or is 0. Rows of h that are out of range are zero,
+        see `bounds`.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             h = self.h.astype(np.float32)
         h[~self._usable] = 0
-        return torch.from_numpy(self.u.astype(np.float32)), torch.from_numpy(np.ascontiguousarray(h))
+        power = np.frexp(np.abs(self.u).max(axis=1, initial=0.0))[1] + math.ceil(math.log2(max(1, self.u.shape[1])) / 2)
+        u = np.ldexp(self.u, -power[:, None]).astype(np.float32)
+        return torch.from_numpy(u), torch.from_numpy(np.ascontiguousarray(h)), np.ldexp(1.0, power)
 
     @cached_property
     def _usable(self) -> Array:
@@ -78,14 +89,16 @@ class Gradients:
 
     def bounds(self, centers: Gradients) -> tuple[Floats, Floats]:
         """Filtered squared distances (m, p) and their error (m, 1); infinite error where the filter says nothing."""
-        (u, h), (cu, ch) = self.views, centers.views
+        (u, h, power), (cu, ch, cpower) = self.views, centers.views
         with full_float32():
-            product = (u @ cu.T) * (h @ ch.T)
-        value = self.squares[:, None] + centers.squares[None] - 2 * product.numpy().astype(np.float64)
+            product = ((u @ cu.T).double() * (h @ ch.T).double()).numpy()
+        product *= power[:, None]
+        product *= cpower
+        value = self.squares[:, None] + centers.squares[None] - 2 * product
         gamma = 1.01 * (self.u.shape[1] + self.h.shape[1] + 16) * U
         top = float(np.sqrt(centers.squares.max(initial=0.0)))
         eps = 2.02 * gamma * np.sqrt(self.squares) * top + 8.2 * U * (self.squares + top * top)
-        eps += 2.0**-60 * (self.squares + top * top + 1 / _LARGEST)
+        eps += 2.0**-60 * (self.squares + top * top) + _NEGLIGIBLE
         certain = self._usable & bool(centers._usable.all())
         return value, np.where(certain & np.isfinite(eps), eps, np.inf)[:, None]
 
@@ -101,7 +114,9 @@ class Factors:
         """The canonical gradients of a block."""
         e, total = exponentials(z := self.logits.exact_rows(block))
         u = e / total[:, None]
-        u[np.arange(len(u)), z.argmax(axis=1)] -= 1.0
+        rows, top = np.arange(len(u)), z.argmax(axis=1)
+        e[rows, top] = 0.0
+        u[rows, top] = -sums(e) / total  # p - 1 without cancellation
         h = block[EMBEDDING]
         if self.pooled:
             # The mean of a rectangle of an outer product is the product of the two means.
@@ -112,15 +127,20 @@ class Factors:
         """Gradients from float32 logits, and how far each u may be from the canonical one (m,), in the 2-norm.
 
         The softmax's Jacobian has a norm of at most 1/2; the rest is rounding. Where another class may be the largest,
-        u may have its -1 elsewhere; where nothing is known of the logits, nothing is known of u.
+        u may have its -1 elsewhere; where nothing is known of the logits, nothing is known of u. For a tiny u
+        there is a better bound: moving the logits by eps changes each exp, and 1 + R, by a factor of at most
+        exp(2 eps), and so u, relatively, by at most exp(4 eps) - 1, up to rounding.
         """
         soft = filtered(self.logits, block)
         c = soft.e.shape[1]
         with np.errstate(all="ignore"):
-            u = (soft.e / (1 + soft.rest)[:, None]).astype(np.float64)
-            u[np.arange(len(u)), soft.top] = -soft.rest / (1 + soft.rest)
+            second, rest = np.exp(-soft.gap), soft.gaps().rest
+            u = soft.e * (second / (1 + rest))[:, None]
+            u[np.arange(len(u)), soft.top] = -rest / (1 + rest)
             off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
-            off += 1.5 * (soft.e.max(axis=1) >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U))
+            ratio = np.expm1(4 * soft.eps + (4 * c + 1200) * U) * np.sqrt(np.einsum("mc,mc->m", u, u)) * (1 + 1e-9)
+            off = np.minimum(off, ratio + c * UNDERFLOW * second)
+            off += 1.5 * (second >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U))
         off = np.where(soft.usable, off, np.inf)
         u[~soft.usable] = 0.0
         h = block[EMBEDDING]

@@ -13,13 +13,14 @@ import numpy.typing as npt
 from alray.features.arrays import Block, Rows, Shard
 from alray.selection.kernels.boundary import Boundaries, Filtered, reach
 from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.protocol import Ties
 
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """(class, row) pairs, sorted by (which, distance, row).
+    """(class, row) pairs, sorted by (which, distance, hash of the row).
 
     which (p,) index into the classes asked for; rows (p,) int64; distances (p,) float64.
     """
@@ -28,9 +29,9 @@ class Nearest:
     rows: Rows
     distances: Floats
 
-    def cut(self, depth: int) -> Nearest:
+    def cut(self, depth: int, ties: Ties) -> Nearest:
         """Sorted, and no more than `depth` rows per class."""
-        order = np.lexsort((self.rows, self.distances, self.which))
+        order = ties.order(self.rows, self.distances, self.which)
         which = self.which[order]
         rank = np.arange(len(which)) - np.searchsorted(which, which)
         order = order[rank < depth]
@@ -63,12 +64,12 @@ def join(parts: list[Nearest]) -> Nearest:
 class PerClass:
     """The state of one shard. It keeps nothing between calls, so that a repeated call gives the same answer."""
 
-    def __init__(self, shard: Shard, boundaries: Boundaries, size: int) -> None:
-        self._shard, self._boundaries, self._size = shard, boundaries, size
+    def __init__(self, shard: Shard, boundaries: Boundaries, ties: Ties, size: int) -> None:
+        self._shard, self._boundaries, self._ties, self._size = shard, boundaries, ties, size
 
     def nearest(self, classes: Positions, depth: int, taken: Rows) -> Nearest:
-        """For each of the classes (k,), the `depth` rows with the smallest (distance, row) that are not in `taken`."""
-        search = _Search(self._boundaries, classes, depth)
+        """For each of the classes (k,), the `depth` rows with the smallest (distance, hash) that are not in `taken`."""
+        search = _Search(self._boundaries, self._ties, classes, depth)
         for block in self._shard.blocks(self._size):
             search.add(block, np.isin(block.rows, taken))
         return search.result()
@@ -77,8 +78,8 @@ class PerClass:
 class _Search:
     """One pass over the rows: per class the best rows so far, and the largest distance that can still enter them."""
 
-    def __init__(self, boundaries: Boundaries, classes: Positions, depth: int) -> None:
-        self._boundaries, self._classes, self._depth = boundaries, classes, depth
+    def __init__(self, boundaries: Boundaries, ties: Ties, classes: Positions, depth: int) -> None:
+        self._boundaries, self._ties, self._classes, self._depth = boundaries, ties, classes, depth
         self._found, self._new = NONE, list[Nearest]()
         self._limit = np.full(len(classes), np.inf)
 
@@ -115,6 +116,6 @@ class _Search:
         self._new.append(Nearest(which[keep], block.rows[at[keep]], distance[keep]))
 
     def _compact(self) -> None:
-        self._found = join([self._found, *self._new]).cut(self._depth)
+        self._found = join([self._found, *self._new]).cut(self._depth, self._ties)
         self._new = []
         self._limit = self._found.last(len(self._classes), self._depth)

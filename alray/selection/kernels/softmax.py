@@ -1,6 +1,18 @@
-"""The exponentials of a block's logits, for confidence, margin and entropy: fast with bounds, and exact.
+"""Scores of the softmax in a form that does not saturate, fast with bounds, and exact: confidence, margin, entropy.
 
-Letters: m rows of a block, c classes; top the largest logit of a row.
+A probability near 1 loses what distinguishes it from 1. Here only the small parts are computed, as logarithms. Let
+z_(1) >= z_(2) be the two largest logits of a row, g = z_(1) - z_(2) their gap, and, with sums over all classes but the
+predicted one,
+
+    S = sum exp(z - z_(2)) >= 1,   A = sum exp(z - z_(2)) (z_(1) - z),   R = exp(-g) S,   so that p_(1) = 1 / (1 + R).
+
+    log of the odds (1 - p_(1)) / p_(1)  =  log S - g
+    log of 1 - (p_(1) - p_(2))           =  log(S + 1) - g - log(1 + R)
+    log of the entropy                   =  log(S log(1 + R) / R + A / (1 + R)) - g
+
+Each is a float64 number that different gaps tell apart as long as the logits themselves do, in a range as wide as that
+of the logits. With one class alone each is -infinity. If every logit moves by at most eps, each moves by at most 2 eps:
+the gradients of the three have a 1-norm of at most 2. Letters: m rows of a block, c classes.
 """
 
 from __future__ import annotations
@@ -14,44 +26,116 @@ import numpy.typing as npt
 from alray.features.arrays import Block
 from alray.selection.kernels.logits import Floats, Logits, Positions, Singles, U
 
-ROUNDING = 2.0**-48  # of scores in float64
-_UNDERFLOW = 2.0**-120  # of one exp in float32
+_ROUNDING = 2.0**-48  # of scores in float64, relative to 1 + g
+UNDERFLOW = 2.0**-100  # of one exp in float32, with what it is multiplied by
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What the scores are made of: gap g, total S, weighted A, each (m,) float64."""
+
+    gap: Floats
+    total: Floats
+    weighted: Floats
+
+    @property
+    def rest(self) -> Floats:
+        """R, (m,): the sum of all exp(z - z_(1)) but the largest. It may underflow to 0."""
+        with np.errstate(all="ignore"):
+            rest: Floats = np.exp(-self.gap) * self.total
+        return rest
+
+    def odds(self) -> Floats:
+        """log((1 - p_(1)) / p_(1)), (m,)."""
+        with np.errstate(all="ignore"):
+            odds: Floats = np.log(self.total) - self.gap
+        return odds
+
+    def margin(self) -> Floats:
+        """log(1 - (p_(1) - p_(2))), (m,). A small margin keeps its digits, too."""
+        with np.errstate(all="ignore"):
+            one = 1 + self.rest
+            small = -np.expm1(-self.gap) / one
+            large = np.log1p(self.total) - self.gap - np.log(one)
+            margin: Floats = np.where(small < 0.5, np.log1p(-small), large) + 0.0  # no negative zero
+        return margin
+
+    def entropy(self) -> Floats:
+        """log(-sum p log p), (m,)."""
+        with np.errstate(all="ignore"):
+            rest = self.rest
+            share = np.where(rest > 0, np.log1p(rest) / rest, 1.0)
+            entropy: Floats = np.log(self.total * share + self.weighted / (1 + rest)) - self.gap
+        return entropy
+
+
+def gaps(z: Floats) -> Gaps:
+    """The parts of canonical logits (m, c). Sums are correctly rounded: the order of classes does not matter."""
+    rows, top = np.arange(len(z)), z.argmax(axis=1)
+    others = z.copy()
+    others[rows, top] = -np.inf
+    second, largest = others.max(axis=1), z[rows, top]
+    if z.shape[1] == 1:
+        return Gaps(np.full(len(z), np.inf), np.zeros(len(z)), np.zeros(len(z)))
+    e = np.exp(others - second[:, None])
+    return Gaps(largest - second, sums(e), sums(e * (largest[:, None] - z)))
 
 
 @dataclass(frozen=True)
 class Soft:
-    """Float32 exponentials of logits that may be wrong by eps (m,).
+    """Float32 view of a block's softmax, from logits that may be wrong by eps (m,).
 
-    below (m, c): top - z; e (m, c): exp(-below), but 0 at the predicted class; rest (m,): their sum R, whose true value
-    lies between R / factor and (R + underflow) factor; where `usable` (m,) is false nothing is known.
+    below (m, c): z - z_(2); e (m, c): exp(below); both 0 at the predicted class `top` (m,). gap and total (m,): g and
+    S. wide (m,): how far a score made of them may be from the canonical one. Where `usable` (m,) is false nothing is
+    known.
     """
 
     below: Singles
     e: Singles
-    rest: Floats
-    factor: Floats
-    underflow: float
+    gap: Floats
+    total: Floats
     eps: Floats
+    wide: Floats
     top: Positions
     usable: npt.NDArray[np.bool_]
 
+    def gaps(self, weighted: bool = False) -> Gaps:
+        """What scores are made of; A only where it is asked for."""
+        if not weighted:
+            return Gaps(self.gap, self.total, self.total)
+        below = np.einsum("mc,mc->m", self.e, self.below, dtype=np.float32).astype(np.float64)
+        return Gaps(self.gap, self.total, np.where(self.total > 0, self.gap, 0.0) * self.total - below)
+
+    def interval(self, score: Floats) -> tuple[Floats, Floats]:
+        """Lower and upper ends (m,) of the canonical score."""
+        with np.errstate(invalid="ignore"):
+            low, high = score - self.wide, np.where(score == -np.inf, score, score + self.wide)
+        return np.where(self.usable, low, -np.inf), np.where(self.usable, high, np.inf)
+
 
 def filtered(logits: Logits, block: Block) -> Soft:
-    """Exponentials of a block.
+    """The softmax of a block in float32.
 
-    Moving every logit by at most eps changes each exp(z - top) by a factor of at most exp(2 eps), in float32 a little
-    more: exp is good to 3 ulp, its argument t to t u with t < 105 (else e is 0), a sum of c terms to c u.
+    z_(1) and z_(2) are float32 numbers and their gap is exact. The argument t of an exp is good to t u with t < 105
+    (else e is 0), the exp to 3 ulp, a sum of c terms to c u: all sums are good to (c + 128) u, as if logits moved by so
+    much.
     """
     approximate = logits.approximate(block)
     z, rows = approximate.z, np.arange(len(block))
+    c = z.shape[1]
     with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
         top = z.argmax(axis=1)
-        below = z[rows, top, None] - z
-        e = np.exp(-below)
+        below = z.copy()
+        below[rows, top] = -np.inf
+        second = below.max(axis=1)
+        below -= second[:, None]
+        below[rows, top] = 0.0
+        e = np.exp(below)
         e[rows, top] = 0.0
-        rest = e.sum(axis=1).astype(np.float64)
-        factor = np.minimum(np.exp(2 * approximate.eps) * (1 + 2 * (z.shape[1] + 128) * U), 1e100)
-    return Soft(below, e, rest, factor, z.shape[1] * _UNDERFLOW, approximate.eps, top, approximate.usable)
+        gap = z[rows, top].astype(np.float64) - second
+        wide = 2 * approximate.eps + (4 * c + 600) * U + c * UNDERFLOW + _ROUNDING * (1 + gap)
+        total = e.sum(axis=1).astype(np.float64)
+    return Soft(below, e, gap, total, approximate.eps, wide, top, approximate.usable)
 
 
 def exponentials(z: Floats) -> tuple[Floats, Floats]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from alray.features.arrays import LOGITS, Array, Block, Rows, Shard
 from alray.selection.kernels.logits import block_rows, logits_of, needed
-from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, Strategy, best, merge
+from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, Strategy, Ties, best, merge
 
 
 class Scorer(Protocol):
@@ -58,13 +58,13 @@ class ScoreStrategy(Strategy):
     def open(self, shard: Shard, context: Context) -> TopRows:
         """The shard-side state."""
         shard = needed(shard, self.needs)
-        return TopRows(shard, self.scorer(shard, context), block_rows(shard, context))
+        return TopRows(shard, self.scorer(shard, context), context.ties, block_rows(shard, context))
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
-        """The `budget` rows with the highest scores, in order."""
+        """The `budget` rows with the highest scores, in order; equal ones by a hash of (seed, round, row)."""
         lows = np.concatenate(shards.map("propose", budget))
         least = np.partition(lows, len(lows) - budget)[len(lows) - budget]
-        return Picks(*merge(shards.map("answer", budget, float(least)), budget))
+        return Picks(*merge(shards.map("answer", budget, float(least)), budget, context.ties))
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,12 @@ _NONE = _Found(np.empty(0, np.int64), np.empty(0), np.empty(0))
 class TopRows:
     """One shard's rows that can be among the b best. Holds O(b) numbers; a repeated call gives the same answer.
 
-    size: rows worked on at once; slack: rows it may hold beyond the budget before it drops the worst.
+    ties: the order of equal scores; size: rows worked on at once; slack: rows it may hold beyond the budget before it
+    drops the worst.
     """
 
-    def __init__(self, shard: Shard, scorer: Scorer, size: int, slack: int = 1 << 13) -> None:
-        self._shard, self._scorer, self._size, self._slack = shard, scorer, size, slack
+    def __init__(self, shard: Shard, scorer: Scorer, ties: Ties, size: int, slack: int = 1 << 13) -> None:
+        self._shard, self._scorer, self._ties, self._size, self._slack = shard, scorer, ties, size, slack
         self._budget, self._found = -1, _NONE
 
     def propose(self, budget: int) -> Scores:
@@ -98,7 +99,7 @@ class TopRows:
     def answer(self, budget: int, least: float) -> tuple[Rows, Scores]:
         """The best rows, at most `budget`, with their exact scores, among those that can score `least` or more."""
         found = self._candidates(budget)
-        return best(*self._exact(found[found.high >= least]), budget)
+        return best(*self._exact(found[found.high >= least]), budget, self._ties)
 
     def _candidates(self, budget: int) -> _Found:
         if self._budget == budget:
@@ -122,7 +123,7 @@ class TopRows:
         least = np.partition(found.low, len(found.low) - budget)[len(found.low) - budget]
         found = found[found.high >= least]
         if len(found.rows) > budget + self._slack:
-            rows, scores = best(*self._exact(found), budget)
+            rows, scores = best(*self._exact(found), budget, self._ties)
             found, least = _Found(rows, scores, scores), scores[-1]
         return found, float(least)
 

@@ -30,14 +30,16 @@ from alray.selection.protocol import (
     HIDDEN_LABELS,
     LABELED,
     Context,
-    Key,
     Picks,
     SelectionError,
     Shards,
     Strategy,
+    Ties,
+    best,
 )
 
 _BLOCK = 1 << 18  # numbers per temporary
+Offer = tuple[float, int, Floats]  # score, row, embedding
 
 
 @with_options
@@ -49,7 +51,7 @@ class Balancing(Strategy):
 
     def open(self, shard: Shard, context: Context) -> MeanDistances:
         """The shard-side state."""
-        return MeanDistances(needed(shard, frozenset({EMBEDDING})))
+        return MeanDistances(needed(shard, frozenset({EMBEDDING})), context.ties)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, one after the other."""
@@ -67,7 +69,7 @@ class Balancing(Strategy):
                 offers = shards.map("nearest", means, numerator, frequent, taken)
             else:
                 offers = shards.map("draw", context.seed, f"balancing/{context.round}/{len(picks)}", taken)
-            (score, row), vector = max((o for o in offers if o is not None), key=lambda o: (o[0][0], -o[0][1]))
+            score, row, vector = _first([offer for offer in offers if offer is not None], context.ties)
             picks.append(row)
             scores.append(score)
             label = int(context.peek(np.array([row]))[0])
@@ -75,6 +77,13 @@ class Balancing(Strategy):
             counts[label] += 1
             shards.report_progress(len(picks))
         return Picks(np.array(picks), np.array(scores))
+
+
+def _first(offers: list[Offer], ties: Ties) -> Offer:
+    """The offer with the highest score."""
+    rows, scores = np.array([row for _, row, _ in offers]), np.array([score for score, _, _ in offers])
+    row = int(best(rows, scores, 1, ties)[0][0])
+    return next(offer for offer in offers if offer[1] == row)
 
 
 def _labeled_sums(context: Context) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -106,15 +115,13 @@ def _sides(counts: npt.NDArray[np.int64], left: int) -> tuple[int, npt.NDArray[n
 class MeanDistances:
     """The state of one shard: squared distances to the class means, computed again where a mean has moved."""
 
-    def __init__(self, shard: Shard) -> None:
-        self._shard, self._rows = shard, shard.rows()
+    def __init__(self, shard: Shard, ties: Ties) -> None:
+        self._shard, self._rows, self._ties = shard, shard.rows(), ties
         self._means: Floats = np.empty((0, 0))
         self._squared: Floats = np.empty((0, 0))
 
-    def nearest(
-        self, means: Floats, numerator: int, frequent: npt.NDArray[np.intp], taken: Rows
-    ) -> tuple[Key, Floats] | None:
-        """The row with the smallest ratio (numerator -1: 1 for all rows): ((-ratio, row), vector)."""
+    def nearest(self, means: Floats, numerator: int, frequent: npt.NDArray[np.intp], taken: Rows) -> Offer | None:
+        """The row with the smallest ratio (numerator -1: 1 for all rows): (-ratio, row, vector)."""
         if not len(self._rows):
             return None
         self._renew(means)
@@ -125,18 +132,17 @@ class MeanDistances:
         score[np.isin(self._rows, taken)] = -np.inf
         return self._offer(score)
 
-    def draw(self, seed: int, stream: str, taken: Rows) -> tuple[Key, Floats] | None:
-        """The row with the highest priority: ((priority, row), vector)."""
+    def draw(self, seed: int, stream: str, taken: Rows) -> Offer | None:
+        """The row with the highest priority: (priority, row, vector)."""
         if not len(self._rows):
             return None
         score = uniform(seed, stream, self._rows)
         score[np.isin(self._rows, taken)] = -np.inf
         return self._offer(score)
 
-    def _offer(self, score: Floats) -> tuple[Key, Floats]:
-        best = int(np.argmax(score))
-        vector = self._shard.take(self._rows[[best]])[EMBEDDING][0].astype(np.float64)
-        return (float(score[best]), int(self._rows[best])), vector
+    def _offer(self, score: Floats) -> Offer:
+        row, value = best(self._rows, score, 1, self._ties)
+        return float(value[0]), int(row[0]), self._shard.take(row)[EMBEDDING][0].astype(np.float64)
 
     def _renew(self, means: Floats) -> None:
         if self._means.shape != means.shape:

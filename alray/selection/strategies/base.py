@@ -2,8 +2,9 @@
 
 D(x, c) is the distance of row x to the boundary between its predicted class y and c; for c = y the distance to its
 nearest boundary (the closed form of the paper's published code). Classes are served in order, each takes the q_c rows
-with the smallest (D, row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard sends its nearest
-rows per class; the driver decides which class takes which row, and asks for more only where a class has too few left.
+with the smallest (D, hash of the row) that no earlier class took, q_c = b // C + [rank(c) < b mod C]. Every shard sends
+its nearest rows per class; the driver decides which class takes which row, and asks for more only where a class has too
+few left.
 
 Letters: b budget, C classes, k classes that take at least one row.
 """
@@ -20,7 +21,7 @@ from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
 from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
 from alray.selection.options import with_options
-from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy
+from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
 
@@ -41,7 +42,7 @@ class Base(Strategy):
     def open(self, shard: Shard, context: Context) -> PerClass:
         """The shard-side state."""
         shard = needed(shard, self.needs)
-        return PerClass(shard, Boundaries(logits_of(shard, context), context), block_rows(shard, context))
+        return PerClass(shard, Boundaries(logits_of(shard, context), context), context.ties, block_rows(shard, context))
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, class by class."""
@@ -51,7 +52,7 @@ class Base(Strategy):
             classes = order(context.seed, f"base/class_order/{context.round}", classes)
         quotas = self._quotas(budget, classes, context)
         served = quotas > 0
-        return _Resolution(shards, classes[served], quotas[served]).picks()
+        return _Resolution(shards, context.ties, classes[served], quotas[served]).picks()
 
     def _quotas(self, budget: int, classes: Positions, context: Context) -> Positions:
         """How many rows each class takes, (C,) in the order in which classes are served."""
@@ -71,8 +72,8 @@ class Base(Strategy):
 class _Resolution:
     """The driver's side: the rows that the shards proposed for each class, and the rows that are taken already."""
 
-    def __init__(self, shards: Shards, classes: Positions, quotas: Positions) -> None:
-        self._shards, self._classes, self._quotas = shards, classes, quotas
+    def __init__(self, shards: Shards, ties: Ties, classes: Positions, quotas: Positions) -> None:
+        self._shards, self._ties, self._classes, self._quotas = shards, ties, classes, quotas
         self._depth = max(_AT_LEAST, _DEPTH * int(quotas.max()))
         self._proposed = [(NONE.rows, NONE.distances)] * len(classes)
         self._taken: set[int] = set()
@@ -101,7 +102,7 @@ class _Resolution:
         """Ask the shards for these classes' nearest rows that are not taken, more of them than any quota."""
         taken = np.array(sorted(self._taken), np.int64)
         answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], self._depth, taken)
-        nearest = join(answers).cut(self._depth)
+        nearest = join(answers).cut(self._depth, self._ties)
         edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))
         for at, rank in enumerate(ranks.tolist()):
             part = slice(edges[at], edges[at + 1])

@@ -22,13 +22,13 @@ from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, Block, Rows, S
 from alray.selection.kernels.logits import needed
 from alray.selection.kernels.top_rows import TopRows
 from alray.selection.options import Count, with_options
-from alray.selection.protocol import Context, Picks, Shards, Strategy
+from alray.selection.protocol import Context, Picks, Shards, Strategy, Ties
 from alray.selection.strategies.margin import Margin
 
 
 @with_options
 class ClusterMargin(Strategy):
-    """Score: the negative margin. The picks are in the order of the round robin."""
+    """Score: that of `Margin`. The picks are in the order of the round robin."""
 
     candidates: Count = 10
     """The rows with the smallest margins are candidates, this many times the budget."""
@@ -54,7 +54,7 @@ class ClusterMargin(Strategy):
         x = np.concatenate([block[EMBEDDING] for block in there])[np.argsort(rows)]
         score = margins.scores[np.argsort(margins.rows)]
         rows = np.sort(rows)
-        at = _round_robin(_clusters(rows, x, self.clusters, self.points), rows, score, budget)
+        at = _round_robin(_clusters(rows, x, self.clusters, self.points), rows, score, budget, context.ties)
         return Picks(rows[at], score[at])
 
 
@@ -101,13 +101,13 @@ def _summary(rows: Rows, x: np.ndarray, points: int) -> tuple[np.ndarray, np.nda
     return summary, np.concatenate(parts)
 
 
-def _round_robin(cluster: np.ndarray, rows: Rows, score: np.ndarray, budget: int) -> np.ndarray:
+def _round_robin(cluster: np.ndarray, rows: Rows, score: np.ndarray, budget: int, ties: Ties) -> np.ndarray:
     """Positions in the order of choice. Clusters are ordered by (size, first row), rows in a cluster by (score
-    descending, row)."""
+    descending, hash)."""
     names, first, size = np.unique(cluster, return_index=True, return_counts=True)
     place = np.empty(len(names), int)
     place[np.lexsort((rows[first], size))] = np.arange(len(names))
     turn = place[np.searchsorted(names, cluster)]
-    order = np.lexsort((rows, -score, turn))
+    order = ties.order(rows, -score, turn)
     lap = np.arange(len(rows)) - np.searchsorted(turn[order], turn[order])
     return order[np.lexsort((turn[order], lap))][:budget]

@@ -1,6 +1,6 @@
 """Least confidence (Lewis & Gale 1994): the rows whose most probable class is the least probable.
 
-Letters: m rows of a block, c classes; p the softmax of the logits.
+Letters: p the softmax of the logits.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from alray.features.arrays import LOGITS, Block, Shard
 from alray.selection.kernels.logits import Logits, logits_of
-from alray.selection.kernels.softmax import ROUNDING, exponentials, filtered
+from alray.selection.kernels.softmax import filtered, gaps
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
@@ -20,7 +18,11 @@ from alray.selection.protocol import Context, Scores
 
 @with_options
 class Confidence(ScoreStrategy):
-    """Score -max p, the negative softmax probability of the predicted class."""
+    """Score log((1 - max p) / max p): the logarithm of the odds against the predicted class.
+
+    The order is that of -max p, which saturates at -1 where the model is certain; the logarithm does not (see
+    `alray.selection.kernels.softmax`). max p = 1 / (1 + exp(score)). With one class alone it is -infinity.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
 
@@ -34,14 +36,8 @@ class _ConfidenceScorer:
     logits: Logits
 
     def bounds(self, block: Block) -> tuple[Scores, Scores]:
-        """-1 / (1 + R) grows with R, the sum of the other classes' exp(z - top)."""
         soft = filtered(self.logits, block)
-        low, high = -1 / (1 + soft.rest / soft.factor), -1 / (1 + (soft.rest + soft.underflow) * soft.factor)
-        low, high = low - ROUNDING, high + ROUNDING
-        return np.where(soft.usable, low, -np.inf), np.where(soft.usable, high, np.inf)
+        return soft.interval(soft.gaps().odds())
 
     def exact(self, block: Block) -> Scores:
-        """-max p in float64."""
-        _, total = exponentials(self.logits.exact_rows(block))
-        scores: Scores = -1.0 / total
-        return scores
+        return gaps(self.logits.exact_rows(block)).odds()

@@ -1,6 +1,7 @@
 """Image-level acquisition for segmentation: how unsure a model is of an image's pixels, on average (Yi et al. 2022).
 
-The means are columns of the feature table (`alray.models.segmenter.uncertainties`); these strategies only sort them.
+The logarithms of the means are columns of the feature table (`alray.models.segmenter.uncertainties`); these strategies
+only sort them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from alray.selection.strategies.pt4al import Pt4al, Uncertain
 
 
 class PixelScore(ScoreStrategy):
-    """Score: a column with the mean of an image's pixels; higher is less sure."""
+    """Score: a column made of the mean of an image's pixels; higher is less sure."""
 
     needs: ClassVar[frozenset[str]]
     column: ClassVar[str]
@@ -30,21 +31,21 @@ class PixelScore(ScoreStrategy):
 
 @with_options
 class PixelConfidence(PixelScore):
-    """Mean of -max p."""
+    """Logarithm of the mean of 1 - max p, in the order of the mean of -max p."""
 
     column, needs = PIXEL["confidence"], frozenset({PIXEL["confidence"]})
 
 
 @with_options
 class PixelMargin(PixelScore):
-    """Mean of -(p1 - p2)."""
+    """Logarithm of the mean of 1 - (p1 - p2), in the order of the mean of -(p1 - p2)."""
 
     column, needs = PIXEL["margin"], frozenset({PIXEL["margin"]})
 
 
 @with_options
 class PixelEntropy(PixelScore):
-    """Mean entropy in nats."""
+    """Logarithm of the mean entropy in nats."""
 
     column, needs = PIXEL["entropy"], frozenset({PIXEL["entropy"]})
 

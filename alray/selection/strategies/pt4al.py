@@ -1,11 +1,11 @@
 """PT4AL (Yi et al. 2022): pretext losses order the pool into batches; each round looks at the next batch.
 
-The pool's rows are sorted by their pretext loss, hardest first (as numbers, ties by row; the published code sorts
-text), and cut into I equal batches, the first ones a row longer where they do not divide. Round 0 comes before there is
-any model and takes every (n/K)-th row of the hardest batch. Round i takes the K rows of batch i of which the model of
-round i - 1 is least sure. Round 0 is meant to choose the seed set (split.seed_set_how=pretext). After any other seed
-set the first query is still round 0, by pretext loss alone. Letters: n rows of the pool, I batches, K budget, c
-classes.
+The pool's rows are sorted by their pretext loss, hardest first (as numbers; equal losses by a hash of (seed, row), the
+same in all rounds; the published code sorts text), and cut into I equal batches, the first ones a row longer where they
+do not divide. Round 0 comes before there is any model and takes every (n/K)-th row of the hardest batch. Round i takes
+the K rows of batch i of which the model of round i - 1 is least sure. Round 0 is meant to choose the seed set
+(split.seed_set_how=pretext). After any other seed set the first query is still round 0, by pretext loss alone. Letters:
+n rows of the pool, I batches, K budget, c classes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import numpy as np
 
 from alray.features.arrays import LOGITS, PRETEXT_LOSS, Block, Rows, Shard, cut
 from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows, logits_of, needed, paired_dots
-from alray.selection.kernels.softmax import exponentials
+from alray.selection.kernels.softmax import gaps
 from alray.selection.options import Count, Flag, with_options
-from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Use
-from alray.selection.strategies.entropy import entropies
+from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Ties, Use
 
 Scored = tuple[Rows, Floats, Positions]  # rows, uncertainties, predicted classes
 
 
 @with_options
 class Pt4al(Strategy):
-    """Score: the uncertainty (-max p, or the entropy in nats); in round 0 the pretext loss.
+    """Score: the uncertainty, that of `Confidence` or of `Entropy`; in round 0 the pretext loss.
 
     A batch with too few rows left is filled up from the following ones, and after the last from earlier ones. Training
     each round from the previous weights, as the paper does, is an option of the training (train.warm_start).
@@ -36,7 +35,7 @@ class Pt4al(Strategy):
     batches: Count = 10
     """I, the number of batches, which is also the number of rounds that there can be."""
     uncertainty: Literal["confidence", "entropy"] = "confidence"
-    """confidence: -max p (the paper). entropy: of p, which the published code has but does not use."""
+    """confidence: by max p (the paper). entropy: of p, which the published code has but does not use."""
     normalise_logits: Flag = False
     """true: divide logits by their norm before the softmax, as the published code does by accident. Images then differ
     only by the angle of their logits."""
@@ -127,7 +126,7 @@ class Pt4al(Strategy):
         """Disjoint sets of rows, each hardest first, in the order in which they are used."""
         assert context.pretext is not None  # `needs` was checked when the context was made
         rows, losses = context.pretext
-        order = rows[np.lexsort((rows, -losses))]
+        order = rows[Ties(context.seed).order(rows, -losses)]  # of round 0 always: rows must not change their batch
         batches = [order[part] for part in cut(len(order), self.batches)]
         now = context.round if context.round or self.cold_start == "hardest" else self.batches // 2
         before = batches[:now] if context.round else []
@@ -148,10 +147,9 @@ class Pt4al(Strategy):
     def _least_sure(self, here: Rows, k: int, shards: Shards, context: Context) -> tuple[Rows, Floats]:
         parts: list[Scored] = shards.map("score", np.sort(here))
         rows, scores, classes = (np.concatenate([part[i] for part in parts]) for i in range(3))
-        order = np.lexsort((rows, -scores))
+        order = context.ties.order(rows, -scores)
         if self.class_balanced:
-            order = np.sort(_quota(classes[order], k, context.num_classes or int(classes.max()) + 1))
-            at = np.lexsort((rows, -scores))[order]
+            at = order[np.sort(_quota(classes[order], k, context.num_classes or int(classes.max()) + 1))]
         else:
             at = order[:k]
         return rows[at], scores[at]
@@ -205,5 +203,5 @@ class Uncertain:
             norm = np.sqrt(paired_dots(z, z))[:, None]
             z = z / np.where(norm > 0, norm, 1.0)
         if self._uncertainty == "entropy":
-            return entropies(z), z.argmax(axis=1)
-        return -1.0 / exponentials(z)[1], z.argmax(axis=1)
+            return gaps(z).entropy(), z.argmax(axis=1)
+        return gaps(z).odds(), z.argmax(axis=1)
