@@ -18,6 +18,7 @@ the gradients of the three have a 1-norm of at most 2. Letters: m rows of a bloc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +101,7 @@ class Soft:
     usable: npt.NDArray[np.bool_]
 
     def gaps(self, weighted: bool = False) -> Gaps:
-        """What scores are made of; A only where it is asked for."""
+        """The values that scores are computed from. weighted: compute A too, which only the entropy reads."""
         if not weighted:
             return Gaps(self.gap, self.total, self.total)
         below = np.einsum("mc,mc->m", self.e, self.below, dtype=np.float32).astype(np.float64)
@@ -136,6 +137,27 @@ def filtered(logits: Logits, block: Block) -> Soft:
         wide = 2 * approximate.eps + (4 * c + 600) * U + c * UNDERFLOW + _ROUNDING * (1 + gap)
         total = e.sum(axis=1).astype(np.float64)
     return Soft(below, e, gap, total, approximate.eps, wide, top, approximate.usable)
+
+
+@dataclass(frozen=True)
+class GapScorer:
+    """Scores the rows of a shard by a value of their gaps, such as `Gaps.margin`: first an interval, then exactly.
+
+    weighted: whether the value reads the weights of the gaps (`Soft.gaps`).
+    """
+
+    logits: Logits
+    value: Callable[[Gaps], Floats]
+    weighted: bool = False
+
+    def bounds(self, block: Block) -> tuple[Floats, Floats]:
+        """(low, high), each (m,), with low <= exact score <= high."""
+        soft = filtered(self.logits, block)
+        return soft.interval(self.value(soft.gaps(self.weighted)))
+
+    def exact(self, block: Block) -> Floats:
+        """Scores (m,) in float64."""
+        return self.value(gaps(self.logits.exact_rows(block)))
 
 
 def exponentials(z: Floats) -> tuple[Floats, Floats]:

@@ -5,15 +5,14 @@ Letters: p the softmax of the logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-from alray.features.arrays import LOGITS, Block, Shard
-from alray.selection.kernels.logits import Logits, logits_of
-from alray.selection.kernels.softmax import filtered, gaps
+from alray.features.arrays import LOGITS, Shard
+from alray.selection.kernels.logits import logits_of
+from alray.selection.kernels.softmax import Gaps, GapScorer
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
-from alray.selection.protocol import Context, Scores
+from alray.selection.protocol import Context
 
 
 @with_options
@@ -26,18 +25,6 @@ class Confidence(ScoreStrategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
 
-    def scorer(self, shard: Shard, context: Context) -> _ConfidenceScorer:
+    def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by confidence."""
-        return _ConfidenceScorer(logits_of(shard, context))
-
-
-@dataclass(frozen=True)
-class _ConfidenceScorer:
-    logits: Logits
-
-    def bounds(self, block: Block) -> tuple[Scores, Scores]:
-        soft = filtered(self.logits, block)
-        return soft.interval(soft.gaps().odds())
-
-    def exact(self, block: Block) -> Scores:
-        return gaps(self.logits.exact_rows(block)).odds()
+        return GapScorer(logits_of(shard, context), Gaps.odds)

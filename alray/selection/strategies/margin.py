@@ -5,15 +5,14 @@ Letters: p_(1) and p_(2) the two largest softmax probabilities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-from alray.features.arrays import LOGITS, Block, Shard
-from alray.selection.kernels.logits import Logits, logits_of
-from alray.selection.kernels.softmax import filtered, gaps
+from alray.features.arrays import LOGITS, Shard
+from alray.selection.kernels.logits import logits_of
+from alray.selection.kernels.softmax import Gaps, GapScorer
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
-from alray.selection.protocol import Context, Scores
+from alray.selection.protocol import Context
 
 
 @with_options
@@ -26,18 +25,6 @@ class Margin(ScoreStrategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
 
-    def scorer(self, shard: Shard, context: Context) -> _MarginScorer:
+    def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by margin."""
-        return _MarginScorer(logits_of(shard, context))
-
-
-@dataclass(frozen=True)
-class _MarginScorer:
-    logits: Logits
-
-    def bounds(self, block: Block) -> tuple[Scores, Scores]:
-        soft = filtered(self.logits, block)
-        return soft.interval(soft.gaps().margin())
-
-    def exact(self, block: Block) -> Scores:
-        return gaps(self.logits.exact_rows(block)).margin()
+        return GapScorer(logits_of(shard, context), Gaps.margin)
