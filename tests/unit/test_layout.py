@@ -82,6 +82,14 @@ def test_small_maps_have_finite_gradients_in_bfloat16() -> None:
         assert conv.weight.grad is not None and torch.isfinite(conv.weight.grad).all()
 
 
+def test_small_maps_are_computed_in_float32_under_autocast() -> None:
+    """What oneDNN leaves unwritten is zero by luck now and then; which arithmetic was used can always be seen."""
+    conv, pixels = guarded(nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)), torch.randn(8, 64, 1, 1)
+    expected = conv(pixels).to(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(conv(pixels), expected)
+
+
 def test_a_guarded_network_has_the_same_weights_and_outputs() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
     pixels, names = torch.randn(2, 3, 9, 9), list(network.state_dict())
