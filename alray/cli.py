@@ -1,5 +1,4 @@
-"""The command line: ``alray index | repack | run | select | strategies | sweep | report``, and `job` and `sweep_job`,
-which make a job file a program (contract C8).
+"""The command line: `alray COMMAND`, and `job` and `sweep_job`, which make a job file a program (contract C8).
 
 The options of a command are the fields of its class, under their names; docstrings are the help. An error that alray
 raises itself is printed as one message with exit code 2; any other keeps its traceback, because it is a defect.
@@ -11,14 +10,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import Field
-
-from alray import __version__, recipes
-from alray.config import ConfigError, IndexConfig, Pairs, RunConfig, SweepConfig
-from alray.config.command_line import Presets, options, section_options, sweep_options
-from alray.config.fields import Frozen
+from alray import __version__, commands, recipes
+from alray.config import ConfigError, RunConfig, SweepConfig
+from alray.config.command_line import Presets, options, sweep_options
 from alray.credentials import redacted
 
 if TYPE_CHECKING:
@@ -28,166 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["guarded", "job", "main", "options", "sweep_job"]
 
 T = TypeVar("T")
-
-
-class Command(Frozen):
-    """A command: its fields are the options, those in `positional` are given as words, and `work` does it."""
-
-    positional: ClassVar[tuple[str, ...]] = ()
-    usage: ClassVar[str] = ""
-
-    def work(self) -> None:
-        """Do what the command says."""
-        raise NotImplementedError
-
-    @classmethod
-    def start(cls, argv: Sequence[str]) -> None:
-        """Read the options and work."""
-        section_options(cls, argv, cls.usage, cls.positional).work()
-
-
-class Index(IndexConfig, Command):
-    """Build a catalog, one row per image, from a folder, tars, Parquet, a manifest or embeddings."""
-
-    positional = ("root",)
-    usage = "alray index ROOT --out DIRECTORY [--option value ...]"
-    out: str
-    """Directory for the catalog."""
-
-    def work(self) -> None:
-        """Write the catalog and print what was left out."""
-        from alray.data import catalog
-        from alray.report.escape import terminal
-
-        built = catalog.build(self, self.out, progress=True)
-        problems, tests = built.problems(), int(built.is_test().sum())
-        print(f"{len(built):,} images, {len(built.classes):,} classes, {tests:,} of them test: {built.uri}")
-        if len(problems):
-            print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
-            for line in problems.slice(0, 5).to_pylist():
-                print(terminal(f"  {line['key']}: {line['reason']}"))
-
-
-class Repack(Command):
-    """Write the images of a catalog as WebDataset tars or as an image folder, byte for byte."""
-
-    positional = ("catalog",)
-    usage = "alray repack CATALOG --out DIRECTORY [--format webdataset|folder]"
-    catalog: str
-    """Directory of the catalog."""
-    out: str
-    """Directory for the tars or the folder."""
-    format: Literal["webdataset", "folder"] = "webdataset"
-    """What to write."""
-
-    def work(self) -> None:
-        """Write the files."""
-        from alray.data.catalog import Catalog
-        from alray.data.repack import repack
-
-        repack(Catalog.open(self.catalog), self.out, self.format, progress=True)
-
-
-class Select(Command):
-    """Choose rows from embeddings or logits of your own; writes row and score, in order of choice."""
-
-    positional = ("strategy", "budget")
-    usage = "alray select STRATEGY BUDGET --out FILE [--option value ...]"
-    strategy: str
-    """Name of the strategy, one of those that `alray strategies` lists."""
-    budget: int
-    """How many rows."""
-    out: str
-    """File to write: .csv or .parquet."""
-    strategy_options: Pairs = Field(default_factory=dict)
-    """Options of the strategy, names and values: quota fill. `alray strategies` lists them."""
-    embedding: str = ""
-    """(n, d) array: .npy or Parquet."""
-    logits: str = ""
-    """(n, c) array: .npy or Parquet."""
-    pretext_loss: str = ""
-    """(n,) losses of a pretext task, for pt4al: .npy or Parquet."""
-    discriminator: str = ""
-    """(n,) logits of looking labeled, for vaal: .npy or Parquet."""
-    weight: str = ""
-    """Head weight (c, d), .npy."""
-    bias: str = ""
-    """Head bias (c,), .npy."""
-    labels: str = ""
-    """Label of every row, .npy of integers: only labeled rows' are used, except by strategies that peek."""
-    labeled: str = ""
-    """Rows that are labeled: .npy of integers, or a text file with one row number a line."""
-    exclude: str = ""
-    """Rows never to pick, in the same form."""
-    round: int = 0
-    """Round number; randomness depends on it."""
-    seed: int = 0
-    """Seed."""
-    subset_labeled: int = 0
-    """Labeled rows that take part; 0 and 0: all."""
-    subset_unlabeled: int = 0
-    """Unlabeled rows that take part."""
-    num_shards: int = 1
-    """Parts to cut the rows into; the picks do not depend on it."""
-    workers: Literal["process", "ray"] = "process"
-    """Where the shards are worked on."""
-
-    def work(self) -> None:
-        """Choose, and write the picks."""
-        from alray.selection.files import check_out, read_head, read_rows, write_picks
-        from alray.selection.select import select
-
-        check_out(self.out)
-        picks = select(
-            self.strategy, self.budget, strategy_options=self.strategy_options,
-            embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
-            labels=self.labels or None, pretext_loss=self.pretext_loss or None,
-            discriminator=self.discriminator or None, labeled=read_rows(self.labeled), exclude=read_rows(self.exclude),
-            round=self.round, seed=self.seed, num_shards=self.num_shards, workers=self.workers,
-            subset_labeled=self.subset_labeled, subset_unlabeled=self.subset_unlabeled,
-        )  # fmt: skip
-        write_picks(picks, self.out)
-        print(f"{len(picks.rows):,} rows: {self.out}")
-
-
-class Strategies(Command):
-    """List the strategies with their options, and what these mean."""
-
-    positional = ("names",)
-    usage = "alray strategies [NAME ...]"
-    names: tuple[str, ...] = ()
-    """Strategies; none: all."""
-
-    def work(self) -> None:
-        """Print the list."""
-        from alray.selection.registry import described
-
-        print(described(self.names))
-
-
-class Report(Command):
-    """Compare runs: curves, paired differences, areas, wins, label efficiency, balance, coverage, time, pictures.
-    Writes report.html (one file, which loads nothing from the network), report.md, report.csv, report.png and
-    tables/*.csv."""
-
-    positional = ("runs",)
-    usage = "alray report RUN ... [--option value ...]"
-    runs: tuple[str, ...]
-    """Run directories, folders of them (of a sweep, too), or one CSV of curves with strategy, seed, labels and
-    test_top1."""
-    out: str = ""
-    """Where the files go; empty: into the run directory, or ./report for several runs."""
-    test: Literal["t", "wilcoxon"] = "t"
-    """Paired t test or Wilcoxon's signed ranks."""
-    measure: str = ""
-    """What is compared, a column of metrics.csv; empty: test top-1 accuracy."""
-
-    def work(self) -> None:
-        """Write the report."""
-        from alray.report import report
-
-        print(report(list(self.runs), self.out or None, test=self.test, measure=self.measure))
-
 
 _RUN = "alray run [RECIPE | CONFIG.json | JOB.py] [--option value ...]"
 _SWEEP = "alray sweep RECIPE|CONFIG.json|JOB.py PATH=VALUES ... [--option value ...] [--sweep.option value ...]"
@@ -297,10 +133,7 @@ def guarded(work: Callable[[], T]) -> T:
         raise SystemExit(2) from None
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "index": Index.start, "repack": Repack.start, "run": run, "select": Select.start, "strategies": Strategies.start,
-    "sweep": sweep, "report": Report.start,
-}  # fmt: skip
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "sweep": sweep, **commands.COMMANDS}
 
 
 def _start(argv: Sequence[str]) -> None:

@@ -119,6 +119,10 @@ class Catalog:
         """The images that indexing left out: a table with columns key, uri, reason."""
         return Store(self.uri).read_table(_PROBLEMS)
 
+    def notes(self) -> list[str]:
+        """Sentences on what indexing guessed, changed or left out."""
+        return list(Store(self.uri).read_json(_META).get("notes", []))
+
     def _read(self, *columns: str) -> pa.Table:
         return Store(self.uri).read_table(_IMAGES, list(columns))
 
@@ -194,6 +198,7 @@ def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
         "image_column": config.image_column,
         "source": origin,
         "ignored_files": sum(scan.ignored for scan in scans),
+        "notes": list(dict.fromkeys(note for scan in scans for note in scan.notes)),
     }
     return _write(store, found, about, "".join(scan.content for scan in scans))
 

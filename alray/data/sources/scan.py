@@ -64,6 +64,7 @@ class Scan:
     classes: tuple[str, ...] | None = None  # in the order that the source gives; None if it gives none
     ignored: int = 0  # number of files that are not images
     content: str = ""  # a hash of the content, for sources whose images have no sizes
+    notes: tuple[str, ...] = ()  # sentences for the user: what was guessed, changed or left out, with counts
 
 
 def table(schema: pa.Schema, columns: Mapping[str, object]) -> pa.Table:

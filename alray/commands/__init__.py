@@ -1,0 +1,16 @@
+"""The commands of the command line, one file each. Modules that need torch, Ray or pyarrow are imported when a command
+works: help and version print at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from alray.commands.index import Index
+from alray.commands.repack import Repack
+from alray.commands.report import Report
+from alray.commands.select import Select
+from alray.commands.strategies import Strategies
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    command.__name__.lower(): command.start for command in (Index, Repack, Select, Strategies, Report)
+}

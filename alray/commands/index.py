@@ -1,0 +1,30 @@
+"""The command ``alray index``."""
+
+from __future__ import annotations
+
+from alray.commands.command import Command
+from alray.config import IndexConfig
+
+
+class Index(IndexConfig, Command):
+    """Build a catalog, one row per image, from a folder, tars, Parquet, a manifest or embeddings."""
+
+    positional = ("root",)
+    usage = "alray index ROOT --out DIRECTORY [--option value ...]"
+    out: str
+    """Directory for the catalog."""
+
+    def work(self) -> None:
+        """Write the catalog and print what was left out."""
+        from alray.data import catalog
+        from alray.report.escape import terminal
+
+        built = catalog.build(self, self.out, progress=True)
+        problems, tests = built.problems(), int(built.is_test().sum())
+        print(f"{len(built):,} images, {len(built.classes):,} classes, {tests:,} of them test: {built.uri}")
+        for note in built.notes():
+            print(terminal(note))
+        if len(problems):
+            print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
+            for line in problems.slice(0, 5).to_pylist():
+                print(terminal(f"  {line['key']}: {line['reason']}"))

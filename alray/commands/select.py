@@ -1,0 +1,72 @@
+"""The command ``alray select``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from alray.commands.command import Command
+from alray.config import Pairs
+
+
+class Select(Command):
+    """Choose rows from embeddings or logits of your own; writes row and score, in order of choice."""
+
+    positional = ("strategy", "budget")
+    usage = "alray select STRATEGY BUDGET --out FILE [--option value ...]"
+    strategy: str
+    """Name of the strategy, one of those that `alray strategies` lists."""
+    budget: int
+    """How many rows."""
+    out: str
+    """File to write: .csv or .parquet."""
+    strategy_options: Pairs = Field(default_factory=dict)
+    """Options of the strategy, names and values: quota fill. `alray strategies` lists them."""
+    embedding: str = ""
+    """(n, d) array: .npy or Parquet."""
+    logits: str = ""
+    """(n, c) array: .npy or Parquet."""
+    pretext_loss: str = ""
+    """(n,) losses of a pretext task, for pt4al: .npy or Parquet."""
+    discriminator: str = ""
+    """(n,) logits of looking labeled, for vaal: .npy or Parquet."""
+    weight: str = ""
+    """Head weight (c, d), .npy."""
+    bias: str = ""
+    """Head bias (c,), .npy."""
+    labels: str = ""
+    """Label of every row, .npy of integers: only labeled rows' are used, except by strategies that peek."""
+    labeled: str = ""
+    """Rows that are labeled: .npy of integers, or a text file with one row number a line."""
+    exclude: str = ""
+    """Rows never to pick, in the same form."""
+    round: int = 0
+    """Round number; randomness depends on it."""
+    seed: int = 0
+    """Seed."""
+    subset_labeled: int = 0
+    """Labeled rows that take part; 0 and 0: all."""
+    subset_unlabeled: int = 0
+    """Unlabeled rows that take part."""
+    num_shards: int = 1
+    """Parts to cut the rows into; the picks do not depend on it."""
+    workers: Literal["process", "ray"] = "process"
+    """Where the shards are worked on."""
+
+    def work(self) -> None:
+        """Choose, and write the picks."""
+        from alray.selection.files import check_out, read_head, read_rows, write_picks
+        from alray.selection.select import select
+
+        check_out(self.out)
+        picks = select(
+            self.strategy, self.budget, strategy_options=self.strategy_options,
+            embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
+            labels=self.labels or None, pretext_loss=self.pretext_loss or None,
+            discriminator=self.discriminator or None, labeled=read_rows(self.labeled), exclude=read_rows(self.exclude),
+            round=self.round, seed=self.seed, num_shards=self.num_shards, workers=self.workers,
+            subset_labeled=self.subset_labeled, subset_unlabeled=self.subset_unlabeled,
+        )  # fmt: skip
+        write_picks(picks, self.out)
+        print(f"{len(picks.rows):,} rows: {self.out}")
