@@ -32,7 +32,7 @@ class StoreError(OSError):
     """A path or URI cannot be read or written. The message names it."""
 
 
-class ReadOnly(StoreError):
+class ReadOnly(StoreError):  # noqa: N818  the name says what is wrong
     """This process may not write there."""
 
 

@@ -48,7 +48,7 @@ REMEDY = (
 )
 
 
-class Damaged(StoreError):
+class Damaged(StoreError):  # noqa: N818  the name says what is wrong
     """A file is not what alray wrote, or is missing. The message names it, what was expected, got, and a remedy."""
 
 

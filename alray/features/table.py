@@ -3,8 +3,8 @@ C3).
 
 A table is a directory with part-00000.arrow, part-00001.arrow, ... (uncompressed Arrow IPC, which a local file maps
 into NumPy without a copy), index.parquet (the part of every row) and manifest.json. The manifest is written last: a
-directory without it is not a table. The checksums of all files are listed just before it. Rows ascend over the whole table. Letters: n rows, d width of the embedding, c
-classes.
+directory without it is not a table. The checksums of all files are listed just before it. Rows ascend over the whole
+table. Letters: n rows, d width of the embedding, c classes.
 """
 
 from __future__ import annotations

@@ -237,9 +237,8 @@ class Discriminating:
     def load(self, device: torch.device) -> Measured:
         """The networks in evaluation mode."""
         network = fresh(self.config, 0)
-        network.load_state_dict(
-            torch.load(io.BytesIO(read_checked(self.weights)), map_location="cpu", weights_only=True)
-        )
+        state = torch.load(io.BytesIO(read_checked(self.weights)), map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
         network.eval().to(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
