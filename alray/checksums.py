@@ -18,7 +18,7 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -42,9 +42,9 @@ _log = logging.getLogger(__name__)
 _writing = threading.RLock()  # a list is read, changed and written
 
 REMEDY = (
-    "Restore it from a backup. Or remove the round that it belongs to with all later rounds, or the catalog, the table "
-    "of features, the pretext task or the run, and start again: alray makes it again. If you changed it on purpose, "
-    "`alray verify --record DIRECTORY` accepts the files as they are"
+    "Restore it from a backup, or remove the directory that it belongs to and start again, so that alray makes it again: "
+    "the directory of the catalog, the features, the pretext task, the run, or the round (with all later rounds). If you "
+    "changed it on purpose, `alray verify --record DIRECTORY` accepts the files there as they are"
 )
 
 
@@ -115,11 +115,13 @@ def write(
     files: Mapping[str, bytes | memoryview],
     name: str = LIST,
     known: Mapping[str, str] | None = None,
+    last: bool = False,
 ) -> None:
     """List the sums of some files of a directory, then write the files in the given order, each atomically.
 
     Files that are as they should be already are not written again. known: sums of files that are in the directory but
-    not in its list. Raises StoreError.
+    not in its list. last: the directory is complete, so that a file that is missing from now on is damage. Otherwise
+    the next write notes that these files exist. Raises StoreError.
     """
     atomic.check_guards(folder)
     with _writing:
@@ -136,9 +138,11 @@ def write(
         for file, data in files.items():
             if there[file] != sums[file][0] or read_bytes(join(folder, file)) != data:
                 write_bytes(join(folder, file), data)
+        if last and (settled := _settled(folder, sums)) != sums:
+            write_bytes(join(folder, name), list_bytes(settled))
 
 
-def _settled(folder: str, sums: Sums, skip: Mapping[str, object]) -> dict[str, Sequence[str]]:
+def _settled(folder: str, sums: Sums, skip: Container[str] = ()) -> dict[str, Sequence[str]]:
     """The list without ABSENT: a file that may be absent is there now, or its line is left out."""
     settled = {}
     for file, accepted in sums.items():
@@ -162,7 +166,7 @@ def delete(folder: str, file: str, name: str = LIST) -> None:
         sums = load(folder, name) if is_file(join(folder, file)) else None
         if sums and ABSENT not in sums.get(file, [ABSENT]):
             atomic.check_guards(folder)
-            write_bytes(join(folder, name), list_bytes({**sums, file: [*sums[file], ABSENT]}))
+            write_bytes(join(folder, name), list_bytes({**_settled(folder, sums), file: [*sums[file], ABSENT]}))
         atomic.delete(join(folder, file))
 
 

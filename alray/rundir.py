@@ -114,7 +114,7 @@ class RoundDir(Store):
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the metrics, which commits the round."""
-        self.write_json(METRICS, dict(metrics))
+        self.write_json(METRICS, dict(metrics), last=True)
 
     def timings(self) -> dict[str, float]:
         """The seconds of each stage of the round so far, also from earlier starts."""

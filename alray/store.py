@@ -143,9 +143,9 @@ class Store:
         if self.sums:
             checksums.check(self.at(name), self.sums)
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file atomically."""
-        self.write_bytes(name, json_bytes(value))
+    def write_json(self, name: str, value: Any, last: bool = False) -> None:
+        """Write a JSON file atomically. last: as in `write_together`."""
+        self.write_together({name: json_bytes(value)}, last=last)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a Parquet file atomically."""
@@ -153,20 +153,25 @@ class Store:
 
     def write_bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write any file atomically."""
-        folder, file = self._parts(name)
-        self._write(folder, {file: data}, {})
+        self.write_together({name: data})
 
-    def write_together(self, files: Mapping[str, bytes | memoryview], known: Mapping[str, str] | None = None) -> None:
-        """Write several files of this directory in the given order, each atomically.
+    def write_together(
+        self,
+        files: Mapping[str, bytes | memoryview],
+        known: Mapping[str, str] | None = None,
+        last: bool = False,
+    ) -> None:
+        """Write several files of one directory in the given order, each atomically.
 
-        known: checksums of other files that are in the directory and not yet in its list."""
-        self._write(self.uri, files, known or {})
-
-    def _write(self, folder: str, files: Mapping[str, bytes | memoryview], known: Mapping[str, str]) -> None:
+        known: checksums of other files that are in the directory and not yet in its list. last: the directory is
+        complete, so that a file that is missing from now on is damage.
+        """
+        (folder,) = {self._parts(name)[0] for name in files}
+        inside = {self._parts(name)[1]: data for name, data in files.items()}
         if self.sums:
-            checksums.write(folder, files, self.sums, known)
+            checksums.write(folder, inside, self.sums, known, last)
         else:
-            for file, data in files.items():
+            for file, data in inside.items():
                 write_bytes(join(folder, file), data, durable=False)
 
     def _parts(self, name: str) -> tuple[str, str]:

@@ -30,7 +30,7 @@ class Verify(Command):
             found = verify(place)
             problems += found.problems
             files += found.files
-            state = f"{len(found.problems)} problems" if found.problems else "all as alray wrote them"
+            state = _problems(len(found.problems)) if found.problems else "all as alray wrote them"
             print(f"{place}: {found.files:,} files with {found.size:,} bytes: {state}")
             if found.exempt:
                 some = ", ".join(found.exempt[:3]) + (" ..." if found.exempt[3:] else "")
@@ -39,4 +39,8 @@ class Verify(Command):
                 print(f"  {note}")
         if problems:
             lines = "".join(f"\n  {line}" for line in problems)
-            raise Damaged(f"{len(problems)} problems in {files:,} files:{lines}\n{REMEDY}.")
+            raise Damaged(f"{_problems(len(problems))} in {files:,} files:{lines}\n{REMEDY}.")
+
+
+def _problems(number: int) -> str:
+    return f"{number:,} problem{'' if number == 1 else 's'}"

@@ -300,7 +300,7 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) 
     if is_file(store.at(_META)) and read_bytes(store.at(_META)) != data:
         store.delete(_META)
     # Two starts that index at the same time write the same files, and so the same checksums.
-    store.write_together({_IMAGES: table_bytes(rows), _PROBLEMS: table_bytes(found.problems), _META: data})
+    store.write_together({_IMAGES: table_bytes(rows), _PROBLEMS: table_bytes(found.problems), _META: data}, last=True)
     return Catalog.open(store.uri)
 
 

@@ -182,7 +182,7 @@ def with_masks(config: DataConfig, catalog: Catalog, rows: Rows, fine: Store) ->
     note = f"{fingerprint([catalog.fingerprint, masks.classes, masks.ignore, mark])}/{_CHECK}"
     if config.check == "decode" and not fine.has(note):
         check_pixels(masks, catalog, rows)
-        fine.write_json(note, {"catalog": catalog.uri, "masks": len(rows)})
+        fine.write_json(note, {"catalog": catalog.uri, "masks": len(rows)}, last=True)
     return catalog
 
 

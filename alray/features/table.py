@@ -217,7 +217,7 @@ def commit(
         part_name(number): given[number] if number in given else sum_at(store.at(part_name(number)))
         for number in range(len(parts))
     }
-    store.write_together({INDEX: table_bytes(index), MANIFEST: json_bytes(manifest)}, known)
+    store.write_together({INDEX: table_bytes(index), MANIFEST: json_bytes(manifest)}, known, last=True)
     return FeatureTable.open(store.uri)
 
 

@@ -90,8 +90,9 @@ def write_page(
     html = page(lines, found, parts, walls, note, unfinished, f"{title}: comparison of labeling strategies")
     store.write_bytes("report.html", html.encode())
     shown = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
-    for name, number, table in shown:
-        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", table_csv(table).encode())
+    files = {f"{name}{f'-{number}' if number else ''}.csv": table_csv(table).encode() for name, number, table in shown}
+    if files:
+        store.child("tables").write_together(files, last=True)
     extra = [unfinished] if unfinished.rows else []
     compared = [table for name, _, table in shown if name not in ("records", "time", "balance", "coverage")]
     return [*extra, *compared], (MARKS, *found.warnings)
@@ -99,7 +100,7 @@ def write_page(
 
 def _write_markdown(store: Store, first: Sequence[str], compared: Sequence[Table], notes: Sequence[str]) -> None:
     paragraphs = [*first, *map(as_markdown, compared), *map(markdown, notes), ""]
-    store.write_bytes("report.md", "\n\n".join(paragraphs).encode())
+    store.write_together({"report.md": "\n\n".join(paragraphs).encode()}, last=True)
 
 
 def _markdown(lines: Panel) -> list[str]:
