@@ -42,9 +42,9 @@ _log = logging.getLogger(__name__)
 _writing = threading.RLock()  # a list is read, changed and written
 
 REMEDY = (
-    "Restore it from a backup, or remove the directory that it belongs to and start again, so that alray makes it again: "
-    "the directory of the catalog, the features, the pretext task, the run, or the round (with all later rounds). If you "
-    "changed it on purpose, `alray verify --record DIRECTORY` accepts the files there as they are"
+    "Restore it from a backup. Or remove the directory of what it belongs to and start again: alray makes a catalog, "
+    "features, a pretext task, a run, or a round (with all later rounds) again. If you changed it on purpose, `alray "
+    "verify --record DIRECTORY` accepts the files there as they are"
 )
 
 

@@ -31,12 +31,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     store = Store(str(tmp_path))
     store.write_bytes("f", b"old")
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if target.endswith("/f"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StoreError, match="cannot write .*f: .*No space left"):
         store.write_bytes("f", b"new")
+    assert store.read_bytes("f") == b"old"
     assert (tmp_path / "f").read_bytes() == b"old"
     assert [path.name for path in tmp_path.glob("f*")] == ["f"]
 
