@@ -139,7 +139,7 @@ def tables_of(folder: Path, out: Path) -> None:
     record(str(folder / "runs"))
     report([str(path.parent) for path in sorted((folder / "runs").glob("*/run.json"))], str(folder / "report"))
     out.mkdir(parents=True, exist_ok=True)
-    for path in [folder / "report" / "report.csv", *(folder / "report" / "tables").iterdir()]:
+    for path in [folder / "report" / "report.csv", *(folder / "report" / "tables").glob("*.csv")]:
         if path.name == GROWING:
             continue
         (out / path.name).write_text(path.read_text().replace(str(folder), PLACE))
