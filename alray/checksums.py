@@ -44,7 +44,7 @@ _writing = threading.RLock()  # a list is read, changed and written
 REMEDY = (
     "Restore it from a backup. Or remove the directory of what it belongs to and start again: alray makes a catalog, "
     "features, a pretext task, a run, or a round (with all later rounds) again. If you changed it on purpose, `alray "
-    "verify --record DIRECTORY` accepts the files there as they are"
+    "verify DIRECTORY --record True` accepts the files there as they are"
 )
 
 
@@ -256,7 +256,7 @@ def _warn_once(folder: str) -> None:
         _warned.append(folder)
         _log.warning(
             "%s has no %s, so its files are read without being checked for damage, and so are those of every other "
-            "directory without one; `alray verify --record DIRECTORY` writes it for the files as they are",
+            "directory without one; `alray verify DIRECTORY --record True` writes it for the files as they are",
             folder, LIST,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ class Verify(Command):
     file is damaged, missing, or not one that alray wrote."""
 
     positional = ("places",)
-    usage = "alray verify DIRECTORY ... [--record]"
+    usage = "alray verify DIRECTORY ... [--record True]"
     places: tuple[str, ...]
     """Run directories, with their catalogs and features; or any directory with catalogs, features and runs."""
     record: bool = False
