@@ -227,7 +227,7 @@ MOUNT = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77; exe
 
 
 def test_a_finished_run_can_be_read_where_nothing_may_be_written(tmp_path: Path) -> None:
-    """In a process that may not write: permissions forbid it, and for root, whom they do not bind, a read-only mount."""
+    """Permissions forbid a process to write, and for root, whom they do not bind, a read-only mount does."""
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     write_embeddings(folder / "data.npz")
