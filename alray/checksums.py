@@ -192,7 +192,7 @@ def read(uri: str, name: str = LIST, own: bool = True) -> bytes:
 
     uri = absolute(uri)
 
-    def look() -> tuple[str, bytes]:
+    def look(_: bool) -> tuple[str, bytes]:
         data = read_bytes(uri)
         return sum_of(data), data
 
@@ -205,30 +205,52 @@ def check(uri: str, name: str = LIST) -> None:
     A process reads a file for this only once, as long as size and time of the file do not change. Raises Damaged,
     FileNotFoundError.
     """
-    _confirmed(uri, name, True, lambda: (_sum_once(uri), None))
+    _confirmed(uri, name, True, lambda fresh: (sum_at(uri) if fresh else _sum_once(uri), None))
 
 
 def _sum_once(uri: str) -> str:
-    fs, path = filesystem(uri)
-    info = fs.get_file_info(path)
-    inode = os.stat(path).st_ino if isinstance(fs, pafs.LocalFileSystem) and info.type == pafs.FileType.File else 0
-    # Without a modification time a changed file could not be recognised, so the file is read every time.
-    return _sum_unchanged(uri, info.size, info.mtime_ns, inode) if info.mtime_ns else sum_at(uri)
+    version = _version(uri)
+    return sum_at(uri) if version is None else _sum_unchanged(uri, version)
 
 
 @lru_cache(maxsize=1 << 16)
-def _sum_unchanged(uri: str, size: int, changed: int, inode: int) -> str:
+def _sum_unchanged(uri: str, version: tuple[int, int, int]) -> str:
     return sum_at(uri)
 
 
-def _confirmed(uri: str, name: str, own: bool, look: Callable[[], tuple[str, T]]) -> T:
-    """What `look` returns beside the file's sum, if that is the one in the list."""
+def _version(uri: str) -> tuple[int, int, int] | None:
+    """What changes when a file does: size, time and inode. None without a time: a change could not be recognised."""
+    fs, path = filesystem(uri)
+    info = fs.get_file_info(path)
+    if info.type != pafs.FileType.File or not info.mtime_ns:
+        return None
+    return info.size, info.mtime_ns, os.stat(path).st_ino if isinstance(fs, pafs.LocalFileSystem) else 0
+
+
+def _load_once(folder: str, name: str) -> Sums | None:
+    """The list of a directory, which may have thousands of lines. An unchanged list is not read again."""
+    version = _version(join(folder, name))
+    return load(folder, name) if version is None else _load_unchanged(folder, name, version)
+
+
+@lru_cache(maxsize=64)
+def _load_unchanged(folder: str, name: str, version: tuple[int, int, int]) -> Sums | None:
+    return load(folder, name)
+
+
+def _confirmed(uri: str, name: str, own: bool, look: Callable[[bool], tuple[str, T]]) -> T:
+    """What `look` returns beside the file's sum, if that is the one in the list.
+
+    Before a file counts as damaged, list and file are read once more: another process may have written them in the
+    meantime. look: called with True then, when it must not answer from memory.
+    """
     folder, _, file = uri.rpartition("/")
-    sums = load(folder, name)
+    sums = _load_once(folder, name)
+    fresh = False
     while True:
         missing: FileNotFoundError | None = None
         try:
-            found, value = look()
+            found, value = look(fresh)
         except FileNotFoundError as error:
             found, missing = ABSENT, error
         accepted = _accepted(folder, sums, file, own)
@@ -237,8 +259,9 @@ def _confirmed(uri: str, name: str, own: bool, look: Callable[[], tuple[str, T]]
         if not missing and (accepted is None or found in accepted):
             return value
         before, sums = sums, load(folder, name)
-        if sums == before:  # else another process wrote the file in the meantime
+        if fresh and sums == before:
             raise Damaged(_message(uri, accepted or [], found))
+        fresh = True
 
 
 def _accepted(folder: str, sums: Sums | None, file: str, own: bool) -> Sequence[str] | None:
