@@ -106,9 +106,14 @@ def job(
 
         from alray.report import report  # after the options: --help answers at once
         from alray.rounds import run as go
+        from alray.store import ReadOnly
 
         result = go(chosen, oracle=oracle, strategy=strategy)
-        print(f"{report([result.dir], None)}\nrun: {result.dir}")
+        try:
+            print(report([result.dir], None))
+        except ReadOnly as error:  # the run was finished before
+            print(f"no report: {error}; `alray report {result.dir} --out DIRECTORY` writes it elsewhere")
+        print(f"run: {result.dir}")
 
     guarded(work)
 

@@ -70,7 +70,11 @@ class Claim(Protocol):
 
 def claim_on(store: Store, name: str) -> Claim:
     """The lease of a directory."""
-    return _Object(store, name) if is_remote(store.uri) else _File(store.at(name).removeprefix("file://"))
+    return (
+        _Object(Store(store.uri, sums=""), name)
+        if is_remote(store.uri)
+        else _File(store.at(name).removeprefix("file://"))
+    )
 
 
 class _File:

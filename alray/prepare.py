@@ -6,6 +6,7 @@ belongs to this configuration, and splits that are drawn and written to it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +122,7 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
         name, options = named(strategy)
         config = replace(config, {"strategy": name, "strategy_options": options})
     seed_set = SeedSet.of(config, strategy)
-    if not (config.run_dir and RunDir(config.run_dir).finished(config.rounds)):  # a finished run is only read
+    if not _may_be_finished(config):  # a finished run is only read
         Store(config.run_dir or config.root).check_writable()
     catalog = _open_catalog(config, task)
     _check_networks(config, catalog, strategy, seed_set)
@@ -138,6 +139,19 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     catalog = task.annotated(config, catalog, np.union1d(candidates, test_rows))
     told = "\n".join(filter(None, [loaded, *notes(config, strategy, seed_set, free)]))
     return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, told)
+
+
+def _may_be_finished(config: RunConfig) -> bool:
+    """Whether there is a finished run that can be that of the configuration. Its fingerprint is not known yet."""
+    if config.run_dir:
+        return RunDir(config.run_dir).finished(config.rounds)
+    runs = Store(config.root)
+    try:
+        names = runs.names()
+    except OSError:  # not a directory: the check that files can be written there says so
+        return False
+    named = [runs.at(name) for name in names if re.fullmatch(rf"{re.escape(config.name)}-[0-9a-f]+", name)]
+    return any(RunDir(uri).finished(config.rounds) for uri in named)
 
 
 def _check_files(config: RunConfig) -> None:

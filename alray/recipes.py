@@ -52,7 +52,9 @@ def presets(target: str) -> Mapping[str, RunConfig]:
     """The configurations of a recipe, a job file or a JSON file, by preset. Raises ConfigError if there are none."""
     path = find(target)
     if path.suffix == ".json":
-        return {"default": RunConfig.from_json(path.read_text())}
+        from alray.store import read_checked  # imports pyarrow
+
+        return {"default": RunConfig.from_json(read_checked(str(path)).decode())}
     found = runpy.run_path(str(path))
     if "PRESETS" not in found and "CONFIG" not in found:
         raise ConfigError(f"{target}: expected a job file with CONFIG or PRESETS, got neither")

@@ -19,11 +19,12 @@ from alray.features.arrays import Array, Rows
 from alray.features.table import MANIFEST, FeatureTable
 from alray.models.head import FILE as HEAD
 from alray.models.head import Head
-from alray.store import Store, StoreError, join, relative, resolve
+from alray.store import Damaged, Store, StoreError, join, json_bytes, relative, resolve, table_bytes
 
 CHECKPOINT, FEATURES_DIR = "checkpoint", "features"  # directories of a round
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
 METRICS = "metrics.json"  # its existence commits a round
+PROGRESS, RAY = "progress.json", "ray"  # of a training that is not finished
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
@@ -66,7 +67,7 @@ class Shared:
 
     @property
     def masks(self) -> Store:
-        """The store that notes which masks were checked."""
+        """The store that notes which masks were checked, in a directory for each check."""
         return Store(join(self.root, "masks"))
 
     def catalog(self, name: str) -> str:
@@ -113,7 +114,7 @@ class RoundDir(Store):
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the metrics, which commits the round."""
-        self.write_json(METRICS, dict(metrics))
+        self.write_json(METRICS, dict(metrics), last=True)
 
     def timings(self) -> dict[str, float]:
         """The seconds of each stage of the round so far, also from earlier starts."""
@@ -136,8 +137,8 @@ class RoundDir(Store):
         beside = self.uri.rsplit("/", 2)[0]
         where = None if features is None else relative(features.uri, beside)
         at = {} if features is None else {"features_at": features.uri}
-        self.write_json(_ACCOUNT, {**account, "features": where, **at})
-        self.write_table(_PICKS, picks)
+        described = json_bytes({**account, "features": where, **at})
+        self.write_together({_ACCOUNT: described, _PICKS: table_bytes(picks)})
 
     def labels(self) -> tuple[Rows, Array]:
         """The labels that the oracle gave: rows and labels."""
@@ -244,9 +245,9 @@ class RunDir(Store):
         pool (n,) bool: which catalog rows belong to the pool; labels: of the held-out rows, then of the seed set.
         """
         role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set)
-        self.write_table(_POOL, pa.table({"in_pool": pool}))
         rows = np.concatenate([held_out, seed_set])
-        self.write_table(_SPLITS, pa.table({"row": rows, "role": pa.array(role, pa.string()), "label": labels}))
+        drawn = pa.table({"row": rows, "role": pa.array(role, pa.string()), "label": labels})
+        self.write_together({_POOL: table_bytes(pa.table({"in_pool": pool})), _SPLITS: table_bytes(drawn)})
 
     def held_out(self) -> tuple[Rows, Array]:
         """The validation set: rows and labels. Raises Missing."""
@@ -301,6 +302,8 @@ class RunDir(Store):
         about = self.about()
         try:
             catalog = Catalog.open(about.get("catalog", "unknown"))
+        except Damaged:
+            raise
         except (CatalogError, StoreError, OSError) as error:
             raise Missing(f"the catalog no longer exists ({error})") from None
         if catalog.fingerprint != about["identity"]["data_fingerprint"]:

@@ -36,8 +36,8 @@ def write_scalars(store: Store, rounds: Sequence[Metrics]) -> None:
     Accuracies are fractions. Both files are replaced. Raises StoreError.
     """
     lines = "".join(json.dumps(metrics) + "\n" for metrics in rounds)
-    store.write_bytes("metrics.jsonl", lines.encode())
-    store.write_bytes("metrics.csv", csv_text([flat(metrics) for metrics in rounds]).encode())
+    table = csv_text([flat(metrics) for metrics in rounds])
+    store.write_together({"metrics.jsonl": lines.encode(), "metrics.csv": table.encode()}, last=True)
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
@@ -60,8 +60,7 @@ def write_tensorboard(store: Store, rounds: Sequence[Metrics]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         _write_events(directory, rounds)
         written = sorted(Path(directory).iterdir())
-        for file in written:
-            folder.write_bytes(file.name, file.read_bytes())
+        folder.write_together({file.name: file.read_bytes() for file in written}, last=not before)
     for name in set(before) - {file.name for file in written}:
         folder.delete(name)
 

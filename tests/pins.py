@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from alray import STRATEGIES, RunConfig, replace, run, select
 from alray.config import DataConfig, ResourceConfig, SplitConfig, TrainConfig
 from alray.report import report
+from alray.verify import record
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PICKS, RUNS, METRICS = FIXTURES / "picks.json", FIXTURES / "finished", FIXTURES / "metrics.json"
@@ -123,6 +124,8 @@ def write() -> None:
         table = pq.read_table(path)
         uris = pa.array([f"{PLACE}/features.npz"] * len(table))
         pq.write_table(table.set_column(table.schema.get_field_index("uri"), "uri", uris), path)
+    for path in RUNS.rglob("alray-checksums*.json"):  # of the files as they were; `tables_of` writes new ones
+        path.unlink()
     shutil.rmtree(TABLES, ignore_errors=True)
     with tempfile.TemporaryDirectory() as place:
         tables_of(Path(place), TABLES)
@@ -133,9 +136,10 @@ def tables_of(folder: Path, out: Path) -> None:
     shutil.copytree(RUNS, folder / "runs")
     for path in (folder / "runs").rglob("*.json"):
         path.write_text(path.read_text().replace(PLACE, str(folder)))
+    record(str(folder / "runs"))
     report([str(path.parent) for path in sorted((folder / "runs").glob("*/run.json"))], str(folder / "report"))
     out.mkdir(parents=True, exist_ok=True)
-    for path in [folder / "report" / "report.csv", *(folder / "report" / "tables").iterdir()]:
+    for path in [folder / "report" / "report.csv", *(folder / "report" / "tables").glob("*.csv")]:
         if path.name == GROWING:
             continue
         (out / path.name).write_text(path.read_text().replace(str(folder), PLACE))

@@ -26,7 +26,7 @@ from alray.data.sources import arrays
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions
 from alray.data.sources.source import Source
-from alray.store import Store, absolute
+from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_bytes
 
 __all__ = ["Catalog", "CatalogError", "build", "ensure_catalog", "index", "index_arrays"]
 
@@ -292,13 +292,15 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) 
     n = len(images)
     test = int(pc.sum(pc.equal(images["split"], "test")).as_py())
     counted = {"images": n, "test": test, "unlabeled": images["label"].null_count, "problems": counts(found.problems)}
-    store.delete(_META)
-    store.write_table(_IMAGES, images.add_column(0, "row", pa.array(np.arange(n, dtype=np.int64))))
-    store.write_table(_PROBLEMS, found.problems)
+    rows = images.add_column(0, "row", pa.array(np.arange(n, dtype=np.int64)))
     fingerprint = _fingerprint(images, found.classes, content)
     meta = {"version": _VERSION, "classes": list(found.classes), "fingerprint": fingerprint, "counts": counted, **about}
     meta["embedding_fingerprint"] = content
-    store.write_json(_META, meta)
+    data = json_bytes(meta)
+    if is_file(store.at(_META)) and read_bytes(store.at(_META)) != data:
+        store.delete(_META)
+    # Two starts that index at the same time write the same files, and so the same checksums.
+    store.write_together({_IMAGES: table_bytes(rows), _PROBLEMS: table_bytes(found.problems), _META: data}, last=True)
     return Catalog.open(store.uri)
 
 

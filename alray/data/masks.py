@@ -35,6 +35,7 @@ _MOST = 255  # channels: together with VOID they use all 8-bit numbers
 _READS = 16  # reads wait for a disk or a network, not for a CPU
 _CHECKED = 256  # masks that one thread checks before it takes the next ones
 _SHOWN = 5
+_CHECK = "checked.json"  # alone in its directory, because runs that start together all write one
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.uint8]
@@ -178,10 +179,10 @@ def with_masks(config: DataConfig, catalog: Catalog, rows: Rows, fine: Store) ->
     check_masks(masks, catalog, rows, sizes)
     catalog = annotated(catalog, masks, sizes)
     mark = content_hash(rows.tobytes())
-    note = f"{fingerprint([catalog.fingerprint, masks.classes, masks.ignore, mark])}.json"
+    note = f"{fingerprint([catalog.fingerprint, masks.classes, masks.ignore, mark])}/{_CHECK}"
     if config.check == "decode" and not fine.has(note):
         check_pixels(masks, catalog, rows)
-        fine.write_json(note, {"catalog": catalog.uri, "masks": len(rows)})
+        fine.write_json(note, {"catalog": catalog.uri, "masks": len(rows)}, last=True)
     return catalog
 
 

@@ -43,7 +43,7 @@ def repack(
     if target is None or not target.writable:
         names = " or ".join(source.name for source in SOURCES.values() if source.writable)
         raise CatalogError(f"format: expected {names}, got {format!r}")
-    store = Store(absolute(out))
+    store = Store(absolute(out), sums="")  # a data set, and perhaps a million files: repacking makes it again
     if store.names():
         raise CatalogError(f"{out}: expected an empty directory, got one with {store.names()[0]}")
     store.check_writable()

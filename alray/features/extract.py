@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +40,16 @@ class Job:
     mark: str
 
 
+class Written(NamedTuple):
+    """A part that an actor wrote."""
+
+    part: int
+    rows: int
+    sum: str  # its checksum
+
+
 class Measurer:
-    """The actor. It measures parts, writes them, and returns only the number of rows.
+    """The actor. It measures parts, writes them, and returns only what was written.
 
     It loads a model when it gets the first part of another job, or after Ray has restarted it.
     """
@@ -50,7 +58,7 @@ class Measurer:
         self.mark = ""
         self.measured: Measured | None = None
 
-    def measure(self, job: Job, block: pa.Table) -> int:
+    def measure(self, job: Job, block: pa.Table) -> Written:
         """Measure one whole part. block: columns row, part, image and perhaps mask."""
         if self.measured is None or self.mark != job.mark:
             # Ray does not hide the GPUs from an actor that requests none, so without use_gpu it must not take one.
@@ -60,8 +68,7 @@ class Measurer:
         (part,) = np.unique(batch[PART])  # a block with several parts would be written to a wrong file
         rows, found = batch["row"], self.measured(batch)
         columns = {name: stored(found[name], dtype, rows, name) for name, dtype in job.measure.columns.items()}
-        write_part(job.out, int(part), rows, columns)
-        return len(rows)
+        return Written(int(part), len(rows), write_part(job.out, int(part), rows, columns))
 
     def rest(self) -> None:
         """Free the memory of the model."""
@@ -133,11 +140,12 @@ def extract(
     present = set(out.names())
     missing = [number for number in range(len(parts)) if part_name(number) not in present]
     advance(sum(len(part) for number, part in enumerate(parts) if part_name(number) in present), "")
+    sums: dict[int, str] = {}
     if missing:
-        _measure(extraction, out, {number: parts[number] for number in missing}, measurers, decode_cpus, advance)
-    first = read_part(out, 0)[1]
+        sums = _measure(extraction, out, {number: parts[number] for number in missing}, measurers, decode_cpus, advance)
+    first = read_part(Store(out.uri, sums=""), 0)[1]  # no part is listed yet
     widths = {name: (first[name].shape[1], dtype) for name, dtype in extraction.measure.columns.items()}
-    return commit(out, parts, mark, widths)
+    return commit(out, parts, mark, widths, sums)
 
 
 def _measure(
@@ -147,7 +155,8 @@ def _measure(
     measurers: Measurers,
     decode_cpus: float,
     advance: Advance,
-) -> None:
+) -> dict[int, str]:
+    """Measure and write some parts, given by number; returns their checksums."""
     blocks = [pa.table({"row": rows, PART: np.full(len(rows), number, np.int32)}) for number, rows in parts.items()]
     rows = np.concatenate(list(parts.values()))
     measure = extraction.measure
@@ -156,18 +165,21 @@ def _measure(
         max_tasks=measurers.decoding_tasks(decode_cpus),
     )  # fmt: skip
     job = ray.put(Job(measure, out, measurers.use_gpu, f"{out.uri} {extraction.fingerprint}"))
+    sums = {}
     try:
         for done in _measured(job, images, measurers.some(len(parts))):
-            advance(done, "")
+            sums[done.part] = done.sum
+            advance(done.rows, "")
     except Exception as error:
         raise_first_cause(error)
     finally:
         measurers.rest()
+    return sums
 
 
-def _measured(job: Any, images: ray.data.Dataset, actors: list[Any]) -> Iterator[int]:
-    """Give every decoded part to the actor that has the fewest; yields the number of rows of each finished part. Pixels
-    go directly from the tasks to the actors, because the driver only passes references."""
+def _measured(job: Any, images: ray.data.Dataset, actors: list[Any]) -> Iterator[Written]:
+    """Give every decoded part to the actor that has the fewest; yields each finished part. Pixels go directly
+    from the tasks to the actors, because the driver only passes references."""
     at_work: dict[Any, int] = {}
     for bundle in images.iter_internal_ref_bundles():
         for block in bundle.block_refs:
@@ -180,8 +192,9 @@ def _measured(job: Any, images: ray.data.Dataset, actors: list[Any]) -> Iterator
         yield _next(at_work)
 
 
-def _next(at_work: dict[Any, int]) -> int:
-    """Wait for any part; returns its number of rows. Raises the error of its actor."""
+def _next(at_work: dict[Any, int]) -> Written:
+    """Wait for any part. Raises the error of its actor."""
     (done,), _ = ray.wait(list(at_work), num_returns=1)
     del at_work[done]
-    return int(ray.get(done))
+    written: Written = ray.get(done)
+    return written

@@ -19,7 +19,7 @@ from alray.data.fetch import block_rows
 from alray.data.masks import Masks
 from alray.data.views import Views
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Rows
-from alray.store import content_hash, read_bytes
+from alray.store import content_hash, read_checked
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class ModelSource:
 
         model = create(self.config, self.num_classes, self.seed, self.image_size)
         if self.weights:
-            state = torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(read_checked(self.weights)), map_location="cpu", weights_only=True)
             model.load_state_dict(state)
         return model.eval()
 

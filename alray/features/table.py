@@ -3,8 +3,8 @@ C3).
 
 A table is a directory with part-00000.arrow, part-00001.arrow, ... (uncompressed Arrow IPC, which a local file maps
 into NumPy without a copy), index.parquet (the part of every row) and manifest.json. The manifest is written last: a
-directory without it is not a table. Rows ascend over the whole table. Letters: n rows, d width of the embedding, c
-classes.
+directory without it is not a table. The checksums of all files are listed just before it. Rows ascend over the whole
+table. Letters: n rows, d width of the embedding, c classes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from alray.checksums import sum_at, sum_of
 from alray.config import Dtype
 from alray.features.arrays import (
     BFLOAT16,
@@ -32,7 +33,7 @@ from alray.features.arrays import (
     cut,
     floating,
 )
-from alray.store import Store, filesystem, read_bytes
+from alray.store import Store, filesystem, json_bytes, table_bytes, write_bytes
 
 MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
 
@@ -71,8 +72,11 @@ def stored(array: Array, dtype: Dtype, rows: Rows, name: str) -> Array:
     return narrow
 
 
-def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]) -> None:
-    """Write one part atomically. rows (m,) int64 ascending; columns by name, each (m, width) in storage type."""
+def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]) -> str:
+    """Write one part atomically. rows (m,) int64 ascending; columns by name, each (m, width) in storage type.
+
+    Returns its checksum for `commit`, which lists it: several workers write parts at a time.
+    """
     arrays = [pa.array(rows)]
     for column in columns.values():
         flat = pa.array(np.ascontiguousarray(column).reshape(-1))
@@ -81,14 +85,20 @@ def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    store.write_bytes(part_name(part), memoryview(sink.getvalue()))
+    data = memoryview(sink.getvalue())
+    write_bytes(store.at(part_name(part)), data)
+    return sum_of(data)
 
 
 def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
-    """The rows and columns of a part. On local disk they are memory-mapped and not copied."""
-    uri = store.at(part_name(part))
-    fs, path = filesystem(uri)
-    source = pa.memory_map(path) if isinstance(fs, pafs.LocalFileSystem) else pa.BufferReader(read_bytes(uri))
+    """The rows and columns of a part. On local disk they are memory-mapped and not copied, and the process reads a part
+    once before, for its checksum. Raises Damaged."""
+    fs, path = filesystem(store.at(part_name(part)))
+    if isinstance(fs, pafs.LocalFileSystem):
+        store.check(part_name(part))
+        source = pa.memory_map(path)
+    else:
+        source = pa.BufferReader(store.read_bytes(part_name(part)))
     batch = pa.ipc.open_file(source).get_batch(0)
     columns: dict[str, Array] = {}
     for name in batch.schema.names[1:]:
@@ -184,20 +194,30 @@ class FeatureTable:
 
 
 def commit(
-    store: Store, parts: Sequence[Rows], fingerprint: str, widths: Mapping[str, tuple[int, Dtype]]
+    store: Store,
+    parts: Sequence[Rows],
+    fingerprint: str,
+    widths: Mapping[str, tuple[int, Dtype]],
+    sums: Mapping[int, str] | None = None,
 ) -> FeatureTable:
-    """Write the index and, last, the manifest of a table whose parts are all on disk."""
+    """Write the checksums, the index and, last, the manifest of a table whose parts are all on disk.
+
+    sums: checksums of parts by number. The parts without one, which an earlier start wrote, are read.
+    """
     index = pa.table(
         {
             ROW: np.concatenate(parts),
             "part": np.repeat(np.arange(len(parts), dtype=np.int32), [len(rows) for rows in parts]),
         }
     )
-    store.write_table(INDEX, index)
     columns = {name: {"width": width, "dtype": dtype} for name, (width, dtype) in widths.items()}
-    store.write_json(
-        MANIFEST, {"fingerprint": fingerprint, "rows": len(index), "parts": len(parts), "columns": columns}
-    )
+    manifest = {"fingerprint": fingerprint, "rows": len(index), "parts": len(parts), "columns": columns}
+    given = sums or {}
+    known = {
+        part_name(number): given[number] if number in given else sum_at(store.at(part_name(number)))
+        for number in range(len(parts))
+    }
+    store.write_together({INDEX: table_bytes(index), MANIFEST: json_bytes(manifest)}, known, last=True)
     return FeatureTable.open(store.uri)
 
 
@@ -218,7 +238,9 @@ def write_arrays(
         return FeatureTable.open(store.uri)
     given = {EMBEDDING: embedding} if logits is None else {EMBEDDING: embedding, LOGITS: logits}
     parts = [rows[start : start + part_rows] for start in range(0, len(rows), part_rows)]
+    sums = {}
     for number, part in enumerate(parts):
         at = slice(number * part_rows, number * part_rows + len(part))
-        write_part(store, number, part, {name: stored(array[at], dtype, part, name) for name, array in given.items()})
-    return commit(store, parts, fingerprint, {name: (array.shape[1], dtype) for name, array in given.items()})
+        columns = {name: stored(array[at], dtype, part, name) for name, array in given.items()}
+        sums[number] = write_part(store, number, part, columns)
+    return commit(store, parts, fingerprint, {name: (array.shape[1], dtype) for name, array in given.items()}, sums)

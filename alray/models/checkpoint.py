@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from alray.store import read_bytes
+from alray.store import read_checked
 
 Tensors = dict[str, torch.Tensor]
 
@@ -80,7 +80,7 @@ def load_backbone(backbone: nn.Module, uri: str) -> LoadReport:
 
 def _read(uri: str) -> Any:
     try:
-        data = read_bytes(uri)
+        data = read_checked(uri)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise CheckpointError(f"{uri}: no such checkpoint file") from error
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.keyed import generator
-from alray.store import Store, read_bytes
+from alray.store import Store
 
 FILE = "head.npz"
 _INITIAL_STD = 1e-3  # as in the code of Emam et al. 2021
@@ -44,9 +44,9 @@ class Head:
 
     @classmethod
     def load(cls, out: Store) -> Head:
-        """Read the head.npz in a directory. Raises FileNotFoundError, HeadError."""
+        """Read the head.npz in a directory. Raises FileNotFoundError, Damaged, HeadError."""
         try:
-            with np.load(io.BytesIO(read_bytes(out.at(FILE))), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(out.read_bytes(FILE)), allow_pickle=False) as arrays:
                 return cls(arrays["weight"].astype(np.float32), arrays["bias"].astype(np.float32))
         except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise HeadError(f"{out.at(FILE)}: expected .npz with weight (c, d) and bias (c,): {error}") from error

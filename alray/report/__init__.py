@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alray.checksums import REPORT_LIST
 from alray.report.comparisons import Test
 from alray.report.escape import code, markdown
 from alray.report.panel import Line, Panel, arrange, panel
@@ -32,7 +33,7 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
 
     lines = panel(load_all(dirs))
     comparable = _comparable(lines, measure)
-    store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")))
+    store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")), REPORT_LIST)
     store.write_bytes("report.png", picture(lines))
     store.write_bytes("report.csv", as_csv(lines).encode())
     compared: list[Table] = []
@@ -63,7 +64,7 @@ def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
 
     lines = arrange(read_curves(path))
     _comparable(lines, measure)
-    store = Store(absolute(out))
+    store = Store(absolute(out), REPORT_LIST)
     compared, notes = write_page(store, lines, [], test=test, measure=measure)
     _write_markdown(store, ["# Report"], compared, notes)
     return "\n\n".join([*map(as_text, compared), *notes, f"{store.at('report.html')}\n{store.at('report.md')}"])
@@ -89,8 +90,9 @@ def write_page(
     html = page(lines, found, parts, walls, note, unfinished, f"{title}: comparison of labeling strategies")
     store.write_bytes("report.html", html.encode())
     shown = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
-    for name, number, table in shown:
-        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", table_csv(table).encode())
+    files = {f"{name}{f'-{number}' if number else ''}.csv": table_csv(table).encode() for name, number, table in shown}
+    if files:
+        store.child("tables").write_together(files, last=True)
     extra = [unfinished] if unfinished.rows else []
     compared = [table for name, _, table in shown if name not in ("records", "time", "balance", "coverage")]
     return [*extra, *compared], (MARKS, *found.warnings)
@@ -98,7 +100,7 @@ def write_page(
 
 def _write_markdown(store: Store, first: Sequence[str], compared: Sequence[Table], notes: Sequence[str]) -> None:
     paragraphs = [*first, *map(as_markdown, compared), *map(markdown, notes), ""]
-    store.write_bytes("report.md", "\n\n".join(paragraphs).encode())
+    store.write_together({"report.md": "\n\n".join(paragraphs).encode()}, last=True)
 
 
 def _markdown(lines: Panel) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from alray.store import Store, read_bytes
+from alray.store import Store
 
 DIED = "its process died"
 _FAILURE = re.compile(r"^Failure # \d+ .*\n", re.MULTILINE)
@@ -17,7 +17,7 @@ _LOST = re.compile(r"\bnode (has died|died|was terminated|is dead|was preempted)
 
 def message(store: Store, name: str) -> str:
     """The message that a trial left when it raised an error. Empty if its process ended without one."""
-    text = read_bytes(store.at(name)).decode() if store.has(name) else ""
+    text = store.read_bytes(name).decode() if store.has(name) else ""
     return text.partition("\n\n")[0]
 
 

@@ -211,7 +211,7 @@ def _run_trial(
             _tell(metrics_of(folder, earlier))
         return
     _hide_gpus()
-    store, name = Store(errors), f"{number:05d}.txt"
+    store, name = Store(errors, sums=""), f"{number:05d}.txt"  # all trials write there
     store.delete(name)
     try:
         run(RunConfig.from_json(configs[number]), quiet=True, on_round=_tell)
@@ -270,7 +270,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._set(trial, status="finished" if RunDir(run).finished(rounds) else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        left = message(self.ledger.store.child(ERRORS), f"{_number(trial):05d}.txt")
+        left = message(Store(self.ledger.store.at(ERRORS), sums=""), f"{_number(trial):05d}.txt")
         self._set(trial, status="failed", error=left or death(last_failure(trial.error_file)))
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:

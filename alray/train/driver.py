@@ -46,6 +46,6 @@ def train(
             epochs=recipe.epochs,
             progress=progress,
         )
-        out.write_json(SUMMARY, summary)
+        out.write_json(SUMMARY, summary, last=True)
     clean(out)
     return TrainSummary.from_json(out.read_json(SUMMARY))

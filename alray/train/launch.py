@@ -19,11 +19,11 @@ from ray.train import TrainingFailedError, WorkerGroupError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray.config import ResourceConfig
+from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
 from alray.train.summary import TrainError
 
-RAY, PROGRESS = "ray", "progress.json"
 _NAME = "train"
 _UNUSED = "DatasetsCallback"  # of Ray Train; by its name, because its module is private
 
@@ -141,10 +141,10 @@ def _watched(out: Store, epochs: int, progress: Callable[[dict[str, Any]], None]
     done = threading.Event()
 
     def watch() -> None:
-        last = None
+        last, passing = None, Store(out.uri, sums="")
         while not done.wait(1.0):
             try:
-                state = out.read_json(PROGRESS) if out.has(PROGRESS) else None
+                state = passing.read_json(PROGRESS) if passing.has(PROGRESS) else None
             except OSError:  # a busy object store must not stop the training: the message is skipped
                 continue
             if state is not None and state != last:

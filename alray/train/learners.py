@@ -154,7 +154,7 @@ class LinearLearner(ClassLearner):
                 start=Head.load(start.child(CHECKPOINT)) if start else None,
             )
             head.save(store)
-            store.write_json(SUMMARY, summary.to_json())
+            store.write_json(SUMMARY, summary.to_json(), last=True)
         return summary
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:

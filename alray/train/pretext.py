@@ -26,7 +26,7 @@ from alray.features.measures import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import autocast, freeze_untouched
 from alray.pretext.task import PretextTask
-from alray.store import Store, content_hash, read_bytes
+from alray.store import Store, content_hash, read_checked
 from alray.train.batches import Batch, BatchPlan
 from alray.train.objective import (
     Objective,
@@ -203,7 +203,7 @@ class PretextLosses:
         Every forward pass has the same shape, because an image's loss must not depend on the number of other images.
         """
         task = fresh(self.config, self.model, self.image, self.seed)
-        task.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))
+        task.load_state_dict(torch.load(io.BytesIO(read_checked(self.weights)), map_location="cpu", weights_only=True))
         task.eval().to(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:

@@ -27,7 +27,7 @@ from alray.models.head import Head
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL
-from alray.store import Store, read_bytes
+from alray.store import Store, read_checked
 from alray.train.evaluate import segmentation_metrics
 from alray.train.learners import FinetuneLearner
 from alray.train.measure import measure_images, model_source
@@ -65,7 +65,7 @@ class Segmenting:
         source = self.model
         network = create_segmenter(source.config, source.num_classes, source.seed, source.image_size)
         if source.weights:
-            state = torch.load(io.BytesIO(read_bytes(source.weights)), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(read_checked(source.weights)), map_location="cpu", weights_only=True)
             network.load_state_dict(state)
         return network.to(device)
 

@@ -19,7 +19,7 @@ from alray import keyed
 from alray.config import RunConfig
 from alray.data.masks import Masks
 from alray.models.backbone import autocast, freeze_unused, set_training
-from alray.store import Store, read_bytes
+from alray.store import Store, read_checked
 from alray.train.batches import Array, Batch, BatchPlan
 from alray.train.losses import configured
 from alray.train.objective import Objective, Place, State, Validation, Weights, Wrap, copied
@@ -218,7 +218,7 @@ def build_model(recipe: SupervisedRecipe, place: Place) -> nn.Module:
     model = recipe.targets.create(spec, recipe.seed, config.transform.size)
     if start is not None:
         try:
-            model.load_state_dict(torch.load(io.BytesIO(read_bytes(start)), map_location="cpu", weights_only=True))
+            model.load_state_dict(torch.load(io.BytesIO(read_checked(start)), map_location="cpu", weights_only=True))
         except (RuntimeError, FileNotFoundError) as error:
             raise TrainError(f"{start}: not the weights of this model: {error}") from error
     freeze_unused(model, config.transform.size)

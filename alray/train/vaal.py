@@ -30,7 +30,7 @@ from alray.features.measures import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import random_state
 from alray.models.vaal import VaalNetworks, discrimination_losses, pixels
-from alray.store import Store, read_bytes
+from alray.store import Store, read_checked
 from alray.train.batches import Batch, BatchPlan, PairedPlan
 from alray.train.objective import (
     Objective,
@@ -237,7 +237,8 @@ class Discriminating:
     def load(self, device: torch.device) -> Measured:
         """The networks in evaluation mode."""
         network = fresh(self.config, 0)
-        network.load_state_dict(torch.load(io.BytesIO(read_bytes(self.weights)), map_location="cpu", weights_only=True))
+        state = torch.load(io.BytesIO(read_checked(self.weights)), map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
         network.eval().to(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:

@@ -26,9 +26,9 @@ from alray.config import ResourceConfig
 from alray.data.catalog import Catalog
 from alray.data.fetch import block_rows
 from alray.data.images import AnyTransform, first_cause, image_dataset
+from alray.rundir import PROGRESS
 from alray.store import Store
 from alray.train.batches import Array, Batch, BatchPlan, PairedPlan, blocks
-from alray.train.launch import PROGRESS
 from alray.train.loop import fit
 from alray.train.objective import Place, Recipe, State, Tell
 
@@ -102,7 +102,7 @@ class Progress:
     """Writes messages into progress.json, at most one per second."""
 
     def __init__(self, out: Store) -> None:
-        self.out, self.next = out, 0.0
+        self.out, self.next = Store(out.uri, sums=""), 0.0
 
     def __call__(self, message: Callable[[], dict[str, Any]]) -> None:
         """Make and write the message if a second has passed since the last one."""

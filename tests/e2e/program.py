@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas  # noqa: F401  (pyarrow imports it on first use: once here instead of in every process)
 import pyarrow.parquet as pq
 
-from alray import RunConfig, store
+from alray import RunConfig, checksums
 from alray.rounds import run
 
 # Without this the server cannot import what it is to preload (Python hands it sys.path, and before 3.13 it is ignored),
@@ -46,8 +46,8 @@ def _die() -> None:
 
 
 def _arm(kill_at: str, when: str, kill_after_writes: int) -> None:
-    """Replace the one function that writes files by one that also dies."""
-    write, count = store.write_bytes, 0
+    """Replace the function that writes the files of a run, and the lists of their checksums, by one that also dies."""
+    write, count = checksums.write_bytes, 0
 
     def write_and_die(uri: str, data: bytes | memoryview) -> None:
         nonlocal count
@@ -63,7 +63,7 @@ def _arm(kill_at: str, when: str, kill_after_writes: int) -> None:
         if (here and when == "after") or count == kill_after_writes:
             _die()
 
-    store.write_bytes = write_and_die
+    checksums.write_bytes = write_and_die
 
 
 def facts(root: Path) -> dict[str, object]:

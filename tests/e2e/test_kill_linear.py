@@ -10,6 +10,7 @@ import pytest
 from program import facts, start
 
 from alray.config import DataConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
+from alray.verify import verify
 
 ROUNDS = 3
 
@@ -55,6 +56,8 @@ STAGES = {
     "label": "round_01/labels.parquet",
     "commit": "round_01/metrics.json",
     "scalars": "metrics.csv",
+    "checksums of a head": "round_01/checkpoint/alray-checksums.json",
+    "checksums of a round": "round_01/alray-checksums.json",
 }
 
 
@@ -66,6 +69,7 @@ def test_killed_in_a_stage(stage: str, when: str, undisturbed: tuple[Path, dict[
     assert start(config, STAGES[stage], when) == -9
     assert start(config) == 0
     assert facts(tmp_path / "runs") == expected
+    assert verify(str(tmp_path / "runs")).problems == []
 
 
 def test_killed_again_and_again(undisturbed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
@@ -78,6 +82,7 @@ def test_killed_again_and_again(undisturbed: tuple[Path, dict[str, object]], tmp
         assert starts < 40, "the run makes no progress"
     assert starts > 3
     assert facts(tmp_path / "runs") == expected
+    assert verify(str(tmp_path / "runs")).problems == []
 
 
 def test_a_finished_run_started_again_changes_nothing_and_more_rounds_go_on(

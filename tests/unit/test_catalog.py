@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from image_sources import CLASSES, SOURCES, TEMPLATE, Item, add, csv, encoded, f
 from alray.config import DataConfig
 from alray.data.catalog import Catalog, CatalogError, ensure_catalog, index, index_arrays
 from alray.data.fetch import decode, fetch
-from alray.store import StoreError
+from alray.store import Damaged, StoreError
 
 
 def rows_of(catalog: Catalog) -> np.ndarray:
@@ -111,6 +112,9 @@ def test_a_catalog_travels_without_its_columns(tmp_path: Path) -> None:
 def test_without_meta_there_is_no_catalog(tmp_path: Path) -> None:
     index(folder(items(), tmp_path / "source"), str(tmp_path / "out"))
     (tmp_path / "out" / "meta.json").unlink()
+    with pytest.raises(Damaged, match=r"meta.json: missing: expected \d+ bytes .* got no file"):
+        Catalog.open(str(tmp_path / "out"))
+    shutil.rmtree(tmp_path / "out")
     with pytest.raises(CatalogError, match="expected a catalog, got no meta"):
         Catalog.open(str(tmp_path / "out"))
 

@@ -58,7 +58,7 @@ def test_a_killed_holder_of_this_machine_is_seen_at_once(tmp_path: Path) -> None
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert Store(folder).read_json(LEASE)["pid"] == process.pid
+    assert Store(folder, sums="").read_json(LEASE)["pid"] == process.pid
     began = time.monotonic()
     with lease(Store(folder)):
         assert time.monotonic() - began < 2
@@ -66,7 +66,7 @@ def test_a_killed_holder_of_this_machine_is_seen_at_once(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("beats", [True, False])
 def test_a_holder_elsewhere_counts_as_dead_when_it_beats_no_more(beats: bool, tmp_path: Path) -> None:
-    store, over = Store(str(tmp_path)), threading.Event()
+    store, over = Store(str(tmp_path), sums=""), threading.Event()
     store.write_json(LEASE, {"host": "elsewhere", "pid": 1, "token": "x", "beat": 0})
 
     def beat() -> None:
@@ -101,7 +101,7 @@ def _leave_dead_lease(folder: Path, token: str = "dead") -> None:
     process.start()
     about = describe(process.pid or 0)
     process.join()
-    Store(str(folder)).write_json(LEASE, {**about, "token": token})
+    Store(str(folder), sums="").write_json(LEASE, {**about, "token": token})
 
 
 class _Busy(Exception):  # noqa: N818
@@ -161,7 +161,7 @@ def _take(folder: str, count: int, together: threading.Barrier, results: multipr
 def test_a_dead_lease_is_replaced_by_one_process_only(tmp_path: Path) -> None:
     count = 60
     for number in range(count):
-        Store(str(tmp_path / str(number))).write_json(LEASE, {"token": str(number)})
+        Store(str(tmp_path / str(number)), sums="").write_json(LEASE, {"token": str(number)})
     together, results = FORK.Barrier(4), FORK.Queue()
     processes = [FORK.Process(target=_take, args=(str(tmp_path), count, together, results)) for _ in range(4)]
     for process in processes:
@@ -189,7 +189,7 @@ def test_a_takeover_that_died_halfway_is_finished_by_another(tmp_path: Path) -> 
 
 
 def test_a_used_again_process_number_is_not_the_holder(tmp_path: Path) -> None:
-    store, me = Store(str(tmp_path)), describe(os.getpid())
+    store, me = Store(str(tmp_path), sums=""), describe(os.getpid())
     assert running(me) is True
     assert running({**me, "start": "1"}) is False
     store.write_json(LEASE, {**me, "start": "1", "token": "before"})
@@ -210,7 +210,7 @@ def test_a_killed_process_whose_parent_has_not_asked_for_it_is_dead() -> None:
 
 
 def test_a_container_with_the_same_host_name_is_another_machine(tmp_path: Path) -> None:
-    store, told = Store(str(tmp_path)), []
+    store, told = Store(str(tmp_path), sums=""), []
     store.write_json(LEASE, {**describe(2**22 + 1), "machine": "another", "token": "x"})
     began = time.monotonic()
     with lease(store, told.append, busy=_raise_busy, stale=1.0):
@@ -219,7 +219,7 @@ def test_a_container_with_the_same_host_name_is_another_machine(tmp_path: Path) 
 
 
 def test_a_beat_from_elsewhere_shows_that_the_holder_lives(tmp_path: Path) -> None:
-    store, over = Store(str(tmp_path)), threading.Event()
+    store, over = Store(str(tmp_path), sums=""), threading.Event()
 
     def hold(number: int = 0) -> None:
         while not over.wait(0.1):

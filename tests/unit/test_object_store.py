@@ -167,7 +167,7 @@ def test_a_lease_has_one_holder_at_a_time(s3: str) -> None:
 
 
 def test_the_lease_of_a_dead_holder_is_taken_over(s3: str) -> None:
-    store = Store(f"{s3}/dead")
+    store = Store(f"{s3}/dead", sums="")
     store.write_json(LEASE, {**describe(os.getpid()), "start": "1", "token": "dead"})  # its number was used again
     began = time.monotonic()
     with lease(store):
@@ -178,7 +178,7 @@ def test_the_lease_of_a_dead_holder_is_taken_over(s3: str) -> None:
 
 
 def test_a_holder_that_lost_its_lease_writes_nothing(s3: str) -> None:
-    store = Store(f"{s3}/lost")
+    store = Store(f"{s3}/lost", sums="")
     other = {"host": "elsewhere", "pid": 1, "token": "other"}
     with lease(store, stale=1.0):
         time.sleep(0.6)  # time for beats

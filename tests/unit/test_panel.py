@@ -273,7 +273,7 @@ def test_strategies_that_peek_are_marked(tmp_path: Path) -> None:
         write_run(tmp_path, strategy, 0)
     change_identity(str(tmp_path / "t-base-0"), strategy="balancing")
     about = tmp_path / "t-base-0" / "run.json"
-    about.write_text(json.dumps({**json.loads(about.read_text()), "peeks": True}))
+    Store(str(about.parent)).write_json("run.json", {**json.loads(about.read_text()), "peeks": True})
     assert panel(load_all([str(tmp_path)])).methods == ("random", "balancing*")
 
 

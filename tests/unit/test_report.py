@@ -227,13 +227,13 @@ def test_scalars_are_rewritten_whole(tmp_path: Path) -> None:
     assert [line["labels"] for line in lines] == ["100", "200"]
     assert lines[0]["test_top1"] == ""
     assert float(lines[1]["test_top1"]) == rounds[1]["test"]["top1"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.jsonl"]
+    assert store.names() == ["metrics.csv", "metrics.jsonl"]
 
 
 def events_of(folder: Path) -> dict[str, list[tuple[int, float, float]]]:
     from tensorboardX.proto.event_pb2 import Event
 
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("events.*")
     data, at = file.read_bytes(), 0
     points: dict[str, list[tuple[int, float, float]]] = {}
     while at < len(data):  # TFRecord: length (8 bytes), its checksum (4), the event, its checksum (4)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from alray import store as module
 from alray.store import Store, StoreError, absolute, content_hash, filesystem
 
 
@@ -32,14 +31,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     store = Store(str(tmp_path))
     store.write_bytes("f", b"old")
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    replace = os.replace
 
-    monkeypatch.setattr(module.os, "replace", full)
+    def full(source: str, target: str) -> None:
+        if target.endswith("/f"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StoreError, match="cannot write .*f: .*No space left"):
         store.write_bytes("f", b"new")
+    assert store.read_bytes("f") == b"old"
     assert (tmp_path / "f").read_bytes() == b"old"
-    assert store.names() == ["f"]
+    assert [path.name for path in tmp_path.glob("f*")] == ["f"]
 
 
 def test_unwritable_places_are_named(tmp_path: Path) -> None:

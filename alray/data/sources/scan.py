@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from alray.store import Store, StoreError, absolute, filesystem, is_remote, join, read_bytes
+from alray.checksums import is_list
+from alray.store import StoreError, absolute, filesystem, is_file, is_remote, join, read_bytes
 
 # label: the class by name, or by number as text; null where unknown. split: null where the source gives none.
 IMAGES = pa.schema(
@@ -142,6 +143,7 @@ def _walk(uri: str, recursive: bool) -> pa.Table:
         found = [(info.path.lstrip("/")[start:], info.size) for info in infos if info.type == pafs.FileType.File]
     else:
         found = list(_walk_local(uri, recursive))
+    found = [(name, size) for name, size in found if not is_list(file_name(name))]  # of images that alray wrote
     names = pa.array([name for name, _ in found], pa.string())
     uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), names, "/")
     return table(FILES, {"name": names, "uri": uris, "size": [size for _, size in found]}).sort_by("name")
@@ -170,7 +172,7 @@ def with_extension(files: pa.Table, source: str, extensions: Sequence[str]) -> p
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
     """The class names in the directory's alray-classes.txt (one per line), or None if there is no such file."""
-    if not Store(directory).has(CLASSES_FILE):
+    if not is_file(join(directory, CLASSES_FILE)):
         return None
     text = read_bytes(join(directory, CLASSES_FILE)).decode()
     return tuple(line for line in text.splitlines() if line)
