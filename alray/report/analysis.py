@@ -55,9 +55,12 @@ class Analysis:
 
 def analyse(panel: Panel, measure: str, test: Test = "t", alpha: float = ALPHA) -> Analysis:
     """Compare all methods of a panel. measure: the scalar (a name of `scalars.flat`) to compare them by, a fraction."""
-    scores = _unbiased(panel, measure, "linear")
+    scores = unbiased(panel, measure, "linear")
     found = tournament(scores, test, alpha)
     against = tournament(scores if panel.reference else {}, test, alpha, panel.reference)
+    said = warnings(panel, found, against)
+    if panel.one_seed:
+        return Analysis(measure, found, against, (), said, {"area": value_table(panel, measure)})
     tables = {
         "area": area_table(panel, measure, found),
         "wins": win_table(found),
@@ -65,10 +68,10 @@ def analyse(panel: Panel, measure: str, test: Test = "t", alpha: float = ALPHA) 
         "efficiency": efficiency_table(panel, measure, found),
     }
     kept = {name: table for name, table in tables.items() if table.rows}
-    return Analysis(measure, found, against, verdicts(panel, against), warnings(panel, found, against), kept)
+    return Analysis(measure, found, against, verdicts(panel, against), said, kept)
 
 
-def _unbiased(panel: Panel, measure: str, axis: str) -> Scores:
+def unbiased(panel: Panel, measure: str, axis: str) -> Scores:
     """The scores of settings in which no scheduler stopped runs: elsewhere the survivors are a biased sample."""
     return {s: methods for s, methods in panel.scores(measure, axis).items() if not panel.stopped(s)}
 
@@ -79,6 +82,23 @@ def _percent(value: float) -> str:
 
 def _interval(low: float, high: float) -> str:
     return "" if np.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def value_table(panel: Panel, measure: str) -> Table:
+    """For one seed each: accuracy after the last round, and the areas under the budget curve, without any statistics.
+    The areas are left out where all runs have a single round."""
+    kinds = {axis: panel.scores(measure, axis) for axis in ("last", "linear", "log")}
+    shown = tuple(kinds) if any(len(panel.grid(setting)) > 1 for setting in panel.settings) else ("last",)
+    rows = []
+    for setting in panel.settings:
+        last = kinds["last"].get(setting, {})
+        for method in sorted(last, key=lambda method: -max(last[method].values())):
+            cells = [_percent(max(kinds[axis][setting][method].values())) for axis in shown]
+            biased = f" {SURVIVORS}" if panel.stopped(setting) else ""
+            rows.append((setting or "all", method, f"{cells[0]}{biased}", *cells[1:]))
+    head = {"last": "last round %", "linear": "mean over the labels %", "log": "mean over their logarithm %"}
+    title = f"{metric(measure, panel.counted).name} in numbers"
+    return Table(f"{title[0].upper()}{title[1:]}", ("setting", "strategy", *(head[axis] for axis in shown)), tuple(rows))
 
 
 def area_table(panel: Panel, measure: str, found: Tournament) -> Table:
@@ -154,7 +174,7 @@ def overall_ranks(panel: Panel, measure: str) -> Ranks:
     that the ranks of a seed are first averaged over the settings.
     """
     by_seed: dict[int, list[Floats]] = {}
-    for by_method in _unbiased(panel, measure, "linear").values():
+    for by_method in unbiased(panel, measure, "linear").values():
         if set(by_method) == set(panel.methods):
             for seed, values in _blocks(by_method, panel.methods).items():
                 by_seed.setdefault(seed, []).append(mean_ranks([values]))
@@ -168,8 +188,8 @@ def overall_ranks(panel: Panel, measure: str) -> Ranks:
 
 def win_table(found: Tournament) -> Table:
     """In how many of the settings where both were compared the row's method beats the column's; the last row and column
-    are sums."""
-    names = found.strategies
+    are sums. Empty where no pair has the seeds that a win needs."""
+    names = found.strategies if any(pair.result.n >= found.needed for pair in found.pairs) else ()
     rows = []
     for i, name in enumerate(names):
         cells = [f"{found.wins[i, j]}/{found.met[i, j]}" if found.met[i, j] else NOTHING for j in range(len(names))]

@@ -1,0 +1,110 @@
+"""The section on single classes: how well each is recognised, and how many of the labels it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alray.report.layout import Section, titled
+from alray.report.panel import Panel
+from alray.report.runs import RunHistory
+from alray.report.statistics import Floats
+from alray.report.tables import NOTHING, Table
+
+MOST = 10
+"""With more than twice as many classes, only so many of the worst and of the best are shown."""
+
+
+@dataclass(frozen=True)
+class _PerClass:
+    """Of one method in one setting, means over seeds after the last round: values (c,) fractions, NaN where a class is
+    not in the test set, None without a test set; labels (c,)."""
+
+    values: Floats | None
+    labels: Floats
+
+
+def classes_section(panel: Panel) -> Section:
+    """Accuracy (segmentation: intersection over union) and labels of each class, by strategy."""
+    tables, notes = [], []
+    noun, (_, name) = panel.counted.noun, panel.counted.per_class
+    for setting in panel.settings:
+        runs = {method: _runs(panel, setting, method) for method in panel.methods}
+        found = {method: _per_class(of_method) for method, of_method in runs.items() if of_method}
+        first = next((of_method[0] for of_method in runs.values() if of_method), None)
+        if first is None or len({len(one.labels) for one in found.values()}) > 1:
+            continue
+        made, left_out = _tables(setting, first, found)
+        tables += made
+        notes += [left_out] if left_out else []
+    measured = any(len(table.bars) for table in tables)
+    about = f"After the last round. Labels: labeled {noun}s of the class, seed set included."
+    what = f"{name[0].upper()}{name[1:]} per class" if measured else "Labels per class"
+    seeds = "" if panel.one_seed else " Means over seeds."
+    return Section("classes", what, (f"{about}{seeds}", *dict.fromkeys(notes)) if tables else (), (), tuple(tables))
+
+
+def _runs(panel: Panel, setting: str, method: str) -> list[RunHistory]:
+    return [line.run for line in panel.select(setting, method) if line.run is not None]
+
+
+def _per_class(runs: Sequence[RunHistory]) -> _PerClass:
+    key = runs[0].counted.per_class[0]
+    labels = np.mean([run.rounds[-1]["labeled_set"]["counts"] for run in runs], axis=0)
+    measured = [test[key] for run in runs if (test := run.rounds[-1]["test"]) and key in test]
+    if not measured:
+        return _PerClass(None, labels)
+    values = np.array([[np.nan if value is None else value for value in one] for one in measured], np.float64)
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return _PerClass(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0), labels)
+
+
+def _tables(setting: str, run: RunHistory, found: dict[str, _PerClass]) -> tuple[list[Table], str]:
+    """The tables of a setting, and a sentence on classes that are left out."""
+    noun, name = run.counted.noun, run.counted.per_class[1]
+    values = [one.values for one in found.values() if one.values is not None]
+    by = np.mean(values, axis=0) if values else np.mean([one.labels for one in found.values()], axis=0)
+    order = np.argsort(np.where(np.isnan(by), np.inf, by), kind="stable")
+    order = order[: int((~np.isnan(by)).sum())]
+    missing = len(by) - len(order)
+    said = f"{missing:,} of {len(by):,} classes have no test {noun}: they are not in the tables." if missing else ""
+    test = (run.rounds[-1]["test"] or {}).get("per_class_count")
+    what = name if values else f"number of labeled {noun}s"
+    if len(order) <= 2 * MOST:
+        return [_table(titled(setting, "All classes, lowest first"), run, found, test, order)], said
+    return [
+        _table(titled(setting, f"The {MOST} classes with the lowest {what}"), run, found, test, order[:MOST]),
+        _table(titled(setting, f"The {MOST} classes with the highest {what}"), run, found, test, order[::-1][:MOST]),
+    ], said
+
+
+def _table(
+    title: str, run: RunHistory, found: dict[str, _PerClass], test: Sequence[int] | None, order: Sequence[int] | Floats
+) -> Table:
+    noun, name = run.counted.noun, run.counted.per_class[1]
+    head = ["class", *([f"test {noun}s"] if test else [])]
+    bars = []
+    for method, one in found.items():
+        if one.values is not None:
+            bars.append(f"{method}: {name} %")
+            head.append(bars[-1])
+        head.append(f"{method}: labels")
+    rows = []
+    for number in map(int, order):
+        row = [run.classes[number], *([_short(test[number])] if test else [])]
+        for one in found.values():
+            if one.values is not None:
+                row.append(NOTHING if np.isnan(one.values[number]) else f"{100 * one.values[number]:.1f}")
+            row.append(_short(float(one.labels[number])))
+        rows.append(tuple(row))
+    return Table(title, tuple(head), tuple(rows), frozenset(bars))
+
+
+def _short(count: float) -> str:
+    """'12', '12.4', '3,100', '1.2 M'."""
+    if count >= 1e6:
+        return f"{count / 1e6:,.1f} M"
+    return f"{count:,.0f}" if count == int(count) or count >= 100 else f"{count:.1f}"
