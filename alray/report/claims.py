@@ -13,8 +13,8 @@ from alray.report.tables import NOTHING
 UNDECIDED = "no difference to"
 SURVIVORS = "†"
 _ONE_SEED = (
-    "Each strategy was run with one seed. Another seed of the same strategy would give other numbers, too, so this report "
-    "cannot say which strategy is better. It has no differences, intervals and tests; they need the same "
+    "Each strategy was run with one seed. Another seed of the same strategy would give other numbers, too, so this "
+    "report cannot say which strategy is better. It has no differences, intervals and tests; they need the same "
     f"{LEAST_SEEDS} seeds of each strategy (a sweep with seed=0..{LEAST_SEEDS - 1})."
 )
 _NAMED = 8  # the most runs or settings that a sentence lists

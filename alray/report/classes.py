@@ -24,6 +24,7 @@ class _PerClass:
 
     values: Floats | None
     labels: Floats
+    seeds: int
 
 
 def classes_section(panel: Panel) -> Section:
@@ -40,10 +41,12 @@ def classes_section(panel: Panel) -> Section:
         tables += made
         notes += [left_out] if left_out else []
     measured = any(len(table.bars) for table in tables)
-    about = f"After the last round. Labels: labeled {noun}s of the class, seed set included."
-    what = f"{name[0].upper()}{name[1:]} per class" if measured else "Labels per class"
-    seeds = "" if panel.one_seed else " Means over seeds."
-    return Section("classes", what, (f"{about}{seeds}", *dict.fromkeys(notes)) if tables else (), (), tuple(tables))
+    named = f"{name[0].upper()}{name[1:]}"
+    about = f"{named} on the test set and l" if measured else "L"
+    about += f"abeled {noun}s of each class, seed set included, after the last round"
+    notes.insert(0, f"{about}{'' if panel.one_seed else '; means over seeds'}.")
+    title = f"{named} per class" if measured else "Labels per class"
+    return Section("classes", title, tuple(dict.fromkeys(notes)) if tables else (), (), tuple(tables))
 
 
 def _runs(panel: Panel, setting: str, method: str) -> list[RunHistory]:
@@ -55,11 +58,11 @@ def _per_class(runs: Sequence[RunHistory]) -> _PerClass:
     labels = np.mean([run.rounds[-1]["labeled_set"]["counts"] for run in runs], axis=0)
     measured = [test[key] for run in runs if (test := run.rounds[-1]["test"]) and key in test]
     if not measured:
-        return _PerClass(None, labels)
+        return _PerClass(None, labels, len(runs))
     values = np.array([[np.nan if value is None else value for value in one] for one in measured], np.float64)
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return _PerClass(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0), labels)
+        return _PerClass(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0), labels, len(runs))
 
 
 def _tables(setting: str, run: RunHistory, found: dict[str, _PerClass]) -> tuple[list[Table], str]:
@@ -67,44 +70,45 @@ def _tables(setting: str, run: RunHistory, found: dict[str, _PerClass]) -> tuple
     noun, name = run.counted.noun, run.counted.per_class[1]
     values = [one.values for one in found.values() if one.values is not None]
     by = np.mean(values, axis=0) if values else np.mean([one.labels for one in found.values()], axis=0)
-    order = np.argsort(np.where(np.isnan(by), np.inf, by), kind="stable")
-    order = order[: int((~np.isnan(by)).sum())]
-    missing = len(by) - len(order)
-    said = f"{missing:,} of {len(by):,} classes have no test {noun}: they are not in the tables." if missing else ""
     test = (run.rounds[-1]["test"] or {}).get("per_class_count")
+    sizes = np.zeros(len(by)) if test is None else np.asarray(test)
+    known = np.flatnonzero(~np.isnan(by))
+    # Of classes with equal values, those with more images in the test set say more: they come first.
+    lowest, highest = (known[np.lexsort((-sizes[known], sign * by[known]))].tolist() for sign in (1, -1))
+    missing = len(by) - len(known)
+    said = f"{missing:,} of {len(by):,} classes have no test {noun}: they are not in the tables." if missing else ""
     what = name if values else f"number of labeled {noun}s"
-    if len(order) <= 2 * MOST:
-        return [_table(titled(setting, "All classes, lowest first"), run, found, test, order)], said
+    if len(known) <= 2 * MOST:
+        return [_table(titled(setting, f"All classes, lowest {what} first"), run, found, test, lowest)], said
     return [
-        _table(titled(setting, f"The {MOST} classes with the lowest {what}"), run, found, test, order[:MOST]),
-        _table(titled(setting, f"The {MOST} classes with the highest {what}"), run, found, test, order[::-1][:MOST]),
+        _table(titled(setting, f"The {MOST} classes with the lowest {what}"), run, found, test, lowest[:MOST]),
+        _table(titled(setting, f"The {MOST} classes with the highest {what}"), run, found, test, highest[:MOST]),
     ], said
 
 
 def _table(
-    title: str, run: RunHistory, found: dict[str, _PerClass], test: Sequence[int] | None, order: Sequence[int] | Floats
+    title: str, run: RunHistory, found: dict[str, _PerClass], test: Sequence[int] | None, order: Sequence[int]
 ) -> Table:
-    noun, name = run.counted.noun, run.counted.per_class[1]
-    head = ["class", *([f"test {noun}s"] if test else [])]
-    bars = []
+    head = ["class", *([f"test {run.counted.noun}s"] if test else [])]
+    bars, several = [], any(one.seeds > 1 for one in found.values())
     for method, one in found.items():
         if one.values is not None:
-            bars.append(f"{method}: {name} %")
+            bars.append(f"{method} %")
             head.append(bars[-1])
-        head.append(f"{method}: labels")
+        head.append(f"{method} labels")
     rows = []
-    for number in map(int, order):
+    for number in order:
         row = [run.classes[number], *([_short(test[number])] if test else [])]
         for one in found.values():
             if one.values is not None:
                 row.append(NOTHING if np.isnan(one.values[number]) else f"{100 * one.values[number]:.1f}")
-            row.append(_short(float(one.labels[number])))
+            row.append(_short(float(one.labels[number]), several))
         rows.append(tuple(row))
     return Table(title, tuple(head), tuple(rows), frozenset(bars))
 
 
-def _short(count: float) -> str:
-    """'12', '12.4', '3,100', '1.2 M'."""
+def _short(count: float, mean: bool = False) -> str:
+    """'12', '3,100', '1.2 M'; means below 100 have a digit after the point."""
     if count >= 1e6:
         return f"{count / 1e6:,.1f} M"
-    return f"{count:,.0f}" if count == int(count) or count >= 100 else f"{count:.1f}"
+    return f"{count:.1f}" if mean and count < 100 else f"{count:,.0f}"

@@ -45,4 +45,5 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
     if len(inside) <= most:
         return inside
     wanted = np.linspace(np.log(inside[0]), np.log(inside[-1]), most)
-    return sorted({min(inside, key=lambda tick, at=at: abs(np.log(tick) - at)) for at in wanted.tolist()})
+    nearest = np.abs(np.log(inside)[:, None] - wanted).argmin(axis=0)
+    return [inside[number] for number in sorted(set(nearest.tolist()))]

@@ -18,7 +18,7 @@ from alray.report.runs import RunHistory
 from alray.report.thumbnails import MaskPainter, Thumbnail, thumbnails
 from alray.rundir import Bought, Missing
 
-PER_ROUND, LEAST, MOST = 24, 8, 600
+PER_ROUND, LEAST, MOST = 16, 8, 600
 """The most pictures of a round; the fewest, if there are as many picks; the most of a page, about 3 MB."""
 
 
@@ -43,7 +43,8 @@ class Picture:
 @dataclass(frozen=True)
 class Wall:
     """The picks of one run in one round (None: of the seed set). labels: those that the model had learned from; of:
-    number of all picks; wrong: how many of all picks the model got wrong, None if its predictions are unknown."""
+    number of all picks; wrong: how many of all picks the model got wrong, None if its predictions are unknown; note: a
+    sentence on what is not drawn."""
 
     line: Line
     round: int | None
@@ -51,6 +52,7 @@ class Wall:
     of: int
     wrong: int | None
     pictures: tuple[Picture, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Gallery:
     walls: tuple[Wall, ...] = ()
     notes: tuple[str, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the model's predictions are known for some of the pictures."""
+        return any(wall.wrong is not None for wall in self.walls)
 
 
 def gallery(panel: Panel) -> Gallery:
@@ -82,7 +89,7 @@ def gallery(panel: Panel) -> Gallery:
             notes |= {why: None} if why else {}
             walls, left_out = _walls(line, line.run, catalog, painter, MOST // len(panel.methods))
             found += walls
-            notes |= {left_out: None} if left_out else {}
+            notes |= dict.fromkeys(filter(None, [left_out, *(wall.note for wall in walls)]))
         except Missing as reason:
             notes[f"There are no pictures of the picks: {reason}."] = None
     return Gallery(tuple(found), tuple(notes), legend)
@@ -110,18 +117,18 @@ def _walls(
     shown = np.unique(np.linspace(len(steps) - 1, 0, number).round().astype(int))
     each = max(1, min(PER_ROUND, most // number))
     walls = [_wall(line, run, catalog, painter, steps[at], each) for at in shown.tolist()]
-    few = f"{line.method}: pictures of {len(shown)} of {len(steps)} rounds are shown." if len(shown) < len(steps) else ""
+    few = (
+        f"{line.method}: pictures of {len(shown)} of {len(steps)} rounds are shown." if len(shown) < len(steps) else ""
+    )
     return walls, few
 
 
-def _wall(
-    line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, step: Bought, most: int
-) -> Wall:
+def _wall(line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, step: Bought, most: int) -> Wall:
     known = run.counted.class_per_image and step.predicted is not None
     order = _order(step) if known else np.arange(len(step.rows))
     positions = order[:most].tolist()
     rows = step.rows[positions]
-    images = thumbnails(catalog, rows, painter)
+    images, note = thumbnails(catalog, rows, painter)
     keys = catalog.keys(rows).to_pylist()
     names: Sequence[str] = run.classes if run.counted.class_per_image else ("",)
     pictures = []
@@ -134,12 +141,13 @@ def _wall(
         )
     labels = 0 if step.round is None else int(run.rounds[step.round]["labels"])
     wrong = int((step.predicted != step.labels).sum()) if known and step.predicted is not None else None
-    return Wall(line, step.round, labels, len(step.rows), wrong, tuple(pictures))
+    return Wall(line, step.round, labels, len(step.rows), wrong, tuple(pictures), note)
 
 
 def _order(step: Bought) -> np.ndarray:
     """Positions of the picks: mistakes with the highest probability first, then the rest, the lowest first."""
-    assert step.predicted is not None and step.probability is not None
+    assert step.predicted is not None
+    assert step.probability is not None
     wrong = step.predicted != step.labels
     certain = np.where(wrong, -step.probability, step.probability)
     return np.lexsort((step.rows, certain, ~wrong))

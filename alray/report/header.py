@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
+from alray.report.metrics import Metric
 from alray.report.panel import Panel
 from alray.report.runs import RunHistory
 
 Facts = tuple[tuple[str, str], ...]
 """(what, value) in words."""
-_MOST_NAMES = 12  # classes that are named
+_MOST_NAMES, _MOST_LETTERS = 12, 60  # of classes that are named
 _MOST_VALUES = 4  # different values of the runs that are listed
 
 
@@ -21,10 +23,11 @@ def title(panel: Panel, source: str = "") -> str:
     return f"{name}: {what}"
 
 
-def facts(panel: Panel, source: str = "") -> Facts:
+def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
     """What was run: data, classes, sizes, model, budget, strategies and seeds. Values in which runs differ are listed.
 
-    source: the name of a file of curves, empty for runs. What runs do not say is left out.
+    main: the accuracy that runs are compared by, if any was measured; source: the name of a file of curves, empty for
+    runs. What runs do not say is left out.
     """
     runs = [line.run for line in panel.lines if line.run is not None]
     found = {"Data": _values(runs, _data) or source}
@@ -43,6 +46,7 @@ def facts(panel: Panel, source: str = "") -> Facts:
     found["Strategies"] = ", ".join(panel.methods)
     found["Settings"] = f"{len(panel.settings)}: {_some(panel.settings, '; ')}" if len(panel.settings) > 1 else ""
     found["Seeds"] = _seeds(panel)
+    found["Measure"] = main.name if main else "none: no accuracy was measured"
     return tuple((what, value) for what, value in found.items() if value)
 
 
@@ -65,8 +69,10 @@ def _data(run: RunHistory) -> str:
 
 def _classes(run: RunHistory) -> str:
     names = run.classes
-    listed = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
-    return f"{len(names):,} ({listed})" if names else ""
+    listed = ", ".join(names[:_MOST_NAMES])
+    listed = listed[:_MOST_LETTERS].rpartition(", ")[0] if len(listed) > _MOST_LETTERS else listed
+    some = f"{listed}, …" if listed and listed != ", ".join(names) else listed
+    return f"{len(names):,}{f' ({some})' if some else ''}" if names else ""
 
 
 def _images(number: int) -> str:
@@ -77,7 +83,7 @@ def _labels(run: RunHistory) -> str:
     """The seed set, and what each round bought."""
     rounds = run.rounds
     start = f"{rounds[0]['labels']:,} in the seed set"
-    bought = [after["labels"] - before["labels"] for before, after in zip(rounds, rounds[1:], strict=False)]
+    bought = [after["labels"] - before["labels"] for before, after in pairwise(rounds)]
     if not bought:
         return start
     each = f"{bought[0]:,} per round" if len(set(bought)) == 1 else f"{min(bought):,} to {max(bought):,} per round"

@@ -14,6 +14,7 @@ from alray.report.comparisons import ALPHA, Pair, Test, Tournament, tournament
 from alray.report.metrics import Metric
 from alray.report.panel import Panel
 
+_SPACE = "\N{NO-BREAK SPACE}"
 Values = Mapping[str, Mapping[int, float]]
 """method -> seed -> accuracy after the last round, a fraction."""
 
@@ -23,8 +24,8 @@ def headline(panel: Panel, main: Metric | None, test: Test = "t", alpha: float =
     if main is None:
         labels = max(line.labels[-1] for line in panel.lines)
         return (
-            f"{_and(panel.methods)} chose images up to {labels:,.0f} labels; no accuracy was measured, because the runs "
-            "have neither test images nor a validation set."
+            f"{_and(panel.methods)} chose images up to {labels:,.0f} labels; no accuracy was measured, because the "
+            "runs have neither test images nor a validation set."
         )
     scores = unbiased(panel, main.scalar, "last")
     if not scores:
@@ -102,8 +103,8 @@ def _of_settings(panel: Panel, main: Metric, scores: Mapping[str, Values], again
     best = max(counted, key=lambda name: (counted[name][0] - counted[name][1], counted[name][0]))
     better, worse, met = counted[best]
     return (
-        f"After the last round, {best} had a higher {_of(main)} than {panel.reference} in {better} of {met} settings and "
-        f"a lower one in {worse}; in the others no difference was shown."
+        f"After the last round, {best} had a higher {_of(main)} than {panel.reference} in {better} of {met} settings "
+        f"and a lower one in {worse}; in the others no difference was shown."
     )
 
 
@@ -118,13 +119,13 @@ def _of(main: Metric) -> str:
 
 def percent(value: float) -> str:
     """A fraction as '97.2 %'."""
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}{_SPACE}%"
 
 
 def points(difference: float) -> str:
     """A difference of fractions in percentage points, with a second digit where one would read 0.0."""
     value = 100 * difference
-    return f"{value:.1f}" if abs(value) >= 0.095 or value == 0 else f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2f}"
 
 
 def _interval(pair: Pair, against: Tournament) -> str:
@@ -133,7 +134,9 @@ def _interval(pair: Pair, against: Tournament) -> str:
         return ""
     sign = 1 if r.difference >= 0 else -1
     low, high = sorted((sign * r.low, sign * r.high))
-    return f", {100 * (1 - against.alpha):g} % interval {points(low)} to {points(high)}".replace("-", "\N{MINUS SIGN}")
+    return f", {100 * (1 - against.alpha):g}{_SPACE}% interval {points(low)} to {points(high)}".replace(
+        "-", "\N{MINUS SIGN}"
+    )
 
 
 def _seeds(number: int) -> str:

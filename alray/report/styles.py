@@ -15,9 +15,9 @@ from typing import TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 # (on light, on dark). The first seven are the hues of Okabe & Ito 2008 without the yellow, darkened until each has a
-# contrast of 3 to a light card. Every further one is as far as possible in OKLab from all before it, to normal eyes and,
-# with half the weight, to eyes without red or green cones (Machado et al. 2009). Nearly black, not black: SVG leaves out
-# pure black as the default, and CSS could then not replace it.
+# contrast of 3 to a light card. Every further one is as far as possible in OKLab from all before it, to normal eyes
+# and, with half the weight, to eyes without red or green cones (Machado et al. 2009). Nearly black, not black: SVG
+# leaves out pure black as the default, and CSS could then not replace it.
 _PALETTE = (
     ("#1d1f21", "#f2f2f2"), ("#b87700", "#f0b429"), ("#2a93d5", "#8fd0f5"), ("#008a63", "#2fc799"),
     ("#0059a8", "#4a97e0"), ("#cf4a00", "#ff7f3f"), ("#b8509b", "#e59ac3"), ("#7b2431", "#f42886"),
@@ -34,6 +34,7 @@ _OWN = {
     for number, name in enumerate((
         "random", "confidence", "entropy", "mase", "margin", "base", "k_center", "badge", "balancing", "cluster_margin",
         "balanced_random", "vaal", "pt4al", "partitioned_badge", "partitioned_k_center", "robust_k_center",
+        "k_means",
     ))
 }  # fmt: skip
 REFERENCE_LINE = _PALETTE[0][0]

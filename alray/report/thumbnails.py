@@ -21,7 +21,7 @@ from alray.report.styles import class_inks
 from alray.rundir import Missing
 
 SIDE = 160  # pixels of the longer side
-_TINY = 64  # images up to this side are embedded as they are: a browser enlarges their pixels
+_TINY = 64  # images up to this side are stored without loss, because a browser enlarges them
 _QUALITY = 55
 _OPAQUE = 0.6  # of the mask over the image
 
@@ -36,43 +36,45 @@ class Painter(Protocol):
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """uri: a data URI; tiny: whether its pixels are to be enlarged; overlay: a data URI, empty without a mask."""
+    """uri: a data URI; overlay: that of the image with its mask, empty without a mask."""
 
     uri: str
-    tiny: bool
     overlay: str = ""
 
 
-def thumbnails(catalog: Catalog, rows: Rows, painter: Painter | None = None) -> dict[int, Thumbnail]:
-    """The pictures of some rows. Raises Missing where the images cannot be read any more."""
+def thumbnails(catalog: Catalog, rows: Rows, painter: Painter | None = None) -> tuple[dict[int, Thumbnail], str]:
+    """The pictures by row, and a sentence where masks cannot be drawn ('' where they can, or there are none).
+
+    Raises Missing where the images cannot be read any more.
+    """
     references = catalog.references(rows)
     try:
         data = fetch(references, catalog.source, catalog.image_column)
         keys, ordered = references["key"].to_pylist(), references["row"].to_pylist()
         images = {row: decode(content, key) for row, key, content in zip(ordered, keys, data, strict=True)}
+    except (ImageError, OSError) as error:
+        raise Missing(f"the images do not exist any more ({error})") from None
+    painted: dict[int, Image.Image] = {}
+    why = ""
+    try:
         painted = painter.paint(rows, images) if painter else {}
     except (ImageError, OSError) as error:
-        raise Missing(f"the images or masks cannot be read any more ({error})") from None
+        why = f"Masks are not drawn: they cannot be read any more ({error})."
     return {
-        row: Thumbnail(encoded(image), _is_tiny(image), encoded(painted[row]) if row in painted else "")
-        for row, image in images.items()
-    }
+        row: Thumbnail(encoded(image), encoded(painted[row]) if row in painted else "") for row, image in images.items()
+    }, why
 
 
 def encoded(image: Image.Image) -> str:
     """An RGB image as a data URI: WebP, without loss if it is tiny."""
     out = io.BytesIO()
-    if _is_tiny(image):
+    if max(image.size) <= _TINY:
         image.save(out, "WEBP", lossless=True)
     else:
         small = image.copy()
         small.thumbnail((SIDE, SIDE))
         small.save(out, "WEBP", quality=_QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _is_tiny(image: Image.Image) -> bool:
-    return max(image.size) <= _TINY
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def timing_section_parts(panel: Panel, measure: str = "") -> Timing:
             continue
         stages[method] = {name: float(np.mean([run.seconds[name].sum() for run in known])) for name in names}
         busy[method] = len(known), float(np.mean([run.busy[-1] for run in known]))
+    stages = _joined(stages)
     gpu = bool(spent) and all(run.gpu for run in spent.values())
     kind = "GPU time" if gpu else "worker time"
     costs = {setting: _costs(panel, setting, measure, spent) for setting in panel.settings if measure}
@@ -53,27 +54,36 @@ def timing_section_parts(panel: Panel, measure: str = "") -> Timing:
         return Timing(stages, costs, kind, (said,), Table("Time per run", (), ()), True)
     notes = (
         f"Wall time of each stage, summed over the rounds, mean per run. {kind[0].upper()}{kind[1:]}: time of training "
-        f"and extraction, times the number of workers{'' if gpu else ' (not all runs had GPUs)'}. Work that the first of "
-        "several runs does for all of them (embeddings of a frozen backbone, a pretext task) counts in full for each. A "
-        "sweep does this work before its trials, so that no trial's time contains it. Times on machines with other load "
-        "are not comparable.",
+        f"and extraction, times the number of workers{'' if gpu else ' (not all runs had GPUs)'}. Work that the first "
+        "of several runs does for all of them (embeddings of a frozen backbone, a pretext task) counts in full for "
+        "each. A sweep does this work before its trials, so that no trial's time contains it. Times on machines with "
+        "other load are not comparable.",
     )
-    return Timing(stages, costs, kind, notes, _table(names, stages, busy, kind), False)
+    return Timing(stages, costs, kind, notes, _table(stages, busy, kind), False)
 
 
-def _table(
-    names: Sequence[str],
-    stages: Mapping[str, Mapping[str, float]],
-    busy: Mapping[str, tuple[int, float]],
-    kind: str,
-) -> Table:
+def _joined(stages: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The stages with those joined to 'other' that are less than a hundredth of the time of every method."""
+    names = list(next(iter(stages.values()), {}))
+    small = [name for name in names if all(one[name] < sum(one.values()) / 100 for one in stages.values())]
+    if len(small) < 2:
+        return {method: dict(one) for method, one in stages.items()}
+    return {
+        method: {name: one[name] for name in names if name not in small} | {"other": sum(one[name] for name in small)}
+        for method, one in stages.items()
+    }
+
+
+def _table(stages: Mapping[str, Mapping[str, float]], busy: Mapping[str, tuple[int, float]], kind: str) -> Table:
     """A row per method, in the unit that fits all numbers. busy: method -> number of runs, mean busy seconds."""
-    size, symbol = unit(max(seconds for method in stages for seconds in (sum(stages[method].values()), busy[method][1])))
+    sums = [sum(of_stage.values()) for of_stage in stages.values()]
+    size, symbol = unit(max(*sums, *(spent for _, spent in busy.values())))
     rows = []
     for method, of_stage in stages.items():
         runs, spent = busy[method]
         cells = [f"{seconds / size:,.2f}" for seconds in (*of_stage.values(), sum(of_stage.values()), spent)]
         rows.append((method, str(runs), *cells))
+    names = next(iter(stages.values()), {})
     head = ("strategy", "runs", *(f"{name} ({symbol})" for name in (*names, "all stages", kind)))
     return Table("Time per run, mean", head, tuple(rows))
 
