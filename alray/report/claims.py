@@ -57,12 +57,11 @@ def warnings(panel: Panel, found: Tournament, against: Tournament) -> tuple[str,
     """Why some or all comparisons support no claim. found: comparisons of every pair; against: with the reference."""
     stopped = {setting: lines for setting in panel.settings if (lines := panel.stopped(setting))}
     said = _stopped(panel, stopped)
-    if panel.one_seed:
-        said += [_ONE_SEED] if len(panel.methods) > 1 and not stopped else []
-    else:
-        said += _too_few({"of every pair": found, f"against {panel.reference}": against}) + _not_comparable(
-            panel, found, stopped
-        )
+    if not panel.one_seed:
+        said += _too_few({"of every pair": found, f"against {panel.reference}": against})
+    elif found.pairs:
+        said.append(_ONE_SEED)
+    said += _not_comparable(panel, found, stopped)
     return (*said, *_short(panel))
 
 
@@ -74,7 +73,7 @@ def _not_comparable(panel: Panel, found: Tournament, stopped: Collection[str]) -
             "No two strategies were run in the same setting with the same seed: there is nothing to compare. "
             f"The settings: {'; '.join(setting or 'all' for setting in panel.settings)}."
         )
-    if panel.reference is None:
+    if panel.reference is None and not panel.one_seed:
         said.append(
             "No run of random sampling: the report has no differences and no label efficiency, which compare with it."
         )

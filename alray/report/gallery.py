@@ -7,7 +7,6 @@ strategy did not show the pool to the model, and in runs of older versions, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +88,8 @@ def gallery(panel: Panel) -> Gallery:
             notes |= {why: None} if why else {}
             walls, left_out = _walls(line, line.run, catalog, painter, MOST // len(panel.methods))
             found += walls
-            notes |= dict.fromkeys(filter(None, [left_out, *(wall.note for wall in walls)]))
+            without_masks = [wall.note for wall in walls if wall.note][:1]
+            notes |= dict.fromkeys(filter(None, [left_out, *without_masks]))
         except Missing as reason:
             notes[f"There are no pictures of the picks: {reason}."] = None
     return Gallery(tuple(found), tuple(notes), legend)
@@ -130,14 +130,15 @@ def _wall(line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | 
     rows = step.rows[positions]
     images, note = thumbnails(catalog, rows, painter)
     keys = catalog.keys(rows).to_pylist()
-    names: Sequence[str] = run.classes if run.counted.class_per_image else ("",)
+    names = run.classes
     pictures = []
     for key, at, row in zip(keys, positions, rows.tolist(), strict=True):
         predicted, probability = None, None
         if known and step.predicted is not None and step.probability is not None:
             predicted, probability = names[step.predicted[at]], float(step.probability[at])
+        given = names[step.labels[at]] if run.counted.class_per_image else ""
         pictures.append(
-            Picture(key, names[step.labels[at]], predicted, probability, float(step.scores[at]), images[row])
+            Picture(key, given, predicted, probability, float(step.scores[at]), images[row])
         )
     labels = 0 if step.round is None else int(run.rounds[step.round]["labels"])
     wrong = int((step.predicted != step.labels).sum()) if known and step.predicted is not None else None

@@ -61,8 +61,8 @@ def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
     for path in paths:
         values = list(dict.fromkeys(_text(tree.get(path)) for tree in trees))
         (shared if len(values) == 1 else differ).append((path, ", ".join(values[:20]) + (" …" if values[20:] else "")))
-    tables = [Table("What differs", ("field", "values"), tuple(differ))] if differ else []
-    return [*tables, Table("What is the same", ("field", "value"), tuple(shared)), _machines(runs)]
+    tables = [Table("Options in which the runs differ", ("field", "values"), tuple(differ))] if differ else []
+    return [*tables, Table("Options that all runs share", ("field", "value"), tuple(shared)), _machines(runs)]
 
 
 def _has(cluster: Mapping[str, Any]) -> str:

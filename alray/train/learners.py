@@ -194,7 +194,7 @@ class EmbeddingsLearner(LinearLearner):
     @classmethod
     def described(cls, config: RunConfig) -> str:
         """A head alone."""
-        return "a linear head on the embeddings of the source"
+        return "linear head on the embeddings of the source"
 
     def features(self, folder: str, stages: Stages) -> FeatureTable:
         """The embeddings as a table."""
