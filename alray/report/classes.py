@@ -60,16 +60,21 @@ def _per_class(runs: Sequence[RunHistory]) -> _PerClass:
     if not measured:
         return _PerClass(None, labels, len(runs))
     values = np.array([[np.nan if value is None else value for value in one] for one in measured], np.float64)
+    return _PerClass(_mean(values), labels, len(runs))
+
+
+def _mean(values: Floats) -> Floats:
+    """(k, c) -> (c,), without the NaN; NaN where there is nothing else."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return _PerClass(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0), labels, len(runs))
+        return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))
 
 
 def _tables(setting: str, run: RunHistory, found: dict[str, _PerClass]) -> tuple[list[Table], str]:
     """The tables of a setting, and a sentence on classes that are left out."""
     noun, name = run.counted.noun, run.counted.per_class[1]
     values = [one.values for one in found.values() if one.values is not None]
-    by = np.mean(values, axis=0) if values else np.mean([one.labels for one in found.values()], axis=0)
+    by = _mean(np.array(values)) if values else np.mean([one.labels for one in found.values()], axis=0)
     test = (run.rounds[-1]["test"] or {}).get("per_class_count")
     sizes = np.zeros(len(by)) if test is None else np.asarray(test)
     known = np.flatnonzero(~np.isnan(by))
@@ -79,17 +84,24 @@ def _tables(setting: str, run: RunHistory, found: dict[str, _PerClass]) -> tuple
     said = f"{missing:,} of {len(by):,} classes have no test {noun}: they are not in the tables." if missing else ""
     what = name if values else f"number of labeled {noun}s"
     if len(known) <= 2 * MOST:
-        return [_table(titled(setting, f"All classes, lowest {what} first"), run, found, test, lowest)], said
-    return [
-        _table(titled(setting, f"The {MOST} classes with the lowest {what}"), run, found, test, lowest[:MOST]),
-        _table(titled(setting, f"The {MOST} classes with the highest {what}"), run, found, test, highest[:MOST]),
-    ], said
+        chosen = {f"All classes, lowest {what} first": lowest}
+    else:
+        chosen = {
+            f"The {MOST} classes with the lowest {what}": lowest[:MOST],
+            f"The {MOST} classes with the highest {what}": highest[:MOST],
+        }
+    return [_table(title, setting, run, found, test, order) for title, order in chosen.items()], said
 
 
 def _table(
-    title: str, run: RunHistory, found: dict[str, _PerClass], test: Sequence[int] | None, order: Sequence[int]
+    title: str,
+    setting: str,
+    run: RunHistory,
+    found: dict[str, _PerClass],
+    test: Sequence[int] | None,
+    order: Sequence[int],
 ) -> Table:
-    head = ["class", *([f"test {run.counted.noun}s"] if test else [])]
+    head = ["setting", "class", *([f"test {run.counted.noun}s"] if test else [])]
     bars, several = [], any(one.seeds > 1 for one in found.values())
     for method, one in found.items():
         if one.values is not None:
@@ -98,13 +110,13 @@ def _table(
         head.append(f"{method} labels")
     rows = []
     for number in order:
-        row = [run.classes[number], *([_short(test[number])] if test else [])]
+        row = [setting or "all", run.classes[number], *([_short(test[number])] if test else [])]
         for one in found.values():
             if one.values is not None:
                 row.append(NOTHING if np.isnan(one.values[number]) else f"{100 * one.values[number]:.1f}")
             row.append(_short(float(one.labels[number]), several))
         rows.append(tuple(row))
-    return Table(title, tuple(head), tuple(rows), frozenset(bars))
+    return Table(titled(setting, title), tuple(head), tuple(rows), frozenset(bars))
 
 
 def _short(count: float, mean: bool = False) -> str:

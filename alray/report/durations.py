@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 _UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_STEPS = (1, 2, 5, 10, 20, 30)
-TICKS = tuple(
-    sorted(
-        {10.0**power * step for power in range(-3, 2) for step in (1, 2, 5)}
-        | {60.0 * step for step in _STEPS}
-        | {3600.0 * step for step in (1, 2, 5, 10)}
-        | {86400.0 * step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)}
-    )
+TICKS = (
+    *(10.0**power * step for power in (-3, -2, -1, 0) for step in (1, 2, 5)),
+    *(size * step for size in (1.0, 60.0) for step in (10, 20, 30, 60, 120, 300)),
+    36000.0,
+    *(86400.0 * step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)),
 )
 """Round numbers of seconds for an axis whose scale is logarithmic."""
 

@@ -137,9 +137,7 @@ def _wall(line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | 
         if known and step.predicted is not None and step.probability is not None:
             predicted, probability = names[step.predicted[at]], float(step.probability[at])
         given = names[step.labels[at]] if run.counted.class_per_image else ""
-        pictures.append(
-            Picture(key, given, predicted, probability, float(step.scores[at]), images[row])
-        )
+        pictures.append(Picture(key, given, predicted, probability, float(step.scores[at]), images[row]))
     labels = 0 if step.round is None else int(run.rounds[step.round]["labels"])
     wrong = int((step.predicted != step.labels).sum()) if known and step.predicted is not None else None
     return Wall(line, step.round, labels, len(step.rows), wrong, tuple(pictures), note)

@@ -406,7 +406,11 @@ def test_names_that_users_chose_are_shown_as_text(tmp_path: Path) -> None:
     page = Page(html)
     assert page.open == []
     assert not {"b", "script", "u"} & page.tags
-    for shown in ("&lt;b title=&#34;x&#34;&gt;dog", "&lt;i&gt;&#39;run&#39;&amp;: labels chosen by", "&lt;u&gt;no disk"):
+    for shown in (
+        "&lt;b title=&#34;x&#34;&gt;dog",
+        "&lt;i&gt;&#39;run&#39;&amp;: labels chosen by",
+        "&lt;u&gt;no disk",
+    ):
         assert shown in html, shown
 
 
