@@ -18,7 +18,6 @@ from alray.report import ReportError, report
 from alray.report.panel import Panel, panel
 from alray.report.picture import picture
 from alray.report.runs import load, load_all
-from alray.report.styles import styles
 from alray.report.tables import (
     Column,
     as_csv,

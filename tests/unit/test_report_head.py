@@ -102,8 +102,8 @@ def test_several_settings_are_counted() -> None:
     good = [one for budget in (1, 2, 3) for one in curves({"random": 0.94, "base": 0.97}, 10, f"budget {budget}")]
     even = curves({"random": 0.94, "base": 0.94}, 10, "budget 4")
     assert said([*good, *even]) == (
-        "After the last round, base had a higher top-1 accuracy than random in 3 of 4 settings and a lower one in 0; in "
-        "the others no difference was shown."
+        "After the last round, base had a higher top-1 accuracy than random in 3 of 4 settings and a lower one in 0; "
+        "in the others no difference was shown."
     )
     few = [one for budget in (1, 2) for one in curves({"random": 0.94, "base": 0.97}, 2, f"budget {budget}")]
     assert said(few) == (

@@ -292,6 +292,20 @@ def write_image_run(folder: Path, classes: tuple[str, str] = ("dog", "cat")) -> 
     return store.uri
 
 
+def test_a_run_stores_what_its_model_predicted_before_the_labels(folder: Path) -> None:
+    history = next(one for one in load_all([str(folder / "runs")]) if one.strategy == "k_center")
+    x = np.load(folder / "e.npz")["features"].astype(np.float64)
+    steps = list(history.files.bought())
+    assert len(steps) == 2
+    for step in steps:
+        assert step.round is not None and step.predicted is not None and step.probability is not None
+        head = history.files.round(step.round).head()
+        logits = x[step.rows] @ head.weight.T.astype(np.float64) + head.bias
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        assert step.predicted.tolist() == p.argmax(axis=1).tolist()
+        np.testing.assert_allclose(step.probability, p.max(axis=1), rtol=1e-4)
+
+
 PREDICTED, PROBABILITY = [1, 1, 1, 0, 0, 1], [0.6, 0.9, 0.7, 0.55, 0.95, 0.8]
 
 

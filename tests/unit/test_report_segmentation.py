@@ -77,8 +77,9 @@ def test_every_text_says_what_the_numbers_are_of(tmp_path: Path) -> None:
     text = report([str(tmp_path)])
     html, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
     for words in (
-        "<dt>Measure</dt><dd>test mIoU</dd>", "mIoU (%)", "pixel accuracy (%)", "points of mIoU over random", "last mIoU %",
-        "labels random needs for the same mIoU", "mIoU against worker time", "Area under the budget curve, test pix",
+        "<dt>Measure</dt><dd>test mIoU</dd>", "mIoU (%)", "pixel accuracy (%)", "points of mIoU over random",
+        "last mIoU %", "labels random needs for the same mIoU", "mIoU against worker time",
+        "Area under the budget curve, test pix",
         "labeled pixels per class after the last round, sorted", "class, most pixels first",
         "classes without a labeled pixel",
     ):  # fmt: skip
@@ -164,8 +165,8 @@ NAMES = ["sky", "road", "car", "tree", "void"]
 
 
 def write_scenes(folder: Path) -> str:
-    """A run of segmentation on 8 images of 400 x 200: 2 labeled by a cold start, 4 bought; labels mean nothing. The left
-    half of every mask is road, the right half counts for nothing."""
+    """A run of segmentation on 8 images of 400 x 200: 2 labeled by a cold start, 4 bought; labels mean nothing. The
+    left half of every mask is road, the right half counts for nothing."""
     mask = np.full((200, 400), 255, np.uint8)
     mask[:, :200] = 1
     for number in range(8):
