@@ -92,22 +92,23 @@ def page(
         legend=legend,
         first=[part for part in parts if part.id == "curves"],
         parts=[part for part in parts if part.id != "curves"],
-        shelves=list(_shelves(gallery, legend)),
+        shelves=list(_shelves(gallery, legend, panel.reference)),
         gallery=gallery,
     )
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """The walls of one method with their titles, the last round first, which stands open."""
+    """The walls of one method with their titles, the last round first, which stands open. seed: of the run."""
 
     key: Key
     seed: int
     walls: tuple[tuple[str, Wall], ...]
 
 
-def _shelves(gallery: Gallery, legend: Sequence[Key]) -> Iterator[Shelf]:
-    for key in legend:
+def _shelves(gallery: Gallery, legend: Sequence[Key], reference: str | None) -> Iterator[Shelf]:
+    """A shelf for each method that has pictures. Those of random sampling come last, because they show the pool."""
+    for key in sorted(legend, key=lambda key: key.method == reference):
         walls = [wall for wall in gallery.walls if wall.line.method == key.method][::-1]
         if walls:
             yield Shelf(key, walls[0].line.seed, tuple((_wall_title(wall), wall) for wall in walls))
@@ -157,7 +158,8 @@ def _wall_title(wall: Wall) -> str:
     shown = f"{len(wall.pictures)} of {wall.of:,} pictures" if len(wall.pictures) < wall.of else f"{wall.of:,} pictures"
     if wall.round is None:
         return f"Seed set that it chose before any training: {shown}, in the order of choice"
-    when = f"Round {wall.round}, picked with {wall.labels:,} labels: {shown}"
+    when = f"Picked with {wall.labels:,} labels, round {wall.round}: {shown}"
     if wall.wrong is None:
-        return f"{when}, in the order of choice"
+        unseen = " (no predictions of the model are known)" if wall.line.counted.class_per_image else ""
+        return f"{when}, in the order of choice{unseen}"
     return f"{when}; the model was wrong on {wall.wrong:,} of {wall.of:,}"

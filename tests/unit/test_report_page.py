@@ -340,7 +340,7 @@ def test_the_gallery_shows_the_models_mistakes_first(tmp_path: Path) -> None:
         assert f"/{names[labels[at]]}/" in picture.key
     report([uri])
     html = Path(uri, "report.html").read_text()
-    assert f"Round 0, picked with 4 labels: 6 pictures; the model was wrong on {sum(wrong)} of 6" in html
+    assert f"Picked with 4 labels, round 0: 6 pictures; the model was wrong on {sum(wrong)} of 6" in html
     assert html.count('class="picture wrong"') == sum(wrong) and html.count("✗ ") == sum(wrong) + 1  # and its meaning
 
 
@@ -352,7 +352,7 @@ def test_runs_that_stored_no_predictions_show_the_given_label(tmp_path: Path) ->
     assert scores == sorted(scores, reverse=True)  # the order of choice
     report([uri])
     html = Path(uri, "report.html").read_text()
-    assert "6 pictures, in the order of choice" in html and "✗" not in html
+    assert "6 pictures, in the order of choice (no predictions of the model are known)" in html and "✗" not in html
     assert "with the label that was given" in html
 
 
