@@ -12,7 +12,7 @@ from alray.report.runs import RunHistory
 
 Facts = tuple[tuple[str, str], ...]
 """(what, value) in words."""
-_MOST_NAMES, _MOST_LETTERS = 12, 60  # of classes that are named
+_MOST_NAMES, _MOST_LETTERS = 12, 60  # of names that are listed
 _MOST_VALUES = 4  # different values of the runs that are listed
 
 
@@ -43,7 +43,7 @@ def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
     else:
         first, last = (sorted({line.labels[at] for line in panel.lines}) for at in (0, -1))
         found["Labels"] = f"{first[0]:,.0f} to {last[-1]:,.0f}"
-    found["Strategies"] = ", ".join(panel.methods)
+    found["Strategies"] = _counted(panel.methods)
     found["Settings"] = f"{len(panel.settings)}: {_some(panel.settings, '; ')}" if len(panel.settings) > 1 else ""
     found["Seeds"] = _seeds(panel)
     found["Measure"] = main.name if main else "none: no accuracy was measured"
@@ -68,11 +68,16 @@ def _data(run: RunHistory) -> str:
 
 
 def _classes(run: RunHistory) -> str:
-    names = run.classes
-    listed = ", ".join(names[:_MOST_NAMES])
-    listed = listed[:_MOST_LETTERS].rpartition(", ")[0] if len(listed) > _MOST_LETTERS else listed
-    some = f"{listed}, …" if listed and listed != ", ".join(names) else listed
-    return f"{len(names):,}{f' ({some})' if some else ''}" if names else ""
+    return _counted(run.classes) if run.classes else ""
+
+
+def _counted(names: Sequence[str]) -> str:
+    """'3 (cat, cow, dog)'; of many names, the first ones."""
+    listed, whole = ", ".join(names[:_MOST_NAMES]), ", ".join(names)
+    if len(listed) > _MOST_LETTERS:
+        listed = listed[:_MOST_LETTERS].rpartition(", ")[0]
+    some = listed if listed == whole else f"{listed}, …" if listed else ""
+    return f"{len(names):,}{f' ({some})' if some else ''}"
 
 
 def _images(number: int) -> str:

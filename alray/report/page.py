@@ -21,7 +21,7 @@ from alray.report.panel import PEEKS, Panel
 from alray.report.styles import Style, inks
 from alray.report.tables import NOTHING, Table
 
-_LONG = 24  # tables with more rows are folded
+_LONG = 40  # tables with more rows are folded
 _MANY = 6  # lists of comparisons without a claim that are longer are folded
 _SHORT = 20  # letters up to which a cell is never broken into lines
 _NUMBER = re.compile(r"[<>\[]?\s*[-+±–]?\d[^a-z]*( to .*)?$|–$|$")
