@@ -57,7 +57,11 @@ class Checked:
     @property
     def facts(self) -> dict[str, Any]:
         """What a report needs to know about the strategy and the learner."""
-        return {"peeks": self.strategy.peeks(), "frozen": self.learner.frozen}
+        return {
+            "peeks": self.strategy.peeks(),
+            "frozen": self.learner.frozen,
+            "model": self.learner.described(self.config),
+        }
 
     @property
     def measured(self) -> frozenset[str]:

@@ -164,7 +164,7 @@ def _ask(query: Query, table: FeatureTable | None, picks: Picks, number: int, ou
         predicted = query.learn.predict(table, picks.rows, out)
         out.check_guards()  # a process that lost the lease buys nothing
         requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
-        out.write_labels(picks.rows, ask(query.ready.oracle, requests))
+        out.write_labels(picks.rows, ask(query.ready.oracle, requests), *predicted)
 
 
 def _commit(

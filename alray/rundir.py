@@ -30,6 +30,7 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 _PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
+_PREDICTED, _PROBABILITY = "predicted", "probability"  # columns of labels.parquet, if the model saw the images
 _ROUND = re.compile(r"round_(\d+)")
 _MISSING_SPLITS = "the run has no record of its seed set and validation set"
 
@@ -45,12 +46,15 @@ class Missing(Exception):  # noqa: N818  not an error: a report mentions it and 
 @dataclass(frozen=True)
 class Bought:
     """The labels that one round bought, in order of choice: rows (k,), labels (k,), scores (k,). round: number of the
-    round, None for a cold start."""
+    round, None for a cold start. predicted (k,) int32, probability (k,) float64: the class that the round's model
+    predicted before the label was known, and its probability; None where the model did not see the images."""
 
     round: int | None
     rows: Rows
     labels: Array
     scores: Array
+    predicted: Array | None = None
+    probability: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,14 @@ class RoundDir(Store):
         table = self.read_table(_LABELS)
         return table["row"].to_numpy(), table["label"].to_numpy()
 
-    def write_labels(self, rows: Rows, labels: Array) -> None:
-        """Write the labels that the oracle gave."""
-        self.write_table(_LABELS, pa.table({"row": rows, "label": np.asarray(labels, np.int32)}))
+    def write_labels(
+        self, rows: Rows, labels: Array, predicted: Array | None = None, probability: Array | None = None
+    ) -> None:
+        """Write the labels that the oracle gave, and what the round's model had predicted, if it saw the images."""
+        columns = {"row": rows, "label": np.asarray(labels, np.int32)}
+        if predicted is not None and probability is not None:
+            columns |= {_PREDICTED: np.asarray(predicted, np.int32), _PROBABILITY: np.asarray(probability, np.float64)}
+        self.write_table(_LABELS, pa.table(columns))
 
     def selected_by(self) -> FeatureTable:
         """The features that the round's selection read. Raises Missing if they were deleted."""
@@ -312,4 +321,9 @@ class RunDir(Store):
 
 
 def _bought(number: int | None, picks: pa.Table, labels: pa.Table) -> Bought:
-    return Bought(number, picks["row"].to_numpy(), labels["label"].to_numpy(), picks["score"].to_numpy())
+    predicted, probability = (
+        labels[name].to_numpy() if name in labels.column_names else None for name in (_PREDICTED, _PROBABILITY)
+    )
+    return Bought(
+        number, picks["row"].to_numpy(), labels["label"].to_numpy(), picks["score"].to_numpy(), predicted, probability
+    )

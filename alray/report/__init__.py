@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from alray.checksums import REPORT_LIST
 from alray.report.comparisons import Test
-from alray.report.escape import code, markdown
+from alray.report.escape import code, markdown, terminal
 from alray.report.panel import Line, Panel, arrange, panel
 from alray.report.runs import ReportError, load_all
 from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, table_csv, tables
@@ -15,6 +16,7 @@ from alray.store import Store, absolute
 __all__ = ["ReportError", "report", "write_page"]
 
 _NOTHING = "no run has an accuracy (test or validation) for every round: nothing to compare"
+_NOT_COMPARED = ("classes", "records", "time", "balance", "coverage")  # sections whose tables only the page has
 
 
 def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", measure: str = "") -> str:
@@ -23,90 +25,118 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
     dirs: run directories, folders of them, or one CSV of learning curves; several seeds of one strategy are shown as
     mean and spread. out: where to write; by default the directory if one is given, else ./report. test: of paired
     differences. measure: the accuracy (a column of metrics.csv) that runs are compared by; by default test top-1
-    accuracy, in segmentation mIoU. Returns the tables for a terminal and the paths of the files. Raises ReportError
-    when there is no run or no committed round, for runs of different tasks and when runs cannot be compared by
-    `measure`; StoreError where the output cannot be written.
+    accuracy, in segmentation mIoU. Runs without any accuracy get a report of what was labeled. Returns the tables for a
+    terminal and the paths of the files. Raises ReportError when there is no run or no committed round, for runs of
+    different tasks and when runs cannot be compared by `measure`; StoreError where the output cannot be written.
     """
     if len(dirs) == 1 and dirs[0].endswith(".csv"):
         return _report_on_curves(dirs[0], out or "report", test, measure)
     from alray.report.picture import picture  # imports matplotlib, which runs without a report do not need
 
     lines = panel(load_all(dirs))
-    comparable = _comparable(lines, measure)
+    _check(lines, measure)
     store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")), REPORT_LIST)
     store.write_bytes("report.png", picture(lines))
     store.write_bytes("report.csv", as_csv(lines).encode())
-    compared: list[Table] = []
-    notes: tuple[str, ...] = ()
-    written = [store.at(name) for name in ("report.png", "report.md", "report.csv")]
-    if comparable:
-        compared, notes = write_page(store, lines, dirs, test=test, measure=measure)
-        written.insert(0, store.at("report.html"))
-    else:
-        written.append(f"no report.html: {_NOTHING}")
-    _write_markdown(store, _markdown(lines), compared, notes)
-    texts = [as_text(table) for table in (*tables(lines), *compared)]
-    return "\n\n".join([*texts, "\n".join(legend(lines)), *notes, "\n".join(written)])
+    page = write_page(store, lines, dirs, test=test, measure=measure)
+    _write_markdown(store, [f"# {markdown(page.title)}", markdown(page.headline), *_markdown(lines)], page)
+    texts = [as_text(table) for table in (*tables(lines), *page.tables)]
+    written = [store.at(name) for name in ("report.html", "report.png", "report.md", "report.csv")]
+    return "\n\n".join([*texts, "\n".join(legend(lines)), *page.notes, terminal(page.headline), "\n".join(written)])
 
 
-def _comparable(lines: Panel, measure: str) -> bool:
-    """Whether there is an accuracy to compare runs by. Raises ReportError when they cannot be compared by `measure`."""
+def _check(lines: Panel, measure: str) -> None:
+    """Raise ReportError when the runs cannot be compared by `measure`."""
     from alray.report.metrics import metrics
 
-    found = bool(metrics(lines))
-    if measure and not found:
+    if measure and not metrics(lines):
         raise ReportError(_NOTHING)
-    return found and bool(metrics(lines, measure))
+    metrics(lines, measure)
 
 
 def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
     from alray.report.csv_curves import read_curves
 
     lines = arrange(read_curves(path))
+<<<<<<< HEAD
     _comparable(lines, measure)
     store = Store(absolute(out), REPORT_LIST)
     compared, notes = write_page(store, lines, [], test=test, measure=measure)
     _write_markdown(store, ["# Report"], compared, notes)
     return "\n\n".join([*map(as_text, compared), *notes, f"{store.at('report.html')}\n{store.at('report.md')}"])
+=======
+    _check(lines, measure)
+    store = Store(absolute(out))
+    page = write_page(store, lines, [], test=test, measure=measure, source=path.rsplit("/", 1)[-1])
+    _write_markdown(store, [f"# {markdown(page.title)}", markdown(page.headline)], page)
+    files = f"{store.at('report.html')}\n{store.at('report.md')}"
+    return "\n\n".join([*map(as_text, page.tables), *page.notes, terminal(page.headline), files])
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a page says that other files say, too. tables: of statistics; notes: the meaning of marks, and warnings."""
+
+    title: str
+    headline: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+>>>>>>> report
 
 
 def write_page(
-    store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = "t", measure: str = ""
-) -> tuple[list[Table], tuple[str, ...]]:
-    """Write report.html and tables/*.csv. dirs: folders that may contain a sweep.json.
+    store: Store, lines: Panel, dirs: Sequence[str], *, test: Test = "t", measure: str = "", source: str = ""
+) -> Written:
+    """Write report.html and tables/*.csv.
 
-    Returns the tables of statistics, and the notes that go with them: the meaning of marks, and warnings.
+    dirs: folders that may contain a sweep.json; source: the name of a file of curves, empty for runs.
     """
-    from alray.report.analysis import MARKS
+    from alray.report.analysis import MARKS, analyse
     from alray.report.gallery import gallery
-    from alray.report.page import page
+    from alray.report.header import facts, title
+    from alray.report.headline import headline
+    from alray.report.metrics import metrics
+    from alray.report.page import Head, page
     from alray.report.records import unfinished_trials
     from alray.report.sections import sections
 
-    parts, found = sections(lines, test, measure)
-    walls, note = gallery(lines)
-    unfinished = unfinished_trials(dirs)
-    title = ", ".join(sorted({line.run.name for line in lines.lines if line.run})) or "Learning curves"
-    html = page(lines, found, parts, walls, note, unfinished, f"{title}: comparison of labeling strategies")
+    shown = metrics(lines, measure)
+    main = shown[0] if shown else None
+    found = analyse(lines, main.scalar, test) if main else None
+    parts, unfinished = sections(lines, shown, found), unfinished_trials(dirs)
+    head = Head(title(lines, source), headline(lines, main, test), facts(lines, main, source))
+    html = page(lines, head, found, parts, gallery(lines), unfinished)
     store.write_bytes("report.html", html.encode())
+<<<<<<< HEAD
     shown = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
     files = {f"{name}{f'-{number}' if number else ''}.csv": table_csv(table).encode() for name, number, table in shown}
     if files:
         store.child("tables").write_together(files, last=True)
+=======
+    each = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
+    for name, number, table in each:
+        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", table_csv(table).encode())
+>>>>>>> report
     extra = [unfinished] if unfinished.rows else []
-    compared = [table for name, _, table in shown if name not in ("records", "time", "balance", "coverage")]
-    return [*extra, *compared], (MARKS, *found.warnings)
+    compared = [table for name, _, table in each if name not in _NOT_COMPARED]
+    marks = [] if lines.one_seed or found is None else [MARKS]
+    return Written(head.title, head.headline, (*extra, *compared), (*marks, *(found.warnings if found else ())))
 
 
+<<<<<<< HEAD
 def _write_markdown(store: Store, first: Sequence[str], compared: Sequence[Table], notes: Sequence[str]) -> None:
     paragraphs = [*first, *map(as_markdown, compared), *map(markdown, notes), ""]
     store.write_together({"report.md": "\n\n".join(paragraphs).encode()}, last=True)
+=======
+def _write_markdown(store: Store, first: Sequence[str], page: Written) -> None:
+    paragraphs = [*first, *map(as_markdown, page.tables), *map(markdown, page.notes), ""]
+    store.write_bytes("report.md", "\n\n".join(paragraphs).encode())
+>>>>>>> report
 
 
 def _markdown(lines: Panel) -> list[str]:
-    """The paragraphs of report.md before the statistics."""
+    """The paragraphs of report.md between the headline and the statistics."""
     return [
-        "# Report",
         "![accuracy and class balance against labels](report.png)",
         *map(as_markdown, tables(lines)),
         "\n".join(f"* {markdown(text)}" for text in legend(lines)),

@@ -21,7 +21,7 @@ from alray.report.comparisons import (
     tied_with_best,
     tournament,
 )
-from alray.report.metrics import metric
+from alray.report.metrics import Metric, metric
 from alray.report.panel import Panel
 from alray.report.statistics import (
     Efficiency,
@@ -54,10 +54,16 @@ class Analysis:
 
 
 def analyse(panel: Panel, measure: str, test: Test = "t", alpha: float = ALPHA) -> Analysis:
-    """Compare all methods of a panel. measure: the scalar (a name of `scalars.flat`) to compare them by, a fraction."""
-    scores = _unbiased(panel, measure, "linear")
+    """Compare all methods of a panel. measure: the scalar (a name of `scalars.flat`) to compare them by, a fraction.
+
+    There are no tables where each method has one seed.
+    """
+    scores = unbiased(panel, measure, "linear")
     found = tournament(scores, test, alpha)
     against = tournament(scores if panel.reference else {}, test, alpha, panel.reference)
+    said = warnings(panel, found, against)
+    if panel.one_seed:
+        return Analysis(measure, found, against, (), said, {})
     tables = {
         "area": area_table(panel, measure, found),
         "wins": win_table(found),
@@ -65,10 +71,10 @@ def analyse(panel: Panel, measure: str, test: Test = "t", alpha: float = ALPHA) 
         "efficiency": efficiency_table(panel, measure, found),
     }
     kept = {name: table for name, table in tables.items() if table.rows}
-    return Analysis(measure, found, against, verdicts(panel, against), warnings(panel, found, against), kept)
+    return Analysis(measure, found, against, verdicts(panel, against), said, kept)
 
 
-def _unbiased(panel: Panel, measure: str, axis: str) -> Scores:
+def unbiased(panel: Panel, measure: str, axis: str) -> Scores:
     """The scores of settings in which no scheduler stopped runs: elsewhere the survivors are a biased sample."""
     return {s: methods for s, methods in panel.scores(measure, axis).items() if not panel.stopped(s)}
 
@@ -79,6 +85,23 @@ def _percent(value: float) -> str:
 
 def _interval(low: float, high: float) -> str:
     return "" if np.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def value_table(panel: Panel, shown: Sequence[Metric]) -> Table:
+    """For one seed each: every accuracy after the last round and its mean over the labels, without any statistics. The
+    mean is left out where all runs have a single round. Rows are sorted by the first accuracy."""
+    several = any(len(panel.grid(setting)) > 1 for setting in panel.settings)
+    kinds = [(m, axis) for m in shown for axis in (("last", "linear") if several else ("last",))]
+    scores = [panel.scores(m.scalar, axis) for m, axis in kinds]
+    rows = []
+    for setting in panel.settings:
+        biased = f" {SURVIVORS}" if panel.stopped(setting) else ""
+        found = [{method: max(seeds.values()) for method, seeds in one.get(setting, {}).items()} for one in scores]
+        for method in sorted(found[0], key=lambda method: -found[0][method]):
+            cells = [_percent(one.get(method, np.nan)) for one in found]
+            rows.append((setting or "all", method, f"{cells[0]}{biased}", *cells[1:]))
+    head = [f"{m.short} %" if axis == "last" else f"{m.short}, mean %" for m, axis in kinds]
+    return Table("Accuracy in numbers", ("setting", "strategy", *head), tuple(rows))
 
 
 def area_table(panel: Panel, measure: str, found: Tournament) -> Table:
@@ -154,7 +177,7 @@ def overall_ranks(panel: Panel, measure: str) -> Ranks:
     that the ranks of a seed are first averaged over the settings.
     """
     by_seed: dict[int, list[Floats]] = {}
-    for by_method in _unbiased(panel, measure, "linear").values():
+    for by_method in unbiased(panel, measure, "linear").values():
         if set(by_method) == set(panel.methods):
             for seed, values in _blocks(by_method, panel.methods).items():
                 by_seed.setdefault(seed, []).append(mean_ranks([values]))
@@ -168,8 +191,8 @@ def overall_ranks(panel: Panel, measure: str) -> Ranks:
 
 def win_table(found: Tournament) -> Table:
     """In how many of the settings where both were compared the row's method beats the column's; the last row and column
-    are sums."""
-    names = found.strategies
+    are sums. Empty where nobody beats anybody."""
+    names = found.strategies if found.wins.any() else ()
     rows = []
     for i, name in enumerate(names):
         cells = [f"{found.wins[i, j]}/{found.met[i, j]}" if found.met[i, j] else NOTHING for j in range(len(names))]

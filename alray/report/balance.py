@@ -26,7 +26,8 @@ def balance_section(panel: Panel) -> Section:
         counts = {method: found for method, found in counts.items() if len(found)}
         caption = f"labeled {noun}s per class after the last round, sorted"
         drawn.append(Chart(titled(setting, caption), charts.counts_chart(panel, counts)))
-    columns = {"entropy": (_ENTROPY, 4), "empty classes": (_EMPTY, 1), "KL to the pool": (_KL, 4)}
+    empty = {"empty classes": (_EMPTY, 1)} if any(_any(panel, setting, _EMPTY) for setting in panel.settings) else {}
+    columns = {"entropy": (_ENTROPY, 4), **empty, "KL to the pool": (_KL, 4)}
     table = last_values(panel, "Class balance after the last round", columns)
     note = panel.counted.balance_note
     return Section("balance", "Class balance", (note,) if note else (), tuple(drawn), (table,))

@@ -15,9 +15,10 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from alray.report.comparisons import LEAST_SEEDS
+from alray.report.durations import duration, ticks, unit
 from alray.report.panel import Curves, Panel
 from alray.report.statistics import Floats, mean_interval
 from alray.report.styles import REFERENCE_LINE, Style, css, styles
@@ -30,6 +31,7 @@ _RC = {
 }  # fmt: skip
 _SIZE = (4.7, 3.1)  # inches of 72 units
 _MOST_MARKERS = 30
+_FAR = 20  # times the shortest: a longer range of times has a logarithmic axis
 
 
 def method_styles(panel: Panel) -> dict[str, Style]:
@@ -177,26 +179,32 @@ def counts_chart(panel: Panel, counts: Mapping[str, Floats]) -> Markup:
 
 
 def cost_chart(panel: Panel, points: Mapping[str, tuple[Floats, Floats]], x: str, y: str) -> Markup:
-    """Accuracy against mean seconds spent up to each round. points: method -> seconds (r,), percent (r,)."""
+    """Accuracy against mean seconds spent up to each round. points: method -> seconds (r,), percent (r,). The axis is
+    linear where the rounds take about as long as each other, else logarithmic, with a tick at round times."""
+    spent = np.concatenate([seconds for seconds, _ in points.values()])
 
     def draw(ax: Axes) -> None:
         for method, style in method_styles(panel).items():
             if method in points:
                 line(ax, *points[method], style)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel(x)
+        if spent.max() > _FAR * spent.min():
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(FixedLocator(ticks(spent.min() / 1.1, spent.max() * 1.1)))
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
+            ax.set_xlabel(f"{x}, log scale")
+        else:
+            _time_axis(ax, float(spent.max()), x)
         ax.set_ylabel(y)
 
     return svg(draw)
 
 
 def stages_chart(seconds: Mapping[str, Mapping[str, float]]) -> Markup:
-    """Mean seconds per run by stage, a bar per method. seconds: method -> stage -> seconds, the same stages for all.
+    """Mean time per run by stage, a bar per method. seconds: method -> stage -> seconds, the same stages for all.
     Stages are shades of the ink, because colours belong to strategies."""
     names = list(seconds)
+    longest = max(sum(stages.values()) for stages in seconds.values())
 
     def draw(ax: Axes) -> None:
         left = np.zeros(len(names))
@@ -207,9 +215,19 @@ def stages_chart(seconds: Mapping[str, Mapping[str, float]]) -> Markup:
             left += width
         ax.invert_yaxis()
         ax.grid(visible=False)
-        ax.set_xlabel("seconds per run")
+        _time_axis(ax, longest, "time per run")
 
     return svg(draw, (_SIZE[0], max(1.8, 0.9 + 0.32 * len(names))))
+
+
+def _time_axis(ax: Axes, longest: float, what: str) -> None:
+    """Make x, which is in seconds, a linear axis in the unit that fits: seconds, minutes or hours."""
+    size, symbol = unit(longest)
+    step = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10])
+    ax.xaxis.set_major_locator(FixedLocator([size * tick for tick in step.tick_values(0, longest / size)]))
+    ax.set_xlim(0, 1.04 * longest)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / size:,g}"))
+    ax.set_xlabel(f"{what} ({symbol})")
 
 
 def stage_shades(seconds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

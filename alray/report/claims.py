@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from alray.report.comparisons import Test, Tournament
+from alray.report.comparisons import LEAST_SEEDS, Test, Tournament
 from alray.report.panel import Line, Panel
 from alray.report.tables import NOTHING
 
 UNDECIDED = "no difference to"
 SURVIVORS = "†"
+_ONE_SEED = (
+    "Each strategy was run with one seed. Another seed of the same strategy would give other numbers, too, so this "
+    "report cannot say which strategy is better. It has no differences, intervals and tests; they need the same "
+    f"{LEAST_SEEDS} seeds of each strategy (a sweep with seed=0..{LEAST_SEEDS - 1})."
+)
 _NAMED = 8  # the most runs or settings that a sentence lists
 
 
@@ -51,27 +56,43 @@ def verdicts(panel: Panel, found: Tournament) -> tuple[str, ...]:
 def warnings(panel: Panel, found: Tournament, against: Tournament) -> tuple[str, ...]:
     """Why some or all comparisons support no claim. found: comparisons of every pair; against: with the reference."""
     stopped = {setting: lines for setting in panel.settings if (lines := panel.stopped(setting))}
-    said = [*_stopped(panel, stopped), *_too_few({"of every pair": found, f"against {panel.reference}": against})]
+    said = _stopped(panel, stopped)
+    if not panel.one_seed:
+        said += _too_few({"of every pair": found, f"against {panel.reference}": against})
+    elif found.pairs:
+        said.append(_ONE_SEED)
+    said += _not_comparable(panel, found, stopped)
+    return (*said, *_short(panel))
+
+
+def _not_comparable(panel: Panel, found: Tournament, stopped: Collection[str]) -> list[str]:
+    """Sentences on comparisons that the runs do not allow. stopped: the settings in which a scheduler stopped runs."""
+    said = []
     if len(panel.methods) > 1 and not found.pairs and len(stopped) < len(panel.settings):
         said.append(
             "No two strategies were run in the same setting with the same seed: there is nothing to compare. "
             f"The settings: {'; '.join(setting or 'all' for setting in panel.settings)}."
         )
-    if panel.reference is None:
+    if panel.reference is None and not panel.one_seed:
         said.append(
             "No run of random sampling: the report has no differences and no label efficiency, which compare with it."
         )
+    return said
+
+
+def _short(panel: Panel) -> list[str]:
+    """A sentence on the runs that have fewer rounds than others."""
     short = [line for line in panel.incomplete if not line.stopped]
     if short:
         named = [
             f"{line.method}{f' ({line.setting})' if line.setting else ''} seed {line.seed}: {len(line.labels)} rounds"
             for line in short
         ]
-        said.append(
+        return [
             "Left out of all statistics, because they have fewer rounds than other runs of their setting: "
             f"{_listed(named, ', ')}."
-        )
-    return tuple(said)
+        ]
+    return []
 
 
 def _stopped(panel: Panel, stopped: Mapping[str, list[Line]]) -> list[str]:

@@ -1,172 +1,152 @@
-"""Thumbnails of the images that a strategy picked, by class, the most surprising first.
+"""Pictures of the images that a strategy picked, with the label that was given and the one that the model predicted.
 
-Surprise is 1 minus the probability that the model which selected the image gave to the label that was bought. Where
-the embeddings or the head of the model were deleted, pictures are sorted by the strategy's score. Where an image has
-several classes there is no surprise: pictures are sorted by score, all together.
+The mistakes of the model come first, the most certain ones before others; then the right predictions, the least certain
+first. Without predictions, pictures are in the order of choice: where an image has a mask of several classes, where the
+strategy did not show the pool to the model, and in runs of older versions, which did not store predictions.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from alray.data.catalog import Catalog
-from alray.data.fetch import ImageError, decode, fetch
-from alray.features.arrays import LOGITS, Array, Rows
-from alray.features.table import FeatureTable
-from alray.models.head import Head
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
+from alray.report.thumbnails import MaskPainter, Thumbnail, thumbnails
 from alray.rundir import Bought, Missing
 
-PER_ROUND, PER_CLASS, MOST = 36, 6, 1500
-_LOGITS = 1 << 24  # numbers in memory at a time
+PER_ROUND, LEAST, MOST = 16, 8, 600
+"""The most pictures of a round; the fewest, if there are as many picks; the most of a page, about 3 MB."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One pick. label: empty where images have several classes; surprise: 0 to 1, None where it is unknown; jpeg:
-    base64."""
+    """One pick. given: the label, empty where an image has a mask; predicted, probability: None where they are
+    unknown."""
 
     key: str
-    label: str
+    given: str
+    predicted: str | None
+    probability: float | None
     score: float
-    surprise: float | None
-    jpeg: str
+    image: Thumbnail
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the model predicted another label than the one that was given."""
+        return self.predicted is not None and self.predicted != self.given
 
 
 @dataclass(frozen=True)
 class Wall:
-    """The picks of one run in one round (None: of the seed set), classes in order of their most surprising picture. of:
-    number of all picks; by_class: whether pictures are grouped by class; by_surprise: else they are sorted by score."""
+    """The picks of one run in one round (None: of the seed set). labels: those that the model had learned from; of:
+    number of all picks; wrong: how many of all picks the model got wrong, None if its predictions are unknown; note: a
+    sentence on what is not drawn."""
 
     line: Line
     round: int | None
+    labels: int
     of: int
-    by_class: bool
-    by_surprise: bool
-    classes: tuple[tuple[str, tuple[Picture, ...]], ...]
+    wrong: int | None
+    pictures: tuple[Picture, ...]
+    note: str = ""
 
 
-def gallery(panel: Panel) -> tuple[list[Wall], str]:
-    """The picks of every method, round by round, of its run with the lowest seed in the first setting; and a sentence
-    where pictures are missing ('' where none is)."""
-    walls: list[Wall] = []
-    left = MOST
+@dataclass(frozen=True)
+class Gallery:
+    """All walls, those of a method together, in the order of its rounds; sentences on what is not shown; for masks, the
+    colour of each class."""
+
+    walls: tuple[Wall, ...] = ()
+    notes: tuple[str, ...] = ()
+    legend: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the model's predictions are known for some of the pictures."""
+        return any(wall.wrong is not None for wall in self.walls)
+
+
+def gallery(panel: Panel) -> Gallery:
+    """The picks of every method, round by round, of its run with the lowest seed in the first setting that it has."""
+    found: list[Wall] = []
+    notes: dict[str, None] = {}
+    legend: tuple[tuple[str, str], ...] = ()
     for method in panel.methods:
         lines = [line for setting in panel.settings for line in panel.select(setting, method)]
         line = next((line for line in lines if line.run is not None), None)
         if line is None or line.run is None:
-            return [], "There are no pictures, because these curves come from a CSV."
+            continue
         try:
-            for wall in _walls(line, line.run):
-                walls.append(wall)
-                left -= sum(len(pictures) for _, pictures in wall.classes)
-                if left <= 0:
-                    return walls, f"The gallery stops at {MOST:,} pictures."
+            catalog = line.run.files.catalog()
+            if not catalog.source.decoded:
+                raise Missing("the data are embeddings without images")
+            painter, why = _painter(line.run, catalog)
+            legend = legend or (painter.legend if painter else ())
+            notes |= {why: None} if why else {}
+            walls, left_out = _walls(line, line.run, catalog, painter, MOST // len(panel.methods))
+            found += walls
+            without_masks = [wall.note for wall in walls if wall.note][:1]
+            notes |= dict.fromkeys(filter(None, [left_out, *without_masks]))
         except Missing as reason:
-            return [], f"There are no pictures: {reason}."
-    return walls, ""
+            notes[f"There are no pictures of the picks: {reason}."] = None
+    return Gallery(tuple(found), tuple(notes), legend)
 
 
-def _walls(line: Line, run: RunHistory) -> list[Wall]:
-    catalog = run.files.catalog()
-    if not _has_images(catalog):
-        raise Missing("the data are embeddings without images")
+def _painter(run: RunHistory, catalog: Catalog) -> tuple[MaskPainter | None, str]:
+    """What draws the masks of a run, or a sentence on why they are not drawn; None and '' where images have labels."""
+    if run.counted.class_per_image:
+        return None, ""
+    try:
+        return MaskPainter.of(run, catalog), ""
+    except Missing as reason:
+        return None, f"Masks are not drawn: {reason}."
+
+
+def _walls(
+    line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, most: int
+) -> tuple[list[Wall], str]:
+    """The walls of a run with at most so many pictures, and a sentence on the rounds that are left out."""
     start = run.files.cold_start()
-    return [_wall(line, run, catalog, step) for step in [*([start] if start else []), *run.files.bought()]]
+    steps = [*([start] if start else []), *run.files.bought()]
+    if not steps:
+        return [], ""
+    number = max(1, min(len(steps), most // LEAST))
+    shown = np.unique(np.linspace(len(steps) - 1, 0, number).round().astype(int))
+    each = max(1, min(PER_ROUND, most // number))
+    walls = [_wall(line, run, catalog, painter, steps[at], each) for at in shown.tolist()]
+    few = (
+        f"{line.method}: pictures of {len(shown)} of {len(steps)} rounds are shown." if len(shown) < len(steps) else ""
+    )
+    return walls, few
 
 
-def _has_images(catalog: Catalog) -> bool:
-    return catalog.source.decoded
-
-
-def _wall(line: Line, run: RunHistory, catalog: Catalog, step: Bought) -> Wall:
-    by_class = run.counted.class_per_image
-    surprise = _surprise(run, step, step.round) if by_class and step.round is not None else None
-    names, most = (catalog.classes, PER_CLASS) if by_class else (("",), PER_ROUND)
-    step = step if by_class else replace(step, labels=np.zeros_like(step.labels))
-    order = np.lexsort((step.rows, -step.scores if surprise is None else -surprise))
-    shown: dict[int, list[int]] = {}
-    for position in order.tolist():
-        group = shown.setdefault(int(step.labels[position]), [])
-        if len(group) < most and sum(map(len, shown.values())) < PER_ROUND:
-            group.append(position)
-    positions = [position for group in shown.values() for position in group]
-    made = _pictures(catalog, step, names, positions, surprise, run.counted.thumbnail)
-    pictures = dict(zip(positions, made, strict=True))
-    classes = tuple(
-        (names[label], tuple(pictures[position] for position in group))
-        for label, group in shown.items() if group
-    )  # fmt: skip
-    return Wall(line, step.round, len(step.rows), by_class, surprise is not None, classes)
-
-
-def _surprise(run: RunHistory, step: Bought, number: int) -> Array | None:
-    """(k,) 1 - p(label) by the model that selected; None where that model's outputs were deleted."""
-    order = np.argsort(step.rows)
-    at_once = max(1, _LOGITS // len(run.classes))
-    found = np.empty(len(order))
-    try:
-        table = run.files.round(number).selected_by()
-        model = None if LOGITS in table.columns else run.files.round(number).head()
-        for start in range(0, len(order), at_once):
-            part = order[start : start + at_once]
-            found[part] = _missed(_logits(table, model, step.rows[part]), step.labels[part])
-    except Missing:
-        return None
-    return found
-
-
-def _logits(table: FeatureTable, model: Head | None, rows: Array) -> Array:
-    """(k, c) float64, those of the table or, with a model, those of its head."""
-    if model is None:
-        return np.asarray(table.read(rows, LOGITS), np.float64)
-    return np.asarray(table.embedding(rows) @ model.weight.T.astype(np.float64) + model.bias)
-
-
-def _missed(logits: Array, labels: Array) -> Array:
-    """(k,) 1 - p(label)."""
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    return np.asarray(1 - p[np.arange(len(labels)), labels])
-
-
-def _pictures(
-    catalog: Catalog, step: Bought, names: Sequence[str], positions: Sequence[int], surprise: Array | None, side: int
-) -> list[Picture]:
-    rows = step.rows[list(positions)]
-    jpegs = _thumbnails(catalog, rows, side)
+def _wall(line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, step: Bought, most: int) -> Wall:
+    known = run.counted.class_per_image and step.predicted is not None
+    order = _order(step) if known else np.arange(len(step.rows))
+    positions = order[:most].tolist()
+    rows = step.rows[positions]
+    images, note = thumbnails(catalog, rows, painter)
     keys = catalog.keys(rows).to_pylist()
-    return [
-        Picture(
-            key, names[step.labels[position]], float(step.scores[position]),
-            None if surprise is None else float(surprise[position]), jpegs[int(row)],
-        )
-        for key, position, row in zip(keys, positions, rows, strict=True)
-    ]  # fmt: skip
+    names = run.classes
+    pictures = []
+    for key, at, row in zip(keys, positions, rows.tolist(), strict=True):
+        predicted, probability = None, None
+        if known and step.predicted is not None and step.probability is not None:
+            predicted, probability = names[step.predicted[at]], float(step.probability[at])
+        given = names[step.labels[at]] if run.counted.class_per_image else ""
+        pictures.append(Picture(key, given, predicted, probability, float(step.scores[at]), images[row]))
+    labels = 0 if step.round is None else int(run.rounds[step.round]["labels"])
+    wrong = int((step.predicted != step.labels).sum()) if known and step.predicted is not None else None
+    return Wall(line, step.round, labels, len(step.rows), wrong, tuple(pictures), note)
 
 
-def _thumbnails(catalog: Catalog, rows: Rows, side: int) -> dict[int, str]:
-    references = catalog.references(rows)
-    ordered = references["row"].to_pylist()
-    try:
-        data = fetch(references, catalog.source, catalog.image_column)
-        return {
-            row: _jpeg(content, key, side)
-            for row, content, key in zip(ordered, data, references["key"].to_pylist(), strict=True)
-        }
-    except (ImageError, OSError) as error:
-        raise Missing(f"the images do not exist any more ({error})") from None
-
-
-def _jpeg(data: bytes, key: str, side: int) -> str:
-    image = decode(data, key)
-    image.thumbnail((side, side))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=70)
-    return base64.b64encode(out.getvalue()).decode()
+def _order(step: Bought) -> np.ndarray:
+    """Positions of the picks: mistakes with the highest probability first, then the rest, the lowest first."""
+    assert step.predicted is not None
+    assert step.probability is not None
+    wrong = step.predicted != step.labels
+    certain = np.where(wrong, -step.probability, step.probability)
+    return np.lexsort((step.rows, certain, ~wrong))

@@ -22,13 +22,14 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of a report and what stands under it."""
+    """One heading of a report and what stands under it. method: how the numbers are computed, which a page folds."""
 
     id: str
     title: str
     notes: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
+    method: tuple[str, ...] = ()
 
 
 def titled(setting: str, text: str) -> str:

@@ -6,7 +6,7 @@ The templates in `templates/` escape every text. The only exception are charts, 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,12 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from alray.report.analysis import BEST, TIE, Analysis
 from alray.report.charts import method_styles
 from alray.report.claims import UNDECIDED
-from alray.report.gallery import Wall
+from alray.report.gallery import Gallery, Wall
+from alray.report.header import Facts
 from alray.report.layout import Section
-from alray.report.metrics import metric
 from alray.report.panel import PEEKS, Panel
-from alray.report.styles import Style
-from alray.report.tables import Table
+from alray.report.styles import Style, inks
+from alray.report.tables import NOTHING, Table
 
 _LONG = 40  # tables with more rows are folded
 _MANY = 6  # lists of comparisons without a claim that are longer are folded
@@ -48,6 +48,15 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What stands above everything. facts: (what, value)."""
+
+    title: str
+    headline: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
 class Key:
     """An entry of the legend. seeds: how many each setting has, in words."""
 
@@ -57,51 +66,52 @@ class Key:
 
 
 def page(
-    panel: Panel,
-    found: Analysis,
-    parts: Sequence[Section],
-    walls: Sequence[Wall],
-    gallery_note: str,
-    unfinished: Table,
-    title: str,
+    panel: Panel, head: Head, found: Analysis | None, parts: Sequence[Section], gallery: Gallery, unfinished: Table
 ) -> str:
     """The whole page.
 
-    found: of the main accuracy; parts: its sections; walls, gallery_note: as `gallery` gives them; unfinished: trials
-    of sweeps that did not finish.
+    found: of the main accuracy, None where none was measured; parts: the sections; unfinished: trials of sweeps that
+    did not finish. The learning curves come first, then the gallery, then everything else.
     """
     environment = Environment(
         loader=PackageLoader("alray.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["grid"] = grid
+    verdicts = found.verdicts if found else ()
+    legend = list(_legend(panel))
     return environment.get_template("page.html.jinja").render(
-        title=title,
-        summary=_summary(panel, found),
+        head=head,
+        inks=inks(method_styles(panel)),
         peeks=PEEKS if any(line.peeks for line in panel.lines) else "",
-        warnings=found.warnings,
+        warnings=found.warnings if found else (),
         unfinished=unfinished,
-        claims=[text for text in found.verdicts if UNDECIDED not in text],
-        undecided=[text for text in found.verdicts if UNDECIDED in text],
+        claims=[text for text in verdicts if UNDECIDED not in text],
+        undecided=[text for text in verdicts if UNDECIDED in text],
         many=_MANY,
-        legend=list(_legend(panel)),
-        parts=parts,
-        walls=[(wall, _wall_title(wall)) for wall in walls],
-        gallery_note=gallery_note,
+        legend=legend,
+        first=[part for part in parts if part.id == "curves"],
+        parts=[part for part in parts if part.id != "curves"],
+        shelves=list(_shelves(gallery, legend, panel.reference)),
+        gallery=gallery,
     )
 
 
-def _summary(panel: Panel, found: Analysis) -> str:
-    counts = [len(panel.select(setting, method)) for setting in panel.settings for method in panel.methods]
-    return (
-        f"{_count(panel.methods, 'strategy', 'strategies')}, {_count(panel.settings, 'setting', 'settings')}, "
-        f"{_seeds(counts)}, {_count(panel.lines, 'complete run', 'complete runs')}. "
-        f"Measure: {metric(found.measure, panel.counted).name}."
-    )
+@dataclass(frozen=True)
+class Shelf:
+    """The walls of one method with their titles, the last round first, which stands open. seed: of the run."""
+
+    key: Key
+    seed: int
+    walls: tuple[tuple[str, Wall], ...]
 
 
-def _count(things: Collection[object], one: str, many: str) -> str:
-    return f"{len(things):,} {one if len(things) == 1 else many}"
+def _shelves(gallery: Gallery, legend: Sequence[Key], reference: str | None) -> Iterator[Shelf]:
+    """A shelf for each method that has pictures. Those of random sampling come last, because they show the pool."""
+    for key in sorted(legend, key=lambda key: key.method == reference):
+        walls = [wall for wall in gallery.walls if wall.line.method == key.method][::-1]
+        if walls:
+            yield Shelf(key, walls[0].line.seed, tuple((_wall_title(wall), wall) for wall in walls))
 
 
 def _legend(panel: Panel) -> Iterator[Key]:
@@ -120,7 +130,8 @@ def grid(table: Table) -> Grid:
     table = _without_setting(table)
     text = [any(_NUMBER.match(row[i]) is None for row in table.rows) for i in range(len(table.head))]
     head = tuple(Cell(cell, "text" if is_text else "") for cell, is_text in zip(table.head, text, strict=True))
-    rows = tuple(tuple(_cell(*both) for both in zip(row, text, strict=True)) for row in table.rows)
+    bars = [name in table.bars for name in table.head]
+    rows = tuple(tuple(map(_cell, row, text, bars)) for row in table.rows)
     return Grid(table.title, head, rows, len(rows) > _LONG)
 
 
@@ -129,10 +140,12 @@ def _without_setting(table: Table) -> Table:
     if at is None or any(row[at] != "all" for row in table.rows):
         return table
     head, *rows = [line[:at] + line[at + 1 :] for line in (table.head, *table.rows)]
-    return Table(table.title, head, tuple(rows))
+    return Table(table.title, head, tuple(rows), table.bars)
 
 
-def _cell(text: str, is_text: bool) -> Cell:
+def _cell(text: str, is_text: bool, bar: bool = False) -> Cell:
+    if bar and text != NOTHING:
+        return Cell(text, "bar", round(float(text)))
     if BEST in text or TIE in text:
         return Cell(text, "best" if BEST in text else "tie")
     if (match := _RATIO.fullmatch(text)) and int(match[2]):
@@ -142,9 +155,11 @@ def _cell(text: str, is_text: bool) -> Cell:
 
 
 def _wall_title(wall: Wall) -> str:
-    shown = sum(len(pictures) for _, pictures in wall.classes)
-    where = f", {wall.line.setting}" if wall.line.setting else ""
-    unknown = " (the surprise is unknown)" if wall.by_class and wall.round is not None else ""
-    order = "most surprising first" if wall.by_surprise else f"highest score first{unknown}"
-    when = "seed set that it chose" if wall.round is None else f"round {wall.round}"
-    return f"{wall.line.method}{where}, seed {wall.line.seed}, {when}: {shown} of {wall.of:,} picks, {order}"
+    shown = f"{len(wall.pictures)} of {wall.of:,} pictures" if len(wall.pictures) < wall.of else f"{wall.of:,} pictures"
+    if wall.round is None:
+        return f"Seed set that it chose before any training: {shown}, in the order of choice"
+    when = f"Picked with {wall.labels:,} labels, round {wall.round}: {shown}"
+    if wall.wrong is None:
+        unseen = " (no predictions of the model are known)" if wall.line.counted.class_per_image else ""
+        return f"{when}, in the order of choice{unseen}"
+    return f"{when}; the model was wrong on {wall.wrong:,} of {wall.of:,}"

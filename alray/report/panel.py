@@ -148,6 +148,11 @@ class Panel:
         """Whether some methods chose their seed set themselves and others did not."""
         return any(f", {_SEED_SET} " in method for method in self.methods)
 
+    @property
+    def one_seed(self) -> bool:
+        """Whether no method has two seeds in any setting, so that nothing can be said about differences."""
+        return all(len(self.select(setting, method)) < 2 for setting in self.settings for method in self.methods)
+
     def has(self, scalar: str) -> bool:
         """Whether any run measured this scalar in all of its rounds."""
         return any(_whole(line, scalar) for line in self.lines)

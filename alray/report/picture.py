@@ -22,7 +22,7 @@ Drawn = list[tuple[list[Line], Style]]
 
 
 def picture(panel: Panel) -> bytes:
-    """The picture as PNG, 1320 x 990 pixels or a little more for long legends.
+    """The picture as PNG, 1320 x 990 pixels (without an accuracy, 1320 x 495) or a little more for long legends.
 
     Lines are means over seeds, bands reach from the lowest to the highest seed. Rounds that only some seeds have
     finished are dotted.
@@ -35,11 +35,15 @@ def _draw(panel: Panel) -> bytes:
     every = sorted(panel.every(), key=lambda lines: _place(panel, lines[0]))
     found = styles({number: lines[0].strategy for number, lines in enumerate(every)})
     drawn = list(zip(every, found.values(), strict=True))
-    figure = Figure(figsize=(12, 9), dpi=110, layout="constrained")
-    above, (entropy, counts) = figure.subplots(2, 2)
-    for ax, shown in zip(above, upper_metrics(panel), strict=True):
+    above = upper_metrics(panel)
+    rows = 2 if above else 1
+    figure = Figure(figsize=(12, 4.5 * rows), dpi=110, layout="constrained")
+    boxes = figure.add_gridspec(rows, 2)
+    for number, shown in enumerate(above):
+        ax = figure.add_subplot(boxes[0, number] if len(above) > 1 else boxes[0, :])
         _against_labels(ax, drawn, shown.scalar, shown.axis, 100.0)
         ax.set_title(shown.name, fontsize=12)
+    entropy, counts = (figure.add_subplot(boxes[rows - 1, number]) for number in (0, 1))
     _against_labels(entropy, drawn, "labeled_normalised_entropy", "normalised entropy (1 = balanced)", 1.0)
     entropy.set_title(f"class balance of the labeled {panel.counted.noun}s", fontsize=12)
     _class_counts(counts, drawn, panel.counted.noun)
@@ -64,12 +68,13 @@ def _place(panel: Panel, line: Line) -> tuple[bool, int, int]:
     return not known, panel.methods.index(line.method) if known else 0, panel.settings.index(line.setting)
 
 
-def upper_metrics(panel: Panel) -> tuple[Metric, Metric]:
-    """The accuracies of the two upper charts, on the test set. The first is that on the validation set if no run has a
-    test set."""
+def upper_metrics(panel: Panel) -> list[Metric]:
+    """The accuracies of the upper charts: two on the test set, or that on the validation set if no run has a test set,
+    or none."""
+    known = measured(panel.every())
     first, second = panel.counted.accuracies
-    first = first if first in measured(panel.every()) else "validation_top1"
-    return metric(first, panel.counted), metric(second, panel.counted)
+    shown = (first, second) if first in known else ("validation_top1",)
+    return [metric(scalar, panel.counted) for scalar in shown if scalar in known]
 
 
 def _note(every: list[list[Line]]) -> str | None:
@@ -82,22 +87,19 @@ def _note(every: list[list[Line]]) -> str | None:
 
 
 def _against_labels(ax: Axes, drawn: Drawn, scalar: str, y: str, scale: float) -> None:
-    shown = [_curve(ax, lines, style, scalar, scale) for lines, style in drawn]
+    for lines, style in drawn:
+        _curve(ax, lines, style, scalar, scale)
     labels_axis(ax)
     ax.set_ylabel(y)
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.grid(alpha=0.25)
-    if not any(shown):
-        ax.text(0.5, 0.5, "not measured", ha="center", va="center", transform=ax.transAxes, color="0.4")
-        ax.set_xticks([])
-        ax.set_yticks([])
-    elif len(labels := {count for lines, _ in drawn for line in lines for count in line.labels}) == 1:
+    if len(labels := {count for lines, _ in drawn for line in lines for count in line.labels}) == 1:
         ax.set_xticks(list(labels))  # A single round gives no scale: show the whole range.
         ax.set_ylim(0, 1.02 * scale)
 
 
-def _curve(ax: Axes, lines: list[Line], style: Style, scalar: str, scale: float) -> bool:
-    """Draw one method. Returns whether it has any values."""
+def _curve(ax: Axes, lines: list[Line], style: Style, scalar: str, scale: float) -> None:
+    """Draw one method, if it has any values."""
     rounds = max(len(line.labels) for line in lines)
     xs, ys = np.full((2, len(lines), rounds), np.nan)
     for i, one in enumerate(lines):
@@ -105,7 +107,7 @@ def _curve(ax: Axes, lines: list[Line], style: Style, scalar: str, scale: float)
         values = one.scalars.get(scalar, (None,) * len(one.labels))
         ys[i, : len(values)] = [np.nan if value is None else scale * value for value in values]
     if np.isnan(ys).all():
-        return False
+        return
     together = min(len(line.labels) for line in lines)
     x, y = xs[:, :together].mean(axis=0), ys[:, :together]
     charts.line(ax, x, y.mean(axis=0), style)
@@ -114,7 +116,6 @@ def _curve(ax: Axes, lines: list[Line], style: Style, scalar: str, scale: float)
     for run_x, run_y in zip(xs[:, together - 1 :], ys[:, together - 1 :], strict=True):
         if run_x.size > 1 and not np.isnan(run_x[1]):
             ax.plot(run_x, run_y, color=style.color, linestyle=":", linewidth=1.2)
-    return True
 
 
 def _class_counts(ax: Axes, drawn: Drawn, noun: str) -> None:

@@ -19,10 +19,11 @@ from alray.store import Store, absolute
 
 
 def runs_table(panel: Panel, measure: str) -> Table:
-    """A row per run: strategy, setting, seed, progress, last accuracy and the hash of its picks. measure: a scalar."""
+    """A row per run: strategy, setting, seed, progress, last accuracy and the hash of its picks. measure: a scalar,
+    empty where no accuracy was measured."""
     rows = [_run_row(line, measure) for line in sorted((*panel.lines, *panel.incomplete), key=_order)]
-    last = f"last {metric(measure, panel.counted).short} %"
-    head = ("strategy", "setting", "seed", "rounds", "labels", last, "hash of the picks", "directory")
+    last = (f"last {metric(measure, panel.counted).short} %",) if measure else ()
+    head = ("strategy", "setting", "seed", "rounds", "labels", *last, "hash of the picks", "directory")
     return Table("Runs", head, tuple(rows))
 
 
@@ -32,10 +33,10 @@ def _order(line: Line) -> tuple[str, str, int]:
 
 def _run_row(line: Line, measure: str) -> tuple[str, ...]:
     values = line.scalars.get(measure, (None,))
-    last = NOTHING if values[-1] is None else f"{100 * values[-1]:.2f}"
+    last = (NOTHING if values[-1] is None else f"{100 * values[-1]:.2f}",) if measure else ()
     picks = picks_hash(line.run) if line.run else NOTHING
     where = line.run.dir.rsplit("/", 1)[1] if line.run else NOTHING
-    return (line.method, line.setting or "all", str(line.seed), str(len(line.labels)), f"{line.labels[-1]:,.0f}", last,
+    return (line.method, line.setting or "all", str(line.seed), str(len(line.labels)), f"{line.labels[-1]:,.0f}", *last,
             picks, where)  # fmt: skip
 
 
@@ -60,8 +61,8 @@ def configuration_tables(runs: Sequence[RunHistory]) -> list[Table]:
     for path in paths:
         values = list(dict.fromkeys(_text(tree.get(path)) for tree in trees))
         (shared if len(values) == 1 else differ).append((path, ", ".join(values[:20]) + (" …" if values[20:] else "")))
-    tables = [Table("What differs", ("field", "values"), tuple(differ))] if differ else []
-    return [*tables, Table("What is the same", ("field", "value"), tuple(shared)), _machines(runs)]
+    tables = [Table("Options in which the runs differ", ("field", "values"), tuple(differ))] if differ else []
+    return [*tables, Table("Options that all runs share", ("field", "value"), tuple(shared)), _machines(runs)]
 
 
 def _has(cluster: Mapping[str, Any]) -> str:

@@ -31,9 +31,9 @@ class Counted:
     names: Mapping[str, str]
     """Kind of accuracy, e.g. top1 -> what readers call it, where that is not '<kind> accuracy'."""
     class_per_image: bool
-    """Whether an image has exactly one class, so that images can be sorted by it."""
-    thumbnail: int
-    """The longer side of a picture in the gallery, in pixels."""
+    """Whether an image has exactly one class, which the gallery names; else it has a mask, which the gallery draws."""
+    per_class: tuple[str, str]
+    """The list of metrics.json with one number per class on the test set, and what readers call that number."""
     balance_note: str = ""
     """A sentence on how the class balance was counted."""
 
@@ -45,7 +45,7 @@ IMAGES = Counted(
     accuracies=("test_top1", "test_balanced_accuracy"),
     names=_NAMES,
     class_per_image=True,
-    thumbnail=72,
+    per_class=("per_class_accuracy", "accuracy"),
 )
 PIXELS = Counted(
     task="segmentation",
@@ -53,7 +53,7 @@ PIXELS = Counted(
     accuracies=("test_miou", "test_top1"),
     names={**_NAMES, "top1": "pixel accuracy", "balanced_accuracy": "class accuracy"},
     class_per_image=False,
-    thumbnail=144,
+    per_class=("per_class_iou", "IoU"),
     balance_note="Each image contains several classes. Classes are counted in the mask pixels of the labeled images.",
 )
 

@@ -1,27 +1,43 @@
-"""How strategies are drawn: a colour, a marker and dashes, the same in every chart, legend and picture."""
+"""How strategies are drawn: a colour, a marker and dashes, the same in every chart, legend and picture of a report.
+
+No two strategies of a report have the same colour. Each colour has a variant for light and one for dark pages.
+"""
 
 from __future__ import annotations
 
+import colorsys
+import itertools
 import zlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
-# Okabe & Ito 2008 without the yellow, which cannot be seen as a line on white. Black is not #000000, because SVG leaves
-# out pure black as the default and CSS could then not replace it.
-_BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _VERMILION, _PURPLE = _PALETTE = (
-    "#010101", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7",
+# (on light, on dark). The first seven are the hues of Okabe & Ito 2008 without the yellow, darkened until each has a
+# contrast of 3 to a light card. Every further one is as far as possible in OKLab from all before it, to normal eyes
+# and, with half the weight, to eyes without red or green cones (Machado et al. 2009). Nearly black, not black: SVG
+# leaves out pure black as the default, and CSS could then not replace it.
+_PALETTE = (
+    ("#1d1f21", "#f2f2f2"), ("#b87700", "#f0b429"), ("#2a93d5", "#8fd0f5"), ("#008a63", "#2fc799"),
+    ("#0059a8", "#4a97e0"), ("#cf4a00", "#ff7f3f"), ("#b8509b", "#e59ac3"), ("#7b2431", "#f42886"),
+    ("#7b50fc", "#ad56ff"), ("#622680", "#b370b1"), ("#6d5d6c", "#c5d1a5"), ("#3f03c2", "#ada4f9"),
+    ("#145154", "#18f0dc"), ("#9b858e", "#ae9d73"), ("#6c4c02", "#fce584"), ("#f54879", "#e55454"),
+    ("#786dbd", "#9198ab"), ("#9d1d9e", "#f351d6"), ("#af68f8", "#c378ee"), ("#0f46e1", "#98b3d7"),
+    ("#7f8e4e", "#cdf118"), ("#9c4340", "#fdc8ca"), ("#1572db", "#d7ddf3"), ("#94045d", "#d1bdcc"),
+    ("#81427f", "#cc51cb"), ("#2a7f9b", "#4fc8f0"), ("#366536", "#03e275"), ("#6349c1", "#986feb"),
+    ("#ba76b7", "#de7dc8"), ("#d732bb", "#a77e95"), ("#f84f33", "#e49c8d"), ("#a96658", "#da7134"),
 )  # fmt: skip
-# Strategies that are often compared have different colours; those that share one differ in marker and dashes.
-_COLORS = {
-    "random": _BLACK, "base": _VERMILION, "margin": _BLUE, "mase": _GREEN,
-    "entropy": _SKY, "confidence": _ORANGE, "k_center": _PURPLE, "badge": _ORANGE,
-    "balanced_random": _SKY, "balancing": _PURPLE, "robust_k_center": _GREEN, "partitioned_k_center": _SKY,
-    "partitioned_badge": _BLUE, "cluster_margin": _GREEN, "vaal": _BLUE, "pt4al": _VERMILION,
+# Strategies that are often compared have the colours that are easiest to tell apart.
+_OWN = {
+    name: number
+    for number, name in enumerate((
+        "random", "confidence", "entropy", "mase", "margin", "base", "k_center", "badge", "balancing", "cluster_margin",
+        "balanced_random", "vaal", "pt4al", "partitioned_badge", "partitioned_k_center", "robust_k_center",
+        "k_means",
+    ))
 }  # fmt: skip
-REFERENCE_LINE = _BLACK
+REFERENCE_LINE = _PALETTE[0][0]
 _MARKERS = {  # of matplotlib -> as SVG paths around (17, 7) for the legend
     "o": "M20.6 7A3.6 3.6 0 1 1 13.4 7A3.6 3.6 0 1 1 20.6 7Z",
     "s": "M13.6 3.6H20.4V10.4H13.6Z",
@@ -33,13 +49,15 @@ _MARKERS = {  # of matplotlib -> as SVG paths around (17, 7) for the legend
     "*": "M17 2 18.3 5.4 22 5.5 19.1 7.8 20.1 11.4 17 9.3 13.9 11.4 14.9 7.8 12 5.5 15.7 5.4Z",
 }
 _DASHES = {"-": "", "--": "6 3", "-.": "6 2 1.5 2", ":": "1.5 2.5"}  # of matplotlib -> stroke-dasharray
+DASHES = tuple(_DASHES)
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn, in matplotlib's terms."""
+    """How one method is drawn, in matplotlib's terms. color: on light pages; dark: on dark pages."""
 
     color: str
+    dark: str
     marker: str
     dashes: str
 
@@ -60,23 +78,73 @@ class Style:
 
 
 def css(color: str) -> str:
-    """A colour of the palette as the CSS variable that page.css defines: '#0072b2' -> 'var(--c-0072b2, #0072b2)'."""
-    return f"var(--c-{color.lstrip('#')}, {color})"
+    """A colour as the CSS variable that a page defines for it: '#0059a8' -> 'var(--c-0059a8, #0059a8)'."""
+    return f"var({variable(color)}, {color})"
 
 
-def color(strategy: str) -> str:
-    """The colour of a strategy, the same in every report; of one that is not alray's, by a hash of its name."""
-    return _COLORS.get(strategy) or _PALETTE[zlib.crc32(strategy.encode()) % len(_PALETTE)]
+def variable(color: str) -> str:
+    """The name of the CSS variable of a colour."""
+    return f"--c-{color.lstrip('#')}"
+
+
+def inks(used: Mapping[Key, Style]) -> dict[str, tuple[str, str]]:
+    """CSS variable -> its value on light and on dark pages, for all colours that a page uses."""
+    pairs = [_PALETTE[0], *((style.color, style.dark) for style in used.values())]
+    return {variable(light): (light, dark) for light, dark in pairs}
 
 
 def styles(strategies: Mapping[Key, str]) -> dict[Key, Style]:
-    """A style for each key, whose value is its strategy: colour by strategy; keys of one colour differ in dashes,
-    neighbours in marker."""
-    seen: dict[str, int] = {}
-    markers, dashes = list(_MARKERS), list(_DASHES)
-    found = {}
-    for number, (key, strategy) in enumerate(strategies.items()):
-        name = color(strategy)
-        nth = seen[name] = seen.get(name, -1) + 1
-        found[key] = Style(name, markers[number % len(markers)], dashes[nth % len(dashes)])
-    return found
+    """A style for each key, whose value is its strategy. No two have the same colour.
+
+    The first key of each of alray's strategies has the strategy's own colour, which is the same in every report. Other
+    keys have colours that are left, those of foreign strategies by a hash of their names. Up to 32 keys differ in
+    marker and dashes, too.
+    """
+    chosen: dict[Key, int] = {}
+    for key, strategy in strategies.items():
+        if strategy in _OWN and _OWN[strategy] not in chosen.values():
+            chosen[key] = _OWN[strategy]
+    rest = itertools.count()
+    for key, strategy in strategies.items():
+        hashed = len(_OWN) + zlib.crc32(strategy.encode()) % (len(_PALETTE) - len(_OWN))
+        if key not in chosen and strategy not in _OWN and hashed not in chosen.values():
+            chosen[key] = hashed
+        elif key not in chosen:
+            chosen[key] = next(number for number in rest if number not in chosen.values())
+    pairs = list(itertools.islice(_colours(), max(chosen.values(), default=0) + 1))
+    markers = list(_MARKERS)
+    return {
+        key: Style(*pairs[chosen[key]], markers[at % len(markers)], DASHES[at // len(markers) % len(DASHES)])
+        for at, key in enumerate(strategies)
+    }
+
+
+def class_inks(number: int) -> list[str]:
+    """A colour for each of so many classes of a mask, none of them nearly black."""
+    return [light for light, _ in itertools.islice(_colours(), 1, number + 1)]
+
+
+def _colours() -> Iterator[tuple[str, str]]:
+    """The palette, then computed colours without end. No two are equal on light pages."""
+    yield from _PALETTE
+    known = {light for light, _ in _PALETTE}
+    for number in itertools.count():
+        hue, step = number * 0.618033988749895 % 1, number % 4  # the golden ratio spreads hues evenly
+        light, dark = _with_luminance(hue, 0.09 + 0.04 * step), _with_luminance(hue, 0.3 + 0.12 * step)
+        if light not in known:
+            known.add(light)
+            yield light, dark
+
+
+def _with_luminance(hue: float, luminance: float) -> str:
+    """A colour of this hue (0 to 1) with a relative luminance as WCAG defines it (0 to 1)."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _luminance(colorsys.hls_to_rgb(hue, middle, 0.75)) < luminance else (low, middle)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, low, 0.75))
+
+
+def _luminance(rgb: tuple[float, float, float]) -> float:
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

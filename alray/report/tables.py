@@ -31,11 +31,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the head and the cells of a table, all of them text."""
+    """A title, the head and the cells of a table, all of them text. bars: the columns of percentages behind which a
+    page draws a bar."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    bars: frozenset[str] = frozenset()
 
 
 def title(lines: Sequence[Line]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.config import fingerprint
+from alray.report.durations import duration, unit
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats
@@ -21,40 +22,70 @@ _MADE_OF = ("data", "model", "transform", "features", "pretext")
 @dataclass(frozen=True)
 class Timing:
     """Means over runs. stages: method -> stage -> seconds per run, for every stage that any run had; costs: setting ->
-    method -> (busy seconds up to each round, accuracy in percent); unit: GPU-seconds or worker-seconds."""
+    method -> (busy seconds up to each round, accuracy in percent), empty without an accuracy; busy: GPU time or worker
+    time. short: every run took less than a second; a sentence in `notes` then says all."""
 
     stages: Mapping[str, Mapping[str, float]]
     costs: Mapping[str, Mapping[str, tuple[Floats, Floats]]]
-    unit: str
+    busy: str
     notes: tuple[str, ...]
     table: Table
+    short: bool
 
 
-def timing_section_parts(panel: Panel, measure: str) -> Timing:
-    """Everything that the section on time shows. measure: the scalar that runs are compared by."""
+def timing_section_parts(panel: Panel, measure: str = "") -> Timing:
+    """Everything that the section on time shows. measure: the scalar that runs are compared by, if there is one."""
     spent = _spent([line for line in panel.lines if line.run is not None])
     names = _stages(spent.values())
-    stages, rows = {}, []
+    stages, busy = {}, {}
     for method in panel.methods:
         known = [spent[id(line)] for line in panel.lines if line.method == method and id(line) in spent]
         if not known:
             continue
         stages[method] = {name: float(np.mean([run.seconds[name].sum() for run in known])) for name in names}
-        busy = float(np.mean([run.busy[-1] for run in known]))
-        cells = [f"{seconds:.2f}" for seconds in stages[method].values()]
-        rows.append((method, str(len(known)), *cells, f"{sum(stages[method].values()):.2f}", f"{busy:.2f}"))
+        busy[method] = len(known), float(np.mean([run.busy[-1] for run in known]))
+    stages = _joined(stages)
     gpu = bool(spent) and all(run.gpu for run in spent.values())
-    unit = "GPU-seconds" if gpu else "worker-seconds"
-    costs = {setting: _costs(panel, setting, measure, spent) for setting in panel.settings}
-    head = ("strategy", "runs", *names, "sum", unit)
+    kind = "GPU time" if gpu else "worker time"
+    costs = {setting: _costs(panel, setting, measure, spent) for setting in panel.settings if measure}
+    sums = [sum(of_stage.values()) for of_stage in stages.values()]
+    if max(sums, default=0.0) < 1:
+        said = f"A run took {duration(min(sums, default=0.0))} to {duration(max(sums, default=0.0))} of wall time."
+        return Timing(stages, costs, kind, (said,), Table("Time per run", (), ()), True)
     notes = (
-        f"Wall seconds of each stage, mean per run. {unit[0].upper()}{unit[1:]}: seconds of training and extraction, "
-        f"times the number of workers{'' if gpu else ' (not all runs had GPUs)'}. Work that the first of several "
-        "runs does for all of them (embeddings of a frozen backbone, a pretext task) counts in full for each. A sweep "
-        "does this work before its trials, so that no trial's time contains it. Times on machines with other load are "
-        "not comparable.",
+        f"Wall time of each stage, summed over the rounds, mean per run. {kind[0].upper()}{kind[1:]}: time of training "
+        f"and extraction, times the number of workers{'' if gpu else ' (not all runs had GPUs)'}. Work that the first "
+        "of several runs does for all of them (embeddings of a frozen backbone, a pretext task) counts in full for "
+        "each. A sweep does this work before its trials, so that no trial's time contains it. Times on machines with "
+        "other load are not comparable.",
     )
-    return Timing(stages, costs, unit, notes, Table("Seconds per run, mean", head, tuple(rows)))
+    return Timing(stages, costs, kind, notes, _table(stages, busy, kind), False)
+
+
+def _joined(stages: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The stages with those joined to 'other' that are less than a hundredth of the time of every method."""
+    names = list(next(iter(stages.values()), {}))
+    small = [name for name in names if all(one[name] < sum(one.values()) / 100 for one in stages.values())]
+    if len(small) < 2:
+        return {method: dict(one) for method, one in stages.items()}
+    return {
+        method: {name: one[name] for name in names if name not in small} | {"other": sum(one[name] for name in small)}
+        for method, one in stages.items()
+    }
+
+
+def _table(stages: Mapping[str, Mapping[str, float]], busy: Mapping[str, tuple[int, float]], kind: str) -> Table:
+    """A row per method, in the unit that fits all numbers. busy: method -> number of runs, mean busy seconds."""
+    sums = [sum(of_stage.values()) for of_stage in stages.values()]
+    size, symbol = unit(max(*sums, *(spent for _, spent in busy.values())))
+    rows = []
+    for method, of_stage in stages.items():
+        runs, spent = busy[method]
+        cells = [f"{seconds / size:,.2f}" for seconds in (*of_stage.values(), sum(of_stage.values()), spent)]
+        rows.append((method, str(runs), *cells))
+    names = next(iter(stages.values()), {})
+    head = ("strategy", "runs", *(f"{name} ({symbol})" for name in (*names, "all stages", kind)))
+    return Table("Time per run, mean", head, tuple(rows))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def classification_metrics(
     """Accuracy of logits (n, c) against labels (n,) integer in [0, c).
 
     Returns top1, top<k> for every k < c, balanced_accuracy (mean over the classes that have images), per_class_accuracy
-    (list of c, None without images), worst_classes and best_classes (five each), num_images. Raises EvaluateError.
+    (list of c, None without images), per_class_count (list of c: test images), worst_classes and best_classes (five
+    each), num_images. Raises EvaluateError.
     """
     return evaluate_blocks([(logits, labels)], classes=classes, top_k=top_k)
 
@@ -58,6 +59,7 @@ def evaluate_blocks(
         **{f"top{k}": hit / n for k, hit in hits.items()},
         "balanced_accuracy": float(np.mean(present)),
         "per_class_accuracy": accuracy,
+        "per_class_count": images.tolist(),
         "worst_classes": list(_extreme(classes, accuracy, 1)),
         "best_classes": list(_extreme(classes, accuracy, -1)),
         "num_images": n,
@@ -128,7 +130,8 @@ def segmentation_metrics(confusion: Array, images: int, classes: Sequence[str]) 
 
     Returns top1 (pixel accuracy), balanced_accuracy (mean of the classes' accuracies), per_class_accuracy, miou (mean
     intersection over union of the classes that occur in mask or prediction), per_class_iou (None where a class does
-    not), worst_classes and best_classes (by accuracy), num_images. Raises EvaluateError without a single pixel.
+    not), per_class_count (pixels of the masks), worst_classes and best_classes (by accuracy), num_images. Raises
+    EvaluateError without a single pixel.
     """
     true, right = confusion.sum(1), np.diag(confusion)
     union = true + confusion.sum(0) - right
@@ -142,6 +145,7 @@ def segmentation_metrics(confusion: Array, images: int, classes: Sequence[str]) 
         "miou": float(np.mean([value for value in overlap if value is not None])),
         "per_class_accuracy": accuracy,
         "per_class_iou": overlap,
+        "per_class_count": [int(number) for number in true],
         "worst_classes": list(_extreme(classes, accuracy, 1)),
         "best_classes": list(_extreme(classes, accuracy, -1)),
         "num_images": images,

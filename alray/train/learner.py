@@ -53,6 +53,11 @@ class Learner(ABC):
         """Build the network, if the learner has one; returns which weights were loaded. Raises ConfigError."""
         return build()
 
+    @classmethod
+    @abstractmethod
+    def described(cls, config: RunConfig) -> str:
+        """The model and how it learns, in words for a report."""
+
     @abstractmethod
     def begin(self, stages: Stages) -> None:
         """Called before the first round: do what is done once for all rounds."""

@@ -85,6 +85,16 @@ class ClassLearner(Learner):
         return logits
 
 
+def backbone(config: RunConfig) -> str:
+    """The name of the backbone and where its weights come from."""
+    model = config.model
+    if model.checkpoint:
+        return f"{model.backbone} with the weights of {model.checkpoint.rsplit('/', 1)[-1]}"
+    if config.pretext.as_backbone:
+        return f"{model.backbone} with the weights of a pretext task ({config.pretext.task})"
+    return f"{model.backbone}, {'pretrained' if model.pretrained else 'from random weights'}"
+
+
 def _most_likely(logits: Array) -> tuple[Array, Array]:
     """(k,) each: the class of the largest logit, and its softmax probability."""
     shifted = logits.astype(np.float64)
@@ -115,6 +125,11 @@ class LinearLearner(ClassLearner):
             )
         known = measured(embeddings(config, catalog), Shared(config.root).features)
         return f"embeddings of {len(catalog):,} images: {known.uri}" if known else build()
+
+    @classmethod
+    def described(cls, config: RunConfig) -> str:
+        """The backbone, with a linear head."""
+        return f"{backbone(config)}; frozen, a linear head is trained"
 
     @classmethod
     def without_images(cls) -> type[Learner]:
@@ -176,6 +191,11 @@ class EmbeddingsLearner(LinearLearner):
             )
         return ""
 
+    @classmethod
+    def described(cls, config: RunConfig) -> str:
+        """A head alone."""
+        return "linear head on the embeddings of the source"
+
     def features(self, folder: str, stages: Stages) -> FeatureTable:
         """The embeddings as a table."""
         return bring_in(self.catalog, folder)
@@ -183,6 +203,11 @@ class EmbeddingsLearner(LinearLearner):
 
 class FinetuneLearner(ClassLearner):
     """Trains all weights with Ray Train; embeddings and logits are extracted again in every round."""
+
+    @classmethod
+    def described(cls, config: RunConfig) -> str:
+        """The backbone, with all of its weights."""
+        return f"{backbone(config)}; all weights are trained"
 
     def targets(self) -> Targets:
         """What the network is trained on."""

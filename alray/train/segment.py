@@ -29,7 +29,7 @@ from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL
 from alray.store import Store, read_checked
 from alray.train.evaluate import segmentation_metrics
-from alray.train.learners import FinetuneLearner
+from alray.train.learners import FinetuneLearner, backbone
 from alray.train.measure import measure_images, model_source
 from alray.train.targets import MaskTargets
 
@@ -133,6 +133,11 @@ class Confusions(Segmenting):
 
 class SegmentationLearner(FinetuneLearner):
     """Fine-tunes a segmentation network with Ray Train; metrics and class counts are of pixels."""
+
+    @classmethod
+    def described(cls, config: RunConfig) -> str:
+        """The backbone and the decoder."""
+        return f"{backbone(config)}, with a decoder; all weights are trained"
 
     def __init__(self, config: RunConfig, catalog: Catalog, joined: Joined) -> None:
         super().__init__(config, catalog, joined)

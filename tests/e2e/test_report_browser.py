@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alray import RunConfig
+from alray.data.catalog import index
 from alray.report import report
+from alray.rundir import RunDir
+from alray.selection.protocol import Picks
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -27,6 +31,15 @@ PROBE = """<script>addEventListener('load', () => {
     smallest: Math.min(...charts.map(box => box.width)), right: Math.max(...charts.map(box => box.right)),
     letters: text.getBoundingClientRect().height, fetched: performance.getEntriesByType('resource').length,
     ink: getComputedStyle(text).fill, paper: getComputedStyle(document.body).backgroundColor,
+  });
+});</script>"""
+
+PICTURES = """<script>addEventListener('load', () => {
+  const images = [...document.querySelectorAll('.picture img')], boxes = images.map(one => one.getBoundingClientRect());
+  document.title = JSON.stringify({
+    width: innerWidth, scroll: document.documentElement.scrollWidth, pictures: images.length,
+    broken: images.filter(one => !one.complete || !one.naturalWidth).length,
+    smallest: Math.min(...boxes.map(box => box.width)), right: Math.max(...boxes.map(box => box.right)),
   });
 });</script>"""
 
@@ -60,6 +73,46 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "probed.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
     (folder / "telephone.html").write_text(TELEPHONE)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on one run as it lies on disk: 12 images of two classes, 6 of them bought, no accuracy."""
+    folder = tmp_path_factory.mktemp("pictures")
+    names = ["a_name_of_a_class_that_is_long_and_has_no_space_at_which_it_could_be_broken", "cat"]
+    for number in range(12):
+        path = folder / "images" / names[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 200), (20 * number, 90, 0)).save(path)
+    catalog = index(str(folder / "images"), str(folder / "catalog"))
+    config = RunConfig(name="pictures", strategy="margin")
+    same = {**config.model_dump(mode="json"), "data_fingerprint": catalog.fingerprint, "weights_fingerprint": "w"}
+    run = RunDir(str(folder / "run"))
+    run.write_about({"name": "pictures", "classes": list(catalog.classes), "catalog": catalog.uri, "identity": same})
+    out, rows = run.round(0), np.arange(4, 10)
+    out.write_picks(Picks(rows, np.linspace(1, 0, 6)).to_table(), {}, None)
+    out.write_labels(rows, catalog.labels()[rows], np.array([0, 1, 0, 1, 0, 1]), np.full(6, 0.6))
+    counts = {"counts": [2, 2], "normalised_entropy": 1.0, "empty_classes": 0, "kl_to_pool": 0.0, "max_min_ratio": 1.0}
+    out.write_metrics({"round": 0, "labels": 4, "labels_bought": 0, "unlabeled": 8, "test": None, "validation": None,
+                       "labeled_set": counts, "seconds": {"train": 100.0}})  # fmt: skip
+    report([run.uri], str(folder))
+    html = (folder / "report.html").read_text()
+    (folder / "probed.html").write_text(html.replace("</body>", f"{PICTURES}</body>"))
+    (folder / "telephone.html").write_text(TELEPHONE)
+    return folder
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_pictures_are_large_and_fit(pictures: Path, width: int) -> None:
+    at = "probed.html" if width >= 500 else "telephone.html"
+    look = [f"--window-size={width},900", "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom"]
+    title = re.search(r"<title>(\{.*?\})</title>", browse(*look, f"file://{pictures / at}"))
+    assert title
+    seen = json.loads(title[1])
+    assert seen["width"] == width and seen["scroll"] <= width
+    assert seen["pictures"] == 6 and seen["broken"] == 0
+    assert seen["smallest"] >= (130 if width == 1400 else 85)
+    assert seen["right"] <= width
 
 
 def channels(css: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from alray.report import ReportError, report
 from alray.report.analysis import BEST, TIE, analyse, overall_ranks
 from alray.report.claims import detectable_note, method_note
 from alray.report.csv_curves import read_curves
+from alray.report.layout import Section
 from alray.report.metrics import metrics
 from alray.report.panel import Line, arrange, panel
 from alray.report.records import runs_table
@@ -36,6 +38,13 @@ def line(method: str, seed: int, gain: float = 0.0, setting: str = "", rounds: i
     values = 0.5 + 0.1 * np.log2(np.array(LABELS[:rounds]) / 100) + shared + own + gain
     scalars = {"test_top1": tuple(values.tolist())}
     return Line(setting, method, method, seed, LABELS[:rounds], {**scalars, **changes})  # type: ignore[dict-item]
+
+
+def parts_of(lines: Sequence[Line]) -> dict[str, Section]:
+    """The sections of a report on curves by their identifiers."""
+    found = arrange(lines)
+    shown = metrics(found)
+    return {part.id: part for part in sections(found, shown, analyse(found, shown[0].scalar))}
 
 
 def planted(seeds: int, gain: float = 0.03) -> list[Line]:
@@ -148,7 +157,7 @@ def test_where_a_scheduler_stopped_runs_nothing_is_claimed(everyone: bool) -> No
     assert said.startswith(
         f"asha stopped {24 if everyone else 6} of 24 runs early because of their accuracy. The survivors"
     )
-    parts = {part.id: part for part in sections(arrange(lines))[0]}
+    parts = parts_of(lines)
     assert any("a scheduler stopped runs" in note for note in parts["curves"].notes)
     assert not {"differences", "efficiency"} & set(parts)
 
@@ -163,7 +172,7 @@ def test_settings_in_which_no_run_was_stopped_are_compared() -> None:
     assert "3 of 24 runs early because of their accuracy (budget 6)" in found.warnings[0]
     assert {row[0] for row in found.tables["efficiency"].rows} == {"budget 5"}
     assert overall_ranks(arrange(lines), "test_top1").blocks == 8
-    shown = {part.id: len(part.charts) for part in sections(arrange(lines))[0]}
+    shown = {name: len(part.charts) for name, part in parts_of(lines).items()}
     assert (shown["curves"], shown["differences"], shown["efficiency"]) == (2, 1, 1)
 
 
@@ -316,16 +325,47 @@ def test_few_seeds_of_one_strategy_are_not_said_of_all() -> None:
     assert "in 2 of 3 comparisons of every pair and 1 of 2 comparisons against random: 3 paired seeds where 5" in said
 
 
-def test_a_single_seed_has_no_p_value_to_show() -> None:
+def test_one_seed_gets_one_sentence_and_no_statistics(tmp_path: Path) -> None:
+    """No table of differences, no win matrix, no interval, no star: they would say nothing."""
     found = analyse(arrange(planted(1)), "test_top1")
-    assert found.verdicts[0].endswith("points of area, 1 seed")
-    assert "1 paired seed where 5 are needed" in found.warnings[0]
+    assert (found.verdicts, dict(found.tables)) == ((), {})
+    (said,) = found.warnings
+    assert said.startswith("Each strategy was run with one seed.") and "seed=0..4" in said
     assert method_note(found.everyone, "of all").startswith("Nothing is tested")
+    parts = parts_of(planted(1))
+    assert list(parts) == ["curves", "areas"]
+    (table,) = parts["areas"].tables
+    assert table.head == ("setting", "strategy", "top-1 accuracy %", "top-1 accuracy, mean %")
+    last = {one.method: 100 * float(one.scalars["test_top1"][-1] or 0) for one in planted(1)}
+    assert [(row[1], row[2]) for row in table.rows] == [
+        (name, f"{last[name]:.2f}") for name in sorted(last, key=lambda name: -last[name])
+    ]
+    for strategy in ("random", "base"):
+        write_run(tmp_path, strategy, 0)
+    texts = (report([str(tmp_path)]), *((tmp_path / name).read_text() for name in ("report.md", "report.html")))
+    for text in texts:
+        assert "Each strategy was run with one seed." in text
+        for nothing in ("Holm", "Win matrix", "bootstrap", "p-value", "[95%]", "rank", BEST, TIE, "Too few seeds"):
+            assert nothing not in text, nothing
+
+
+def test_two_seeds_get_differences_again() -> None:
+    assert {"areas", "differences", "efficiency"} <= set(parts_of(planted(2)))
+    assert "wins" not in parts_of(planted(2))  # nobody can win with two seeds
+    assert parts_of(planted(8))["wins"].tables
+
+
+def test_a_matrix_without_a_win_is_a_sentence() -> None:
+    lines = [line(method, seed) for method in ("base", "margin", "random") for seed in range(6)]
+    part = parts_of(lines)["wins"]
+    assert not part.tables
+    assert part.notes == ("None of the 3 comparisons of two strategies with enough seeds shows a difference.",)
 
 
 def test_warnings_and_marks_are_in_every_text(tmp_path: Path) -> None:
     for strategy in ("random", "base"):
-        write_run(tmp_path, strategy, 0)
+        for seed in (0, 1):
+            write_run(tmp_path, strategy, seed)
     text = report([str(tmp_path)])
     for said in (text, *((tmp_path / name).read_text() for name in ("report.md", "report.html"))):
         assert "Too few seeds for a claim" in said
@@ -345,8 +385,7 @@ def test_balanced_accuracy_is_shown_where_it_is_another_number() -> None:
     other = [line("random", 0, test_balanced_accuracy=(0.1, 0.2, 0.3, 0.4))]
     assert [one.scalar for one in metrics(arrange(same))] == ["test_top1"]
     assert [one.scalar for one in metrics(arrange(other))] == ["test_top1", "test_balanced_accuracy"]
-    parts, _ = sections(arrange(other))
-    assert len(next(part for part in parts if part.id == "curves").charts) == 2
+    assert len(parts_of(other)["curves"].charts) == 2
 
 
 def test_the_record_of_runs_names_their_picks(tmp_path: Path) -> None:
@@ -379,7 +418,7 @@ def test_a_report_on_somebody_elses_curves(tmp_path: Path) -> None:
     html = (tmp_path / "out" / "report.html").read_text()
     assert "Too few seeds for a claim" in html
     assert (tmp_path / "out" / "tables" / "areas.csv").read_text().startswith("setting,strategy,seeds")
-    assert "### Win matrix" in (tmp_path / "out" / "report.md").read_text()
+    assert "### Area under the budget curve" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -427,11 +466,23 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> 
     assert (line.method, line.scalars) == ("base", {"test_top5": (0.5,)})
 
 
-def test_runs_without_any_accuracy_have_no_page(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "base", 0, rounds=1)
-    rewrite(run, 0, test=None, validation=None)
-    assert "no report.html: no run has an accuracy" in report([run])
-    assert (Path(run) / "report.csv").exists() and not (Path(run) / "report.html").exists()
+def test_runs_without_any_accuracy_have_a_page_of_what_was_labeled(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "base", 0, rounds=2)
+    for number in (0, 1):
+        rewrite(run, number, test=None, validation=None)
+    text = report([run])
+    html = Path(run, "report.html").read_text()
+    sentence = (
+        "base chose images up to 200 labels; no accuracy was measured, because the runs have neither test images nor a "
+        "validation set."
+    )
+    assert sentence in text and sentence in html
+    assert re.findall("<h2>(.*?)</h2>", html) == [
+        "Labels per class", "Class balance", "Time", "Runs and configuration",
+    ]  # fmt: skip
+    assert not {"accuracy", "accuracy %"} & set(re.findall("<th[^>]*>(.*?)</th>", html))
+    assert "last" not in (Path(run) / "tables" / "records.csv").read_text().splitlines()[0]
+    assert (Path(run) / "report.png").exists()
     with pytest.raises(ReportError, match="no run has an accuracy"):
         report([run], measure="test_top1")
 
@@ -451,4 +502,4 @@ def test_the_measure_that_was_asked_for_comes_first(tmp_path: Path) -> None:
     html = Path(run, "report.html").read_text()
     captions = re.findall("<figcaption>(.*?)</figcaption>", html)
     assert captions[:3] == ["test top-5 accuracy", "test top-1 accuracy", "test balanced accuracy"]
-    assert "Measure: test top-5 accuracy" in html and "last top-5 accuracy %" in html
+    assert "<dt>Measure</dt><dd>test top-5 accuracy</dd>" in html and "last top-5 accuracy %" in html

@@ -18,7 +18,6 @@ from alray.report import ReportError, report
 from alray.report.panel import Panel, panel
 from alray.report.picture import picture
 from alray.report.runs import load, load_all
-from alray.report.styles import color, styles
 from alray.report.tables import (
     Column,
     as_csv,
@@ -347,15 +346,6 @@ def test_report_of_several_directories_goes_to_out_or_here(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     report(runs)
     assert (tmp_path / "report" / "report.md").exists()
-
-
-def test_colours_are_fixed_and_methods_of_one_colour_are_told_apart() -> None:
-    assert len({color(name) for name in ("random", "margin", "mase", "base", "k_center", "entropy", "badge")}) == 7
-    assert color("my_own") == color("my_own")
-    first, second = styles({"base": "base", "base, lr 1": "base"}).values()
-    assert first.color == second.color == color("base")
-    assert first.marker != second.marker
-    assert first.dashes != second.dashes
 
 
 def test_picture_of_unequal_runs(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from alray.report.gallery import gallery
 from alray.report.panel import panel
 from alray.report.records import picks_hash
 from alray.report.runs import RunHistory, load, load_all
+from alray.report.thumbnails import encoded
 from alray.report.timing import timing_section_parts
 from alray.rounds import run
 from alray.rundir import Missing
@@ -111,16 +112,17 @@ def test_the_page_is_whole_and_fetches_nothing(folder: Path) -> None:
 def test_every_section_is_there_with_units_and_warnings(folder: Path) -> None:
     html = (folder / "runs" / "report.html").read_text()
     for title in (
-        "Learning curves", "Area under the budget curve", "Difference to random", "Win matrix", "Label efficiency",
-        "Class balance", "Coverage", "Time", "Runs and configuration", "Gallery",
+        "Learning curves", "Accuracy per class", "Area under the budget curve", "Difference to random",
+        "Label efficiency", "Class balance", "Coverage", "Time", "Runs and configuration",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in html, title
-    for text in ("accuracy (%)", "labels, seed set included", "seconds per run", "radius (distance)"):
+    for text in ("accuracy (%)", "labels, seed set included", "of wall time", "radius (distance)"):
         assert text in html, text
     assert "Too few seeds for a claim" in html
-    assert "without images" in html
+    assert "There are no pictures of the picks: the data are embeddings without images." in html
+    assert "<h2>Pictures" not in html and "<h2>Win matrix" not in html
     tables = {path.name for path in (folder / "runs" / "tables").iterdir()}
-    assert {"areas.csv", "differences.csv", "wins.csv", "efficiency.csv", "coverage.csv", "records.csv"} <= tables
+    assert {"areas.csv", "differences.csv", "classes.csv", "efficiency.csv", "coverage.csv", "records.csv"} <= tables
 
 
 def test_a_strategy_has_one_colour_and_it_is_a_variable(folder: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_strategy_has_one_colour_and_it_is_a_variable(folder: Path) -> None:
     assert drawn == set()  # every ink in a chart follows the theme
     used = set(re.findall(r"var\((--c-[0-9a-f]{6})", html))
     css = html[: html.index("</style>")]
-    assert used == {"--c-010101", "--c-cc79a7"}  # random, k_center
+    assert used == {"--c-1d1f21", "--c-b8509b"}  # random, k_center
     assert all(css.count(f"{name}:") == 2 for name in used)  # light and dark
 
 
@@ -290,26 +292,86 @@ def write_image_run(folder: Path, classes: tuple[str, str] = ("dog", "cat")) -> 
     return store.uri
 
 
-def test_the_gallery_shows_the_most_surprising_picks_first(tmp_path: Path) -> None:
+def test_a_run_stores_what_its_model_predicted_before_the_labels(folder: Path) -> None:
+    history = next(one for one in load_all([str(folder / "runs")]) if one.strategy == "k_center")
+    x = np.load(folder / "e.npz")["features"].astype(np.float64)
+    steps = list(history.files.bought())
+    assert len(steps) == 2
+    for step in steps:
+        assert step.round is not None and step.predicted is not None and step.probability is not None
+        head = history.files.round(step.round).head()
+        logits = x[step.rows] @ head.weight.T.astype(np.float64) + head.bias
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        assert step.predicted.tolist() == p.argmax(axis=1).tolist()
+        np.testing.assert_allclose(step.probability, p.max(axis=1), rtol=1e-4)
+
+
+PREDICTED, PROBABILITY = [1, 1, 1, 0, 0, 1], [0.6, 0.9, 0.7, 0.55, 0.95, 0.8]
+
+
+def predict(uri: str) -> None:
+    """Add what the model had predicted for the six picks, in their order of choice; their labels are 0, 1, 0, 1, 0, 1
+    or the other way round."""
+    out = Store(uri).child("round_00")
+    table = out.read_table("labels.parquet")
+    table = table.append_column("predicted", pa.array(PREDICTED, pa.int32()))
+    out.write_table("labels.parquet", table.append_column("probability", pa.array(PROBABILITY)))
+
+
+def test_the_gallery_shows_the_models_mistakes_first(tmp_path: Path) -> None:
     uri = write_image_run(tmp_path)
-    (wall,), note = gallery(panel([load(uri)]))
-    assert note == ""
-    assert (wall.round, wall.of, wall.by_surprise) == (0, 6, True)
-    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
-    p = np.exp(x[:, :2]) / np.exp(x[:, :2]).sum(axis=1, keepdims=True)
-    pictures = {picture.key: picture for _, group in wall.classes for picture in group}
-    assert len(pictures) == 6
-    for name, group in wall.classes:
-        surprises = [picture.surprise for picture in group]
-        assert surprises == sorted(surprises, reverse=True)  # type: ignore[type-var]
-        for picture in group:
-            assert picture.label == name
-            row = sorted(path.relative_to(tmp_path / "images").as_posix() for path in
-                         (tmp_path / "images").rglob("*.png")).index(picture.key)  # fmt: skip
-            assert picture.surprise == pytest.approx(1 - p[row, ["cat", "dog"].index(name)], abs=1e-6)
-            assert picture.score == pytest.approx((row - 4) / 5)
-    first = max(pictures.values(), key=lambda picture: picture.surprise or 0)
-    assert wall.classes[0][1][0] == first
+    predict(uri)
+    found = gallery(panel([load(uri)]))
+    assert (found.notes, found.predicted) == ((), True)
+    (wall,) = found.walls
+    labels = Store(uri).child("round_00").read_table("labels.parquet")["label"].to_pylist()
+    wrong = [label != guess for label, guess in zip(labels, PREDICTED, strict=True)]
+    assert (wall.round, wall.labels, wall.of, wall.wrong) == (0, 4, 6, sum(wrong))
+    assert 0 < sum(wrong) < 6
+    shown = [(picture.wrong, picture.probability) for picture in wall.pictures]
+    mistakes = sorted((p for p, miss in zip(PROBABILITY, wrong, strict=True) if miss), reverse=True)
+    right = sorted(p for p, miss in zip(PROBABILITY, wrong, strict=True) if not miss)
+    assert shown == [*((True, p) for p in mistakes), *((False, p) for p in right)]
+    names = load(uri).classes
+    by_score = {round(5 * picture.score): picture for picture in wall.pictures}
+    for at in range(6):
+        picture = by_score[5 - at]
+        assert (picture.given, picture.predicted) == (names[labels[at]], names[PREDICTED[at]])
+        assert f"/{names[labels[at]]}/" in picture.key
+    report([uri])
+    html = Path(uri, "report.html").read_text()
+    assert f"Picked with 4 labels, round 0: 6 pictures; the model was wrong on {sum(wrong)} of 6" in html
+    assert html.count('class="picture wrong"') == sum(wrong) and html.count("✗ ") == sum(wrong) + 1  # and its meaning
+
+
+def test_runs_that_stored_no_predictions_show_the_given_label(tmp_path: Path) -> None:
+    uri = write_image_run(tmp_path)
+    found = gallery(panel([load(uri)]))
+    assert not found.predicted and found.walls[0].wrong is None
+    scores = [picture.score for picture in found.walls[0].pictures]
+    assert scores == sorted(scores, reverse=True)  # the order of choice
+    report([uri])
+    html = Path(uri, "report.html").read_text()
+    assert "6 pictures, in the order of choice (no predictions of the model are known)" in html and "✗" not in html
+    assert "with the label that was given" in html
+
+
+def test_the_gallery_comes_after_the_curves_and_before_everything_else(tmp_path: Path) -> None:
+    uri = write_image_run(tmp_path)
+    report([uri])
+    assert re.findall("<h2>(.*?)</h2>", Path(uri, "report.html").read_text())[:3] == [
+        "Learning curves", "Pictures of the picks", "Labels per class",
+    ]  # fmt: skip
+
+
+def test_without_any_accuracy_there_are_pictures_first(tmp_path: Path) -> None:
+    uri = write_image_run(tmp_path)
+    predict(uri)
+    rewrite(uri, 0, test=None)
+    report([uri])
+    html = Path(uri, "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", html)[0] == "Pictures of the picks"
+    assert html.count("data:image/webp") == 6
 
 
 def test_thumbnails_are_in_the_page_and_small(tmp_path: Path) -> None:
@@ -319,9 +381,31 @@ def test_thumbnails_are_in_the_page_and_small(tmp_path: Path) -> None:
     uri = write_image_run(tmp_path)
     report([uri])
     html = Path(uri, "report.html").read_text()
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
+    found = [base64.b64decode(text) for text in re.findall(r'src="data:image/webp;base64,([^"]+)"', html)]
     assert len(found) == 6
-    assert {Image.open(io.BytesIO(base64.b64decode(text))).size for text in found} == {(72, 36)}
+    assert {Image.open(io.BytesIO(data)).size for data in found} == {(100, 50)}
+    noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)
+    large = base64.b64decode(encoded(Image.fromarray(noise)).partition(",")[2])
+    assert Image.open(io.BytesIO(large)).size == (160, 107)
+    assert len(large) < 14_000  # noise is the worst case; photographs take a third
+    tiny = Image.fromarray(noise[:8, :8])
+    stored = Image.open(io.BytesIO(base64.b64decode(encoded(tiny).partition(",")[2])))
+    assert (np.asarray(stored.convert("RGB")) == noise[:8, :8]).all()
+
+
+def test_a_page_has_a_bounded_number_of_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    uri = write_image_run(tmp_path)
+    out = Store(uri).child("round_00")
+    for number in (1, 2, 3):
+        folder = Store(uri).child(f"round_{number:02d}")
+        for name in ("picks.parquet", "labels.parquet"):
+            folder.write_table(name, out.read_table(name))
+        folder.write_json("metrics.json", {**out.read_json("metrics.json"), "round": number, "labels": 4 + number})
+    monkeypatch.setattr("alray.report.gallery.MOST", 10)
+    monkeypatch.setattr("alray.report.gallery.LEAST", 5)
+    found = gallery(panel([load(uri)]))
+    assert [(wall.round, len(wall.pictures)) for wall in found.walls] == [(0, 5), (3, 5)]
+    assert found.notes == ("margin: pictures of 2 of 4 rounds are shown.",)
 
 
 def test_names_that_users_chose_are_shown_as_text(tmp_path: Path) -> None:
@@ -336,7 +420,11 @@ def test_names_that_users_chose_are_shown_as_text(tmp_path: Path) -> None:
     page = Page(html)
     assert page.open == []
     assert not {"b", "script", "u"} & page.tags
-    for shown in ("&lt;b title=&#34;x&#34;&gt;dog", "&lt;i&gt;&#39;run&#39;&amp;: comparison", "&lt;u&gt;no disk"):
+    for shown in (
+        "&lt;b title=&#34;x&#34;&gt;dog",
+        "&lt;i&gt;&#39;run&#39;&amp;: labels chosen by",
+        "&lt;u&gt;no disk",
+    ):
         assert shown in html, shown
 
 
@@ -350,26 +438,25 @@ def test_a_strategy_may_be_called_anything(tmp_path: Path) -> None:
     assert "&lt;b&gt;$\\frac$ &amp; x" in drawn
 
 
-def test_without_embeddings_the_scores_order_the_gallery(tmp_path: Path) -> None:
+def test_images_that_are_gone_are_said_to_be(tmp_path: Path) -> None:
     uri = write_image_run(tmp_path)
-    Store(str(tmp_path / "runs" / "features")).delete("f")
-    (wall,), _ = gallery(panel([load(uri)]))
-    assert not wall.by_surprise
-    scores = [[picture.score for picture in group] for _, group in wall.classes]
-    assert scores == [sorted(group, reverse=True) for group in scores]
     Store(str(tmp_path)).delete("images")
-    assert "the images do not exist any more" in gallery(panel([load(uri)]))[1]
+    found = gallery(panel([load(uri)]))
+    assert not found.walls and "the images do not exist any more" in found.notes[0]
 
 
 def test_a_cold_start_opens_the_gallery(tmp_path: Path) -> None:
     uri = write_image_run(tmp_path)
     start = Picks(np.array([2, 0, 3, 1]), np.array([0.9, 0.8, 0.7, 0.6])).to_table()
     Store(uri).write_table("seed_set.parquet", start.append_column("label", pa.array([1, 1, 0, 0], pa.int32())))
-    walls, _ = gallery(panel([load(uri)]))
-    assert [(wall.round, wall.of, wall.by_surprise) for wall in walls] == [(None, 4, False), (0, 6, True)]
-    assert [(name, [picture.score for picture in group]) for name, group in walls[0].classes] == [
-        ("dog", [0.9, 0.8]), ("cat", [0.7, 0.6]),
+    walls = gallery(panel([load(uri)])).walls
+    assert [(wall.round, wall.of) for wall in walls] == [(None, 4), (0, 6)]
+    assert [(picture.given, picture.score) for picture in walls[0].pictures] == [
+        ("dog", 0.9), ("dog", 0.8), ("cat", 0.7), ("cat", 0.6),
     ]  # fmt: skip
+    report([uri])
+    said = "Seed set that it chose before any training: 4 pictures, in the order of choice"
+    assert said in Path(uri, "report.html").read_text()
 
 
 def timed(folder: Path, strategy: str, seed: int, first: dict[str, float], **changes: object) -> None:
@@ -385,7 +472,7 @@ def test_time_has_every_stage_and_what_is_shared_in_full(tmp_path: Path) -> None
     timed(tmp_path, "random", 1, {"extract": 0.0, "train": 1.0}, **setting)
     timed(tmp_path, "base", 0, {"train": 1.0, "pretext": 5.0, "vaal": 0.5, "audit": 7.0}, **setting)
     parts = timing_section_parts(panel(load_all([str(tmp_path)])), "test_top1")
-    assert parts.table.head[2:-2] == ("pretext", "extract", "train", "vaal", "audit")
+    assert parts.table.head[2:-2] == ("pretext (s)", "extract (s)", "train (s)", "vaal (s)", "audit (s)")
     assert dict(parts.stages["random"]) == {"pretext": 0, "extract": 10, "train": 3, "vaal": 0, "audit": 0}
     assert dict(parts.stages["base"]) == {"pretext": 5, "extract": 10, "train": 3, "vaal": 0.5, "audit": 7}
     busy = {method: seconds.tolist() for method, (seconds, _) in parts.costs[""].items()}
@@ -410,4 +497,5 @@ def test_a_legend_counts_the_seeds_of_a_setting(tmp_path: Path) -> None:
     html = (tmp_path / "out" / "report.html").read_text()
     assert "<span>random <small>2 seeds</small></span>" in html
     assert "<span>base <small>1 to 2 seeds</small></span>" in html
-    assert "2 settings, 1 to 2 seeds, 7 complete runs" in html
+    assert "<dt>Seeds</dt><dd>1 to 2 per strategy (0 to 3)</dd>" in html
+    assert "<dt>Settings</dt><dd>2: budget 50; budget 60</dd>" in html

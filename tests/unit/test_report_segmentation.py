@@ -17,6 +17,7 @@ from test_report import metrics_of, write_run
 from alray.data.catalog import index
 from alray.report import ReportError, report
 from alray.report.analysis import analyse
+from alray.report.classes import classes_section
 from alray.report.gallery import gallery
 from alray.report.metrics import metric, metrics
 from alray.report.panel import Panel, panel
@@ -29,9 +30,11 @@ SEGMENTATION = {"task": "segmentation", "transform.resize": 0}
 COUNTS = [900_000, 400_000, 30_000, 900, 0]
 
 
-def write_segmentation(folder: Path, strategy: str, seed: int, gain: float = 0.0, rounds: int = 3) -> str:
+def write_segmentation(
+    folder: Path, strategy: str, seed: int, gain: float = 0.0, rounds: int = 3, **changes: object
+) -> str:
     """Pixel accuracy falls by as much as mIoU gains, so that a comparison by the wrong one is seen."""
-    uri = write_run(folder, strategy, seed, 0, **SEGMENTATION)
+    uri = write_run(folder, strategy, seed, 0, **SEGMENTATION, **changes)
     noise = np.random.default_rng([seed, len(strategy)]).normal(0, 0.002, rounds)
     for number in range(rounds):
         metrics = metrics_of(number, "random", seed)
@@ -74,8 +77,9 @@ def test_every_text_says_what_the_numbers_are_of(tmp_path: Path) -> None:
     text = report([str(tmp_path)])
     html, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
     for words in (
-        "Measure: test mIoU", "mIoU (%)", "pixel accuracy (%)", "points of mIoU over random", "last mIoU %",
-        "labels random needs for the same mIoU", "mIoU against worker-seconds", "Area under the budget curve, test pix",
+        "<dt>Measure</dt><dd>test mIoU</dd>", "mIoU (%)", "pixel accuracy (%)", "points of mIoU over random",
+        "last mIoU %", "labels random needs for the same mIoU", "mIoU against worker time",
+        "Area under the budget curve, test pix",
         "labeled pixels per class after the last round, sorted", "class, most pixels first",
         "classes without a labeled pixel",
     ):  # fmt: skip
@@ -157,14 +161,22 @@ def test_curves_of_somebody_else_with_miou(tmp_path: Path) -> None:
     assert "points of mIoU over random" in (tmp_path / "out" / "report.html").read_text()
 
 
+NAMES = ["sky", "road", "car", "tree", "void"]
+
+
 def write_scenes(folder: Path) -> str:
-    """A run of segmentation on 8 images of 400 x 200: 2 labeled by a cold start, 4 bought; labels mean nothing."""
+    """A run of segmentation on 8 images of 400 x 200: 2 labeled by a cold start, 4 bought; labels mean nothing. The
+    left half of every mask is road, the right half counts for nothing."""
+    mask = np.full((200, 400), 255, np.uint8)
+    mask[:, :200] = 1
     for number in range(8):
-        path = folder / "images" / f"{number:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (400, 200), (30 * number, 90, 0)).save(path)
-    catalog = index(str(folder / "images"), str(folder / "catalog"), classes=["sky", "road"])
-    uri = write_segmentation(folder / "runs", "entropy", 0, rounds=2)
+        for kind, pixels in (("images", np.full((200, 400, 3), (30 * number, 90, 0), np.uint8)), ("masks", mask)):
+            path = folder / kind / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    catalog = index(str(folder / "images"), str(folder / "catalog"), classes=NAMES)
+    data = {"data.root": str(folder / "images"), "data.mask_root": str(folder / "masks"), "data.classes": NAMES}
+    uri = write_segmentation(folder / "runs", "entropy", 0, rounds=2, **data)
     store, labels = Store(uri), pa.array([0, 1, 0, 1], pa.int32())
     about = store.read_json("run.json")
     about["identity"]["data_fingerprint"] = catalog.fingerprint
@@ -179,20 +191,56 @@ def write_scenes(folder: Path) -> str:
     return uri
 
 
-def test_the_gallery_sorts_whole_images_by_score(tmp_path: Path) -> None:
+def pixels_of(uri: str) -> np.ndarray:
+    found = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.asarray(found.convert("RGB"), int)
+
+
+def test_the_gallery_shows_images_in_the_order_of_choice_with_their_masks(tmp_path: Path) -> None:
     uri = write_scenes(tmp_path)
-    walls, note = gallery(panel([load(uri)]))
-    assert note == ""
-    assert [(wall.round, wall.of, wall.by_surprise) for wall in walls] == [(None, 2, False), (0, 4, False)]
-    ((name, pictures),) = walls[1].classes
-    assert name == ""
-    assert [(picture.key, picture.score) for picture in pictures] == [
-        ("04.png", 0.8), ("00.png", 0.7), ("03.png", 0.6), ("06.png", 0.5),
+    found = gallery(panel([load(uri)]))
+    assert (found.notes, found.predicted) == ((), False)
+    assert [(wall.round, wall.of, wall.wrong) for wall in found.walls] == [(None, 2, None), (0, 4, None)]
+    pictures = found.walls[1].pictures
+    assert [(picture.key, picture.score, picture.given) for picture in pictures] == [
+        ("04.png", 0.8, ""), ("00.png", 0.7, ""), ("03.png", 0.6, ""), ("06.png", 0.5, ""),
     ]  # fmt: skip
-    assert Image.open(io.BytesIO(base64.b64decode(pictures[0].jpeg))).size == (144, 72)
+    assert [name for name, _ in found.legend] == NAMES and len({color for _, color in found.legend}) == 5
+    road = np.array([int(dict(found.legend)["road"][at : at + 2], 16) for at in (1, 3, 5)])
+    plain, over = pixels_of(pictures[0].image.uri), pixels_of(pictures[0].image.overlay)
+    assert plain.shape == over.shape == (80, 160, 3)
+    left, right = (over[10:70, part].mean(axis=(0, 1)) for part in (slice(5, 75), slice(85, 155)))
+    assert np.abs(left - (0.4 * np.array([120, 90, 0]) + 0.6 * road)).max() < 8
+    assert np.abs(right - [120, 90, 0]).max() < 8
     report([uri])
     html = Path(uri, "report.html").read_text()
-    assert "The picked images, which have several classes each" in html
-    assert "entropy, seed 0, seed set that it chose: 2 of 2 picks, highest score first" in html
-    assert "surprise" not in html and "sky" not in html.split('id="gallery"')[1]
+    assert "The images whose masks were bought, each with the mask that was given" in html
+    assert "Seed set that it chose before any training: 2 pictures, in the order of choice" in html
+    assert html.count("data:image/webp") == 2 * 6
     assert "the model was fine-tuned" in html  # why there is no coverage
+
+
+@pytest.mark.parametrize(("gone", "why"), [("masks", "cannot be read any more"), ("config.json", "cannot be found")])
+def test_without_masks_there_are_still_pictures(gone: str, why: str, tmp_path: Path) -> None:
+    uri = write_scenes(tmp_path)
+    Store(uri if gone.endswith("json") else str(tmp_path)).delete(gone)
+    found = gallery(panel([load(uri)]))
+    assert len(found.notes) == 1 and found.notes[0].startswith("Masks are not drawn") and why in found.notes[0]
+    assert [len(wall.pictures) for wall in found.walls] == [2, 4]
+    assert not any(picture.image.overlay for wall in found.walls for picture in wall.pictures)
+
+
+def test_classes_are_compared_by_their_union(tmp_path: Path) -> None:
+    uri = write_segmentation(tmp_path, "entropy", 0)
+    out = Store(uri).child("round_02")
+    metrics = out.read_json("metrics.json")
+    test = {**metrics["test"], "per_class_iou": [0.5, None, 0.25, 0.9, 0.1], "per_class_count": [3e6, 0, 40, 5, 7]}
+    out.write_json("metrics.json", {**metrics, "test": test})
+    part = classes_section(panel([load(uri)]))
+    assert part.title == "IoU per class" and "1 of 5 classes have no test pixel" in part.notes[1]
+    (table,) = part.tables
+    assert table.head == ("setting", "class", "test pixels", "entropy %", "entropy labels")
+    assert [row[1:] for row in table.rows] == [
+        ("class4", "7", "10.0", "0"), ("class2", "40", "25.0", "30,000"), ("class0", "3.0 M", "50.0", "900,000"),
+        ("class3", "5", "90.0", "900"),
+    ]  # fmt: skip
