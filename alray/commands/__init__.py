@@ -10,7 +10,8 @@ from alray.commands.repack import Repack
 from alray.commands.report import Report
 from alray.commands.select import Select
 from alray.commands.strategies import Strategies
+from alray.commands.weights import Weights
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__.lower(): command.start for command in (Index, Repack, Select, Strategies, Report)
+    command.__name__.lower(): command.start for command in (Index, Repack, Select, Strategies, Weights, Report)
 }

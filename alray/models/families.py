@@ -117,7 +117,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("CLIP of OpenAI and OpenCLIP", "visual.class_embedding, visual.transformer.resblocks.", "the image tower",
            (r"class_embedding$|attnpool\.positional_embedding$",), _gelu_of_clip, _note_on_clip),
     Family("lightly (PyTorch Lightning)", "state_dict: backbone. (numbered or not), projection_head.",
-           "backbone; teacher_backbone of DINO", (r"^state_dict/(?:\w+_)?backbone\.", r"(?:projection|prediction)_head\.")),
+           "backbone; teacher_backbone of DINO",
+           (r"^state_dict/(?:\w+_)?backbone\.", r"(?:projection|prediction|student)_head\.")),
     Family("VICReg, Barlow Twins", "model: module.backbone., module.projector.", "backbone",
            (r"^model/(?:module\.)?backbone\.", r"projector\.")),
     Family("SimSiam", "state_dict: module.encoder., module.predictor.", "encoder",
@@ -135,7 +136,7 @@ FAMILIES: tuple[Family, ...] = (
            (r"(?:^|[/.])(?:layer1\.0\.conv1|blocks\.0\.norm1|patch_embed\.proj|conv1|stem\.\w+)\.\w+",)),
 )  # fmt: skip
 
-_RESNETS = {
+_RESNETS: dict[tuple[int, ...], str] = {
     (2, 2, 2, 2, False): "resnet18", (3, 4, 6, 3, False): "resnet34", (3, 4, 6, 3, True): "resnet50",
     (3, 4, 23, 3, True): "resnet101", (3, 8, 36, 3, True): "resnet152",
 }  # fmt: skip
@@ -149,8 +150,8 @@ def looks_like(tensors: Mapping[str, torch.Tensor]) -> str:
         for n in range(1, 5)
     ]
     deep = any(re.search(r"layer1\.0\.conv3\.weight$", key) for key in tensors)
-    if name := _RESNETS.get((*layers, deep)):  # type: ignore[call-overload]
-        return str(name)
+    if name := _RESNETS.get((*layers, deep)):
+        return name
     for key, tensor in tensors.items():
         if re.search(r"(?:patch_embed\.proj|conv_proj|visual\.conv1)\.weight$", key) and tensor.ndim == 4:
             size = _VITS.get(len(tensor))

@@ -140,6 +140,11 @@ def _refuse_other_file(uri: str, head: bytes) -> None:
             raise CheckpointError(f"{uri}: expected a checkpoint, got {what}; {advice}")
     if head.lstrip()[:1] == b"{":
         raise CheckpointError(f"{uri}: expected a checkpoint, got {_json(uri)}")
+    if not head.startswith((b"PK", b"\x80")) and not is_safetensors(head):
+        raise CheckpointError(
+            f"{uri}: expected a file of torch.save, safetensors or NumPy (.npz), got something else that begins with "
+            f"{head[:24]!r}"
+        )
 
 
 def _json(uri: str) -> str:
@@ -206,7 +211,7 @@ def _torch(uri: str, data: bytes) -> Any:
     names: set[str] = set()
     if data[:2] == b"PK":  # the old format of torch.save tells its names one by one, in errors
         try:
-            names = set(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))  # type: ignore[arg-type]
+            names = set(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
         except Exception as error:
             raise _unreadable(uri, error) from error
     while True:
