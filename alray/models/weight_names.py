@@ -30,7 +30,8 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", 
 # Parts of a network that change its output. If a file has one and the backbone has not, they are different networks.
 BODY = {
     "cls_token", "class_token", "pos_embed", "reg_token", "register_tokens", "storage_tokens", "dist_token", "norm_pre",
-    "patch_embed", "pos_drop", "blocks", "layers", "stages", "stem", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4",
+    "patch_embed", "pos_drop", "blocks", "layers", "stages", "stem", "conv1", "bn1", "layer1", "layer2", "layer3",
+    "layer4",
 }  # fmt: skip
 
 
@@ -139,9 +140,7 @@ def _anchor(pattern: str) -> re.Pattern[str]:
 
 
 _OTHER_LIBRARY = (
-    "alray's backbones are timm's: take the same model from timm (model.pretrained, or model.backbone hf-hub:OWNER/NAME)"
-)
-    "alray's backbones are timm's: take the same model from timm (model.pretrained, or model.backbone hf-hub:)"
+    "alray's backbones are timm's; timm may have the same model (model.pretrained, or model.backbone hf-hub:OWNER/NAME)"
 )
 NAMINGS: tuple[Naming, ...] = (
     Naming("CLIP's image tower (OpenAI, OpenCLIP)", _anchor(r"class_embedding|attnpool\.positional_embedding"), _clip),
