@@ -25,7 +25,7 @@ def families() -> str:
     files = dict.fromkeys(f"  {what}: {advice}" for _, _, what, advice in OTHER_FILES)
     return "\n".join(
         [
-            "Weights are loaded by names and shapes. alray weights FILE --backbone NAME tries a file for model.checkpoint.",
+            "Weights are loaded by names and shapes. alray weights FILE --backbone NAME tries a file.",
             "Files of torch.save, safetensors, and NumPy archives (.npz) of Google's ViT, Mixer and BiT.",
             f"Of several copies in a file one is taken: {ORDER}.",
             "\nFamilies, what their files look like, and what is taken (heads, projectors, queues are left out):",

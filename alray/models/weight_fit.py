@@ -115,11 +115,17 @@ def _fit(place: Place, wanted: Mapping[str, torch.Tensor], backbone: nn.Module) 
     mismatched = [text for name in found if (text := _mismatch(name, found[name], wanted[name]))]
     modules = {name.split(".")[0] for name in wanted} | BODY
     surplus = [name for name in converted if name not in wanted and name.split(".")[0] in modules]
+    dropped = [
+        name
+        for name, t in native.items()
+        if name not in converted and name.split(".")[0] in modules and _matters(name, t, converted)
+    ]
     broken = [name for name in found if found[name].is_floating_point() and not found[name].isfinite().all()]
     lines = {
         "missing in the file": missing,
         "other shape": mismatched,
         "layers that the backbone does not have": [place.prefix + name if name in native else name for name in surplus],
+        "not zero in the file, and the backbone has no such parameters": dropped,
         "values that are not finite": broken,
     }
     used = {tensor.data_ptr() for tensor in found.values()}
@@ -127,9 +133,7 @@ def _fit(place: Place, wanted: Mapping[str, torch.Tensor], backbone: nn.Module) 
         place=place,
         found=found,
         fitting=len(found) - len(mismatched),
-        beside=tuple(
-            place.prefix + name for name, t in native.items() if t.data_ptr() not in used and name not in found
-        ),
+        beside=tuple(f"{place}{name}" for name, t in native.items() if t.data_ptr() not in used and name not in found),
         changed=tuple(_changes(native, named, found, place.naming)),
         problems=tuple(f"  {word}: {some(names)}" for word, names in lines.items() if names),
         only_stem=not (missing or surplus) and [text.split()[0] for text in mismatched] == ["conv1.weight"],
@@ -142,6 +146,12 @@ def _mismatch(name: str, got: torch.Tensor, want: torch.Tensor) -> str:
     if want.is_floating_point() and not got.is_floating_point():
         return f"{name} is {got.dtype} in the file (quantised weights?) and {want.dtype} in the backbone"
     return ""
+
+
+def _matters(name: str, tensor: torch.Tensor, converted: Tensors) -> bool:
+    """Whether a tensor that timm's conversion dropped changes what the network computes. A zero bias does not."""
+    parameter = name.endswith((".weight", ".bias")) and tensor.is_floating_point()
+    return parameter and tensor.data_ptr() not in {t.data_ptr() for t in converted.values()} and bool(tensor.any())
 
 
 def _changes(native: Tensors, named: Tensors, found: Tensors, naming: Naming | None) -> Iterator[str]:

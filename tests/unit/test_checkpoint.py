@@ -94,7 +94,7 @@ def test_every_kind_loads(kind: str, tmp_path: Path) -> None:
     assert all(name.endswith("num_batches_tracked") for name in report.missing)
     assert bool(report.missing) == (kind == "model")
     if kind == "moco":
-        assert set(report.unexpected) == set(head("module.encoder_q.fc"))
+        assert set(report.unexpected) == set(head("state_dict/module.encoder_q.fc"))
         assert "state_dict/module.queue" in report.skipped
     assert len(str(report).splitlines()) <= 4 and f"{len(report.loaded)} tensors loaded" in str(report)
 
