@@ -31,12 +31,11 @@ class Weights(Command):
     def work(self) -> None:
         """Print the table, or what is in each file and how it loads."""
         from alray.models import describe
-        from alray.report.escape import terminal
 
         if not self.files:
             print(describe.families())
         for file in self.files:
-            print("\n".join(map(terminal, describe.described(file).splitlines())))
+            print(describe.described(file))
             if self.backbone:
                 print(self._loaded(file))
 

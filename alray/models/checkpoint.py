@@ -96,7 +96,8 @@ def _best(uri: str, fits: list[Fit], part: str) -> tuple[Fit | None, tuple[str, 
     if part:
         named = [fit for fit in fits if _is_part(str(fit.place), part)]
         if not named:
-            places = sorted({str(fit.place) or "the top level" for fit in fits if 2 * fit.fitting >= len(fit.found)})
+            most = max((fit.fitting for fit in fits), default=0)
+            places = sorted({str(fit.place) or "the top level" for fit in fits if 2 * fit.fitting >= most > 0})
             raise CheckpointError(
                 f"{uri}: model.checkpoint_part: expected a word of one of {some(places)}, got {part!r}"
             )

@@ -81,6 +81,16 @@ def _note_on_clip(backbone: nn.Module) -> str:
     )
 
 
+def _note_on_dinov3(backbone: nn.Module) -> str:
+    pool = getattr(backbone, "global_pool", "token")
+    if pool == "token":
+        return ""
+    return (
+        f"The backbone pools with {pool!r}. DINOv3's paper takes the class token: model.options "
+        """'{"global_pool": "token"}'"""
+    )
+
+
 def _first_block(backbone: nn.Module) -> Any:
     blocks: Any = getattr(backbone, "blocks", None)
     return blocks[0] if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) else None
@@ -108,7 +118,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("DINO, iBOT, MSN", "student and teacher: module.backbone. or backbone., head.", "teacher",
            (r"(?:^|[/.])student", r"(?:^|[/.])teacher")),
     Family("DINOv3", "names of timm's EVA with storage_tokens and rope_embed.periods", "the ViT",
-           (r"storage_tokens$",)),
+           (r"storage_tokens$",), note=_note_on_dinov3),
     Family("DINOv2, with or without registers", "names of timm with mask_token and ls1.gamma", "the ViT",
            (r"mask_token$", r"blocks\.0\.(?:0\.)?ls1\.gamma$")),
     Family("MAE", "model: names of timm, decoder_blocks., mask_token", "the encoder",
@@ -132,6 +142,8 @@ FAMILIES: tuple[Family, ...] = (
            (r"^state_dict/module\.blocks\.", r"module\.head\."), _heads_of_moco),
     Family("a ViT of torchvision", "conv_proj., encoder.layers.encoder_layer_0.", "the ViT",
            (r"encoder\.layers\.encoder_layer_0\.",)),
+    Family("numbered layers of a ResNet", "0., 1., 4.0.conv1., as of nn.Sequential(*resnet.children())", "all layers",
+           (r"(?:^|[/.])4\.0\.conv1\.weight$",)),
     Family("plain, of timm or torchvision", "names of timm, with module., _orig_mod. or any prefix", "the backbone",
            (r"(?:^|[/.])(?:layer1\.0\.conv1|blocks\.0\.norm1|patch_embed\.proj|conv1|stem\.\w+)\.\w+",)),
 )  # fmt: skip

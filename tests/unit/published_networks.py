@@ -35,6 +35,9 @@ class ResNet(torchvision.models.ResNet):
     def __init__(self, bottleneck: bool = False) -> None:
         block: Any = torchvision.models.resnet.Bottleneck if bottleneck else torchvision.models.resnet.BasicBlock
         super().__init__(block, [1, 1, 1, 1])
+        self.inplanes = 64
+        for number, width in enumerate((16, 32, 64, 128), 1):
+            setattr(self, f"layer{number}", self._make_layer(block, width, 1, 1 if number == 1 else 2))
         self.fc: nn.Module = nn.Identity()  # type: ignore[assignment]
 
 
@@ -46,7 +49,7 @@ class SwavResNet(ResNet):
         self.padding, self.conv1.padding = nn.ConstantPad2d(1, 0.0), (2, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (b, 3, h, w) -> (b, 512)."""
+        """x (b, 3, h, w) -> (b, 128)."""
         return super().forward(self.padding(x))
 
 
