@@ -20,6 +20,7 @@ from alray.data.oracle import Oracle, Requests, ask
 from alray.data.pool import Labels, Pool, Rows
 from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
+from alray.models.weight_files import look
 from alray.provenance import open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
@@ -141,7 +142,7 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
         strategy.check(config.budget, free - config.split.seed_set_size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
     catalog = task.annotated(config, catalog, np.union1d(candidates, test_rows))
-    told = "\n".join(filter(None, [loaded, *notes(config, strategy, seed_set, free)]))
+    told = "\n".join(filter(None, [loaded, _fresh_hub_model(config), *notes(config, strategy, seed_set, free)]))
     return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, told)
 
 
@@ -159,10 +160,26 @@ def _may_be_finished(config: RunConfig) -> bool:
 
 
 def _check_files(config: RunConfig) -> None:
-    """Look for the files that are named beside the source, before images are indexed. Raises ConfigError."""
+    """Look for the files that are named beside the source, before images are indexed. Raises ConfigError, or
+    CheckpointError for a file or folder that cannot be weights."""
+    checkpoint = config.model.checkpoint
+    if checkpoint and (is_file(checkpoint) or Store(checkpoint).names()):
+        look(checkpoint)
     for path, place in (("model.checkpoint", config.model.checkpoint), ("data.train_list", config.data.train_list)):
         if place and not is_file(place):
             raise ConfigError(f"{path}: expected a file, got none at {place}")
+    if config.model.checkpoint_part and not config.model.checkpoint:
+        raise ConfigError(
+            f"model.checkpoint_part: expected a model.checkpoint of which it is a part, got "
+            f"{config.model.checkpoint_part!r} alone"
+        )
+
+
+def _fresh_hub_model(config: RunConfig) -> str:
+    model = config.model
+    if not model.on_hub or model.pretrained or model.checkpoint or config.pretext.as_backbone:
+        return ""
+    return f"model.backbone {model.backbone}: its weights are not loaded, because model.pretrained is off"
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -11,7 +11,7 @@ from alray.commands.report import Report
 from alray.commands.select import Select
 from alray.commands.strategies import Strategies
 from alray.commands.verify import Verify
+from alray.commands.weights import Weights
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__.lower(): command.start for command in (Index, Repack, Select, Strategies, Report, Verify)
-}
+_COMMANDS = (Index, Repack, Select, Strategies, Weights, Report, Verify)
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {one.__name__.lower(): one.start for one in _COMMANDS}

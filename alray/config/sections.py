@@ -118,12 +118,15 @@ class ModelConfig(Frozen):
     """Backbone and head."""
 
     backbone: Annotated[str, COMMON] = "resnet50"
-    """Any model name of timm."""
+    """Any model name of timm, or hf-hub:OWNER/NAME for a model of the Hugging Face Hub, which timm then downloads."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model, on the command line as JSON: '{"drop_path_rate": 0.1}'."""
     checkpoint: Annotated[str, COMMON, OUTSIDE, PLACE] = ""
-    """Self-supervised or other weights for the backbone: MoCo, SimCLR, SimSiam, DINO, plain timm or torchvision state
-    dicts. Path or URI."""
+    """Self-supervised or other weights for the backbone, of any family that `alray weights` lists. Path or URI."""
+    checkpoint_part: str = ""
+    """Which copy of the backbone to take from a checkpoint that has several, by its name in the file: state_dict,
+    student, encoder_k. Empty: EMA before plain weights, a teacher before its student, an encoder before its momentum
+    copy."""
     pretrained: Annotated[bool, COMMON] = False
     """Let timm download its weights."""
     small_stem: bool = False
@@ -132,6 +135,15 @@ class ModelConfig(Frozen):
     """Channel means in [0, 1]; None takes the timm model's own."""
     std: tuple[float, float, float] | None = None
     """Channel standard deviations; None takes the timm model's own."""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the backbone is a model of the Hugging Face Hub, which timm downloads."""
+        return self.backbone.startswith(("hf-hub:", "hf_hub:"))
+
+    def without_weights(self) -> ModelConfig:
+        """The same model with fresh weights."""
+        return self.model_copy(update={"checkpoint": "", "checkpoint_part": "", "pretrained": False})
 
 
 class OptimisationConfig(Frozen):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import timm.data
+import timm.models
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ from alray.keyed import stream_key
 from alray.models.checkpoint import LoadReport, load_backbone
 from alray.models.head import Head, initial_head
 from alray.models.layout import guarded, network_input
+from alray.models.weight_files import plain
 
 _AMP = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -81,7 +83,7 @@ def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0
             _small_stem(backbone, config.backbone)
     data = timm.data.resolve_model_data_config(backbone)
     dim = _width(backbone, image_size or data["input_size"][-1], config.backbone)
-    report = load_backbone(backbone, config.checkpoint) if config.checkpoint else None
+    report = load_backbone(backbone, config.checkpoint, config.checkpoint_part) if config.checkpoint else None
     mean, std = config.mean or data["mean"], config.std or data["std"]
     guarded(backbone)
     return Classifier(backbone, initial_head(num_classes, dim, seed), tuple(mean), tuple(std), report)
@@ -168,26 +170,60 @@ def random_state(key: int) -> Iterator[None]:
 
 def _timm_model(config: ModelConfig, image_size: int) -> nn.Module:
     name = config.backbone
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5)
-        raise ModelError(
-            f"model.backbone: expected a model of timm {timm.__version__}, got {name!r}; similar names: "
-            f"{', '.join(close) or 'none'}"
-        )
     options: dict[str, Any] = dict(config.options)
     if forbidden := {"num_classes", "pretrained", "checkpoint_path"} & options.keys():
         raise ModelError(
             f"model.options: expected options that alray does not set, got {', '.join(sorted(forbidden))}; use the "
             "fields of ModelConfig"
         )
-    own = timm.get_pretrained_cfg(name)
-    if image_size and own is not None and own.fixed_input_size:
+    fixed = _hub_model_has_fixed_size(name) if config.on_hub else _model_has_fixed_size(name)
+    if image_size and fixed:
         options.setdefault("img_size", image_size)
     try:
         backbone: nn.Module = timm.create_model(name, pretrained=config.pretrained, num_classes=0, **options)
-    except (TypeError, AssertionError, ValueError) as error:
+    except (TypeError, AssertionError) as error:
         raise ModelError(f"model.backbone={name!r} with options {options}: {error}") from error
+    except Exception as error:
+        if config.pretrained or config.on_hub:
+            raise _not_downloaded(name, "model and weights", error) from error
+        if isinstance(error, ValueError):
+            raise ModelError(f"model.backbone={name!r} with options {options}: {error}") from error
+        raise
     return backbone
+
+
+def _model_has_fixed_size(name: str) -> bool:
+    """Whether a model of timm is built for one size of images. Raises ModelError if timm has no such model."""
+    if name.startswith("local-dir:"):
+        raise ModelError(
+            f"model.backbone: expected a model's name, got {name!r}; give the architecture that its config.json names, "
+            "and the file of weights in that folder as model.checkpoint"
+        )
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=5)
+        raise ModelError(
+            f"model.backbone: expected a model of timm {timm.__version__}, got {name!r}; similar names: "
+            f"{', '.join(close) or 'none'}"
+        )
+    own = timm.get_pretrained_cfg(name)
+    return own is not None and bool(own.fixed_input_size)
+
+
+def _hub_model_has_fixed_size(name: str) -> bool:
+    """The same for a model of the Hugging Face Hub. timm downloads its configuration or finds it in the Hub's cache."""
+    try:
+        own, _, _ = timm.models.load_model_config_from_hf(name.partition(":")[2])
+    except Exception as error:  # of the Hub's client, of its HTTP library, or of a strange configuration
+        raise _not_downloaded(name, "configuration", error) from error
+    return bool(own.get("fixed_input_size"))
+
+
+def _not_downloaded(name: str, what: str, error: Exception) -> ModelError:
+    reason = plain(str(error) or type(error).__name__)
+    return ModelError(
+        f"model.backbone={name!r}: timm could not get its {what}: {reason}. A download needs the package "
+        "huggingface_hub and either network or the file in the Hub's cache (HF_HOME)"
+    )
 
 
 def _small_stem(backbone: nn.Module, name: str) -> None:

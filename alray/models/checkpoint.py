@@ -1,170 +1,191 @@
 """Read self-supervised or other weights into a backbone, and refuse files that do not fit.
 
-MoCo, SimCLR, SimSiam, DINO, timm and torchvision store the same backbone in different dictionaries and under different
-prefixes. There is no code for each of them: the file is searched for the dictionary and prefix with most of the
-backbone's names.
+There is no loader for each family. The file is searched for the dictionary and prefix under which it has the backbone's
+names, after the conversions of timm and of `weight_names`.
 """
 
 from __future__ import annotations
 
-import argparse
+import copy
 import io
-import pickle
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from alray.store import read_checked
+from alray.models.families import ORDER, family_of, looks_like, rank
+from alray.models.weight_files import CheckpointError, NumpyWeights, plain, read, some
+from alray.models.weight_fit import Entries, Fit, Place, entries_of, fits_of
+from alray.models.weight_names import NAMINGS
 
-Tensors = dict[str, torch.Tensor]
-
-_DEPTH = 4  # the most nested dictionaries, as in checkpoint -> teacher -> state_dict
-_SECOND_CHOICE = ("student", "encoder_k", "momentum")  # copies of the backbone that are used only if there is no other
-_SHOWN = 5
-
-
-class CheckpointError(ValueError):
-    """The weights cannot be read or do not fit the backbone. The message names tensors and shapes."""
+__all__ = ["CheckpointError", "LoadReport", "load_backbone"]
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which tensors of a file were loaded. The names are those in the file; those of `missing` are the backbone's."""
+    """Which tensors of a file were loaded, and what was done to them."""
 
     uri: str
     prefix: str  # dictionaries and prefix of the backbone's names: "state_dict/module.encoder_q."
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]  # only BatchNorm's counters of batches may be missing
-    unexpected: tuple[str, ...]  # other tensors with the same prefix, such as heads and projectors
-    skipped: tuple[str, ...]  # tensors elsewhere in the file, such as other encoders and queues
+    family: str  # of published weights; empty if unknown
+    loaded: tuple[str, ...]  # names in the backbone
+    missing: tuple[str, ...] = ()  # names in the backbone; only BatchNorm's counters of batches may be missing
+    changed: tuple[str, ...] = ()  # in words: other names, resampled embeddings, another precision
+    unexpected: tuple[str, ...] = ()  # names in the file: others with the same prefix, such as heads and projectors
+    skipped: tuple[str, ...] = ()  # names in the file: tensors elsewhere, such as other encoders and queues
+    others: tuple[str, ...] = ()  # places of other copies that would have fitted
+    note: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.uri}: {len(self.loaded)} tensors loaded from {self.prefix or 'the top level'!r}"]
-        for word, names in (("missing", self.missing), ("not used", self.unexpected), ("elsewhere", self.skipped)):
-            if names:
-                lines.append(f"  {word}: {_some(names)}")
-        return "\n".join(lines)
+        kind = f" ({self.family})" if self.family else ""
+        lines = [f"{self.uri}: {len(self.loaded)} tensors loaded from {self.prefix or 'the top level'!r}{kind}"]
+        done = [*self.changed, *([f"missing {some(self.missing)}"] if self.missing else [])]
+        left = _groups(self.prefix, (*self.unexpected, *self.skipped))
+        lines += [f"  {'; '.join(done)}"] if done else []
+        lines += [f"  left out: {left}"] if left else []
+        if self.others:
+            lines.append(
+                f"  other copies of the backbone: {', '.join(self.others)}. The order is {ORDER}; "
+                "model.checkpoint_part takes another"
+            )
+        return _printable([*lines, *([f"  {self.note}"] if self.note else [])])
 
 
-def load_backbone(backbone: nn.Module, uri: str) -> LoadReport:
-    """Copy the weights of a file (.safetensors or torch.save; path or URI) into the backbone, in place.
+def load_backbone(backbone: nn.Module, uri: str, part: str = "") -> LoadReport:
+    """Copy the weights of a file (torch.save, safetensors or .npz; path or URI) into the backbone, in place.
 
-    Raises CheckpointError if the file is missing or not a checkpoint, if a parameter or BatchNorm statistic of the
-    backbone is missing or has another shape, and if the file has more layers than the backbone (another architecture).
+    part: which copy to take from a file that has several, by a word of its place ("state_dict_ema", "student"); empty
+    takes the first in the declared order (`families.ORDER`). Raises CheckpointError if the file is missing or holds no
+    weights, if a parameter or BatchNorm statistic of the backbone is missing or has another shape, if the file has
+    parts of a network that the backbone has not, and if the backbone is known to compute something else.
     """
-    entries = [(path, tensors) for path, tensors in _dictionaries(_read(uri)) if tensors]
+    content = read(uri)
+    if isinstance(content, NumpyWeights):
+        return _load_arrays(backbone, uri, content)
+    entries = entries_of(content)
     if not entries:
-        raise CheckpointError(f"{uri}: expected tensors with names, got none")
+        raise CheckpointError(f"{uri}: expected tensors with names, got none{_instead(content)}")
+    best, others = _best(uri, fits_of(entries, backbone), part)
+    names = ["/".join([*path, name]) for path, tensors in entries for name in tensors]
+    family = family_of(names)
     wanted = backbone.state_dict()
-    place, prefix = _best_place(entries, wanted)
-    tensors = entries[place][1]
-    found = {name: tensors[prefix + name] for name in wanted if prefix + name in tensors}
-    beside = [name for name in tensors if name.startswith(prefix) and name[len(prefix) :] not in wanted]
-    _refuse_other_architecture(uri, prefix, wanted, found, beside)
-    backbone.load_state_dict(found, strict=False)
+    if best is None or best.problems:
+        raise CheckpointError(_printable(_refusal(uri, best, len(wanted), entries)))
+    if family and (wrong := family.wrong(backbone, content)):
+        raise CheckpointError(f"{uri}: the backbone did not load: {wrong}")
+    backbone.load_state_dict(best.found, strict=False)
     return LoadReport(
         uri=uri,
-        prefix="/".join([*entries[place][0], prefix]),
-        loaded=tuple(prefix + name for name in found),
-        missing=tuple(name for name in wanted if name not in found),
-        unexpected=tuple(beside),
-        skipped=tuple(_elsewhere(entries, place, prefix)),
+        prefix=str(best.place),
+        family=family.name if family else "",
+        loaded=tuple(best.found),
+        missing=tuple(name for name in wanted if name not in best.found),
+        changed=best.changed,
+        unexpected=best.beside,
+        skipped=tuple(_elsewhere(entries, best.place)),
+        others=others,
+        note=family.note(backbone) if family else "",
     )
 
 
-def _read(uri: str) -> Any:
-    try:
-        data = read_checked(uri)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise CheckpointError(f"{uri}: no such checkpoint file") from error
-    try:
-        if uri.endswith(".safetensors"):
-            return safetensors.torch.load(data)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO stores its command line beside the weights
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{uri}: expected a checkpoint that can be read safely: {_first_line(error)}") from error
+def _best(uri: str, fits: list[Fit], part: str) -> tuple[Fit | None, tuple[str, ...]]:
+    """The fit to load, or else the one whose problems are told; and the places of the other copies that fit."""
+    if part:
+        named = [fit for fit in fits if _is_part(str(fit.place), part)]
+        if not named:
+            most = max((fit.fitting for fit in fits), default=0)
+            places = sorted({str(fit.place) or "the top level" for fit in fits if 2 * fit.fitting >= most > 0})
+            raise CheckpointError(
+                f"{uri}: model.checkpoint_part: expected a word of one of {some(places)}, got {part!r}"
+            )
+        fits = named
+    good = [fit for fit in fits if not fit.problems]
+    if not good:
+        return max(fits, key=lambda fit: fit.fitting, default=None), ()
+    first, *others = sorted(good, key=lambda fit: (rank(str(fit.place)), len(fit.place.prefix)))
+    return first, tuple(str(fit.place) or "the top level" for fit in others)
 
 
-def _dictionaries(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensors]]:
-    """Yield every nested dictionary: its path, and the tensors directly in it."""
-    if not isinstance(value, Mapping) or len(path) > _DEPTH:
-        return
-    yield path, {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, torch.Tensor)}
-    for key, item in value.items():
-        if isinstance(key, str):
-            yield from _dictionaries(item, (*path, key))
+def _is_part(place: str, part: str) -> bool:
+    """Whether the words of `part` are among those of the place, in one piece."""
+    words, asked = (f".{text.replace('/', '.').strip('.')}." for text in (place, part))
+    return asked in words
 
 
-def _best_place(entries: list[tuple[tuple[str, ...], Tensors]], wanted: Mapping[str, torch.Tensor]) -> tuple[int, str]:
-    """The number of the entry, and the prefix, with the most names and shapes of the backbone."""
-    scores: dict[tuple[int, str], list[int]] = {}
-    for place, (_, tensors) in enumerate(entries):
-        for prefix, (names, shapes) in _prefixes(tensors, wanted).items():
-            scores[place, prefix] = [shapes, names]
-    if not scores:
-        return 0, ""
-
-    def preference(key: tuple[int, str]) -> tuple[Any, ...]:
-        where = "/".join([*entries[key[0]][0], key[1]])
-        return (*(-score for score in scores[key]), any(word in where for word in _SECOND_CHOICE), len(key[1]), key)
-
-    return min(scores, key=preference)
-
-
-def _prefixes(tensors: Tensors, wanted: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, int]]:
-    """For every prefix before names of the backbone: the number of such names, and of those with the right shape."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for key, tensor in tensors.items():
-        parts = key.split(".")
-        for start in range(len(parts)):
-            name = ".".join(parts[start:])
-            if name in wanted:
-                count = counts[key[: len(key) - len(name)]]
-                count[0] += 1
-                count[1] += tensor.shape == wanted[name].shape
-    return {prefix: (names, shapes) for prefix, (names, shapes) in counts.items()}
-
-
-def _refuse_other_architecture(
-    uri: str, prefix: str, wanted: Mapping[str, torch.Tensor], found: Tensors, beside: list[str]
-) -> None:
-    missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
-    mismatched = [
-        f"{name} is {tuple(found[name].shape)} in the file and {tuple(wanted[name].shape)} in the backbone"
-        for name in found
-        if found[name].shape != wanted[name].shape
-    ]
-    modules = {name.split(".")[0] for name in wanted}
-    surplus = [name for name in beside if name[len(prefix) :].split(".")[0] in modules]
-    if not missing and not mismatched and not surplus:
-        return
-    lines = [f"{uri}: the backbone did not load ({len(found) - len(mismatched)} of {len(wanted)} tensors fit)"]
-    lines += [f"  missing in the file: {_some(missing)}"] if missing else []
-    lines += [f"  other shape: {_some(mismatched)}"] if mismatched else []
-    lines += [f"  layers that the backbone does not have: {_some(surplus)}"] if surplus else []
-    if any(line.startswith("conv1.weight ") for line in mismatched):
+def _refusal(uri: str, best: Fit | None, wanted: int, entries: Entries) -> list[str]:
+    fitting = best.fitting if best else 0
+    lines = [f"{uri}: the backbone did not load ({fitting} of {wanted} tensors fit)"]
+    if 2 * fitting < wanted and (foreign := _foreign(entries)):
+        return [*lines, f"  {foreign}"]
+    lines += best.problems if best else []
+    if best and best.only_stem:
         lines.append("  does model.small_stem fit this checkpoint?")
-    raise CheckpointError("\n".join(lines))
+    likely = next(filter(None, (looks_like(tensors) for _, tensors in entries)), "")
+    return [*lines, f"  by its names and shapes the file is {likely}"] if likely and 2 * fitting < wanted else lines
 
 
-def _elsewhere(entries: list[tuple[tuple[str, ...], Tensors]], place: int, prefix: str) -> Iterator[str]:
-    for number, (path, tensors) in enumerate(entries):
+def _foreign(entries: Entries) -> str:
+    """What is wrong with names that have no conversion; empty if none of them is known."""
+    for naming in NAMINGS:
+        if naming.convert is None and any(naming.prefixes(tensors) for _, tensors in entries):
+            return f"the names are those of {naming.name}; {naming.refusal}"
+    return ""
+
+
+def _instead(content: Any) -> str:
+    if isinstance(content, torch.Tensor):
+        return f"; the file is one tensor of shape {tuple(content.shape)}"
+    return f"; the file has {some([str(key) for key in content])}" if isinstance(content, Mapping) and content else ""
+
+
+def _elsewhere(entries: Entries, place: Place) -> Iterator[str]:
+    for path, tensors in entries:
         for name in tensors:
-            if number != place or not name.startswith(prefix):
+            if path != place.path or not name.startswith(place.prefix):
                 yield "/".join([*path, name])
 
 
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)}: {', '.join(names[:_SHOWN])}{more}"
+def _groups(prefix: str, names: tuple[str, ...]) -> str:
+    """Names that were left out, by the first word that is not in the prefix, with their numbers."""
+    ours = prefix.replace("/", ".").split(".")
+    counts: Counter[str] = Counter()
+    for name in names:
+        words = name.replace("/", ".").split(".")
+        same = next((at for at, word in enumerate(words) if at >= len(ours) or word != ours[at]), 0)
+        counts[words[same]] += 1
+    return ", ".join(f"{word} ({count})" for word, count in counts.most_common(8)) + (
+        f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+    )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _load_arrays(backbone: nn.Module, uri: str, content: NumpyWeights) -> LoadReport:
+    """Load a NumPy archive of Google's JAX code through timm's own function, which some of its models have."""
+    load = getattr(backbone, "load_pretrained", None)
+    if load is None:
+        raise CheckpointError(
+            f"{uri}: expected PyTorch's weights, got NumPy arrays ({some(list(content))}); timm reads such files for "
+            "ViT, Mixer and BiT alone"
+        )
+    tried = copy.deepcopy(backbone)
+    with torch.no_grad():
+        for parameter in tried.parameters():
+            parameter.fill_(torch.nan)  # what stays so was not in the file
+    try:
+        tried.load_pretrained(io.BytesIO(content.data))  # type: ignore[operator]
+    except Exception as error:  # timm checks neither names nor shapes before it copies
+        raise CheckpointError(
+            f"{uri}: the backbone did not load: timm cannot read these arrays into it ({plain(str(error))[:300]})"
+        ) from error
+    state = tried.state_dict()
+    if missing := [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.isnan().any()]:
+        raise CheckpointError(f"{uri}: the backbone did not load\n  missing in the file: {some(missing)}")
+    backbone.load_state_dict(state)
+    return LoadReport(uri, "", "NumPy arrays of Google's JAX code, read by timm", tuple(state))
+
+
+def _printable(lines: list[str]) -> str:
+    """A message without control characters from names in the file."""
+    return "\n".join(line[: len(line) - len(line.lstrip())] + plain(line) for line in lines)

@@ -61,7 +61,7 @@ def build(config: PretextConfig, model: ModelConfig, seed: int, size: int) -> Pr
 
     size: side of the images in pixels. Raises ModelError if the backbone does not fit the task.
     """
-    fresh = model.model_copy(update={"checkpoint": "", "pretrained": False})
+    fresh = model.without_weights()
     encoder = create(fresh, 1, seed, size)
     with random_state(stream_key(seed, f"pretext/{config.task}")):
         return TASKS[config.task](encoder, config, size)

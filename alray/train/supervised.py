@@ -214,7 +214,7 @@ def build_model(recipe: SupervisedRecipe, place: Place) -> nn.Module:
     """The network before the first step, on the worker's device: with the configuration's weights, or those of
     `recipe.start`. Raises TrainError if these belong to another network."""
     config, start = recipe.config, recipe.start
-    spec = config.model if start is None else config.model.model_copy(update={"checkpoint": "", "pretrained": False})
+    spec = config.model if start is None else config.model.without_weights()
     model = recipe.targets.create(spec, recipe.seed, config.transform.size)
     if start is not None:
         try:

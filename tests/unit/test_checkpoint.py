@@ -94,7 +94,7 @@ def test_every_kind_loads(kind: str, tmp_path: Path) -> None:
     assert all(name.endswith("num_batches_tracked") for name in report.missing)
     assert bool(report.missing) == (kind == "model")
     if kind == "moco":
-        assert set(report.unexpected) == set(head("module.encoder_q.fc"))
+        assert set(report.unexpected) == set(head("state_dict/module.encoder_q.fc"))
         assert "state_dict/module.queue" in report.skipped
     assert len(str(report).splitlines()) <= 4 and f"{len(report.loaded)} tensors loaded" in str(report)
 
@@ -151,7 +151,7 @@ def test_no_tensors(content: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"not a checkpoint at all", b"PK\x03\x04broken zip"])
 def test_a_file_that_is_no_checkpoint(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(CheckpointError, match="expected a checkpoint that can be read safely"):
+    with pytest.raises(CheckpointError, match=r"expected a (whole )?(checkpoint|file of torch.save)"):
         load_backbone(backbone(1), str(tmp_path / name))
 
 
@@ -164,7 +164,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"state_dict": {}, "bad": Evil()}, buffer)
     (tmp_path / "weights.pth").write_bytes(buffer.getvalue())
-    with pytest.raises(CheckpointError, match="expected a checkpoint that can be read safely"):
+    with pytest.raises(CheckpointError, match=r"expected tensors, got Python objects (.|\n)*builtins.exec"):
         load_backbone(backbone(1), str(tmp_path / "weights.pth"))
 
 

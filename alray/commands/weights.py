@@ -1,0 +1,53 @@
+"""The command ``alray weights``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from alray.commands.command import Command
+
+
+class Weights(Command):
+    """Say what is in a file of weights and whether a backbone loads it. Without a file: list the families that are
+    known. Nothing in the file is run, and nothing is downloaded."""
+
+    positional = ("files",)
+    usage = "alray weights [FILE ...] [--backbone NAME] [--option value ...]"
+    files: tuple[str, ...] = ()
+    """Paths or URIs, as for model.checkpoint; none: list the families."""
+    backbone: str = ""
+    """Any model name of timm: try to load the file into it."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for timm.create_model, as for model.options."""
+    checkpoint_part: str = ""
+    """Which copy of the backbone to take, as for model.checkpoint_part."""
+    small_stem: bool = False
+    """As for model.small_stem."""
+    image_size: int = Field(0, ge=0)
+    """Side of the images in pixels; 0 takes the model's own."""
+
+    def work(self) -> None:
+        """Print the table, or what is in each file and how it loads."""
+        from alray.models import describe
+
+        if not self.files:
+            print(describe.families())
+        for file in self.files:
+            print(describe.described(file))
+            if self.backbone:
+                print(self._loaded(file))
+
+    def _loaded(self, file: str) -> str:
+        from alray.config import ModelConfig
+        from alray.models.backbone import create
+
+        model = ModelConfig(
+            backbone=self.backbone,
+            options=self.options,
+            checkpoint=file,
+            checkpoint_part=self.checkpoint_part,
+            small_stem=self.small_stem,
+        )
+        return str(create(model, 2, 0, self.image_size).report)
