@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alray.data.catalog import Catalog
-from alray.data.fetch import ImageError, decode, fetch
+from alray.data.decode import Range, decode
+from alray.data.fetch import ImageError, fetch
 from alray.features.arrays import LOGITS, Array, Rows
 from alray.features.table import FeatureTable
 from alray.models.head import Head
@@ -157,15 +158,15 @@ def _thumbnails(catalog: Catalog, rows: Rows, side: int) -> dict[int, str]:
     try:
         data = fetch(references, catalog.source, catalog.image_column)
         return {
-            row: _jpeg(content, key, side)
+            row: _jpeg(content, key, catalog.pixel_range, side)
             for row, content, key in zip(ordered, data, references["key"].to_pylist(), strict=True)
         }
     except (ImageError, OSError) as error:
         raise Missing(f"the images do not exist any more ({error})") from None
 
 
-def _jpeg(data: bytes, key: str, side: int) -> str:
-    image = decode(data, key)
+def _jpeg(data: bytes, key: str, pixel_range: Range | None, side: int) -> str:
+    image = decode(data, key, pixel_range)
     image.thumbnail((side, side))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=70)

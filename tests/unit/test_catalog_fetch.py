@@ -13,7 +13,8 @@ from image_sources import SOURCES, encoded, items
 from PIL import Image
 
 from alray.data.catalog import index
-from alray.data.fetch import ImageError, decode, fetch, take
+from alray.data.decode import decode
+from alray.data.fetch import ImageError, fetch, take
 
 
 @pytest.mark.parametrize("name", SOURCES)
