@@ -264,7 +264,13 @@ def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
 
 
 def _refuse_other_source(config: DataConfig, store: Store) -> None:
-    made_from = store.read_json(_META)["source"]
+    meta = store.read_json(_META)
+    made_from = meta["source"]
+    if config.pixel_range and list(config.pixel_range) != meta.get("pixel_range"):
+        raise CatalogError(
+            f"data.pixel_range: expected that of the catalog at {store.uri}, {meta.get('pixel_range') or 'none'}, got "
+            f"{list(config.pixel_range)}; leave it empty, or index again into another data.catalog"
+        )
     for field, value in (("root", config.root), ("test_root", config.test_root)):
         if value and absolute(value) != made_from[field]:
             raise CatalogError(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from alray.data.fetch import ImageError
 
@@ -116,7 +116,7 @@ def decode(data: bytes, key: str, pixel_range: Range | None = None) -> Image.Ima
     range.
     """
     with opened(data, key) as image:
-        turn = _TURNS.get(_orientation(image, data) or 1)
+        turn = _TURNS.get(orientation(image, data) or 1)
         rgb, _ = _rgb(image, pixel_range)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -124,24 +124,22 @@ def decode(data: bytes, key: str, pixel_range: Range | None = None) -> Image.Ima
 def inspect(data: bytes, key: str, pixel_range: Range | None = None) -> Seen:
     """Decode an image as `decode` does, and say what was found. Raises ImageError."""
     with opened(data, key) as image:
-        orientation = _orientation(image, data)
-        frames = _frames(image)
+        place, frames = orientation(image, data), _frames(image)
         rgb, wide = _rgb(image, pixel_range)
-        constant = all(low == high for low, high in rgb.getextrema())
-        return Seen(orientation, frames, _transparent(image), constant, wide)
+        constant = all(low == high for low, high in _extrema(rgb))
+        return Seen(place, frames, _transparent(image), constant, wide)
 
 
 def shown_size(data: bytes, key: str) -> tuple[tuple[int, int], bool]:
-    """The width and height of an image as `decode` returns it, and whether its orientation turned or mirrored it.
+    """The width and height of an image as `decode` returns it; and whether its orientation turns or mirrors it without
+    changing them.
 
     Decodes pixels only where the header does not tell. Raises ImageError.
     """
     with opened(data, key) as image:
-        exif = image.getexif().get(_ORIENTATION, 1) if image.format == "TIFF" else 1
-        orientation = _orientation(image, data) or 1
-        width, height = image.size
-        size = (height, width) if orientation >= 5 else (width, height)
-        return size, orientation in _TURNS or exif in _TURNS
+        stored, place = image.size, orientation(image, data) or 1
+        size = stored[::-1] if place >= 5 else stored
+        return size, place in _TURNS and (place < 5 or stored[0] == stored[1])
 
 
 @contextmanager
@@ -168,7 +166,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _why(error: Exception, data: bytes) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         start = data[:512].lstrip().lower()
         found = next((words for first, words in _OTHERS if start.startswith(first)), "")
         if data[4:8] == b"ftyp":
@@ -188,8 +186,8 @@ def _beginning(data: bytes) -> str:
     return f"a text that begins with {text!r}" if text.isprintable() else f"bytes that begin with {first[:8].hex(' ')}"
 
 
-def _orientation(image: Image.Image, data: bytes) -> int | None:
-    """How `image` must be turned, 1 to 8 as in EXIF; None where the EXIF data cannot be read."""
+def orientation(image: Image.Image, data: bytes) -> int | None:
+    """How an opened image must be turned, 1 to 8 as in EXIF; None where the EXIF data cannot be read."""
     if image.format == "TIFF":
         image.load()  # Pillow turns TIFF files itself, and these only
         return 1
@@ -211,7 +209,7 @@ def _frames(image: Image.Image) -> int:
 
 def _transparent(image: Image.Image) -> bool:
     if image.mode in ("RGBA", "LA", "PA"):
-        return bool(image.getchannel("A").getextrema()[0] < 255)
+        return _extrema(image)[-1][0] < 255
     return "transparency" in image.info
 
 
@@ -232,14 +230,21 @@ def _rgb(image: Image.Image, pixel_range: Range | None) -> tuple[Image.Image, Wi
         return rgb, None
     if pixel_range not in (None, depth.range):
         raise RangeError(f"{depth.name} is read with the range 0 to 65535 only; convert it to 8 bits per channel")
-    low, high = zip(*rgb.getextrema(), strict=True)
+    low, high = zip(*_extrema(rgb), strict=True)
     return rgb, Wide(depth, 256.0 * min(low), 256.0 * max(high))
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    """The smallest and the largest value of each channel of an image with several."""
+    found: Any = image.getextrema()
+    return list(found)
 
 
 def _depth(image: Image.Image) -> Depth | None:
     """What kind of pixels the file has; None for 8 bits per channel or fewer. The image is not loaded yet, because
     `tile` names the layout of the file's pixels until then."""
-    layout = str([tile[3] for tile in image.tile])
+    tiles: Any = getattr(image, "tile", ())
+    layout = str([tile[3] for tile in tiles])
     if image.mode == "F":
         return FLOATS
     if image.mode == "I":  # other formats than TIFF are scaled to 16 bits by Pillow

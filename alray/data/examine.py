@@ -55,9 +55,7 @@ class _Values:
     dark: _Count = field(default_factory=_Count)
 
 
-def examine(
-    images: pa.Table, source: Source, image_column: str, pixel_range: Range | None, progress: bool
-) -> Examined:
+def examine(images: pa.Table, source: Source, image_column: str, pixel_range: Range | None, progress: bool) -> Examined:
     """Open every image once, on all CPUs.
 
     images: columns key, uri, offset, size, in any order; pixel_range: the declared range of pixels with more than 8
@@ -66,9 +64,10 @@ def examine(
     images = images.sort_by([("uri", "ascending"), ("offset", "ascending")])
     problems: list[pa.Table] = []
     found = _Findings(pixel_range)
-    with ThreadPoolExecutor(processors()) as workers, tqdm(
-        total=len(images), desc="checking", unit=" images", disable=not progress
-    ) as bar:
+    with (
+        ThreadPoolExecutor(processors()) as workers,
+        tqdm(total=len(images), desc="checking", unit=" images", disable=not progress) as bar,
+    ):
 
         def check(chunk: pa.Table) -> list[Seen | ImageError]:
             seen = _inspected(chunk, source, image_column, pixel_range)
