@@ -58,7 +58,7 @@ class IndexConfig(Frozen):
     @classmethod
     def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not value[0] < value[1]:
-            raise ValueError(f"expected two numbers of which the second is larger, got {value[0]:g} {value[1]:g}")
+            raise ValueError("expected two numbers of which the second is larger")
         return value
 
 

@@ -21,7 +21,7 @@ from alray.config import ConfigError, DataConfig, IndexConfig, refuse_credential
 from alray.config.fields import validated
 from alray.data import sources
 from alray.data.assemble import Assembled, assemble, counts, take_out
-from alray.data.decode import Range
+from alray.data.depth import Range
 from alray.data.examine import examine
 from alray.data.sources import arrays
 from alray.data.sources.parquet import PARQUET
@@ -70,11 +70,8 @@ class Catalog:
                 f"{uri}: expected catalog version {_VERSION}, got {meta['version']}; index the source again"
             )
         fields = {name: meta[name] for name in ("format", "fingerprint", "image_column", "embedding_fingerprint")}
-        pixel_range = tuple(meta["pixel_range"]) if meta.get("pixel_range") else None
-        return cls(
-            uri=store.uri, classes=tuple(meta["classes"]), size=meta["counts"]["images"], pixel_range=pixel_range,
-            **fields,
-        )  # fmt: skip
+        fields["pixel_range"] = tuple(meta.get("pixel_range") or ()) or None
+        return cls(uri=store.uri, classes=tuple(meta["classes"]), size=meta["counts"]["images"], **fields)
 
     def __len__(self) -> int:
         return self.size

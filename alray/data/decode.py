@@ -8,7 +8,6 @@ bits need a range, that is the values that become black and white: see `Depth`.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,20 +15,31 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from alray.data.depth import (
+    COLOUR16,
+    FLOATS,
+    GREY12,
+    GREY16,
+    INTEGERS,
+    Depth,
+    Range,
+    RangeError,
+    Wide,
+    grey_of,
+    wide_of,
+)
 from alray.data.fetch import ImageError
+from alray.data.other_files import why_not_decoded
 
 DECODING = 2  # part of the fingerprints of runs and features: raise it where the same bytes give other pixels
 BROKEN, UNKNOWN_RANGE = "broken image", "unknown range"  # kinds of ImageError
 
-Range = tuple[float, float]  # the values that become black and white
-
 # Pillow also reads documents and drawings (EPS, PDF, WMF), which call other programs or have no pixels of their own.
 # A JPEG file with several pictures (MPO) is read as JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
-_ORIENTATION = 0x0112
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 262, 339  # tags of EXIF and TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,59 +50,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks of a PNG that can hold an orientation
-_SLAB = 1 << 20  # pixels that are scaled at a time
-_ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-fA-F]+>")  # how Python shows an object that has no text of its own
-
-# What else is found where an image should be, by its first bytes.
-_OTHERS = (
-    (b"version https://git-lfs.github.com/spec", "a Git LFS pointer, not the image itself (run `git lfs pull`)"),
-    (b"/annex/objects/", "a git-annex pointer, not the image itself (run `git annex get`)"),
-    (b"<!doctype html", "an HTML page, as a failed download leaves it"),
-    (b"<html", "an HTML page, as a failed download leaves it"),
-    (b"<svg", "an SVG drawing (convert it to PNG)"),
-    (b"<?xml", "an XML document, such as an SVG drawing or the error of an object store"),
-    (b"%pdf", "a PDF document (convert its pages to PNG)"),
-    (b"%!ps", "a PostScript document (convert it to PNG)"),
-    (b"\xc5\xd0\xd3\xc6", "a PostScript document (convert it to PNG)"),
-    (b"\xd7\xcd\xc6\x9a", "a WMF drawing (convert it to PNG)"),
-    (b"8bps", "a Photoshop document (convert it to PNG)"),
-    (b"\x93numpy", "a NumPy array (index arrays with alray.index_arrays)"),
-    (b"\x1f\x8b", "a gzip file (unpack it)"),
-    (b"pk\x03\x04", "a zip file (unpack it)"),
-)
-
-
-class RangeError(ValueError):
-    """Pixels of more than 8 bits whose black and white are not known."""
-
-
-@dataclass(frozen=True)
-class Depth:
-    """A kind of pixels with more than 8 bits. name: for messages; range: the values that become black and white as the
-    format says, None where it says nothing; whole: whether the values are integers; cut: whether Pillow has reduced
-    them to 8 bits already."""
-
-    name: str
-    range: Range | None
-    whole: bool = True
-    cut: bool = False
-
-
-GREY16 = Depth("16-bit grey", (0, 65535))
-GREY12 = Depth("12-bit grey", (0, 4095))
-COLOUR16 = Depth("16-bit colour", (0, 65535), cut=True)
-INTEGERS = Depth("integers of 32 bits or with a sign", None)
-FLOATS = Depth("floating-point numbers", (0, 1), whole=False)
-
-
-@dataclass(frozen=True)
-class Wide:
-    """The values of an image with more than 8 bits per channel. low, high: the smallest and largest (of COLOUR16 in
-    steps of 256)."""
-
-    depth: Depth
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -116,18 +73,18 @@ def decode(data: bytes, key: str, pixel_range: Range | None = None) -> Image.Ima
     range.
     """
     with opened(data, key) as image:
-        turn = _TURNS.get(orientation(image, data) or 1)
         rgb, _ = _rgb(image, pixel_range)
+        turn = _TURNS.get(orientation(image, data) or 1)
         return rgb if turn is None else rgb.transpose(turn)
 
 
 def inspect(data: bytes, key: str, pixel_range: Range | None = None) -> Seen:
     """Decode an image as `decode` does, and say what was found. Raises ImageError."""
     with opened(data, key) as image:
-        place, frames = orientation(image, data), _frames(image)
+        frames = _frames(image)
         rgb, wide = _rgb(image, pixel_range)
         constant = all(low == high for low, high in _extrema(rgb))
-        return Seen(place, frames, _transparent(image), constant, wide)
+        return Seen(orientation(image, data), frames, _transparent(image), constant, wide)
 
 
 def shown_size(data: bytes, key: str) -> tuple[tuple[int, int], bool]:
@@ -137,9 +94,11 @@ def shown_size(data: bytes, key: str) -> tuple[tuple[int, int], bool]:
     Decodes pixels only where the header does not tell. Raises ImageError.
     """
     with opened(data, key) as image:
-        stored, place = image.size, orientation(image, data) or 1
-        size = stored[::-1] if place >= 5 else stored
-        return size, place in _TURNS and (place < 5 or stored[0] == stored[1])
+        place = orientation(image, data) or 1
+        if image.format == "TIFF":
+            image.load()  # Pillow turns TIFF files itself, and these only
+        size = image.size[::-1] if place >= 5 and image.format != "TIFF" else image.size
+        return size, place in _TURNS and (place < 5 or size[0] == size[1])
 
 
 @contextmanager
@@ -155,7 +114,7 @@ def opened(data: bytes, key: str, kind: str = BROKEN) -> Iterator[Image.Image]:
     except RangeError as error:
         raise ImageError(f"{key}: {UNKNOWN_RANGE}: {error}") from None
     except Exception as error:  # decoders raise many types, from SyntaxError to struct.error
-        raise ImageError(f"{key}: {kind}: {_why(error, data)}") from error
+        raise ImageError(f"{key}: {kind}: {why_not_decoded(error, data, _formats())}") from error
 
 
 @lru_cache
@@ -165,32 +124,9 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _why(error: Exception, data: bytes) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        start = data[:512].lstrip().lower()
-        found = next((words for first, words in _OTHERS if start.startswith(first)), "")
-        if data[4:8] == b"ftyp":
-            found = "a HEIF picture or a video (convert it to JPEG or PNG)"
-        return f"expected an image ({', '.join(_formats())}), got {found or _beginning(data)} ({len(data)} bytes)"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too many pixels: {str(error).partition(', could be')[0]}; make the image smaller"
-    text = _ADDRESS.sub("", str(error)).strip() or type(error).__name__
-    return f"{text} ({len(data)} bytes)"
-
-
-def _beginning(data: bytes) -> str:
-    if not any(data):
-        return "only zero bytes"
-    first = data[:24]
-    text = first.decode("ascii", "replace")
-    return f"a text that begins with {text!r}" if text.isprintable() else f"bytes that begin with {first[:8].hex(' ')}"
-
-
 def orientation(image: Image.Image, data: bytes) -> int | None:
-    """How an opened image must be turned, 1 to 8 as in EXIF; None where the EXIF data cannot be read."""
-    if image.format == "TIFF":
-        image.load()  # Pillow turns TIFF files itself, and these only
-        return 1
+    """How an opened image must be turned, 1 to 8 as in EXIF; None where the EXIF data cannot be read. An image that
+    Pillow turned while loading it (TIFF) has 1."""
     if image.format == "PNG" and not any(chunk in data for chunk in _PNG_EXIF):
         return 1  # asking Pillow would decode all pixels
     try:
@@ -219,10 +155,12 @@ def _rgb(image: Image.Image, pixel_range: Range | None) -> tuple[Image.Image, Wi
     image.load()
     if depth is not None and not depth.cut:
         values = np.asarray(image)
-        if depth is INTEGERS and _unsigned(image):
+        if depth is INTEGERS and _tag(image, _SAMPLE_FORMAT, 1) == 1:  # Pillow reads unsigned numbers as signed
             values = values.view(np.uint32)
-        wide = _wide(depth, values)
-        return Image.fromarray(_grey(values, wide, pixel_range)).convert("RGB"), wide
+        wide = wide_of(depth, values)
+        grey = grey_of(values, wide, pixel_range)
+        white_is_zero = _tag(image, _PHOTOMETRIC, 1) == 0  # Pillow minds it in TIFF files of 8 bits only
+        return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB"), wide
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     rgb = image if image.mode == "RGB" else image.convert("RGB")
@@ -254,61 +192,8 @@ def _depth(image: Image.Image) -> Depth | None:
     return COLOUR16 if ";16" in layout else None
 
 
-def _unsigned(image: Image.Image) -> bool:
+def _tag(image: Image.Image, tag: int, default: int) -> int:
+    """A tag of a TIFF file, its first value where it has several; the default where there is none."""
     tags: Any = getattr(image, "tag_v2", {})
-    return tuple(tags.get(339, (1,))) == (1,)  # SampleFormat
-
-
-def _wide(depth: Depth, values: npt.NDArray[Any]) -> Wide:
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        bad = int((~np.isfinite(values)).sum())
-        raise ValueError(f"{bad:,} of {values.size:,} pixels are not finite")
-    return Wide(depth, low, high)
-
-
-def _grey(values: npt.NDArray[Any], wide: Wide, pixel_range: Range | None) -> npt.NDArray[np.uint8]:
-    """Values (h, w) as 8 bits. Each of the 256 levels stands for an equal part of the range."""
-    known, name = pixel_range or wide.depth.range, f"{wide.depth.name} from {spoken((wide.low, wide.high))}"
-    if known is None:
-        raise RangeError(f"{name} have no range of their own; {declare(wide)}")
-    if pixel_range is None and (wide.low < known[0] or wide.high > known[1]):
-        raise RangeError(f"{name} do not fit into the range {spoken(known)}; {declare(wide)}")
-    grey = scaled(values, known, wide.depth.whole)
-    if pixel_range is None and wide.low < wide.high and not grey.any():
-        raise RangeError(f"{name} would become black everywhere; {declare(wide)}")
-    return grey
-
-
-def scaled(values: npt.NDArray[Any], known: Range, whole: bool) -> npt.NDArray[np.uint8]:
-    """Values (h, w) in a range as 0 to 255; what is outside of the range becomes 0 or 255. Of 16 bits with their whole
-    range it is the upper byte."""
-    low, width = known[0], known[1] - known[0] + whole
-    grey = np.empty(values.shape, np.uint8)
-    rows = max(1, _SLAB // max(1, values.shape[1]))
-    for start in range(0, len(values), rows):
-        part = values[start : start + rows].astype(np.float64)
-        grey[start : start + rows] = np.clip(np.floor((part - low) * 256 / width), 0, 255)
-    return grey
-
-
-def declare(wide: Wide) -> str:
-    """Advice to declare a range that these values fit into: that of 8 bits or more if they are integers."""
-    white = max(255, (1 << int(wide.high).bit_length()) - 1) if wide.depth.whole and wide.low >= 0 else wide.high
-    text = option((min(0.0, wide.low), white))
-    return f"declare the range of the data set, as in {text} (in a run {text.replace('--', '--data.')})"
-
-
-def option(values: Range) -> str:
-    """A range as it is declared on the command line."""
-    return f"--pixel-range {_number(values[0])} {_number(values[1])}"
-
-
-def spoken(values: Range) -> str:
-    """A range in words."""
-    return f"{_number(values[0])} to {_number(values[1])}"
-
-
-def _number(value: float) -> str:
-    """A number in as few digits as it needs."""
-    return str(int(value)) if float(value).is_integer() else f"{value:g}"
+    found = tags.get(tag, default)
+    return int(found[0] if isinstance(found, tuple) else found)

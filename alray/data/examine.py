@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from alray.data.decode import Depth, Range, Seen, Wide, declare, inspect, option, spoken
+from alray.data.decode import Seen, inspect
+from alray.data.depth import Depth, Range, Wide, declare, spoken
 from alray.data.fetch import ImageError, fetch_each, processors
 from alray.data.sources.scan import PROBLEMS, CatalogError, concat, problem
 from alray.data.sources.source import Source
@@ -154,11 +155,10 @@ class _Findings:
             known = self._range(depth)
             if self.pixel_range is not None or not every.wide.low < every.wide.high < _part(known, _DIM):
                 continue
-            advice = "convert them to 8 bits per channel" if depth.cut else declare(every.wide)
-            found = f"{depth.name} with values from {spoken((every.wide.low, every.wide.high))} only"
+            advice = "convert them to 8 bits per channel, or " if depth.cut else ""
             raise CatalogError(
-                f"pixel_range: {every.seen.said('is', 'are', found)}, which is almost black in the range "
-                f"{spoken(known)}; {advice}, or declare {option(known)} if it is meant to be dark"
+                f"pixel_range: {every.seen.said('has', 'have', _pixels(every.wide))}, which are almost black in the "
+                f"range {spoken(known)}; {advice}{declare(every.wide, known)}"
             )
 
     def notes(self) -> list[str]:
@@ -177,12 +177,16 @@ class _Findings:
         return [f"{text}." for text in found]
 
     def _of_values(self, depth: Depth, every: _Values) -> Iterator[str]:
-        known, name = self._range(depth), f"{depth.name} with values from {spoken((every.wide.low, every.wide.high))}"
-        yield every.seen.said("is", "are", f"{name}, of which {spoken(known)} becomes black to white")
+        known = self._range(depth)
+        yield every.seen.said("has", "have", f"{_pixels(every.wide)}; {spoken(known)} becomes black to white")
         if every.outside.images:
             yield every.outside.said("has", "have", f"values outside of {spoken(known)}, which are clipped")
         if every.dark.images:
             yield every.dark.said("uses", "use", f"less than a sixteenth of {spoken(known)}, and looks almost black")
+
+
+def _pixels(wide: Wide) -> str:
+    return f"pixels of {wide.depth.name}, from {spoken((wide.low, wide.high))}"
 
 
 def _part(known: Range, parts: int) -> float:

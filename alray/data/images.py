@@ -20,7 +20,8 @@ from ray.data.extensions import ArrowTensorArray
 
 from alray.data.augment import Transform
 from alray.data.catalog import Catalog
-from alray.data.decode import Range, decode
+from alray.data.decode import decode
+from alray.data.depth import Range
 from alray.data.fetch import fetch, take
 from alray.data.masks import Masks, check_size
 from alray.data.paired import PairTransform

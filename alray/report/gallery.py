@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alray.data.catalog import Catalog
-from alray.data.decode import Range, decode
+from alray.data.decode import decode
+from alray.data.depth import Range
 from alray.data.fetch import ImageError, fetch
 from alray.features.arrays import LOGITS, Array, Rows
 from alray.features.table import FeatureTable
