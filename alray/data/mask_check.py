@@ -201,15 +201,15 @@ def judged(masks: Masks, pool: Contents, test: Contents) -> list[str]:
     if masks.num_classes > 1 and len(masks.names) - len(_absent(masks, pool)) < 2:
         raise CatalogError(_one_class(masks, pool))
     notes = [
-        f"data.classes: {len(absent)} of {masks.num_classes} classes have no pixel in the {contents.masks:,} masks of "
-        f"the {part}: {_listed(absent)}."
+        f"data.classes: no mask of the {part} has a pixel of {_listed(absent)} ({len(absent)} of {masks.num_classes} "
+        f"classes, {contents.masks:,} masks)."
         for part, contents in (("pool", pool), ("test set", test))
         if contents.masks and (absent := _absent(masks, contents))
     ]
     if unsure := pool.turned + test.turned:
         notes.append(
-            f"{unsure:,} images are turned or mirrored by their EXIF orientation, and the size of their masks does not "
-            "show whether these were drawn on the turned image. They are taken to be."
+            f"EXIF orientation turns or mirrors {unsure:,} of {pool.masks + test.masks:,} images without changing their "
+            "size: their masks are taken to be drawn on the image as it is shown."
         )
     return notes
 
