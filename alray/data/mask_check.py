@@ -208,8 +208,8 @@ def judged(masks: Masks, pool: Contents, test: Contents) -> list[str]:
     ]
     if unsure := pool.turned + test.turned:
         notes.append(
-            f"EXIF orientation turns or mirrors {unsure:,} of {pool.masks + test.masks:,} images without changing their "
-            "size: their masks are taken to be drawn on the image as it is shown."
+            f"EXIF orientation turns or mirrors {unsure:,} of {pool.masks + test.masks:,} images without changing "
+            "their size: their masks are taken to be drawn on the image as it is shown."
         )
     return notes
 

@@ -129,9 +129,7 @@ def test_a_mask_belongs_to_the_image_as_it_is_shown(orientation: int, tmp_path: 
     notes = checked(tmp_path, written(tmp_path, {"a": shown}, images), classes=CLASSES[:2])
     assert len(notes) == (orientation in (2, 3, 4))
     if notes:
-        assert notes[0].startswith(
-            "1 images are turned or mirrored by their EXIF orientation, and the size of their masks"
-        )
+        assert notes[0].startswith("EXIF orientation turns or mirrors 1 of 1 images without")
     if right_angle:
         catalog = written(tmp_path, {"a": stored}, images)
         with pytest.raises(CatalogError, match="image's 6 x 9 pixels, got 9 x 6 .masks belong to .* EXIF orientation"):
