@@ -20,6 +20,7 @@ from alray.data.catalog import Catalog, CatalogError, ensure_catalog, index
 from alray.data.decode import decode, inspect, shown_size
 from alray.data.depth import scaled
 from alray.data.fetch import ImageError
+from alray.data.other_files import why_not_decoded
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
@@ -261,6 +262,12 @@ def test_what_cannot_be_decoded_is_named_with_a_reason(data: bytes, reason: str)
     assert " at 0x" not in str(refused.value) and "BytesIO" not in str(refused.value)
     with pytest.raises(ImageError, match="broken image"):
         inspect(data, "train/cat/1.jpg")
+
+
+def test_reasons_show_no_addresses() -> None:
+    error = OSError("unrecognized data stream contents when reading <_io.BytesIO object at 0x7f7d1ebdcbd0>")
+    assert why_not_decoded(error, b"xyz", ()) == "unrecognized data stream contents when reading (3 bytes)"
+    assert why_not_decoded(SyntaxError(), b"xyz", ()) == "SyntaxError (3 bytes)"
 
 
 def folder(place: Path, images: dict[str, bytes]) -> str:
