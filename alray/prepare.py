@@ -141,8 +141,8 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     if config.rounds > 1:
         strategy.check(config.budget, free - config.split.seed_set_size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
-    catalog = task.annotated(config, catalog, np.union1d(candidates, test_rows))
-    told = "\n".join(filter(None, [loaded, _fresh_hub_model(config), *notes(config, strategy, seed_set, free)]))
+    catalog, seen = task.annotated(config, catalog, candidates, test_rows)
+    told = "\n".join(filter(None, [loaded, _fresh_hub_model(config), *notes(config, strategy, seed_set, free), *seen]))
     return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, told)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from alray import __version__
 from alray.config import RunConfig, fingerprint, full_identity, identity
 from alray.data.catalog import Catalog
+from alray.data.decode import DECODING
 from alray.rundir import RunDir, RunError
 from alray.store import join, weights_fingerprint
 
@@ -21,8 +22,11 @@ _LIBRARIES = ("ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
 
 def identity_of(config: RunConfig, catalog: Catalog) -> dict[str, Any]:
-    """The identity of the configuration's run on this catalog, with the content of the files that it names."""
+    """The identity of the configuration's run on this catalog, with the content of the files that it names and the way
+    in which images are decoded."""
     mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
+    if catalog.source.decoded:
+        mine = {**mine, "decoding": DECODING}
     listed = config.data.train_list
     return {**mine, "train_list_fingerprint": weights_fingerprint(listed)} if listed else mine
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from alray.config import DataConfig, ModelConfig, RunConfig
 from alray.data.catalog import Catalog
-from alray.data.masks import masks_of, with_masks
+from alray.data.mask_check import with_masks
+from alray.data.masks import masks_of
 from alray.data.oracle import HiddenLabels, Oracle, Status
 from alray.data.pool import Pool, Rows
 from alray.rundir import Shared
@@ -43,10 +44,10 @@ class Task(ABC):
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:
         """The classes to learn; empty if neither the configuration nor the catalog has any."""
 
-    def annotated(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Catalog:
+    def annotated(self, config: RunConfig, catalog: Catalog, pool: Rows, test: Rows) -> tuple[Catalog, list[str]]:
         """Check annotations of these rows other than classes, such as masks. Returns the catalog with a fingerprint
-        that includes them. Raises CatalogError."""
-        return catalog
+        that includes them, and sentences for the user. Raises CatalogError."""
+        return catalog, []
 
     @abstractmethod
     def hidden_labels(self, catalog: Catalog) -> Oracle:
@@ -146,9 +147,9 @@ class Segmentation(Task):
         """The classes of the masks, without the ignored class."""
         return masks_of(data, catalog).names if data.classes or catalog.classes else ()
 
-    def annotated(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Catalog:
+    def annotated(self, config: RunConfig, catalog: Catalog, pool: Rows, test: Rows) -> tuple[Catalog, list[str]]:
         """Check the masks, and return the catalog with a fingerprint that includes them."""
-        return with_masks(config.data, catalog, rows, Shared(config.root).masks)
+        return with_masks(config.data, catalog, pool, test, Shared(config.root).masks)
 
     def hidden_labels(self, catalog: Catalog) -> Oracle:
         """An oracle whose answer is always a mask. Masks are read when they are needed."""

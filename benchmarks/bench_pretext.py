@@ -20,7 +20,7 @@ from results import record
 
 from alray import RunConfig, replace
 from alray.data.augment import eval_transform
-from alray.data.fetch import decode
+from alray.data.decode import decode
 from alray.models.backbone import create
 from alray.pretext import TASKS, build
 from alray.pretext.rotation import Rotation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from alray.config.fields import COMMON, OUTSIDE, PLACE, Frozen
 from alray.config.pairs import Pairs
@@ -48,8 +48,18 @@ class IndexConfig(Frozen):
     check: Annotated[Literal["decode", "none"], OUTSIDE] = "decode"
     """decode: open every image once while indexing, so that broken ones are found now, and in segmentation every mask
     before the first run; none: trust the source."""
+    pixel_range: Annotated[tuple[float, float] | None, OUTSIDE] = None
+    """The values that become black and white where images have more than 8 bits per channel, e.g. 0 4095; values
+    outside are clipped. None: 0 to 65535 in 16 bits, 0 to 1 in floats; integers of 32 bits must be declared."""
     classes: tuple[str, ...] = ()
     """Names of the classes in order of their numbers, where the source does not give them (a flat folder, masks)."""
+
+    @field_validator("pixel_range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("expected two numbers of which the second is larger")
+        return value
 
 
 class DataConfig(IndexConfig):

@@ -26,6 +26,8 @@ _AREA = (0.08, 1.0)  # of the crop, as a share of the image
 _ASPECT = (3 / 4, 4 / 3)  # width over height
 _LOG_ASPECT = (math.log(_ASPECT[0]), math.log(_ASPECT[1]))
 _TRIES = 10
+_STRIP = 16  # an image that is longer than this many times its width is a strip
+_GAP = 8  # strips are reduced by whole numbers until they are this many times as long as the result
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,21 @@ def _centered(width: int, height: int, w: int, h: int) -> Box:
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BILINEAR)  # an image of this size is not changed
+    return resized(image, (size, size), (0, 0, *image.size))  # an image of this size is not changed
+
+
+def resized(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    """A box of an RGB image, resized to (width, height).
+
+    A box that is very long and thin is reduced by whole numbers first. Otherwise an intermediate image would be as long
+    as the box and as wide as the result.
+    """
+    gap = _GAP if _is_strip(box[2] - box[0], box[3] - box[1]) else None
+    return image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=gap)
+
+
+def _is_strip(width: float, height: float) -> bool:
+    return max(width, height) > _STRIP * min(width, height)
 
 
 def _center(image: Image.Image, config: TransformConfig) -> Image.Image:
@@ -123,6 +139,11 @@ def _center(image: Image.Image, config: TransformConfig) -> Image.Image:
     width, height = image.size
     shorter = min(width, height)
     sides = (config.resize * width // shorter, config.resize * height // shorter)
-    resized = image.resize(sides, Image.Resampling.BILINEAR)
     left, top = (round((side - config.size) / 2) for side in sides)
-    return resized.crop((left, top, left + config.size, top + config.size))
+    crop = (left, top, left + config.size, top + config.size)
+    if not _is_strip(width, height):
+        return image.resize(sides, Image.Resampling.BILINEAR).crop(crop)
+    # A strip would become gigabytes long: only the part of it that is cropped is resized. The pixels are the same up to
+    # two levels of brightness, because Pillow rounds the corners of a box.
+    x, y = width / sides[0], height / sides[1]
+    return resized(image, (config.size, config.size), (crop[0] * x, crop[1] * y, crop[2] * x, crop[3] * y))

@@ -21,7 +21,8 @@ from alray.config import ConfigError, DataConfig, IndexConfig, refuse_credential
 from alray.config.fields import validated
 from alray.data import sources
 from alray.data.assemble import Assembled, assemble, counts, take_out
-from alray.data.fetch import undecodable
+from alray.data.depth import Range
+from alray.data.examine import examine
 from alray.data.sources import arrays
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions
@@ -42,7 +43,8 @@ class Catalog:
     uri: the catalog's directory; format: name of the kind of source; classes: names by label number. fingerprint: 16
     hex digits that depend on the content (keys, sizes, labels, splits, classes) and not on where it is stored.
     image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's own embeddings and
-    pretext losses; empty for a catalog of images. size: number of rows.
+    pretext losses; empty for a catalog of images. size: number of rows. pixel_range: the declared range of pixels with
+    more than 8 bits; None where the formats of the images say it.
     """
 
     uri: str
@@ -52,6 +54,7 @@ class Catalog:
     image_column: str
     embedding_fingerprint: str
     size: int
+    pixel_range: Range | None = None
 
     @classmethod
     def open(cls, uri: str) -> Catalog:
@@ -67,6 +70,7 @@ class Catalog:
                 f"{uri}: expected catalog version {_VERSION}, got {meta['version']}; index the source again"
             )
         fields = {name: meta[name] for name in ("format", "fingerprint", "image_column", "embedding_fingerprint")}
+        fields["pixel_range"] = tuple(meta.get("pixel_range") or ()) or None
         return cls(uri=store.uri, classes=tuple(meta["classes"]), size=meta["counts"]["images"], **fields)
 
     def __len__(self) -> int:
@@ -189,16 +193,20 @@ def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
     found = assemble(scans, classes)
     keep_all = config.on_problem == "refuse" or not kind.can_exclude
     _refuse_problems(found.problems, len(found.images), source, keep_all)
+    notes = [note for scan in scans for note in scan.notes]
     if config.check == "decode" and kind.decoded:
-        found = _without(found, undecodable(found.images, kind, config.image_column, progress))
+        examined = examine(found.images, kind, config.image_column, config.pixel_range, progress)
+        notes += examined.notes
+        found = _without(found, examined.problems)
         _refuse_problems(found.problems, len(found.images), source, keep_all)
     origin = {"root": absolute(source), "test_root": absolute(test_root) if test_root else ""}
     about = {
         "format": kind.name,
         "image_column": config.image_column,
+        "pixel_range": config.pixel_range,
         "source": origin,
         "ignored_files": sum(scan.ignored for scan in scans),
-        "notes": list(dict.fromkeys(note for scan in scans for note in scan.notes)),
+        "notes": list(dict.fromkeys(notes)),
     }
     return _write(store, found, about, "".join(scan.content for scan in scans))
 
@@ -253,7 +261,13 @@ def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
 
 
 def _refuse_other_source(config: DataConfig, store: Store) -> None:
-    made_from = store.read_json(_META)["source"]
+    meta = store.read_json(_META)
+    made_from = meta["source"]
+    if config.pixel_range and list(config.pixel_range) != meta.get("pixel_range"):
+        raise CatalogError(
+            f"data.pixel_range: expected that of the catalog at {store.uri}, {meta.get('pixel_range') or 'none'}, got "
+            f"{list(config.pixel_range)}; leave it empty, or index again into another data.catalog"
+        )
     for field, value in (("root", config.root), ("test_root", config.test_root)):
         if value and absolute(value) != made_from[field]:
             raise CatalogError(
@@ -293,7 +307,8 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) 
     test = int(pc.sum(pc.equal(images["split"], "test")).as_py())
     counted = {"images": n, "test": test, "unlabeled": images["label"].null_count, "problems": counts(found.problems)}
     rows = images.add_column(0, "row", pa.array(np.arange(n, dtype=np.int64)))
-    fingerprint = _fingerprint(images, found.classes, content)
+    declared = f"pixel_range={about['pixel_range']}" if about["pixel_range"] else ""
+    fingerprint = _fingerprint(images, found.classes, content + declared)
     meta = {"version": _VERSION, "classes": list(found.classes), "fingerprint": fingerprint, "counts": counted, **about}
     meta["embedding_fingerprint"] = content
     data = json_bytes(meta)

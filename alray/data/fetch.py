@@ -1,8 +1,7 @@
-"""Read the bytes of the chosen images and of no others (contract C2), and decode them to pixels."""
+"""Read the bytes of the chosen images and of no others (contract C2)."""
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
-from tqdm import tqdm
 
-from alray.data.sources.scan import PROBLEMS, concat, problem
 from alray.data.sources.source import Source
 
 _THREADS = 16  # reads wait for a disk or a network, not for a CPU
-_CHECK_BYTES = 16 * 2**20  # of the images that one thread checks before it takes the next
 _BLOCK_BYTES = 32 * 2**20
 
 T = TypeVar("T")
@@ -66,80 +61,6 @@ def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | Non
         got = "none" if data is None else len(data)
         return ImageError(f"{key}: changed image: expected the {size} bytes that were indexed, got {got} from {uri}")
     return data
-
-
-def decode(data: bytes, key: str) -> Image.Image:
-    """Decode bytes to an RGB image with 8 bits per channel. Transparency is dropped; 16-bit grey values keep their
-    upper byte.
-
-    Raises ImageError, which names the key and the reason, for all bytes that cannot be decoded.
-    """
-    if not data:
-        raise ImageError(f"{key}: broken image: it has no bytes")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return _rgb(image)
-    except Exception as error:  # decoders raise many types, from SyntaxError to struct.error
-        why = str(error) or type(error).__name__
-        raise ImageError(f"{key}: broken image: {why} ({len(data)} bytes)") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"expected 16-bit grey values, got {values.min()} to {values.max()}")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def undecodable(images: pa.Table, source: Source, image_column: str, progress: bool) -> pa.Table:
-    """Open every image once, on all CPUs. Returns the problems (key, uri, reason) of the images that cannot be decoded.
-
-    images: columns key, uri, offset, size, in any order.
-    """
-    images = images.sort_by([("uri", "ascending"), ("offset", "ascending")])
-    sizes = np.cumsum(images["size"].to_numpy())
-    edges = np.flatnonzero(np.diff(sizes // _CHECK_BYTES, prepend=-1)) if len(images) else np.empty(0, np.int64)
-    ends = [*edges[1:].tolist(), len(images)]
-    chunks = [images.slice(start, end - start) for start, end in zip(edges.tolist(), ends, strict=True)]
-    problems: list[pa.Table] = []
-    workers = ThreadPoolExecutor(processors())
-    with workers, tqdm(total=len(images), desc="checking", unit=" images", disable=not progress) as bar:
-
-        def check(chunk: pa.Table) -> list[pa.Table]:
-            found = _broken(chunk, source, image_column)
-            bar.update(len(chunk))
-            return found
-
-        for found in workers.map(check, chunks):
-            problems.extend(found)
-    return concat(problems, PROBLEMS)
-
-
-def _broken(chunk: pa.Table, source: Source, image_column: str) -> list[pa.Table]:
-    problems = []
-    found = fetch_each(chunk, source, image_column, threads=4)
-    for data, key, uri in zip(found, chunk["key"].to_pylist(), chunk["uri"].to_pylist(), strict=True):
-        error = data if isinstance(data, ImageError) else _why_undecodable(data, key)
-        if error is not None:
-            problems.append(problem(key, uri, str(error).removeprefix(f"{key}: ")))
-    return problems
-
-
-def _why_undecodable(data: bytes, key: str) -> ImageError | None:
-    try:
-        decode(data, key)
-    except ImageError as error:
-        return error
-    return None
 
 
 def processors() -> int:

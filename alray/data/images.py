@@ -20,7 +20,9 @@ from ray.data.extensions import ArrowTensorArray
 
 from alray.data.augment import Transform
 from alray.data.catalog import Catalog
-from alray.data.fetch import decode, fetch, take
+from alray.data.decode import decode
+from alray.data.depth import Range
+from alray.data.fetch import fetch, take
 from alray.data.masks import Masks, check_size
 from alray.data.paired import PairTransform
 from alray.data.sources.source import Source
@@ -56,7 +58,7 @@ def image_dataset(
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
-    load = _Load(references, catalog.source, catalog.image_column, transform, masks)
+    load = _Load(references, catalog.source, catalog.image_column, catalog.pixel_range, transform, masks)
     # Not `from_arrow`: it starts a task for every table to ask for its schema.
     return ray.data.from_blocks(list(blocks)).map_batches(
         load,
@@ -88,6 +90,7 @@ class _Load:
     references: Any  # an ObjectRef: tasks read the table from their node's object store without a copy
     source: Source
     image_column: str
+    pixel_range: Range | None
     transform: AnyTransform
     masks: Masks | None
 
@@ -104,7 +107,7 @@ class _Load:
         labels = np.empty((len(rows), *self.transform.shape[:2]) if paired else 0, np.uint8)
         for i in np.argsort(position, kind="stable").tolist():
             key = keys[position[i]]
-            image, row, epoch = decode(encoded[position[i]], key), int(rows[i]), int(epochs[i])
+            image, row, epoch = decode(encoded[position[i]], key, self.pixel_range), int(rows[i]), int(epochs[i])
             if isinstance(self.transform, PairTransform):
                 assert self.masks is not None
                 assert masks is not None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from alray.config import TransformConfig
-from alray.data.augment import draws
+from alray.data.augment import draws, resized
 
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 _SCALE = (0.5, 1.0)  # sides of the crop, as a share of the image's sides
@@ -41,7 +41,7 @@ class PairTransform:
             w, h = (max(1, round(side * scale)) for side in image.size)
             left, top = int(draw() * (image.width - w + 1)), int(draw() * (image.height - h + 1))
             box, flip = (left, top, left + w, top + h), self.config.flip and draw() < 0.5
-        image = image.resize(size, Image.Resampling.BILINEAR, box=box)
+        image = resized(image, size, box)
         labels = labels.resize(size, Image.Resampling.NEAREST, box=box)
         if flip:
             image, labels = ImageOps.mirror(image), ImageOps.mirror(labels)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from alray.config import Dtype, FeatureConfig, ModelConfig, TransformConfig, changed, fingerprint
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
+from alray.data.decode import DECODING
 from alray.data.fetch import block_rows
 from alray.data.masks import Masks
 from alray.data.views import Views
@@ -133,10 +134,12 @@ class Extraction:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that can change a stored number: data, rows, weights, transform and storage types."""
+        """A hash of everything that can change a stored number: data, decoding, rows, weights, transform and storage
+        types."""
         return fingerprint(
             {
                 "catalog": self.catalog.fingerprint,
+                "decoding": DECODING,
                 "rows": content_hash(self.rows.tobytes()),
                 "measure": self.measure.identity(),
                 "columns": dict(self.measure.columns),

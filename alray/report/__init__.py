@@ -58,15 +58,8 @@ def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
     from alray.report.csv_curves import read_curves
 
     lines = arrange(read_curves(path))
-<<<<<<< HEAD
-    _comparable(lines, measure)
-    store = Store(absolute(out), REPORT_LIST)
-    compared, notes = write_page(store, lines, [], test=test, measure=measure)
-    _write_markdown(store, ["# Report"], compared, notes)
-    return "\n\n".join([*map(as_text, compared), *notes, f"{store.at('report.html')}\n{store.at('report.md')}"])
-=======
     _check(lines, measure)
-    store = Store(absolute(out))
+    store = Store(absolute(out), REPORT_LIST)
     page = write_page(store, lines, [], test=test, measure=measure, source=path.rsplit("/", 1)[-1])
     _write_markdown(store, [f"# {markdown(page.title)}", markdown(page.headline)], page)
     files = f"{store.at('report.html')}\n{store.at('report.md')}"
@@ -81,7 +74,6 @@ class Written:
     headline: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
->>>>>>> report
 
 
 def write_page(
@@ -107,31 +99,19 @@ def write_page(
     head = Head(title(lines, source), headline(lines, main, test), facts(lines, main, source))
     html = page(lines, head, found, parts, gallery(lines), unfinished)
     store.write_bytes("report.html", html.encode())
-<<<<<<< HEAD
-    shown = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
-    files = {f"{name}{f'-{number}' if number else ''}.csv": table_csv(table).encode() for name, number, table in shown}
+    each = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
+    files = {f"{name}{f'-{number}' if number else ''}.csv": table_csv(table).encode() for name, number, table in each}
     if files:
         store.child("tables").write_together(files, last=True)
-=======
-    each = [(part.id, number, table) for part in parts for number, table in enumerate(part.tables)]
-    for name, number, table in each:
-        store.write_bytes(f"tables/{name}{f'-{number}' if number else ''}.csv", table_csv(table).encode())
->>>>>>> report
     extra = [unfinished] if unfinished.rows else []
     compared = [table for name, _, table in each if name not in _NOT_COMPARED]
     marks = [] if lines.one_seed or found is None else [MARKS]
     return Written(head.title, head.headline, (*extra, *compared), (*marks, *(found.warnings if found else ())))
 
 
-<<<<<<< HEAD
-def _write_markdown(store: Store, first: Sequence[str], compared: Sequence[Table], notes: Sequence[str]) -> None:
-    paragraphs = [*first, *map(as_markdown, compared), *map(markdown, notes), ""]
-    store.write_together({"report.md": "\n\n".join(paragraphs).encode()}, last=True)
-=======
 def _write_markdown(store: Store, first: Sequence[str], page: Written) -> None:
     paragraphs = [*first, *map(as_markdown, page.tables), *map(markdown, page.notes), ""]
-    store.write_bytes("report.md", "\n\n".join(paragraphs).encode())
->>>>>>> report
+    store.write_together({"report.md": "\n\n".join(paragraphs).encode()}, last=True)
 
 
 def _markdown(lines: Panel) -> list[str]:

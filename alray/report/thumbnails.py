@@ -13,7 +13,8 @@ from PIL import Image
 from alray.config import ConfigError, DataConfig
 from alray.config.fields import validated
 from alray.data.catalog import Catalog, CatalogError
-from alray.data.fetch import ImageError, decode, fetch
+from alray.data.decode import decode
+from alray.data.fetch import ImageError, fetch
 from alray.data.masks import VOID, Masks, masks_of
 from alray.features.arrays import Array, Rows
 from alray.report.runs import RunHistory
@@ -51,7 +52,10 @@ def thumbnails(catalog: Catalog, rows: Rows, painter: Painter | None = None) -> 
     try:
         data = fetch(references, catalog.source, catalog.image_column)
         keys, ordered = references["key"].to_pylist(), references["row"].to_pylist()
-        images = {row: decode(content, key) for row, key, content in zip(ordered, keys, data, strict=True)}
+        images = {
+            row: decode(content, key, catalog.pixel_range)
+            for row, key, content in zip(ordered, keys, data, strict=True)
+        }
     except (ImageError, OSError) as error:
         raise Missing(f"the images do not exist any more ({error})") from None
     painted: dict[int, Image.Image] = {}

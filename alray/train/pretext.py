@@ -19,6 +19,7 @@ from timm.layers import convert_sync_batchnorm
 from alray import pretext
 from alray.config import Dtype, ModelConfig, PretextConfig, TransformConfig, changed, fingerprint
 from alray.data.augment import Transform, eval_transform
+from alray.data.decode import DECODING
 from alray.data.masks import Masks
 from alray.data.views import Views
 from alray.features.arrays import PRETEXT_LOSS, Array, Rows
@@ -88,6 +89,7 @@ class PretextRecipe:
         return {
             "pretext": changed(self.config, without={"as_backbone"}),
             "model": changed(self.model, without={"pretrained"}),
+            "decoding": DECODING,
             "image": [self.image.size, self.image.resize, self.image.flip],
             "seed": self.seed,
             "rows": content_hash(self.rows.tobytes()),

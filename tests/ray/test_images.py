@@ -14,7 +14,8 @@ from PIL import Image
 from alray.config import TransformConfig
 from alray.data.augment import Transform, eval_transform, train_transform
 from alray.data.catalog import Catalog, index, index_arrays
-from alray.data.fetch import ImageError, block_rows, decode, fetch
+from alray.data.decode import decode
+from alray.data.fetch import ImageError, block_rows, fetch
 from alray.data.images import first_cause, image_dataset, raise_first_cause
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -105,6 +105,26 @@ def test_long_images_fall_back_to_the_center(size: tuple[int, int]) -> None:
     assert box == (left, top, left + width, top + height)
 
 
+@pytest.mark.parametrize("size", [(20, 400), (2000, 30), (3, 700), (1, 90)])
+def test_strips_are_cropped_before_they_are_resized(size: tuple[int, int]) -> None:
+    """Resizing the whole of a strip takes gigabytes. The pixels are the same up to two levels."""
+    image = picture(*size)
+    width, height = size
+    sides = (28 * width // min(size), 28 * height // min(size))
+    left, top = (round((side - 24) / 2) for side in sides)
+    whole = np.asarray(image.resize(sides, Image.Resampling.BILINEAR))[top : top + 24, left : left + 24]
+    found = eval_transform(IMAGENET)(image, 0, 0)
+    assert found.shape == whole.shape
+    assert np.abs(found.astype(int) - whole).max() <= 2
+
+
+def test_a_strip_is_averaged_where_it_becomes_a_square() -> None:
+    image = picture(9000, 6)
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)).astype(int)
+    found = eval_transform(CIFAR)(image, 0, 0)
+    assert np.abs(found - expected).mean() < 2
+
+
 def test_images_of_the_right_size_pass_unchanged() -> None:
     image = picture(16, 16)
     assert np.array_equal(eval_transform(CIFAR)(image, 0, 0), np.asarray(image))

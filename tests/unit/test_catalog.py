@@ -16,7 +16,8 @@ from image_sources import CLASSES, SOURCES, TEMPLATE, Item, add, csv, encoded, f
 
 from alray.config import DataConfig
 from alray.data.catalog import Catalog, CatalogError, ensure_catalog, index, index_arrays
-from alray.data.fetch import decode, fetch
+from alray.data.decode import decode
+from alray.data.fetch import fetch
 from alray.store import Damaged, StoreError
 
 

@@ -1,19 +1,17 @@
-"""Bytes of the rows asked for and no others (contract C2), and bytes to pixels."""
+"""Bytes of the rows asked for and no others (contract C2)."""
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from image_sources import SOURCES, encoded, items
-from PIL import Image
+from image_sources import SOURCES, items
 
 from alray.data.catalog import index
-from alray.data.fetch import ImageError, decode, fetch, take
+from alray.data.fetch import ImageError, fetch, take
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -81,47 +79,3 @@ def test_a_source_that_changed_is_told_by_key(name: str, tmp_path: Path) -> None
     Path(uri).unlink()
     with pytest.raises(ImageError, match=f"^{image}: missing image: "):
         fetch(references, catalog.source, catalog.image_column)
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, kind, **options)
-    return sink.getvalue()
-
-
-RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (encoded(RAMP), RAMP),
-        (saved(Image.fromarray(RAMP).convert("RGBA"), "PNG"), RAMP),
-        (saved(Image.fromarray(RAMP).convert("LA"), "PNG"), RAMP),
-        (saved(Image.fromarray(RAMP).convert("P"), "PNG"), RAMP),
-        (saved(Image.fromarray(RAMP).convert("P"), "PNG", transparency=0), RAMP),
-        (saved(Image.fromarray(RAMP).convert("P"), "GIF"), RAMP),
-        (saved(Image.fromarray(RAMP > 100), "PNG"), (RAMP > 100) * np.uint8(255)),
-        (saved(Image.fromarray(RAMP.astype(np.uint16) * 256 + 17), "PNG"), RAMP),
-        (saved(Image.fromarray(RAMP.astype(np.int32) * 256 + 17), "TIFF"), RAMP),
-        (saved(Image.fromarray(RAMP).convert("CMYK"), "JPEG", quality=100), RAMP),
-        (saved(Image.fromarray(RAMP), "WEBP", lossless=True), RAMP),
-    ],
-    ids=["L", "RGBA", "LA", "P", "P with transparency", "GIF", "1", "16-bit PNG", "32-bit TIFF", "CMYK", "WebP"],
-)
-def test_any_mode_becomes_rgb(data: bytes, expected: np.ndarray) -> None:
-    image = decode(data, "key")
-    assert image.mode == "RGB"
-    close = np.abs(np.asarray(image).astype(int) - expected[..., None])
-    assert close.max() <= (3 if data[:2] == b"\xff\xd8" else 0)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"hello", encoded(RAMP, "JPEG")[:200], encoded(RAMP)[:50], encoded(RAMP)[:40] + b"x" * 60,
-     saved(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
-     saved(Image.fromarray(RAMP.astype(np.int32) * 9999), "TIFF")],
-)  # fmt: skip
-def test_what_cannot_be_decoded_names_the_key(data: bytes) -> None:
-    with pytest.raises(ImageError, match=r"^train/cat/1\.jpg: broken image: "):
-        decode(data, "train/cat/1.jpg")

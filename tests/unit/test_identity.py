@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 
-from alray import RunConfig, replace
+from alray import RunConfig, provenance, replace
 from alray.config import (
+    FeatureConfig,
     ModelConfig,
     PretextConfig,
     TrainConfig,
@@ -23,8 +24,14 @@ from alray.config import (
 )
 from alray.config.fields import OUTSIDE
 from alray.config.identity import VERSION, defaults
-from alray.data.catalog import index_arrays
+from alray.data.catalog import index, index_arrays
+from alray.features import measures
+from alray.features.measures import Extraction, Features
 from alray.provenance import identity_of
+from alray.store import Store
+from alray.train import pretext
+from alray.train.measure import model_source
+from alray.train.pretext import PretextRecipe
 
 OTHER = replace(RunConfig(), {"train.lr": 0.3, "split.seed_set_how": "pretext", "strategy_options": {"quota": "fill"}})
 
@@ -103,3 +110,26 @@ def test_another_list_of_training_images_is_another_run(tmp_path: Path) -> None:
         config = replace(RunConfig(), {"data.train_list": str(tmp_path / name)})
         marks.append(fingerprint(identity_of(config, catalog)))
     assert marks[0] == marks[1] != marks[2]
+
+
+def test_images_that_were_decoded_in_another_way_are_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs, features and pretext tasks of images; runs on embeddings decode nothing."""
+    catalog = index_arrays(np.zeros((2, 2, 2), np.uint8), [0, 1], str(tmp_path / "catalog"))
+    np.savez(tmp_path / "f.npz", features=np.eye(3, dtype=np.float32), label=np.arange(3))
+    embeddings = index(str(tmp_path / "f.npz"), str(tmp_path / "embeddings"))
+
+    def marks() -> list[str]:
+        config, rows = replace(RunConfig(), {"pretext.task": "rotation"}), np.arange(2)
+        features = Features(model_source(config, catalog, None), config.transform, FeatureConfig(), False)
+        recipe = PretextRecipe(config.pretext, config.model, config.transform, 0, rows, Store(str(tmp_path)))
+        return [
+            fingerprint(identity_of(config, embeddings)), fingerprint(identity_of(config, catalog)),
+            Extraction(catalog, rows, features).fingerprint, pretext.name(recipe, catalog.fingerprint),
+        ]  # fmt: skip
+
+    before = marks()
+    for module in (provenance, measures, pretext):
+        monkeypatch.setattr(module, "DECODING", 99)
+    assert [one == other for one, other in zip(before, marks(), strict=True)] == [True, False, False, False]

@@ -15,7 +15,8 @@ from image_sources import SOURCES, TEMPLATE, items, parquet
 from pyarrow.fs import S3FileSystem
 
 from alray.data.catalog import Catalog, CatalogError, index, index_arrays
-from alray.data.fetch import ImageError, decode, fetch
+from alray.data.decode import decode
+from alray.data.fetch import ImageError, fetch
 from alray.data.repack import repack
 from alray.data.sources.webdataset import WEBDATASET
 from alray.lease import LEASE, LeaseLost, lease

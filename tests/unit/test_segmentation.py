@@ -33,7 +33,8 @@ from alray.config import (
 from alray.data import masks as masks_module
 from alray.data.catalog import Catalog, CatalogError, index
 from alray.data.fetch import ImageError
-from alray.data.masks import Masks, check_masks, mask_sizes, masks_of, with_masks
+from alray.data.mask_check import check_masks, mask_sizes, with_masks
+from alray.data.masks import Masks, masks_of
 from alray.data.paired import PairTransform
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.parquet import PARQUET
@@ -320,7 +321,10 @@ def test_255_classes_and_void_are_the_most(tmp_path: Path) -> None:
 BAD_MASKS = [
     (encoded(np.full((2, 2), 7, np.uint8)), "mask: expected 0 to 2 or 11 .void., got 7"),
     (encoded(np.full((2, 2), 65_536 - 250, np.uint16)), "mask: expected 0 to 2 or 11 .void., got 65286"),
-    (encoded(np.zeros((2, 2, 3), np.uint8)), "mask: expected one number per pixel, got an image of mode RGB"),
+    (
+        encoded(np.zeros((2, 2, 3), np.uint8)),
+        "mask: expected one class number per pixel, got an image of mode RGB with ",
+    ),
     (encoded(np.full((2, 2), -256, np.int32), "TIFF"), "mask: expected a PNG of class numbers, got TIFF"),
     (encoded(np.zeros((2, 2), np.uint8), "JPEG"), "mask: expected a PNG of class numbers, got JPEG"),
     (b"nothing", "mask: cannot be decoded"),
@@ -342,24 +346,25 @@ def test_every_mask_is_opened_once_before_the_first_run(tmp_path: Path) -> None:
     bad = [None, b"", *map(encoded, (void, small)), BAD_MASKS[0][0]]
     catalog = in_parquet(tmp_path, range(10), [*masks, *bad])
     config, rows, fine = DataConfig(ignore_label=VOID), np.arange(10), Store(str(tmp_path / "fine"))
+    test = rows[:0]
     with pytest.raises(CatalogError, match="^5 of 10 masks cannot be used; the first:") as refused:
-        with_masks(config, catalog, rows, fine)
+        with_masks(config, catalog, rows, test, fine)
     assert str(refused.value).splitlines()[1:] == [
         "  f5: no mask: its bytes are null",
         "  f6: no mask: it has no bytes",
         f"  f7: mask: expected some class, got only void pixels ({VOID})",
         f"  f8: mask: expected the image's {SIZE} x {SIZE} pixels, got 6 x 4",
-        f"  f9: mask: expected 0 to 2 or {VOID} (void), got 7",
+        f"  f9: mask: expected 0 to 2 or {VOID} (void), got 7 in 4 pixels",
     ]
     assert not fine.names()
-    with_masks(config.model_copy(update={"check": "none"}), catalog, rows, fine)
-    with_masks(config, catalog, rows[:5], fine)
+    with_masks(config.model_copy(update={"check": "none"}), catalog, rows, test, fine)
+    with_masks(config, catalog, rows[:5], test, fine)
     assert len(fine.names()) == 1
     masks[0] = masks[0][:-30] + b"x" * 30  # as many bytes: only reading them tells
     in_parquet(tmp_path, range(10), [*masks, *bad])
-    with_masks(config, catalog, rows[:5], fine)
+    with_masks(config, catalog, rows[:5], test, fine)
     with pytest.raises(CatalogError, match="^1 of 5 masks cannot be used; the first:\n  f0: mask: cannot be decoded"):
-        with_masks(config, catalog, rows[:5], Store(str(tmp_path / "other")))
+        with_masks(config, catalog, rows[:5], test, Store(str(tmp_path / "other")))
 
 
 def test_a_broken_mask_stops_a_run_before_it_has_a_directory(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from alray.data.access import random_access
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
@@ -62,7 +63,8 @@ class Parquet(Source):
             except (pa.ArrowException, OSError) as error:
                 problems.append(problem(file_name(uri), uri, f"broken Parquet file: {error}"))
         images = concat(parts, IMAGES)
-        return Scan(images, concat(problems, PROBLEMS), classes)
+        notes = random_access(images, options.image_column)
+        return Scan(images, concat(problems, PROBLEMS), classes, notes=notes)
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
         """The bytes of each image. Only the row groups with these rows are read, each file by one thread."""
