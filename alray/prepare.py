@@ -242,7 +242,7 @@ def _check_without_images(config: RunConfig, catalog: Catalog, needs: frozenset[
 
 def _open_catalog(config: RunConfig, task: Task) -> Catalog:
     data = task.index_config(config.data)
-    what = changed(data, only=IndexConfig.model_fields.keys() - {"check"})
+    what = changed(data, only=IndexConfig.model_fields.keys() - {"check", "yes"})
     catalog = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
     if not task.classes(config.data, catalog):
         raise RunError(

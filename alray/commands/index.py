@@ -15,16 +15,17 @@ class Index(IndexConfig, Command):
     """Directory for the catalog."""
 
     def work(self) -> None:
-        """Write the catalog and print what was left out."""
+        """Write the catalog and print what was understood and what was left out."""
         from alray.data import catalog
         from alray.report.escape import terminal
 
-        built = catalog.build(self, self.out, progress=True)
-        problems, tests = built.problems(), int(built.is_test().sum())
-        print(f"{len(built):,} images, {len(built.classes):,} classes, {tests:,} of them test: {built.uri}")
-        for note in built.notes():
-            print(terminal(note))
+        built = catalog.build(self, self.out, progress=True, wants_test=True)
+        print(terminal(f"{self.root}:"))
+        for line in built.notes():
+            print(terminal(f"  {line}"))
+        problems = built.problems()
         if len(problems):
             print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
             for line in problems.slice(0, 5).to_pylist():
                 print(terminal(f"  {line['key']}: {line['reason']}"))
+        print(f"catalog: {built.uri} ({len(built):,} images)")

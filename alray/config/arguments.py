@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 from alray.config.fields import PAIRS, ConfigError, marked, nearest
 from alray.config.pairs import pairs
 
+_TRUTH = ("true", "false", "yes", "no", "on", "off", "1", "0")  # what pydantic takes for a bool
+
 Fields = Mapping[str, FieldInfo]
 
 
@@ -30,6 +32,7 @@ def split(arguments: Sequence[str], fields: Fields) -> tuple[list[str], dict[str
     """
     words: list[str] = []
     found: dict[str, list[str]] = {}
+    is_flag = False  # whether the option before is a switch, which needs no value
     into, room = words, False  # room: whether an option of one value still waits for it
     for text in arguments:
         if text.startswith("--"):
@@ -39,7 +42,12 @@ def split(arguments: Sequence[str], fields: Fields) -> tuple[list[str], dict[str
             found[path] += first
             room = not takes_several(fields[path])
             into = words if room and first else found[path]
+            is_flag = fields[path].annotation is bool and not first
+        elif is_flag and text.lower() not in _TRUTH:
+            words.append(text)
+            into, is_flag = words, False
         else:
+            is_flag = False
             into.append(text)
             into = words if room else into
     return words, found
@@ -76,6 +84,8 @@ def value(path: str, field: FieldInfo, texts: list[str]) -> Any:
             if len(texts) == 1 and "," in texts[0]:
                 raise ConfigError(f"expected values separated by spaces, got {texts[0]}")
             return None if texts == ["None"] else texts
+        if not texts and field.annotation is bool:
+            return True
         if len(texts) != 1:
             raise ConfigError(f"expected a value ({metavar(field)}), got none")
         return json.loads(texts[0]) if get_origin(field.annotation) is dict else texts[0]

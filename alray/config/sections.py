@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from alray.config.fields import COMMON, OUTSIDE, PLACE, Frozen
+from alray.config.fields import COMMON, OUTSIDE, PAIRS, PLACE, Frozen
 from alray.config.pairs import Pairs
 
 Dtype = Literal["float16", "bfloat16", "float32"]
@@ -35,13 +35,28 @@ class IndexConfig(Frozen):
     )
     """Kind of source; auto looks at the file names."""
     key: Annotated[str, OUTSIDE] = ""
-    """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'."""
+    """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'. Tars: a
+    template of name (the member's), file (the tar's), row, split and class."""
     label_column: Annotated[str, OUTSIDE] = "label"
-    """Parquet and manifests: column with the class (name or number). Empty: the images have no labels; folders are then
-    no classes, either (as always in segmentation)."""
+    """Parquet, manifests and .json members of tars: column with the class (name or number). Empty: the images have no
+    labels; folders are then no classes, either (as always in segmentation)."""
     image_column: Annotated[str, OUTSIDE] = "image"
-    """Parquet: column with the encoded image bytes. Manifests: column with the image's path or URI is 'uri' or
-    'path'."""
+    """Parquet: column with the encoded image bytes. Tars: suffix of the members that are images, where a sample has
+    several. Manifests: column with the image's path or URI is 'uri' or 'path'."""
+    split: Annotated[dict[str, Literal["train", "test", "ignore", "class"]], PAIRS, OUTSIDE] = Field(
+        default_factory=dict
+    )
+    """What names of folders, shards and splits mean, as in: --split extra train old ignore. class: it is a class and no
+    split. Other names mean what is usual, in any case: train, training; val, valid, validation, dev, eval (test images
+    here); test, testing."""
+    class_depth: Annotated[int, OUTSIDE] = Field(0, ge=0)
+    """Folders: how many of the folders between the split and the file name the class; 0: all, and as many for every
+    image."""
+    links: Annotated[Literal["inside", "all", "none"], OUTSIDE] = "inside"
+    """Which symbolic links are followed: inside: those to files in the root (a folder in it is listed under its own
+    name anyway); all: those that lead elsewhere, too; none. Links that are left out are counted."""
+    yes: Annotated[bool, OUTSIDE] = False
+    """Make the catalog although what was understood of the source looks wrong."""
     on_problem: Annotated[Literal["refuse", "exclude"], OUTSIDE] = "refuse"
     """What to do with duplicate keys, broken images and unknown classes: refuse to index, or leave them out and report
     them."""

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alray.data.sources.scan import IMAGES, PROBLEMS, SPLITS, CatalogError, Scan, agree, concat
+from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, agree, concat
+from alray.data.sources.split_names import SPLITS
 
 
 @dataclass(frozen=True)

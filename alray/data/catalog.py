@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ from alray.data import sources
 from alray.data.assemble import Assembled, assemble, counts, take_out
 from alray.data.depth import Range
 from alray.data.examine import examine
+from alray.data.scans import scans_of
 from alray.data.sources import arrays
 from alray.data.sources.parquet import PARQUET
-from alray.data.sources.scan import CatalogError, Scan, ScanOptions
+from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
+from alray.data.understood import refuse_problems, understood
 from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_bytes
 
 __all__ = ["Catalog", "CatalogError", "build", "ensure_catalog", "index", "index_arrays"]
@@ -124,7 +126,7 @@ class Catalog:
         return Store(self.uri).read_table(_PROBLEMS)
 
     def notes(self) -> list[str]:
-        """Sentences on what indexing guessed, changed or left out."""
+        """Sentences on what indexing understood, guessed, changed or left out."""
         return list(Store(self.uri).read_json(_META).get("notes", []))
 
     def _read(self, *columns: str) -> pa.Table:
@@ -171,13 +173,15 @@ def index(source: str, out: str, *, progress: bool = False, **options: Any) -> C
     return build(config, out, progress)
 
 
-def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
+def build(config: IndexConfig, out: str, progress: bool = False, wants_test: bool = False) -> Catalog:
     """Make the catalog of a source: a folder, tars, Parquet files, a manifest, or an .npz of embeddings.
 
     With a test_root, everything in it is the test split, and keys start with train/ or test/ unless the source gives
     its own. Images that cannot be used are counted. With on_problem "refuse" they raise CatalogError, which names the
     first of them, before anything is written; with "exclude" they are left out and listed in the catalog's problems.
-    Raises StoreError, before the source is read, if `out` cannot be written. Raises ConfigError for a URI with
+    Where the source looks different from what anybody means (`alray.data.understood`), CatalogError says so, unless
+    config.yes accepts it; wants_test: whether missing test images look so. Raises StoreError, before the source is
+    read, if `out` cannot be written. Raises ConfigError for a URI with
     credentials.
     """
     refuse_credentials({"root": config.root, "test_root": config.test_root, "out": out})
@@ -186,27 +190,26 @@ def build(config: IndexConfig, out: str, progress: bool = False) -> Catalog:
     store.check_writable()
     kind = sources.kind_of(source, config.format)
     kind.check(test_root)
-    options = ScanOptions(config.key, config.label_column, config.image_column, "", classes)
-    scans = [kind.scan(source, replace(options, prefix="train/" if test_root else ""))]
-    if test_root:
-        scans.append(_all_test(kind.scan(test_root, replace(options, prefix="test/"))))
+    scans = scans_of(config, kind)
     found = assemble(scans, classes)
     keep_all = config.on_problem == "refuse" or not kind.can_exclude
-    _refuse_problems(found.problems, len(found.images), source, keep_all)
-    notes = [note for scan in scans for note in scan.notes]
+    about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
+    looks_wrong = "" if config.yes else about_source(found).refusal(source)
+    refuse_problems(found.problems, len(found.images), source, keep_all, looks_wrong)
+    notes: tuple[str, ...] = ()
     if config.check == "decode" and kind.decoded:
         examined = examine(found.images, kind, config.image_column, config.pixel_range, progress)
-        notes += examined.notes
+        notes = examined.notes
         found = _without(found, examined.problems)
-        _refuse_problems(found.problems, len(found.images), source, keep_all)
+        refuse_problems(found.problems, len(found.images), source, keep_all)
     origin = {"root": absolute(source), "test_root": absolute(test_root) if test_root else ""}
     about = {
         "format": kind.name,
         "image_column": config.image_column,
         "pixel_range": config.pixel_range,
         "source": origin,
-        "ignored_files": sum(scan.ignored for scan in scans),
-        "notes": list(dict.fromkeys(notes)),
+        "ignored_files": sum(sum(scan.ignored.values()) for scan in scans),
+        "notes": [*about_source(found).accepted(), *notes],
     }
     return _write(store, found, about, "".join(scan.content for scan in scans))
 
@@ -233,7 +236,7 @@ def index_arrays(
     try:
         arrays.write(images, labels, store.child("images"), keys, test, classes)
         named = tuple(map(str, classes or ()))
-        return index(store.at("images"), out, format=PARQUET.name, key="key", check="none", classes=named)
+        return index(store.at("images"), out, format=PARQUET.name, key="key", check="none", classes=named, yes=True)
     except CatalogError:
         store.delete("images")
         raise
@@ -276,29 +279,10 @@ def _refuse_other_source(config: DataConfig, store: Store) -> None:
             )
 
 
-def _all_test(scan: Scan) -> Scan:
-    n = len(scan.images)
-    column = scan.images.schema.get_field_index("split")
-    return replace(scan, images=scan.images.set_column(column, "split", pa.array(["test"] * n, pa.string())))
-
-
 def _without(found: Assembled, problems: pa.Table) -> Assembled:
     at = pc.index_in(found.images["key"], problems["key"].combine_chunks())
     images, _ = take_out(found.images, problems["reason"].combine_chunks().take(at.combine_chunks()))
     return Assembled(images.combine_chunks(), pa.concat_tables([found.problems, problems]), found.classes)
-
-
-def _refuse_problems(problems: pa.Table, usable: int, source: str, refuse: bool) -> None:
-    if usable and not (refuse and len(problems)):
-        return
-    kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image was found"
-    first = [f"  {key}: {reason}" for key, reason in problems.select(["key", "reason"]).slice(0, 5).to_pandas().values]
-    advice = (
-        ["Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude)."]
-        if usable
-        else ["No image can be used."]
-    )
-    raise CatalogError("\n".join([f"{source}: {kinds} ({usable} images can be used)", *first, *advice]))
 
 
 def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) -> Catalog:

@@ -57,7 +57,7 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
         "fewer": found[1:],
         "original": found,
     }.items():
-        marks[name] = index(folder(changed, tmp_path / name), str(tmp_path / "out" / name)).fingerprint
+        marks[name] = index(folder(changed, tmp_path / name), str(tmp_path / "out" / name), yes=True).fingerprint
     assert marks["same"] == marks["original"]
     assert len(set(marks.values())) == 4
 
@@ -70,7 +70,7 @@ def test_labels_and_splits_are_in_the_fingerprint(column: str, value: object, tm
         source = parquet_with(
             tmp_path / name, label=[0, 1, columns["label"]], split=["train", "test", columns["split"]]
         )
-        marks.append(index(source, str(tmp_path / f"{name}-out")).fingerprint)
+        marks.append(index(source, str(tmp_path / f"{name}-out"), yes=True).fingerprint)
     assert marks[0] != marks[1]
 
 
@@ -93,7 +93,7 @@ def test_references_and_keys_of_some_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unlabeled", [False, True])
 def test_columns_are_read_once_and_cannot_be_changed(unlabeled: bool, tmp_path: Path) -> None:
     source = parquet_with(tmp_path / "source", label=[0, None if unlabeled else 1])
-    catalog = index(source, str(tmp_path / "out"))
+    catalog = index(source, str(tmp_path / "out"), yes=True)
     labels = catalog.labels()
     (tmp_path / "out" / "catalog.parquet").unlink()
     assert catalog.labels() is labels
@@ -169,19 +169,15 @@ def test_check_none_trusts_the_source(tmp_path: Path) -> None:
 
 
 def test_duplicate_keys_keep_the_first_place(tmp_path: Path) -> None:
-    data = encoded(np.zeros((4, 4, 3), np.uint8))
-    for name in ("b.tar", "a.tar"):
-        with tarfile.open(tmp_path / name, "w") as tar:
-            add(tar, "cat/1.png", data)
-            add(tar, f"cat/{name}.png", data)
-    with pytest.raises(CatalogError, match=r"1 duplicate key(.|\n)*cat/1.png: duplicate key"):
-        index(str(tmp_path / "*.tar"), str(tmp_path / "out"))
-    catalog = index(str(tmp_path / "*.tar"), str(tmp_path / "out"), on_problem="exclude")
-    assert len(catalog) == 3
-    assert catalog.references(np.array([0]))["uri"].to_pylist() == [str(tmp_path / "a.tar")]
-    assert catalog.problems().to_pylist() == [
-        {"key": "cat/1.png", "uri": str(tmp_path / "b.tar"), "reason": "duplicate key: another image has the same key"}
-    ]
+    for name in ("b", "a"):
+        parquet_with(tmp_path, f"{name}.parquet", label=[0, 1], id=["same", name])
+    with pytest.raises(CatalogError, match=r"1 duplicate key(.|\n)*same: duplicate key(.|\n)*loses 1 and leaves 3 images"):
+        index(str(tmp_path), str(tmp_path / "out"), key="id")
+    catalog = index(str(tmp_path), str(tmp_path / "out"), key="id", on_problem="exclude")
+    assert catalog.keys().to_pylist() == ["a", "b", "same"]
+    assert catalog.references(np.array([2]))["uri"].to_pylist() == [str(tmp_path / "a.parquet")]
+    reason = "duplicate key: another image has the same key"
+    assert catalog.problems().to_pylist() == [{"key": "same", "uri": str(tmp_path / "b.parquet"), "reason": reason}]
 
 
 @pytest.mark.parametrize("cut", ["in a member", "in a header", "between members", "no end"])
@@ -262,7 +258,8 @@ def test_numbers_outside_the_named_classes_of_a_parquet_file(tmp_path: Path) -> 
     pq.write_table(pa.table({"label": [0, 5], "image": [data] * 2}, schema=schema), tmp_path / "a.parquet")
     with pytest.raises(CatalogError, match="a/000000001: unknown class: 'number 5' is not one of the 2 classes"):
         index(str(tmp_path / "a.parquet"), str(tmp_path / "out"))
-    assert index(str(tmp_path), str(tmp_path / "o"), on_problem="exclude").classes == ("a, b", "c")
+    catalog = index(str(tmp_path), str(tmp_path / "o"), on_problem="exclude", yes=True)
+    assert catalog.classes == ("a, b", "c")
 
 
 @pytest.mark.parametrize(
@@ -318,15 +315,15 @@ def test_flat_folders_are_unlabeled(tmp_path: Path) -> None:
 
 
 def test_a_sidecar_says_more_than_a_directory(tmp_path: Path) -> None:
-    """Also for several images of one sample, which share the part of their names before the first dot."""
+    """Also for the image of a sample that is called by the part of its name before the first dot."""
     data = encoded(np.zeros((4, 4, 3), np.uint8))
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name in ("here/1.png", "here/2.left.png", "here/2.right.png", "here/3.png"):
+        for name in ("here/1.png", "here/2.left.png", "here/3.png"):
             add(tar, name, data)
         add(tar, "here/1.cls", b"there\n")
         add(tar, "here/2.json", b'{"label": 7}')
     catalog = index(str(tmp_path), str(tmp_path / "out"))
-    assert [catalog.classes[i] for i in catalog.labels()] == ["there", "7", "7", "here"]
+    assert [catalog.classes[i] for i in catalog.labels()] == ["there", "7", "here"]
 
 
 def test_classes_that_are_numbers_keep_the_order_of_numbers(tmp_path: Path) -> None:
@@ -363,7 +360,7 @@ def test_a_source_of_its_own_for_the_test_split(name: str, tmp_path: Path) -> No
     if name == "parquet":
         sources = [f"{source}/*train*.parquet" for source in sources]
         key = ""
-    catalog = index(sources[0], str(tmp_path / "out"), test_root=sources[1], key=key)
+    catalog = index(sources[0], str(tmp_path / "out"), test_root=sources[1], key=key, yes=True)
     assert catalog.classes == CLASSES
     keys = catalog.keys().to_pylist()
     assert [key.split("/")[0] for key in keys] == ["test" if test else "train" for test in catalog.is_test()]
@@ -381,12 +378,13 @@ def test_a_template_knows_which_source_is_the_test(tmp_path: Path) -> None:
 
 def test_validation_directories_and_deep_ones(tmp_path: Path) -> None:
     data = encoded(np.zeros((4, 4, 3), np.uint8))
-    for name in ("train/cat/a/b/1.png", "valid/dog/2.PNG", "train/.cache/3.png", "train/dog/._4.png"):
+    hidden = ("train/.cache/3.png", "train/dog/._4.png")
+    for name in ("train/cat/a/b/1.png", "train/dog/1.png", "valid/dog/2.PNG", *hidden):
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / name).write_bytes(data)
-    catalog = index(str(tmp_path / "source"), str(tmp_path / "out"))
-    assert catalog.keys().to_pylist() == ["train/cat/a/b/1.png", "valid/dog/2.PNG"]
-    assert catalog.is_test().tolist() == [False, True]
+    catalog = index(str(tmp_path / "source"), str(tmp_path / "out"), class_depth=1)
+    assert catalog.keys().to_pylist() == ["train/cat/a/b/1.png", "train/dog/1.png", "valid/dog/2.PNG"]
+    assert catalog.is_test().tolist() == [False, False, True]
     assert catalog.classes == ("cat", "dog")
 
 

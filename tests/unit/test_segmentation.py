@@ -498,7 +498,7 @@ def test_folders_of_cities_are_no_classes(tmp_path: Path) -> None:
     cityscapes(tmp_path)
     catalog = index(str(tmp_path / "leftImg8bit"), str(tmp_path / "catalog"), label_column="")
     assert catalog.classes == () and catalog.labels().tolist() == [-1] * 8 and catalog.is_test().sum() == 2
-    named = index(str(tmp_path / "leftImg8bit"), str(tmp_path / "named"))
+    named = index(str(tmp_path / "leftImg8bit"), str(tmp_path / "named"), yes=True)
     assert named.classes == ("berlin", "bonn", "jena", "lindau", "ulm")
     config = in_folder(
         tmp_path, root="", catalog=named.uri, mask_root=str(tmp_path / "gtFine"), check="none", ignore_label=255,

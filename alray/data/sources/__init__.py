@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pyarrow.fs as pafs
 
 from alray.data.sources.embeddings import EMBEDDINGS
 from alray.data.sources.folder import FOLDER
+from alray.data.sources.listing import list_files
 from alray.data.sources.manifest import MANIFEST
 from alray.data.sources.parquet import PARQUET
-from alray.data.sources.scan import CatalogError, list_files
+from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.sources.webdataset import WEBDATASET
 from alray.store import absolute, filesystem
@@ -44,8 +47,11 @@ def _some_names(source: str) -> list[str]:
         return found
     names: list[str] = []
     directories = [place]
+    seen = set()  # a link may lead back to a folder above it
     while directories:
+        seen.add(os.path.realpath(min(directories)))
         infos = fs.get_file_info(pafs.FileSelector(min(directories)))
         names += [info.base_name for info in infos if info.type == pafs.FileType.File]
         directories = [info.path for info in infos if info.type == pafs.FileType.Directory]
+        directories = [path for path in directories if os.path.realpath(path) not in seen]
     return names

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from alray.data.sources.listing import list_files
 from alray.data.sources.parquet import class_texts
-from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, ScanOptions, list_files, table
+from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, ScanOptions, table
 from alray.data.sources.source import Found, Source
 from alray.store import absolute, filesystem
 

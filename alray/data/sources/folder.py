@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.data.sources.layout import places, understand
+from alray.data.sources.listing import listing
+from alray.data.sources.published import with_lists
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
     CatalogError,
     Scan,
     ScanOptions,
-    is_image_name,
-    list_files,
+    are_images,
     read_classes,
-    splits_and_labels,
+    suffixes,
     table,
 )
 from alray.data.sources.source import Image, Source
@@ -31,6 +33,8 @@ class Folder(Source):
     """A folder with one file per image."""
 
     name: ClassVar[str] = "folder"
+    by_folders: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"class_depth"})
     writable: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
@@ -38,26 +42,41 @@ class Folder(Source):
 
         With an empty label column the directories are not classes. Raises CatalogError if there is no image.
         """
-        files = list_files(source)
-        images = files.filter(pa.array([is_image_name(name) for name in files["name"].to_pylist()], pa.bool_()))
-        if not len(images):
-            raise CatalogError(f"{source}: expected images, got {len(files)} files of other kinds")
-        splits, labels = splits_and_labels(images["name"].to_pylist())
-        prefix = "" if all(splits) else options.prefix
+        found = listing(source, options.links)
+        is_image = are_images(found.files["name"])
+        files = found.files.filter(is_image)
+        if not len(files):
+            raise found.without(f"{source}: expected images")
+        labels = bool(options.label_column)
+        layout = understand(files["name"], options, labels)
+        names = files["name"].filter(pa.array(layout.keep))
+        others = found.files.filter(pc.invert(is_image))
+        if len(others):
+            layout = with_lists(layout, names, others, labels)
+        images = files.filter(pa.array(layout.keep))
+        prefix = "" if len(images) and not layout.split.null_count else options.prefix
+        keys = pc.utf8_slice_codeunits(images["name"], len(layout.start)) if layout.start else images["name"]
         columns = {
-            "key": pc.binary_join_element_wise(prefix, images["name"], "").combine_chunks(),
+            "key": pc.binary_join_element_wise(prefix, keys, "").combine_chunks(),
             "uri": images["uri"].combine_chunks(),
             "size": images["size"].combine_chunks(),
-            "label": labels if options.label_column else [None] * len(labels),
-            "split": splits,
+            "label": layout.label,
+            "split": layout.split,
         }
-        ignored = len(files) - len(images)
-        return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), read_classes(absolute(source)), ignored)
+        return Scan(
+            table(IMAGES, columns),
+            PROBLEMS.empty_table(),
+            read_classes(absolute(source)),
+            suffixes(others["name"].to_pylist()),
+            left_out=len(files) - len(images),
+            notes=(*found.notes, *layout.notes),
+            doubts=layout.doubts,
+            named=layout.named,
+        )
 
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
         """Raise CatalogError unless the directories of every key are the image's split and class."""
-        splits, classes = splits_and_labels(keys)
-        for key, split, found, label, test in zip(keys, splits, classes, labels, is_test.tolist(), strict=True):
+        for key, split, found, label, test in zip(keys, *places(keys), labels, is_test.tolist(), strict=True):
             if (split == "test") != test or found != label:
                 raise CatalogError(says_otherwise(key, split, found, label, test))
 

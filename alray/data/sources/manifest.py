@@ -35,6 +35,7 @@ class Manifest(Source):
     """A list of image files."""
 
     name: ClassVar[str] = "manifest"
+    uses: ClassVar[frozenset[str]] = frozenset({"key"})
     extensions: ClassVar[tuple[str, ...]] = (".csv", ".jsonl", ".ndjson")
 
     def scan(self, source: str, options: ScanOptions) -> Scan:

@@ -6,6 +6,7 @@ import json
 import string
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,23 +15,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alray.data.access import random_access
+from alray.data.sources.listing import listing
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
-    SPLITS,
     CatalogError,
     Scan,
     ScanOptions,
     agree,
+    amount,
     concat,
     file_name,
-    list_files,
     problem,
-    split_of_file,
+    suffixes,
     table,
-    with_extension,
 )
 from alray.data.sources.source import Found, Source, attempt
+from alray.data.sources.split_names import split_of_file, split_role
 from alray.store import filesystem
 
 _BATCH_ROWS = 1024
@@ -41,6 +42,7 @@ class Parquet(Source):
     """Parquet files with one row per image; one of the columns has its bytes."""
 
     name: ClassVar[str] = "parquet"
+    uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})
     extensions: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
     has_columns: ClassVar[bool] = True
 
@@ -49,22 +51,28 @@ class Parquet(Source):
 
         offset: number of the row in its file; size: length of the image's bytes. options.key: a column, or a template
         of the row's columns and of split, class, file (its stem) and row (in the file); by default '<file stem>/<row,
-        9 digits>'. The split is that of the column 'split', or else the one that the file's name shows. Raises
-        CatalogError if there is no file or if a column is missing.
+        9 digits>', with the file's folder before it where several files have one name. The split is that of the column
+        'split', or else the one that the file's path shows. Raises CatalogError if there is no file or if a column is
+        missing.
         """
-        files = with_extension(list_files(source), source, self.extensions)
+        found = listing(source, options.links)
+        files = found.with_extension(source, self.extensions)
+        places, notes = _places(files, options)
         schemas, problems = _schemas(files)
         classes = agree((_class_names(schema, options.label_column) for schema in schemas.values()), source)
         parts: list[pa.Table] = []
         for uri, schema in schemas.items():
             columns = _columns(uri, schema, options)
             try:
-                parts.extend(_read(uri, columns, options, classes or options.classes))
+                parts.extend(_read(uri, places[uri], columns, options, classes or options.classes))
             except (pa.ArrowException, OSError) as error:
                 problems.append(problem(file_name(uri), uri, f"broken Parquet file: {error}"))
         images = concat(parts, IMAGES)
-        notes = random_access(images, options.image_column)
-        return Scan(images, concat(problems, PROBLEMS), classes, notes=notes)
+        paths = files["name"].to_pylist()
+        ignored = suffixes(set(found.files["name"].to_pylist()) - set(paths))
+        named = frozenset(name for name in options.split if any(name in path.split("/") for path in paths))
+        notes = [*found.notes, *notes, *random_access(images, options.image_column)]
+        return Scan(images, concat(problems, PROBLEMS), classes, ignored, notes=tuple(notes), named=named)
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
         """The bytes of each image. Only the row groups with these rows are read, each file by one thread."""
@@ -99,6 +107,31 @@ def _rows_of(uri: str, rows: Any, column: str) -> list[bytes | None]:
             for i, data in zip(at.tolist(), images.take(pa.array(inside)).to_pylist(), strict=True):
                 found[i] = data
     return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is taken from the place of a file."""
+
+    split: str | None  # the name of the split that the path shows
+    stem: str  # the beginning of the default keys
+
+
+def _places(files: pa.Table, options: ScanOptions) -> tuple[dict[str, _Place], list[str]]:
+    """The place of each file by its URI, and sentences for the user. Keys begin with the file's stem, or with its path
+    below the source where several files have one name."""
+    paths = files["name"].to_pylist()
+    again = len(paths) - len({file_name(path) for path in paths})
+    found = {
+        uri: _Place(split_of_file(path, options.split), (path if again else file_name(path)).rpartition(".")[0])
+        for uri, path in zip(files["uri"].to_pylist(), paths, strict=True)
+    }
+    if not again or options.key:
+        return found, []
+    first = next(iter(found.values())).stem
+    return found, [
+        f"{amount(again, 'file')} with the name of another file, so keys begin with the file's folder, as {first}/"
+    ]
 
 
 def _schemas(files: pa.Table) -> tuple[dict[str, pa.Schema], list[pa.Table]]:
@@ -166,26 +199,26 @@ def template_fields(key: str) -> list[str]:
     return fields
 
 
-def _read(uri: str, columns: list[str], options: ScanOptions, classes: tuple[str, ...] | None) -> Iterator[pa.Table]:
+def _read(
+    uri: str, place: _Place, columns: list[str], options: ScanOptions, classes: tuple[str, ...] | None
+) -> Iterator[pa.Table]:
     fs, path = filesystem(uri)
-    base = file_name(uri)
     row = 0
     with pq.ParquetFile(path, filesystem=fs) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             rows = pa.Table.from_batches([batch])
-            yield _references(rows, base, uri, row, options, classes)
+            yield _references(rows, place, uri, row, options, classes)
             row += len(rows)
 
 
 def _references(
-    rows: pa.Table, base: str, uri: str, start: int, options: ScanOptions, classes: tuple[str, ...] | None
+    rows: pa.Table, place: _Place, uri: str, start: int, options: ScanOptions, classes: tuple[str, ...] | None
 ) -> pa.Table:
     n = len(rows)
     images = image_bytes(rows[options.image_column])
     names = rows.column_names
     label = class_texts(rows[options.label_column], classes) if options.label_column else pa.nulls(n, pa.string())
-    by_name = split_of_file(base)
-    split = pc.cast(rows["split"], pa.string()) if "split" in names else pa.array([by_name] * n, pa.string())
+    split = pc.cast(rows["split"], pa.string()) if "split" in names else pa.array([place.split] * n, pa.string())
     others = rows.select([name for name in names if name != options.image_column])
     columns = {
         "uri": [uri] * n,
@@ -194,7 +227,7 @@ def _references(
         "label": combined(label),
         "split": combined(split),
     }
-    columns["key"] = keys(others, columns, options, base.rpartition(".")[0])
+    columns["key"] = keys(others, columns, options, place.stem)
     return table(IMAGES, columns)
 
 
@@ -225,7 +258,7 @@ def keys(others: pa.Table, columns: dict[str, Any], options: ScanOptions, stem: 
 def _split_text(split: str | None, options: ScanOptions) -> str:
     if options.prefix == "test/":
         return "test"
-    return SPLITS.get(split, split) if split else "train"
+    return split_role(split, options.split) or split if split else "train"
 
 
 def class_texts(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> pa.Array:

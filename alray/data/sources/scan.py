@@ -3,20 +3,19 @@ several kinds of sources share."""
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
-from alray.checksums import is_list
-from alray.store import StoreError, absolute, filesystem, is_file, is_remote, join, read_bytes
+from alray.data.sources.split_names import split_role
+from alray.store import is_file, join, read_bytes
 
-# label: the class by name, or by number as text; null where unknown. split: null where the source gives none.
+# label: the class by name, or by number as text; null where unknown. split: the name that the source gives it (Train,
+# val), null where it gives none.
 IMAGES = pa.schema(
     [
         ("key", pa.string()),
@@ -28,11 +27,10 @@ IMAGES = pa.schema(
     ]
 )
 PROBLEMS = pa.schema([("key", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
-FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64())])
-
-SPLITS = {"train": "train", "val": "test", "valid": "test", "validation": "test", "test": "test"}
 CLASSES_FILE = "alray-classes.txt"
-_IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "jp2"])
+_EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "jp2")
+_IMAGE = f"(?i)\\.({'|'.join(_EXTENSIONS)})$"
+_HIDDEN = r"(^|/)\."
 
 
 class CatalogError(ValueError):
@@ -45,14 +43,29 @@ class ScanOptions:
     """How to read a source.
 
     key: a key column or template, empty for the default; label_column, image_column: names of columns; prefix: put
-    before keys that the source does not give itself; classes: their order as given by the user, or None.
+    before keys that the source does not give itself; classes: their order as given by the user, or None; split: what
+    the names of folders, shards and splits mean, where the user says so; class_depth: how many folders name the class,
+    0 for all; links: which symbolic links to follow (`IndexConfig.links`).
     """
 
-    key: str
-    label_column: str
-    image_column: str
-    prefix: str
-    classes: tuple[str, ...] | None
+    key: str = ""
+    label_column: str = "label"
+    image_column: str = "image"
+    prefix: str = ""
+    classes: tuple[str, ...] | None = None
+    split: Mapping[str, str] = field(default_factory=dict)
+    class_depth: int = 0
+    links: str = "inside"
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """What one split of a source holds, under the source's own name for it."""
+
+    name: str  # empty: the source names no split
+    role: str  # train or test
+    images: int
+    unlabeled: int
 
 
 @dataclass(frozen=True)
@@ -63,9 +76,13 @@ class Scan:
     images: pa.Table
     problems: pa.Table
     classes: tuple[str, ...] | None = None  # in the order that the source gives; None if it gives none
-    ignored: int = 0  # number of files that are not images
+    ignored: Mapping[str, int] = field(default_factory=dict)  # number of files that are not images, by suffix
+    left_out: int = 0  # number of image files that are no images of the data set
     content: str = ""  # a hash of the content, for sources whose images have no sizes
     notes: tuple[str, ...] = ()  # sentences for the user: what was guessed, changed or left out, with counts
+    doubts: tuple[str, ...] = ()  # sentences for the user: what looks wrong, and what to pass
+    named: frozenset[str] = frozenset()  # the names in ScanOptions.split that the source has
+    splits: tuple[SplitCount, ...] = ()  # filled in by `with_roles`
 
 
 def table(schema: pa.Schema, columns: Mapping[str, object]) -> pa.Table:
@@ -85,6 +102,11 @@ def concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *tables])
 
 
+def amount(count: int, one: str, several: str = "") -> str:
+    """A count with its noun: 1 image, 2,000 images."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def file_name(uri: str) -> str:
     """The last part of a path or URI."""
     return uri.rpartition("/")[2]
@@ -92,82 +114,31 @@ def file_name(uri: str) -> str:
 
 def is_image_name(name: str) -> bool:
     """Whether the name has an image extension and no part of the path is hidden."""
-    extension = name.rsplit(".", 1)[-1].lower()
-    return extension in _IMAGE_EXTENSIONS and not _is_hidden(name)
+    return name.rpartition(".")[2].lower() in _EXTENSIONS and not is_hidden(name)
 
 
-def _is_hidden(name: str) -> bool:
+def are_images(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`is_image_name` of each name, as an array of bool."""
+    hidden = pc.match_substring_regex(names, _HIDDEN)
+    return pc.and_(pc.match_substring_regex(names, _IMAGE), pc.invert(hidden))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a part of the path starts with a dot."""
     return name.startswith(".") or "/." in name
 
 
-def list_files(source: str) -> pa.Table:
-    """List the files of a directory and its subdirectories, of a glob, or the single file; sorted by name.
-
-    Returns a table of the schema FILES. A name is relative to the directory (for a glob, to the last directory before
-    the first wildcard). Raises CatalogError if nothing exists there.
-    """
-    uri = absolute(source)
-    try:
-        fs, path = filesystem(uri)
-        kind = fs.get_file_info(path).type
-        if kind == pafs.FileType.File:
-            size = fs.get_file_info(path).size
-            return table(FILES, {"name": [file_name(uri)], "uri": [uri], "size": [size]})
-        if kind == pafs.FileType.Directory:
-            return _walk(uri, recursive=True)
-        if re.search(r"[*?\[]", uri):
-            return _glob(uri)
-    except (OSError, StoreError) as error:
-        raise CatalogError(f"{source}: cannot be read: {error}") from error
-    raise CatalogError(f"{source}: no such file or directory")
-
-
-def _glob(uri: str) -> pa.Table:
-    place = uri[: re.search(r"[*?\[]", uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    pattern = uri[len(place) + 1 :].split("/")
-    files = _walk(place, recursive=len(pattern) > 1)
-    keep = [
-        len(parts := name.split("/")) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
-        for name in files["name"].to_pylist()
-    ]
-    if not any(keep):
-        raise CatalogError(f"{uri}: no file matches")
-    return files.filter(pa.array(keep))
-
-
-def _walk(uri: str, recursive: bool) -> pa.Table:
-    if is_remote(uri):
-        fs, path = filesystem(uri)
-        infos = fs.get_file_info(pafs.FileSelector(path, recursive=recursive))
-        start = len(path.strip("/")) + 1
-        found = [(info.path.lstrip("/")[start:], info.size) for info in infos if info.type == pafs.FileType.File]
-    else:
-        found = list(_walk_local(uri, recursive))
-    found = [(name, size) for name, size in found if not is_list(file_name(name))]  # of images that alray wrote
-    names = pa.array([name for name, _ in found], pa.string())
-    uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), names, "/")
-    return table(FILES, {"name": names, "uri": uris, "size": [size for _, size in found]}).sort_by("name")
-
-
-def _walk_local(directory: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
-    """Yield names and sizes. A broken link has the size None; pyarrow's listing would leave it out silently."""
-    for folder, _, names in os.walk(directory, followlinks=True):
-        inside = "" if folder == directory else f"{os.path.relpath(folder, directory)}/"
-        for name in names:
-            path = os.path.join(folder, name)
-            yield inside + name, os.stat(path).st_size if os.path.exists(path) else None
-        if not recursive:
-            return
-
-
-def with_extension(files: pa.Table, source: str, extensions: Sequence[str]) -> pa.Table:
-    """The files with one of the extensions. Raises CatalogError if there are none."""
-    keep = [name.lower().endswith(tuple(extensions)) and not _is_hidden(name) for name in files["name"].to_pylist()]
-    if not any(keep):
-        raise CatalogError(
-            f"{source}: expected a {' or '.join(extensions)} file, got {len(files)} files of other kinds"
-        )
-    return files.filter(pa.array(keep))
+def suffixes(names: Iterable[str]) -> Counter[str]:
+    """The number of names by suffix: ".txt"; "hidden" for hidden files, "without suffix" for names without a dot.
+    alray's own list of classes is left out, because it is read."""
+    found: Counter[str] = Counter()
+    for name in names:
+        base = file_name(name)
+        if is_hidden(name):
+            found["hidden"] += 1
+        elif base != CLASSES_FILE:
+            found[f".{base.rpartition('.')[2].lower()}" if "." in base else "without suffix"] += 1
+    return found
 
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
@@ -190,26 +161,29 @@ def agree(found: Iterable[tuple[str, ...] | None], what: str) -> tuple[str, ...]
     return next(iter(orders), None)
 
 
-def splits_and_labels(names: Sequence[str]) -> tuple[list[str | None], list[str | None]]:
-    """The split and the class of each image by its directories; None where there is no such directory.
+def with_roles(scan: Scan, given: Mapping[str, str]) -> Scan:
+    """The scan with train or test instead of the source's own names of splits, and with a count of each of these.
 
-    A name is class/.../image, or train/class/.../image if all top directories are names of splits.
+    given: `ScanOptions.split`. Images of splits to ignore are left out, with a note. A name that means no split stays,
+    and is a problem of its images.
     """
-    tops = {name.split("/", 1)[0] for name in names if "/" in name}
-    has_splits = bool(tops) and tops <= SPLITS.keys()
-    splits: list[str | None] = []
-    labels: list[str | None] = []
-    for name in names:
-        parts = name.split("/")
-        splits.append(SPLITS.get(parts[0]) if has_splits and len(parts) > 1 else None)
-        inside = parts[1:] if splits[-1] else parts
-        labels.append(inside[0] if len(inside) > 1 else None)
-    return splits, labels
-
-
-def split_of_file(name: str) -> str | None:
-    """The split that a file's name shows, as in test-00000.tar or cifar10_train_00-of-03.parquet; None if it shows none
-    or several."""
-    words = re.split(r"[^a-z]+", name.lower())
-    found = {SPLITS[word] for word in words if word in SPLITS}
-    return found.pop() if len(found) == 1 else None
+    names = pc.fill_null(scan.images["split"], "").combine_chunks().dictionary_encode()
+    texts = names.dictionary.to_pylist()
+    roles = ["train" if not text else split_role(text, given) or text for text in texts]
+    unlabeled = pc.is_null(scan.images["label"]).to_numpy()
+    index = names.indices.to_numpy()
+    sizes, without = np.bincount(index, minlength=len(texts)), np.bincount(index[unlabeled], minlength=len(texts))
+    found = [SplitCount(*column) for column in zip(texts, roles, sizes.tolist(), without.tolist(), strict=True)]
+    column = scan.images.schema.get_field_index("split")
+    images = scan.images.set_column(column, "split", pa.array(roles, pa.string()).take(names.indices))
+    left_out = [count for count in found if count.role == "ignore"]
+    if left_out:
+        images = images.filter(pc.not_equal(images["split"], "ignore"))
+    notes = [f"{count.name}: {amount(count.images, 'image')} left out, as --split says" for count in left_out]
+    return replace(
+        scan,
+        images=images,
+        notes=(*scan.notes, *notes),
+        named=scan.named | (given.keys() & set(texts)),
+        splits=tuple(count for count in found if count.role != "ignore"),
+    )

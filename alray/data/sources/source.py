@@ -34,6 +34,8 @@ class Source:
     decoded: ClassVar[bool] = True  # whether its rows are images, and not embeddings
     can_exclude: ClassVar[bool] = True  # whether unusable rows may be left out
     writable: ClassVar[bool] = False  # whether `write` is implemented
+    by_folders: ClassVar[bool] = False  # whether names of folders can be its classes
+    uses: ClassVar[frozenset[str]] = frozenset()  # of the options key, image_column and class_depth
     has_columns: ClassVar[bool] = False  # whether its files can hold masks beside the images
 
     def scan(self, source: str, options: ScanOptions) -> Scan:

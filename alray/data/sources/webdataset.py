@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import chain, compress
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from alray.data.sources.folder import says_otherwise
+from alray.data.sources.layout import places, understand
+from alray.data.sources.listing import listing
+from alray.data.sources.parquet import keys as keys_of
+from alray.data.sources.parquet import template_fields
+from alray.data.sources.samples import UNSAID, Chosen, Classes, choose_images, sample_of
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
@@ -21,83 +28,65 @@ from alray.data.sources.scan import (
     Scan,
     ScanOptions,
     agree,
+    amount,
     concat,
-    file_name,
-    is_image_name,
-    list_files,
-    problem,
     read_classes,
-    split_of_file,
-    splits_and_labels,
+    suffixes,
     table,
-    with_extension,
 )
 from alray.data.sources.source import Found, Image, Source, attempt
+from alray.data.sources.split_names import split_of_file
+from alray.data.sources.tars import Tar, read_headers
 from alray.store import Store, filesystem
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _THREADS = 16  # threads: a header is one small read, and the latencies of an object store overlap
-_BLOCK = 512
 _HEADERS = 5120  # the most bytes that the headers and padding of an image and its class take
 _END = 10240  # the size of a tar is a multiple of this
-_READ_AHEAD = 4096  # bytes; a small sidecar is read together with its header
-
-
-@dataclass
-class _Tar:
-    """The content of one tar, according to its headers."""
-
-    uri: str
-    images: list[tuple[str, int, int]] = field(default_factory=list)  # member name, offset, size
-    sidecars: dict[str, str | None] = field(default_factory=dict)  # stem -> class; None: unknown class
-    problems: list[pa.Table] = field(default_factory=list)
-    ignored: int = 0
-
-    def report(self, key: str, reason: str) -> None:
-        """Note that a member, or the tar itself, cannot be used."""
-        self.problems.append(problem(key, self.uri, reason))
+_FIELDS = ("name", "file", "row", "split", "class")  # of a template for keys
 
 
 class WebDataset(Source):
     """Tars whose members are images."""
 
     name: ClassVar[str] = "webdataset"
+    by_folders: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column", "class_depth"})
     extensions: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     writable: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
-        """References to the image members of all tars. The key of an image is its member's name.
+        """References to the image members of all tars.
 
-        The class is in the sidecar with the same stem (.cls: name or number; .json: the value of the label column).
-        Without a sidecar it is the directory in the member's name, as in a folder. With an empty label column there are
-        no classes. Raises CatalogError if there is no tar or if one is compressed.
+        The key of an image is its member's name; where a name is in several tars, all keys begin with the tar's name.
+        options.key: a template of name (the member's), file (the tar's, without .tar), row (the image's position in
+        the tar), split and class. The class is in a member of the same sample (`samples.LABEL_KINDS`). Without one it
+        is the directory in the member's name, as in a folder. With an empty label column there are no classes. Raises
+        CatalogError if there is no tar or if one is compressed.
         """
-        files = list_files(source)
-        compressed = [name for name in files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
+        found = listing(source, options.links)
+        compressed = [name for name in found.files["name"].to_pylist() if name.lower().endswith(_COMPRESSED)]
         if compressed:
             raise CatalogError(
                 f"{source}: expected uncompressed tars, in which one image can be read by its offset, got "
                 f"{len(compressed)} compressed ones, first {compressed[0]}; decompress them"
             )
-        files = with_extension(files, source, [".tar"])
-        uris = files["uri"].to_pylist()
+        files = found.with_extension(source, [".tar"])
+        uris, paths = files["uri"].to_pylist(), files["name"].to_pylist()
         with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
-            tars = list(pool.map(lambda uri: _read_headers(uri, options.label_column), uris))
-        names = [name for tar in tars for name, _, _ in tar.images]
-        splits, labels = splits_and_labels(names)
-        has_splits = bool(splits) and all(splits)
-        prefix = "" if has_splits else options.prefix
-        columns = {
-            "key": [prefix + name for name in names],
-            "uri": [tar.uri for tar in tars for _ in tar.images],
-            "offset": [offset for tar in tars for _, offset, _ in tar.images],
-            "size": [size for tar in tars for _, _, size in tar.images],
-            "label": _labels(tars, labels) if options.label_column else [None] * len(labels),
-            "split": splits if has_splits else [split_of_file(file_name(tar.uri)) for tar in tars for _ in tar.images],
-        }
+            tars = list(pool.map(lambda uri, path: read_headers(uri, path, options.label_column), uris, paths))
+        chosen = choose_images(([name for name, _, _ in tar.images] for tar in tars), options.image_column)
+        _keep(tars, chosen)
         classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
-        problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
-        return Scan(table(IMAGES, columns), problems, classes, sum(tar.ignored for tar in tars))
+        scan = _scan(tars, options, source)
+        others = set(found.files["name"].to_pylist()) - set(paths)
+        return replace(
+            scan,
+            classes=classes,
+            ignored=sum((tar.ignored for tar in tars), suffixes(others)),
+            notes=(*found.notes, *chosen.notes, *scan.notes),
+            doubts=(*chosen.doubts, *scan.doubts),
+        )
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
         """The bytes of each image by one ranged read. Every tar is opened once, and reads overlap."""
@@ -129,10 +118,10 @@ class WebDataset(Source):
                 raise CatalogError(
                     f"expected keys with different stems, got {key} and {other}, which would share one .cls member"
                 )
-        splits, classes = splits_and_labels(keys)
-        for key, split, found, label, test in zip(keys, splits, classes, labels, is_test.tolist(), strict=True):
+        splits, _ = places(keys, classes=False)
+        for key, split, label, test in zip(keys, splits, labels, is_test.tolist(), strict=True):
             if (split == "test") != test and all(splits):
-                raise CatalogError(says_otherwise(key, split, found, label, test))
+                raise CatalogError(says_otherwise(key, split, label, label, test))
 
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
         """Write shard-00000.tar ..., or test-00000.tar ... for the test split. Each image is followed by its class in a
@@ -166,93 +155,89 @@ def _append(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _labels(tars: list[_Tar], by_directory: list[str | None]) -> list[str | None]:
-    labels = list(by_directory)
-    position = 0
-    for tar in tars:
-        for name, _, _ in tar.images:
-            for stem in (_stem(name), _first_dot_stem(name)):
-                if stem in tar.sidecars:
-                    labels[position] = tar.sidecars[stem]
-                    break
-            position += 1
-    return labels
+def _keep(tars: list[Tar], chosen: Chosen) -> None:
+    if chosen.suffixes is not None:
+        for tar in tars:
+            tar.images = [image for image in tar.images if sample_of(image[0])[1] in chosen.suffixes]
+
+
+def _scan(tars: list[Tar], options: ScanOptions, source: str) -> Scan:
+    """The references to all images, without what the files beside the tars say."""
+    names = [name for tar in tars for name, _, _ in tar.images]
+    looked_up = Classes(options.label_column)
+    labels = [looked_up.of(name, tar.labels) for tar in tars for name, _, _ in tar.images]
+    _check_column(tars, options.label_column, source)
+    by_folder = bool(options.label_column) and UNSAID in labels
+    layout = understand(pa.array(names, pa.string()), options, by_folder)
+    keep = layout.keep
+    tar_of = np.repeat(np.arange(len(tars)), [len(tar.images) for tar in tars])
+    folders = layout.label.to_pylist()
+    has_splits = bool(len(layout.split)) and not layout.split.null_count
+    splits = pa.array([split_of_file(f"{tar.name}.tar", options.split) for tar in tars], pa.string())
+    columns = {
+        "uri": pa.array([tar.uri for tar in tars], pa.string()).take(pa.array(tar_of)).filter(pa.array(keep)),
+        "offset": np.array([offset for tar in tars for _, offset, _ in tar.images], np.int64)[keep],
+        "size": np.array([size for tar in tars for _, _, size in tar.images], np.int64)[keep],
+        "split": layout.split if has_splits else splits.take(pa.array(tar_of[keep])),
+    }
+    kept = [label for label, here in zip(labels, keep.tolist(), strict=True) if here]
+    said = [folder if label is UNSAID else label for label, folder in zip(kept, folders, strict=True)]
+    columns["label"] = pa.array(said if options.label_column else [None] * len(said), pa.string())
+    prefix = "" if has_splits else options.prefix
+    columns["key"], notes = _keys(tars, keep, columns, replace(options, prefix=prefix))
+    notes = [*layout.notes, *looked_up.notes(), *notes]
+    problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
+    named = layout.named | {name for name in options.split for tar in tars if name in tar.name.split("/")}
+    return Scan(table(IMAGES, columns), problems, notes=tuple(notes), doubts=layout.doubts, named=named)
+
+
+def _check_column(tars: list[Tar], column: str, source: str) -> None:
+    """Raise CatalogError if the user names a label column that no .json has."""
+    without = sum(tar.without_label for tar in tars)
+    if column not in ("", "label") and not any(tar.labels.get(".json") for tar in tars):
+        raise CatalogError(f"{source}: label_column: expected {column!r} in .json members, got {without:,} without it")
+
+
+def _keys(
+    tars: list[Tar], keep: npt.NDArray[np.bool_], columns: dict[str, Any], options: ScanOptions
+) -> tuple[pa.Array, list[str]]:
+    """The keys of the images that are kept, and sentences for the user."""
+    names = [[name for name, _, _ in tar.images] for tar in tars]
+    kept = keep.tolist()
+    if options.key:
+        return _from_template(tars, names, keep, columns, options), []
+    distinct = len(set(chain.from_iterable(names)))
+    again = sum(len(set(own)) for own in names) - distinct
+    starts = [f"{options.prefix}{tar.name}/" if again else options.prefix for tar in tars]
+    keys = [start + name for start, own in zip(starts, names, strict=True) for name in own]
+    notes = []
+    if again:
+        notes.append(
+            f"{amount(again, 'name')} of images in more than one tar, so every key begins with the name of its tar, as "
+            f"{keys[0]} (--key gives other keys)"
+        )
+    return pa.array(list(compress(keys, kept)), pa.string()), notes
+
+
+def _from_template(
+    tars: list[Tar], names: list[list[str]], keep: npt.NDArray[np.bool_], columns: dict[str, Any], options: ScanOptions
+) -> pa.Array:
+    if "{" not in options.key or not set(template_fields(options.key)) <= set(_FIELDS):
+        raise CatalogError(
+            f"key: expected a template of {', '.join(f'{{{name}}}' for name in _FIELDS)} for tars, got {options.key!r}"
+        )
+    parts, at, position = [], 0, 0
+    for tar, own in zip(tars, names, strict=True):
+        here = np.flatnonzero(keep[at : at + len(own)])
+        part = {name: columns[name][position : position + len(here)] for name in ("split", "label")}
+        others = pa.table({"name": pa.array([own[row] for row in here], pa.string())})
+        parts.append(keys_of(others, {**part, "offset": here}, options, tar.name))
+        at, position = at + len(own), position + len(here)
+    return pa.concat_arrays(parts)
 
 
 def _stem(name: str) -> str:
     return name[: -len(name.rpartition(".")[2]) - 1]
-
-
-def _first_dot_stem(name: str) -> str:
-    """The name up to its first dot. In WebDataset, files with the same such name are one sample: a.left.jpg and
-    a.right.jpg share a.cls."""
-    place, slash, base = name.rpartition("/")
-    return place + slash + base.split(".", 1)[0]
-
-
-def _read_headers(uri: str, label_column: str) -> _Tar:
-    tar = _Tar(uri)
-    fs, path = filesystem(uri)
-    with fs.open_input_file(path) as file:
-        size = file.size()
-        buffered = io.BufferedReader(file, _READ_AHEAD)
-        try:
-            with tarfile.open(fileobj=buffered, mode="r:") as members:
-                try:
-                    for member in members:
-                        _add(tar, members, member, size, label_column)
-                except (tarfile.TarError, EOFError):
-                    pass  # `_check_end` reports where reading stopped
-                _check_end(tar, buffered, members.offset, size)
-        except tarfile.TarError as error:
-            tar.report(file_name(uri), f"broken tar: {error} ({size} bytes)")
-        finally:
-            buffered.detach()
-    return tar
-
-
-def _add(tar: _Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int, label_column: str) -> None:
-    name = member.name.removeprefix("./")
-    extension = name.rpartition(".")[2].lower()
-    if member.isdir():
-        return
-    if is_image_name(name):
-        if not member.isreg() or member.issparse():
-            tar.report(name, "broken member: expected one range of bytes, got a link or a sparse file")
-        elif member.offset_data + member.size > size:
-            tar.report(
-                name, f"truncated member: the tar ends {member.offset_data + member.size - size} bytes before it"
-            )
-        else:
-            tar.images.append((name, member.offset_data, member.size))
-    elif extension in ("cls", "json") and member.isreg() and member.offset_data + member.size <= size:
-        _add_sidecar(tar, name, members.extractfile(member).read(), label_column)  # type: ignore[union-attr]
-    else:
-        tar.ignored += 1
-
-
-def _add_sidecar(tar: _Tar, name: str, data: bytes, label_column: str) -> None:
-    stem = _stem(name)
-    try:
-        if name.lower().endswith(".cls"):
-            tar.sidecars[stem] = data.decode().strip()
-        else:
-            label = json.loads(data).get(label_column)
-            if label is not None:
-                tar.sidecars[stem] = str(label)
-            else:
-                tar.sidecars.setdefault(stem, None)
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-        tar.report(name, f"broken sidecar: {error}")
-
-
-def _check_end(tar: _Tar, file: io.BufferedReader, end: int, size: int) -> None:
-    """Report a tar that does not end with a block of zeros: its last members may be missing."""
-    file.seek(min(end, size))
-    block = file.read(_BLOCK)
-    if block != bytes(_BLOCK):
-        what = "no end-of-archive mark" if len(block) < _BLOCK else "no valid header"
-        tar.report(file_name(tar.uri), f"truncated tar: there is {what} at byte {min(end, size)} of {size}")
 
 
 WEBDATASET = WebDataset()

@@ -1,0 +1,52 @@
+"""The scans of a source and of its separate test set, with the options of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.config import IndexConfig
+from alray.data.sources.scan import CatalogError, Scan, ScanOptions, with_roles
+from alray.data.sources.source import Source
+from alray.data.sources.split_names import split_role
+
+
+def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
+    """The scans of the root and of the test root. Raises CatalogError also for names of splits that neither has."""
+    options = ScanOptions(
+        config.key, config.label_column, config.image_column, "", config.classes or None, config.split,
+        config.class_depth, config.links,
+    )  # fmt: skip
+    test_root = config.test_root
+    root = kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))
+    scans = [with_roles(root, config.split)]
+    if test_root:
+        scans.append(with_roles(_all_test(kind.scan(test_root, replace(options, prefix="test/")), test_root), {}))
+    unknown = sorted(config.split.keys() - frozenset().union(*(scan.named for scan in scans)))
+    if unknown:
+        names = sorted({split.name for scan in scans for split in scan.splits if split.name})
+        raise CatalogError(
+            f"split: expected names of folders, shards or splits that {config.root} has, got {', '.join(unknown)}; its "
+            f"splits are {', '.join(names) or 'not named'}"
+        )
+    used = {"key": config.key, "image_column": config.image_column, "class_depth": config.class_depth}
+    given = [name for name, value in used.items() if value != IndexConfig.model_fields[name].default]
+    notes = [f"{name} has no meaning for a source of the format {kind.name}" for name in given if name not in kind.uses]
+    return [replace(scans[0], notes=(*scans[0].notes, *notes)), *scans[1:]]
+
+
+def _all_test(scan: Scan, test_root: str) -> Scan:
+    """The scan with nothing but test images, which is doubtful where the source itself has images for training."""
+    n = len(scan.images)
+    column = scan.images.schema.get_field_index("split")
+    names = pc.unique(scan.images["split"]).drop_null().to_pylist()
+    doubts = [
+        f"{test_root} has images for training, {name}, but all its images would be test images. Pass the folder or "
+        "file of its test images as --test-root"
+        for name in names
+        if split_role(name, {}) == "train"
+    ]
+    images = scan.images.set_column(column, "split", pa.array(["test"] * n, pa.string()))
+    return replace(scan, images=images, doubts=(*scan.doubts, *doubts))

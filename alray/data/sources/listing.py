@@ -1,0 +1,180 @@
+"""The files of a source: of a folder, of a glob, or one file. Also which symbolic links are followed."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from alray.checksums import is_list
+from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, table
+from alray.store import StoreError, absolute, filesystem, is_remote
+
+FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source, a table of the schema FILES, sorted by name. notes: sentences on links that were not
+    followed, with counts."""
+
+    files: pa.Table
+    notes: tuple[str, ...] = ()
+
+    def with_extension(self, source: str, extensions: Sequence[str]) -> pa.Table:
+        """The files with one of the extensions. Raises CatalogError if there are none."""
+        keep = [
+            name.lower().endswith(tuple(extensions)) and not is_hidden(name) for name in self.files["name"].to_pylist()
+        ]
+        if not any(keep):
+            raise self.without(f"{source}: expected a {' or '.join(extensions)} file")
+        return self.files.filter(pa.array(keep))
+
+    def without(self, expected: str) -> CatalogError:
+        """The error for a source that has no file of the expected kind."""
+        return CatalogError(
+            "; ".join([f"{expected}, got {amount(len(self.files), 'file')} of other kinds", *self.notes])
+        )
+
+
+def list_files(source: str, links: str = "all") -> pa.Table:
+    """The files of a source, as `listing` finds them."""
+    return listing(source, links).files
+
+
+def listing(source: str, links: str = "inside") -> Listing:
+    """List the files of a directory and its subdirectories, of a glob, or the single file; sorted by name.
+
+    A name is relative to the directory (for a glob, to the last directory before the first wildcard). links: which
+    symbolic links in a local directory are followed, as in `IndexConfig.links`. Raises CatalogError if nothing exists
+    there or a directory cannot be read.
+    """
+    uri = absolute(source)
+    try:
+        fs, path = filesystem(uri)
+        kind = fs.get_file_info(path).type
+        if kind == pafs.FileType.File:
+            size = fs.get_file_info(path).size
+            return Listing(table(FILES, {"name": [file_name(uri)], "uri": [uri], "size": [size]}))
+        if kind == pafs.FileType.Directory:
+            return _walk(uri, links, recursive=True)
+        if re.search(r"[*?\[]", uri):
+            return _glob(uri, links)
+    except (OSError, StoreError) as error:
+        raise CatalogError(f"{source}: cannot be read: {error}") from error
+    raise CatalogError(f"{source}: no such file or directory")
+
+
+def _glob(uri: str, links: str) -> Listing:
+    place = uri[: re.search(r"[*?\[]", uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    pattern = uri[len(place) + 1 :].split("/")
+    found = _walk(place, links, recursive=len(pattern) > 1)
+    keep = [
+        len(parts := name.split("/")) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
+        for name in found.files["name"].to_pylist()
+    ]
+    if not any(keep):
+        raise CatalogError("; ".join([f"{uri}: no file matches", *found.notes]))
+    return Listing(found.files.filter(pa.array(keep)), found.notes)
+
+
+def _walk(uri: str, links: str, recursive: bool) -> Listing:
+    if is_remote(uri):
+        fs, path = filesystem(uri)
+        infos = fs.get_file_info(pafs.FileSelector(path, recursive=recursive))
+        start = len(path.strip("/")) + 1
+        found = [(info.path.lstrip("/")[start:], info.size) for info in infos if info.type == pafs.FileType.File]
+        return Listing(_files(uri, found))
+    walk = _LocalWalk(absolute(uri), links)
+    return Listing(_files(uri, list(walk.files(recursive))), tuple(walk.notes()))
+
+
+def _files(uri: str, found: list[tuple[str, int | None]]) -> pa.Table:
+    # The lists of checksums of images that alray wrote are no files of the data set.
+    found = [(name, size) for name, size in found if not (name.endswith(".json") and is_list(file_name(name)))]
+    names = pa.array([name for name, _ in found], pa.string())
+    uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), names, "/")
+    return table(FILES, {"name": names, "uri": uris, "size": [size for _, size in found]}).sort_by("name")
+
+
+@dataclass
+class _LocalWalk:
+    """The files below a local directory.
+
+    With links "inside", a link to a file below the directory is that file. A link to a folder below it is not followed,
+    because that folder is listed under its own name: so every folder is listed once, and no link can loop. With "all"
+    every link is followed, unless it leads to a folder that it is in.
+    """
+
+    top: str
+    links: str
+    outside: list[str] = field(default_factory=list)  # names of links that lead out of the directory
+    again: list[str] = field(default_factory=list)  # of links to folders that are listed anyway
+    unused: list[str] = field(default_factory=list)  # of all links, where none may be followed
+
+    def files(self, recursive: bool) -> Iterator[tuple[str, int | None]]:
+        """Yield the name and the size of each file. A broken link has the size None."""
+        top = os.path.realpath(self.top)
+        way: tuple[str, ...] = (top,)  # the real paths of a folder and of those above it
+        waiting = [("", self.top, way)]  # the name below the top, the path
+        while waiting:
+            inside, folder, way = waiting.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name, real = inside + entry.name, ""
+                    if entry.is_symlink():
+                        real = os.path.realpath(entry.path)
+                        if not os.path.exists(real):
+                            yield name, None
+                            continue
+                        if not self._follows(name, real, entry.is_dir(), top, way):
+                            continue
+                    if entry.is_dir():
+                        waiting.append((f"{name}/", entry.path, (*way, real or f"{way[-1]}/{entry.name}")))
+                    else:
+                        yield name, entry.stat().st_size
+            if not recursive:
+                return
+
+    def _follows(self, name: str, real: str, is_folder: bool, top: str, way: tuple[str, ...]) -> bool:
+        """Whether a link is followed; if not, it is noted."""
+        is_inside = real == top or real.startswith(f"{top.rstrip('/')}/")
+        if self.links == "none":
+            self.unused.append(name)
+        elif is_folder and (real in way or (is_inside and self.links == "inside")):
+            self.again.append(name)
+        elif not is_inside and self.links == "inside":
+            self.outside.append(name)
+        else:
+            return True
+        return False
+
+    def notes(self) -> Iterator[str]:
+        """Sentences on links that were not followed."""
+        if self.outside:
+            yield (
+                f"{_links(self.outside)} out of {self.top} and {_were(self.outside)} left out; --links all follows "
+                "links wherever they lead"
+            )
+        if self.again:
+            yield (
+                f"{_links(self.again)} to a folder whose files are listed under its own name, and "
+                f"{_were(self.again)} not followed"
+            )
+        if self.unused:
+            yield f"{_links(self.unused)} to other files or folders and {_were(self.unused)} left out (--links none)"
+
+
+def _links(names: list[str]) -> str:
+    first = min(names)
+    return f"1 link, {first}, leads" if len(names) == 1 else f"{len(names):,} links, the first {first}, lead"
+
+
+def _were(names: list[str]) -> str:
+    return "was" if len(names) == 1 else "were"

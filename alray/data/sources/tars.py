@@ -1,0 +1,98 @@
+"""The headers of a tar: where the bytes of its images are, and which classes its label members name."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from alray.data.sources.samples import is_label_member, read_label
+from alray.data.sources.scan import file_name, is_image_name, problem, suffixes
+from alray.store import filesystem
+
+_BLOCK = 512
+_READ_AHEAD = 4096  # bytes; a small label member is read together with its header
+
+
+@dataclass
+class Tar:
+    """The content of one tar, according to its headers."""
+
+    uri: str
+    name: str  # relative to the source, without .tar
+    images: list[tuple[str, int, int]] = field(default_factory=list)  # member name, offset, size
+    labels: dict[str, dict[str, str | None]] = field(default_factory=dict)  # `samples.Labels`
+    problems: list[pa.Table] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)  # members of other kinds, by suffix
+    without_label: int = 0  # .json members without the label column
+
+    def report(self, key: str, reason: str) -> None:
+        """Note that a member, or the tar itself, cannot be used."""
+        self.problems.append(problem(key, self.uri, reason))
+
+
+def read_headers(uri: str, path: str, label_column: str) -> Tar:
+    """Read the headers of a tar and its label members. path: its name relative to the source; label_column: the entry
+    of .json members with the class. A damaged or truncated tar is among the problems of the result."""
+    tar = Tar(uri, path[: -len(".tar")])
+    fs, path = filesystem(uri)
+    with fs.open_input_file(path) as file:
+        size = file.size()
+        buffered = io.BufferedReader(file, _READ_AHEAD)
+        try:
+            with tarfile.open(fileobj=buffered, mode="r:") as members:
+                try:
+                    for member in members:
+                        _add(tar, members, member, size, label_column)
+                except (tarfile.TarError, EOFError):
+                    pass  # `_check_end` reports where reading stopped
+                _check_end(tar, buffered, members.offset, size)
+        except tarfile.TarError as error:
+            tar.report(file_name(uri), f"broken tar: {error} ({size} bytes)")
+        finally:
+            buffered.detach()
+    return tar
+
+
+def _add(tar: Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int, label_column: str) -> None:
+    name = member.name.removeprefix("./")
+    if member.isdir():
+        return
+    if is_image_name(name):
+        if not member.isreg() or member.issparse():
+            tar.report(name, "broken member: expected one range of bytes, got a link or a sparse file")
+        elif member.offset_data + member.size > size:
+            tar.report(
+                name, f"truncated member: the tar ends {member.offset_data + member.size - size} bytes before it"
+            )
+        else:
+            tar.images.append((name, member.offset_data, member.size))
+    elif is_label_member(name) and member.isreg() and member.offset_data + member.size <= size:
+        _add_label(tar, name, members.extractfile(member).read(), label_column)  # type: ignore[union-attr]
+    else:
+        tar.ignored.update(suffixes([name]))
+
+
+def _add_label(tar: Tar, name: str, data: bytes, label_column: str) -> None:
+    try:
+        found = read_label(name, data, label_column)
+    except ValueError as error:
+        tar.report(name, f"broken sidecar: {error}")
+        return
+    if found is None:
+        tar.without_label += 1
+    else:
+        kind, stem, label = found
+        tar.labels.setdefault(kind, {})[stem] = label
+
+
+def _check_end(tar: Tar, file: io.BufferedReader, end: int, size: int) -> None:
+    """Report a tar that does not end with a block of zeros: its last members may be missing."""
+    file.seek(min(end, size))
+    block = file.read(_BLOCK)
+    if block != bytes(_BLOCK):
+        what = "no end-of-archive mark" if len(block) < _BLOCK else "no valid header"
+        tar.report(file_name(tar.uri), f"truncated tar: there is {what} at byte {min(end, size)} of {size}")

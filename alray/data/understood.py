@@ -1,0 +1,263 @@
+"""What was understood of a source, in sentences for the user, and what of it looks wrong.
+
+A wrong guess about a structure costs a whole run. So it is said what was understood; and where that is seldom what
+anybody means, no catalog is written until the user says more, or accepts it with --yes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.data.assemble import Assembled, counts
+from alray.data.sources.scan import CatalogError, Scan, SplitCount, amount
+from alray.data.sources.split_names import kind_of_split
+
+_SHOWN = 5
+_ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
+_OF_OTHER_FORMATS = {".tar": "webdataset", ".parquet": "parquet", ".csv": "manifest", ".jsonl": "manifest"}
+
+
+@dataclass(frozen=True)
+class Understood:
+    """lines: what was understood, to be printed; doubts: what looks wrong, each with what to pass."""
+
+    lines: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+    def accepted(self) -> list[str]:
+        """The sentences for a catalog that is written all the same."""
+        return [*self.lines, *(f"accepted by --yes: {doubt}" for doubt in self.doubts)]
+
+    def refusal(self, source: str) -> str:
+        """The error message if something looks wrong, else an empty text."""
+        if not self.doubts:
+            return ""
+        understood = [f"{source}: this looks wrong, so no catalog was written. What was understood:", *self.lines]
+        wrong = ["What looks wrong:", *self.doubts]
+        end = "Pass --yes if it is right as it is (in a run --data.yes, --data.split and so on)."
+        return "\n".join(["\n  ".join(understood), "\n  ".join(wrong), end])
+
+
+def refuse_problems(problems: pa.Table, usable: int, source: str, refuse: bool, looks_wrong: str = "") -> None:
+    """Raise CatalogError if no image can be used, if there are problems and these are refused, or if the source looks
+    wrong.
+
+    problems: those found so far; usable: number of other images; looks_wrong: `Understood.refusal`.
+    """
+    if usable and not (refuse and len(problems)):
+        if looks_wrong:
+            raise CatalogError(looks_wrong)
+        return
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image was found"
+    first = [f"  {key}: {reason}" for key, reason in problems.select(["key", "reason"]).slice(0, 5).to_pandas().values]
+    advice = (
+        [
+            "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
+            f"that loses {len(problems):,} and leaves {amount(usable, 'image')}."
+        ]
+        if usable
+        else ["No image can be used."]
+    )
+    text = [f"{source}: {kinds} ({usable} images can be used)", *first, *advice]
+    raise CatalogError("\n".join([*text, looks_wrong] if looks_wrong else text))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Numbers of images. by_class, train, test (c,) int64: with each class, of all, training and test images."""
+
+    images: int
+    train: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+    train_images: int
+    test_images: int
+
+    @property
+    def by_class(self) -> npt.NDArray[np.int64]:
+        return self.train + self.test
+
+
+def understood(
+    scans: Sequence[Scan], found: Assembled, given: Collection[str], *, from_folders: bool, wants_test: bool
+) -> Understood:
+    """What the scans of a source, with roles, and the images assembled from them hold.
+
+    given: names whose meaning the user gave (`IndexConfig.split`); from_folders: whether names of folders may be the
+    classes; wants_test: whether missing test images look wrong.
+    """
+    counts = _count(found)
+    splits = [split for scan in scans for split in scan.splits if split.images]
+    ignored: Counter[str] = sum((Counter(scan.ignored) for scan in scans), Counter())
+    lines = [
+        _splits_line(counts, splits),
+        _classes_line(counts, found.classes),
+        _labels_line(counts),
+        _ignored_line(ignored),
+        *_notes(splits, counts),
+        *dict.fromkeys(note for scan in scans for note in scan.notes),
+    ]
+    doubts = [
+        *(doubt for scan in scans for doubt in scan.doubts),
+        *_twice([split for split in splits if split.name not in given]),
+        *_split_doubts(splits, counts, wants_test),
+        *_class_doubts(counts, found.classes, given, from_folders),
+        *_ignored_doubts(ignored, sum(len(scan.images) + scan.left_out for scan in scans)),
+    ]
+    return Understood(tuple(lines), tuple(dict.fromkeys(doubts)))
+
+
+def _count(found: Assembled) -> _Counts:
+    is_test = pc.equal(found.images["split"], "test").to_numpy()
+    labels = pc.fill_null(found.images["label"], len(found.classes)).to_numpy()
+    size = len(found.classes) + 1  # the last one counts images without a label
+    train, test = (np.bincount(labels[rows], minlength=size)[:-1] for rows in (~is_test, is_test))
+    return _Counts(len(labels), train, test, int((~is_test).sum()), int(is_test.sum()))
+
+
+def _splits_line(counts: _Counts, splits: Sequence[SplitCount]) -> str:
+    def part(role: str, images: int) -> str:
+        names = Counter[str]()
+        for split in splits:
+            if split.role == role and split.name not in ("", role):
+                names[split.name] += split.images
+        shown = ", ".join(f"{name} {number:,}" if len(names) > 1 else name for name, number in names.items())
+        return f"{images:,} {role}" + (f" ({shown})" if names else "")
+
+    return f"{amount(counts.images, 'image')}: {part('train', counts.train_images)}, {part('test', counts.test_images)}"
+
+
+def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
+    if not classes:
+        return "no classes"
+    sizes = counts.by_class
+    large, small = int(sizes.argmax()), int(sizes.argmin())
+    if sizes[large] == sizes[small]:
+        return f"{amount(len(classes), 'class', 'classes')} of {amount(sizes[large], 'image')} each: {_few(classes)}"
+    return (
+        f"{len(classes):,} classes, the largest {classes[large]!r} with {amount(sizes[large], 'image')}, the smallest "
+        f"{classes[small]!r} with {sizes[small]:,}: {_few(classes)}"
+    )
+
+
+def _labels_line(counts: _Counts) -> str:
+    train = counts.train_images - int(counts.train.sum())
+    test = counts.test_images - int(counts.test.sum())
+    if not train + test:
+        return "every image has a label"
+    return f"{amount(train + test, 'image')} without a label ({train:,} train, {test:,} test)"
+
+
+def _by_size(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _ignored_line(ignored: Mapping[str, int]) -> str:
+    if not ignored:
+        return "no file was ignored"
+    first = ", ".join(f"{suffix} {number:,}" for suffix, number in sorted(ignored.items(), key=_by_size)[:_SHOWN])
+    return f"{amount(sum(ignored.values()), 'file')} of other kinds ignored: {first}" + (
+        ", ..." if len(ignored) > _SHOWN else ""
+    )
+
+
+def _notes(splits: Sequence[SplitCount], counts: _Counts) -> Iterator[str]:
+    kinds = dict.fromkeys(kind_of_split(split.name) for split in splits if split.role == "test")
+    if {"val", "test"} <= kinds.keys():
+        each = [split for split in splits if split.role == "test" and split.name]
+        names = " and ".join(f"{split.name} ({split.images:,})" for split in each)
+        first = next(split.name for split in each if kind_of_split(split.name) == "val")
+        yield (
+            f"{names} are both used as test images; --split {first} train puts {first} into the pool, and "
+            f"--split {first} ignore leaves it out"
+        )
+    labeled = int(counts.train.sum() + counts.test.sum())
+    for split in splits:
+        if labeled and split.role == "test" and split.unlabeled:
+            yield (
+                f"{split.name or 'test'}: {split.unlabeled:,} of {amount(split.images, 'image')} without a label, "
+                "which cannot be used for testing"
+            )
+
+
+def _twice(splits: Sequence[SplitCount]) -> Iterator[str]:
+    by_kind: dict[tuple[str | None, str], dict[str, int]] = {}
+    for split in splits:
+        names = by_kind.setdefault((kind_of_split(split.name), split.role), {})
+        names[split.name] = names.get(split.name, 0) + split.images
+    for (kind, _), names in by_kind.items():
+        if kind and len(names) > 1:
+            each = ", ".join(f"{name} ({number:,})" for name, number in names.items())
+            yield (
+                f"{each}: these names mean the same split, and one may be a copy of another. Pass --split "
+                f"{min(names)} ignore to leave one out; --yes uses all of them"
+            )
+
+
+def _split_doubts(splits: Sequence[SplitCount], counts: _Counts, wants_test: bool) -> Iterator[str]:
+    labeled = int(counts.train.sum() + counts.test.sum())
+    if counts.images and not counts.train_images:
+        name = next((split.name for split in splits if split.name), "NAME")
+        yield f"all images are test images, and none is left to learn from. Pass --split {name} train to change that"
+    elif wants_test and labeled and not counts.test_images:
+        yield (
+            "there are no test images. Pass --test-root FOLDER, or --split NAME test if they have another name; with "
+            "--yes there are none, and a run can set some aside (--split.test-share 0.1)"
+        )
+    elif wants_test and labeled and not counts.test.sum():
+        yield (
+            f"none of the {counts.test_images:,} test images has a label, so no accuracy can be measured. Put them "
+            "into one folder per class, or list them with their classes in a CSV file (path, label, split); with "
+            "--yes they stay without labels"
+        )
+
+
+def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str], from_folders: bool) -> Iterator[str]:
+    sizes = counts.by_class
+    present = [name for name, size in zip(classes, sizes.tolist(), strict=True) if size]
+    named = [name for name in present if any(kind_of_split(part) for part in name.split("/") if part not in given)]
+    if named and 2 * len(named) >= len(present):
+        yield (
+            f"{_few(named)}: these classes have the names of splits. "
+            + ("Index the folder whose folders are the splits" if from_folders else "Pass another --label-column")
+            + (f", or pass --split {named[0]} class if it is a class" if from_folders else "")
+        )
+    elif len(present) == 1:
+        yield (
+            f"all labels are {present[0]!r}, so there is nothing to learn. Index the folder above if its folders are "
+            "the classes, or pass --label-column '' if the images have no labels"
+            if from_folders
+            else f"all labels are {present[0]!r}, so there is nothing to learn. Pass another --label-column, or "
+            "--label-column '' if the images have no labels"
+        )
+    unknown = [classes[number] for number in np.flatnonzero((counts.test > 0) & (counts.train == 0)).tolist()]
+    if unknown and counts.train.sum():
+        yield (
+            f"{len(unknown):,} of {len(present):,} classes have test images but no training image: {_few(unknown)}. "
+            "Pass --classes with the classes that are meant, or --label-column '' if the folders are no classes"
+        )
+
+
+def _ignored_doubts(ignored: Mapping[str, int], images: int) -> Iterator[str]:
+    strange = {
+        suffix: number
+        for suffix, number in ignored.items()
+        if suffix != "hidden" and not (suffix in _ANNOTATIONS and number <= images)
+    }
+    if sum(strange.values()) > images:
+        most = max(strange, key=lambda suffix: strange[suffix])
+        yield (
+            f"most files are not images that can be read here: {sum(strange.values()):,} others, most of them {most}, "
+            f"and {images:,} images."
+            + (f" Pass --format {_OF_OTHER_FORMATS[most]} to read these" if most in _OF_OTHER_FORMATS else "")
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
