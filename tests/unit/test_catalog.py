@@ -171,7 +171,9 @@ def test_check_none_trusts_the_source(tmp_path: Path) -> None:
 def test_duplicate_keys_keep_the_first_place(tmp_path: Path) -> None:
     for name in ("b", "a"):
         parquet_with(tmp_path, f"{name}.parquet", label=[0, 1], id=["same", name])
-    with pytest.raises(CatalogError, match=r"1 duplicate key(.|\n)*same: duplicate key(.|\n)*loses 1 and leaves 3 images"):
+    with pytest.raises(
+        CatalogError, match=r"1 duplicate key(.|\n)*same: duplicate key(.|\n)*loses 1 and leaves 3 images"
+    ):
         index(str(tmp_path), str(tmp_path / "out"), key="id")
     catalog = index(str(tmp_path), str(tmp_path / "out"), key="id", on_problem="exclude")
     assert catalog.keys().to_pylist() == ["a", "b", "same"]
