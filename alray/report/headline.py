@@ -24,8 +24,8 @@ def headline(panel: Panel, main: Metric | None, test: Test = "t", alpha: float =
     if main is None:
         labels = max(line.labels[-1] for line in panel.lines)
         return (
-            f"{_and(panel.methods)} chose images up to {labels:,.0f} labels; no accuracy was measured, because the "
-            "runs have neither test images nor a validation set."
+            "No accuracy was measured, because the runs have neither test images nor a validation set; "
+            f"{_and(panel.methods)} chose images up to {labels:,.0f} labels."
         )
     scores = unbiased(panel, main.scalar, "last")
     if not scores:

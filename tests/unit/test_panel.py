@@ -473,8 +473,8 @@ def test_runs_without_any_accuracy_have_a_page_of_what_was_labeled(tmp_path: Pat
     text = report([run])
     html = Path(run, "report.html").read_text()
     sentence = (
-        "base chose images up to 200 labels; no accuracy was measured, because the runs have neither test images nor a "
-        "validation set."
+        "No accuracy was measured, because the runs have neither test images nor a validation set; base chose images "
+        "up to 200 labels."
     )
     assert sentence in text and sentence in html
     assert re.findall("<h2>(.*?)</h2>", html) == [
