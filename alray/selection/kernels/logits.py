@@ -94,7 +94,8 @@ class Logits:
             values = block[LOGITS].astype(np.float64)
         else:
             assert self.bias is not None
-            values = dots(block[EMBEDDING].astype(np.float64), self.weight) + self.bias
+            first, again = distinct(block[EMBEDDING])
+            values = (dots(block[EMBEDDING][first].astype(np.float64), self.weight) + self.bias)[again]
         if not np.isfinite(values).all():
             _finite(values.ravel(), block.rows, np.repeat(np.arange(len(block)), values.shape[1]))
         return values
@@ -183,6 +184,17 @@ def paired_dots(x: Floats, w: Floats) -> Floats:
         part = slice(start, start + _CHUNK)
         total += np.einsum("pd,pd->p", x[:, part], w[:, part])
     return total
+
+
+def distinct(array: Array) -> tuple[Positions, Positions]:
+    """The first position of each distinct row of an array (m, w), and for every row which of them equals it, (m,).
+
+    Rows are compared bit by bit. What is computed for each distinct row alone costs little where rows are copies.
+    """
+    whole = np.ascontiguousarray(array)
+    rows = whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1]))).ravel()
+    _, first, again = np.unique(rows, return_index=True, return_inverse=True)
+    return first, again
 
 
 def single(array: Array) -> Singles:
