@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from alray.features.arrays import Block, Rows, Shard
 from alray.selection.kernels.boundary import Boundaries, Filtered, reach
-from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.logits import DENSE, Floats, Positions, nonzero
 from alray.selection.protocol import Ties
 
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
-_DENSE = 16  # from one pair in so many on, distances of all pairs of a block cost less than those of the open pairs
 
 
 @dataclass(frozen=True)
@@ -150,4 +149,4 @@ class _Search:
 
 
 def _many(pairs: Mask) -> bool:
-    return np.count_nonzero(pairs) * _DENSE > pairs.size
+    return np.count_nonzero(pairs) * DENSE > pairs.size

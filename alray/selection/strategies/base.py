@@ -24,6 +24,7 @@ from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
+_DEEPER = 4  # the next pass looks so many times as far
 _PAIRS = 1 << 22  # (class, row) pairs that a shard sends at once: 100 MB
 
 
@@ -84,18 +85,24 @@ class _Resolution:
         self._ask(np.arange(len(self._classes)))
         for rank, quota in enumerate(self._quotas.tolist()):
             if len(self._free(rank)[0]) < quota:
-                later = range(rank + 1, len(self._classes))
-                short = [other for other in later if len(self._free(other)[0]) < 2 * self._quotas[other]]
-                # One pass also for later classes that will soon have too few. Where classes want the same rows, what
-                # one of them takes is missing for all others: every pass looks twice as far as the one before.
-                self._depth *= 2
-                self._ask(np.array([rank, *short]))
+                self._look_further(rank)
             rows, distances = self._free(rank)
             assert len(rows) >= quota, "the shards hold at least as many rows as the budget"
             self._taken = np.union1d(self._taken, rows[:quota])
             chosen.append((rows[:quota], 0.0 - distances[:quota]))  # 0 - x: no negative zero
             self._shards.report_progress(len(self._taken))
         return Picks(np.concatenate([rows for rows, _ in chosen]), np.concatenate([scores for _, scores in chosen]))
+
+    def _look_further(self, rank: int) -> None:
+        """Ask for more rows of a class, and of the later classes that half of their rows were taken from.
+
+        Where classes want the same rows, what one of them takes is missing for all others. Each pass looks further
+        than the one before, so that their number grows with the logarithm of the budget.
+        """
+        later = range(rank + 1, len(self._classes))
+        short = [other for other in later if 2 * len(self._free(other)[0]) < self._depth]
+        self._depth *= _DEEPER
+        self._ask(np.array([rank, *short]))
 
     def _free(self, rank: int) -> tuple[Rows, Floats]:
         """The rows proposed for a class that no class took, nearest first, with their distances."""
