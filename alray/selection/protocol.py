@@ -98,7 +98,11 @@ class Ties:
     def order(self, rows: Rows, *keys: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
         """Positions (n,) that sort rows (n,) by the keys, each (n,) and ascending, the last key first as in
         `np.lexsort`; rows with equal keys are sorted by their hash."""
-        return np.lexsort((rows, priorities(self.seed, f"ties/{self.round}", rows), *keys))
+        return np.lexsort((rows, self.hashes(rows), *keys))
+
+    def hashes(self, rows: Rows) -> npt.NDArray[np.uint64]:
+        """The hashes of rows (n,): of rows with equal scores, those with lower hashes come first."""
+        return priorities(self.seed, f"ties/{self.round}", rows)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,21 @@ def products(x: torch.Tensor, centers: View) -> torch.Tensor:
         return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
 
 
+def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Floats]:
+    """Squared distances of stored rows x (m, d) and centers (p, d) by a float64 product: (value - eps, value + eps),
+    each (m, p), around the canonical ones.
+
+    The rounding of the product, of the shift by the mean and of the canonical sum itself are each below
+    (d + 16) 2^-53 (|x| + |c|)^2 with the norms of the shifted rows.
+    """
+    rows, others = space.canonical(x) - space.mean, space.canonical(centers) - space.mean
+    squares, there = paired_dots(rows, rows), paired_dots(others, others)
+    value = squares[:, None] + there - 2 * (rows @ others.T)
+    width = x.shape[1]
+    eps = 4 * (width + 16) * 2.0**-53 * (np.sqrt(squares)[:, None] + np.sqrt(there)) ** 2 + width * 2.0**-1000
+    return value - eps, value + eps
+
+
 def nearest(space: Space, x: Array, centers: Array) -> Positions:
     """The canonically nearest of stored centers (p, d) for stored rows x (m, d), the first of equals; (m,)."""
     view, other = space.view(x), space.view(centers)

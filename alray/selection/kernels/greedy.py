@@ -87,7 +87,8 @@ class _Held:
             old = at[self._seen[at] < start + len(centers)]
             if len(old):
                 low = self._low(old, self._view[centers])
-                i, j = np.nonzero(low < self.squared[old][:, None])
+                left = self.squared[old]
+                i, j = np.nonzero((low < left[:, None]) & (left > 0)[:, None])
                 found = self.space.pairs(self.vectors, self.vectors, old[i], centers[j])
                 np.minimum.at(self.squared, old[i], found)
         self._seen[at] = len(picked)
@@ -111,7 +112,7 @@ class _Held:
             self.picked.append(int(at[best]))
             self.distances.append(float(squared[best]))
             squared[best] = -np.inf
-            near = np.flatnonzero(low[best] < squared)
+            near = np.flatnonzero((low[best] < squared) & (squared > 0))  # nothing is nearer than 0
             if len(near):
                 exact = self.space.pairs(self.vectors, self.vectors, at[near], np.full(len(near), at[best]))
                 squared[near] = np.minimum(squared[near], exact)

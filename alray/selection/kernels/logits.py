@@ -34,6 +34,7 @@ _CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever 
 _PRODUCT = 256  # columns per matrix product
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
 _STORED, _MADE = 1 << 18, 1 << 20  # numbers per float32 block: 1 MB stays in cache, 4 MB makes a good matrix product
+DENSE = 16  # from one pair in so many on, logits of whole rows cost less than those of the pairs
 _HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
@@ -83,8 +84,7 @@ class Logits:
         if self.weight is None:
             values = block[LOGITS][at, classes].astype(np.float64)
         else:
-            assert self.bias is not None
-            values = self._pairs(block[EMBEDDING], at, classes) + self.bias[classes]
+            values = self._made(block[EMBEDDING], at, classes)
         _finite(values, block.rows, at)
         return values
 
@@ -93,20 +93,28 @@ class Logits:
         if self.weight is None:
             values = block[LOGITS].astype(np.float64)
         else:
-            assert self.bias is not None
-            values = dots(block[EMBEDDING].astype(np.float64), self.weight) + self.bias
+            values = self._made_rows(block[EMBEDDING])
         if not np.isfinite(values).all():
             _finite(values.ravel(), block.rows, np.repeat(np.arange(len(block)), values.shape[1]))
         return values
 
-    def _pairs(self, x: Array, at: Positions, classes: Positions) -> Floats:
+    def _made(self, x: Array, at: Positions, classes: Positions) -> Floats:
         assert self.weight is not None
+        assert self.bias is not None
+        if len(at) * DENSE > len(x) * len(self.weight):
+            once, back = np.unique(at, return_inverse=True)
+            return np.asarray(self._made_rows(x[once])[back, classes])
         values = np.empty(len(at))
         step = max(1, _PAIRS // max(1, x.shape[1]))
         for start in range(0, len(at), step):
             part = slice(start, start + step)
             values[part] = paired_dots(x[at[part]].astype(np.float64), self.weight[classes[part]])
-        return values
+        return values + self.bias[classes]
+
+    def _made_rows(self, x: Array) -> Floats:
+        assert self.weight is not None
+        first, again = distinct(x)
+        return np.asarray((dots(x[first].astype(np.float64), self.weight) + self.bias)[again])
 
     @cached_property
     def _single_weight(self) -> Singles:
@@ -183,6 +191,17 @@ def paired_dots(x: Floats, w: Floats) -> Floats:
         part = slice(start, start + _CHUNK)
         total += np.einsum("pd,pd->p", x[:, part], w[:, part])
     return total
+
+
+def distinct(array: Array) -> tuple[Positions, Positions]:
+    """The first position of each distinct row of an array (m, w), and for every row which of them equals it, (m,).
+
+    Rows are compared bit by bit. What is computed for each distinct row alone costs little where rows are copies.
+    """
+    whole = np.ascontiguousarray(array)
+    rows = whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1]))).ravel()
+    _, first, again = np.unique(rows, return_index=True, return_inverse=True)
+    return first, again
 
 
 def single(array: Array) -> Singles:

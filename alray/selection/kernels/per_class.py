@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from alray.features.arrays import Block, Rows, Shard
 from alray.selection.kernels.boundary import Boundaries, Filtered, reach
-from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.logits import DENSE, Floats, Positions, nonzero
 from alray.selection.protocol import Ties
 
 Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,18 @@ class Nearest:
         order = order[rank < depth]
         return Nearest(self.which[order], self.rows[order], self.distances[order])
 
-    def last(self, classes: int, depth: int) -> Floats:
-        """The distance of each class's row at place `depth`, (classes,); infinite where there are fewer rows.
+    def last(self, classes: int, depth: int, ties: Ties) -> tuple[Floats, Hashes]:
+        """The distance and the hash of each class's row at place `depth`, each (classes,); both as large as can be
+        where there are fewer rows.
 
         Of sorted pairs, at most `depth` per class.
         """
         ends = np.searchsorted(self.which, np.arange(classes), side="right")
         full = np.bincount(self.which, minlength=classes) == depth
-        last = np.full(classes, np.inf)
-        last[full] = self.distances[ends[full] - 1]
-        return last
+        distance, hashes = np.full(classes, np.inf), np.full(classes, np.iinfo(np.uint64).max)
+        distance[full] = self.distances[ends[full] - 1]
+        hashes[full] = ties.hashes(self.rows[ends[full] - 1])
+        return distance, hashes
 
 
 NONE = Nearest(np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
@@ -62,26 +66,35 @@ def join(parts: list[Nearest]) -> Nearest:
 
 
 class PerClass:
-    """The state of one shard. It keeps nothing between calls, so that a repeated call gives the same answer."""
+    """The state of one shard. It keeps no rows between calls, so that a repeated call gives the same answer.
+
+    counters: pairs that were decided one by one, and rows whose distances to all classes were.
+    """
 
     def __init__(self, shard: Shard, boundaries: Boundaries, ties: Ties, size: int) -> None:
         self._shard, self._boundaries, self._ties, self._size = shard, boundaries, ties, size
+        self.counters = {"pairs": 0, "whole_rows": 0}
 
     def nearest(self, classes: Positions, depth: int, taken: Rows) -> Nearest:
         """For each of the classes (k,), the `depth` rows with the smallest (distance, hash) that are not in `taken`."""
-        search = _Search(self._boundaries, self._ties, classes, depth)
+        search = _Search(self._boundaries, self._ties, classes, depth, self.counters)
         for block in self._shard.blocks(self._size):
             search.add(block, np.isin(block.rows, taken))
         return search.result()
 
 
 class _Search:
-    """One pass over the rows: per class the best rows so far, and the largest distance that can still enter them."""
+    """One pass over the rows: per class the best rows so far, and the last (distance, hash) that can still enter them."""
 
-    def __init__(self, boundaries: Boundaries, ties: Ties, classes: Positions, depth: int) -> None:
+    def __init__(
+        self, boundaries: Boundaries, ties: Ties, classes: Positions, depth: int, counters: dict[str, int]
+    ) -> None:
         self._boundaries, self._ties, self._classes, self._depth = boundaries, ties, classes, depth
+        self._counters = counters
         self._found, self._new = NONE, list[Nearest]()
         self._limit = np.full(len(classes), np.inf)
+        self._last = np.full(len(classes), np.iinfo(np.uint64).max)  # hashes of the rows at the limits
+        self._tied = False  # many rows are as near as the limits: the lowest entries of a block do not lower them
 
     def add(self, block: Block, skip: Mask) -> None:
         filtered = self._boundaries.filter(block)
@@ -89,11 +102,12 @@ class _Search:
         low = filtered.low if everything else filtered.low[:, self._classes]
         open_ = (low <= reach(self._limit)) & ~skip[:, None]
         most = len(self._classes) * self._depth
-        if self._depth < len(block) and np.count_nonzero(open_) > 2 * most:
+        if self._depth < len(block) and np.count_nonzero(open_) > 2 * most and not self._tied:
             first = self._promising(low, open_)
             self._score(block, filtered, first)
             self._compact()
             open_ &= (low <= reach(self._limit)) & ~first
+            self._tied = _many(open_)
         self._score(block, filtered, open_)
         if sum(len(part.rows) for part in self._new) > most // 2:
             self._compact()
@@ -110,12 +124,29 @@ class _Search:
         return first & open_
 
     def _score(self, block: Block, filtered: Filtered, pairs: Mask) -> None:
-        at, which = nonzero(pairs)
-        distance = self._boundaries.exact(block, filtered, at, self._classes[which])
-        keep = distance <= self._limit[which]
-        self._new.append(Nearest(which[keep], block.rows[at[keep]], distance[keep]))
+        """Decide pairs, and keep those that enter the best rows of their class: nearer than the last one, or as near
+        and with a lower hash."""
+        hashes = self._ties.hashes(block.rows)
+        if _many(pairs):
+            table = self._boundaries.table(block, filtered)[:, self._classes]
+            self._counters["whole_rows"] += len(block)
+            with_hash = (table == self._limit) & (hashes[:, None] <= self._last)
+            at, which = nonzero(pairs & ((table < self._limit) | with_hash))
+            distance = table[at, which]
+        else:
+            at, which = nonzero(pairs)
+            distance = self._boundaries.exact(block, filtered, at, self._classes[which])
+            self._counters["pairs"] += len(at)
+            limit = self._limit[which]
+            keep = (distance < limit) | ((distance == limit) & (hashes[at] <= self._last[which]))
+            at, which, distance = at[keep], which[keep], distance[keep]
+        self._new.append(Nearest(which, block.rows[at], distance))
 
     def _compact(self) -> None:
         self._found = join([self._found, *self._new]).cut(self._depth, self._ties)
         self._new = []
-        self._limit = self._found.last(len(self._classes), self._depth)
+        self._limit, self._last = self._found.last(len(self._classes), self._depth, self._ties)
+
+
+def _many(pairs: Mask) -> bool:
+    return np.count_nonzero(pairs) * DENSE > pairs.size

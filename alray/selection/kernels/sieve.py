@@ -8,6 +8,7 @@ random order, then the picks), d width.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.keyed import order, priorities, uniform
 from alray.models.device import best_device
-from alray.selection.kernels.distance import Space, View, bound, join, nearest, products
+from alray.selection.kernels.distance import Space, View, bound, double_bounds, join, nearest, products
 from alray.selection.kernels.logits import Floats, Positions, paired_dots
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.protocol import Key
@@ -29,6 +30,7 @@ _BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most 
 _BLOCK = 256
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
 _CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
+_FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _SAMPLE = "k_center/sample"
 
 
@@ -48,7 +50,7 @@ class Sieve:
 
     def __init__(self, shard: Shard, labeled: Shard) -> None:
         self.rows = shard.rows()
-        self.counters = {"pairs": 0, "rescored": 0, "survivors": 0}
+        self.counters = {"pairs": 0, "rescored": 0, "survivors": 0, "finer": 0}
         self._shard, self._labeled = shard, labeled
         self._device = best_device()
         self._space: Space | None = None
@@ -231,14 +233,27 @@ class Sieve:
         for start, end in self._centers.blocks(0):
             g = products(view.x, self._centers.view[start:end])
             with np.errstate(invalid="ignore"):
-                limit = upper + eps - view.squares
+                limit = np.minimum(upper, squared / self._space.unit) + eps - view.squares
             limit = np.where(np.isnan(limit), np.inf, limit)
             reach = torch.from_numpy(np.nextafter(limit.astype(np.float32), np.float32(np.inf)))
             at, center = np.nonzero((g <= reach.to(g.device)[:, None]).cpu().numpy())
             self.counters["pairs"] += g.numel()
+            if len(at) > _FEW * len(stored):
+                once = np.unique(at)
+                least = np.minimum(upper[once] * self._space.unit, squared[once])
+                here, center = self._finer(stored[once], least, start, end)
+                at = once[here]
             self.counters["rescored"] += len(at)
             np.minimum.at(squared, at, self._space.pairs(stored, self._centers.stored, at, start + center))
         return squared
+
+    def _finer(self, stored: Array, least: Floats, start: int, end: int) -> tuple[Positions, Positions]:
+        """Pairs of stored rows (m, d) and the centers start:end, without those that float64 products show to be
+        farther than `least` (m,) or than another of these centers."""
+        assert self._space is not None
+        low, high = double_bounds(self._space, stored, self._centers.stored[start:end])
+        self.counters["finer"] += low.size
+        return np.nonzero(low <= np.minimum(least, high.min(axis=1))[:, None])
 
     def _take(self, at: Positions) -> Array:
         if not len(at):
@@ -257,13 +272,15 @@ class Sieve:
 
 @dataclass
 class _Centers:
-    """Labeled rows, then picks: as stored, and as the views that the filter uses."""
+    """Labeled rows, then picks: as stored, and as the views that the filter uses. A copy of a center is left out,
+    because its distances are the same."""
 
     space: Space | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     edges: list[int] = field(default_factory=lambda: [0])
     largest: float = 0.0
     _stored: list[Array] = field(default_factory=list)
+    _known: set[bytes] = field(default_factory=set)
     _view: View | None = None
 
     def __len__(self) -> int:
@@ -282,6 +299,7 @@ class _Centers:
 
     def add(self, stored: Array) -> None:
         assert self.space is not None
+        stored = stored[self._new(stored)]
         view = self.space.view(stored).to(self.device)
         self._stored.append(stored)
         self._view = view if self._view is None else join(self._view, view)
@@ -290,6 +308,16 @@ class _Centers:
         while self.edges[-1] < end:
             size = _BLOCKS[len(self.edges) - 1] if len(self.edges) <= len(_BLOCKS) else _BLOCK
             self.edges.append(min(end, self.edges[-1] + size))
+
+    def _new(self, stored: Array) -> Positions:
+        """The positions of vectors that are no copies of others."""
+        new = []
+        for at, vector in enumerate(np.ascontiguousarray(stored)):
+            digest = hashlib.blake2b(vector.data, digest_size=16).digest()
+            if digest not in self._known:
+                self._known.add(digest)
+                new.append(at)
+        return np.array(new, np.intp)
 
     def blocks(self, seen: int) -> list[tuple[int, int]]:
         first = int(np.searchsorted(self.edges, seen))

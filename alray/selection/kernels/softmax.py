@@ -167,5 +167,25 @@ def exponentials(z: Floats) -> tuple[Floats, Floats]:
 
 
 def sums(values: Floats) -> Floats:
-    """Correctly rounded sums of rows: the same in whatever order of classes."""
-    return np.array([math.fsum(row) for row in values.tolist()])
+    """Correctly rounded sums of rows (m, c): the same in whatever order of classes.
+
+    Halves of the rows are added again and again. What each addition loses is known exactly (Knuth's TwoSum) and added up
+    in `lost`, with an error under `bound`. A sum that rounds alike at both ends of that interval is the correctly
+    rounded one; the few others are left to `math.fsum`, which takes ten times as long.
+    """
+    left, lost, levels = values, np.zeros(len(values)), 0
+    with np.errstate(all="ignore"):  # what is not finite is left to fsum, too
+        while left.shape[1] > 1:
+            half = left.shape[1] // 2
+            a, b, odd = left[:, :half], left[:, half : 2 * half], left[:, 2 * half :]
+            total = a + b
+            part = total - a
+            lost += ((a - (total - part)) + (b - part)).sum(axis=1)
+            left, levels = np.concatenate([total, odd], axis=1) if odd.size else total, levels + 1
+        total = left.sum(axis=1)
+        size = np.abs(values).sum(axis=1)
+        bound = 4 * (values.shape[1] + 64) * (levels + 1) * 2.0**-106 * size
+        found: Floats = total + (lost - bound)
+        unsure = np.flatnonzero(~(found == total + (lost + bound)))
+    found[unsure] = [math.fsum(row) for row in values[unsure].tolist()]
+    return found

@@ -24,6 +24,8 @@ from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
+_DEEPER = 4  # the next pass looks so many times as far
+_PAIRS = 1 << 22  # (class, row) pairs that a shard sends at once: 100 MB
 
 
 @with_options
@@ -76,33 +78,45 @@ class _Resolution:
         self._shards, self._ties, self._classes, self._quotas = shards, ties, classes, quotas
         self._depth = max(_AT_LEAST, _DEPTH * int(quotas.max()))
         self._proposed = [(NONE.rows, NONE.distances)] * len(classes)
-        self._taken: set[int] = set()
+        self._taken = np.empty(0, np.int64)
 
     def picks(self) -> Picks:
         chosen: list[tuple[Rows, Floats]] = []
         self._ask(np.arange(len(self._classes)))
         for rank, quota in enumerate(self._quotas.tolist()):
             if len(self._free(rank)[0]) < quota:
-                later = range(rank + 1, len(self._classes))
-                short = [other for other in later if len(self._free(other)[0]) < 2 * self._quotas[other]]
-                self._ask(np.array([rank, *short]))  # one pass also for later classes that will soon have too few
+                self._look_further(rank)
             rows, distances = self._free(rank)
             assert len(rows) >= quota, "the shards hold at least as many rows as the budget"
-            self._taken.update(rows[:quota].tolist())
+            self._taken = np.union1d(self._taken, rows[:quota])
             chosen.append((rows[:quota], 0.0 - distances[:quota]))  # 0 - x: no negative zero
+            self._shards.report_progress(len(self._taken))
         return Picks(np.concatenate([rows for rows, _ in chosen]), np.concatenate([scores for _, scores in chosen]))
+
+    def _look_further(self, rank: int) -> None:
+        """Ask for more rows of a class, and of the later classes that half of their rows were taken from.
+
+        Where classes want the same rows, what one of them takes is missing for all others. Each pass looks further
+        than the one before, so that their number grows with the logarithm of the budget.
+        """
+        later = range(rank + 1, len(self._classes))
+        short = [other for other in later if 2 * len(self._free(other)[0]) < self._depth]
+        self._depth *= _DEEPER
+        self._ask(np.array([rank, *short]))
 
     def _free(self, rank: int) -> tuple[Rows, Floats]:
         """The rows proposed for a class that no class took, nearest first, with their distances."""
         rows, distances = self._proposed[rank]
-        free = np.array([row not in self._taken for row in rows.tolist()], bool)
+        free = ~np.isin(rows, self._taken)
         return rows[free], distances[free]
 
     def _ask(self, ranks: Positions) -> None:
-        """Ask the shards for these classes' nearest rows that are not taken, more of them than any quota."""
-        taken = np.array(sorted(self._taken), np.int64)
-        answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], self._depth, taken)
-        nearest = join(answers).cut(self._depth, self._ties)
+        """Ask the shards for the nearest rows that are not taken of these classes, or of the first of them where there
+        are too many for one answer."""
+        depth = min(self._depth, int(self._quotas[ranks[0] :].sum()))  # with so many rows no later class runs dry
+        ranks = ranks[: max(1, _PAIRS // depth)]
+        answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], depth, self._taken)
+        nearest = join(answers).cut(depth, self._ties)
         edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))
         for at, rank in enumerate(ranks.tolist()):
             part = slice(edges[at], edges[at + 1])
