@@ -28,7 +28,7 @@ from alray.config import ModelConfig
 from alray.models import describe
 from alray.models.backbone import create
 from alray.models.checkpoint import CheckpointError, LoadReport
-from alray.models.families import FAMILIES
+from alray.models.families import FAMILIES, rank
 
 State = dict[str, torch.Tensor]
 
@@ -315,7 +315,7 @@ def timm_training() -> Case:
     plain, ema = resnet(2), resnet(1)
     content = {
         "epoch": 5, "arch": "resnet18", "version": 2, "args": argparse.Namespace(lr=0.1),
-        "state_dict": {**state(plain, "module."), **extra("module.fc.weight")},
+        "state_dict": {**state(plain), **extra("fc.weight")},
         "state_dict_ema": {**state(ema), **extra("fc.weight")},
         "optimizer": {"state": {}}, "metric": np.float64(71.2),
     }  # fmt: skip
@@ -500,6 +500,27 @@ def test_another_copy_can_be_chosen(name: str, part: str, other: int, tmp_path: 
     assert "model.checkpoint_part takes another" in str(taken) and not report.others
     with pytest.raises(CheckpointError, match=r"model.checkpoint_part: expected a word of one of 2: (.|\n)*'nonsense'"):
         load(path, case.backbone, "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("state_dict_ema/", "state_dict/"),
+        ("model_ema/module.", "model/module."),
+        ("ema.", "net."),
+        ("teacher/module.backbone.", "student/module.backbone."),
+        ("state_dict/teacher_backbone.", "state_dict/student_backbone."),
+        ("teacher_ema/", "student/"),
+        ("module.encoder_q.", "module.encoder_k."),
+        ("module.base_encoder.", "module.momentum_encoder."),
+        ("online_network.", "target_network_ema."),
+        ("backbone.", "backbone_momentum."),
+        ("encoder/module.", "target_encoder/module."),
+        ("schema/net.", "schema/student."),
+    ],
+)
+def test_the_order_of_copies(first: str, second: str) -> None:
+    assert rank(first) < rank(second)
 
 
 def test_a_teacher_that_does_not_fit_gives_way_to_the_student(tmp_path: Path) -> None:
