@@ -45,8 +45,7 @@ class Catalog:
     uri: the catalog's directory; format: name of the kind of source; classes: names by label number. fingerprint: 16
     hex digits that depend on the content (keys, sizes, labels, splits, classes) and not on where it is stored.
     image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's own embeddings and
-    pretext losses; empty for a catalog of images. size: number of rows. pixel_range: the declared range of pixels with
-    more than 8 bits; None where the formats of the images say it.
+    pretext losses; empty for a catalog of images. size: number of rows. pixel_range: as declared (`IndexConfig`).
     """
 
     uri: str

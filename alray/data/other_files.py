@@ -48,7 +48,8 @@ def why_not_decoded(error: Exception, data: bytes, formats: Sequence[str]) -> st
         return f"expected an image ({', '.join(formats)}), got {found or _beginning(data)} ({len(data)} bytes)"
     if isinstance(error, Image.DecompressionBombError):
         return f"too many pixels: {str(error).partition(', could be')[0]}; make the image smaller"
-    text = _ADDRESS.sub("", str(error)).strip() or type(error).__name__
+    text = _ADDRESS.sub("", str(error)).strip()
+    text = text if text not in ("", "None") else type(error).__name__
     return f"{text} ({len(data)} bytes)"
 
 

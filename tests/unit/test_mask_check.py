@@ -88,7 +88,7 @@ def test_classes_without_a_pixel_are_named_and_remembered(tmp_path: Path) -> Non
         "data.classes: no mask of the test set has a pixel of red (1 of 3 classes, 1 masks).",
     ]
     assert checked(tmp_path, catalog, np.array([2])) == expected
-    (note,) = (tmp_path / "fine").iterdir()
+    (note,) = (tmp_path / "fine").rglob("checked.json")
     found = json.loads(note.read_text())
     assert found["classes"] == list(CLASSES)
     assert found["pool"] == {"masks": 2, "pixels": [27, 54, 0], "void": 27, "turned": 0}
