@@ -27,7 +27,7 @@ def in_parquet(place: Path, group: int, struct: bool, compression: str = "snappy
         part = slice(300 * number, 300 * (number + 1))
         table = pa.table({"image": column[part], "mask": images[part], "label": [1, 2, 3] * 100})
         pq.write_table(table, place / f"{number}.parquet", row_group_size=group, compression=compression)
-    return index(str(place), str(place / "catalog"), format="parquet", check="none")
+    return index(str(place), str(place / "catalog"), format="parquet", check="none", yes=True)
 
 
 @pytest.mark.skipif(not COUNTER.exists(), reason="counts the bytes that this process reads, as Linux tells them")
@@ -35,7 +35,7 @@ def in_parquet(place: Path, group: int, struct: bool, compression: str = "snappy
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
 def test_what_is_said_is_what_is_read(struct: bool, compression: str, tmp_path: Path) -> None:
     catalog = in_parquet(tmp_path, 200, struct, compression)
-    (note,) = catalog.notes()
+    (note,) = [note for note in catalog.notes() if NOTE.match(note)]
     said = NOTE.match(note)
     assert said and "`alray repack CATALOG --out DIRECTORY`" in note
     wanted, before = 0, int(COUNTER.read_text().split()[1])
@@ -49,4 +49,4 @@ def test_what_is_said_is_what_is_read(struct: bool, compression: str, tmp_path: 
 
 @pytest.mark.parametrize("group", [1, 10, 50])
 def test_cheap_reads_are_not_worth_a_word(group: int, tmp_path: Path) -> None:
-    assert in_parquet(tmp_path, group, struct=False).notes() == []
+    assert not [note for note in in_parquet(tmp_path, group, struct=False).notes() if "Parquet" in note]
