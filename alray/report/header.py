@@ -104,7 +104,7 @@ def _seeds(panel: Panel) -> str:
     numbers = [len(panel.select(setting, method)) for setting in panel.settings for method in panel.methods]
     known = sorted({number for number in numbers if number})
     each = f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
-    return f"{each} per strategy ({_ranges(seeds)})" if known[-1] > 1 else f"one per strategy ({_ranges(seeds)})"
+    return f"{each if known[-1] > 1 else 'one'} per strategy: {_ranges(seeds)}"
 
 
 def _ranges(numbers: Iterable[int]) -> str:

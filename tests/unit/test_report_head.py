@@ -148,7 +148,7 @@ def test_facts_of_runs(tmp_path: Path) -> None:
         "Model": "resnet18; all weights",
         "Labels": "100 in the seed set, then 100 per round for 2 rounds: 300 in the end",
         "Strategies": "2 (random, base)",
-        "Seeds": "3 per strategy (0 to 2)",
+        "Seeds": "3 per strategy: 0 to 2",
         "Measure": "test top-1 accuracy",
     }
     assert title(lines) == "t: comparison of labeling strategies"
@@ -170,7 +170,7 @@ def test_facts_in_which_runs_differ_are_listed(tmp_path: Path) -> None:
 def test_facts_of_curves() -> None:
     lines = arrange(curves({"random": 0.9, "base": 0.9}, 1))
     assert dict(facts(lines, metrics(lines)[0], "curves.csv")) == {
-        "Data": "curves.csv", "Labels": "50 to 250", "Strategies": "2 (random, base)", "Seeds": "one per strategy (0)",
+        "Data": "curves.csv", "Labels": "50 to 250", "Strategies": "2 (random, base)", "Seeds": "one per strategy: 0",
         "Measure": "test top-1 accuracy",
     }  # fmt: skip
     assert title(lines, "curves.csv") == "curves.csv: comparison of labeling strategies"

@@ -497,5 +497,5 @@ def test_a_legend_counts_the_seeds_of_a_setting(tmp_path: Path) -> None:
     html = (tmp_path / "out" / "report.html").read_text()
     assert "<span>random <small>2 seeds</small></span>" in html
     assert "<span>base <small>1 to 2 seeds</small></span>" in html
-    assert "<dt>Seeds</dt><dd>1 to 2 per strategy (0 to 3)</dd>" in html
+    assert "<dt>Seeds</dt><dd>1 to 2 per strategy: 0 to 3</dd>" in html
     assert "<dt>Settings</dt><dd>2: budget 50; budget 60</dd>" in html
