@@ -125,10 +125,12 @@ def _splits_line(counts: _Counts, splits: Sequence[SplitCount]) -> str:
     def part(role: str, images: int) -> str:
         names = Counter[str]()
         for split in splits:
-            if split.role == role and split.name not in ("", role):
-                names[split.name] += split.images
+            if split.role == role:
+                names[split.name or "without a name"] += split.images
+        if names.keys() <= {role, "without a name"}:
+            return f"{images:,} {role}"
         shown = ", ".join(f"{name} {number:,}" if len(names) > 1 else name for name, number in names.items())
-        return f"{images:,} {role}" + (f" ({shown})" if names else "")
+        return f"{images:,} {role} ({shown})"
 
     return f"{amount(counts.images, 'image')}: {part('train', counts.train_images)}, {part('test', counts.test_images)}"
 
