@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.assemble import Assembled, counts
+from alray.data.sources import SOURCES
 from alray.data.sources.scan import CatalogError, Scan, SplitCount, amount
 from alray.data.sources.split_names import kind_of_split
 
 _SHOWN = 5
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
-_OF_OTHER_FORMATS = {".tar": "webdataset", ".parquet": "parquet", ".csv": "manifest", ".jsonl": "manifest"}
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,12 @@ def _splits_line(counts: _Counts, splits: Sequence[SplitCount]) -> str:
     def part(role: str, images: int) -> str:
         names = Counter[str]()
         for split in splits:
-            if split.role == role and split.name not in ("", role):
-                names[split.name] += split.images
+            if split.role == role:
+                names[split.name or "without a name"] += split.images
+        if names.keys() <= {role, "without a name"}:
+            return f"{images:,} {role}"
         shown = ", ".join(f"{name} {number:,}" if len(names) > 1 else name for name, number in names.items())
-        return f"{images:,} {role}" + (f" ({shown})" if names else "")
+        return f"{images:,} {role} ({shown})"
 
     return f"{amount(counts.images, 'image')}: {part('train', counts.train_images)}, {part('test', counts.test_images)}"
 
@@ -252,10 +254,10 @@ def _ignored_doubts(ignored: Mapping[str, int], images: int) -> Iterator[str]:
     }
     if sum(strange.values()) > images:
         most = max(strange, key=lambda suffix: strange[suffix])
+        other = next((kind.name for kind in SOURCES.values() if most in kind.extensions), "")
         yield (
             f"most files are not images that can be read here: {sum(strange.values()):,} others, most of them {most}, "
-            f"and {images:,} images."
-            + (f" Pass --format {_OF_OTHER_FORMATS[most]} to read these" if most in _OF_OTHER_FORMATS else "")
+            f"and {images:,} images." + (f" Pass --format {other} to read these" if other else "")
         )
 
 

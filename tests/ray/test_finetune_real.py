@@ -27,7 +27,8 @@ LABELED, HELD_OUT = 3000, 1001  # an odd number: the workers have shares of diff
 
 
 def test_two_workers_report_what_one_process_measures(shared_data: Path, tmp_path: Path) -> None:
-    catalog = index(str(shared_data / "cifar10/cifar10_test_00-of-01.parquet"), str(tmp_path / "catalog"))
+    source = str(shared_data / "cifar10/cifar10_test_00-of-01.parquet")
+    catalog = index(source, str(tmp_path / "catalog"), yes=True)  # its name says that all of them are test images
     config = RunConfig(
         transform={"size": 32, "train": "crop_pad", "pad": 4, "resize": 0},
         model={"backbone": "resnet18", "options": {"channels": [16, 32, 64, 128]}, "small_stem": True},

@@ -150,6 +150,12 @@ def test_the_class_is_the_path_between_the_split_and_the_file(tmp_path: Path) ->
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("above", ["v1/{}", "train/v1/{}", "train/a/b/{}"])
+def test_a_folder_that_all_images_are_in_is_no_part_of_the_class(above: str, tmp_path: Path) -> None:
+    names = [above.format(label) + "/{0..1}.png" for label in ("cat", "dog")]
+    assert counted(indexed(tree(tmp_path / "s", *names), tmp_path / "o")) == {"train cat": 2, "train dog": 2}
+
+
 @pytest.mark.parametrize("where", ["{}/images", "images/{}", "{}/img"])
 def test_a_folder_called_images_is_no_class(where: str, tmp_path: Path) -> None:
     names = [where.format(label) + "/{0..1}.png" for label in ("cat", "dog")]

@@ -156,7 +156,7 @@ def test_ignored_members_are_counted_by_suffix(tmp_path: Path) -> None:
     source = tar(tmp_path / "s" / "train-0.tar", {**members("jpg", "txt"), "s0000.npy": "", "README": ""})
     (tmp_path / "s" / "info.yaml").write_text("x")
     notes = index(str(tmp_path / "s"), str(tmp_path / "o")).notes()
-    assert "9 files of other kinds ignored: .txt 6, .yaml 1, .npy 1, without suffix 1" in notes, notes
+    assert "9 files of other kinds ignored: .txt 6, .npy 1, .yaml 1, without suffix 1" in notes, notes
     assert source
 
 

@@ -116,6 +116,12 @@ def test_most_files_ignored(tmp_path: Path) -> None:
     assert "most of them .tar, and 2 images. Pass --format webdataset to read these" in text
 
 
+def test_no_image_at_all_says_what_there_is(tmp_path: Path) -> None:
+    source = tree(tmp_path / "s", "notes/{0..3}.txt", "shards/{0..1}.tar", "a.yaml")
+    text = wrong(source, tmp_path / "o")
+    assert "expected images, got 7 files of other kinds (.txt 4, .tar 2, .yaml 1)" in text
+
+
 def test_files_of_annotations_beside_each_image_are_nothing_strange(tmp_path: Path) -> None:
     names = [name.replace(".png", end) for name in GOOD for end in (".txt", ".xml")]
     command(tree(tmp_path / "s", *GOOD, *names), "--out", tmp_path / "o")

@@ -12,7 +12,7 @@ from image_sources import encoded
 
 from alray.data.catalog import Catalog, index
 
-PIXELS = np.zeros((4, 4, 3), np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 255, (4, 4, 3), np.uint8)
 DATA = {"png": encoded(PIXELS), "jpg": encoded(PIXELS, "JPEG"), "jpeg": encoded(PIXELS, "JPEG"),
         "ppm": encoded(PIXELS, "PPM")}  # fmt: skip
 

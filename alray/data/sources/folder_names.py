@@ -18,7 +18,6 @@ _WORDS = (
 )
 _ANNOTATIONS = re.compile(_WORDS)
 _OF_SPLIT = re.compile(rf"(?:({'|'.join(sorted(SPLITS, key=len, reverse=True))})[ _.-]?(?:{_WORDS}))")
-_MEMBER_WORDS = frozenset(["mask", "masks", "seg", "segmentation", "label", "labels", "annotation", "annot", "gt"])
 
 
 def holds_images(name: str) -> bool:
@@ -42,4 +41,4 @@ def annotates(name: str, beside: Collection[str]) -> bool:
 
 def is_mask_member(suffix: str) -> bool:
     """Whether the member of a tar with this suffix, such as seg.png, is a mask of the image with the same name."""
-    return not _MEMBER_WORDS.isdisjoint(re.split(r"[^a-z]+", suffix.casefold().rpartition(".")[0]))
+    return any(_ANNOTATIONS.fullmatch(word) for word in re.split(r"[^a-z]+", suffix.casefold().rpartition(".")[0]))

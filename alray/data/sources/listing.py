@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from alray.checksums import is_list
-from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, table
+from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, suffixes, table
 from alray.store import StoreError, absolute, filesystem, is_remote
 
+_SHOWN = 3  # suffixes in a message
 FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64())])
 
 
@@ -38,9 +39,10 @@ class Listing:
 
     def without(self, expected: str) -> CatalogError:
         """The error for a source that has no file of the expected kind."""
-        return CatalogError(
-            "; ".join([f"{expected}, got {amount(len(self.files), 'file')} of other kinds", *self.notes])
-        )
+        counts = suffixes(self.files["name"].to_pylist()).most_common(_SHOWN)
+        first = ", ".join(f"{suffix} {number:,}" for suffix, number in counts)
+        got = f"{amount(len(self.files), 'file')} of other kinds" + (f" ({first})" if first else "")
+        return CatalogError("; ".join([f"{expected}, got {got}", *self.notes]))
 
 
 def list_files(source: str, links: str = "all") -> pa.Table:

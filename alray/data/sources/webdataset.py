@@ -76,6 +76,7 @@ class WebDataset(Source):
         with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
             tars = list(pool.map(lambda uri, path: read_headers(uri, path, options.label_column), uris, paths))
         chosen = choose_images(([name for name, _, _ in tar.images] for tar in tars), options.image_column)
+        pictures = sum(len(tar.images) for tar in tars)
         _keep(tars, chosen)
         classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
         scan = _scan(tars, options, source)
@@ -84,6 +85,7 @@ class WebDataset(Source):
             scan,
             classes=classes,
             ignored=sum((tar.ignored for tar in tars), suffixes(others)),
+            left_out=pictures - len(scan.images),
             notes=(*found.notes, *chosen.notes, *scan.notes),
             doubts=(*chosen.doubts, *scan.doubts),
         )
