@@ -87,6 +87,22 @@ def test_a_flip_in_any_block_of_any_file_is_noticed(finished: tuple[Path, RunCon
     assert verify(place).problems == []
 
 
+def test_a_missing_file_is_noticed(finished: tuple[Path, RunConfig]) -> None:
+    folder, _ = finished
+    place = str(folder / "runs")
+    for path in sorted((folder / "runs").rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            path.unlink()
+            problems = [line.split(": ")[:2] for line in verify(place).problems]
+            if path.name.startswith("alray-checksums"):
+                assert problems and all(words[1] == "not listed" for words in problems)
+            else:
+                assert problems == [[str(path), "missing"]]
+            path.write_bytes(data)
+    assert verify(place).problems == []
+
+
 def more_rounds(folder: Path, config: RunConfig) -> None:
     run(config.model_copy(update={"rounds": config.rounds + 1}), quiet=True)
 

@@ -105,7 +105,7 @@ def test_it_learns_and_says_so(trained: tuple[Path, TrainSummary, Any]) -> None:
     assert summary.epochs == 4 and summary.val_accuracy is not None and summary.val_accuracy > 0.9
     assert [epoch.images for epoch in summary.history] == [71] * 4
     assert told[0] == {"state": "starting workers", "epoch": 0, "epochs": 4}
-    assert sorted(path.name for path in out.iterdir()) == ["head.npz", "model.pt", "train.json"]
+    assert Store(str(out)).names() == ["head.npz", "model.pt", "train.json"]
 
 
 def test_the_metric_is_that_of_the_written_model(setup: Setup, trained: tuple[Path, TrainSummary, Any]) -> None:
