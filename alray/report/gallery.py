@@ -18,7 +18,8 @@ from alray.report.thumbnails import MaskPainter, Thumbnail, thumbnails
 from alray.rundir import Bought, Missing
 
 PER_ROUND, LEAST, MOST = 16, 8, 600
-"""The most pictures of a round; the fewest, if there are as many picks; the most of a page, about 3 MB."""
+"""The most pictures of a round, half as many where each has a mask; the fewest, if there are as many picks; the most of
+a page, about 3 MB."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _walls(
         return [], ""
     number = max(1, min(len(steps), most // LEAST))
     shown = np.unique(np.linspace(len(steps) - 1, 0, number).round().astype(int))
-    each = max(1, min(PER_ROUND, most // number))
+    each = max(1, min(PER_ROUND if painter is None else PER_ROUND // 2, most // number))
     walls = [_wall(line, run, catalog, painter, steps[at], each) for at in shown.tolist()]
     few = (
         f"{line.method}: pictures of {len(shown)} of {len(steps)} rounds are shown." if len(shown) < len(steps) else ""
