@@ -13,13 +13,14 @@ import pytest
 from image_sources import encoded
 
 import alray
-from alray.data.catalog import CatalogError, index
+from alray.data import catalog
+from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
 from alray.data.sources.columns import EMBEDDINGS, LABELS, PLACES, ColumnError, Role, find, missing
 from alray.selection.files import read_rows
 from alray.selection.protocol import SelectionError
 
-PNG = encoded(np.zeros((4, 4, 3), np.uint8))
+PNG = encoded(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 X = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 LISTS = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 6)
 
@@ -38,6 +39,16 @@ def lines(header: str, separator: str = ",", end: str = "\n") -> str:
     others = ["0"] * (len(columns) - 2)
     rows = [[f"img/{i}.png", "cat" if i % 2 else "dog", *others] for i in range(4)]
     return end.join(separator.join(row) for row in [columns, *rows])
+
+
+def index(source: str, out: str, **options: Any) -> Catalog:
+    """Whatever the images and classes are: most tests have one class, or no image for testing."""
+    return catalog.index(source, out, yes=True, **options)
+
+
+def notes_of(made: Catalog) -> list[str]:
+    """The notes but for the first four, on images, classes, labels and ignored files."""
+    return [note for note in made.notes()[4:] if not note.startswith("accepted by --yes")]
 
 
 # ---- the finder
@@ -107,12 +118,12 @@ def test_lists_with_other_names_separators_and_ends_of_lines(
     header: str, options: dict[str, Any], notes: int, separator: str, end: str, tmp_path: Path
 ) -> None:
     source = written(tmp_path, "\ufeff" + lines(header, separator, end))
-    catalog = index(source, str(tmp_path / "out"), check="none", **options)
-    assert catalog.keys().to_pylist() == [f"img/{i}.png" for i in range(4)]
-    assert [catalog.classes[i] for i in catalog.labels()] == ["dog", "cat"] * 2
-    told = [note for note in catalog.notes() if "is called" in note]
+    made = index(source, str(tmp_path / "out"), check="none", **options)
+    assert made.keys().to_pylist() == [f"img/{i}.png" for i in range(4)]
+    assert [made.classes[i] for i in made.labels()] == ["dog", "cat"] * 2
+    told = [note for note in notes_of(made) if "is called" in note]
     assert len(told) == notes
-    assert any("separated by" in note for note in catalog.notes()) == (separator != ",")
+    assert any("separated by" in note for note in notes_of(made)) == (separator != ",")
 
 
 @pytest.mark.parametrize(
@@ -131,47 +142,47 @@ def test_lists_without_a_clear_column(header: str, message: str, tmp_path: Path)
 
 
 def test_a_list_without_labels_says_so_and_names_its_columns(tmp_path: Path) -> None:
-    catalog = index(written(tmp_path, lines("path,emotion")), str(tmp_path / "out"))
-    assert catalog.classes == ()
-    (note,) = catalog.notes()
+    made = index(written(tmp_path, lines("path,emotion")), str(tmp_path / "out"))
+    assert made.classes == ()
+    (note,) = notes_of(made)
     assert note.startswith(
         "No column of labels was recognised, so all images of m.csv are unlabeled. There are: path, "
     )
     assert "--label-column" in note
-    assert index(written(tmp_path, lines("path,emotion")), str(tmp_path / "o"), label_column="").notes() == []
+    assert notes_of(index(written(tmp_path, lines("path,emotion")), str(tmp_path / "o"), label_column="")) == []
     with pytest.raises(CatalogError, match="called 'species', got path, emotion"):
         index(written(tmp_path, lines("path,emotion")), str(tmp_path / "o"), label_column="species")
 
 
 def test_keys_keep_their_zeros_and_all_columns_are_text(tmp_path: Path) -> None:
     text = "path,image_id,label\n" + "".join(f"img/{i}.png,00000{i},{i % 2}\n" for i in range(4))
-    catalog = index(written(tmp_path, text), str(tmp_path / "out"), key="image_id")
-    assert catalog.keys().to_pylist() == ["000000", "000001", "000002", "000003"]
+    made = index(written(tmp_path, text), str(tmp_path / "out"), key="image_id")
+    assert made.keys().to_pylist() == ["000000", "000001", "000002", "000003"]
     template = index(written(tmp_path, text), str(tmp_path / "o"), key="{label}/{image_id}.png")
     assert template.keys().to_pylist()[0] == "0/000000.png"
 
 
 def test_values_with_separators_quotes_and_newlines(tmp_path: Path) -> None:
     text = "path,label,text\n" + "".join(f'img/{i}.png,"a ""b"", {i % 2}","one\ntwo, three"\n' for i in range(4))
-    catalog = index(written(tmp_path, text), str(tmp_path / "out"))
-    assert catalog.classes == ('a "b", 0', 'a "b", 1')
+    made = index(written(tmp_path, text), str(tmp_path / "out"))
+    assert made.classes == ('a "b", 0', 'a "b", 1')
 
 
 def test_quoted_newlines_beyond_one_block_of_the_reader(tmp_path: Path) -> None:
     """pyarrow cuts a file into blocks of a megabyte, at any newline unless it is told that values may have some."""
     text = "one\n" * 30
     rows = "".join(f'img/0.png,{i % 2},"{text}",k{i}\n' for i in range(15000))
-    catalog = index(written(tmp_path, "path,label,text,key\n" + rows), str(tmp_path / "out"), check="none")
-    assert len(catalog) == 15000
-    assert catalog.labels().sum() == 7500
+    made = index(written(tmp_path, "path,label,text,key\n" + rows), str(tmp_path / "out"), check="none")
+    assert len(made) == 15000
+    assert made.labels().sum() == 7500
 
 
 @pytest.mark.parametrize("column", ["split", "set", "Subset"])
 def test_splits_in_a_column_of_another_name(column: str, tmp_path: Path) -> None:
     text = f"path,label,{column}\n" + "".join(f"img/{i}.png,a,{('train', 'Val')[i % 2]}\n" for i in range(4))
-    catalog = index(written(tmp_path, text), str(tmp_path / "out"))
-    assert catalog.is_test().tolist() == [False, True] * 2
-    assert len(catalog.notes()) == (column != "split")
+    made = index(written(tmp_path, text), str(tmp_path / "out"))
+    assert made.is_test().tolist() == [False, True] * 2
+    assert len(notes_of(made)) == (column != "split")
     others = text.replace("Val", "3").replace("train", "2")
     if column != "split":
         assert not index(written(tmp_path, others), str(tmp_path / "o")).is_test().any()
@@ -181,9 +192,9 @@ def test_files_under_another_spelling_of_their_path(tmp_path: Path) -> None:
     source = written(tmp_path, "path,label\nimg\\0.png,a\nimg/cafe\u0301.png,b\nimg/na\u00efve.png,a\nimg/0.png,b\n")
     (tmp_path / "img" / "caf\u00e9.png").write_bytes(PNG)
     (tmp_path / "img" / "nai\u0308ve.png").write_bytes(PNG)
-    catalog = index(source, str(tmp_path / "out"))
-    assert len(catalog) == 4
-    told = "\n".join(catalog.notes())
+    made = index(source, str(tmp_path / "out"))
+    assert len(made) == 4
+    told = "\n".join(notes_of(made))
     for what in ("in Unicode form NFC: 1 ", "in Unicode form NFD: 1 ", "slashes instead of backslashes: 1 "):
         assert what in told
     assert "1 lines name a file that another line names, too" not in told
@@ -191,7 +202,7 @@ def test_files_under_another_spelling_of_their_path(tmp_path: Path) -> None:
 
 def test_lines_that_name_one_file_twice_are_told(tmp_path: Path) -> None:
     source = written(tmp_path, "path,label\nimg/0.png,a\n./img/0.png,b\n")
-    assert "1 lines name a file that another line names, too." in index(source, str(tmp_path / "out")).notes()
+    assert "1 lines name a file that another line names, too." in notes_of(index(source, str(tmp_path / "out")))
 
 
 # ---- JSON lines
@@ -200,23 +211,23 @@ def test_lines_that_name_one_file_twice_are_told(tmp_path: Path) -> None:
 def test_json_values_of_several_types(tmp_path: Path) -> None:
     labels = [1, "1", 1.0, None, "cat", True]
     text = "\n".join(json.dumps({"path": f"img/{i % 4}.png", "key": i, "label": v}) for i, v in enumerate(labels))
-    catalog = index(written(tmp_path, text, "m.jsonl"), str(tmp_path / "out"))
-    assert catalog.classes == ("1", "cat", "true")
-    assert catalog.labels().tolist() == [0, 0, 0, -1, 1, 2]
-    assert catalog.keys().to_pylist() == ["0", "1", "2", "3", "4", "5"]
+    made = index(written(tmp_path, text, "m.jsonl"), str(tmp_path / "out"))
+    assert made.classes == ("1", "cat", "true")
+    assert made.labels().tolist() == [0, 0, 0, -1, 1, 2]
+    assert made.keys().to_pylist() == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_json_dates_stay_as_they_are_written(tmp_path: Path) -> None:
     values = [{"path": f"img/{i}.png", "label": f"2020-01-0{i + 1}"} for i in range(4)]
-    catalog = index(written(tmp_path, "\n".join(map(json.dumps, values)), "m.jsonl"), str(tmp_path / "out"))
-    assert catalog.classes == ("2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04")
+    made = index(written(tmp_path, "\n".join(map(json.dumps, values)), "m.jsonl"), str(tmp_path / "out"))
+    assert made.classes == ("2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04")
 
 
 def test_large_numbers_in_json_keep_all_digits(tmp_path: Path) -> None:
     ids = [12345678901234567890, 12345678901234567891, 3, 4]
     values = [{"path": f"img/{i}.png", "key": key} for i, key in enumerate(ids)]
-    catalog = index(written(tmp_path, "\n".join(map(json.dumps, values)), "m.jsonl"), str(tmp_path / "out"))
-    assert catalog.keys().to_pylist() == sorted(map(str, ids))
+    made = index(written(tmp_path, "\n".join(map(json.dumps, values)), "m.jsonl"), str(tmp_path / "out"))
+    assert made.keys().to_pylist() == sorted(map(str, ids))
 
 
 def test_json_lines_longer_than_a_block_of_the_reader(tmp_path: Path) -> None:
@@ -243,11 +254,11 @@ def parquet(place: Path, name: str = "a.parquet", **columns: Any) -> str:
     ],
 )
 def test_parquet_columns(columns: dict[str, Any], images: str, notes: int, tmp_path: Path) -> None:
-    catalog = index(parquet(tmp_path, **columns), str(tmp_path / "out"))
-    assert catalog.image_column == images
-    assert catalog.labels().tolist() == [0]
-    assert len(catalog.notes()) == notes
-    assert fetch(catalog.references(np.arange(1)), catalog.source, catalog.image_column) == [PNG]
+    made = index(parquet(tmp_path, **columns), str(tmp_path / "out"))
+    assert made.image_column == images
+    assert made.labels().tolist() == [0]
+    assert len(notes_of(made)) == notes
+    assert fetch(made.references(np.arange(1)), made.source, made.image_column) == [PNG]
 
 
 @pytest.mark.parametrize(
@@ -281,9 +292,9 @@ def test_class_names_of_a_column_that_was_found(tmp_path: Path) -> None:
     table = pa.table({"img": [PNG, PNG], "fine_label": [1, -1]})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
-    catalog = index(str(tmp_path), str(tmp_path / "out"))
-    assert catalog.classes == ("cat", "dog")
-    assert catalog.labels().tolist() == [1, -1]
+    made = index(str(tmp_path), str(tmp_path / "out"))
+    assert made.classes == ("cat", "dog")
+    assert made.labels().tolist() == [1, -1]
 
 
 # ---- .npz
@@ -303,11 +314,11 @@ def test_arrays_of_embeddings(
     arrays: dict[str, np.ndarray], embedding: str, classes: int, notes: int, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "f.npz", **arrays)
-    catalog = index(str(tmp_path / "f.npz"), str(tmp_path / "out"))
-    assert catalog.image_column == embedding
-    assert np.array_equal(catalog.embedding(), X)
-    assert len(catalog.classes) == classes
-    assert len(catalog.notes()) == notes
+    made = index(str(tmp_path / "f.npz"), str(tmp_path / "out"))
+    assert made.image_column == embedding
+    assert np.array_equal(made.embedding(), X)
+    assert len(made.classes) == classes
+    assert len(notes_of(made)) == notes
 
 
 def test_an_array_of_embeddings_by_its_name(tmp_path: Path) -> None:
@@ -315,9 +326,9 @@ def test_an_array_of_embeddings_by_its_name(tmp_path: Path) -> None:
     source = str(tmp_path / "f.npz")
     with pytest.raises(CatalogError, match=r"expected an array of embeddings, .* got a \(40, 6\) float32, b \(40, 6\)"):
         index(source, str(tmp_path / "out"))
-    catalog = index(source, str(tmp_path / "out"), image_column="b", label_column="kinds")
-    assert np.array_equal(catalog.embedding(), -X)
-    assert len(catalog.classes) == 3
+    made = index(source, str(tmp_path / "out"), image_column="b", label_column="kinds")
+    assert np.array_equal(made.embedding(), -X)
+    assert len(made.classes) == 3
     with pytest.raises(CatalogError, match="expected an array of labels, called 'sorts', got a, b, classes, kinds"):
         index(source, str(tmp_path / "out"), image_column="b", label_column="sorts")
 
@@ -334,8 +345,8 @@ def test_arrays_that_tell_the_test_rows(name: str, values: list[Any], tmp_path: 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"split": np.array(["train", "other"] * 20)}, "split: expected train, .* got 'other'"),
-        ({"split": np.array([0, 1] * 20)}, "split: expected train, .* got 0"),
+        ({"split": np.array(["train", "other"] * 20)}, "split: expected names of splits .* got 'other'"),
+        ({"split": np.array([0, 1] * 20)}, "split: expected names of splits .* got '0'"),
         ({"split": np.array(["train"] * 40), "is_test": np.zeros(40)}, "expected one array .* got is_test and split"),
     ],
 )
@@ -343,6 +354,14 @@ def test_arrays_of_splits_that_cannot_be_used(arrays: dict[str, np.ndarray], mes
     np.savez(tmp_path / "f.npz", features=X, **arrays)
     with pytest.raises(CatalogError, match=message):
         index(str(tmp_path / "f.npz"), str(tmp_path / "out"))
+
+
+def test_names_of_splits_by_the_user_and_rows_that_cannot_be_left_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=X, y=np.arange(40) % 2, split=np.array(["fold0 ", "fold1"] * 20))
+    roles = {"fold0": "train", "fold1": "test"}
+    assert index(str(tmp_path / "f.npz"), str(tmp_path / "out"), split=roles).is_test().tolist() == [False, True] * 20
+    with pytest.raises(CatalogError, match="got 'fold1' to ignore: no embedding can be left out"):
+        index(str(tmp_path / "f.npz"), str(tmp_path / "out"), split={"fold0": "train", "fold1": "ignore"})
 
 
 # ---- alray.select

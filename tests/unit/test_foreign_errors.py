@@ -18,7 +18,8 @@ from image_sources import add, encoded
 
 import alray
 from alray.config import IndexConfig
-from alray.data.catalog import Catalog, CatalogError, build, index
+from alray.data import catalog as catalogs
+from alray.data.catalog import Catalog, CatalogError, build
 from alray.data.sources.damaged import reachable
 from alray.reasons import why
 from alray.selection.files import read_head, read_rows
@@ -34,6 +35,11 @@ def pictures(place: Path, number: int = 4) -> None:
     (place / "img").mkdir(exist_ok=True)
     for i in range(number):
         (place / "img" / f"{i}.png").write_bytes(PNG)
+
+
+def index(source: str, out: str, **options: Any) -> Catalog:
+    """Whatever the classes are: most tests have one."""
+    return catalogs.index(source, out, yes=True, **options)
 
 
 def refusal(source: Path | str, place: Path, **options: Any) -> str:
@@ -257,7 +263,7 @@ def test_missing_and_broken_images_are_told_together_and_all_in_a_file(tmp_path:
         (tmp_path / "img" / f"{i}.png").write_bytes(b"no image")
     names = [f"img/{i}.png" for i in range(12)]
     (tmp_path / "m.csv").write_text("\n".join(["path,label", *(f"{name},a" for name in names)]))
-    config = IndexConfig(root=str(tmp_path / "m.csv"))
+    config = IndexConfig(root=str(tmp_path / "m.csv"), yes=True)
     with pytest.raises(CatalogError, match=r"4 broken image, 2 missing image \(6 images can be used\)") as found:
         build(config, str(tmp_path / "out"))
     assert f"All 6 are listed with key, place and reason in {tmp_path}/out/problems.csv." in str(found.value)
