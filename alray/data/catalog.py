@@ -197,10 +197,10 @@ def build(config: IndexConfig, out: str, progress: bool = False, wants_test: boo
     found = assemble(scans, classes)
     about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
     looks_wrong = "" if config.yes else about_source(found).refusal(source)
-    notes = found.notes
+    notes: tuple[str, ...] = ()
     if config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong:
         examined = examine(found.images, kind, column, config.pixel_range, progress)
-        notes += examined.notes
+        notes = examined.notes
         found = _without(found, examined.problems)
     # Missing and broken images are told together; a structure that looks wrong, before images are opened.
     refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)

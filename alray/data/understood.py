@@ -76,7 +76,7 @@ def understood(
         _labels_line(counts),
         _ignored_line(ignored),
         *_notes(splits, counts),
-        *dict.fromkeys(note for scan in scans for note in scan.notes),
+        *dict.fromkeys([*(note for scan in scans for note in scan.notes), *found.notes]),
     ]
     doubts = [
         *(doubt for scan in scans for doubt in scan.doubts),

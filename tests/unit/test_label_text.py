@@ -172,6 +172,11 @@ def test_numbers_of_the_test_source_are_those_of_the_training_source(tmp_path: P
     ]
 
 
+def test_what_was_changed_is_told_also_where_no_catalog_is_written(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="What was understood(.|\n)*3 images: the label was read as a whole number"):
+        index(as_csv(["1.0"] * 3, tmp_path), str(tmp_path / "catalog"), check="none")
+
+
 def test_folders_of_a_mac_and_of_another_system(tmp_path: Path) -> None:
     for place, name in (("train", NFD), ("train", "dog"), ("test", NFC), ("test", "dog")):
         (tmp_path / place / name).mkdir(parents=True)
