@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
+from alray.reasons import why
 
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of file systems that cannot sync a directory
@@ -83,14 +84,15 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     scheme, _, rest = uri.partition("://")
     try:
         fs, path = pafs.FileSystem.from_uri(f"{scheme}://{quote(rest, safe='/:@')}")  # keys may hold any character
-    except (pa.ArrowInvalid, NotImplementedError) as error:
+    except (pa.ArrowInvalid, NotImplementedError, ImportError) as error:
         try:
             import fsspec
-        except ImportError:
+
+            return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme))), rest
+        except (ImportError, ValueError) as other:
             raise StoreError(
-                f"{uri}: pyarrow has no filesystem for {scheme}://, and fsspec is not installed"
+                f"{uri}: no filesystem for {scheme}:// in pyarrow ({why(error)}) or in fsspec ({why(other)})"
             ) from error
-        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme))), rest
     return fs, path
 
 
@@ -258,6 +260,14 @@ def table_bytes(table: pa.Table) -> memoryview:
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or only some of its columns."""
+    """Read a Parquet file, or only some of its columns. Raises FileNotFoundError, or StoreError if it is damaged."""
     fs, path = filesystem(uri)
-    return pq.read_table(path, columns=columns, filesystem=fs)
+    try:
+        return pq.read_table(path, columns=columns, filesystem=fs)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{uri}: expected a Parquet file, got a damaged one ({why(error)}); restore it, or delete its directory "
+            "and make it again"
+        ) from error

@@ -22,6 +22,7 @@ from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
 from alray.models.weight_files import look
 from alray.provenance import open_run
+from alray.reasons import why
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named
@@ -266,12 +267,19 @@ def _test_and_pool_rows(config: RunConfig, catalog: Catalog, task: Task) -> tupl
         test = splits.draw_random(rows, round(len(rows) * config.split.test_share), 0, "test")
         rows = np.setdiff1d(rows, test, assume_unique=True)
     if config.data.train_list:
-        lines = read_bytes(config.data.train_list).decode().splitlines()
+        lines = _text(config.data.train_list).splitlines()
         rows = np.intersect1d(rows, splits.from_list(catalog.keys(), lines, config.data.train_list))
     shape = config.data.imbalance
     if shape.kind != "none":
         rows = splits.imbalance(rows, labels[rows], shape.kind, shape.factor, config.seed, len(catalog.classes))
     return task.testable(catalog, test), rows
+
+
+def _text(place: str) -> str:
+    try:
+        return read_bytes(place).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"data.train_list: {place}: {why(error)}") from None
 
 
 def _check_sizes(config: RunConfig, pool: int) -> None:

@@ -38,11 +38,13 @@ class IndexConfig(Frozen):
     """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'. Tars: a
     template of name (the member's), file (the tar's), row, split and class."""
     label_column: Annotated[str, OUTSIDE] = "label"
-    """Parquet, manifests and .json members of tars: column with the class (name or number). Empty: the images have no
-    labels; folders are then no classes, either (as always in segmentation)."""
+    """Parquet, manifests, .npz and .json members of tars: column or array with the class (name or number). Where there
+    is no `label`, the one with a usual name is taken, and told. Empty: the images have no labels; folders are then no
+    classes, either (as always in segmentation)."""
     image_column: Annotated[str, OUTSIDE] = "image"
     """Parquet: column with the encoded image bytes. Tars: suffix of the members that are images, where a sample has
-    several. Manifests: column with the image's path or URI is 'uri' or 'path'."""
+    several. Manifests: column with the path or URI, by default 'uri' or 'path'. Embeddings: their array. Where none of
+    these names is there, the only one that fits is taken, and told."""
     split: Annotated[dict[str, Literal["train", "test", "ignore", "class"]], PAIRS, OUTSIDE] = Field(
         default_factory=dict
     )

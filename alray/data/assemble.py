@@ -3,7 +3,6 @@ list what is left out and why."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.data.sources.damaged import NOT_UTF8, NOT_UTF8_PATTERN
+from alray.data.sources.label_text import Tidied, are_names, numbers_of, refuse_spellings, tidied, tidy, whole_number
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, agree, concat
 from alray.data.sources.split_names import SPLITS
 
@@ -20,12 +21,13 @@ class Assembled:
     """The rows of a catalog.
 
     images: columns key, uri, offset, size, label (int32, null where unknown), split; sorted by key, which is unique.
-    problems: columns key, uri, reason. classes: names by label number.
+    problems: columns key, uri, reason. classes: names by label number. notes: sentences on what was changed.
     """
 
     images: pa.Table
     problems: pa.Table
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def assemble(scans: Sequence[Scan], given: Sequence[str] | None) -> Assembled:
@@ -34,20 +36,23 @@ def assemble(scans: Sequence[Scan], given: Sequence[str] | None) -> Assembled:
     given: the classes in their order, or None to take those of the sources. Raises CatalogError where the sources order
     their classes differently.
     """
-    classes = _classes(scans, given)
+    listed, notes = _listed(scans, given)
     images = concat((scan.images for scan in scans), IMAGES)
     problems = [scan.problems for scan in scans]
-    label, unknown = _numbers(images["label"], classes)
+    found = tidied(images["label"], listed)
+    classes = _occurring(found) if listed is None else listed
+    label, unknown = _numbers(found.labels, classes)
     split = _splits(images["split"])
     # Rows of a source with a content hash (embeddings) have no bytes of their own: their sizes are null.
     sized = not any(scan.content for scan in scans)
     bad = _bad(images, unknown, split, len(classes), sized)
     images = images.set_column(4, "label", label).set_column(5, "split", split)
-    images, found = take_out(images, bad)
-    problems.append(found)
+    images, left_out = take_out(images, bad)
+    problems.append(left_out)
     images = images.sort_by([("key", "ascending"), ("uri", "ascending"), ("offset", "ascending")])
-    images, found = take_out(images, _duplicates(images))
-    return Assembled(images.combine_chunks(), pa.concat_tables([*problems, found]), classes)
+    images, left_out = take_out(images, _duplicates(images))
+    problems.append(left_out)
+    return Assembled(images.combine_chunks(), pa.concat_tables(problems), classes, (*notes, *found.notes))
 
 
 def take_out(images: pa.Table, reasons: pa.Array) -> tuple[pa.Table, pa.Table]:
@@ -60,66 +65,81 @@ def take_out(images: pa.Table, reasons: pa.Array) -> tuple[pa.Table, pa.Table]:
     return images.filter(pc.invert(bad)), problems.cast(PROBLEMS)
 
 
-def _classes(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[str, ...]:
-    if given is not None:
-        classes = tuple(given)
-    else:
-        classes = agree((scan.classes for scan in scans), "the sources") or _distinct(scans)
+def _listed(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The classes that are given, or else those that the sources list, and notes on them; None if nobody lists them."""
+    lists = [None if scan.classes is None else tuple(map(tidy, scan.classes)) for scan in scans]
+    written = given if given is not None else next((scan.classes for scan in scans if scan.classes is not None), None)
+    if written is None:
+        return None, []
+    classes = tuple(map(tidy, written)) if given is not None else agree(lists, "the sources") or ()
     if len(set(classes)) != len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise CatalogError(f"classes: expected different names, got {twice!r} more than once")
-    return classes
+    changed = [name for name in written if tidy(name) != name]
+    if not changed:
+        return classes, []
+    return classes, [
+        f"Names in the list of classes: {len(changed)} were put into Unicode form NFC, without spaces around them (the "
+        f"first was {changed[0]!a})."
+    ]
 
 
-def _distinct(scans: Sequence[Scan]) -> tuple[str, ...]:
-    """All classes that occur, as text. They are in numeric order if all of them are numbers, else in byte order."""
-    names = {name for scan in scans for name in pc.unique(scan.images["label"]).to_pylist()} - {None, ""}
-    names = {name for name in names if not re.fullmatch(r"-\d+", name)}  # no class has a negative number
+def _occurring(labels: Tidied) -> tuple[str, ...]:
+    """All classes that occur, as text. They are in numeric order if all of them are numbers, else in byte order.
+
+    No class has a negative number. Raises CatalogError if two of them are probably one class.
+    """
+    texts = labels.labels.dictionary.to_pylist()
+    is_class = np.array([(whole_number(text) or 0) >= 0 for text in texts], bool)
+    names = [text for text, good in zip(texts, is_class, strict=True) if good]
+    refuse_spellings(names, labels.counts[is_class])
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names, key=str.encode))
 
 
-def _numbers(labels: pa.ChunkedArray, classes: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+def _numbers(labels: pa.DictionaryArray, classes: Sequence[str]) -> tuple[pa.Array, pa.Array]:
     """Class numbers (int32, null where the label is unknown or not a class), and the texts that are not a class (null
-    for all other rows)."""
-    encoded = labels.combine_chunks().dictionary_encode()
-    texts = encoded.dictionary.to_pylist()
-    by_name = {name: i for i, name in enumerate(classes)}
-    numbers = [by_name.get(text, _by_number(text, len(classes))) for text in texts]
-    known = pa.array(numbers, pa.int32())
-    strange = [text if n is None and text not in ("", "-1") else None for text, n in zip(texts, numbers, strict=True)]
-    return known.take(encoded.indices), pa.array(strange, pa.string()).take(encoded.indices)
-
-
-def _by_number(text: str, classes: int) -> int | None:
-    return int(text) if text.isdecimal() and int(text) < classes else None
+    for all other rows).
+    """
+    texts = labels.dictionary.to_pylist()
+    numbers = numbers_of(texts, classes)
+    named = are_names(classes)
+    strange = [
+        None if number is not None else f"number {text}" if named and text.isdecimal() else text
+        for text, number in zip(texts, numbers, strict=True)
+    ]
+    at = labels.indices
+    return pa.array(numbers, pa.int32()).take(at), pa.array(strange, pa.string()).take(at)
 
 
 def _splits(splits: pa.ChunkedArray) -> pa.Array:
     """train or test; null where the source names another split."""
     encoded = pc.fill_null(splits.combine_chunks(), "train").dictionary_encode()
-    known = pa.array([SPLITS.get(text.lower()) for text in encoded.dictionary.to_pylist()], pa.string())
+    known = pa.array([SPLITS.get(text.strip().lower()) for text in encoded.dictionary.to_pylist()], pa.string())
     return known.take(encoded.indices)
 
 
 def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, sized: bool) -> pa.Array:
     """The reason why each row cannot be used, null where it can. sized: whether rows have bytes of their own."""
     no_bytes = pc.and_(pc.is_null(images["size"]), sized)
+    no_name = pc.match_substring_regex(pc.if_else(no_bytes, images["uri"], ""), NOT_UTF8_PATTERN)
     unknown_class = pc.binary_join_element_wise(
         "unknown class: '", unknown, f"' is not one of the {classes} classes", ""
     )
     unknown_split = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")
     return pc.case_when(
         pc.make_struct(
-            pc.is_null(images["key"]), no_bytes, pc.equal(images["size"], 0), pc.is_valid(unknown), pc.is_null(split)
+            pc.is_null(images["key"]), no_name, no_bytes, pc.equal(images["size"], 0), pc.is_valid(unknown),
+            pc.is_null(split),
         ),
         "no key: the row does not name an image",
+        f"unreadable name: {NOT_UTF8}",
         "missing image: there is no such file, or it has no bytes",
         "broken image: it has no bytes",
         unknown_class,
         unknown_split,
-    ).combine_chunks()
+    ).combine_chunks()  # fmt: skip
 
 
 def _duplicates(images: pa.Table) -> pa.Array:
@@ -128,9 +148,3 @@ def _duplicates(images: pa.Table) -> pa.Array:
     again = np.zeros(len(key), bool)
     again[1:] = pc.equal(key[1:], key[:-1])
     return pc.if_else(pa.array(again), "duplicate key: another image has the same key", pa.scalar(None, pa.string()))
-
-
-def counts(problems: pa.Table) -> dict[str, int]:
-    """The number of problems of each kind. The kind is the part of the reason before the first colon."""
-    kinds = [reason.partition(":")[0] for reason in problems["reason"].to_pylist()]
-    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

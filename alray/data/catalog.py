@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,15 +20,17 @@ import pyarrow.compute as pc
 from alray.config import ConfigError, DataConfig, IndexConfig, refuse_credentials
 from alray.config.fields import validated
 from alray.data import sources
-from alray.data.assemble import Assembled, assemble, counts, take_out
+from alray.data.assemble import Assembled, assemble, take_out
 from alray.data.depth import Range
 from alray.data.examine import examine
-from alray.data.scans import scans_of
+from alray.data.problems import REFUSED, counts, refuse_problems
+from alray.data.scans import image_column, scans_of
 from alray.data.sources import arrays
+from alray.data.sources.damaged import reachable
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
-from alray.data.understood import refuse_problems, understood
+from alray.data.understood import understood
 from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_bytes
 
 __all__ = ["Catalog", "CatalogError", "build", "ensure_catalog", "index", "index_arrays"]
@@ -103,7 +105,7 @@ class Catalog:
     def embedding(self) -> npt.NDArray[np.floating]:
         """The user's own embeddings (n, d), in row order, with their stored type. Raises CatalogError for a catalog of
         images."""
-        return self.source.embedding(self._first_uri, self.embedding_fingerprint)
+        return self.source.embedding(self._first_uri, self.embedding_fingerprint, self.image_column)
 
     @property
     def source(self) -> Source:
@@ -177,34 +179,35 @@ def build(config: IndexConfig, out: str, progress: bool = False, wants_test: boo
 
     With a test_root, everything in it is the test split, and keys start with train/ or test/ unless the source gives
     its own. Images that cannot be used are counted. With on_problem "refuse" they raise CatalogError, which names the
-    first of them, before anything is written; with "exclude" they are left out and listed in the catalog's problems.
-    Where the source looks different from what anybody means (`alray.data.understood`), CatalogError says so, unless
-    config.yes accepts it; wants_test: whether missing test images look so. Raises StoreError, before the source is
-    read, if `out` cannot be written. Raises ConfigError for a URI with
-    credentials.
+    first of them: no catalog is written, but problems.csv with all of them, if there are more. With "exclude" they are
+    left out and listed in the catalog's problems. Where the source looks different from what anybody means
+    (`alray.data.understood`), CatalogError says so, unless config.yes accepts it; wants_test: whether missing test
+    images look so. Raises StoreError, before the source is read, if `out` cannot be written. Raises ConfigError for a
+    URI with credentials.
     """
     refuse_credentials({"root": config.root, "test_root": config.test_root, "out": out})
     source, test_root, classes = config.root, config.test_root, config.classes or None
     store = Store(absolute(out))
     store.check_writable()
-    kind = sources.kind_of(source, config.format)
+    with reachable(source):
+        kind = sources.kind_of(source, config.format)
     kind.check(test_root)
     scans = scans_of(config, kind)
+    column = image_column(scans, config)
     found = assemble(scans, classes)
-    keep_all = config.on_problem == "refuse" or not kind.can_exclude
     about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
     looks_wrong = "" if config.yes else about_source(found).refusal(source)
-    refuse_problems(found.problems, len(found.images), source, keep_all, looks_wrong)
     notes: tuple[str, ...] = ()
-    if config.check == "decode" and kind.decoded:
-        examined = examine(found.images, kind, config.image_column, config.pixel_range, progress)
+    if config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong:
+        examined = examine(found.images, kind, column, config.pixel_range, progress)
         notes = examined.notes
         found = _without(found, examined.problems)
-        refuse_problems(found.problems, len(found.images), source, keep_all)
+    # Missing and broken images are told together; a structure that looks wrong, before images are opened.
+    refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)
     origin = {"root": absolute(source), "test_root": absolute(test_root) if test_root else ""}
     about = {
         "format": kind.name,
-        "image_column": config.image_column,
+        "image_column": column,
         "pixel_range": config.pixel_range,
         "source": origin,
         "ignored_files": sum(sum(scan.ignored.values()) for scan in scans),
@@ -281,7 +284,7 @@ def _refuse_other_source(config: DataConfig, store: Store) -> None:
 def _without(found: Assembled, problems: pa.Table) -> Assembled:
     at = pc.index_in(found.images["key"], problems["key"].combine_chunks())
     images, _ = take_out(found.images, problems["reason"].combine_chunks().take(at.combine_chunks()))
-    return Assembled(images.combine_chunks(), pa.concat_tables([found.problems, problems]), found.classes)
+    return replace(found, images=images.combine_chunks(), problems=pa.concat_tables([found.problems, problems]))
 
 
 def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) -> Catalog:
@@ -289,6 +292,7 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) 
     n = len(images)
     test = int(pc.sum(pc.equal(images["split"], "test")).as_py())
     counted = {"images": n, "test": test, "unlabeled": images["label"].null_count, "problems": counts(found.problems)}
+    Store(store.uri, sums="").delete(REFUSED)
     rows = images.add_column(0, "row", pa.array(np.arange(n, dtype=np.int64)))
     declared = f"pixel_range={about['pixel_range']}" if about["pixel_range"] else ""
     fingerprint = _fingerprint(images, found.classes, content + declared)

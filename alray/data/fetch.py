@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from alray.data.sources.source import Source
+from alray.reasons import why
 
 _THREADS = 16  # reads wait for a disk or a network, not for a CPU
 _BLOCK_BYTES = 32 * 2**20
@@ -56,7 +57,7 @@ def fetch_each(
 
 def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | None) -> bytes | ImageError:
     if isinstance(data, Exception):
-        return ImageError(f"{key}: missing image: cannot read {uri}: {data}")
+        return ImageError(f"{key}: missing image: cannot read {uri}: {why(data)}")
     if data is None or len(data) != (len(data) if size is None else size):
         got = "none" if data is None else len(data)
         return ImageError(f"{key}: changed image: expected the {size} bytes that were indexed, got {got} from {uri}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.config import IndexConfig
+from alray.data.sources.damaged import reachable
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions, with_roles
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import split_role
@@ -20,10 +22,13 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
         config.class_depth, config.links,
     )  # fmt: skip
     test_root = config.test_root
-    root = kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))
+    with reachable(config.root):
+        root = kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))
     scans = [with_roles(root, config.split)]
     if test_root:
-        scans.append(with_roles(_all_test(kind.scan(test_root, replace(options, prefix="test/")), test_root), {}))
+        with reachable(test_root):
+            test = kind.scan(test_root, replace(options, prefix="test/"))
+        scans.append(with_roles(_all_test(test, test_root), {}))
     unknown = sorted(config.split.keys() - frozenset().union(*(scan.named for scan in scans)))
     if unknown:
         names = sorted({split.name for scan in scans for split in scan.splits if split.name})
@@ -35,6 +40,16 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
     given = [name for name, value in used.items() if value != IndexConfig.model_fields[name].default]
     notes = [f"{name} has no meaning for a source of the format {kind.name}" for name in given if name not in kind.uses]
     return [replace(scans[0], notes=(*scans[0].notes, *notes)), *scans[1:]]
+
+
+def image_column(scans: Sequence[Scan], config: IndexConfig) -> str:
+    """The column that holds the images, which must be the same in all sources. Raises CatalogError."""
+    found = {scan.image_column for scan in scans if scan.image_column}
+    if len(found) > 1:
+        raise CatalogError(
+            f"test_root: expected the images in the same column as those of the root, got {' and '.join(sorted(found))}"
+        )
+    return next(iter(found), config.image_column)
 
 
 def _all_test(scan: Scan, test_root: str) -> Scan:

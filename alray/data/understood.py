@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from alray.data.assemble import Assembled, counts
+from alray.data.assemble import Assembled
 from alray.data.sources import SOURCES
-from alray.data.sources.scan import CatalogError, Scan, SplitCount, amount
+from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import kind_of_split
 
 _SHOWN = 5
@@ -43,30 +42,6 @@ class Understood:
         wrong = ["What looks wrong:", *self.doubts]
         end = "Pass --yes if it is right as it is (in a run --data.yes, --data.split and so on)."
         return "\n".join(["\n  ".join(understood), "\n  ".join(wrong), end])
-
-
-def refuse_problems(problems: pa.Table, usable: int, source: str, refuse: bool, looks_wrong: str = "") -> None:
-    """Raise CatalogError if no image can be used, if there are problems and these are refused, or if the source looks
-    wrong.
-
-    problems: those found so far; usable: number of other images; looks_wrong: `Understood.refusal`.
-    """
-    if usable and not (refuse and len(problems)):
-        if looks_wrong:
-            raise CatalogError(looks_wrong)
-        return
-    kinds = ", ".join(f"{n} {kind}" for kind, n in counts(problems).items()) or "no image was found"
-    first = [f"  {key}: {reason}" for key, reason in problems.select(["key", "reason"]).slice(0, 5).to_pandas().values]
-    advice = (
-        [
-            "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
-            f"that loses {len(problems):,} and leaves {amount(usable, 'image')}."
-        ]
-        if usable
-        else ["No image can be used."]
-    )
-    text = [f"{source}: {kinds} ({usable} images can be used)", *first, *advice]
-    raise CatalogError("\n".join([*text, looks_wrong] if looks_wrong else text))
 
 
 @dataclass(frozen=True)
@@ -101,7 +76,7 @@ def understood(
         _labels_line(counts),
         _ignored_line(ignored),
         *_notes(splits, counts),
-        *dict.fromkeys(note for scan in scans for note in scan.notes),
+        *dict.fromkeys([*(note for scan in scans for note in scan.notes), *found.notes]),
     ]
     doubts = [
         *(doubt for scan in scans for doubt in scan.doubts),

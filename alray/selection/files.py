@@ -10,8 +10,12 @@ import numpy.typing as npt
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from alray.data.sources import columns
+from alray.data.sources.damaged import why_no_array
 from alray.selection.protocol import Picks, SelectionError
 from alray.store import absolute, table_bytes, write_bytes
+
+_ROWS = columns.Role("row numbers", ("row",), ("rows", "row_number"), "its name 'row'")
 
 
 def read_rows(path: str) -> npt.NDArray[np.int64]:
@@ -22,13 +26,26 @@ def read_rows(path: str) -> npt.NDArray[np.int64]:
     try:
         if path.endswith((".csv", ".parquet")):
             table = pacsv.read_csv(path) if path.endswith(".csv") else pq.read_table(path)
-            return np.asarray(table["row"].to_numpy())
+            return np.asarray(table[_row_column(table.column_names, path)].to_numpy())
         if path.endswith(".npy"):
             return np.asarray(np.load(path))
         lines = Path(path).read_text().split()
         return np.array([int(line) for line in lines], np.int64)
+    except SelectionError:
+        raise
     except (OSError, EOFError, ValueError, KeyError) as error:
-        raise SelectionError(f"{path}: expected row numbers, one a line, got something else ({error})") from None
+        reason = why_no_array(path, error)
+        raise SelectionError(f"{path}: expected row numbers, one a line, got something else ({reason})") from None
+
+
+def _row_column(names: list[str], path: str) -> str:
+    try:
+        found = columns.find(_ROWS, names)
+    except columns.ColumnError as error:
+        raise SelectionError(f"{path}: {error}") from None
+    if found is None:
+        raise SelectionError(f"{path}: {columns.missing(_ROWS, names)}")
+    return found.name
 
 
 def read_head(weight: str, bias: str) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None:
@@ -45,7 +62,9 @@ def _array(name: str, path: str) -> npt.NDArray[np.floating]:
     try:
         return np.asarray(np.load(path))
     except (OSError, EOFError, ValueError) as error:
-        raise SelectionError(f"{name}: {path}: expected a .npy array, got something else ({error})") from None
+        raise SelectionError(
+            f"{name}: {path}: expected a .npy array, got something else ({why_no_array(path, error)})"
+        ) from None
 
 
 def check_out(path: str) -> None:

@@ -1,26 +1,25 @@
-"""Features that users give to `alray.select`: arrays, .npy, .npz, Parquet, a Ray Dataset (contract C9).
+"""Features that users give to `alray.select`: arrays, Arrow tables, data frames, .npy, .npz, Parquet, a Ray Dataset
+(contract C9).
 
 Letters: n rows, w width of a column.
 """
 
 from __future__ import annotations
 
-import io
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from alray.features.arrays import Array, Rows, Segment, Shard, cut
+from alray.reasons import why
 from alray.selection.protocol import HIDDEN_LABELS, SelectionError
-from alray.store import filesystem, is_remote, read_bytes
+from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, from_file
 
-ROW = "row"
+ACCEPTED = "an Arrow table or column, a data frame, a Ray Dataset, or the path of .npy, .npz or Parquet"
 _BLOCK = 1 << 22  # numbers looked at together when checking that values are finite
 _LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite
 RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has them, and one column
@@ -84,22 +83,37 @@ def gather(values: Mapping[str, Any]) -> GivenFeatures:
 
 
 def read(name: str, value: Any) -> RowsAndColumn:
-    """Row numbers, where the source has them, and the array of one column; .npy files are mapped, not copied."""
-    if isinstance(value, (str, bytes)) or hasattr(value, "__fspath__"):
-        return _from_path(name, str(value))
+    """Row numbers, where the source has them, and the array of one column. Raises SelectionError."""
+    if isinstance(value, str | bytes) or hasattr(value, "__fspath__"):
+        path = os.fsdecode(value)
+        rows, array = from_file(name, path)
+        return rows, checked(name, array, path)
     data = sys.modules.get("ray.data")
     if data is not None and isinstance(value, data.Dataset):
-        return _from_dataset(name, value)
+        rows, array = from_dataset(name, value)
+        return rows, checked(name, array, f"{name} of the Ray Dataset")
+    found = from_arrow(name, value)
+    if found is not None:
+        return found[0], checked(name, found[1], name)
+    return None, checked(name, _array(name, value), name)
+
+
+def _array(name: str, value: Any) -> Array:
+    """Whatever NumPy can read, as an array; rows that are arrays themselves are stacked."""
     try:
         array = np.asarray(value)
-    except ValueError as error:
-        raise SelectionError(f"{name}: expected an array, got something else ({error})") from None
-    return None, checked(name, array, name)
+        if array.dtype == object and array.ndim == 1 and len(array):
+            array = np.stack([np.asarray(row) for row in array])
+    except (ValueError, TypeError, RuntimeError) as error:  # PyTorch raises the last two
+        raise SelectionError(f"{name}: expected an array, got something else ({why(error)})") from None
+    if array.dtype == object:
+        raise SelectionError(f"{name}: expected an array of numbers, {ACCEPTED}; got {type(value).__name__}")
+    return array
 
 
 def checked(name: str, array: Array, where: str) -> Array:
     """The array as floating point (n,) or (n, w), integers for labels. Raises SelectionError."""
-    dims = 1 if name in ("pretext_loss", "discriminator", HIDDEN_LABELS) else 2
+    dims = dimensions(name)
     if array.ndim != dims:
         raise SelectionError(f"{where}: expected an array of {dims} dimension(s), got shape {array.shape}")
     if dims == 2 and array.shape[1] == 0:
@@ -132,74 +146,6 @@ def check_values(name: str, rows: Rows, array: Array, used: Array) -> None:
                     f"{name}: expected values below {largest:.1e}, row {int(rows[row])} has larger ones"
                 )
             raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
-
-
-def _from_path(name: str, path: str) -> RowsAndColumn:
-    try:
-        if path.endswith((".npy", ".npz")):
-            return None, checked(name, _numpy(name, path), path)
-        return _from_parquet(name, path)
-    except FileNotFoundError:
-        raise SelectionError(f"{name}: no such file: {path}") from None
-    except (pa.ArrowInvalid, ValueError) as error:
-        if isinstance(error, SelectionError):
-            raise
-        raise SelectionError(f"{name}: {path} is not .npy, .npz or Parquet, or is damaged: {error}") from None
-
-
-def _numpy(name: str, path: str) -> Array:
-    if path.endswith(".npy"):
-        if is_remote(path):
-            return np.asarray(np.load(io.BytesIO(read_bytes(path)), allow_pickle=False))
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    with np.load(io.BytesIO(read_bytes(path)) if is_remote(path) else path, allow_pickle=False) as arrays:
-        there = list(arrays)
-        if name not in there and len(there) != 1:
-            raise SelectionError(f"{path}: expected an array {name!r}, got {', '.join(there)}")
-        return np.asarray(arrays[name if name in there else there[0]])
-
-
-def _from_parquet(name: str, path: str) -> RowsAndColumn:
-    fs, inside = filesystem(path)
-    if fs.get_file_info(inside).type == pafs.FileType.NotFound:
-        raise FileNotFoundError(path)
-    dataset = pq.ParquetDataset(inside, filesystem=fs)
-    if name not in dataset.schema.names:
-        raise SelectionError(f"{path}: expected a column {name!r}, got {', '.join(dataset.schema.names)}")
-    table = dataset.read(columns=[ROW, name] if ROW in dataset.schema.names else [name])
-    rows = table[ROW].to_numpy().astype(np.int64) if ROW in table.column_names else None
-    return rows, checked(name, _column(table[name], path), path)
-
-
-def _column(column: pa.ChunkedArray, path: str) -> Array:
-    """An Arrow column as (n,) or, for lists of one length, (n, w)."""
-    if column.null_count:
-        raise SelectionError(f"{path}: expected no nulls, got {column.null_count:,}")
-    parts = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in column.chunks]
-    kind = column.type.storage_type if isinstance(column.type, pa.ExtensionType) else column.type
-    whole = pa.chunked_array(parts, type=kind).combine_chunks()
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        return np.asarray(whole.to_numpy(zero_copy_only=False))
-    flat = np.asarray(whole.flatten().to_numpy(zero_copy_only=False))
-    widths = np.array([kind.list_size]) if pa.types.is_fixed_size_list(kind) else np.diff(whole.offsets.to_numpy())
-    if len(set(widths.tolist())) > 1:
-        raise SelectionError(f"{path}: expected lists of one length, got {widths.min()} to {widths.max()}")
-    return flat.reshape(len(whole), -1) if len(whole) else flat.reshape(0, 1)
-
-
-def _from_dataset(name: str, dataset: Any) -> RowsAndColumn:
-    """One column of a Ray Dataset, read into memory. Blocks arrive in any order: the Dataset must have row numbers."""
-    names = dataset.schema().names
-    if name not in names or ROW not in names:
-        raise SelectionError(
-            f"{name}: expected a Ray Dataset with the columns {ROW!r} and {name!r}, got {', '.join(names)}"
-        )
-    batches = list(dataset.select_columns([ROW, name]).iter_batches(batch_format="numpy"))
-    if not batches:
-        raise SelectionError(f"{name}: the Ray Dataset is empty")
-    rows = np.concatenate([batch[ROW] for batch in batches]).astype(np.int64)
-    array = np.concatenate([np.stack(list(batch[name])) for batch in batches])
-    return rows, checked(name, array, f"{name} of the Ray Dataset")
 
 
 def _arranged(array: Array, order: Rows) -> Array:

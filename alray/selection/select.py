@@ -93,13 +93,15 @@ def select(
     """Choose `budget` rows from features that were made elsewhere.
 
     strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
-    pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays, or paths of .npy, .npz or
-    Parquet (column by that name), or a Ray Dataset with that column. The labels of labeled rows are known to every
+    pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
+    columns, data frames of pandas and polars; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
+    the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
+    which is logged. The labels of labeled rows are known to every
     strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),
     logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
-    Parquet file or Dataset has a column `row`. labeled, exclude: rows never to pick. subset_labeled, subset_unlabeled:
-    see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random; num_shards and workers
-    ("process" or "ray") never change a pick.
+    table, Parquet file or Dataset has a column `row`. labeled, exclude: rows never to pick. subset_labeled,
+    subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random;
+    num_shards and workers ("process" or "ray") never change a pick.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.

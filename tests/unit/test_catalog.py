@@ -267,8 +267,8 @@ def test_numbers_outside_the_named_classes_of_a_parquet_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_column": "picture"}, "expected a column 'picture' for the images, got image, label"),
-        ({"label_column": "class"}, "expected a column 'class' for the labels"),
+        ({"image_column": "picture"}, "expected a column of images, called 'picture', got image, label"),
+        ({"label_column": "class"}, "expected a column of labels, called 'class', got image, label"),
         ({"key": "filename"}, "expected a column 'filename' for the key"),
         ({"key": "{split}/{filename}"}, r"expected a column 'filename' for the key '\{split\}/\{filename\}'"),
         ({"key": "{label"}, "expected a template"),
@@ -409,7 +409,7 @@ def test_manifest_lines_without_an_image(tmp_path: Path) -> None:
     catalog = index(source, str(tmp_path / "out"), on_problem="exclude")
     assert len(catalog) == len(items())
     assert {line["key"]: line["reason"].split(":")[0] for line in catalog.problems().to_pylist()} == {
-        "a": "missing image", "line 26": "no path", "c": "unknown split", None: "no key",
+        "a": "missing image", "line 27": "no path", "c": "unknown split", None: "no key",
     }  # fmt: skip
 
 
@@ -500,7 +500,7 @@ def test_pretext_losses_of_test_rows_may_be_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"z": np.zeros((3, 2))}, "expected an array called features"),
+        ({"z": np.zeros((3, 2), int)}, "expected an array of embeddings, called 'features' .* got z .3, 2. int64"),
         ({"features": np.zeros(3)}, r"expected \(n, d\) floats"),
         ({"features": np.full((3, 2), np.nan)}, "expected finite values, got 3 rows with others, first row 0"),
         ({"features": np.zeros((3, 2)), "y": np.zeros(2)}, r"y: expected one value per row, \(3,\), got \(2,\)"),

@@ -142,7 +142,7 @@ def test_labels_that_are_no_names(tmp_path: Path) -> None:
         },
     )
     with pytest.raises(
-        CatalogError, match="1 broken sidecar(.|\n)*a.json: .*expected a name or a number in 'label', got a list"
+        CatalogError, match="1 broken sidecar(.|\n)*a.json: .*expected one class name or number, got a list"
     ):
         index(source, str(tmp_path / "o"))
     assert indexed(source, tmp_path / "p", on_problem="exclude") == {

@@ -50,8 +50,12 @@ def _some_names(source: str) -> list[str]:
     seen = set()  # a link may lead back to a folder above it
     while directories:
         seen.add(os.path.realpath(min(directories)))
-        infos = fs.get_file_info(pafs.FileSelector(min(directories)))
-        names += [info.base_name for info in infos if info.type == pafs.FileType.File]
-        directories = [info.path for info in infos if info.type == pafs.FileType.Directory]
+        try:
+            infos = fs.get_file_info(pafs.FileSelector(min(directories)))
+            names += [info.base_name for info in infos if info.type == pafs.FileType.File]
+            directories = [info.path for info in infos if info.type == pafs.FileType.Directory]
+        except UnicodeDecodeError:  # a name is not in UTF-8, which only `list_files` can read
+            names = list_files(source)["name"].to_pylist()
+            return names
         directories = [path for path in directories if os.path.realpath(path) not in seen]
     return names

@@ -4,8 +4,10 @@ losses."""
 from __future__ import annotations
 
 import hashlib
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from alray.data.sources.damaged import first_bytes
 from alray.data.sources.listing import list_files
-from alray.data.sources.parquet import class_texts
+from alray.data.sources.npz import find_arrays, find_features, label_texts, read_headers, split_names
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, ScanOptions, table
 from alray.data.sources.source import Found, Source
+from alray.reasons import LFS_POINTER, is_lfs_pointer, why
 from alray.store import absolute, filesystem
 
-_EMBEDDING_NAMES = ("features", "embedding", "embeddings", "x")
-_LABELS = ("label", "labels", "y")
-_TEST = ("is_test", "is_val", "test")
-_PRETEXT = ("pretext_loss",)
+_PRETEXT = "pretext_loss"
+# What reading a damaged .npz raises.
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
 _AND = "+"  # joins the hash of the embeddings with that of the pretext losses
 
 
@@ -34,6 +37,7 @@ class Embeddings(Source):
     extensions: ClassVar[tuple[str, ...]] = (".npz",)
     decoded: ClassVar[bool] = False
     can_exclude: ClassVar[bool] = False
+    uses: ClassVar[frozenset[str]] = frozenset({"image_column"})
 
     def check(self, test_root: str) -> None:
         """Refuse a separate test set: the same file says which rows are test."""
@@ -53,30 +57,35 @@ class Embeddings(Source):
         if len(files) != 1:
             raise CatalogError(f"{source}: expected one .npz file, got {len(files)} files")
         with _opened(source) as arrays:
-            features = _features(arrays, source)
+            found = find_arrays(arrays.headers, options, source)
+            features = _features(arrays, found.features, source)
             n = len(features)
-            names = _LABELS if options.label_column in ("", "label") else (options.label_column,)
-            labels, losses = (_vector(arrays, kind, n, source) for kind in (names, _PRETEXT))
-            test = _flags(arrays, n, source)
-        _check_finite("features", features, source)
+            labels, losses, tests, splits = (
+                _vector(arrays, name, n, source) for name in (found.labels, _PRETEXT, found.tests, found.splits)
+            )
+        _check_finite(found.features, features, source)
+        split, test = split_names(found, tests, splits, n, options, source)
         if losses is not None:
             if losses.dtype.kind != "f":
-                raise CatalogError(f"{source}: {_PRETEXT[0]}: expected floats, got {losses.dtype}")
-            _check_finite(f"{_PRETEXT[0]} outside the test rows", np.where(test, 0, losses), source)
+                raise CatalogError(f"{source}: {_PRETEXT}: expected floats, got {losses.dtype}")
+            _check_finite(f"{_PRETEXT} outside the test rows", np.where(test, 0, losses), source)
         width = max(9, len(str(n)))
         columns = {
             "key": [f"{row:0{width}d}" for row in range(n)],
             "uri": [absolute(source)] * n,
             "offset": np.arange(n),
-            "label": pa.nulls(n, pa.string()) if labels is None else _texts(labels, source),
-            "split": np.where(test, "test", "train"),
+            "label": pa.nulls(n, pa.string()) if labels is None else label_texts(found.labels, labels, source),
+            "split": split,
         }
-        return Scan(table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses))
+        return Scan(
+            table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses), notes=found.notes,
+            image_column=found.features,
+        )  # fmt: skip
 
-    def embedding(self, uri: str, content: str) -> npt.NDArray[np.floating]:
+    def embedding(self, uri: str, content: str, column: str) -> npt.NDArray[np.floating]:
         """The embeddings (n, d) with their stored type. Raises CatalogError if they changed since they were indexed."""
         with _opened(uri) as arrays:
-            features = _features(arrays, uri)
+            features = _features(arrays, find_features(arrays.headers, column, uri).name, uri)
         _check_same("embeddings", features, content.partition(_AND)[0], uri)
         return features
 
@@ -87,11 +96,11 @@ class Embeddings(Source):
         """
         mark = content.partition(_AND)[2]
         if not mark:
-            raise CatalogError(f"{uri}: expected pretext losses in an array called {_PRETEXT[0]}, got none")
+            raise CatalogError(f"{uri}: expected pretext losses in an array called {_PRETEXT}, got none")
         with _opened(uri) as arrays:
-            losses = arrays.get(_PRETEXT[0])
+            losses = arrays[_PRETEXT] if _PRETEXT in arrays.headers else None
         if losses is None:
-            raise CatalogError(f"{uri}: expected an array called {_PRETEXT[0]}, as when it was indexed, got none")
+            raise CatalogError(f"{uri}: expected an array called {_PRETEXT}, as when it was indexed, got none")
         _check_same("pretext losses", losses, mark, uri)
         return losses.astype(np.float64)
 
@@ -101,31 +110,59 @@ class Embeddings(Source):
 
     def provided_columns(self, content: str) -> frozenset[str]:
         """The embedding, and the pretext loss if the file had pretext losses when it was indexed."""
-        return frozenset({"embedding", *(_PRETEXT if _AND in content else ())})
+        return frozenset({"embedding", *((_PRETEXT,) if _AND in content else ())})
 
 
 def holds_pretext_loss(source: str) -> bool:
     """Whether the file has pretext losses now; it may have had none when it was indexed. Raises CatalogError."""
     with _opened(source) as arrays:
-        return _PRETEXT[0] in arrays
+        return _PRETEXT in arrays.headers
+
+
+class _Arrays:
+    """The arrays of an open .npz by name. An array is read when it is accessed."""
+
+    def __init__(self, file: Any, source: str) -> None:
+        self._file, self._source = file, source
+        with _damage_told(source):
+            self._arrays = np.load(file, allow_pickle=False)
+            self.headers = read_headers(self._arrays)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self.headers[name].dtype.hasobject:
+            raise CatalogError(
+                f"{self._source}: {name}: expected numbers or text, got Python objects, which only pickle can read; "
+                "save numbers as an array of numbers, and names as an array of text (np.array(names, str))"
+            )
+        with _damage_told(self._source):
+            array: np.ndarray = self._arrays[name]
+            return array
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[Mapping[str, np.ndarray]]:
-    """Context manager: yields the arrays of an .npz by name. An array is read when it is accessed.
-
-    Raises CatalogError if the file is not an .npz.
-    """
+def _damage_told(source: str) -> Iterator[None]:
+    """Context manager: raise CatalogError for what reading a damaged .npz raises."""
     try:
-        fs, path = filesystem(absolute(source))
-        with fs.open_input_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-            if not hasattr(arrays, "files"):
-                raise ValueError("it has one array without a name")
-            yield arrays
-    except CatalogError:
-        raise
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise CatalogError(f"{source}: cannot be read as .npz: {error}") from error
+        yield
+    except _DAMAGE as error:
+        raise CatalogError(f"{source}: cannot be read as .npz: {why(error)}; write the file again") from error
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[_Arrays]:
+    """Context manager: yields the arrays of an .npz. Raises CatalogError if the file is not an .npz, or damaged."""
+    uri = absolute(source)
+    head = first_bytes(uri)
+    if head and not head.startswith(b"PK"):
+        got = LFS_POINTER if is_lfs_pointer(head) else f"expected an .npz, got a file that begins with {head[:12]!r}"
+        raise CatalogError(f"{source}: cannot be read as .npz: {got}")
+    fs, path = filesystem(uri)
+    try:
+        file = fs.open_input_file(path)
+    except OSError as error:
+        raise CatalogError(f"{source}: cannot be read: {why(error)}") from error
+    with file:
+        yield _Arrays(file, source)
 
 
 def _joined(features: np.ndarray, losses: np.ndarray | None) -> str:
@@ -153,49 +190,22 @@ def _check_finite(name: str, array: np.ndarray, source: str) -> None:
         )
 
 
-def _features(arrays: Mapping[str, np.ndarray], source: str) -> npt.NDArray[np.floating]:
-    """The embeddings (n, d), under the first of `_EMBEDDING_NAMES` that exists. Raises CatalogError if there are
-    none."""
-    for name in _EMBEDDING_NAMES:
-        if name in arrays:
-            array = arrays[name]
-            if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
-                raise CatalogError(f"{source}: {name}: expected (n, d) floats, got {array.shape} {array.dtype}")
-            return array
-    raise CatalogError(f"{source}: expected an array called {' or '.join(_EMBEDDING_NAMES)}, got {', '.join(arrays)}")
+def _features(arrays: _Arrays, name: str, source: str) -> npt.NDArray[np.floating]:
+    """The embeddings (n, d). Raises CatalogError for another shape or type."""
+    header = arrays.headers[name]
+    if not header.is_features or not np.prod(header.shape):
+        raise CatalogError(f"{source}: {name}: expected (n, d) floats, got {header}")
+    return arrays[name]
 
 
-def _texts(labels: np.ndarray, source: str) -> pa.Array:
-    try:
-        return class_texts(pa.array(labels), None)
-    except pa.ArrowInvalid as error:
-        raise CatalogError(f"{source}: label: expected whole numbers or names: {error}") from None
-
-
-def _flags(arrays: Mapping[str, np.ndarray], n: int, source: str) -> npt.NDArray[np.bool_]:
-    """(n,) bool: which rows are test. Raises CatalogError for other values than true, false, 0 and 1: Python would read
-    the text "False" and NaN as true."""
-    array = _vector(arrays, _TEST, n, source)
-    if array is None:
-        return np.zeros(n, bool)
-    known = np.isin(array, (0, 1)) if array.dtype.kind in "biuf" else np.zeros(n, bool)
-    if not known.all():
-        name, row = next(name for name in _TEST if name in arrays), int(known.argmin())
-        raise CatalogError(
-            f"{source}: {name}: expected true and false, or 0 and 1, got {array[row].item()!r} ({array.dtype}) in row "
-            f"{row}"
-        )
-    return np.asarray(array, bool)
-
-
-def _vector(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], n: int, source: str) -> Any:
-    for name in names:
-        if name in arrays:
-            array = arrays[name]
-            if array.shape != (n,):
-                raise CatalogError(f"{source}: {name}: expected one value per row, ({n},), got {array.shape}")
-            return array
-    return None
+def _vector(arrays: _Arrays, name: str, n: int, source: str) -> np.ndarray | None:
+    """An array (n,); None if there is none of this name. Raises CatalogError for another shape."""
+    if name not in arrays.headers:
+        return None
+    array = arrays[name]
+    if array.shape != (n,):
+        raise CatalogError(f"{source}: {name}: expected one value per row, ({n},), got {array.shape}")
+    return array
 
 
 EMBEDDINGS = Embeddings()

@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 
 from alray.checksums import is_list
 from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, suffixes, table
+from alray.reasons import utf8_name
 from alray.store import StoreError, absolute, filesystem, is_remote
 
 _SHOWN = 3  # suffixes in a message
@@ -94,7 +95,14 @@ def _walk(uri: str, links: str, recursive: bool) -> Listing:
         found = [(info.path.lstrip("/")[start:], info.size) for info in infos if info.type == pafs.FileType.File]
         return Listing(_files(uri, found))
     walk = _LocalWalk(absolute(uri), links)
-    return Listing(_files(uri, list(walk.files(recursive))), tuple(walk.notes()))
+    found = [_shown(name, size) for name, size in walk.files(recursive)]
+    return Listing(_files(uri, found), tuple(utf8_name(note) for note in walk.notes()))
+
+
+def _shown(name: str, size: int | None) -> tuple[str, int | None]:
+    """A name that an Arrow table can hold. A file whose name is not in UTF-8 cannot be read: its size is None."""
+    shown = utf8_name(name)
+    return shown, size if shown == name else None
 
 
 def _files(uri: str, found: list[tuple[str, int | None]]) -> pa.Table:

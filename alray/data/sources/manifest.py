@@ -1,19 +1,23 @@
-"""A CSV or JSONL list of images with a column uri or path, and optionally columns key, label and split."""
+"""A CSV or JSONL list of images with a column of paths or URIs, and optionally columns key, label and split."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.fs as pafs
-import pyarrow.json
 
 from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
-from alray.data.sources.parquet import class_texts, combined, keys, template_fields
+from alray.data.sources import columns
+from alray.data.sources.keys import OWN_FIELDS, as_keys, combined, keys, template_fields
+from alray.data.sources.label_text import as_text, class_of_key
+from alray.data.sources.lines import Listing, read_list
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
@@ -21,102 +25,231 @@ from alray.data.sources.scan import (
     Scan,
     ScanOptions,
     concat,
+    file_name,
     problem,
     read_classes,
     table,
 )
 from alray.data.sources.source import Source
+from alray.data.sources.split_names import split_role
 from alray.store import absolute, filesystem, is_remote, join
 
-_TEXT = ("uri", "path", "key", "label", "split")
+# Paths that need no change but for the directory in front of them if they are relative.
+_PLAIN_PATH = r"^(/|[^/~.:])[^/:]*(/[^/.:][^/:]*)*$"
 
 
 class Manifest(Source):
     """A list of image files."""
 
     name: ClassVar[str] = "manifest"
-    uses: ClassVar[frozenset[str]] = frozenset({"key"})
-    extensions: ClassVar[tuple[str, ...]] = (".csv", ".jsonl", ".ndjson")
+    uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})
+    extensions: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
         """References to the images of all lines.
 
         A relative path is relative to the manifest's directory. Without a column key the path as written is the key.
-        Raises CatalogError if the manifest cannot be read or has no column uri or path.
+        Raises CatalogError if the manifest cannot be read, or if the column of paths or a column that was asked for is
+        missing or ambiguous.
         """
         uri = absolute(source)
-        rows = _read(uri, options.label_column)
-        place = _column_of(("uri", "path"), rows, source)
-        missing = pc.is_null(rows[place])
-        problems = [
-            problem(f"line {line + 1}", uri, f"no {place}: the line does not name an image")
-            for line in np.flatnonzero(missing)
-        ]
-        rows = rows.filter(pc.invert(missing))
+        chosen = _Columns(source, options)
+        listing = read_list(uri, chosen.recognised, chosen.choose)
+        rows, problems, notes = _usable(listing, chosen, uri)
         here = uri.rpartition("/")[0]
-        uris = [_resolve(here, text) for text in rows[place].to_pylist()]
-        _refuse_credentials(uris, uri)
+        places = rows[chosen.place]
+        _refuse_credentials(places, uri)
+        uris, sizes, found_otherwise = _existing(_resolved(here, places))
         classes = read_classes(here)
-        columns = {
-            "uri": uris,
-            "size": _sizes(uris),
-            "label": _labels(rows, source, options.label_column, classes or options.classes),
-            "split": combined(rows["split"]) if "split" in rows.column_names else pa.nulls(len(rows), pa.string()),
-        }
-        columns["key"] = _keys(rows, columns, place, source, options)
-        return Scan(table(IMAGES, columns), concat(problems, PROBLEMS), classes)
+        found = {"label": chosen.texts(rows, chosen.label, listing), "split": chosen.splits(rows, listing)}
+        made = _keys(rows, found, chosen, classes)
+        images = table(IMAGES, {"uri": uris, "size": sizes, "key": made, **found})
+        notes = [*listing.notes, *chosen.notes, *notes, *found_otherwise]
+        return Scan(images, concat(problems, PROBLEMS), classes, notes=tuple(notes))
 
 
-def _read(uri: str, label_column: str) -> pa.Table:
-    fs, path = filesystem(uri)
-    texts = dict.fromkeys([*_TEXT, label_column], pa.string())
-    try:
-        with fs.open_input_stream(path) as file:
-            if not uri.lower().endswith(".csv"):
-                return pyarrow.json.read_json(file)
-            convert = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=True, null_values=[""])
-            return pyarrow.csv.read_csv(file, convert_options=convert)
-    except FileNotFoundError as error:
-        raise CatalogError(f"{uri}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{uri}: cannot be read as a manifest: {error}") from error
+@dataclass
+class _Columns:
+    """The columns that hold what an image needs; an empty name where there is none.
+
+    They are known when `choose` was called with the names of all columns.
+    """
+
+    source: str
+    options: ScanOptions
+    place: str = ""
+    label: str = ""
+    split: str = ""
+    key: str = ""  # a column or a template; empty: the place is the key
+    notes: list[str] = field(default_factory=list)
+
+    def recognised(self, names: Sequence[str]) -> bool:
+        """Whether a header has the column of places, or several that may be it."""
+        if self._wanted_place:
+            return self._wanted_place in names
+        return any(columns.PLACES.known(name) for name in names)
+
+    def choose(self, names: Sequence[str]) -> list[str]:
+        """The columns to read. Raises CatalogError if one is missing or ambiguous."""
+        if not names:
+            raise CatalogError(f"{self.source}: {columns.missing(columns.PLACES, names)}")
+        try:
+            place = columns.find(columns.PLACES, names, self._wanted_place)
+            wanted = self.options.label_column
+            label = columns.find(columns.LABELS, names, wanted) if wanted else None
+        except columns.ColumnError as error:
+            raise CatalogError(f"{self.source}: {error}") from None
+        if place is None:
+            raise CatalogError(
+                f"{self.source}: {columns.missing(columns.PLACES, names, self._wanted_place)}. The first line of a CSV "
+                "holds the names of its columns"
+            )
+        self.place, self.label = place.name, label.name if label else ""
+        self.notes = [found.note for found in (place, label) if found and found.note]
+        if label is None and self.options.label_column:
+            self.notes.append(
+                f"No column of labels was recognised, so all images of {file_name(self.source)} are unlabeled. There "
+                f"are: {columns.listed(names)}. Name the column with {columns.LABELS.option}."
+            )
+        split = columns.find(columns.SPLITS, names)
+        self.split = split.name if split else ""
+        self.key = self.options.key or ("key" if "key" in names else "")
+        return list(dict.fromkeys(filter(None, [self.place, self.label, self.split, *self._of_key(names)])))
+
+    @property
+    def _wanted_place(self) -> str:
+        """The column that the user names; "image" is the default, which is a column of bytes in other sources."""
+        return "" if self.options.image_column == columns.IMAGES.first[0] else self.options.image_column
+
+    def _of_key(self, names: Sequence[str]) -> list[str]:
+        there = []
+        for name in template_fields(self.key):
+            if name in names:
+                there.append(name)
+            elif name not in OWN_FIELDS or "{" not in self.key:
+                raise CatalogError(
+                    f"{self.source}: expected a column {name!r} for the key {self.key!r}, got {columns.listed(names)}"
+                )
+        return there
+
+    def texts(self, rows: pa.Table, name: str, listing: Listing) -> pa.Array:
+        """A column of the rows as text, null everywhere if there is none."""
+        if not name:
+            return pa.nulls(len(rows), pa.string())
+        lines = rows[_ROW]
+
+        def where(row: int) -> str:
+            return f"{self.source}: line {listing.numbers([lines[row].as_py()])[0]}: {name}"
+
+        return as_text(rows[name], None, where)
+
+    def splits(self, rows: pa.Table, listing: Listing) -> pa.Array:
+        """The split of each row as text. A column that is not called split counts if all its values are splits."""
+        texts = pc.utf8_trim_whitespace(self.texts(rows, self.split, listing))
+        if self.split in ("", *columns.SPLITS.first):
+            return texts
+        distinct = [text for text in pc.unique(texts).to_pylist() if text]
+        if not distinct or not all(split_role(text, self.options.split) for text in distinct):
+            return pa.nulls(len(rows), pa.string())
+        self.notes.append(f"The splits were taken from the column {self.split!r} ({columns.listed(sorted(distinct))}).")
+        return texts
 
 
-def _column_of(names: tuple[str, ...], rows: pa.Table, source: str) -> str:
-    for name in names:
-        if name in rows.column_names:
-            return name
-    raise CatalogError(f"{source}: expected a column {' or '.join(names)}, got {', '.join(rows.column_names)}")
+_ROW = "\0row"  # the number of the row in the listing; no column of a list can have this name
 
 
-def _labels(rows: pa.Table, source: str, column: str, classes: tuple[str, ...] | None) -> pa.Array:
-    if column in rows.column_names:
-        return class_texts(rows[column], classes)
-    if column not in ("", "label"):
-        _column_of((column,), rows, source)
-    return pa.nulls(len(rows), pa.string())
+def _usable(listing: Listing, chosen: _Columns, uri: str) -> tuple[pa.Table, list[pa.Table], list[str]]:
+    """The rows that name an image, with places and keys without spaces around them; the problems, and notes."""
+    rows = listing.rows
+    if not pa.types.is_string(rows[chosen.place].type) and not pa.types.is_null(rows[chosen.place].type):
+        kind = rows[chosen.place].type
+        raise CatalogError(f"{chosen.source}: {chosen.place}: expected paths or URIs of images, got numbers ({kind})")
+    notes = []
+    for name in dict.fromkeys([chosen.place, *([chosen.key] if chosen.key in rows.column_names else [])]):
+        rows, changed = _trimmed(rows, name)
+        if changed:
+            notes.append(f"Spaces around the {name} were removed in {changed:,} lines of {file_name(uri)}.")
+    rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
+    missing = pc.or_kleene(pc.is_null(rows[chosen.place]), pc.equal(rows[chosen.place], ""))
+    problems = [problem(f"line {line}", uri, f"broken line: {reason}") for line, reason in listing.broken]
+    without = np.flatnonzero(missing.to_numpy()).tolist()
+    if without:
+        reason = f"no {chosen.place}: the line does not name an image"
+        problems += [problem(f"line {line}", uri, reason) for line in listing.numbers(without)]
+        rows = rows.filter(pc.invert(missing))
+    return rows, problems, notes
 
 
-def _keys(rows: pa.Table, columns: dict[str, object], place: str, source: str, options: ScanOptions) -> pa.Array:
-    column = options.key or ("key" if "key" in rows.column_names else "")
-    if not column:
-        return combined(pc.binary_join_element_wise(options.prefix, rows[place], ""))
-    for name in template_fields(column):
-        if name not in ("split", "class", "file", "row"):
-            _column_of((name,), rows, source)
-    numbered = {**columns, "offset": np.arange(len(rows))}
-    stem = source.rpartition("/")[2].rpartition(".")[0]
-    return keys(rows, numbered, replace(options, key=column), stem)
+def _trimmed(rows: pa.Table, name: str) -> tuple[pa.Table, int]:
+    """The rows with a text column without spaces around its values, and how many of them had some."""
+    column = rows[name]
+    if not pa.types.is_string(column.type):
+        return rows.set_column(rows.column_names.index(name), name, pc.cast(column, pa.string())), 0
+    bare = pc.utf8_trim_whitespace(column)
+    changed = int(pc.sum(pc.not_equal(bare, column)).as_py() or 0)
+    return (rows.set_column(rows.column_names.index(name), name, bare), changed) if changed else (rows, 0)
+
+
+def _keys(rows: pa.Table, found: dict[str, pa.Array], chosen: _Columns, classes: tuple[str, ...] | None) -> pa.Array:
+    options, key = chosen.options, chosen.key
+    if not key:
+        return combined(pc.binary_join_element_wise(options.prefix, rows[chosen.place], ""))
+    if "{" not in key:
+        return as_keys(key, rows[key])
+    if "class" in template_fields(key):
+        found = {**found, "label": class_of_key(found["label"], options.classes or classes)}
+    numbered = {**found, "offset": rows[_ROW].to_numpy()}
+    others = {name: rows[name] for name in template_fields(key) if name in rows.column_names}
+    return keys(others, numbered, replace(options, key=key), file_name(chosen.source).rpartition(".")[0])
+
+
+def _resolved(here: str, places: pa.ChunkedArray) -> pa.Array:
+    """The absolute path or URI of each place, which may be relative to the manifest's directory."""
+    places = combined(places)
+    plain = pc.match_substring_regex(places, _PLAIN_PATH)
+    joined = pc.if_else(pc.starts_with(places, "/"), places, pc.binary_join_element_wise(here, places, "/"))
+    if pc.all(plain).as_py() is not False:
+        return joined
+    others = places.filter(pc.invert(plain)).to_pylist()
+    resolved = pa.array([_resolve(here, text) for text in others], pa.string())
+    return pc.replace_with_mask(joined, pc.invert(plain), resolved)
 
 
 def _resolve(here: str, text: str) -> str:
     return text if is_remote(text) else absolute(text if text.startswith(("/", "file://", "~")) else join(here, text))
 
 
-def _refuse_credentials(uris: list[str], source: str) -> None:
-    for uri in uris:
+def _refuse_credentials(places: pa.ChunkedArray, source: str) -> None:
+    for uri in places.filter(pc.match_substring(places, "://")).to_pylist():
         if has_credentials(uri):
             raise CatalogError(f"{source}: expected URIs without credentials, got {redacted(uri)}; {WHERE_THEY_BELONG}")
+
+
+# How else the path of a file that does not exist may be spelled.
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "the path in Unicode form NFC": partial(unicodedata.normalize, "NFC"),
+    "the path in Unicode form NFD": partial(unicodedata.normalize, "NFD"),
+    "the path with slashes instead of backslashes": lambda uri: uri.replace("\\", "/"),
+}
+
+
+def _existing(given: pa.Array) -> tuple[list[str], list[int | None], list[str]]:
+    """The URIs, the sizes of the files, and notes. A file that does not exist is looked for under other spellings."""
+    uris: list[str] = given.to_pylist()
+    sizes = _sizes(uris)
+    notes = []
+    for what, spelled in _SPELLINGS.items():
+        at = [i for i, size in enumerate(sizes) if size is None and ("\\" in uris[i] or not uris[i].isascii())]
+        others = [spelled(uris[i]) for i in at]
+        found = [one for one in zip(at, others, _sizes(others), strict=True) if one[2] is not None]
+        for i, uri, size in found:
+            uris[i], sizes[i] = uri, size
+        if found:
+            notes.append(f"Files found under {what}: {len(found):,} (the first is {found[0][1]}).")
+    again = len(uris) - pc.count_distinct(given).as_py()
+    if again:
+        notes.append(f"{again:,} lines name a file that another line names, too.")
+    return uris, sizes, notes
 
 
 def _sizes(uris: list[str]) -> list[int | None]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alray.data.access import random_access
+from alray.data.sources import columns
+from alray.data.sources.damaged import why_unreadable
+from alray.data.sources.keys import OWN_FIELDS, combined, keys, template_fields
+from alray.data.sources.label_text import as_text, class_of_key, split_texts
 from alray.data.sources.listing import listing
 from alray.data.sources.scan import (
     IMAGES,
@@ -31,11 +34,11 @@ from alray.data.sources.scan import (
     table,
 )
 from alray.data.sources.source import Found, Source, attempt
-from alray.data.sources.split_names import split_of_file, split_role
+from alray.data.sources.split_names import split_of_file
+from alray.reasons import why
 from alray.store import filesystem
 
 _BATCH_ROWS = 1024
-_OWN_FIELDS = ("split", "class", "file", "row")
 
 
 class Parquet(Source):
@@ -53,26 +56,31 @@ class Parquet(Source):
         of the row's columns and of split, class, file (its stem) and row (in the file); by default '<file stem>/<row,
         9 digits>', with the file's folder before it where several files have one name. The split is that of the column
         'split', or else the one that the file's path shows. Raises CatalogError if there is no file or if a column is
-        missing.
+        missing or ambiguous.
         """
         found = listing(source, options.links)
         files = found.with_extension(source, self.extensions)
-        places, notes = _places(files, options)
+        places, renamed = _places(files, options)
         schemas, problems = _schemas(files)
-        classes = agree((_class_names(schema, options.label_column) for schema in schemas.values()), source)
-        parts: list[pa.Table] = []
+        options, guesses = _chosen(schemas, source, options)
+        classes = agree((_class_names(uri, schema, options.label_column) for uri, schema in schemas.items()), source)
+        parts: list[_Part] = []
         for uri, schema in schemas.items():
-            columns = _columns(uri, schema, options)
             try:
-                parts.extend(_read(uri, places[uri], columns, options, classes or options.classes))
+                parts.extend(_read(uri, places[uri], _columns(uri, schema, options), options, classes))
             except (pa.ArrowException, OSError) as error:
-                problems.append(problem(file_name(uri), uri, f"broken Parquet file: {error}"))
-        images = concat(parts, IMAGES)
+                problems.append(_broken(uri, error))
+        images = concat(_with_keys(parts, options, classes), IMAGES)
         paths = files["name"].to_pylist()
-        ignored = suffixes(set(found.files["name"].to_pylist()) - set(paths))
-        named = frozenset(name for name in options.split if any(name in path.split("/") for path in paths))
-        notes = [*found.notes, *notes, *random_access(images, options.image_column)]
-        return Scan(images, concat(problems, PROBLEMS), classes, ignored, notes=tuple(notes), named=named)
+        return Scan(
+            images,
+            concat(problems, PROBLEMS),
+            classes,
+            suffixes(set(found.files["name"].to_pylist()) - set(paths)),
+            notes=(*found.notes, *renamed, *guesses, *random_access(images, options.image_column)),
+            named=frozenset(name for name in options.split if any(name in path.split("/") for path in paths)),
+            image_column=options.image_column,
+        )
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
         """The bytes of each image. Only the row groups with these rows are read, each file by one thread."""
@@ -142,22 +150,92 @@ def _schemas(files: pa.Table) -> tuple[dict[str, pa.Schema], list[pa.Table]]:
         try:
             schemas[uri] = pq.read_schema(path, filesystem=fs)
         except (pa.ArrowException, OSError) as error:
-            problems.append(problem(file_name(uri), uri, f"broken Parquet file: {error}"))
+            problems.append(_broken(uri, error))
     return schemas, problems
 
 
-def _class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
+def _broken(uri: str, error: Exception) -> pa.Table:
+    return problem(file_name(uri), uri, f"broken Parquet file: {why_unreadable(uri, error)}")
+
+
+def _chosen(schemas: Mapping[str, pa.Schema], source: str, options: ScanOptions) -> tuple[ScanOptions, list[str]]:
+    """The options with the names of the columns that hold the images and the labels, and notes on guesses.
+
+    Raises CatalogError if a column is missing or ambiguous, or has different names in different files.
+    """
+    if not schemas:
+        return options, []
+    found = {uri: (_image(uri, schema, options), _label(uri, schema, options)) for uri, schema in schemas.items()}
+    first, (image, label) = next(iter(found.items()))
+    for uri, (other_image, other_label) in found.items():
+        if (other_image.name, other_label.name) != (image.name, label.name):
+            raise CatalogError(
+                f"{source}: expected the same columns in all files, got {image.name!r} and {label.name!r} for images "
+                f"and labels in {file_name(first)}, {other_image.name!r} and {other_label.name!r} in {file_name(uri)}"
+            )
+    chosen = replace(options, image_column=image.name, label_column=label.name)
+    return chosen, [note for note in (image.note, label.note) if note]
+
+
+def _image(uri: str, schema: pa.Schema, options: ScanOptions) -> columns.Found:
+    """The column of images: by its name, or the only one that holds bytes. Raises CatalogError if there is none."""
+    holders = [field.name for field in schema if _holds_bytes(field.type)]
+    wanted = options.image_column
+    role = columns.IMAGES
+    if wanted in schema.names and wanted not in holders:
+        raise CatalogError(
+            f"{uri}: {wanted}: expected the encoded bytes of images, got {schema.field(wanted).type} (a list of paths "
+            "is a CSV or JSONL manifest)"
+        )
+    try:
+        found = columns.find(role, holders, wanted, schema.names)
+    except columns.ColumnError as error:
+        if wanted != role.first[0] and wanted not in schema.names:
+            raise CatalogError(f"{uri}: {columns.missing(role, schema.names, wanted)}") from None
+        raise CatalogError(f"{uri}: {error}") from None
+    if found is None and len(holders) == 1:
+        found = columns.Found(holders[0], columns.guessed(role, schema.names, holders[0]))
+    if found is None:
+        raise CatalogError(f"{uri}: {columns.missing(role, schema.names, wanted)}")
+    return found
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_bytes(kind.field(at).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _label(uri: str, schema: pa.Schema, options: ScanOptions) -> columns.Found:
+    """The column of labels; an empty name if the images have none. Raises CatalogError if there is none."""
+    if not options.label_column:
+        return columns.Found("")
+    try:
+        found = columns.find(columns.LABELS, schema.names, options.label_column)
+    except columns.ColumnError as error:
+        raise CatalogError(f"{uri}: {error}") from None
+    if found is None:
+        what = columns.missing(columns.LABELS, schema.names, options.label_column)
+        raise CatalogError(f"{uri}: {what}, or use --label-column '' if the images have no labels")
+    return found
+
+
+def _class_names(uri: str, schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
     """The names of numbered classes, or None. They are in the metadata 'classes' (separated by commas, or a JSON list)
-    or in the ClassLabel of Hugging Face."""
+    or in the ClassLabel of Hugging Face. Raises CatalogError for metadata that cannot be read."""
     metadata = schema.metadata or {}
-    if b"classes" in metadata:
-        text = metadata[b"classes"].decode()
-        names = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
-        return tuple(str(name).strip() for name in names)
-    if b"huggingface" in metadata:
-        features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
-        names = features.get(label_column, {}).get("names")
-        return None if names is None else tuple(names)
+    try:
+        if b"classes" in metadata:
+            text = metadata[b"classes"].decode()
+            names = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
+            return tuple(str(name).strip() for name in names)
+        if b"huggingface" in metadata:
+            features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
+            names = features.get(label_column, {}).get("names")
+            return None if names is None else tuple(names)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CatalogError(f"{uri}: the names of classes in the file's metadata cannot be read: {why(error)}") from None
     return None
 
 
@@ -174,118 +252,74 @@ def image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _columns(uri: str, schema: pa.Schema, options: ScanOptions) -> list[str]:
     """The columns to read. Raises CatalogError, which names the column, if one is missing."""
-    wanted = {options.image_column: "the images"}
-    if options.label_column:
-        wanted[options.label_column] = "the labels (label_column='' for images without labels)"
+    wanted = {options.image_column, *filter(None, [options.label_column])}
     for name in template_fields(options.key):
-        wanted[name] = f"the key {options.key!r}"
-    for name, why in wanted.items():
-        if name not in schema.names and not (name in _OWN_FIELDS and "{" in options.key):
-            raise CatalogError(f"{uri}: expected a column {name!r} for {why}, got {', '.join(schema.names)}")
-    others = (set(wanted) | {"split"}) & set(schema.names) - {options.image_column}
+        if name not in schema.names and not (name in OWN_FIELDS and "{" in options.key):
+            raise CatalogError(
+                f"{uri}: expected a column {name!r} for the key {options.key!r}, got {columns.listed(schema.names)}"
+            )
+        wanted.add(name)
+    others = (wanted | {"split"}) & set(schema.names) - {options.image_column}
     return [image_field(schema, options.image_column), *sorted(others)]
 
 
-def template_fields(key: str) -> list[str]:
-    """The columns that options.key names. Raises CatalogError if it is not a column or a valid template."""
-    if "{" not in key:
-        return [key] if key else []
-    try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(key) if name is not None]
-    except ValueError as error:
-        raise CatalogError(f"key: expected a template, got {key!r}: {error}") from error
-    if not all(name.isidentifier() for name in fields):
-        raise CatalogError(f"key: expected column names in braces, as in '{{class}}/{{id}}.png', got {key!r}")
-    return fields
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of one file. images: columns of the schema IMAGES without keys; others: the columns that keys are made
+    of."""
+
+    images: dict[str, Any]
+    others: dict[str, pa.ChunkedArray]
+    stem: str
 
 
 def _read(
-    uri: str, place: _Place, columns: list[str], options: ScanOptions, classes: tuple[str, ...] | None
-) -> Iterator[pa.Table]:
+    uri: str, place: _Place, names: list[str], options: ScanOptions, classes: Sequence[str] | None
+) -> Iterator[_Part]:
     fs, path = filesystem(uri)
     row = 0
     with pq.ParquetFile(path, filesystem=fs) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names):
             rows = pa.Table.from_batches([batch])
             yield _references(rows, place, uri, row, options, classes)
             row += len(rows)
 
 
 def _references(
-    rows: pa.Table, place: _Place, uri: str, start: int, options: ScanOptions, classes: tuple[str, ...] | None
-) -> pa.Table:
+    rows: pa.Table, place: _Place, uri: str, start: int, options: ScanOptions, classes: Sequence[str] | None
+) -> _Part:
     n = len(rows)
     images = image_bytes(rows[options.image_column])
-    names = rows.column_names
-    label = class_texts(rows[options.label_column], classes) if options.label_column else pa.nulls(n, pa.string())
-    split = pc.cast(rows["split"], pa.string()) if "split" in names else pa.array([place.split] * n, pa.string())
-    others = rows.select([name for name in names if name != options.image_column])
-    columns = {
+
+    def where(row: int) -> str:
+        return f"{uri}: {options.label_column} of row {start + row}"
+
+    nothing = pa.nulls(n, pa.string())
+    label = as_text(rows[options.label_column], classes, where) if options.label_column else nothing
+    own_split = "split" in rows.column_names
+    split = split_texts(rows["split"], where) if own_split else pa.array([place.split] * n, pa.string())
+    found = {
         "uri": [uri] * n,
         "offset": np.arange(start, start + n),
         "size": pc.cast(pc.binary_length(images), pa.int64()).combine_chunks(),
-        "label": combined(label),
-        "split": combined(split),
+        "label": label,
+        "split": split,
     }
-    columns["key"] = keys(others, columns, options, place.stem)
-    return table(IMAGES, columns)
+    others = {name: rows[name] for name in template_fields(options.key) if name in rows.column_names}
+    return _Part(found, others, place.stem)
 
 
-def combined(column: Any) -> pa.Array:
-    """A chunked array as one array."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def keys(others: pa.Table, columns: dict[str, Any], options: ScanOptions, stem: str) -> pa.Array:
-    """The keys of some rows: a column, a template with its values, or the file's stem and the row number in the
-    file."""
-    if not options.key:
-        return pa.array([f"{options.prefix}{stem}/{row:09d}" for row in columns["offset"]])
-    if "{" not in options.key:
-        return combined(pc.cast(others[options.key], pa.string()))
-    fields = {
-        "split": [_split_text(split, options) for split in columns["split"].to_pylist()],
-        "class": [label or "unlabeled" for label in columns["label"].to_pylist()],
-        "file": [stem] * len(others),
-        "row": columns["offset"].tolist(),
-        **{name: others[name].to_pylist() for name in others.column_names},
-    }
-    needed = template_fields(options.key)
-    filled = zip(*(fields[name] for name in needed), strict=True)
-    return pa.array([options.key.format(**dict(zip(needed, values, strict=True))) for values in filled])
-
-
-def _split_text(split: str | None, options: ScanOptions) -> str:
-    if options.prefix == "test/":
-        return "test"
-    return split_role(split, options.split) or split if split else "train"
-
-
-def class_texts(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> pa.Array:
-    """A label column as text: class names, or numbers if they have no names. Labels that are -1 or null become null."""
-    column = combined(column)
-    if not len(column):
-        return pa.array([], pa.string())
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    if pa.types.is_floating(column.type):
-        column = pc.cast(pc.if_else(pc.is_nan(column), None, column), pa.int64())
-    if not pa.types.is_integer(column.type):
-        return _named(pc.cast(column, pa.string()), names or ())
-    texts = pc.cast(column, pa.string())
-    if names is not None:
-        known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
-        named = pc.take(pa.array(names, pa.string()), pc.if_else(known, pc.cast(column, pa.int64()), None))
-        texts = pc.if_else(known, named, pc.binary_join_element_wise("number ", texts, ""))
-    return pc.if_else(pc.equal(column, -1), pa.scalar(None, pa.string()), texts)
-
-
-def _named(texts: pa.Array, names: tuple[str, ...]) -> pa.Array:
-    """Replace numbers that are written as text by the class names. A text that is a class name stays as it is."""
-    by_number = {str(i): name for i, name in enumerate(names)}
-    encoded = texts.dictionary_encode()
-    known = [text if text in names else by_number.get(text, text) for text in encoded.dictionary.to_pylist()]
-    return pa.array(known, pa.string()).take(encoded.indices)
+def _with_keys(parts: Sequence[_Part], options: ScanOptions, classes: Sequence[str] | None) -> Iterator[pa.Table]:
+    """The rows with their keys. They are made when all labels are known, because a key may contain the class."""
+    labels = pa.chunked_array([combined(part.images["label"]) for part in parts], pa.string())
+    if "class" in template_fields(options.key):
+        labels = class_of_key(labels, options.classes or classes)
+    start = 0
+    for part in parts:
+        n = len(part.images["offset"])
+        found = {**part.images, "label": labels.slice(start, n)}
+        yield table(IMAGES, {**part.images, "key": keys(part.others, found, options, part.stem)})
+        start += n
 
 
 PARQUET = Parquet()

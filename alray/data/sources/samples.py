@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from alray.data.sources.folder_names import is_mask_member
+from alray.data.sources.label_text import scalar_text
 from alray.data.sources.scan import CatalogError, amount
 
 # The members that may name the class of a sample. Where several do, the first of these kinds counts, whatever their
@@ -109,16 +110,11 @@ def read_label(name: str, data: bytes, column: str) -> tuple[str, str, str | Non
     kind = max((kind for kind in LABEL_KINDS if name.lower().endswith(kind)), key=len)
     stem = name[: -len(kind)]
     if kind != ".json":
-        return kind, stem, data.decode().strip()
+        return kind, stem, data.decode("utf-8-sig").strip()
     content = json.loads(data)
     if not isinstance(content, dict) or column not in content:
         return None
-    label = content[column]
-    if isinstance(label, list | dict):
-        raise ValueError(f"expected a name or a number in {column!r}, got a {type(label).__name__}")
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    return kind, stem, None if label is None else str(label)
+    return kind, stem, scalar_text(content[column])
 
 
 def is_label_member(name: str) -> bool:

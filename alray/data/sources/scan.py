@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.sources.split_names import split_role
+from alray.reasons import why
 from alray.store import is_file, join, read_bytes
 
 # label: the class by name, or by number as text; null where unknown. split: the name that the source gives it (Train,
@@ -83,6 +84,7 @@ class Scan:
     doubts: tuple[str, ...] = ()  # sentences for the user: what looks wrong, and what to pass
     named: frozenset[str] = frozenset()  # the names in ScanOptions.split that the source has
     splits: tuple[SplitCount, ...] = ()  # filled in by `with_roles`
+    image_column: str = ""  # the column or array that holds the images, where the files have columns
 
 
 def table(schema: pa.Schema, columns: Mapping[str, object]) -> pa.Table:
@@ -142,11 +144,17 @@ def suffixes(names: Iterable[str]) -> Counter[str]:
 
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
-    """The class names in the directory's alray-classes.txt (one per line), or None if there is no such file."""
+    """The class names in the directory's alray-classes.txt (one per line), or None if there is no such file.
+
+    Raises CatalogError if it is not text in UTF-8.
+    """
     if not is_file(join(directory, CLASSES_FILE)):
         return None
-    text = read_bytes(join(directory, CLASSES_FILE)).decode()
-    return tuple(line for line in text.splitlines() if line)
+    try:
+        text = read_bytes(join(directory, CLASSES_FILE)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{join(directory, CLASSES_FILE)}: {why(error)}; save it as UTF-8") from None
+    return tuple(line for line in text.splitlines() if line.strip())
 
 
 def agree(found: Iterable[tuple[str, ...] | None], what: str) -> tuple[str, ...] | None:

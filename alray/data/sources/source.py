@@ -22,6 +22,8 @@ T = TypeVar("T")
 Image = tuple[str, bytes, str]  # key, encoded bytes, class as text
 Found = bytes | Exception | None  # result of reading an image; None: the place exists but holds no bytes
 
+_OURS = ("builtins", "alray")  # errors of these packages are defects, or have a message already
+
 UNKNOWN = "-1"  # the class, as text, of an image whose class is not known
 
 
@@ -66,9 +68,10 @@ class Source:
         images."""
         raise NotImplementedError(f"{type(self).__name__}.write")
 
-    def embedding(self, uri: str, content: str) -> npt.NDArray[np.floating]:
-        """The user's own embeddings (n, d). content: the hash that `scan`
-        returned. Raises CatalogError if there are none."""
+    def embedding(self, uri: str, content: str, column: str) -> npt.NDArray[np.floating]:
+        """The user's own embeddings (n, d). content, column: `Scan.content` and `Scan.image_column`.
+
+        Raises CatalogError if there are none."""
         raise CatalogError(f"{uri}: expected a source of embeddings, got images ({self.name})")
 
     def pretext_loss(self, uri: str, content: str) -> npt.NDArray[np.float64]:
@@ -83,8 +86,13 @@ class Source:
 
 
 def attempt(read: Callable[..., T], *args: Any) -> T | Exception:
-    """The result of read(*args), or its error if the file cannot be read."""
+    """The result of read(*args), or its error if the file cannot be read.
+
+    A client of an object store may raise errors of any type, but not those of Python itself.
+    """
     try:
         return read(*args)
-    except (OSError, pa.ArrowException, IndexError) as error:
-        return error
+    except Exception as error:
+        if isinstance(error, OSError | IndexError) or type(error).__module__.partition(".")[0] not in _OURS:
+            return error
+        raise

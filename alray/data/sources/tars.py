@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from alray.data.sources.damaged import NOT_UTF8, why_unreadable
 from alray.data.sources.samples import is_label_member, read_label
 from alray.data.sources.scan import file_name, is_image_name, problem, suffixes
+from alray.reasons import utf8_name, why
 from alray.store import filesystem
 
 _BLOCK = 512
@@ -38,6 +40,15 @@ def read_headers(uri: str, path: str, label_column: str) -> Tar:
     """Read the headers of a tar and its label members. path: its name relative to the source; label_column: the entry
     of .json members with the class. A damaged or truncated tar is among the problems of the result."""
     tar = Tar(uri, path[: -len(".tar")])
+    try:
+        _read(tar, label_column)
+    except OSError as error:
+        tar.report(file_name(uri), f"broken tar: {why_unreadable(uri, error)}")
+    return tar
+
+
+def _read(tar: Tar, label_column: str) -> None:
+    uri = tar.uri
     fs, path = filesystem(uri)
     with fs.open_input_file(path) as file:
         size = file.size()
@@ -51,15 +62,17 @@ def read_headers(uri: str, path: str, label_column: str) -> Tar:
                     pass  # `_check_end` reports where reading stopped
                 _check_end(tar, buffered, members.offset, size)
         except tarfile.TarError as error:
-            tar.report(file_name(uri), f"broken tar: {error} ({size} bytes)")
+            tar.report(file_name(uri), f"broken tar: {why_unreadable(uri, error)} ({size} bytes)")
         finally:
             buffered.detach()
-    return tar
 
 
 def _add(tar: Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int, label_column: str) -> None:
     name = member.name.removeprefix("./")
     if member.isdir():
+        return
+    if utf8_name(name) != name:
+        tar.report(utf8_name(name), f"unreadable name: {NOT_UTF8}")
         return
     if is_image_name(name):
         if not member.isreg() or member.issparse():
@@ -80,7 +93,7 @@ def _add_label(tar: Tar, name: str, data: bytes, label_column: str) -> None:
     try:
         found = read_label(name, data, label_column)
     except ValueError as error:
-        tar.report(name, f"broken sidecar: {error}")
+        tar.report(name, f"broken sidecar: {why(error)}")
         return
     if found is None:
         tar.without_label += 1

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alray.data.sources.folder import says_otherwise
+from alray.data.sources.keys import keys as keys_of
+from alray.data.sources.keys import template_fields
+from alray.data.sources.label_text import class_of_key
 from alray.data.sources.layout import places, understand
 from alray.data.sources.listing import listing
-from alray.data.sources.parquet import keys as keys_of
-from alray.data.sources.parquet import template_fields
 from alray.data.sources.samples import UNSAID, Chosen, Classes, choose_images, sample_of
 from alray.data.sources.scan import (
     IMAGES,
@@ -229,10 +230,11 @@ def _from_template(
             f"key: expected a template of {', '.join(f'{{{name}}}' for name in _FIELDS)} for tars, got {options.key!r}"
         )
     parts, at, position = [], 0, 0
+    columns = {**columns, "label": class_of_key(columns["label"], options.classes)}
     for tar, own in zip(tars, names, strict=True):
         here = np.flatnonzero(keep[at : at + len(own)])
         part = {name: columns[name][position : position + len(here)] for name in ("split", "label")}
-        others = pa.table({"name": pa.array([own[row] for row in here], pa.string())})
+        others = {"name": pa.array([own[row] for row in here], pa.string())}
         parts.append(keys_of(others, {**part, "offset": here}, options, tar.name))
         at, position = at + len(own), position + len(here)
     return pa.concat_arrays(parts)

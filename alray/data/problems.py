@@ -1,0 +1,53 @@
+"""Problems of images: a table with columns key, uri and reason. Counts, and the refusal of a source with problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.csv
+
+from alray.config import IndexConfig
+from alray.data.sources.scan import CatalogError, amount
+from alray.data.sources.source import Source
+from alray.store import Store
+
+REFUSED = "problems.csv"  # in the directory of a catalog that was not made: all problems, for people to read
+_SHOWN = 5  # problems in a message
+
+
+def counts(problems: pa.Table) -> dict[str, int]:
+    """The number of problems of each kind. The kind is the part of the reason before the first colon."""
+    kinds = Counter(reason.partition(":")[0] for reason in problems["reason"].to_pylist())
+    return dict(sorted(kinds.items()))
+
+
+def refuse_problems(
+    problems: pa.Table, usable: int, config: IndexConfig, kind: Source, store: Store, looks_wrong: str = ""
+) -> None:
+    """Raise CatalogError if no image can be used, if there are problems and these are refused, or if the source looks
+    wrong. The message has the first problems; if there are more, all are written to a file.
+
+    problems: those found so far; usable: number of other images; looks_wrong: `alray.data.understood`'s refusal.
+    """
+    refuse = config.on_problem == "refuse" or not kind.can_exclude
+    if usable and not (refuse and len(problems)):
+        if looks_wrong:
+            raise CatalogError(looks_wrong)
+        return
+    kinds = ", ".join(f"{n:,} {name}" for name, n in counts(problems).items()) or "no image was found"
+    lines = [f"{config.root}: {kinds} ({usable:,} images can be used)"]
+    lines += [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
+    if len(problems) > _SHOWN:
+        sink = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(problems, sink)
+        Store(store.uri, sums="").write_bytes(REFUSED, memoryview(sink.getvalue()))
+        lines.append(f"All {len(problems):,} are listed with key, place and reason in {store.at(REFUSED)}.")
+    if not usable:
+        lines.append("No image can be used.")
+    elif kind.can_exclude:
+        lines.append(
+            "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
+            f"that loses {len(problems):,} and leaves {amount(usable, 'image')}."
+        )
+    raise CatalogError("\n".join([*lines, looks_wrong] if looks_wrong else lines))

@@ -1,0 +1,57 @@
+"""Why a file of a source cannot be read, in words that say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alray.data.sources.scan import CatalogError
+from alray.reasons import is_lfs_pointer, why
+from alray.store import filesystem, is_remote
+
+NOT_UTF8 = "the name is not in UTF-8 (\\x.. stands for a byte of it); rename the file or folder"
+# In a name that `alray.reasons.utf8_name` wrote: a byte that is not UTF-8.
+NOT_UTF8_PATTERN = r"\\x[89a-f][0-9a-f]"
+
+
+def first_bytes(uri: str, size: int = 64) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
+    try:
+        fs, path = filesystem(uri)
+        with fs.open_input_file(path) as file:
+            return bytes(file.read(size))
+    except OSError:
+        return b""
+
+
+def why_unreadable(uri: str, error: BaseException) -> str:
+    """The reason why a file cannot be read, given the error that reading it raised."""
+    if isinstance(error, OSError) and re.search(NOT_UTF8_PATTERN, uri):
+        return NOT_UTF8
+    return why(error, first_bytes(uri))
+
+
+@contextmanager
+def reachable(source: str) -> Iterator[None]:
+    """Context manager: raise CatalogError for errors of the file system, and for those of a client of an object store,
+    which may be of any type."""
+    try:
+        yield
+    except Exception as error:
+        package = type(error).__module__.partition(".")[0]
+        is_foreign = isinstance(error, OSError) or (is_remote(source) and package != "builtins")
+        if package == "alray" or not is_foreign:
+            raise
+        raise CatalogError(f"{source}: cannot be read: {type(error).__name__}: {why(error)}") from error
+
+
+def why_no_array(uri: str, error: BaseException) -> str:
+    """The reason why a .npy or .npz cannot be read. NumPy takes all that is neither of both for pickled objects."""
+    head = first_bytes(uri)
+    if uri.endswith((".npy", ".npz")) and head and not is_lfs_pointer(head):
+        if not head.startswith((b"\x93NUMPY", b"PK")):
+            return f"it begins with {head[:12]!r}"
+        if "pickle" in str(error) or "Python objects" in str(error):
+            return "it holds Python objects, which only pickle can read; save numbers"
+    return why(error, head)
