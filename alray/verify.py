@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow.fs as pafs
 
 from alray.atomic import StoreError, absolute, filesystem, join, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
 from alray.lease import LEASE, lease
-from alray.rundir import PROGRESS, RAY, Missing, RunDir
+from alray.rundir import PROGRESS, RAY, RUN, Missing, RunDir
 
 # Files and directories without checksums: leases, halves of writes, and what Ray and failed trials of a sweep leave.
 _EXEMPT = re.compile(
@@ -87,7 +89,8 @@ def _verify_folder(folder: str, files: dict[str, int], found: Verified) -> None:
     broken = False
     for name in filter(is_list, files):
         try:
-            sums.update({file: list(accepted) for file, accepted in (load(folder, name) or {}).items()})
+            for file, accepted in (load(folder, name) or {}).items():
+                sums.setdefault(file, []).extend(accepted)  # `record` may have listed a file of a report, too
         except Damaged:
             broken = True
             found.problems.append(f"{join(folder, name)}: damaged: the list of checksums differs from its own checksum")
@@ -107,20 +110,16 @@ def record(place: str) -> int:
     """
     uri = absolute(place)
 
-    def refuse(holder: str) -> None:
-        raise StoreError(f"{uri}: expected a run that nobody works on, got one of {holder}; wait for its end")
+    def refuse(run: str, holder: str) -> None:
+        raise StoreError(f"{run}: expected a run that nobody works on, got one of {holder}; wait for its end")
 
-    if not RunDir(uri).exists:
-        return _record_tree(uri)
-    with lease(RunDir(uri), busy=refuse):
-        return _record_tree(uri)
-
-
-def _record_tree(uri: str) -> int:
     folders = _tree(uri, [])
     if not folders:
         raise StoreError(f"{uri}: expected a directory with files that alray wrote, got none")
-    return sum(_record_folder(folder, files) for folder, files in folders.items())
+    with ExitStack() as leases:
+        for folder in filter(lambda folder: RUN in folders[folder], folders):
+            leases.enter_context(lease(RunDir(folder), busy=partial(refuse, folder)))
+        return sum(_record_folder(folder, files) for folder, files in _tree(uri, []).items())
 
 
 def _record_folder(folder: str, files: Iterable[str]) -> int:

@@ -19,11 +19,12 @@ from test_kill_linear import config_of, write_embeddings
 from alray import RunConfig
 from alray.cli import main
 from alray.config import SplitConfig
+from alray.lease import lease
 from alray.report import report
 from alray.rounds import run
 from alray.rundir import RunDir
-from alray.store import Damaged
-from alray.verify import verify
+from alray.store import Damaged, StoreError
+from alray.verify import record, verify
 
 BLOCK = 4096
 
@@ -199,6 +200,27 @@ def test_what_a_user_sees(
     for words in ("labels.parquet: damaged", "picks.parquet: missing", "notes.txt: not listed", "--record"):
         assert words in printed.err
     main(["verify", str(place), "--record", "True"])
+    main(["verify", str(place)])
+    assert "all as alray wrote them" in capsys.readouterr().out
+
+
+def test_a_run_without_checksums_is_read_and_continued_after_they_were_recorded(
+    copy: tuple[Path, RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as one of alray 0.1."""
+    folder, config = copy
+    place, more = run_dir(folder), config.model_copy(update={"rounds": config.rounds + 1})
+    for path in folder.rglob("alray-checksums*.json"):
+        path.unlink()
+    report([str(place)], str(folder / "report"))
+    with pytest.raises(Damaged, match="not listed: .* --record True"):
+        run(more, quiet=True)
+    with lease(RunDir(str(place))), pytest.raises(StoreError, match="expected a run that nobody works on"):
+        record(str(folder / "runs"))
+    main(["verify", str(folder / "runs"), "--record", "True"])
+    run(more, quiet=True)
+    report([str(place)])
+    capsys.readouterr()
     main(["verify", str(place)])
     assert "all as alray wrote them" in capsys.readouterr().out
 
