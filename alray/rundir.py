@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from alray.data.catalog import Catalog, CatalogError
+from alray.data.oracle import SEED_SET, START
 from alray.features.arrays import Array, Rows
 from alray.features.table import MANIFEST, FeatureTable
 from alray.models.head import FILE as HEAD
@@ -31,7 +32,9 @@ _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "p
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 _PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
 _PREDICTED, _PROBABILITY = "predicted", "probability"  # columns of labels.parquet, if the model saw the images
-_ROUND = re.compile(r"round_(\d+)")
+_REQUESTS, _BEGUN, _BATCH, _DELIVERIES, _START = "requests.parquet", "begun.json", "batch", "deliveries", "start"
+_LEFT_OUT = "left_out.json"
+_ROUND, _BATCH_OF_ROUND = re.compile(r"round_(\d+)"), re.compile(r"round (\d+)")
 _MISSING_SPLITS = "the run has no record of its seed set and validation set"
 
 
@@ -81,6 +84,24 @@ class Shared:
     def pretext(self, name: str) -> Store:
         """The directory of a pretext task, with its weights and the losses that it measured."""
         return Store(join(self.root, "pretext", name))
+
+
+@dataclass(frozen=True)
+class BatchDir(Store):
+    """The directory of a batch: what is asked for, and the files that people work with."""
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether the batch was written."""
+        return self.has(_REQUESTS)
+
+    def requests(self) -> pa.Table:
+        """The batch: columns row, key, uri, role, predicted, probability, score."""
+        return self.read_table(_REQUESTS)
+
+    def write_requests(self, requests: pa.Table) -> None:
+        """Write the batch."""
+        self.write_table(_REQUESTS, requests)
 
 
 @dataclass(frozen=True)
@@ -149,6 +170,15 @@ class RoundDir(Store):
         table = self.read_table(_LABELS)
         return table["row"].to_numpy(), table["label"].to_numpy()
 
+    def left_out(self, what: str) -> Rows:
+        """The rows of the batch without a label. what: "unusable" (out of the pool) or "skipped" (left in it)."""
+        return np.asarray(self.read_json(_LEFT_OUT)[what] if self.has(_LEFT_OUT) else [], np.int64)
+
+    def write_left_out(self, rows: Mapping[str, Rows]) -> None:
+        """Write the rows that got no label, by what happened to them, before the labels. Nothing if there are none."""
+        if any(map(len, rows.values())):
+            self.write_json(_LEFT_OUT, {what: some.tolist() for what, some in rows.items()})
+
     def write_labels(
         self, rows: Rows, labels: Array, predicted: Array | None = None, probability: Array | None = None
     ) -> None:
@@ -157,6 +187,14 @@ class RoundDir(Store):
         if predicted is not None and probability is not None:
             columns |= {_PREDICTED: np.asarray(predicted, np.int32), _PROBABILITY: np.asarray(probability, np.float64)}
         self.write_table(_LABELS, pa.table(columns))
+
+    def begun(self) -> dict[str, Any]:
+        """What was known when the round began: deliveries (names of files) and classes; empty without any."""
+        return dict(self.read_json(_BEGUN)) if self.has(_BEGUN) else {}
+
+    def write_begun(self, begun: Mapping[str, Any]) -> None:
+        """Write what was known when the round began."""
+        self.write_json(_BEGUN, dict(begun))
 
     def selected_by(self) -> FeatureTable:
         """The features that the round's selection read. Raises Missing if they were deleted."""
@@ -212,10 +250,29 @@ class RunDir(Store):
         """The directory of a round. It need not exist yet."""
         return RoundDir(self.at(f"round_{number:02d}"))
 
+    @property
+    def deliveries(self) -> Store:
+        """The directory of the answers that people gave."""
+        return self.child(_DELIVERIES)
+
+    def batch(self, name: str) -> BatchDir:
+        """The directory of a batch. name: as in `Requests.batch`."""
+        round = _BATCH_OF_ROUND.fullmatch(name)
+        return BatchDir(self.round(int(round[1])).at(_BATCH) if round else self.at(_START, name.replace(" ", "_")))
+
+    def rounds(self) -> list[int]:
+        """The numbers of the rounds that have a directory, ascending."""
+        return sorted(int(match[1]) for match in map(_ROUND.fullmatch, self.names()) if match)
+
+    def open_batches(self) -> list[str]:
+        """The names of the batches that were asked for and are not closed, in their order."""
+        closed = {START: self.split, SEED_SET: self.has(_SEED_SET)}
+        closed |= {f"round {number}": self.round(number).labeled for number in self.rounds()}
+        return [name for name, done in closed.items() if not done and self.batch(name).has_requests]
+
     def committed(self) -> list[int]:
         """The numbers of the rounds that are committed, ascending."""
-        numbers = sorted(int(match[1]) for match in map(_ROUND.fullmatch, self.names()) if match)
-        return [number for number in numbers if self.round(number).committed]
+        return [number for number in self.rounds() if self.round(number).committed]
 
     def finished(self, rounds: int) -> bool:
         """Whether the last of this number of rounds is committed."""

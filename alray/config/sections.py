@@ -108,16 +108,22 @@ class SplitConfig(Frozen):
 
     val_size: Annotated[int, COMMON] = Field(0, ge=0)
     """Images held out for validation (early stopping). Their labels are counted separately, never in the budget."""
-    val_how: Literal["balanced", "random"] = "balanced"
-    """balanced: the same number per class."""
+    val_how: Literal["balanced", "random", "labeled"] = "balanced"
+    """balanced: the same number per class, which looks at hidden labels. random: any images of the pool, whose labels
+    are asked for first and counted apart. labeled: of the images that have a label already, the same number per
+    class."""
     val_max_class_share: float = Field(0.5, gt=0, le=1)
     """No class gives more than this share of its images to validation, so that rare classes are not swallowed."""
     seed_set_size: Annotated[int, COMMON] = Field(1000, ge=1)
     """Labels before the first query."""
-    seed_set_how: Annotated[Literal["random", "balanced", "pretext", "k_means"], COMMON] = "random"
-    """balanced looks at hidden labels; pretext: as round 0 of pt4al (strides of the hardest images by pretext loss, and
-    pt4al then goes on with its round 1; after any other seed set its first query is that round 0, for which no model is
-    asked); k_means: nearest to the centroids of the starting weights' embeddings."""
+    seed_set_how: Annotated[Literal["random", "balanced", "pretext", "k_means", "given"], COMMON] = "random"
+    """random: any images of the pool. balanced: the same number per class, which looks at hidden labels. given: the
+    labels that the source has, whatever their number (where it has none, split.cold_start chooses the seed set).
+    k_means: nearest to the centroids of the starting weights' embeddings. pretext: as round 0 of pt4al, strides of the
+    hardest images by pretext loss. pt4al then continues with its round 1. After any other seed set its first query is
+    that round 0, for which no model is asked."""
+    cold_start: Literal["random", "pretext", "k_means"] = "random"
+    """How the seed set is chosen under seed_set_how given if the source has no labels."""
     seed_set_options: Pairs = Field(default_factory=dict)
     """Options of pt4al (pretext) or k_means for the seed set alone: cold_start middle, or metric cosine. They go over
     the strategy's own where that is the same strategy; another strategy starts from pt4al's or k_means' defaults."""
@@ -139,6 +145,21 @@ class TransformConfig(Frozen):
     """Border in pixels for crop_pad."""
     resize: int = Field(256, ge=0)
     """Evaluation: shorter side before the center crop; 0 resizes straight to size x size."""
+
+
+class LabelConfig(Frozen):
+    """Who gives the labels, and how the run waits for them."""
+
+    oracle: Annotated[str, COMMON] = "hidden"
+    """hidden replays the labels of the source, as research does; files writes each batch for people, who answer with
+    `alray label`; package.module:Class is an oracle of your own."""
+    new_classes: Annotated[Literal["refuse", "allow"], COMMON] = "refuse"
+    """allow: a label that names no class so far adds a class, from the next round on."""
+    wait: Annotated[Literal["auto", "exit", "poll"], COMMON, OUTSIDE] = "auto"
+    """What to do while people label. exit: stop with exit code 75; the same command goes on. poll: look again every
+    labels.poll_seconds. auto: exit at a terminal, poll in a job that was submitted to a cluster."""
+    poll_seconds: Annotated[float, OUTSIDE] = Field(30.0, gt=0)
+    """Seconds between two looks."""
 
 
 class ModelConfig(Frozen):

@@ -14,6 +14,7 @@ from alray.config.pairs import Pairs
 from alray.config.sections import (
     DataConfig,
     FeatureConfig,
+    LabelConfig,
     ModelConfig,
     PretextConfig,
     ResourceConfig,
@@ -56,6 +57,7 @@ class RunConfig(Frozen):
     """Which top-k accuracies to report besides top-1."""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
+    labels: LabelConfig = LabelConfig()
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

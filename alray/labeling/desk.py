@@ -1,0 +1,157 @@
+"""Asks the oracle of a run for labels, keeps every answer, and waits for people.
+
+A batch is written down before the oracle is asked. Answers that the ledger has are not asked for again. A batch is
+closed when every image has an answer, or when somebody closes it with `alray label --close`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from alray.config import LabelConfig
+from alray.data.oracle import Answers, Oracle, OracleError, Requests, Status, checked
+from alray.data.pool import Labels, Rows
+from alray.labeling.check import Answer
+from alray.labeling.deliveries import Delivered
+from alray.labeling.ledger import Ledger, requests_table
+from alray.rundir import RunDir
+
+WAITING = 75  # exit code: EX_TEMPFAIL of sysexits.h, "try again later"
+
+
+class Waiting(Exception):  # noqa: N818  nothing is wrong: people have to act
+    """The run stops because people have not yet given all labels of a batch. The message says what to do next."""
+
+    exit_code = WAITING
+
+
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """A batch that is closed: its rows (k,), the status of each (LABEL, MASK, SKIP or UNUSABLE), and labels (k,),
+    which are without meaning for SKIP and UNUSABLE."""
+
+    rows: Rows
+    status: npt.NDArray[np.uint8]
+    labels: Labels
+
+    @property
+    def labeled(self) -> npt.NDArray[np.bool_]:
+        """(k,) bool: which rows got a label or a mask."""
+        return np.isin(self.status, (Status.LABEL, Status.MASK))
+
+    @property
+    def unusable(self) -> Rows:
+        """The rows that people took out of the pool."""
+        return np.asarray(self.rows[self.status == Status.UNUSABLE])
+
+    @property
+    def skipped(self) -> Rows:
+        """The rows that stay in the pool without a label."""
+        return np.asarray(self.rows[self.status == Status.SKIP])
+
+
+class Desk:
+    """Gets labels from an oracle.
+
+    classes: names by number so far; more can come where the configuration allows new classes. poll: whether to wait in
+    this process instead of raising Waiting. say: prints a line for the user.
+    """
+
+    def __init__(
+        self, run: RunDir, oracle: Oracle, config: LabelConfig, classes: Sequence[str], poll: bool,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:  # fmt: skip
+        self.run, self.oracle, self.config, self.poll, self.say = run, oracle, config, poll, say
+        self.classes = list(classes)
+        self.ledger = Ledger(run.deliveries)
+
+    def ask(self, requests: Requests, roles: Sequence[str]) -> Closed:
+        """Return the answers to a batch when it is closed. roles (k,): what each label is for, for people to read.
+
+        Raises Waiting if people have not answered and this process should not wait; OracleError if answers cannot be
+        used; LeaseLost before it asks if another start of the run goes on instead.
+        """
+        self.run.check_guards()  # a process that lost the lease buys nothing
+        place = self.run.batch(requests.batch)
+        if not place.has_requests:
+            place.write_requests(requests_table(requests, self.classes, roles))
+        told = ""
+        while True:
+            known = self._known(requests)
+            missing = [at for at, key in enumerate(requests.keys) if key not in known]
+            note = self._request(requests, missing, known) if missing else ""
+            missing = [at for at in missing if requests.keys[at] not in known]
+            if not missing or self.ledger.closed(requests.batch):
+                return self._closed(requests, known)
+            line = self._waiting(requests, len(missing), note)
+            if not self.poll:
+                raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
+            if line != told:
+                self.say(line)
+                told = line
+            time.sleep(self.config.poll_seconds)
+            self.run.check_guards()
+
+    def _known(self, requests: Requests) -> dict[str, Answer]:
+        here = set(requests.keys)
+        return {key: answer for key, answer in self.ledger.answers().items() if key in here}
+
+    def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer]) -> str:
+        """Ask for the missing answers and add those that come to `known`. Returns the oracle's note.
+
+        Answers are written to the ledger unless all come at once: then the caller writes them down, as labels.
+        """
+        asked = requests if len(missing) == len(requests) else requests.take(missing)
+        answers = checked(self.oracle, asked)
+        came = [
+            Delivered(type(self.oracle).__name__, key, Status(status), self._name(answers, at, status))
+            for at, (key, status) in enumerate(zip(asked.keys, answers.status.tolist(), strict=True))
+            if status != Status.NOT_YET
+        ]
+        if came and len(came) < len(requests):
+            self.ledger.deliver(came, type(self.oracle).__name__)
+        known.update({line.key: (line.status, line.label) for line in came})
+        return answers.note
+
+    def _name(self, answers: Answers, at: int, status: int) -> str:
+        if status != Status.LABEL:
+            return ""
+        if answers.names is not None:
+            return str(answers.names[at])
+        label = int(answers.labels[at])
+        if not 0 <= label < len(self.classes):
+            raise OracleError(
+                f"{type(self.oracle).__name__}.answer: expected class numbers from 0 to {len(self.classes) - 1}, got "
+                f"{label}"
+            )
+        return self.classes[label]
+
+    def _closed(self, requests: Requests, known: dict[str, Answer]) -> Closed:
+        """The answers by row; images without an answer in a batch that somebody closed count as skipped."""
+        answers = [known.get(key, (Status.SKIP, "")) for key in requests.keys]
+        self.learn([name for status, name in answers if status == Status.LABEL])
+        number = {name: at for at, name in enumerate(self.classes)}
+        labels = [number[name] if status == Status.LABEL else 0 for status, name in answers]
+        status = np.array([status for status, _ in answers], np.uint8)
+        return Closed(requests.rows, status, np.array(labels, np.int32))
+
+    def learn(self, names: Sequence[str]) -> None:
+        """Add classes that are new, in the given order. Raises OracleError unless new classes are allowed."""
+        new = [name for name in dict.fromkeys(names) if name not in set(self.classes)]
+        if new and self.config.new_classes == "refuse":
+            raise OracleError(
+                f"expected one of the {len(self.classes)} classes, got {', '.join(map(repr, new[:5]))}; declare the "
+                "classes in data.classes, or let new ones come with labels.new_classes=allow"
+            )
+        self.classes += new
+
+    def _waiting(self, requests: Requests, missing: int, note: str) -> str:
+        return (
+            f"waiting for labels, {requests.batch}: {len(requests) - missing:,} of {len(requests):,} answers "
+            f"are there.\n{note}"
+        ).rstrip()
