@@ -17,7 +17,8 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from alray.data.catalog import Catalog
-from alray.data.fetch import ImageError, decode, fetch_each
+from alray.data.decode import decode
+from alray.data.fetch import ImageError, fetch_each
 from alray.data.pool import Rows
 from alray.store import Store
 
@@ -78,7 +79,7 @@ def _jpegs(catalog: Catalog, references: pa.Table) -> Iterator[str]:
         try:
             if isinstance(data, ImageError):
                 raise data
-            image = decode(data, key)
+            image = decode(data, key, catalog.pixel_range)
             image.thumbnail((_SIDE, _SIDE))
             out = io.BytesIO()
             image.save(out, "JPEG", quality=80)
