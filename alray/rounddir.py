@@ -186,6 +186,7 @@ def bought(number: int | None, picks: pa.Table, labels: pa.Table) -> Bought:
     predicted, probability = (
         labels[name].to_numpy() if name in labels.column_names else None for name in (_PREDICTED, _PROBABILITY)
     )
-    return Bought(
-        number, picks["row"].to_numpy(), labels["label"].to_numpy(), picks["score"].to_numpy(), predicted, probability
-    )
+    rows = labels["row"].to_numpy()
+    order = np.argsort(picks["row"].to_numpy())
+    at = order[np.searchsorted(picks["row"].to_numpy()[order], rows)]  # a pick that people skipped has no label
+    return Bought(number, rows, labels["label"].to_numpy(), picks["score"].to_numpy()[at], predicted, probability)

@@ -31,8 +31,8 @@ from alray.rounddir import (
 from alray.store import Damaged, Store, StoreError, join, table_bytes
 
 __all__ = [
-    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PROGRESS", "RAY", "RUN", "SUMMARY", "SWEEP", "BatchDir",
-    "Bought", "Missing", "RoundDir", "RunDir", "RunError", "Shared",
+    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PROGRESS", "RAY", "RUN", "SUMMARY", "SWEEP",
+    "BatchDir", "Bought", "Missing", "RoundDir", "RunDir", "RunError", "Shared",
 ]  # fmt: skip
 
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
