@@ -41,6 +41,7 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
+_UNUSABLE = "unusable.json"  # chosen for the seed set and found unusable
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
 _ROUND, _BATCH_OF_ROUND = re.compile(r"round_(\d+)"), re.compile(r"round (\d+)")
@@ -111,6 +112,10 @@ class RunDir(Store):
         """The directory of a batch. name: as in `Requests.batch`."""
         round = _BATCH_OF_ROUND.fullmatch(name)
         return BatchDir(self.round(int(round[1])).at(_BATCH) if round else self.at(_START, name.replace(" ", "_")))
+
+    def batch_files(self, name: str) -> Store:
+        """The directory of the files of a batch that people read and write, so they have no checksums."""
+        return Store(self.at(BATCHES, name.replace(" ", "_")), "")
 
     def rounds(self) -> list[int]:
         """The numbers of the rounds that have a directory, ascending."""
@@ -189,9 +194,16 @@ class RunDir(Store):
         table = self.read_table(_SEED_SET)
         return bought(None, table, table)
 
-    def write_cold_start(self, picks: pa.Table) -> None:
-        """Write the seed set that a strategy chose. picks: their table, with labels."""
+    def write_cold_start(self, picks: pa.Table, unusable: Rows) -> None:
+        """Write the seed set that a strategy chose. picks: their table, with labels; unusable: rows that people took
+        out of the pool."""
+        if len(unusable):
+            self.write_json(_UNUSABLE, unusable.tolist())
         self.write_table(_SEED_SET, picks)
+
+    def unusable(self) -> Rows:
+        """The rows that people took out of the pool before the first round."""
+        return np.asarray(self.read_json(_UNUSABLE) if self.has(_UNUSABLE) else [], np.int64)
 
     def seed_set(self) -> Rows:
         """The rows of the seed set, drawn or chosen, ascending. Raises Missing."""

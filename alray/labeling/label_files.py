@@ -24,7 +24,7 @@ class LabelFiles:
 
     def answer(self, requests: Requests) -> Answers:
         """Write the files of the batch unless they are there. Every answer is "not yet"."""
-        place = self.run.batch(requests.batch)
+        place = self.run.batch_files(requests.batch)
         classes = self.classes()
         if not place.has(sheet.CSV):
             table = requests_table(requests, classes, [requests.batch] * len(requests))

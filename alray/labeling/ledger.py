@@ -22,6 +22,7 @@ import pyarrow as pa
 from alray.data.oracle import Requests, Status
 from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
+from alray.lease import lease
 from alray.store import Store
 
 Kind = Literal["answer", "correction", "extra", "close"]
@@ -43,21 +44,28 @@ class Delivery:
     answers: Sequence[Delivered]
 
 
-@dataclass(frozen=True)
 class Ledger:
-    """The deliveries of a run. store: their directory."""
+    """The deliveries of a run. store: their directory. Deliveries that were read are kept in memory: they never
+    change."""
 
-    store: Store
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._read: dict[str, Delivery] = {}
 
     def names(self) -> list[str]:
         """The file names of all deliveries, in their order."""
         return [name for name in self.store.names() if _NAME.fullmatch(name)]
 
     def deliver(self, answers: Iterable[Delivered], source: str, kind: Kind = "answer") -> str:
-        """Add a delivery, atomically. Returns the name of its file. Raises StoreError."""
+        """Add a delivery, atomically. Returns the name of its file. Waits for another process that adds one. Raises
+        StoreError."""
+        with lease(self.store):
+            return self._deliver(answers, source, kind)
+
+    def _deliver(self, answers: Iterable[Delivered], source: str, kind: Kind) -> str:
         before = self.names()
         number = int(_NAME.fullmatch(before[-1])[1]) + 1 if before else 0  # type: ignore[index]
-        name = f"{number:06d}-{uuid.uuid4().hex[:8]}.parquet"  # two deliveries at once get different names
+        name = f"{number:06d}-{uuid.uuid4().hex[:8]}.parquet"  # unique, even if two processes believe to have the lease
         lines = list(answers)
         columns = {
             "key": [line.key for line in lines], "status": [int(line.status) for line in lines],
@@ -72,17 +80,27 @@ class Ledger:
     def read(self, names: Sequence[str] | None = None) -> Iterator[Delivery]:
         """Yield deliveries in their order: all, or those with these file names."""
         for name in self.names() if names is None else names:
-            table = self.store.read_table(name)
-            about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-            lines = [
-                Delivered(line["where"], line["key"], Status(line["status"]), line["label"], line["annotator"])
-                for line in table.to_pylist()
-            ]
-            yield Delivery(name, about["kind"], about["source"], about["time"], lines)
+            if name not in self._read:
+                self._read[name] = self._one(name)
+            yield self._read[name]
+
+    def _one(self, name: str) -> Delivery:
+        table = self.store.read_table(name)
+        about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        lines = [
+            Delivered(line["where"], line["key"], Status(line["status"]), line["label"], line["annotator"])
+            for line in table.to_pylist()
+        ]
+        return Delivery(name, about["kind"], about["source"], about["time"], lines)
 
     def answers(self, names: Sequence[str] | None = None) -> dict[str, Answer]:
         """The latest answer for every key that has one."""
         return {line.key: (line.status, line.label) for delivery in self.read(names) for line in delivery.answers}
+
+    def classes(self, names: Sequence[str] | None = None) -> list[str]:
+        """The names of the classes in the order in which they came."""
+        given = (line for delivery in self.read(names) for line in delivery.answers if line.status == Status.LABEL)
+        return list(dict.fromkeys(line.label for line in given))
 
     def closed(self, batch: str) -> bool:
         """Whether somebody closed the batch of this name."""

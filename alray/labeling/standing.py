@@ -22,7 +22,7 @@ def lines(run: RunDir) -> list[str]:
         asked = len(batch.requests)
         missing = batch.missing(Ledger(run.deliveries).answers())
         found.append(f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer")
-        found.append(f"the batch: {batch.place.uri}")
+        found.append(f"the batch: {run.batch_files(batch.name).uri}")
         found.append(f"next: alray label {run.uri} FILE" if missing else f"next: {command}")
     elif len(done) < rounds:
         found.append(f"next: {command}")

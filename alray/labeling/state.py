@@ -44,10 +44,7 @@ def open_batch(run: RunDir) -> OpenBatch | None:
 
 def classes(run: RunDir) -> list[str]:
     """The names of the classes: those with which the run began, then those that came with labels."""
-    known = dict.fromkeys(run.about()["classes"])
-    for delivery in Ledger(run.deliveries).read():
-        known.update(dict.fromkeys(line.label for line in delivery.answers if line.status == Status.LABEL))
-    return list(known)
+    return list(dict.fromkeys([*run.about()["classes"], *Ledger(run.deliveries).classes()]))
 
 
 def given(run: RunDir) -> dict[str, Answer]:
