@@ -130,6 +130,7 @@ def _labeled(pool: Pool, out: RoundDir) -> Pool:
     before the round began may be known already."""
     rows, labels = out.labels()
     new = np.isin(rows, pool.unlabeled)
+    pool = pool.with_classes(max(pool.num_classes, int(labels.max(initial=-1)) + 1))  # people may have named more
     return pool.label(rows[new], labels[new]).remove(out.left_out("unusable"))
 
 

@@ -6,6 +6,7 @@ closed when every image has an answer, or when somebody closes it with `alray la
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.labeling.ledger import Ledger, requests_table
 from alray.rundir import RoundDir, RunDir
-
 
 
 class Waiting(Exception):  # noqa: N818  nothing is wrong: people have to act
@@ -55,6 +55,12 @@ class Closed:
     def skipped(self) -> Rows:
         """The rows that stay in the pool without a label."""
         return np.asarray(self.rows[self.status == Status.SKIP])
+
+
+def waits_here(wait: str) -> bool:
+    """Whether this process looks again until people have answered. wait: the field `labels.wait`."""
+    submitted = {"RAY_JOB_CONFIG_JSON_ENV_VAR", "SLURM_JOB_ID"} & os.environ.keys()
+    return wait == "poll" or (wait == "auto" and bool(submitted))
 
 
 class Desk:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
 from alray.data.catalog import Catalog
 from alray.data.oracle import Answers, Requests, Status
-from alray.labeling import sheet
+from alray.labeling import sheet, state
 from alray.labeling.ledger import requests_table
 from alray.rundir import RunDir
 
@@ -19,14 +17,14 @@ class LabelFiles:
     `alray label RUN FILE` puts the answers into the run's directory, where the run finds them before it asks again.
     """
 
-    def __init__(self, run: RunDir, catalog: Catalog, classes: Callable[[], Sequence[str]]) -> None:
-        self.run, self.catalog, self.classes = run, catalog, classes
+    def __init__(self, run: RunDir, catalog: Catalog) -> None:
+        self.run, self.catalog = run, catalog
 
     def answer(self, requests: Requests) -> Answers:
         """Write the files of the batch unless they are there. Every answer is "not yet"."""
         place = self.run.batch_files(requests.batch)
-        classes = self.classes()
         if not place.has(sheet.CSV):
+            classes = state.classes(self.run)
             table = requests_table(requests, classes, [requests.batch] * len(requests))
             title = f"{self.run.uri.rpartition('/')[2]}, {requests.batch}"
             sheet.write(place, table, self.catalog, classes, title)

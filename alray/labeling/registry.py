@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from alray.config import ConfigError, RunConfig
@@ -15,13 +15,12 @@ from alray.tasks import Task
 
 @dataclass(frozen=True)
 class Setting:
-    """What an oracle may need to know about its run. classes: gives the names of the classes so far."""
+    """What an oracle may need to know about its run."""
 
     config: RunConfig
     catalog: Catalog
     task: Task
     run: RunDir
-    classes: Callable[[], Sequence[str]]
 
 
 def _hidden(setting: Setting) -> Oracle:
@@ -31,7 +30,7 @@ def _hidden(setting: Setting) -> Oracle:
 def _files(setting: Setting) -> Oracle:
     from alray.labeling.label_files import LabelFiles
 
-    return LabelFiles(setting.run, setting.catalog, setting.classes)
+    return LabelFiles(setting.run, setting.catalog)
 
 
 HIDDEN = "hidden"

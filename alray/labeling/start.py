@@ -26,9 +26,7 @@ class Start:
     unusable: Rows
 
 
-def label_start(
-    desk: Desk, catalog: Catalog, held_out: Rows, seed: Rows, known: npt.NDArray[np.bool_]
-) -> Start:
+def label_start(desk: Desk, catalog: Catalog, held_out: Rows, seed: Rows, known: npt.NDArray[np.bool_]) -> Start:
     """Ask for the labels of the validation set and of the seed set, in one batch.
 
     known (v + s,) bool: which of them, the validation set first, have a label in the source that counts as given, so
