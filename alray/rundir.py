@@ -157,6 +157,10 @@ class RunDir(Store):
                 "was trained again; restore the old one, or remove the run"
             )
 
+    def pretext_weights(self) -> str:
+        """The fingerprint of the weights of the run's pretext task. Raises FileNotFoundError if it has none."""
+        return str(self.read_json(_PRETEXT)["weights"])
+
     @property
     def split(self) -> bool:
         """Whether the validation set and the seed set were drawn."""
