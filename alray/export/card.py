@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alray import __version__
 from alray.report.escape import code, markdown
 from alray.rundir import RunDir
 
@@ -23,7 +22,7 @@ def card(run: RunDir, number: int, classes: Sequence[str], files: Sequence[str],
         "training": f"{train['mode']}, at most {train['epochs']} epochs", "strategy": config["strategy"],
         "seed": config["seed"], "data": source.rstrip("/").rpartition("/")[2], "classes": len(classes),
         "labels of this model": metrics[-1]["labels"], "labels of the run": images,
-        "run": f"{about['name']}-{about['fingerprint']}, round {number}", "alray": __version__,
+        "run": f"{about['name']}-{about['fingerprint']}, round {number}", "alray": about["versions"]["alray"],
     }  # fmt: skip
     parts = [
         f"# {markdown(about['name'])}: an image classifier",
@@ -41,8 +40,8 @@ def card(run: RunDir, number: int, classes: Sequence[str], files: Sequence[str],
 
 _LOADS = {
     "model.safetensors": "```python\nimport timm\n\nmodel = timm.create_model({name!r}, num_classes={classes}, "
-    'checkpoint_path="model.safetensors")\n```\n\nImages are resized, scaled to [0, 1] and normalised with the mean and '
-    "std of `config.json`.",
+    'checkpoint_path="model.safetensors")\n```\n\nImages are resized, scaled to [0, 1] and normalised with the mean '
+    "and std of `config.json`.",
     "model.onnx": "`model.onnx` takes `images` (b, 3, h, w) float32 in [0, 1], not normalised, and gives `logits` "
     "(b, {classes}).",
 }

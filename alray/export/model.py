@@ -158,6 +158,9 @@ def write_timm(exported: Exported, store: Store) -> list[str]:
 class _Pixels(nn.Module):
     """Logits from images (b, 3, h, w) float32 in [0, 1]."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.backbone, self.head = model.backbone, model.head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from alray.config import RunConfig
 from alray.export import card
@@ -33,8 +34,8 @@ def export(run: RunDir, out: str, format: str, labels: str, number: int = -1) ->
     except Missing as missing:
         raise ExportError(f"{run.uri}: {missing}") from None
     images = labeled(run, catalog)
-    told = []
     files: list[str] = []
+    told: list[str] = []
     if format != "none":
         files, told = _write_model(run, number, format, store)
     store.write_bytes(CSV, as_csv(images).encode())
@@ -57,7 +58,7 @@ def _write_model(run: RunDir, number: int, format: str, store: Store) -> tuple[l
     """The names of the files, and sentences. With format "all" a form that cannot be made is told, not refused."""
     classes, config = _classes(run, number), RunConfig.from_json(json.dumps(run.config()))
     model = rebuild(run, number, classes)
-    makers = {
+    makers: dict[str, Callable[[], list[str]]] = {
         "timm": lambda: write_timm(as_timm(model, config, classes), store),
         "onnx": lambda: write_onnx(model, config.transform.size, store),
     }
