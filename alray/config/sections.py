@@ -153,9 +153,9 @@ class LabelConfig(Frozen):
     oracle: Annotated[str, COMMON] = "hidden"
     """hidden replays the labels of the source, as research does; files writes each batch for people, who answer with
     `alray label`; package.module:Class is an oracle of your own."""
-    new_classes: Annotated[Literal["refuse", "allow"], COMMON] = "refuse"
+    new_classes: Literal["refuse", "allow"] = "refuse"
     """allow: a label that names no class so far adds a class, from the next round on."""
-    wait: Annotated[Literal["auto", "exit", "poll"], COMMON, OUTSIDE] = "auto"
+    wait: Annotated[Literal["auto", "exit", "poll"], OUTSIDE] = "auto"
     """What to do while people label. exit: stop with exit code 75; the same command goes on. poll: look again every
     labels.poll_seconds. auto: exit at a terminal, poll in a job that was submitted to a cluster."""
     poll_seconds: Annotated[float, OUTSIDE] = Field(30.0, gt=0)
