@@ -197,7 +197,8 @@ def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
     """A folder of images in one folder more, for example."""
     folder([Item("", "all", f"{n}.png", item.data) for n, item in enumerate(items())], tmp_path / "images")
     config = replace(CONFIG, {"root": str(tmp_path / "runs"), "data.root": str(tmp_path / "images"), "budget": 2,
-                              "split.val_size": 0, "split.seed_set_size": 2, "train.mode": "finetune", "data.yes": True})  # fmt: skip
+                              "split.val_size": 0, "split.seed_set_size": 2, "train.mode": "finetune",
+                              "data.yes": True})  # fmt: skip
     for oracle in (None, Person()):
         with pytest.raises(ConfigError, match=r"expected at least 2 classes, got 1 \(all\)"):
             prepare(config, oracle)
