@@ -124,6 +124,12 @@ class HiddenLabels:
         return Answers(np.full(len(labels), self.kind, np.uint8), np.asarray(labels, np.int32))
 
 
+def unanswerable(oracle: Oracle, rows: Rows) -> Rows:
+    """Of these rows those of which it is known already that the oracle cannot answer. An oracle of the user's own is
+    asked when it is needed."""
+    return rows[oracle.hidden[rows] < 0] if isinstance(oracle, HiddenLabels) else rows[:0]
+
+
 def ask(oracle: Oracle, requests: Requests) -> Labels:
     """Ask the oracle for all labels, (k,) int32; the label of an image that got a mask is 0.
 
