@@ -27,6 +27,7 @@ class _Rule:
     """One value of split.seed_set_how: a function that draws the seed set, or the strategy that chooses it."""
 
     draw: Draw | None = None
+    reads_labels: bool = False  # whether `draw` reads the labels of all rows
     strategy: str = ""
     first_round: int = 0  # the round number that strategies get in the run's round 0
     given: bool = False  # whether the labels are those of the source
@@ -46,7 +47,7 @@ def _balanced(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classe
 
 _RULES: Mapping[str, _Rule] = {
     "random": _Rule(_random),
-    "balanced": _Rule(_balanced),
+    "balanced": _Rule(_balanced, reads_labels=True),
     "given": _Rule(_given, given=True),
     "pretext": _Rule(strategy="pt4al", first_round=1),  # the seed set is PT4AL's round 0
     "k_means": _Rule(strategy="k_means"),
@@ -98,6 +99,11 @@ class SeedSet:
     def needs(self) -> frozenset[str]:
         """The names of what the chooser reads; empty if the seed set is drawn."""
         return self.chooser.needs_in(0) if self.chooser else frozenset()
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the labels of all images of the pool are read to draw it."""
+        return _RULES[self.how].reads_labels
 
     def round_of(self, number: int) -> int:
         """The round number that a strategy gets in the run's round `number`, which starts at 0."""

@@ -16,22 +16,23 @@ import numpy as np
 from alray.cold_start import SeedSet, notes, strategy_of
 from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, places, refuse_credentials, replace
 from alray.data import splits
-from alray.data.catalog import Catalog, ensure_catalog
+from alray.data.catalog import Catalog
+from alray.data.examples import test_notes
 from alray.data.oracle import Oracle
+from alray.data.origin import ensure_catalog
 from alray.data.pool import Labels, Pool, Rows
-from alray.data.sources.embeddings import holds_pretext_loss
 from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
 from alray.labeling.desk import Desk, waits_here
 from alray.labeling.registry import Setting, oracle_of, replays
 from alray.labeling.registry import check as check_oracle
 from alray.labeling.start import label_start
 from alray.models.weight_files import look
-from alray.provenance import open_run
-from alray.reasons import why
+from alray.pool_rows import check_labels, imbalanced, labeled_in, test_and_pool_rows
+from alray.provenance import find_run, open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named
-from alray.store import Store, absolute, is_file, read_bytes
+from alray.store import Store, absolute, is_file
 from alray.submitted import check_places
 from alray.tasks import Task, task_of
 from alray.train.columns import MEASURED
@@ -98,7 +99,7 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
 
     It writes to the run directory without a lease: `alray.rounds.run` calls `check` and, under the lease, `begin`.
     """
-    return begin(check(config, strategy), oracle)
+    return begin(check(config, strategy, oracle), oracle)
 
 
 def begin(found: Checked, oracle: Oracle | None = None, say: Callable[[str], None] = lambda line: None) -> Prepared:
@@ -107,26 +108,28 @@ def begin(found: Checked, oracle: Oracle | None = None, say: Callable[[str], Non
     The caller holds the lease of the run directory. say: prints a line for the user while the run waits for people.
     Raises SplitError, RunError, OracleError, StoreError, and Waiting if people have not given all labels.
     """
-    if isinstance(oracle, type):
-        raise ConfigError(
-            f"oracle: expected an object, got the class {oracle.__name__}; call it, as in {oracle.__name__}()"
-        )
     catalog, task = found.catalog, found.task
     config, classes = found.config, task.classes(found.config.data, catalog)
+    drawn = None if find_run(config, catalog).split else found.draw()  # before the directory is made
     run = open_run(config, catalog, classes, found.facts)
     oracle = oracle or oracle_of(Setting(config, catalog, task, run))
     desk = Desk(run, oracle, config.labels, classes, waits_here(config.labels.wait), say)
-    pool = _split(found, desk, run)
+    pool = _split(found, desk, run, drawn)
     counts = task.pool_counts(catalog, found.pool_rows) if replays(config) else None
     labels = catalog.labels()[found.test_rows]
     return Prepared(**vars(found), oracle=oracle, desk=desk, run=run, pool=pool, pool_counts=counts, test_labels=labels)
 
 
-def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
+def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | None = None) -> Checked:
     """Check everything that can be checked without a run directory. Makes the catalog if there is none.
 
+    oracle: the user's own; None if the source gives the labels.
     The configuration in the result has absolute paths only, and names the strategy object if one was given.
     """
+    if isinstance(oracle, type):
+        raise ConfigError(
+            f"oracle: expected an object, got the class {oracle.__name__}; call it, as in {oracle.__name__}()"
+        )
     check_places(config)
     config = with_absolute_paths(config)
     _check_files(config)
@@ -140,13 +143,19 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
     seed_set = SeedSet.of(config, strategy)
     if not _may_be_finished(config):  # a finished run is only read
         Store(config.run_dir or config.root).check_writable()
-    catalog = _open_catalog(config, task)
-    test_rows, candidates = _test_and_pool_rows(config, catalog, task)
-    seed_set = SeedSet.of(config, strategy, _labeled(config, catalog, candidates))
+    catalog, told = _open_catalog(config, task)
+    marked, rows = test_and_pool_rows(config, catalog, task)
+    seed_set = SeedSet.of(config, strategy, labeled_in(config, catalog, rows))
     _check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
     classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
     loaded = learner.check(config, catalog, lambda: task.build(config, classes))
+    simulated = oracle is None and replays(config)
+    check_labels(config, catalog, rows, task.hidden_labels(catalog) if simulated else oracle, seed_set.reads_labels)
+    candidates, test_rows = imbalanced(config, catalog, rows), task.testable(catalog, marked)
+    told += test_notes(len(marked), len(test_rows))
+    if not _classes_may_come(config, task):
+        told += task.check_classes(catalog, candidates, test_rows, simulated=simulated)
     _check_sizes(config, len(candidates), seed_set.size)
     free = len(candidates) - config.split.val_size
     strategy.check_pool(free)
@@ -155,8 +164,9 @@ def check(config: RunConfig, strategy: Strategy | None = None) -> Checked:
         strategy.check(config.budget, free - seed_set.size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
     catalog, seen = task.annotated(config, catalog, candidates, test_rows)
-    told = "\n".join(filter(None, [loaded, _fresh_hub_model(config), *notes(config, strategy, seed_set, free), *seen]))
-    return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, told)
+    told = [loaded, _fresh_hub_model(config), *told, *notes(config, strategy, seed_set, free), *seen]
+    said = "\n".join(filter(None, told))
+    return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, said)
 
 
 def _may_be_finished(config: RunConfig) -> bool:
@@ -241,71 +251,27 @@ def _check_without_images(config: RunConfig, catalog: Catalog, needs: frozenset[
         )
     if needs <= catalog.provided_columns:
         return
-    source = catalog.references(np.zeros(1, np.int64))["uri"][0].as_py()
-    if needs == {PRETEXT_LOSS} and holds_pretext_loss(source):
-        raise ConfigError(
-            f"{source} has an array pretext_loss now, but had none when the catalog at {catalog.uri} was made: index "
-            "it again, into that directory or after removing it"
-        )
     raise ConfigError(
         f"strategy {config.strategy}, seed set {config.split.seed_set_how}: {', '.join(sorted(needs))} is measured on "
         "images, but the source has only embeddings; expected images (or, for pt4al, an array pretext_loss)"
     )
 
 
-def _open_catalog(config: RunConfig, task: Task) -> Catalog:
+def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
+    """The catalog, and sentences on whether its source is still the same. Raises CatalogError if it is not."""
     data = task.index_config(config.data)
     what = changed(data, only=IndexConfig.model_fields.keys() - {"check", "yes"})
-    catalog = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
-    if not task.classes(config.data, catalog) and not (task.classes_can_come and config.labels.new_classes == "allow"):
+    catalog, told = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
+    if not task.classes(config.data, catalog) and not _classes_may_come(config, task):
         raise RunError(
             f"{catalog.uri}: expected a catalog with classes, got none; name them in data.classes, and index again if "
             "the catalog exists"
         )
-    return catalog
+    return catalog, told
 
 
-def _test_and_pool_rows(config: RunConfig, catalog: Catalog, task: Task) -> tuple[Rows, Rows]:
-    labels, is_test = catalog.labels(), catalog.is_test()
-    if config.split.test_share and is_test.any():
-        raise ConfigError(
-            f"split.test_share: expected 0, because the source has a test split of {int(is_test.sum())} images, got "
-            f"{config.split.test_share}"
-        )
-    test = np.flatnonzero(is_test)
-    rows = np.flatnonzero(~is_test)
-    if config.split.test_share:
-        # The draw does not depend on the seed: all runs on this source report on the same images.
-        test = splits.draw_random(rows, round(len(rows) * config.split.test_share), 0, "test")
-        rows = np.setdiff1d(rows, test, assume_unique=True)
-    if config.data.train_list:
-        lines = _text(config.data.train_list).splitlines()
-        rows = np.intersect1d(rows, splits.from_list(catalog.keys(), lines, config.data.train_list))
-    shape = config.data.imbalance
-    if shape.kind != "none":
-        rows = splits.imbalance(rows, labels[rows], shape.kind, shape.factor, config.seed, len(catalog.classes))
-    return task.testable(catalog, test), rows
-
-
-def _text(place: str) -> str:
-    try:
-        return read_bytes(place).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"data.train_list: {place}: {why(error)}") from None
-
-
-def _labeled(config: RunConfig, catalog: Catalog, candidates: Rows) -> int:
-    """The number of images of the pool that have a label in the source, without those of the validation set."""
-    labeled = int((catalog.labels()[candidates] >= 0).sum())
-    split = config.split
-    if split.val_how == "labeled":
-        if labeled < split.val_size:
-            raise ConfigError(
-                f"split.val_size: expected at most {labeled:,}, the number of labeled images of the pool, got "
-                f"{split.val_size:,} with split.val_how labeled"
-            )
-        labeled -= split.val_size
-    return labeled
+def _classes_may_come(config: RunConfig, task: Task) -> bool:
+    return task.classes_can_come and config.labels.new_classes == "allow"
 
 
 def _check_sizes(config: RunConfig, pool: int, seed_set: int) -> None:
@@ -319,12 +285,12 @@ def _check_sizes(config: RunConfig, pool: int, seed_set: int) -> None:
         )
 
 
-def _split(checked: Checked, desk: Desk, run: RunDir) -> Pool:
-    """The pool with its validation set and seed set. They are read from the run directory, or drawn, labeled and
-    written there."""
+def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] | None) -> Pool:
+    """The pool with its validation set and seed set. They are read from the run directory; those that were just drawn
+    are labeled and written there."""
     catalog, candidates = checked.catalog, checked.pool_rows
-    if not run.split:
-        held_out, seed_set = checked.draw()
+    if drawn is not None:
+        held_out, seed_set = drawn
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
         given = [checked.config.split.val_how == "labeled", checked.seed_set.given]

@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from alray import __version__
-from alray.config import RunConfig, fingerprint, full_identity, identity
+from alray.config import RunConfig, fingerprint, full_identity, identity, places
 from alray.data.catalog import Catalog
 from alray.data.decode import DECODING
-from alray.rundir import RunDir, RunError
+from alray.rundir import RunDir, RunError, Shared
 from alray.store import join, weights_fingerprint
 
+# The parts of an identity that are the content of files, and what these are.
+_CONTENT = {
+    "data_fingerprint": "the data (images or labels)",
+    "masks_fingerprint": "the masks",
+    "weights_fingerprint": "model.checkpoint",
+    "train_list_fingerprint": "data.train_list",
+}
 _LIBRARIES = ("ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
 
@@ -46,6 +53,41 @@ def find_run(config: RunConfig, catalog: Catalog) -> RunDir:
     return run
 
 
+def content_notes(config: RunConfig, catalog: Catalog, run: RunDir) -> list[str]:
+    """Sentences on earlier runs of the same configuration on the same places, whose files had another content then.
+
+    run: the run's directory. There are none where it exists.
+    """
+    store, name = Shared(config.root).started, _started_name(config, catalog)
+    if run.exists or not store.has(name):
+        return []
+    mine, notes = identity_of(config, catalog), []
+    for folder in map(RunDir, store.read_json(name)):
+        if folder.uri != run.uri and folder.exists:
+            theirs = folder.about()["identity"]
+            what = ", ".join(_CONTENT[key] for key in _CONTENT if theirs.get(key) != mine.get(key))
+            rounds = len(folder.committed())
+            notes.append(
+                f"{folder.uri} is a run of the same configuration ({rounds} of {config.rounds} rounds), but {what} had "
+                f"another content then. It stays as it is; this run begins anew in {run.uri}."
+            )
+    return notes
+
+
+def _started_name(config: RunConfig, catalog: Catalog) -> str:
+    """The name of the note on runs that differ in the content of their files alone."""
+    mine = identity_of(config, catalog)
+    at = {path: place for path, place in places(config).items() if path not in ("root", "run_dir")}
+    return f"{fingerprint([config.name, at, {key: mine[key] for key in mine if key not in _CONTENT}])}.json"
+
+
+def _note_start(config: RunConfig, catalog: Catalog, run: RunDir) -> None:
+    store, name = Shared(config.root).started, _started_name(config, catalog)
+    before = store.read_json(name) if store.has(name) else []
+    if run.uri not in before:
+        store.write_json(name, [*before, run.uri])
+
+
 def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:
     """Open the run's directory; make it if it does not exist. The caller holds its lease.
 
@@ -69,6 +111,7 @@ def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts:
             "catalog": catalog.uri,
         }
         versions = {"alray": __version__, **{name: version(name) for name in _LIBRARIES}}
+        _note_start(config, catalog, run)
         run.write_about({**about, **facts, "identity": mine, "versions": versions, "machine": machine})
     return run
 

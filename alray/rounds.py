@@ -26,7 +26,7 @@ from alray.labeling.desk import Waiting
 from alray.lease import lease
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
-from alray.provenance import find_run
+from alray.provenance import content_notes, find_run
 from alray.query import Query
 from alray.rundir import FEATURES_DIR, RoundDir, RunDir, RunError
 from alray.scalars import write_scalars, write_tensorboard
@@ -59,10 +59,11 @@ def run(
     expensive starts; OracleError, TrainError, ClusterError and ImageError where they occur. RunError also if another
     start of this run is at work; LeaseLost if this process stood still so long that another start went on in its place.
     """
-    found = check(config, strategy)
-    if found.notes and not quiet:
-        print(found.notes, flush=True)
+    found = check(config, strategy, oracle)
     folder = find_run(found.config, found.catalog)
+    notes = [*filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]
+    if notes and not quiet:
+        print("\n".join(notes), flush=True)
     if _finished(folder, config.rounds):
         for number in range(config.rounds):
             on_round(folder.round(number).metrics())

@@ -16,7 +16,8 @@ import numpy as np
 
 from alray.config import DataConfig, ModelConfig, RunConfig
 from alray.data.catalog import Catalog
-from alray.data.mask_check import with_masks
+from alray.data.examples import class_notes, refuse_few_classes
+from alray.data.mask_check import mask_sizes, with_masks
 from alray.data.masks import masks_of
 from alray.data.oracle import HiddenLabels, Oracle, Status
 from alray.data.pool import Pool, Rows
@@ -61,6 +62,15 @@ class Task(ABC):
     @abstractmethod
     def testable(self, catalog: Catalog, rows: Rows) -> Rows:
         """The test rows that have a label or a mask."""
+
+    @abstractmethod
+    def labeled(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
+        """The rows that have a label or a mask in the source."""
+
+    def check_classes(self, catalog: Catalog, pool: Rows, test: Rows, *, simulated: bool) -> list[str]:
+        """Sentences on classes without examples. pool, test: rows; simulated: whether the source gives the labels.
+        Raises ConfigError where there is nothing to learn. By default nothing is known before masks are read."""
+        return []
 
     @abstractmethod
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
@@ -115,6 +125,18 @@ class Classification(Task):
         """The test rows with a label."""
         return rows[catalog.labels()[rows] >= 0]
 
+    def labeled(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
+        """The rows with a label."""
+        return self.testable(catalog, rows)
+
+    def check_classes(self, catalog: Catalog, pool: Rows, test: Rows, *, simulated: bool) -> list[str]:
+        """Sentences on classes without examples, as far as labels are known. Raises ConfigError for fewer than two
+        classes."""
+        labels = catalog.labels()
+        refuse_few_classes(catalog.classes, labels[pool] if simulated else None)
+        known = (labels[pool] >= 0).all()
+        return class_notes(catalog.classes, labels[pool] if known else None, labels[test])
+
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
         """The number of images per class; None if a label is unknown."""
         labels = catalog.labels()[rows]
@@ -164,6 +186,10 @@ class Segmentation(Task):
     def testable(self, catalog: Catalog, rows: Rows) -> Rows:
         """All test rows, because each has a mask."""
         return rows
+
+    def labeled(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
+        """The rows with a mask."""
+        return rows[mask_sizes(masks_of(config.data, catalog), catalog)[rows] >= 0]
 
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
         """None, because the masks of the pool are not read."""

@@ -120,7 +120,7 @@ def write() -> None:
         path.write_text(json.dumps({**about, "versions": {}, "machine": {}}, indent=2) + "\n")
     for path in RUNS.glob("*/tensorboard"):
         shutil.rmtree(path)
-    for path in RUNS.rglob("catalog.parquet"):
+    for path in (*RUNS.rglob("catalog.parquet"), *RUNS.rglob("files.parquet")):
         table = pq.read_table(path)
         uris = pa.array([f"{PLACE}/features.npz"] * len(table))
         pq.write_table(table.set_column(table.schema.get_field_index("uri"), "uri", uris), path)

@@ -87,6 +87,9 @@ class DataConfig(IndexConfig):
     name. On a command line, a catalog without a root replaces the root of the job file."""
     train_list: Annotated[str, OUTSIDE, PLACE] = ""
     """A list file ('key label' a line, as ImageNet-LT ships) that restricts the pool to the images it names."""
+    unlabeled: Literal["refuse", "exclude"] = "refuse"
+    """Images of the pool that have no label in the source, in a run that buys its labels from the source: refuse to
+    start, or leave them out of the pool (exclude; also of the pool of an oracle of your own)."""
     imbalance: ImbalanceConfig = ImbalanceConfig()
     """Make the pool imbalanced."""
     mask_root: Annotated[str, OUTSIDE, PLACE] = ""

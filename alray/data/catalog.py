@@ -6,7 +6,6 @@ catalog is a directory. Its meta.json is written last: a directory without it is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,27 +16,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alray.config import ConfigError, DataConfig, IndexConfig, refuse_credentials
+from alray.config import ConfigError, IndexConfig, refuse_credentials
 from alray.config.fields import validated
 from alray.data import sources
 from alray.data.assemble import Assembled, assemble, take_out
 from alray.data.depth import Range
 from alray.data.examine import examine
+from alray.data.examples import empty_class_notes
+from alray.data.hashes import Hashing, fingerprint_of, read_hashes
 from alray.data.problems import REFUSED, counts, refuse_problems
-from alray.data.scans import image_column, scans_of
+from alray.data.scans import image_column, scans_of, with_absolute_places
 from alray.data.sources import arrays
 from alray.data.sources.damaged import reachable
+from alray.data.sources.files import scanned_files
+from alray.data.sources.listing import NO_FILES
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.understood import understood
 from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_bytes
 
-__all__ = ["Catalog", "CatalogError", "build", "ensure_catalog", "index", "index_arrays"]
+__all__ = ["Catalog", "CatalogError", "build", "index", "index_arrays"]
 
 Rows = npt.NDArray[np.int64]
-_META, _IMAGES, _PROBLEMS = "meta.json", "catalog.parquet", "problems.parquet"
-_VERSION = 1
+_META, _IMAGES, _PROBLEMS, _FILES = "meta.json", "catalog.parquet", "problems.parquet", "files.parquet"
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Catalog:
     """An indexed source. A column is read when it is first needed, and then kept in memory.
 
     uri: the catalog's directory; format: name of the kind of source; classes: names by label number. fingerprint: 16
-    hex digits that depend on the content (keys, sizes, labels, splits, classes) and not on where it is stored.
+    hex digits that depend on the content (keys, sizes, labels, splits, classes and, where they were read, the bytes of
+    the images) and not on where it is stored.
     image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's own embeddings and
     pretext losses; empty for a catalog of images. size: number of rows. pixel_range: as declared (`IndexConfig`).
     """
@@ -70,11 +74,17 @@ class Catalog:
         meta = store.read_json(_META)
         if meta["version"] != _VERSION:
             raise CatalogError(
-                f"{uri}: expected catalog version {_VERSION}, got {meta['version']}; index the source again"
+                f"{uri}: expected catalog version {_VERSION}, got {meta['version']}, made by another version of alray; "
+                f"index the source again with `alray index SOURCE --out {uri}`, or remove a catalog that a run made"
             )
         fields = {name: meta[name] for name in ("format", "fingerprint", "image_column", "embedding_fingerprint")}
         fields["pixel_range"] = tuple(meta.get("pixel_range") or ()) or None
         return cls(uri=store.uri, classes=tuple(meta["classes"]), size=meta["counts"]["images"], **fields)
+
+    @staticmethod
+    def exists(uri: str) -> bool:
+        """Whether a directory has a catalog."""
+        return Store(absolute(uri)).has(_META)
 
     def __len__(self) -> int:
         return self.size
@@ -130,6 +140,24 @@ class Catalog:
         """Sentences on what indexing understood, guessed, changed or left out."""
         return list(Store(self.uri).read_json(_META).get("notes", []))
 
+    def config(self) -> IndexConfig:
+        """How it was made; its places are absolute."""
+        return validated(IndexConfig, Store(self.uri).read_json(_META)["config"])
+
+    def table(self) -> pa.Table:
+        """All rows with all columns: row, key, uri, offset, size, label, split, and hash (int64, of the bytes; null
+        where they were not read)."""
+        return Store(self.uri).read_table(_IMAGES)
+
+    def files(self) -> pa.Table:
+        """The files that it was made from, as they were listed then: a table with columns uri, size, time (ns), and
+        place (0: the root, 1: the test root)."""
+        return Store(self.uri).read_table(_FILES)
+
+    def write_files(self, files: pa.Table) -> None:
+        """Replace the files that it was made from, after their times have changed and nothing else."""
+        Store(self.uri).write_table(_FILES, files)
+
     def _read(self, *columns: str) -> pa.Table:
         return Store(self.uri).read_table(_IMAGES, list(columns))
 
@@ -174,7 +202,9 @@ def index(source: str, out: str, *, progress: bool = False, **options: Any) -> C
     return build(config, out, progress)
 
 
-def build(config: IndexConfig, out: str, progress: bool = False, wants_test: bool = False) -> Catalog:
+def build(
+    config: IndexConfig, out: str, progress: bool = False, wants_test: bool = False, decode: bool = True
+) -> Catalog:
     """Make the catalog of a source: a folder, tars, Parquet files, a manifest, or an .npz of embeddings.
 
     With a test_root, everything in it is the test split, and keys start with train/ or test/ unless the source gives
@@ -182,8 +212,8 @@ def build(config: IndexConfig, out: str, progress: bool = False, wants_test: boo
     first of them: no catalog is written, but problems.csv with all of them, if there are more. With "exclude" they are
     left out and listed in the catalog's problems. Where the source looks different from what anybody means
     (`alray.data.understood`), CatalogError says so, unless config.yes accepts it; wants_test: whether missing test
-    images look so. Raises StoreError, before the source is read, if `out` cannot be written. Raises ConfigError for a
-    URI with credentials.
+    images look so. decode: whether images are decoded, too, where config.check has them read. Raises StoreError, before
+    the source is read, if `out` cannot be written. Raises ConfigError for a URI with credentials.
     """
     refuse_credentials({"root": config.root, "test_root": config.test_root, "out": out})
     source, test_root, classes = config.root, config.test_root, config.classes or None
@@ -193,27 +223,43 @@ def build(config: IndexConfig, out: str, progress: bool = False, wants_test: boo
         kind = sources.kind_of(source, config.format)
     kind.check(test_root)
     scans = scans_of(config, kind)
+    files = table_bytes(scanned_files(scans))  # much smaller than the tables, which are not needed again
+    scans = [replace(scan, files=NO_FILES) for scan in scans]
     column = image_column(scans, config)
     found = assemble(scans, classes)
     about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
     looks_wrong = "" if config.yes else about_source(found).refusal(source)
-    notes: tuple[str, ...] = ()
-    if config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong:
-        examined = examine(found.images, kind, column, config.pixel_range, progress)
-        notes = examined.notes
-        found = _without(found, examined.problems)
+    reads = config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong
+    found = _examined(found, kind, column, config, progress, decode) if reads else _unread(found)
     # Missing and broken images are told together; a structure that looks wrong, before images are opened.
     refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)
-    origin = {"root": absolute(source), "test_root": absolute(test_root) if test_root else ""}
     about = {
         "format": kind.name,
         "image_column": column,
         "pixel_range": config.pixel_range,
-        "source": origin,
+        "config": with_absolute_places(config).model_dump(mode="json"),
         "ignored_files": sum(sum(scan.ignored.values()) for scan in scans),
-        "notes": [*about_source(found).accepted(), *notes],
+        "notes": [*about_source(found).accepted(), *empty_class_notes(found)],
     }
-    return _write(store, found, about, "".join(scan.content for scan in scans))
+    return _write(store, found, about, "".join(scan.content for scan in scans), files)
+
+
+def _unread(found: Assembled) -> Assembled:
+    """The images with a column of hashes that are not known."""
+    return replace(found, images=found.images.append_column("hash", pa.nulls(len(found.images), pa.int64())))
+
+
+def _examined(
+    found: Assembled, kind: Source, column: str, config: IndexConfig, progress: bool, decode: bool
+) -> Assembled:
+    """The images that can be decoded, with hashes of their bytes and notes. Every image is read once."""
+    if not decode:
+        hashes = read_hashes(found.images, kind, column, progress)
+        return replace(found, images=found.images.append_column("hash", hashes))
+    hashing = Hashing.of(kind, len(found.images))
+    examined = examine(hashing.numbered(found.images), hashing, column, config.pixel_range, progress)
+    images = found.images.append_column("hash", hashing.column())
+    return _without(replace(found, images=images, notes=(*found.notes, *examined.notes)), examined.problems)
 
 
 def index_arrays(
@@ -238,47 +284,11 @@ def index_arrays(
     try:
         arrays.write(images, labels, store.child("images"), keys, test, classes)
         named = tuple(map(str, classes or ()))
-        return index(store.at("images"), out, format=PARQUET.name, key="key", check="none", classes=named, yes=True)
+        config = IndexConfig(root=store.at("images"), format=PARQUET.name, key="key", classes=named, yes=True)
+        return build(config, out, decode=False)
     except CatalogError:
         store.delete("images")
         raise
-
-
-def ensure_catalog(config: DataConfig, default_uri: str) -> Catalog:
-    """Open the config's catalog (or the one at default_uri). If there is none, index the config's source there.
-
-    Raises CatalogError if there is neither a catalog nor a source, or if the catalog was made from another source than
-    the config names.
-    """
-    uri = config.catalog or default_uri
-    store = Store(absolute(uri))
-    if store.has(_META):
-        _refuse_other_source(config, store)
-        return Catalog.open(uri)
-    if not config.root:
-        if config.catalog:
-            raise CatalogError(
-                f"data.catalog: expected a catalog at {uri}, got none; `alray index SOURCE --out {uri}` makes it, and "
-                "so does a run with data.root"
-            )
-        raise CatalogError("data.root: expected the source of the images, got none; give data.root or data.catalog")
-    return build(config, uri)
-
-
-def _refuse_other_source(config: DataConfig, store: Store) -> None:
-    meta = store.read_json(_META)
-    made_from = meta["source"]
-    if config.pixel_range and list(config.pixel_range) != meta.get("pixel_range"):
-        raise CatalogError(
-            f"data.pixel_range: expected that of the catalog at {store.uri}, {meta.get('pixel_range') or 'none'}, got "
-            f"{list(config.pixel_range)}; leave it empty, or index again into another data.catalog"
-        )
-    for field, value in (("root", config.root), ("test_root", config.test_root)):
-        if value and absolute(value) != made_from[field]:
-            raise CatalogError(
-                f"data.{field}: expected {made_from[field] or 'none'}, from which the catalog at {store.uri} was made, "
-                f"got {absolute(value)}: leave data.{field} empty to use this catalog, or give another data.catalog"
-            )
 
 
 def _without(found: Assembled, problems: pa.Table) -> Assembled:
@@ -287,7 +297,7 @@ def _without(found: Assembled, problems: pa.Table) -> Assembled:
     return replace(found, images=images.combine_chunks(), problems=pa.concat_tables([found.problems, problems]))
 
 
-def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) -> Catalog:
+def _write(store: Store, found: Assembled, about: dict[str, Any], content: str, files: memoryview) -> Catalog:
     images = found.images
     n = len(images)
     test = int(pc.sum(pc.equal(images["split"], "test")).as_py())
@@ -295,24 +305,13 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str) 
     Store(store.uri, sums="").delete(REFUSED)
     rows = images.add_column(0, "row", pa.array(np.arange(n, dtype=np.int64)))
     declared = f"pixel_range={about['pixel_range']}" if about["pixel_range"] else ""
-    fingerprint = _fingerprint(images, found.classes, content + declared)
+    fingerprint = fingerprint_of(images, found.classes, content + declared)
     meta = {"version": _VERSION, "classes": list(found.classes), "fingerprint": fingerprint, "counts": counted, **about}
     meta["embedding_fingerprint"] = content
     data = json_bytes(meta)
     if is_file(store.at(_META)) and read_bytes(store.at(_META)) != data:
         store.delete(_META)
     # Two starts that index at the same time write the same files, and so the same checksums.
-    store.write_together({_IMAGES: table_bytes(rows), _PROBLEMS: table_bytes(found.problems), _META: data}, last=True)
+    tables = {_IMAGES: table_bytes(rows), _PROBLEMS: table_bytes(found.problems), _FILES: files}
+    store.write_together({**tables, _META: data}, last=True)
     return Catalog.open(store.uri)
-
-
-def _fingerprint(images: pa.Table, classes: Sequence[str], content: str) -> str:
-    """A hash of keys, sizes, labels, splits and classes. It does not depend on where the data are stored."""
-    digest = hashlib.blake2b(repr((list(classes), content)).encode(), digest_size=8)
-    digest.update(pc.binary_length(images["key"]).to_numpy().tobytes())
-    for chunk in images["key"].chunks:
-        digest.update(memoryview(pa.concat_arrays([chunk]).cast(pa.binary()).buffers()[2] or b""))
-    for name, unknown in (("size", -1), ("label", -1)):
-        digest.update(pc.fill_null(images[name], unknown).to_numpy().tobytes())
-    digest.update(pc.equal(images["split"], "test").to_numpy().tobytes())
-    return digest.hexdigest()

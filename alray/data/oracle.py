@@ -145,6 +145,12 @@ class HiddenLabels:
         return Answers(np.full(len(labels), self.kind, np.uint8), np.asarray(labels, np.int32))
 
 
+def unanswerable(oracle: Oracle | None, rows: Rows) -> Rows:
+    """Of these rows those of which it is known already that the oracle cannot answer. People and an oracle of the
+    user's own are asked when they are needed."""
+    return rows[oracle.hidden[rows] < 0] if isinstance(oracle, HiddenLabels) else rows[:0]
+
+
 def checked(oracle: Oracle, requests: Requests) -> Answers:
     """Ask an oracle. Raises OracleError unless it gives one answer per request."""
     answers = oracle.answer(requests)

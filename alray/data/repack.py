@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
+from alray.data.origin import look
 from alray.data.sources import SOURCES
 from alray.data.sources.scan import CLASSES_FILE, is_image_name
 from alray.data.sources.source import UNKNOWN, Image, Source
@@ -36,8 +37,8 @@ def repack(
 
     webdataset writes shard-00000.tar ... (and test-00000.tar ... for the test split), in which each image
     is followed by its class in a .cls member. folder writes a file at each key's path. Both write alray-classes.txt,
-    which keeps the order of the classes. Raises CatalogError if a key cannot be a file name, or if the written files
-    would be indexed with another split or class than the catalog has.
+    which keeps the order of the classes. Raises CatalogError if a key cannot be a file name, if the written files
+    would be indexed with another split or class than the catalog has, or if the source has changed.
     """
     target = SOURCES.get(format)
     if target is None or not target.writable:
@@ -47,6 +48,9 @@ def repack(
     if store.names():
         raise CatalogError(f"{out}: expected an empty directory, got one with {store.names()[0]}")
     store.check_writable()
+    for note in look(catalog):
+        if progress:
+            print(note, flush=True)
     keys = catalog.keys().to_pylist()
     _check_keys(catalog, keys, target)
     is_test = catalog.is_test()

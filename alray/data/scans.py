@@ -13,6 +13,7 @@ from alray.data.sources.damaged import reachable
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions, with_roles
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import split_role
+from alray.store import absolute
 
 
 def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
@@ -50,6 +51,13 @@ def image_column(scans: Sequence[Scan], config: IndexConfig) -> str:
             f"test_root: expected the images in the same column as those of the root, got {' and '.join(sorted(found))}"
         )
     return next(iter(found), config.image_column)
+
+
+def with_absolute_places(config: IndexConfig) -> IndexConfig:
+    """The fields of IndexConfig alone, with absolute paths."""
+    fields = {name: getattr(config, name) for name in IndexConfig.model_fields}
+    places = {name: absolute(fields[name]) for name in ("root", "test_root") if fields[name]}
+    return IndexConfig(**{**fields, **places})
 
 
 def _all_test(scan: Scan, test_root: str) -> Scan:

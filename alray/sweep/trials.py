@@ -75,6 +75,7 @@ def plan(config: RunConfig, space: Space, samples: int = 1) -> SweepPlan:
     settings = _Settings()
     trials = [_trial(base, fields, settings, folder) for fields in expand(space, samples, config.seed)]
     kept, notes = _without_prefixes(trials)
+    notes += dict.fromkeys(line for found in settings.checked for line in found.notes.splitlines())
     if config.run_dir:
         notes.append(f"run_dir {config.run_dir}: not used, the trials lie in {folder}")
     return SweepPlan(folder, tuple(kept), tuple(settings.checked), tuple(notes))

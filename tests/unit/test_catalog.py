@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from image_sources import CLASSES, SOURCES, TEMPLATE, Item, add, csv, encoded, folder, items, parquet, tars_by_directory
 
-from alray.config import DataConfig
-from alray.data.catalog import Catalog, CatalogError, ensure_catalog, index, index_arrays
+from alray.data.catalog import Catalog, CatalogError, index, index_arrays
 from alray.data.decode import decode
 from alray.data.fetch import fetch
 from alray.store import Damaged, StoreError
@@ -527,23 +526,3 @@ def test_embeddings_that_cannot_be_used(arrays: dict[str, np.ndarray], message: 
     for on_problem in ("refuse", "exclude"):  # no row may be left out: it is a position
         with pytest.raises(CatalogError, match=message):
             index(str(tmp_path / "e.npz"), str(tmp_path / "out"), on_problem=on_problem)
-
-
-# ---- opening or making
-
-
-def test_ensure_catalog_indexes_once(tmp_path: Path) -> None:
-    config = DataConfig(root=parquet(items(), tmp_path / "source"), key=TEMPLATE)
-    default = str(tmp_path / "default")
-    made = ensure_catalog(config, default)
-    (tmp_path / "source" / "images_train_00-of-01.parquet").unlink()
-    assert ensure_catalog(config, default) == made
-    assert ensure_catalog(DataConfig(catalog=default), "elsewhere") == made
-    with pytest.raises(
-        CatalogError, match=r"data\.root: expected .*source, from which the catalog at .*default was made, got"
-    ):
-        ensure_catalog(DataConfig(root=str(tmp_path / "other"), catalog=default), "elsewhere")
-    with pytest.raises(CatalogError, match=r"data\.root: expected the source of the images, got none"):
-        ensure_catalog(DataConfig(), str(tmp_path / "nothing"))
-    with pytest.raises(CatalogError, match=r"data\.catalog: expected a catalog at .*nothing, got none; `alray index"):
-        ensure_catalog(DataConfig(catalog=str(tmp_path / "nothing")), "elsewhere")

@@ -16,10 +16,11 @@ from image_sources import encoded
 from PIL import Image
 
 from alray.config import DataConfig
-from alray.data.catalog import Catalog, CatalogError, ensure_catalog, index
+from alray.data.catalog import Catalog, CatalogError, index
 from alray.data.decode import decode, inspect, shown_size
 from alray.data.depth import scaled
 from alray.data.fetch import ImageError
+from alray.data.origin import ensure_catalog
 from alray.data.other_files import why_not_decoded
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
@@ -354,7 +355,7 @@ def test_a_declared_range_belongs_to_the_catalog(tmp_path: Path) -> None:
     assert len({catalog.fingerprint, dark.fingerprint}) == 2
     plain = DataConfig(root=str(tmp_path / "images"), catalog=catalog.uri)
     for given in (None, (0, 4095)):
-        assert ensure_catalog(plain.model_copy(update={"pixel_range": given}), "").fingerprint == catalog.fingerprint
+        assert ensure_catalog(plain.model_copy(update={"pixel_range": given}), "")[0].fingerprint == catalog.fingerprint
     with pytest.raises(CatalogError, match=r"data.pixel_range: expected that of the catalog .* got \[0.0, 255.0\]"):
         ensure_catalog(DataConfig(catalog=catalog.uri, pixel_range=(0, 255)), "")
 

@@ -194,7 +194,7 @@ def test_what_runs_share_lies_where_single_runs_have_it(tmp_path: Path) -> None:
     planned = plan(replace(config, {"run_dir": "mine"}), {"strategy": ["margin"]})
     assert any("run_dir mine: not used" in note for note in planned.notes)
     result = run(planned.trials[0].config, quiet=True)
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["catalogs", "features", "s-sweep"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["catalogs", "features", "s-sweep", "started"]
     moved = shutil.move(tmp_path / "runs" / "s-sweep", tmp_path / "moved")  # alone: features stay behind
     assert load(f"{moved}/{result.dir.rsplit('/', 1)[1]}").files.round(0).selected_by().columns
     shutil.move(tmp_path / "moved", tmp_path / "runs" / "s-sweep")

@@ -16,7 +16,8 @@ from trees import DATA, tar, tree
 
 from alray.cli import main
 from alray.config import DataConfig
-from alray.data.catalog import Catalog, CatalogError, ensure_catalog, index
+from alray.data.catalog import Catalog, CatalogError, index
+from alray.data.origin import ensure_catalog
 
 GOOD = ("train/cat/{0..2}.png", "train/dog/{0..1}.png", "val/cat/0.png", "val/dog/0.png")
 
@@ -79,7 +80,7 @@ def test_a_run_refuses_likewise(tmp_path: Path) -> None:
     source = tree(tmp_path / "s", *GOOD, "extra/cat/{0..3}.png")
     with pytest.raises(CatalogError, match=r"7 images: 5 train, 2 test(.|\n)*extra \(4\)(.|\n)*--data\.yes"):
         ensure_catalog(DataConfig(root=source), str(tmp_path / "o"))
-    assert len(ensure_catalog(DataConfig(root=source, yes=True), str(tmp_path / "o"))) == 7
+    assert len(ensure_catalog(DataConfig(root=source, yes=True), str(tmp_path / "o"))[0]) == 7
 
 
 # ---- each thing that looks wrong
@@ -146,7 +147,7 @@ def test_no_test_images(tmp_path: Path) -> None:
     text = wrong(source, tmp_path / "o")
     assert "there are no test images. Pass --test-root FOLDER" in text and "--split.test-share" in text
     command(source, "--out", tmp_path / "o", "--yes")
-    assert len(ensure_catalog(DataConfig(root=source), str(tmp_path / "p"))) == 5
+    assert len(ensure_catalog(DataConfig(root=source), str(tmp_path / "p"))[0]) == 5
     command(tree(tmp_path / "u", "{0..2}.png"), "--out", tmp_path / "q")
     np.savez(tmp_path / "e.npz", features=np.eye(4), label=[0, 1, 0, 1])
     assert "there are no test images" in wrong(str(tmp_path / "e.npz"), tmp_path / "r")

@@ -79,8 +79,12 @@ class Embeddings(Source):
         }
         return Scan(
             table(IMAGES, columns), PROBLEMS.empty_table(), content=_joined(features, losses), notes=found.notes,
-            image_column=found.features,
+            image_column=found.features, files=files,
         )  # fmt: skip
+
+    def reads(self, names: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The source is one file of any name."""
+        return pa.chunked_array([[True] * len(names)], pa.bool_())
 
     def embedding(self, uri: str, content: str, column: str) -> npt.NDArray[np.floating]:
         """The embeddings (n, d) with their stored type. Raises CatalogError if they changed since they were indexed."""
@@ -111,12 +115,6 @@ class Embeddings(Source):
     def provided_columns(self, content: str) -> frozenset[str]:
         """The embedding, and the pretext loss if the file had pretext losses when it was indexed."""
         return frozenset({"embedding", *((_PRETEXT,) if _AND in content else ())})
-
-
-def holds_pretext_loss(source: str) -> bool:
-    """Whether the file has pretext losses now; it may have had none when it was indexed. Raises CatalogError."""
-    with _opened(source) as arrays:
-        return _PRETEXT in arrays.headers
 
 
 class _Arrays:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from alray.data.sources.layout import places, understand
 from alray.data.sources.listing import listing
-from alray.data.sources.published import with_lists
+from alray.data.sources.published import are_lists, with_lists
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
@@ -72,7 +72,16 @@ class Folder(Source):
             notes=(*found.notes, *layout.notes),
             doubts=layout.doubts,
             named=layout.named,
+            files=self.files(source, found.files),
         )
+
+    def reads(self, names: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Which are images, or lists of classes and splits that published data sets have."""
+        return pc.or_(are_images(names), are_lists(names))
+
+    def class_places(self, source: str, used: pa.Table) -> set[str]:
+        """The folder itself."""
+        return {absolute(source)}
 
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
         """Raise CatalogError unless the directories of every key are the image's split and class."""

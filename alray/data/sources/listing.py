@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,12 @@ from alray.reasons import utf8_name
 from alray.store import StoreError, absolute, filesystem, is_remote
 
 _SHOWN = 3  # suffixes in a message
-FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64())])
+_PART = 1 << 16  # files
+# time: when the file was last changed, in nanoseconds since 1970; null where the store does not tell it.
+FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64()), ("time", pa.int64())])
+NO_FILES = FILES.empty_table()
+
+Found = tuple[str, int | None, int | None]  # name, size, time
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,9 @@ def listing(source: str, links: str = "inside") -> Listing:
         fs, path = filesystem(uri)
         kind = fs.get_file_info(path).type
         if kind == pafs.FileType.File:
-            size = fs.get_file_info(path).size
-            return Listing(table(FILES, {"name": [file_name(uri)], "uri": [uri], "size": [size]}))
+            info = fs.get_file_info(path)
+            known = {"name": [file_name(uri)], "uri": [uri], "size": [info.size], "time": [info.mtime_ns]}
+            return Listing(table(FILES, known))
         if kind == pafs.FileType.Directory:
             return _walk(uri, links, recursive=True)
         if re.search(r"[*?\[]", uri):
@@ -92,25 +99,32 @@ def _walk(uri: str, links: str, recursive: bool) -> Listing:
         fs, path = filesystem(uri)
         infos = fs.get_file_info(pafs.FileSelector(path, recursive=recursive))
         start = len(path.strip("/")) + 1
-        found = [(info.path.lstrip("/")[start:], info.size) for info in infos if info.type == pafs.FileType.File]
-        return Listing(_files(uri, found))
+        files = (info for info in infos if info.type == pafs.FileType.File)
+        return Listing(_files(uri, ((info.path.lstrip("/")[start:], info.size, info.mtime_ns) for info in files)))
     walk = _LocalWalk(absolute(uri), links)
-    found = [_shown(name, size) for name, size in walk.files(recursive)]
-    return Listing(_files(uri, found), tuple(utf8_name(note) for note in walk.notes()))
+    found = _files(uri, (_shown(*one) for one in walk.files(recursive)))
+    return Listing(found, tuple(utf8_name(note) for note in walk.notes()))
 
 
-def _shown(name: str, size: int | None) -> tuple[str, int | None]:
+def _shown(name: str, size: int | None, time: int | None) -> Found:
     """A name that an Arrow table can hold. A file whose name is not in UTF-8 cannot be read: its size is None."""
     shown = utf8_name(name)
-    return shown, size if shown == name else None
+    return (name, size, time) if shown == name else (shown, None, None)
 
 
-def _files(uri: str, found: list[tuple[str, int | None]]) -> pa.Table:
+def _files(uri: str, found: Iterable[Found]) -> pa.Table:
+    """A table of the schema FILES. It is made in parts: a million tuples would take much memory."""
     # The lists of checksums of images that alray wrote are no files of the data set.
-    found = [(name, size) for name, size in found if not (name.endswith(".json") and is_list(file_name(name)))]
-    names = pa.array([name for name, _ in found], pa.string())
-    uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), names, "/")
-    return table(FILES, {"name": names, "uri": uris, "size": [size for _, size in found]}).sort_by("name")
+    found = (one for one in found if not (one[0].endswith(".json") and is_list(file_name(one[0]))))
+    parts, schema = [], FILES.remove(1)  # without the URI
+    while part := list(islice(found, _PART)):
+        columns = zip(*part, strict=True)
+        parts.append(
+            pa.record_batch([pa.array(one, kind.type) for one, kind in zip(columns, schema, strict=True)], schema)
+        )
+    files = pa.Table.from_batches(parts, schema).sort_by("name").combine_chunks()
+    uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), files["name"], "/")
+    return files.add_column(1, "uri", uris)
 
 
 @dataclass
@@ -128,8 +142,8 @@ class _LocalWalk:
     again: list[str] = field(default_factory=list)  # of links to folders that are listed anyway
     unused: list[str] = field(default_factory=list)  # of all links, where none may be followed
 
-    def files(self, recursive: bool) -> Iterator[tuple[str, int | None]]:
-        """Yield the name and the size of each file. A broken link has the size None."""
+    def files(self, recursive: bool) -> Iterator[Found]:
+        """Yield each file. A broken link has no size."""
         top = os.path.realpath(self.top)
         way: tuple[str, ...] = (top,)  # the real paths of a folder and of those above it
         waiting = [("", self.top, way)]  # the name below the top, the path
@@ -141,14 +155,15 @@ class _LocalWalk:
                     if entry.is_symlink():
                         real = os.path.realpath(entry.path)
                         if not os.path.exists(real):
-                            yield name, None
+                            yield name, None, None
                             continue
                         if not self._follows(name, real, entry.is_dir(), top, way):
                             continue
                     if entry.is_dir():
                         waiting.append((f"{name}/", entry.path, (*way, real or f"{way[-1]}/{entry.name}")))
                     else:
-                        yield name, entry.stat().st_size
+                        stat = entry.stat()
+                        yield name, stat.st_size, stat.st_mtime_ns
             if not recursive:
                 return
 

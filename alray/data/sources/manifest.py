@@ -11,14 +11,16 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
 from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
 from alray.data.sources import columns
+from alray.data.sources.files import infos, with_class_files
 from alray.data.sources.keys import OWN_FIELDS, as_keys, combined, keys, template_fields
 from alray.data.sources.label_text import as_text, class_of_key
 from alray.data.sources.lines import Listing, read_list
+from alray.data.sources.listing import FILES
 from alray.data.sources.scan import (
+    CLASSES_FILE,
     IMAGES,
     PROBLEMS,
     CatalogError,
@@ -32,7 +34,7 @@ from alray.data.sources.scan import (
 )
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import split_role
-from alray.store import absolute, filesystem, is_remote, join
+from alray.store import absolute, is_file, is_remote, join
 
 # Paths that need no change but for the directory in front of them if they are relative.
 _PLAIN_PATH = r"^(/|[^/~.:])[^/:]*(/[^/.:][^/:]*)*$"
@@ -53,19 +55,30 @@ class Manifest(Source):
         missing or ambiguous.
         """
         uri = absolute(source)
+        listed = infos([uri])  # before it is read, so that a later change is noticed
         chosen = _Columns(source, options)
         listing = read_list(uri, chosen.recognised, chosen.choose)
         rows, problems, notes = _usable(listing, chosen, uri)
         here = uri.rpartition("/")[0]
         places = rows[chosen.place]
         _refuse_credentials(places, uri)
-        uris, sizes, found_otherwise = _existing(_resolved(here, places))
+        files, found_otherwise = _existing(_resolved(here, places))
         classes = read_classes(here)
         found = {"label": chosen.texts(rows, chosen.label, listing), "split": chosen.splits(rows, listing)}
         made = _keys(rows, found, chosen, classes)
-        images = table(IMAGES, {"uri": uris, "size": sizes, "key": made, **found})
+        images = table(IMAGES, {"uri": combined(files["uri"]), "size": combined(files["size"]), "key": made, **found})
         notes = [*listing.notes, *chosen.notes, *notes, *found_otherwise]
-        return Scan(images, concat(problems, PROBLEMS), classes, notes=tuple(notes))
+        once = files.take(pc.index_in(pc.unique(files["uri"]), combined(files["uri"])))
+        read = with_class_files(concat([listed, once], FILES), [here])
+        return Scan(images, concat(problems, PROBLEMS), classes, notes=tuple(notes), files=read)
+
+    def listed(self, source: str, known: Sequence[str], links: str) -> pa.Table:
+        """The list, and the files that it named when it was scanned. Other names in it change its size or time."""
+        uri = absolute(source)
+        if not is_file(uri):
+            raise CatalogError(f"{source}: no such file")
+        here = uri.rpartition("/")[0]
+        return with_class_files(infos(sorted({*known, uri} - {join(here, CLASSES_FILE)})), [here])
 
 
 @dataclass
@@ -233,37 +246,30 @@ _SPELLINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-def _existing(given: pa.Array) -> tuple[list[str], list[int | None], list[str]]:
-    """The URIs, the sizes of the files, and notes. A file that does not exist is looked for under other spellings."""
+def _existing(given: pa.Array) -> tuple[pa.Table, list[str]]:
+    """The files, a table of the schema FILES, and notes. A file that does not exist is looked for under other
+    spellings."""
     uris: list[str] = given.to_pylist()
-    sizes = _sizes(uris)
+    sizes, times = _sizes_and_times(uris)
     notes = []
     for what, spelled in _SPELLINGS.items():
         at = [i for i, size in enumerate(sizes) if size is None and ("\\" in uris[i] or not uris[i].isascii())]
         others = [spelled(uris[i]) for i in at]
-        found = [one for one in zip(at, others, _sizes(others), strict=True) if one[2] is not None]
-        for i, uri, size in found:
-            uris[i], sizes[i] = uri, size
+        found = [one for one in zip(at, others, *_sizes_and_times(others), strict=True) if one[2] is not None]
+        for i, uri, size, time in found:
+            uris[i], sizes[i], times[i] = uri, size, time
         if found:
             notes.append(f"Files found under {what}: {len(found):,} (the first is {found[0][1]}).")
     again = len(uris) - pc.count_distinct(given).as_py()
     if again:
         notes.append(f"{again:,} lines name a file that another line names, too.")
-    return uris, sizes, notes
+    names = [file_name(uri) for uri in uris]
+    return table(FILES, {"name": names, "uri": uris, "size": sizes, "time": times}), notes
 
 
-def _sizes(uris: list[str]) -> list[int | None]:
-    """File sizes in bytes, None where there is no file. Each filesystem gets one request."""
-    sizes: list[int | None] = [None] * len(uris)
-    places: dict[str, list[int]] = {}
-    for i, uri in enumerate(uris):
-        places.setdefault("/".join(uri.split("/", 3)[:3]) if is_remote(uri) else "", []).append(i)
-    for members in places.values():
-        fs, _ = filesystem(uris[members[0]])
-        infos = fs.get_file_info([filesystem(uris[i])[1] for i in members])
-        for i, info in zip(members, infos, strict=True):
-            sizes[i] = info.size if info.type == pafs.FileType.File else None
-    return sizes
+def _sizes_and_times(uris: list[str]) -> tuple[list[int | None], list[int | None]]:
+    files = infos(uris)
+    return files["size"].to_pylist(), files["time"].to_pylist()
 
 
 MANIFEST = Manifest()

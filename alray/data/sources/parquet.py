@@ -80,6 +80,7 @@ class Parquet(Source):
             notes=(*found.notes, *renamed, *guesses, *random_access(images, options.image_column)),
             named=frozenset(name for name in options.split if any(name in path.split("/") for path in paths)),
             image_column=options.image_column,
+            files=self.files(source, files),
         )
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:

@@ -34,7 +34,13 @@ _CLASS_LISTS = {
     "gt-final_test.csv": _ClassList(";", "Filename", "ClassId"),  # GTSRB
     "test.csv": _ClassList(",", "Path", "ClassId"),  # GTSRB as Kaggle has it
 }
+_CLASS_LIST = f"(?i){'|'.join(rf'(^|/){re.escape(name)}$' for name in _CLASS_LISTS)}"
 _VOC_LIST = r"(^|/)ImageSets/(Main|Segmentation)/(train|val|test)\.txt$"
+
+
+def are_lists(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which names are those of lists that `with_lists` may read, as an array of bool."""
+    return pc.or_(pc.match_substring_regex(names, _VOC_LIST), pc.match_substring_regex(names, _CLASS_LIST))
 
 
 def with_lists(layout: Layout, names: pa.ChunkedArray, files: pa.Table, labels: bool) -> Layout:
@@ -74,8 +80,7 @@ def _with_listed_classes(layout: Layout, names: pa.ChunkedArray, files: pa.Table
 def _class_lists(files: pa.Table, folder: str) -> Iterator[tuple[str, str, _ClassList]]:
     """Names, URIs and forms of the known lists in the folder or above it."""
     above = {"/".join(folder.split("/")[:depth]) for depth in range(folder.count("/") + 2)}
-    pattern = "|".join(rf"(^|/){re.escape(name)}$" for name in _CLASS_LISTS)
-    for row in files.filter(pc.match_substring_regex(files["name"], f"(?i){pattern}")).to_pylist():
+    for row in files.filter(pc.match_substring_regex(files["name"], _CLASS_LIST)).to_pylist():
         place, _, base = row["name"].rpartition("/")
         if place in above:
             yield row["name"], row["uri"], _CLASS_LISTS[base.lower()]

@@ -85,6 +85,7 @@ class Scan:
     named: frozenset[str] = frozenset()  # the names in ScanOptions.split that the source has
     splits: tuple[SplitCount, ...] = ()  # filled in by `with_roles`
     image_column: str = ""  # the column or array that holds the images, where the files have columns
+    files: pa.Table = field(kw_only=True)  # what was read, as it was listed: the schema of `sources.listing.FILES`
 
 
 def table(schema: pa.Schema, columns: Mapping[str, object]) -> pa.Table:

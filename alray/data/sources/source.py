@@ -14,8 +14,11 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from alray.data.sources.scan import CatalogError, Scan, ScanOptions
+from alray.data.sources.files import with_class_files
+from alray.data.sources.listing import list_files
+from alray.data.sources.scan import CatalogError, Scan, ScanOptions, is_hidden
 from alray.store import Store, read_bytes
 
 T = TypeVar("T")
@@ -44,9 +47,33 @@ class Source:
         """Find all images of a path or URI. Raises CatalogError.
 
         Every image needs key, uri and size (`alray.data.sources.scan.IMAGES`); a file that is missing has size None.
-        The key starts with options.prefix unless the source itself names splits.
+        The key starts with options.prefix unless the source itself names splits. The scan's `files` are those that
+        `listed` finds.
         """
         raise NotImplementedError(f"{type(self).__name__}.scan")
+
+    def listed(self, source: str, known: Sequence[str], links: str) -> pa.Table:
+        """The files that a scan would read now, a table of the schema FILES in any order. It costs one listing.
+
+        known: the URIs that the latest scan read; links: as in `ScanOptions`. Raises CatalogError if nothing exists at
+        the source.
+        """
+        return self.files(source, list_files(source, links))
+
+    def files(self, source: str, listed: pa.Table) -> pa.Table:
+        """Of the listed files those that a scan reads, with the lists of classes beside them."""
+        reads = self.reads(listed["name"])
+        used = listed if pc.all(reads).as_py() else listed.filter(reads)  # a copy of a million names would be large
+        return with_class_files(used, self.class_places(source, used))
+
+    def reads(self, names: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Which of the listed files, by name, a scan reads; bool."""
+        read = [name.lower().endswith(self.extensions) and not is_hidden(name) for name in names.to_pylist()]
+        return pa.chunked_array([read], pa.bool_())
+
+    def class_places(self, source: str, used: pa.Table) -> set[str]:
+        """The directories in which a scan looks for a list of classes."""
+        return set()
 
     def check(self, test_root: str) -> None:
         """Raise CatalogError if this kind does not allow a test set in a separate place."""

@@ -20,7 +20,7 @@ from alray.data.sources.keys import keys as keys_of
 from alray.data.sources.keys import template_fields
 from alray.data.sources.label_text import class_of_key
 from alray.data.sources.layout import places, understand
-from alray.data.sources.listing import listing
+from alray.data.sources.listing import NO_FILES, listing
 from alray.data.sources.samples import UNSAID, Chosen, Classes, choose_images, sample_of
 from alray.data.sources.scan import (
     IMAGES,
@@ -79,7 +79,7 @@ class WebDataset(Source):
         chosen = choose_images(([name for name, _, _ in tar.images] for tar in tars), options.image_column)
         pictures = sum(len(tar.images) for tar in tars)
         _keep(tars, chosen)
-        classes = agree([read_classes(place) for place in {uri.rpartition("/")[0] for uri in uris}], source)
+        classes = agree([read_classes(place) for place in self.class_places(source, files)], source)
         scan = _scan(tars, options, source)
         others = set(found.files["name"].to_pylist()) - set(paths)
         return replace(
@@ -89,7 +89,12 @@ class WebDataset(Source):
             left_out=pictures - len(scan.images),
             notes=(*found.notes, *chosen.notes, *scan.notes),
             doubts=(*chosen.doubts, *scan.doubts),
+            files=self.files(source, files),
         )
+
+    def class_places(self, source: str, used: pa.Table) -> set[str]:
+        """The directories of the tars."""
+        return {uri.rpartition("/")[0] for uri in used["uri"].to_pylist()}
 
     def read(self, pool: ThreadPoolExecutor, references: pa.Table, column: str) -> list[Found]:
         """The bytes of each image by one ranged read. Every tar is opened once, and reads overlap."""
@@ -191,7 +196,8 @@ def _scan(tars: list[Tar], options: ScanOptions, source: str) -> Scan:
     notes = [*layout.notes, *looked_up.notes(), *notes]
     problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
     named = layout.named | {name for name in options.split for tar in tars if name in tar.name.split("/")}
-    return Scan(table(IMAGES, columns), problems, notes=tuple(notes), doubts=layout.doubts, named=named)
+    images = table(IMAGES, columns)
+    return Scan(images, problems, notes=tuple(notes), doubts=layout.doubts, named=named, files=NO_FILES)
 
 
 def _check_column(tars: list[Tar], column: str, source: str) -> None:

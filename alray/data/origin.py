@@ -1,0 +1,206 @@
+"""The catalog of a run: made if there is none, and trusted only while its source still is what it was made from.
+
+A catalog lists the files that it was made from, with size and time. One listing shows that nothing changed. Where it
+shows a difference, the source is scanned again, and its rows and the bytes of images decide: files that were copied or
+touched are still the same data, and corrected labels or other images are not.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.config import DataConfig, IndexConfig
+from alray.config.arguments import option
+from alray.data.assemble import assemble
+from alray.data.catalog import Catalog, CatalogError, build
+from alray.data.changes import FileChanges, bytes_changed, file_changes, row_changes
+from alray.data.examples import first_of
+from alray.data.hashes import read_hashes
+from alray.data.scans import scans_of
+from alray.data.sources.files import files_of, scanned_files
+from alray.store import StoreError, absolute
+
+# Options of indexing that change rows, and would be ignored where there is a catalog.
+_CHANGE_ROWS = ("key", "label_column", "image_column", "split", "class_depth", "links", "pixel_range", "classes")
+_SHARE = 20  # a source is looked at again when this many times the seconds of the last look have passed ...
+_LONG = 1.0  # ... if that look took longer than this many seconds
+
+_looked: dict[tuple[str, str], tuple[float, list[str]]] = {}
+
+
+def ensure_catalog(config: DataConfig, default_uri: str) -> tuple[Catalog, list[str]]:
+    """Open the config's catalog (or the one at default_uri). If there is none, index the config's source there.
+
+    Returns also sentences on its source (`look`). Raises CatalogError if there is neither a catalog nor a source, if
+    the catalog was made from another source than the config names, or if the source has changed since.
+    """
+    uri = config.catalog or default_uri
+    if Catalog.exists(uri):
+        catalog = Catalog.open(uri)
+        _refuse_other_source(config, catalog)
+        return catalog, look(catalog)
+    if not config.root:
+        if config.catalog:
+            raise CatalogError(
+                f"data.catalog: expected a catalog at {uri}, got none; `alray index SOURCE --out {uri}` makes it, and "
+                "so does a run with data.root"
+            )
+        raise CatalogError("data.root: expected the source of the images, got none; give data.root or data.catalog")
+    return build(config, uri), []
+
+
+def _refuse_other_source(config: DataConfig, catalog: Catalog) -> None:
+    made = catalog.config()
+    for field in ("root", "test_root"):
+        value, known = getattr(config, field), getattr(made, field)
+        if value and absolute(value) != known:
+            raise CatalogError(
+                f"data.{field}: expected {known or 'none'}, from which the catalog at {catalog.uri} was made, "
+                f"got {absolute(value)}: leave data.{field} empty to use this catalog, or give another data.catalog"
+            )
+    found = {"image_column": catalog.image_column, "classes": catalog.classes}
+    for field in _CHANGE_ROWS:
+        value, known = getattr(config, field), getattr(made, field)
+        default = IndexConfig.model_fields[field].get_default(call_default_factory=True)
+        # Segmentation indexes without labels; a catalog with labels serves it, too, with classes of the masks.
+        for_masks = config.label_column == "" and field in ("label_column", "classes")
+        if not for_masks and value not in (default, known, found.get(field, known)):
+            raise CatalogError(
+                f"data.{field}: expected that of the catalog at {catalog.uri}, {known or 'none'}, got {value}: leave "
+                "it out, or index again into another data.catalog"
+            )
+
+
+def look(catalog: Catalog) -> list[str]:
+    """Look whether a catalog's source still is what it was made from. It costs one listing of the source, and more only
+    where sizes or times of files are others.
+
+    Returns sentences for the user on what could not be compared. Raises CatalogError, with what changed and the command
+    that indexes it anew. If a look takes long, this process uses its result for a while.
+    """
+    place = (catalog.uri, catalog.fingerprint)
+    until, said = _looked.get(place, (0.0, []))
+    start = time.monotonic()
+    if start < until:
+        return said
+    said = _look(catalog)
+    seconds = time.monotonic() - start
+    if seconds > _LONG:
+        _looked[place] = (start + _SHARE * seconds, said)
+    return said
+
+
+def _look(catalog: Catalog) -> list[str]:
+    config, known = catalog.config(), catalog.files()
+    now, said = _listed(catalog, config, known)
+    found = file_changes(known.filter(pc.is_in(known["place"], value_set=pc.unique(now["place"]))), now)
+    if not found:
+        return said
+    if said:  # a part of the source cannot be listed, so it cannot be scanned either
+        raise _changed(catalog, config, found.sentences())
+    return _compare(catalog, config, found)
+
+
+def _listed(catalog: Catalog, config: IndexConfig, known: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The files that are there now, with columns uri, size, time, place, and sentences on places that cannot be
+    listed."""
+    listings, said = [], []
+    for place, root in enumerate(filter(None, (config.root, config.test_root))):
+        uris = known.filter(pc.equal(known["place"], place))["uri"].to_pylist()
+        try:
+            files = catalog.source.listed(root, uris, config.links)
+            why = "" if pc.count(files["size"]).as_py() else "there is nothing of what was indexed"
+        except (CatalogError, StoreError, OSError) as error:
+            why = str(error).removeprefix(f"{root}: ")
+        if why:
+            said.append(f"{root} was not looked at ({why}): its catalog {catalog.uri} is used as it is.")
+        else:
+            listings.append((place, files))
+    return files_of(listings), said
+
+
+def _compare(catalog: Catalog, config: IndexConfig, found: FileChanges) -> list[str]:
+    """Scan the source again and compare rows and bytes. Returns sentences on what could not be compared; raises
+    CatalogError if anything is different."""
+    try:
+        scans = scans_of(config, catalog.source)
+        fresh = assemble(scans, config.classes or None)
+    except CatalogError as error:
+        raise _changed(catalog, config, [*found.sentences(), f"it cannot be indexed any more: {error}"]) from None
+    left_out = _left_out(catalog, fresh.images, found)
+    was = _with_classes(catalog.table(), catalog.classes)
+    now = _with_classes(fresh.images.filter(pc.invert(left_out)), fresh.classes)
+    rows = row_changes(was, now, fresh.problems)
+    sentences = rows.sentences
+    if "".join(scan.content for scan in scans) != catalog.embedding_fingerprint:
+        sentences.append("the embeddings or the pretext losses are others")
+    if fresh.classes != catalog.classes:
+        sentences.append(f"the classes were {first_of(catalog.classes)} and are {first_of(fresh.classes)}")
+    uncompared = 0
+    if catalog.source.decoded and not sentences:
+        images = rows.same.filter(pc.is_in(rows.same["uri"], value_set=found.unequal))
+        hashed = images.filter(pc.is_valid(images["hash"]))
+        sentences += bytes_changed(hashed, read_hashes(hashed, catalog.source, catalog.image_column, progress=True))
+        uncompared = len(images) - len(hashed)
+    if sentences:
+        raise _changed(catalog, config, sentences)
+    with suppress(StoreError):  # then the next look compares again
+        catalog.write_files(scanned_files(scans))
+    if not uncompared:
+        return []
+    return [
+        f"The files of {uncompared:,} images were written again after they were indexed. Their keys, sizes and labels "
+        "are the same; their bytes were not compared, because they were indexed with check none."
+    ]
+
+
+def _left_out(catalog: Catalog, images: pa.Table, found: FileChanges) -> pa.ChunkedArray:
+    """Which images of a new scan, (n,) bool, were left out of the catalog because they could not be used, and have not
+    been repaired since."""
+    known = pc.is_in(images["key"], value_set=catalog.problems()["key"])
+    repaired = pc.is_in(images["uri"], value_set=pa.concat_arrays([found.added, found.resized]))
+    return pc.and_(known, pc.invert(repaired))
+
+
+def _with_classes(images: pa.Table, classes: Sequence[str]) -> pa.Table:
+    return images.append_column("class", pa.array(list(classes), pa.string()).take(images["label"].combine_chunks()))
+
+
+def _changed(catalog: Catalog, config: IndexConfig, sentences: Sequence[str]) -> CatalogError:
+    roots = " or ".join(filter(None, (config.root, config.test_root)))
+    return CatalogError(
+        "\n".join([
+            f"{roots} has changed since the catalog {catalog.uri} was made from it:",
+            *(f"  {sentence}" for sentence in sentences),
+            "Old and new data are not mixed in one run. To go on with the old data, bring them back. To use the new "
+            "data, index them anew:",
+            f"  {command(catalog, config)}",
+            "Then the same run begins anew in a directory of its own, and the old one stays as it is.",
+        ])
+    )  # fmt: skip
+
+
+def command(catalog: Catalog, config: IndexConfig) -> str:
+    """The command that makes a catalog in the same way. config: `Catalog.config`."""
+    words = ["alray", "index", config.root, "--out", catalog.uri]
+    if not config.yes and not (catalog.labels()[catalog.is_test()] >= 0).any():
+        words.append("--yes")  # a run indexes a source without test images, but the command asks whether it is meant
+    for name, field in IndexConfig.model_fields.items():
+        value = getattr(config, name)
+        if name != "root" and value != field.get_default(call_default_factory=True):
+            words += [option(name), *([] if value is True else _texts(value))]
+    return shlex.join(words)
+
+
+def _texts(value: Any) -> list[str]:
+    """The words that give a value on a command line."""
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for text in pair]
+    return [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
