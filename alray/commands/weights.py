@@ -31,13 +31,23 @@ class Weights(Command):
     def work(self) -> None:
         """Print the table, or what is in each file and how it loads."""
         from alray.models import describe
+        from alray.models.weight_files import CheckpointError
 
         if not self.files:
             print(describe.families())
+        refused = []
         for file in self.files:
-            print(describe.described(file))
-            if self.backbone:
-                print(self._loaded(file))
+            try:
+                print(describe.described(file))
+                if self.backbone:
+                    print(self._loaded(file))
+            except CheckpointError as error:
+                if len(self.files) == 1:
+                    raise
+                print(f"refused: {error}")
+                refused.append(file)
+        if refused:
+            raise CheckpointError(f"{len(refused)} of {len(self.files)} files were refused")
 
     def _loaded(self, file: str) -> str:
         from alray.config import ModelConfig

@@ -127,7 +127,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("CLIP of OpenAI and OpenCLIP", "visual.class_embedding, visual.transformer.resblocks.", "the image tower",
            (r"class_embedding$|attnpool\.positional_embedding$",), _gelu_of_clip, _note_on_clip),
     Family("lightly (PyTorch Lightning)", "state_dict: backbone. (numbered or not), projection_head.",
-           "backbone; teacher_backbone of DINO",
+           "backbone",
            (r"^state_dict/(?:\w+_)?backbone\.", r"(?:projection|prediction|student)_head\.")),
     Family("VICReg, Barlow Twins", "model: module.backbone., module.projector.", "backbone",
            (r"^model/(?:module\.)?backbone\.", r"projector\.")),

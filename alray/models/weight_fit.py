@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from alray.models.weight_files import some
-from alray.models.weight_names import BODY, NAMINGS, Naming, Tensors, timm_names, unwrapped
+from alray.models.weight_names import BODY, NAMINGS, Naming, Tensors, classifiers, timm_names, unwrapped
 
 Entries = list[tuple[tuple[str, ...], Tensors]]  # the dictionaries of a file: the path of each, and its tensors
 
@@ -113,7 +113,7 @@ def _fit(place: Place, wanted: Mapping[str, torch.Tensor], backbone: nn.Module) 
     found = {name: converted[name] for name in wanted if name in converted}
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     mismatched = [text for name in found if (text := _mismatch(name, found[name], wanted[name]))]
-    modules = {name.split(".")[0] for name in wanted} | BODY
+    modules = ({name.split(".")[0] for name in wanted} | BODY) - classifiers(backbone)
     surplus = [name for name in converted if name not in wanted and name.split(".")[0] in modules]
     dropped = [
         name

@@ -55,6 +55,12 @@ def unwrapped(tensors: Tensors) -> Tensors:
     return {".".join(part for part in key.split(".") if part not in _WRAPPERS): t for key, t in tensors.items()}
 
 
+def classifiers(backbone: nn.Module) -> set[str]:
+    """The modules that hold the classifiers of a timm model, such as "fc" or "head". They may hold a norm, too."""
+    named = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
+    return {name.split(".")[0] for name in ([named] if isinstance(named, str) else named)}
+
+
 def own_filter(backbone: nn.Module) -> Filter | None:
     """The function with which timm converts published files for this model; None if it has none.
 

@@ -94,7 +94,7 @@ def select(
 
     strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
     pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
-    columns, data frames of pandas and polars; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
+    columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
     the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
     which is logged. The labels of labeled rows are known to every
     strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,14 @@ def test_keys_keep_their_zeros_and_all_columns_are_text(tmp_path: Path) -> None:
     assert made.keys().to_pylist() == ["000000", "000001", "000002", "000003"]
     template = index(written(tmp_path, text), str(tmp_path / "o"), key="{label}/{image_id}.png")
     assert template.keys().to_pylist()[0] == "0/000000.png"
+
+
+def test_compressed_lists(tmp_path: Path) -> None:
+    written(tmp_path, "")
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(lines("path,label").encode()))
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"path": "img/0.png", "label": "a"}\n'))
+    assert len(index(str(tmp_path / "m.csv.gz"), str(tmp_path / "out"))) == 4
+    assert len(index(str(tmp_path / "m.jsonl.gz"), str(tmp_path / "o"))) == 1
 
 
 def test_values_with_separators_quotes_and_newlines(tmp_path: Path) -> None:
@@ -385,6 +394,16 @@ def test_select_takes_arrow_tables_columns_and_data_frames() -> None:
         np.array([*X, None], object)[:-1],
     ):  # fmt: skip
         assert chosen(given) == expected, type(given)
+
+
+def test_select_takes_any_frame_with_the_interface_of_arrow() -> None:
+    class Frame:
+        """As data frames of polars and others."""
+
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            return pa.table({"id": range(40), "emb": LISTS}).__arrow_c_stream__(requested_schema)
+
+    assert chosen(Frame()) == chosen(X)
 
 
 def test_select_logs_what_it_took(caplog: pytest.LogCaptureFixture) -> None:

@@ -441,6 +441,16 @@ def test_the_conversion_is_the_one_that_timm_gives_this_model(name: str, tmp_pat
     assert "ls1.gamma" in "".join(expected) or name == "flexivit_small"
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "test_mambaout", "efficientvit_b0", "test_efficientnet", "test_vit"])
+def test_a_whole_classifier_of_timm_loads(name: str, tmp_path: Path) -> None:
+    """Where a norm of the backbone and the classifier share the module `head`, the classifier is left out."""
+    whole = randomised(timm.create_model(name), 1)
+    backbone, report = load(saved({"state_dict": state(whole)}, tmp_path), (name, {}), side=160)
+    assert all(torch.equal(tensor, whole.state_dict()[key]) for key, tensor in backbone.state_dict().items())
+    assert {key.split(".")[0] for key in report.unexpected} <= {"state_dict/head", "state_dict/classifier"}
+    assert report.unexpected
+
+
 def jax_arrays(width: int, depth: int, heads: int) -> dict[str, np.ndarray[Any, Any]]:
     """The names and shapes of Google's ViT checkpoints (.npz)."""
     rng = np.random.default_rng(0)
@@ -585,6 +595,15 @@ def test_the_command_tries_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "tensors loaded from 'module.'" in (text := capsys.readouterr().out) and "pos_embed resampled" in text
     with pytest.raises(CheckpointError, match="did not load"):
         Weights.start([str(path), "--backbone", "resnet18"])
+
+
+def test_the_command_goes_on_after_a_file_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = saved(state(vit(1)), tmp_path)
+    (tmp_path / "page.pth").write_text("<html>")
+    with pytest.raises(CheckpointError, match="1 of 2 files were refused"):
+        Weights.start([str(tmp_path / "page.pth"), str(good)])
+    text = capsys.readouterr().out
+    assert "refused: " in text and "a web page" in text and f"{good}: 30 tensors" in text
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(

@@ -132,7 +132,10 @@ class Classes:
 
     def of(self, name: str, labels: Labels) -> str | None:
         """The class of an image: None if its members say that it is unknown, UNSAID if no member names it."""
-        stems = dict.fromkeys((name[: -len(name.rpartition(".")[2]) - 1], sample_of(name)[0], _first_dot(name)))
+        stem = name[: -len(name.rpartition(".")[2]) - 1]
+        if len(labels) == 1 and stem in (only := next(iter(labels.values()))):  # most tars are like this
+            return only[stem]
+        stems = dict.fromkeys((stem, sample_of(name)[0], _first_dot(name)))
         found = [
             (kind, by_stem[stem])
             for kind in self._order
