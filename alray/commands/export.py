@@ -20,7 +20,7 @@ class Export(Command):
     """Directory to write, empty or new."""
     format: Literal["all", "timm", "onnx", "none"] = "all"
     """Form of the model. timm: model.safetensors with config.json; onnx: model.onnx; none: no model."""
-    labels: Literal["csv", "folder", "webdataset"] = "csv"
+    labels: str = "csv"
     """Form of the labeled images. csv: labels.csv with key, label, origin and URI; folder and webdataset also copy the
     images."""
     round: int = -1

@@ -14,15 +14,12 @@ from alray.config.sections import (
     IndexConfig,
     LabelConfig,
     ModelConfig,
-    OptimisationConfig,
-    PretextConfig,
     ResourceConfig,
     SplitConfig,
-    TrainConfig,
     TransformConfig,
-    VaalConfig,
 )
 from alray.config.sweeping import SweepConfig
+from alray.config.train_sections import OptimisationConfig, PretextConfig, TrainConfig, VaalConfig
 from alray.config.tree import RunConfig, places, replace, value_at
 
 __all__ = [

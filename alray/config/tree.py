@@ -16,13 +16,11 @@ from alray.config.sections import (
     FeatureConfig,
     LabelConfig,
     ModelConfig,
-    PretextConfig,
     ResourceConfig,
     SplitConfig,
-    TrainConfig,
     TransformConfig,
-    VaalConfig,
 )
+from alray.config.train_sections import PretextConfig, TrainConfig, VaalConfig
 
 
 class RunConfig(Frozen):

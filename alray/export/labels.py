@@ -72,12 +72,16 @@ def write_images(
     images: list[Labeled], catalog: Catalog, classes: list[str], format: str, store: Store,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> None:  # fmt: skip
-    """Write the images, byte for byte, with their labels. format: folder or webdataset. Raises ExportError."""
+    """Write the images, byte for byte, with their labels. format: name of a kind of source. Raises ExportError."""
     if not catalog.source.decoded:
         raise ExportError(
             "the run used your own embeddings, so there are no images to write; --labels csv has the keys"
         )
-    names = {image.key: _place(image, format) for image in images}
+    target = SOURCES.get(format)
+    if target is None or not target.writable:
+        known = ", ".join(["csv", *(name for name, source in SOURCES.items() if source.writable)])
+        raise ExportError(f"--labels: expected one of {known}, got {format!r}")
+    names = {image.key: target.name_in(image.key, image.label) for image in images}
     if len(set(names.values())) != len(names):
         raise ExportError("two keys would get the same file name; --labels webdataset keeps keys as they are")
 
@@ -92,12 +96,5 @@ def write_images(
             yield [(names[key], data, labels[key]) for key, data in zip(keys, found, strict=True)]
             advance(len(keys))
 
-    SOURCES[format].write(store, False, read(), _TAR_BYTES)
+    target.write(store, False, read(), _TAR_BYTES)
     store.write_bytes(CLASSES_FILE, "".join(f"{name}\n" for name in classes).encode())
-
-
-def _place(image: Labeled, format: str) -> str:
-    """The name of the image's file: in a folder it lies in the directory of its class, one level deep."""
-    if format != "folder":
-        return image.key
-    return f"{image.label.replace('/', '_')}/{image.key.replace('/', '__')}"
