@@ -134,8 +134,9 @@ def guarded(work: Callable[[], T]) -> T:
         meant_for_people = type(error).__module__.startswith("alray.")
         if not meant_for_people or os.environ.get("ALRAY_TRACEBACK"):
             raise
-        print(f"error: {redacted(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
+        prefix = "" if hasattr(error, "exit_code") else "error: "  # nothing is wrong where a run waits for people
+        print(f"{prefix}{redacted(str(error))}", file=sys.stderr)
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "sweep": sweep, **commands.COMMANDS}

@@ -30,10 +30,15 @@ class _Rule:
     reads_labels: bool = False  # whether `draw` reads the labels of all rows
     strategy: str = ""
     first_round: int = 0  # the round number that strategies get in the run's round 0
+    given: bool = False  # whether the labels are those of the source
 
 
 def _random(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classes: int) -> Rows:
     return splits.draw_random(rows, size, seed, "seed_set")
+
+
+def _given(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classes: int) -> Rows:
+    return rows[labels >= 0]
 
 
 def _balanced(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classes: int) -> Rows:
@@ -43,6 +48,7 @@ def _balanced(rows: Rows, labels: npt.NDArray[Any], size: int, seed: int, classe
 _RULES: Mapping[str, _Rule] = {
     "random": _Rule(_random),
     "balanced": _Rule(_balanced, reads_labels=True),
+    "given": _Rule(_given, given=True),
     "pretext": _Rule(strategy="pt4al", first_round=1),  # the seed set is PT4AL's round 0
     "k_means": _Rule(strategy="k_means"),
 }
@@ -57,13 +63,16 @@ class SeedSet:
     chooser: Strategy | None = None
 
     @classmethod
-    def of(cls, config: RunConfig, strategy: Strategy) -> SeedSet:
-        """The seed set of a configuration. strategy: the strategy of the rounds. Raises SelectionError for bad options.
+    def of(cls, config: RunConfig, strategy: Strategy, labeled: int | None = None) -> SeedSet:
+        """The seed set of a configuration. strategy: the strategy of the rounds; labeled: the number of images of the
+        pool that have a label in the source, None if it is not yet known. Raises SelectionError for bad options.
 
         The chooser is the run's own strategy with its options if that implements the rule, else the rule's strategy
         with default options. In both cases split.seed_set_options replace single options.
         """
         how, options = config.split.seed_set_how, config.split.seed_set_options
+        if _RULES[how].given and labeled == 0:
+            how = config.split.cold_start
         rule = _RULES[how]
         chooser = None
         if rule.strategy:
@@ -78,7 +87,13 @@ class SeedSet:
                 f"split.seed_set_options: expected none for split.seed_set_how={how}, got {', '.join(options)}; "
                 f"{chosen} have options"
             )
-        return cls(how, config.split.seed_set_size, chooser)
+        size = labeled if rule.given and labeled is not None else config.split.seed_set_size
+        return cls(how, size, chooser)
+
+    @property
+    def given(self) -> bool:
+        """Whether its labels are those of the source, so that nobody is asked for them."""
+        return _RULES[self.how].given
 
     @property
     def needs(self) -> frozenset[str]:

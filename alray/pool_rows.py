@@ -53,8 +53,11 @@ def imbalanced(config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
     return splits.imbalance(rows, labels[rows], shape.kind, shape.factor, config.seed, len(catalog.classes))
 
 
-def check_labels(config: RunConfig, catalog: Catalog, pool: Rows, oracle: Oracle, seed_set_reads_labels: bool) -> None:
-    """Raise ConfigError if labels will be read that the source does not have: by the oracle, or by a draw."""
+def check_labels(
+    config: RunConfig, catalog: Catalog, pool: Rows, oracle: Oracle | None, seed_set_reads_labels: bool
+) -> None:
+    """Raise ConfigError if labels will be read that the source does not have: by the oracle (None: people), or by
+    a draw."""
     refuse_unlabeled(
         catalog.keys(unanswerable(oracle, pool)),
         len(pool),
@@ -72,3 +75,18 @@ def check_labels(config: RunConfig, catalog: Catalog, pool: Rows, oracle: Oracle
         if asked:
             reason = f"{path}={got} reads the labels of all"
             refuse_unlabeled(missing, len(pool), reason, f"`--{path} {other}` does not")
+
+
+def labeled_in(config: RunConfig, catalog: Catalog, pool: Rows) -> int:
+    """The number of images of the pool that have a label in the source, without those of the validation set. Raises
+    ConfigError if there are fewer than that set needs."""
+    labeled = int((catalog.labels()[pool] >= 0).sum())
+    split = config.split
+    if split.val_how == "labeled":
+        if labeled < split.val_size:
+            raise ConfigError(
+                f"split.val_size: expected at most {labeled:,}, the number of labeled images of the pool, got "
+                f"{split.val_size:,} with split.val_how labeled"
+            )
+        labeled -= split.val_size
+    return labeled

@@ -7,6 +7,7 @@ belongs to this configuration, and splits that are drawn and written to it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,16 @@ from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerpri
 from alray.data import splits
 from alray.data.catalog import Catalog
 from alray.data.examples import test_notes
-from alray.data.oracle import Oracle, Requests, ask
+from alray.data.oracle import Oracle
 from alray.data.origin import ensure_catalog
 from alray.data.pool import Labels, Pool, Rows
 from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
+from alray.labeling.desk import Desk, waits_here
+from alray.labeling.registry import Setting, oracle_of, replays
+from alray.labeling.registry import check as check_oracle
+from alray.labeling.start import label_start
 from alray.models.weight_files import look
-from alray.pool_rows import check_labels, imbalanced, test_and_pool_rows
+from alray.pool_rows import check_labels, imbalanced, labeled_in, test_and_pool_rows
 from alray.provenance import find_run, open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
@@ -82,6 +87,7 @@ class Prepared(Checked):
     """A run that can start."""
 
     oracle: Oracle
+    desk: Desk  # gets labels from the oracle, and waits for people
     run: RunDir
     pool: Pool  # without the validation set; the seed set is labeled unless a strategy has yet to choose it
     pool_counts: list[int] | None  # images per class of the whole pool, if the source knows them
@@ -96,19 +102,22 @@ def prepare(config: RunConfig, oracle: Oracle | None = None, strategy: Strategy 
     return begin(check(config, strategy, oracle), oracle)
 
 
-def begin(found: Checked, oracle: Oracle | None = None) -> Prepared:
+def begin(found: Checked, oracle: Oracle | None = None, say: Callable[[str], None] = lambda line: None) -> Prepared:
     """Open the run directory of a checked configuration, and draw, label and write its splits unless it has them.
 
-    The caller holds the lease of the run directory. Raises SplitError, RunError, OracleError, StoreError.
+    The caller holds the lease of the run directory. say: prints a line for the user while the run waits for people.
+    Raises SplitError, RunError, OracleError, StoreError, and Waiting if people have not given all labels.
     """
     catalog, task = found.catalog, found.task
-    drawn = None if find_run(found.config, catalog).split else found.draw()  # before the directory is made
-    run = open_run(found.config, catalog, task.classes(found.config.data, catalog), found.facts)
-    oracle = oracle or task.hidden_labels(catalog)
-    pool = _split(found, oracle, run, drawn)
-    counts = task.pool_counts(catalog, found.pool_rows)
+    config, classes = found.config, task.classes(found.config.data, catalog)
+    drawn = None if find_run(config, catalog).split else found.draw()  # before the directory is made
+    run = open_run(config, catalog, classes, found.facts)
+    oracle = oracle or oracle_of(Setting(config, catalog, task, run))
+    desk = Desk(run, oracle, config.labels, classes, waits_here(config.labels.wait), say)
+    pool = _split(found, desk, run, drawn)
+    counts = task.pool_counts(catalog, found.pool_rows) if replays(config) else None
     labels = catalog.labels()[found.test_rows]
-    return Prepared(**vars(found), oracle=oracle, run=run, pool=pool, pool_counts=counts, test_labels=labels)
+    return Prepared(**vars(found), oracle=oracle, desk=desk, run=run, pool=pool, pool_counts=counts, test_labels=labels)
 
 
 def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | None = None) -> Checked:
@@ -125,6 +134,7 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     config = with_absolute_paths(config)
     _check_files(config)
     task = task_of(config)
+    check_oracle(config)
     if strategy is None:
         strategy = strategy_of(config)
     else:
@@ -134,20 +144,24 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     if not _may_be_finished(config):  # a finished run is only read
         Store(config.run_dir or config.root).check_writable()
     catalog, told = _open_catalog(config, task)
+    marked, rows = test_and_pool_rows(config, catalog, task)
+    seed_set = SeedSet.of(config, strategy, labeled_in(config, catalog, rows))
     _check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
-    loaded = learner.check(config, catalog, lambda: task.build(config, len(task.classes(config.data, catalog))))
-    marked, rows = test_and_pool_rows(config, catalog, task)
-    check_labels(config, catalog, rows, oracle or task.hidden_labels(catalog), seed_set.reads_labels)
+    classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
+    loaded = learner.check(config, catalog, lambda: task.build(config, classes))
+    simulated = oracle is None and replays(config)
+    check_labels(config, catalog, rows, task.hidden_labels(catalog) if simulated else oracle, seed_set.reads_labels)
     candidates, test_rows = imbalanced(config, catalog, rows), task.testable(catalog, marked)
     told += test_notes(len(marked), len(test_rows))
-    told += task.check_classes(catalog, candidates, test_rows, simulated=oracle is None)
-    _check_sizes(config, len(candidates))
+    if not _classes_may_come(config, task):
+        told += task.check_classes(catalog, candidates, test_rows, simulated=simulated)
+    _check_sizes(config, len(candidates), seed_set.size)
     free = len(candidates) - config.split.val_size
     strategy.check_pool(free)
     seed_set.check_pool(free)
     if config.rounds > 1:
-        strategy.check(config.budget, free - config.split.seed_set_size)
+        strategy.check(config.budget, free - seed_set.size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
     catalog, seen = task.annotated(config, catalog, candidates, test_rows)
     told = [loaded, _fresh_hub_model(config), *told, *notes(config, strategy, seed_set, free), *seen]
@@ -248,7 +262,7 @@ def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
     data = task.index_config(config.data)
     what = changed(data, only=IndexConfig.model_fields.keys() - {"check", "yes"})
     catalog, told = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
-    if not task.classes(config.data, catalog):
+    if not task.classes(config.data, catalog) and not _classes_may_come(config, task):
         raise RunError(
             f"{catalog.uri}: expected a catalog with classes, got none; name them in data.classes, and index again if "
             "the catalog exists"
@@ -256,18 +270,22 @@ def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
     return catalog, told
 
 
-def _check_sizes(config: RunConfig, pool: int) -> None:
+def _classes_may_come(config: RunConfig, task: Task) -> bool:
+    return task.classes_can_come and config.labels.new_classes == "allow"
+
+
+def _check_sizes(config: RunConfig, pool: int, seed_set: int) -> None:
     bought = (config.rounds - 1) * config.budget
-    needed = config.split.val_size + config.split.seed_set_size + bought
+    needed = config.split.val_size + seed_set + bought
     if needed > pool:
         raise ConfigError(
             f"budget: the pool has {pool:,} images, but the run needs {needed:,}: validation "
-            f"{config.split.val_size:,}, seed set {config.split.seed_set_size:,}, and {config.rounds - 1} x "
+            f"{config.split.val_size:,}, seed set {seed_set:,}, and {config.rounds - 1} x "
             f"{config.budget:,} to buy"
         )
 
 
-def _split(checked: Checked, oracle: Oracle, run: RunDir, drawn: tuple[Rows, Rows] | None) -> Pool:
+def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] | None) -> Pool:
     """The pool with its validation set and seed set. They are read from the run directory; those that were just drawn
     are labeled and written there."""
     catalog, candidates = checked.catalog, checked.pool_rows
@@ -275,20 +293,26 @@ def _split(checked: Checked, oracle: Oracle, run: RunDir, drawn: tuple[Rows, Row
         held_out, seed_set = drawn
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
-        asked = Requests.of(catalog, np.concatenate([held_out, seed_set]))
-        run.check_guards()  # a process that lost the lease buys nothing
-        run.write_split(in_pool, held_out, seed_set, ask(oracle, asked))
-    pool = checked.task.pool(catalog, candidates).hold_out(*run.held_out()).label(*run.seed())
+        given = [checked.config.split.val_how == "labeled", checked.seed_set.given]
+        start = label_start(desk, catalog, held_out, seed_set, np.repeat(given, [len(held_out), len(seed_set)]))
+        in_pool[start.unusable] = False
+        run.write_split(in_pool, start.held_out, start.seed, start.labels)
+    pool = checked.task.pool(catalog, candidates)
+    pool = pool.with_classes(max(pool.num_classes, len(desk.classes()))) if checked.task.classes_can_come else pool
+    pool = pool.hold_out(*run.held_out()).label(*run.seed())
     chosen = run.cold_start()
-    return pool if chosen is None else pool.label(chosen.rows, chosen.labels)
+    pool = pool if chosen is None else pool.label(chosen.rows, chosen.labels)
+    gone = np.setdiff1d(candidates, np.union1d(run.pool(), run.held_out()[0]))
+    return pool.remove(np.union1d(gone, run.unusable()))
 
 
 def _draw(config: RunConfig, catalog: Catalog, candidates: Rows, seed_set: SeedSet) -> tuple[Rows, Rows]:
     split, seed, classes = config.split, config.seed, len(catalog.classes)
     labels = catalog.labels()
-    if split.val_how == "balanced" and split.val_size:
+    if split.val_how in ("balanced", "labeled") and split.val_size:
+        among = candidates[labels[candidates] >= 0] if split.val_how == "labeled" else candidates
         held_out = splits.draw_balanced(
-            candidates, labels[candidates], split.val_size, seed, "val", classes, split.val_max_class_share
+            among, labels[among], split.val_size, seed, "val", classes, split.val_max_class_share
         )
     else:
         held_out = splits.draw_random(candidates, split.val_size, seed, "val")

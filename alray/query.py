@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from alray.cluster import Joined
 from alray.config import RunConfig
-from alray.data.oracle import Requests, ask
+from alray.data.oracle import SEED_SET, Requests, ask
 from alray.data.pool import Labels, Pool, Rows
 from alray.features.arrays import (
     DISCRIMINATOR,
@@ -56,6 +56,11 @@ class Query:
         """The configuration of the run."""
         return self.ready.config
 
+    def take(self, ready: Prepared) -> None:
+        """Go on with another state of the run: classes may have come."""
+        self.ready = ready
+        self.learn.catalog = self.columns.catalog = ready.catalog
+
     def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
         """The rows to embed in a round, ascending: the test images whose embeddings are evaluated, and the rows that
         the strategy reads."""
@@ -76,10 +81,11 @@ class Query:
         labeled, offered = self._offered(pool, number, stages)
         more = self._measured(number, pool, offered, out, stages)
         context = self._context(pool, labeled, table, head, number, stages)
-        what = f"{config.budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
+        budget = min(config.budget, len(offered))  # images that people called unusable or skipped may be missing
+        what = f"{budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
         picks = self._choose(
             self.ready.strategy,
-            config.budget,
+            budget,
             offered,
             table,
             more,
@@ -103,11 +109,12 @@ class Query:
         context = Context(self.config.seed, 0, len(ready.catalog.classes), pretext=self._pretext(needs, pool, stages))
         what = f"a seed set of {size:,} by {ready.seed_set.how}"
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
-        ready.run.check_guards()  # a process that lost the lease buys nothing
-        labels = ask(ready.oracle, Requests.of(ready.catalog, picks.rows, score=picks.scores))
+        asked = Requests.of(ready.catalog, picks.rows, score=picks.scores, batch=SEED_SET)
+        closed = ready.desk.ask(asked, [SEED_SET] * len(asked))
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
-        ready.run.write_cold_start(found.append_column("label", pa.array(labels)))
-        return pool.label(picks.rows, labels)
+        found = found.append_column("label", pa.array(closed.labels)).filter(pa.array(closed.labeled))
+        ready.run.write_cold_start(found, closed.unusable)
+        return pool.label(closed.rows[closed.labeled], closed.labels[closed.labeled]).remove(closed.unusable)
 
     @property
     def _shards(self) -> int:
@@ -121,8 +128,10 @@ class Query:
         """The labeled and the unlabeled rows that take part in the selection, each ascending: what subset_* and the
         strategy's window leave."""
         config, strategy = self.config, self.ready.strategy
+        skipped = self.ready.run.round(number - 1).left_out("skipped") if number else pool.unlabeled[:0]
+        unlabeled = np.setdiff1d(pool.unlabeled, skipped, assume_unique=True)
         labeled, unlabeled = subset(
-            pool.labeled, pool.unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
+            pool.labeled, unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
             number,
         )  # fmt: skip
         context = Context(self.config.seed, self._round(number), pretext=self._pretext(strategy.needs, pool, stages))

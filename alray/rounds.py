@@ -13,13 +13,16 @@ first write to its end. A run that is finished is only read, which needs no leas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from alray.config import RunConfig
-from alray.data.oracle import Oracle, Requests, ask
+from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
+from alray.labeling.desk import Waiting
 from alray.lease import lease
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
@@ -90,7 +93,8 @@ def _finished(folder: RunDir, rounds: int) -> bool:
 
 def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callable[[dict[str, Any]], None]) -> None:
     """Make the rounds that are not committed. The caller holds the lease of the run directory."""
-    config, ready = found.config, begin(found, oracle)
+    config = found.config
+    ready = begin(found, oracle, lambda line: None if quiet else print(line, flush=True))
     pool = ready.pool
     query: Query | None = None
     previous: RoundDir | None = None
@@ -101,6 +105,8 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             stages = _stages(config, number, out, quiet)
             query = query or Query(ready, stages)
             pool = query.seed_set(pool, stages)
+            ready, pool = _with_what_people_said(ready, pool, out)
+            query.take(ready)
             start = previous if config.train.warm_start else None
             summary = query.learn.train(number, pool, out, start, stages)
             rows = query.rows_to_embed(pool, number, last, stages)
@@ -108,12 +114,37 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             metrics = _evaluate(query, pool, table, summary, number, out, stages)
             if not last:
                 picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
-                _ask(query, table, picks, number, out, stages)
+                try:
+                    _ask(query, table, picks, number, out, stages)
+                except Waiting:
+                    _commit(ready, metrics, out, previous, stages, number)  # people see how good the model is by now
+                    raise
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
         if not last:
-            pool = pool.label(*out.labels())
+            pool = _labeled(pool, out)
         previous = out
+
+
+def _labeled(pool: Pool, out: RoundDir) -> Pool:
+    """The pool with the labels that a round bought, without what people called unusable. A label that was corrected
+    before the round began may be known already."""
+    rows, labels = out.labels()
+    new = np.isin(rows, pool.unlabeled)
+    pool = pool.with_classes(max(pool.num_classes, int(labels.max(initial=-1)) + 1))  # people may have named more
+    return pool.label(rows[new], labels[new]).remove(out.left_out("unusable"))
+
+
+def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[Prepared, Pool]:
+    """The run and the pool as a round begins: with the classes that came, and with corrections."""
+    classes = ready.desk.begin(out)
+    if classes != ready.catalog.classes and ready.task.classes_can_come:
+        ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
+        pool = pool.with_classes(len(classes))
+    pool = ready.desk.corrected(pool, ready.catalog, out)
+    if not len(pool.labeled):
+        raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")
+    return ready, pool
 
 
 def _committed(out: RoundDir, last: bool) -> bool:
@@ -149,7 +180,7 @@ def _evaluate(
             "round": number,
             "strategy": ready.config.strategy,
             "labels": len(pool.labeled),
-            "labels_bought": len(pool.labeled) - ready.config.split.seed_set_size,
+            "labels_bought": sum(len(ready.run.round(earlier).labels()[0]) for earlier in range(number)),
             "validation_labels": len(pool.held_out),
             "unlabeled": len(pool.unlabeled),
             "test": test,
@@ -163,9 +194,12 @@ def _ask(query: Query, table: FeatureTable | None, picks: Picks, number: int, ou
         return
     with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
         predicted = query.learn.predict(table, picks.rows, out)
-        out.check_guards()  # a process that lost the lease buys nothing
         requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
-        out.write_labels(picks.rows, ask(query.ready.oracle, requests), *predicted)
+        closed = query.ready.desk.ask(requests, [requests.batch] * len(requests))
+        out.write_left_out({"unusable": closed.unusable, "skipped": closed.skipped})
+        known = closed.labeled
+        said = (None if column is None else column[known] for column in predicted)
+        out.write_labels(closed.rows[known], closed.labels[known], *said)
 
 
 def _commit(

@@ -15,46 +15,37 @@ import numpy as np
 import pyarrow as pa
 
 from alray.data.catalog import Catalog, CatalogError
+from alray.data.oracle import SEED_SET, START
 from alray.features.arrays import Array, Rows
-from alray.features.table import MANIFEST, FeatureTable
-from alray.models.head import FILE as HEAD
-from alray.models.head import Head
-from alray.store import Damaged, Store, StoreError, join, json_bytes, relative, resolve, table_bytes
+from alray.rounddir import (
+    CHECKPOINT,
+    FEATURES_DIR,
+    METRICS,
+    BatchDir,
+    Bought,
+    Missing,
+    RoundDir,
+    RunError,
+    bought,
+)
+from alray.store import Damaged, Store, StoreError, join, table_bytes
 
-CHECKPOINT, FEATURES_DIR = "checkpoint", "features"  # directories of a round
+__all__ = [
+    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PROGRESS", "RAY", "RUN", "SUMMARY", "SWEEP",
+    "BatchDir", "Bought", "Missing", "RoundDir", "RunDir", "RunError", "Shared",
+]  # fmt: skip
+
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
-METRICS = "metrics.json"  # its existence commits a round
 PROGRESS, RAY = "progress.json", "ray"  # of a training that is not finished
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
-_PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
-_PREDICTED, _PROBABILITY = "predicted", "probability"  # columns of labels.parquet, if the model saw the images
-_ROUND = re.compile(r"round_(\d+)")
+_UNUSABLE = "unusable.json"  # chosen for the seed set and found unusable
+BATCHES = "batches"  # of files that people work with, so they have no checksums
+_BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
+_ROUND, _BATCH_OF_ROUND = re.compile(r"round_(\d+)"), re.compile(r"round (\d+)")
 _MISSING_SPLITS = "the run has no record of its seed set and validation set"
-
-
-class RunError(ValueError):
-    """A run cannot start or continue. The message gives the reason and a remedy."""
-
-
-class Missing(Exception):  # noqa: N818  not an error: a report mentions it and continues
-    """A file that a finished run may have does not exist. The message is a sentence for the reader of a report."""
-
-
-@dataclass(frozen=True)
-class Bought:
-    """The labels that one round bought, in order of choice: rows (k,), labels (k,), scores (k,). round: number of the
-    round, None for a cold start. predicted (k,) int32, probability (k,) float64: the class that the round's model
-    predicted before the label was known, and its probability; None where the model did not see the images."""
-
-    round: int | None
-    rows: Rows
-    labels: Array
-    scores: Array
-    predicted: Array | None = None
-    probability: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -89,106 +80,6 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class RoundDir(Store):
-    """The directory of one round."""
-
-    @property
-    def checkpoint(self) -> Store:
-        """The directory with the weights of the round's model and the summary of its training."""
-        return self.child(CHECKPOINT)
-
-    @property
-    def features(self) -> str:
-        """The directory of the features that the round's model extracted."""
-        return self.at(FEATURES_DIR)
-
-    @property
-    def committed(self) -> bool:
-        """Whether the round has metrics. They are written last."""
-        return self.has(METRICS)
-
-    @property
-    def labeled(self) -> bool:
-        """Whether the round has labels of its picks. The last round of a run buys none."""
-        return self.has(_LABELS)
-
-    @property
-    def chosen(self) -> bool:
-        """Whether the round has picks."""
-        return self.has(_PICKS)
-
-    def metrics(self) -> dict[str, Any]:
-        """The metrics of the round. Raises StoreError."""
-        return dict(self.read_json(METRICS))
-
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Write the metrics, which commits the round."""
-        self.write_json(METRICS, dict(metrics), last=True)
-
-    def timings(self) -> dict[str, float]:
-        """The seconds of each stage of the round so far, also from earlier starts."""
-        return dict(self.read_json(_TIMINGS)) if self.has(_TIMINGS) else {}
-
-    def write_timings(self, seconds: Mapping[str, float]) -> None:
-        """Write the seconds of each stage."""
-        self.write_json(_TIMINGS, dict(seconds))
-
-    def picks(self) -> pa.Table:
-        """The picks in order of choice: columns row, score, radius (of some strategies) and key."""
-        return self.read_table(_PICKS)
-
-    def write_picks(self, picks: pa.Table, account: Mapping[str, Any], features: FeatureTable | None) -> None:
-        """Write the picks. Before them write the account of the selection and the place of the features that it read.
-
-        The place is noted as an absolute path and as a path relative to the run's parent directory. The relative path
-        still works after the run and the features were moved together.
-        """
-        beside = self.uri.rsplit("/", 2)[0]
-        where = None if features is None else relative(features.uri, beside)
-        at = {} if features is None else {"features_at": features.uri}
-        described = json_bytes({**account, "features": where, **at})
-        self.write_together({_ACCOUNT: described, _PICKS: table_bytes(picks)})
-
-    def labels(self) -> tuple[Rows, Array]:
-        """The labels that the oracle gave: rows and labels."""
-        table = self.read_table(_LABELS)
-        return table["row"].to_numpy(), table["label"].to_numpy()
-
-    def write_labels(
-        self, rows: Rows, labels: Array, predicted: Array | None = None, probability: Array | None = None
-    ) -> None:
-        """Write the labels that the oracle gave, and what the round's model had predicted, if it saw the images."""
-        columns = {"row": rows, "label": np.asarray(labels, np.int32)}
-        if predicted is not None and probability is not None:
-            columns |= {_PREDICTED: np.asarray(predicted, np.int32), _PROBABILITY: np.asarray(probability, np.float64)}
-        self.write_table(_LABELS, pa.table(columns))
-
-    def selected_by(self) -> FeatureTable:
-        """The features that the round's selection read. Raises Missing if they were deleted."""
-        account = self.read_json(_ACCOUNT) if self.has(_ACCOUNT) else {}
-        if not account.get("features"):
-            raise Missing("the run has no record of where its embeddings are")
-        beside = resolve(account["features"], self.uri.rsplit("/", 2)[0])
-        for uri in (
-            beside,
-            account.get("features_at", beside),
-        ):  # the second finds them after the run was moved without them
-            if Store(uri).has(MANIFEST):
-                return FeatureTable.open(uri)
-        raise Missing("the embeddings were deleted (features.keep=all keeps them)")
-
-    def head(self) -> Head:
-        """The head of the round's model. Raises Missing."""
-        if not self.checkpoint.has(HEAD):
-            raise Missing("the heads of the models were not kept")
-        return Head.load(self.checkpoint)
-
-    def bought(self, number: int) -> Bought:
-        """The labels that the round bought. number: number of the round."""
-        return _bought(number, self.picks(), self.read_table(_LABELS))
-
-
-@dataclass(frozen=True)
 class RunDir(Store):
     """The directory of a run."""
 
@@ -217,10 +108,33 @@ class RunDir(Store):
         """The directory of a round. It need not exist yet."""
         return RoundDir(self.at(f"round_{number:02d}"))
 
+    @property
+    def deliveries(self) -> Store:
+        """The directory of the answers that people gave."""
+        return self.child(_DELIVERIES)
+
+    def batch(self, name: str) -> BatchDir:
+        """The directory of a batch. name: as in `Requests.batch`."""
+        round = _BATCH_OF_ROUND.fullmatch(name)
+        return BatchDir(self.round(int(round[1])).at(_BATCH) if round else self.at(_START, name.replace(" ", "_")))
+
+    def batch_files(self, name: str) -> Store:
+        """The directory of the files of a batch that people read and write, so they have no checksums."""
+        return Store(self.at(BATCHES, name.replace(" ", "_")), "")
+
+    def rounds(self) -> list[int]:
+        """The numbers of the rounds that have a directory, ascending."""
+        return sorted(int(match[1]) for match in map(_ROUND.fullmatch, self.names()) if match)
+
+    def open_batches(self) -> list[str]:
+        """The names of the batches that were asked for and are not closed, in their order."""
+        closed = {START: self.split, SEED_SET: self.has(_SEED_SET)}
+        closed |= {f"round {number}": self.round(number).labeled for number in self.rounds()}
+        return [name for name, done in closed.items() if not done and self.batch(name).has_requests]
+
     def committed(self) -> list[int]:
         """The numbers of the rounds that are committed, ascending."""
-        numbers = sorted(int(match[1]) for match in map(_ROUND.fullmatch, self.names()) if match)
-        return [number for number in numbers if self.round(number).committed]
+        return [number for number in self.rounds() if self.round(number).committed]
 
     def finished(self, rounds: int) -> bool:
         """Whether the last of this number of rounds is committed."""
@@ -247,6 +161,10 @@ class RunDir(Store):
                 f"{self.uri}: expected a pretext task with the weights {before}, as before, got {weights}: the task "
                 "was trained again; restore the old one, or remove the run"
             )
+
+    def pretext_weights(self) -> str:
+        """The fingerprint of the weights of the run's pretext task. Raises FileNotFoundError if it has none."""
+        return str(self.read_json(_PRETEXT)["weights"])
 
     @property
     def split(self) -> bool:
@@ -283,11 +201,18 @@ class RunDir(Store):
         if not self.has(_SEED_SET):
             return None
         table = self.read_table(_SEED_SET)
-        return _bought(None, table, table)
+        return bought(None, table, table)
 
-    def write_cold_start(self, picks: pa.Table) -> None:
-        """Write the seed set that a strategy chose. picks: their table, with labels."""
+    def write_cold_start(self, picks: pa.Table, unusable: Rows) -> None:
+        """Write the seed set that a strategy chose. picks: their table, with labels; unusable: rows that people took
+        out of the pool."""
+        if len(unusable):
+            self.write_json(_UNUSABLE, unusable.tolist())
         self.write_table(_SEED_SET, picks)
+
+    def unusable(self) -> Rows:
+        """The rows that people took out of the pool before the first round."""
+        return np.asarray(self.read_json(_UNUSABLE) if self.has(_UNUSABLE) else [], np.int64)
 
     def seed_set(self) -> Rows:
         """The rows of the seed set, drawn or chosen, ascending. Raises Missing."""
@@ -323,12 +248,3 @@ class RunDir(Store):
         if catalog.fingerprint != about["identity"]["data_fingerprint"]:
             raise Missing(f"{catalog.uri} is no longer the catalog of the run")
         return catalog
-
-
-def _bought(number: int | None, picks: pa.Table, labels: pa.Table) -> Bought:
-    predicted, probability = (
-        labels[name].to_numpy() if name in labels.column_names else None for name in (_PREDICTED, _PROBABILITY)
-    )
-    return Bought(
-        number, picks["row"].to_numpy(), labels["label"].to_numpy(), picks["score"].to_numpy(), predicted, probability
-    )

@@ -36,6 +36,7 @@ class Task(ABC):
     """Defines what a run learns and what its labels are."""
 
     name: ClassVar[str]
+    classes_can_come: ClassVar[bool] = False  # whether labels may add classes while the run goes on
 
     def index_config(self, data: DataConfig) -> DataConfig:
         """The configuration for indexing the source. By default it is the run's."""
@@ -106,6 +107,7 @@ class Classification(Task):
     """Every image has one class."""
 
     name: ClassVar[str] = "classification"
+    classes_can_come: ClassVar[bool] = True
 
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:
         """The classes of the catalog."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from alray.commands.export import Export
+from alray.commands.forecast import Forecast
 from alray.commands.index import Index
+from alray.commands.label import Label
 from alray.commands.repack import Repack
 from alray.commands.report import Report
 from alray.commands.select import Select
+from alray.commands.status import Status
 from alray.commands.strategies import Strategies
 from alray.commands.verify import Verify
 from alray.commands.weights import Weights
 
-_COMMANDS = (Index, Repack, Select, Strategies, Weights, Report, Verify)
+_COMMANDS = (Index, Repack, Label, Status, Forecast, Export, Select, Strategies, Weights, Report, Verify)
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {one.__name__.lower(): one.start for one in _COMMANDS}

@@ -12,16 +12,14 @@ from alray.config.sections import (
     FeatureConfig,
     ImbalanceConfig,
     IndexConfig,
+    LabelConfig,
     ModelConfig,
-    OptimisationConfig,
-    PretextConfig,
     ResourceConfig,
     SplitConfig,
-    TrainConfig,
     TransformConfig,
-    VaalConfig,
 )
 from alray.config.sweeping import SweepConfig
+from alray.config.train_sections import OptimisationConfig, PretextConfig, TrainConfig, VaalConfig
 from alray.config.tree import RunConfig, places, replace, value_at
 
 __all__ = [
@@ -31,6 +29,7 @@ __all__ = [
     "FeatureConfig",
     "ImbalanceConfig",
     "IndexConfig",
+    "LabelConfig",
     "ModelConfig",
     "OptimisationConfig",
     "Pairs",

@@ -14,14 +14,13 @@ from alray.config.pairs import Pairs
 from alray.config.sections import (
     DataConfig,
     FeatureConfig,
+    LabelConfig,
     ModelConfig,
-    PretextConfig,
     ResourceConfig,
     SplitConfig,
-    TrainConfig,
     TransformConfig,
-    VaalConfig,
 )
+from alray.config.train_sections import PretextConfig, TrainConfig, VaalConfig
 
 
 class RunConfig(Frozen):
@@ -56,6 +55,7 @@ class RunConfig(Frozen):
     """Which top-k accuracies to report besides top-1."""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
+    labels: LabelConfig = LabelConfig()
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

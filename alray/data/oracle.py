@@ -13,6 +13,8 @@ import numpy.typing as npt
 from alray.data.catalog import Catalog
 from alray.data.pool import Labels, Rows
 
+START, SEED_SET = "start", "seed set"  # names of the batches before the first round
+
 
 class OracleError(ValueError):
     """The oracle cannot answer a request, or its answers cannot be used."""
@@ -35,7 +37,8 @@ class Requests:
     rows (k,) int64: row numbers of the catalog; keys and uris: those of the images in the catalog; round: number of the
     round, None before the first model. predicted (k,) int32: the class that the round's model predicts, as its position
     among the classes of the catalog, -1 without a model; probability (k,) float64: the probability of that class, NaN
-    without a model; score (k,) float64: the score of the strategy, NaN without a score.
+    without a model; score (k,) float64: the score of the strategy, NaN without a score. batch: the name of the batch,
+    "start" (validation and seed set), "seed set" (chosen by a strategy) or "round N".
     """
 
     rows: Rows
@@ -45,9 +48,22 @@ class Requests:
     predicted: Labels
     probability: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
+    batch: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.batch:
+            object.__setattr__(self, "batch", START if self.round is None else f"round {self.round}")
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, positions: Sequence[int]) -> Requests:
+        """The requests at some positions, in the given order."""
+        at = np.asarray(positions, np.int64)
+        keys, uris = [self.keys[i] for i in positions], [self.uris[i] for i in positions]
+        return Requests(
+            self.rows[at], keys, uris, self.round, self.predicted[at], self.probability[at], self.score[at], self.batch
+        )
 
     @classmethod
     def of(
@@ -58,6 +74,7 @@ class Requests:
         predicted: Labels | None = None,
         probability: npt.NDArray[np.float64] | None = None,
         score: npt.NDArray[np.float64] | None = None,
+        batch: str = "",
     ) -> Requests:
         """Make the requests for some rows of a catalog, in the given order."""
         rows, nothing = np.asarray(rows, np.int64), np.full(len(rows), np.nan)
@@ -69,6 +86,7 @@ class Requests:
             np.full(len(rows), -1, np.int32) if predicted is None else predicted,
             nothing if probability is None else probability,
             nothing if score is None else score,
+            batch,
         )  # fmt: skip
 
 
@@ -77,11 +95,14 @@ class Answers:
     """The answers to requests, in their order.
 
     status (k,) uint8: values of `Status`; labels (k,) int32: the class where the status is LABEL, without meaning
-    elsewhere.
+    elsewhere. names (k,): the names of the classes, for oracles that know names; they replace labels. note: what a
+    person has to do so that missing answers come, for the user of the run.
     """
 
     status: npt.NDArray[np.uint8]
     labels: Labels
+    names: Sequence[str] | None = None
+    note: str = ""
 
     @classmethod
     def of(cls, labels: Sequence[int | None] | npt.NDArray[np.integer]) -> Answers:
@@ -124,17 +145,14 @@ class HiddenLabels:
         return Answers(np.full(len(labels), self.kind, np.uint8), np.asarray(labels, np.int32))
 
 
-def unanswerable(oracle: Oracle, rows: Rows) -> Rows:
-    """Of these rows those of which it is known already that the oracle cannot answer. An oracle of the user's own is
-    asked when it is needed."""
+def unanswerable(oracle: Oracle | None, rows: Rows) -> Rows:
+    """Of these rows those of which it is known already that the oracle cannot answer. People and an oracle of the
+    user's own are asked when they are needed."""
     return rows[oracle.hidden[rows] < 0] if isinstance(oracle, HiddenLabels) else rows[:0]
 
 
-def ask(oracle: Oracle, requests: Requests) -> Labels:
-    """Ask the oracle for all labels, (k,) int32; the label of an image that got a mask is 0.
-
-    Raises OracleError unless every request is answered with a label or a mask: a run cannot wait for people yet.
-    """
+def checked(oracle: Oracle, requests: Requests) -> Answers:
+    """Ask an oracle. Raises OracleError unless it gives one answer per request."""
     answers = oracle.answer(requests)
     if not isinstance(answers, Answers):
         raise OracleError(
@@ -142,8 +160,17 @@ def ask(oracle: Oracle, requests: Requests) -> Labels:
             f"{type(answers).__name__}"
         )
     shapes = np.shape(answers.status), np.shape(answers.labels)
-    if shapes != ((len(requests),),) * 2:
+    if shapes != ((len(requests),),) * 2 or (answers.names is not None and len(answers.names) != len(requests)):
         raise OracleError(f"expected one answer for each of {len(requests)} requests, got status and labels {shapes}")
+    return answers
+
+
+def ask(oracle: Oracle, requests: Requests) -> Labels:
+    """Ask the oracle for all labels at once, (k,) int32; the label of an image that got a mask is 0.
+
+    Raises OracleError unless every request is answered with a label or a mask.
+    """
+    answers = checked(oracle, requests)
     missing = np.flatnonzero((answers.status != Status.LABEL) & (answers.status != Status.MASK))
     if len(missing):
         kinds, counts = np.unique(answers.status[missing], return_counts=True)

@@ -87,6 +87,28 @@ class Pool:
         does."""
         return self._with(rows, labels, HELD_OUT)
 
+    def correct(self, rows: Rows, labels: npt.ArrayLike) -> Pool:
+        """A new pool in which rows that have a label, of the labeled or the validation set, have other labels. Raises
+        PoolError as `label` does."""
+        rows, given = np.asarray(rows), np.asarray(labels)
+        _check_rows(rows, len(self.status))
+        self.labels(rows)
+        _check_classes(rows, given, self.num_classes)
+        known = self.known.copy()
+        known[rows] = given
+        return dataclasses.replace(self, known=known)
+
+    def remove(self, rows: Rows) -> Pool:
+        """A new pool without the given rows, which cannot be used."""
+        _check_rows(rows, len(self.status))
+        status, known = self.status.copy(), self.known.copy()
+        status[rows], known[rows] = ELSEWHERE, -1
+        return dataclasses.replace(self, status=status, known=known)
+
+    def with_classes(self, num_classes: int) -> Pool:
+        """The same pool with more classes."""
+        return dataclasses.replace(self, num_classes=num_classes)
+
     def _with(self, rows: Rows, labels: npt.ArrayLike, status: np.uint8) -> Pool:
         rows = np.asarray(rows)
         _check_rows(rows, len(self.status))

@@ -53,6 +53,12 @@ def images(folder: Path) -> None:
         write(folder / split / f"class{label}" / f"{number:03d}.png", png(pixels))
 
 
+def photos(folder: Path) -> None:
+    """Images that nobody labeled."""
+    for number in range(60):
+        write(folder / f"{number:03d}.png", png(np.random.default_rng(number).integers(0, 255, (8, 8, 3))))
+
+
 def scenes(folder: Path) -> None:
     """CamVid's two layouts and that of Cityscapes, as its job file names them."""
     rows: list[dict[str, Any]] = []
@@ -110,6 +116,7 @@ def test_commands_that_are_shown_can_be_given(command: str, tmp_path: Path, monk
     monkeypatch.syspath_prepend(JOBS)
     monkeypatch.chdir(tmp_path)
     images(tmp_path / "images")
+    photos(tmp_path / "photos")
     scenes(tmp_path)
     embeddings(tmp_path / "features.npz")
     if "catalogs/imagenet" in command:

@@ -89,6 +89,10 @@ class Folder(Source):
             if (split == "test") != test or found != label:
                 raise CatalogError(says_otherwise(key, split, found, label, test))
 
+    def name_in(self, key: str, label: str) -> str:
+        """The image lies in the directory of its class, one level deep."""
+        return f"{label.replace('/', '_')}/{key.replace('/', '__')}"
+
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
         """Write each image to the path that is its key."""
         with ThreadPoolExecutor(_WRITERS) as pool:

@@ -90,6 +90,10 @@ class Source:
         classes and splits."""
         raise NotImplementedError(f"{type(self).__name__}.check_keys")
 
+    def name_in(self, key: str, label: str) -> str:
+        """The name under which `write` should get a labeled image, so that it has this class when it is indexed."""
+        return key
+
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
         """Write images. is_test: whether they belong to the test split; most_bytes: largest size of a file with many
         images."""

@@ -19,7 +19,6 @@ Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
 
-
 @dataclass(frozen=True)
 class Nearest:
     """(class, row) pairs, sorted by (which, distance, hash of the row).

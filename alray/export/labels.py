@@ -1,0 +1,100 @@
+"""The labeled images of a run: as a CSV, as a folder with one directory per class, or as WebDataset tars."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.data.catalog import Catalog
+from alray.data.fetch import fetch
+from alray.data.oracle import Status
+from alray.data.sources import SOURCES
+from alray.data.sources.scan import CLASSES_FILE
+from alray.data.sources.source import Image
+from alray.export.model import ExportError
+from alray.labeling import state
+from alray.labeling.ledger import Ledger
+from alray.rundir import RunDir
+from alray.store import Store
+
+CSV = "labels.csv"
+_IMAGES = 256  # images in memory at a time
+_TAR_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """One labeled image. origin: "validation", "seed set", "round N", or "extra" where nobody asked for it."""
+
+    key: str
+    uri: str
+    label: str
+    origin: str
+
+
+def labeled(run: RunDir, catalog: Catalog) -> list[Labeled]:
+    """All images of a run that have a label, with the latest one, in the order of the catalog. Raises RunError."""
+    origin = _origins(run, catalog)
+    answers = {key: name for key, (status, name) in state.given(run).items() if status == Status.LABEL}
+    rows = pc.index_in(pa.array(list(answers), pa.string()), catalog.keys().cast(pa.string())).to_numpy()
+    places = catalog.references(rows)
+    keys, uris = places["key"].to_pylist(), places["uri"].to_pylist()
+    return [Labeled(key, uri, answers[key], origin.get(key, "extra")) for key, uri in zip(keys, uris, strict=True)]
+
+
+def _origins(run: RunDir, catalog: Catalog) -> dict[str, str]:
+    parts = [("validation", run.held_out()[0]), ("seed set", run.seed_set())]
+    parts += [(f"round {step.round}", step.rows) for step in run.bought()]
+    return {key: name for name, rows in parts for key in catalog.keys(rows).to_pylist()}
+
+
+def skipped(run: RunDir) -> Mapping[str, int]:
+    """The number of images without a label that people saw, by what they said."""
+    said = [status for status, _ in Ledger(run.deliveries).answers().values()]
+    return {status.name.lower(): said.count(status) for status in (Status.SKIP, Status.UNUSABLE)}
+
+
+def as_csv(images: list[Labeled]) -> str:
+    """Columns key, label, origin, uri. Keys and names are byte for byte those of the run, because alray reads them."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["key", "label", "origin", "uri"])
+    writer.writerows([image.key, image.label, image.origin, image.uri] for image in images)
+    return out.getvalue()
+
+
+def write_images(
+    images: list[Labeled], catalog: Catalog, classes: list[str], format: str, store: Store,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> None:  # fmt: skip
+    """Write the images, byte for byte, with their labels. format: name of a kind of source. Raises ExportError."""
+    if not catalog.source.decoded:
+        raise ExportError(
+            "the run used your own embeddings, so there are no images to write; --labels csv has the keys"
+        )
+    target = SOURCES.get(format)
+    if target is None or not target.writable:
+        known = ", ".join(["csv", *(name for name, source in SOURCES.items() if source.writable)])
+        raise ExportError(f"--labels: expected one of {known}, got {format!r}")
+    names = {image.key: target.name_in(image.key, image.label) for image in images}
+    if len(set(names.values())) != len(names):
+        raise ExportError("two keys would get the same file name; --labels webdataset keeps keys as they are")
+
+    def read() -> Iterator[list[Image]]:
+        labels = {image.key: image.label for image in images}
+        rows = pc.index_in(pa.array(list(labels), pa.string()), catalog.keys().cast(pa.string())).to_numpy()
+        references = catalog.references(rows).sort_by([("uri", "ascending"), ("offset", "ascending")])
+        for start in range(0, len(references), _IMAGES):
+            chunk = references.slice(start, _IMAGES)
+            found = fetch(chunk, catalog.source, catalog.image_column)
+            keys = chunk["key"].to_pylist()
+            yield [(names[key], data, labels[key]) for key, data in zip(keys, found, strict=True)]
+            advance(len(keys))
+
+    target.write(store, False, read(), _TAR_BYTES)
+    store.write_bytes(CLASSES_FILE, "".join(f"{name}\n" for name in classes).encode())

@@ -1,0 +1,175 @@
+"""Compare a delivery with what was asked: every line is taken, or refused with the reason."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+
+from alray.data.oracle import Status
+from alray.labeling.deliveries import Delivered
+
+Answer = tuple[Status, str]  # the status and the name of the class, empty unless the status is LABEL
+
+
+@dataclass
+class Checked:
+    """The lines of a delivery that can be used, with the keys and classes of the run; one sentence per line that
+    cannot; and sentences about what was changed or left out."""
+
+    taken: list[Delivered] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images that a delivery may answer: keys and URIs of the batch, and the answers that are already there, by
+    key. elsewhere: the key in the catalog of an image that was not asked for, None if the catalog has no such image."""
+
+    keys: Sequence[str]
+    uris: Sequence[str]
+    answered: Mapping[str, Answer]
+    elsewhere: Callable[[str], str | None] = lambda name: None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is allowed. classes: their names; new_classes: others may come; extra: images that nobody asked for may be
+    labeled; correct: answers may replace earlier ones."""
+
+    classes: Sequence[str]
+    new_classes: bool = False
+    extra: bool = False
+    correct: bool = False
+
+
+def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked:
+    """Check every line of a delivery. Nothing is written.
+
+    A line is refused if its image was not asked for, if it has no class of the run, if it contradicts another line, or
+    if the image has another answer already. Class names are compared after trimming and Unicode normalisation (NFC);
+    where no class has the name, a class that differs only in case is meant.
+    """
+    result, changed = Checked(), Counter[str]()
+    find, name_of = _finder(asked), _namer(rules)
+    good: dict[str, list[Delivered]] = defaultdict(list)
+    for line in delivered:
+        key, problem = find(line.key, rules.extra or rules.correct)
+        if key is None:
+            result.refused.append(f"{line.where}: {problem}")
+            continue
+        label = name_of(line.label) if line.status == Status.LABEL else ""
+        if label is None:
+            result.refused.append(f"{line.where}: {_unknown_class(line.label, rules.classes)}")
+            continue
+        changed[f"{line.label!r} was read as the class {label!r}"] += label != line.label
+        good[key].append(replace(line, key=key, label=label))
+    for key, lines in good.items():
+        _settle(key, lines, asked.answered.get(key), rules, result)
+    result.notes += [f"{what} ({count} times)" for what, count in sorted(changed.items()) if count]
+    return result
+
+
+def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rules, result: Checked) -> None:
+    """Take one answer for the image, or refuse its lines."""
+    answer = _majority(lines)
+    if answer is None:
+        said = ", ".join(f"{line.label or line.status.name.lower()} ({line.where})" for line in lines)
+        result.refused += [f"{line.where}: {key} has contradicting answers: {said}" for line in lines]
+        return
+    if len(lines) > 1:
+        result.notes.append(
+            f"{key}: {len(lines)} answers were taken as one, {answer.label or answer.status.name.lower()}"
+        )
+    now = answer.status, answer.label
+    if before == now:
+        result.notes.append(f"{answer.where}: {key} has this answer already")
+    elif before is not None and not rules.correct:
+        was = before[1] or before[0].name.lower()
+        result.refused.append(f"{answer.where}: {key} was answered with {was}; --correct replaces an answer")
+    else:
+        result.taken.append(answer)
+
+
+def _majority(lines: Sequence[Delivered]) -> Delivered | None:
+    """The answer that most annotators gave. None if two are equally frequent, or if one person (or nobody known) gave
+    different answers."""
+    votes = Counter((line.status, line.label) for line in lines)
+    (first, most), *others = votes.most_common(2)
+    people = {line.annotator for line in lines}
+    apart = len(people) == len(lines) and "" not in people
+    if others and (not apart or others[0][1] == most):
+        return None
+    return next(line for line in lines if (line.status, line.label) == first)
+
+
+def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
+    """A function that finds the key that a line means, or tells why there is none."""
+    exact = {key: key for key in asked.keys} | dict(zip(asked.uris, asked.keys, strict=True))
+    endings: dict[str, set[str]] = defaultdict(set)
+    for key in asked.keys:
+        endings[key.rpartition("/")[2]].add(key)
+
+    def find(name: str, elsewhere: bool) -> tuple[str | None, str]:
+        if name in exact:
+            return exact[name], ""
+        similar = endings.get(name.replace("\\", "/").rpartition("/")[2], set())
+        fitting = {key for key in similar if _same_end(key, name.replace("\\", "/"))}
+        if len(fitting) == 1:
+            return next(iter(fitting)), ""
+        if len(fitting) > 1:
+            return None, f"{name!r} fits several images, {' and '.join(sorted(fitting)[:2])}; give the whole key"
+        found = asked.elsewhere(name)
+        if found is not None and elsewhere:
+            return found, ""
+        more = "; --extra takes labels that nobody asked for" if found is not None else ""
+        return None, f"{name!r} is not an image that was asked for{more}"
+
+    return find
+
+
+def _same_end(key: str, name: str) -> bool:
+    """Whether the shorter of two paths is the end of the longer one, in whole parts."""
+    ours, theirs = key.split("/"), name.strip("/").split("/")
+    n = min(len(ours), len(theirs))
+    return ours[-n:] == theirs[-n:]
+
+
+def _namer(rules: Rules) -> Callable[[str], str | None]:
+    """A function that gives the class that a label means; None if there is none."""
+    known = {normal(name): name for name in rules.classes}
+    folded: dict[str, set[str]] = defaultdict(set)
+    for name in rules.classes:
+        folded[normal(name).casefold()].add(name)
+
+    def name_of(label: str) -> str | None:
+        text = normal(label)
+        if text in known:
+            return known[text]
+        similar = folded.get(text.casefold(), set())
+        if len(similar) == 1:
+            return next(iter(similar))
+        if not rules.new_classes or similar or not text:
+            return None
+        known[text] = text
+        folded[text.casefold()].add(text)  # of two new spellings the first is the class
+        return text
+
+    return name_of
+
+
+def normal(label: str) -> str:
+    """The text without spaces at its ends, in Unicode's form NFC."""
+    return unicodedata.normalize("NFC", label).strip()
+
+
+def _unknown_class(label: str, classes: Sequence[str]) -> str:
+    near = get_close_matches(label, classes, 1, 0.6)
+    meant = f", did you mean {near[0]!r}?" if near else ""
+    few = ", ".join(classes[:8]) + (f" ... ({len(classes)})" if len(classes) > 8 else "")
+    return (
+        f"{label!r} is not a class{meant}; expected one of {few or 'none'}; labels.new_classes=allow lets classes come"
+    )

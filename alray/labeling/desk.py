@@ -1,0 +1,189 @@
+"""Asks the oracle of a run for labels, keeps every answer, and waits for people.
+
+A batch is written down before the oracle is asked. Answers that the ledger has are not asked for again. A batch is
+closed when every image has an answer, or when somebody closes it with `alray label --close`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.config import LabelConfig
+from alray.data.catalog import Catalog
+from alray.data.oracle import Answers, Oracle, OracleError, Requests, Status, checked
+from alray.data.pool import Labels, Pool, Rows
+from alray.labeling.check import Answer
+from alray.labeling.deliveries import Delivered
+from alray.labeling.ledger import Ledger, requests_table
+from alray.rundir import RoundDir, RunDir
+
+
+class Waiting(Exception):  # noqa: N818  nothing is wrong: people have to act
+    """The run stops because people have not yet given all labels of a batch. The message says what to do next."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h, "try again later"
+
+
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """A batch that is closed: its rows (k,), the status of each (LABEL, MASK, SKIP or UNUSABLE), and labels (k,),
+    which are without meaning for SKIP and UNUSABLE."""
+
+    rows: Rows
+    status: npt.NDArray[np.uint8]
+    labels: Labels
+
+    @property
+    def labeled(self) -> npt.NDArray[np.bool_]:
+        """(k,) bool: which rows got a label or a mask."""
+        return np.isin(self.status, (Status.LABEL, Status.MASK))
+
+    @property
+    def unusable(self) -> Rows:
+        """The rows that people took out of the pool."""
+        return np.asarray(self.rows[self.status == Status.UNUSABLE])
+
+    @property
+    def skipped(self) -> Rows:
+        """The rows that stay in the pool without a label."""
+        return np.asarray(self.rows[self.status == Status.SKIP])
+
+
+def waits_here(wait: str) -> bool:
+    """Whether this process looks again until people have answered. wait: the field `labels.wait`."""
+    submitted = {"RAY_JOB_CONFIG_JSON_ENV_VAR", "SLURM_JOB_ID"} & os.environ.keys()
+    return wait == "poll" or (wait == "auto" and bool(submitted))
+
+
+class Desk:
+    """Gets labels from an oracle.
+
+    classes: the names with which the run began; others can come where the configuration allows new classes. poll:
+    whether to wait in this process instead of raising Waiting. say: prints a line for the user.
+    """
+
+    def __init__(
+        self, run: RunDir, oracle: Oracle, config: LabelConfig, classes: Sequence[str], poll: bool,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:  # fmt: skip
+        self.run, self.oracle, self.config, self.poll, self.say = run, oracle, config, poll, say
+        self._first = tuple(classes)
+        self.ledger = Ledger(run.deliveries)
+
+    def classes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The names of the classes by number: those of the beginning, then those that came with deliveries, in their
+        order. names: of the deliveries that count, all by default."""
+        return tuple(dict.fromkeys([*self._first, *self.ledger.classes(names)]))
+
+    def ask(self, requests: Requests, roles: Sequence[str]) -> Closed:
+        """Return the answers to a batch when it is closed. roles (k,): what each label is for, for people to read.
+
+        Raises Waiting if people have not answered and this process should not wait; OracleError if answers cannot be
+        used; LeaseLost before it asks if another start of the run goes on instead.
+        """
+        self.run.check_guards()  # a process that lost the lease buys nothing
+        place = self.run.batch(requests.batch)
+        if not place.has_requests:
+            place.write_requests(requests_table(requests, self.classes(), roles))
+        told = ""
+        while True:
+            known = self._known(requests)
+            missing = [at for at, key in enumerate(requests.keys) if key not in known]
+            note = self._request(requests, missing, known) if missing else ""
+            missing = [at for at in missing if requests.keys[at] not in known]
+            if not missing or self.ledger.closed(requests.batch):
+                return self._closed(requests, known)
+            line = self._waiting(requests, len(missing), note)
+            if not self.poll:
+                raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
+            if line != told:
+                self.say(line)
+                told = line
+            time.sleep(self.config.poll_seconds)
+            self.run.check_guards()
+
+    def _known(self, requests: Requests) -> dict[str, Answer]:
+        here = set(requests.keys)
+        return {key: answer for key, answer in self.ledger.answers().items() if key in here}
+
+    def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer]) -> str:
+        """Ask for the missing answers and add those that come to `known`. Returns the oracle's note.
+
+        Answers are written to the ledger unless all come at once: then the caller writes them down, as labels.
+        """
+        asked = requests if len(missing) == len(requests) else requests.take(missing)
+        answers, classes = checked(self.oracle, asked), self.classes()
+        came = [
+            Delivered(type(self.oracle).__name__, key, Status(status), self._name(answers, at, status, classes))
+            for at, (key, status) in enumerate(zip(asked.keys, answers.status.tolist(), strict=True))
+            if status != Status.NOT_YET
+        ]
+        new = {line.label for line in came if line.status == Status.LABEL} - set(classes)
+        if new and self.config.new_classes == "refuse":
+            raise OracleError(
+                f"expected one of the {len(classes)} classes, got {', '.join(map(repr, sorted(new)[:5]))}; "
+                "declare the classes in data.classes, or let new ones come with labels.new_classes=allow"
+            )
+        if came and (new or len(came) < len(requests)):
+            self.ledger.deliver(came, type(self.oracle).__name__)
+        known.update({line.key: (line.status, line.label) for line in came})
+        return answers.note
+
+    def _name(self, answers: Answers, at: int, status: int, classes: Sequence[str]) -> str:
+        if status != Status.LABEL:
+            return ""
+        if answers.names is not None:
+            return str(answers.names[at])
+        label = int(answers.labels[at])
+        if not 0 <= label < len(classes):
+            raise OracleError(
+                f"{type(self.oracle).__name__}.answer: expected class numbers from 0 to {len(classes) - 1}, got {label}"
+            )
+        return classes[label]
+
+    def _closed(self, requests: Requests, known: dict[str, Answer]) -> Closed:
+        """The answers by row; images without an answer in a batch that somebody closed count as skipped."""
+        answers = [known.get(key, (Status.SKIP, "")) for key in requests.keys]
+        number = {name: at for at, name in enumerate(self.classes())}
+        labels = [number[name] if status == Status.LABEL else 0 for status, name in answers]
+        status = np.array([status for status, _ in answers], np.uint8)
+        return Closed(requests.rows, status, np.array(labels, np.int32))
+
+    def begin(self, out: RoundDir) -> tuple[str, ...]:
+        """Note which deliveries a round knows when it begins, so that it does the same if it is started again. Returns
+        the classes that the round learns."""
+        if not out.begun():
+            out.write_begun({"deliveries": self.ledger.names()})
+        return self.classes(out.begun()["deliveries"])
+
+    def corrected(self, pool: Pool, catalog: Catalog, out: RoundDir) -> Pool:
+        """The pool with what people said apart from batches, as far as the round knows it: corrected labels, labels
+        that nobody asked for, and images that cannot be used."""
+        said = self.ledger.answers(out.begun()["deliveries"])
+        if not said:
+            return pool
+        number = {name: at for at, name in enumerate(self.classes())}
+        found = pc.index_in(pa.array(list(said), pa.string()), catalog.keys().cast(pa.string())).to_pylist()
+        rows = {row: answer for row, answer in zip(found, said.values(), strict=True) if row is not None}
+        labels = {row: number[name] for row, (status, name) in rows.items() if status == Status.LABEL}
+        gone = [row for row, (status, _) in rows.items() if status == Status.UNUSABLE]
+        known, open_rows = pool.known, set(pool.unlabeled.tolist())
+        wrong = [row for row, label in labels.items() if known[row] >= 0 and known[row] != label]
+        extra = [row for row in labels if row in open_rows]
+        pool = pool.correct(np.array(wrong, np.int64), np.array([labels[row] for row in wrong], np.int32))
+        pool = pool.label(np.array(extra, np.int64), np.array([labels[row] for row in extra], np.int32))
+        return pool.remove(np.array(sorted(gone), np.int64))
+
+    def _waiting(self, requests: Requests, missing: int, note: str) -> str:
+        return (
+            f"waiting for labels, {requests.batch}: {len(requests) - missing:,} of {len(requests):,} answers "
+            f"are there.\n{note}"
+        ).rstrip()

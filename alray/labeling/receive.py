@@ -1,0 +1,108 @@
+"""Take the answers of people into a run: read the files, check every line, and write one delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.labeling import state
+from alray.labeling.check import Answer, Asked, Checked, Rules, check
+from alray.labeling.deliveries import LabelError, read
+from alray.labeling.ledger import Kind, Ledger, whoami
+from alray.rundir import Missing, RunDir, RunError
+
+_SHOWN = 20  # refused lines in an error message
+
+
+@dataclass
+class Received:
+    """What became of a delivery. taken: number of answers written; refused: one sentence per line that was left out;
+    notes: sentences about what was changed; missing: images of the open batch that still have no answer, None without
+    an open batch; asked: images of the open batch."""
+
+    taken: int = 0
+    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    missing: int | None = None
+    asked: int = 0
+
+
+def receive(
+    run: RunDir, paths: Sequence[str], *, take_good: bool = False, correct: bool = False, extra: bool = False
+) -> Received:
+    """Read files of answers and write those that are good into the run, as one delivery.
+
+    take_good: take the good lines although others are refused, else nothing is written. correct: answers replace
+    earlier ones, from the next round on. extra: labels of images that nobody asked for are taken, too. Raises
+    LabelError with the refused lines; RunError if the run waits for nothing.
+    """
+    ledger, batch = Ledger(run.deliveries), state.open_batch(run)
+    if batch is None and not (correct or extra):
+        raise RunError(
+            f"{run.uri}: the run waits for no labels; --correct replaces a label that it has, --extra adds labels of "
+            "images that it did not ask for"
+        )
+    answered = state.given(run) if correct or extra else ledger.answers()
+    table = batch.requests if batch else pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
+    asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
+    rules = Rules(state.classes(run), _allows_new(run), extra, correct)
+    lines = [line for path in paths for line in read(path)]
+    result = check(lines, asked, rules)
+    if correct and not extra:
+        _only_corrections(result, answered, set(asked.keys))
+    if result.refused and not (take_good and result.taken):
+        raise LabelError(_refusal(result, take_good))
+    kind: Kind = "correction" if correct else "extra" if extra else "answer"
+    if result.taken:
+        ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", kind)
+    missing = batch.missing(ledger.answers()) if batch else None
+    return Received(len(result.taken), result.refused, result.notes, missing, len(asked.keys))
+
+
+def close(run: RunDir) -> Received:
+    """Close the open batch: its images without an answer go back to the pool. Raises RunError if none is open."""
+    batch = state.open_batch(run)
+    if batch is None:
+        raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
+    ledger = Ledger(run.deliveries)
+    missing = batch.missing(ledger.answers())
+    ledger.deliver([], batch.name, "close")
+    return Received(missing=missing, asked=len(batch.requests))
+
+
+def _allows_new(run: RunDir) -> bool:
+    return bool(run.config().get("labels", {}).get("new_classes") == "allow")
+
+
+def _catalog_keys(run: RunDir) -> Callable[[str], str | None]:
+    """A function that finds an image in the catalog by its key; the catalog is read when it is first asked."""
+    keys: list[pa.Array] = []
+
+    def find(name: str) -> str | None:
+        if not keys:
+            try:
+                keys.append(run.catalog().keys())
+            except Missing:
+                keys.append(pa.array([], pa.string()))
+        found = pc.index(keys[0], pa.scalar(name, keys[0].type)).as_py()
+        return name if found >= 0 else None
+
+    return find
+
+
+def _only_corrections(result: Checked, answered: dict[str, Answer], asked: set[str]) -> None:
+    """Refuse lines of a correction whose image has no label so far."""
+    new = [line for line in result.taken if line.key not in answered and line.key not in asked]
+    result.refused += [f"{line.where}: {line.key} has no label to correct; --extra adds one" for line in new]
+    result.taken = [line for line in result.taken if line not in new]
+
+
+def _refusal(result: Checked, take_good: bool) -> str:
+    more = len(result.refused) - _SHOWN
+    lines = [*result.refused[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
+    good = len(result.taken)
+    advice = "" if take_good or not good else f"; --take-good takes the {good} good answers and leaves these out"
+    return "\n".join([f"{len(result.refused)} lines cannot be used, nothing was written{advice}:", *lines])

@@ -1,0 +1,77 @@
+"""The oracles by name. This is the only module that knows the names of `labels.oracle`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alray.config import ConfigError, RunConfig
+from alray.data.catalog import Catalog
+from alray.data.oracle import Oracle
+from alray.rundir import RunDir
+from alray.tasks import Task
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an oracle may need to know about its run."""
+
+    config: RunConfig
+    catalog: Catalog
+    task: Task
+    run: RunDir
+
+
+def _hidden(setting: Setting) -> Oracle:
+    return setting.task.hidden_labels(setting.catalog)
+
+
+def _files(setting: Setting) -> Oracle:
+    from alray.labeling.label_files import LabelFiles
+
+    return LabelFiles(setting.run, setting.catalog)
+
+
+HIDDEN = "hidden"
+_ORACLES: dict[str, Callable[[Setting], Oracle]] = {HIDDEN: _hidden, "files": _files}
+
+
+def oracle_of(setting: Setting) -> Oracle:
+    """Build the oracle that the configuration names. Raises ConfigError."""
+    name = setting.config.labels.oracle
+    return _ORACLES[name](setting) if name in _ORACLES else _own(name)()
+
+
+def check(config: RunConfig) -> None:
+    """Raise ConfigError if there is no oracle of the configured name, or if it cannot serve the task."""
+    name = config.labels.oracle
+    if name not in _ORACLES:
+        _own(name)
+    elif name != HIDDEN and config.task != "classification":
+        raise ConfigError(
+            f"labels.oracle: expected {HIDDEN} or an oracle of your own for the task {config.task}, got {name}, which "
+            "gives a class for each image"
+        )
+
+
+def replays(config: RunConfig) -> bool:
+    """Whether the labels come from the source, as in research, so that nobody has to be waited for."""
+    return config.labels.oracle == HIDDEN
+
+
+def _own(name: str) -> Callable[[], Oracle]:
+    """A class or function that a user names by its import path, "package.module:Class"."""
+    module, mark, attribute = name.partition(":")
+    if not mark:
+        raise ConfigError(
+            f"labels.oracle: expected {', '.join(_ORACLES)}, or the import path of a class of your own as in "
+            f"package.module:Class, got {name!r}"
+        )
+    try:
+        made = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"labels.oracle: {name!r} cannot be imported: {error}") from error
+    if not callable(made) or (isinstance(made, type) and not hasattr(made, "answer")):
+        raise ConfigError(f"labels.oracle: expected a class with the method answer(requests), got {name!r}")
+    return made  # type: ignore[no-any-return]

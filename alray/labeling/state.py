@@ -1,0 +1,65 @@
+"""Where a run stands, from its files alone: the open batch, the classes so far, and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from alray.data.oracle import Status
+from alray.labeling.check import Answer
+from alray.labeling.ledger import Ledger
+from alray.rundir import BatchDir, Missing, RunDir, RunError
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that the run waits for. name: as in `Requests.batch`."""
+
+    name: str
+    place: BatchDir
+    requests: pa.Table
+
+    def missing(self, answers: Mapping[str, Answer]) -> int:
+        """The number of images without an answer."""
+        return sum(key not in answers for key in self.requests["key"].to_pylist())
+
+
+def existing(uri: str) -> RunDir:
+    """The run in a directory. Raises RunError if there is none."""
+    run = RunDir(uri)
+    if not run.exists:
+        raise RunError(f"{uri}: expected the directory of a run, as a run prints it at its end, got none")
+    return run
+
+
+def open_batch(run: RunDir) -> OpenBatch | None:
+    """The batch that was asked for and is not closed; None if there is none."""
+    for name in run.open_batches():
+        place = run.batch(name)
+        return OpenBatch(name, place, place.requests())
+    return None
+
+
+def classes(run: RunDir) -> list[str]:
+    """The names of the classes: those with which the run began, then those that came with labels."""
+    return list(dict.fromkeys([*run.about()["classes"], *Ledger(run.deliveries).classes()]))
+
+
+def given(run: RunDir) -> dict[str, Answer]:
+    """The latest answer for every image that has one, by key: labels of the seed set, the validation set and the
+    rounds, as later deliveries corrected them."""
+    names, found = classes(run), dict[str, Answer]()
+    parts = [run.held_out(), run.seed()] if run.split else []
+    start = run.cold_start()
+    parts += [(start.rows, start.labels)] if start else []
+    parts += [run.round(number).labels() for number in run.rounds() if run.round(number).labeled]
+    try:
+        catalog = run.catalog()
+    except Missing as missing:
+        raise RunError(f"{run.uri}: {missing}") from None
+    for rows, labels in parts:
+        keys = catalog.keys(rows).to_pylist()
+        found |= {key: (Status.LABEL, names[label]) for key, label in zip(keys, labels.tolist(), strict=True)}
+    return found | Ledger(run.deliveries).answers()

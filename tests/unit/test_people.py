@@ -1,0 +1,306 @@
+"""People give the labels: a run waits, takes what is good, goes on, and never asks twice."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alray.cli import main
+from alray.config import (
+    DataConfig,
+    LabelConfig,
+    ModelConfig,
+    ResourceConfig,
+    RunConfig,
+    SplitConfig,
+    TrainConfig,
+    replace,
+)
+from alray.data.oracle import Answers, OracleError, Requests, Status
+from alray.labeling import receive, state
+from alray.labeling.deliveries import LabelError
+from alray.labeling.desk import Waiting
+from alray.provenance import find_run
+from alray.rounds import run
+from alray.rundir import RunDir, RunError
+
+NAMES = ["apple", "pear", "plum"]
+
+
+def truth_of(keys):
+    """The class of an image, as people see it: the number of its key modulo three."""
+    return {key: NAMES[int(key.rsplit("/", 1)[-1]) % 3] for key in keys}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """60 unlabeled rows in three clusters."""
+    rng = np.random.default_rng(0)
+    centers = 3 * np.eye(3, 8)
+    features = (centers[np.arange(60) % 3] + rng.standard_normal((60, 8))).astype(np.float32)
+    np.savez(tmp_path / "pool.npz", features=features, label=np.full(60, -1))
+    return RunConfig(
+        name="people",
+        root=str(tmp_path / "runs"),
+        rounds=3,
+        budget=6,
+        strategy="margin",
+        top_k=(),
+        data=DataConfig(root=str(tmp_path / "pool.npz"), classes=tuple(NAMES)),
+        split=SplitConfig(seed_set_size=6),
+        labels=LabelConfig(oracle="files", wait="exit"),
+        model=ModelConfig(),
+        train=TrainConfig(mode="linear", epochs=3, lr=1.0),
+        resources=ResourceConfig(select_workers="process"),
+    )
+
+
+def folder_of(config):
+    (folder,) = Path(config.root).glob(f"{config.name}-*")
+    return RunDir(str(folder))
+
+
+def wait(config):
+    with pytest.raises(Waiting) as stopped:
+        run(config, quiet=True)
+    return str(stopped.value)
+
+
+def batch_of(folder):
+    batch = state.open_batch(folder)
+    assert batch is not None
+    return batch, batch.requests["key"].to_pylist()
+
+
+def give(folder, tmp_path, answers, **options):
+    """Deliver answers, (key, label, status) each, as people do: in a CSV."""
+    path = tmp_path / f"labels-{len(list(tmp_path.iterdir()))}.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("key", "label", "status"), *answers])
+    return receive.receive(folder, [str(path)], **options)
+
+
+def right(keys):
+    return [(key, name, "") for key, name in truth_of(keys).items()]
+
+
+def test_a_run_on_unlabeled_rows_asks_waits_and_goes_on_to_its_end(config, tmp_path):
+    asked = []
+    for number, size in enumerate((6, 6, 6)):
+        said = wait(config)
+        assert f"0 of {size} answers are there" in said
+        assert "alray label" in said
+        folder = folder_of(config)
+        batch, keys = batch_of(folder)
+        assert len(keys) == size
+        assert (Path(folder.batch_files(batch.name).uri) / "batch.csv").exists()
+        asked += keys
+        give(folder, tmp_path, right(keys[:2]))
+        assert "2 of 6 answers are there" in wait(config)
+        assert batch_of(folder)[1] == keys, number
+        give(folder, tmp_path, right(keys[2:]))
+    result = run(config, quiet=True)
+    assert len(set(asked)) == len(asked) == 18
+    assert [one["labels"] for one in result.rounds] == [6, 12, 18]
+    assert [one["labels_bought"] for one in result.rounds] == [0, 6, 12]
+    rows, labels = folder.seed()
+    bought = [*zip(rows.tolist(), labels.tolist(), strict=True)]
+    for step in folder.bought():
+        bought += zip(step.rows.tolist(), step.labels.tolist(), strict=True)
+    keys = folder.catalog().keys().to_pylist()
+    assert all(NAMES[label] == truth_of([keys[row]])[keys[row]] for row, label in bought)
+    assert state.open_batch(folder) is None
+
+
+def test_skipped_images_are_not_asked_for_in_the_next_round_and_unusable_ones_never(config, tmp_path):
+    wait(config)
+    folder = folder_of(config)
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    wait(config)
+    first = batch_of(folder)[1]
+    give(folder, tmp_path, [*right(first[2:]), (first[0], "", "skip"), (first[1], "", "unusable")])
+    wait(config)
+    second = batch_of(folder)[1]
+    assert not {first[0], first[1]} & set(second)
+    give(folder, tmp_path, right(second))
+    result = run(config, quiet=True)
+    assert [one["labels"] for one in result.rounds] == [6, 10, 16]
+    assert [one["unlabeled"] for one in result.rounds] == [54, 49, 43]
+
+
+def test_a_batch_can_be_closed_before_every_answer_is_there(config, tmp_path):
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    give(folder, tmp_path, right(keys[:4]))
+    assert receive.close(folder).missing == 2
+    wait(config)
+    assert folder.seed()[0].size == 4
+    with pytest.raises(RunError, match="waits for no labels"):
+        give(RunDir(str(tmp_path / "runs" / "people")), tmp_path, [])
+
+
+def test_a_corrected_label_counts_from_the_next_round_on_and_the_old_one_stays_on_record(config, tmp_path):
+    wait(config)
+    folder = folder_of(config)
+    seed = batch_of(folder)[1]
+    wrong = [(seed[0], NAMES[(NAMES.index(truth_of(seed)[seed[0]]) + 1) % 3], "")]
+    give(folder, tmp_path, [*wrong, *right(seed[1:])])
+    wait(config)
+    with pytest.raises(LabelError, match="was not asked for|is not an image"):
+        give(folder, tmp_path, right(seed[:1]))
+    with pytest.raises(LabelError, match="has no label to correct"):
+        give(folder, tmp_path, right([key for key in folder.catalog().keys().to_pylist() if key not in seed][-1:]),
+             correct=True)  # fmt: skip
+    give(folder, tmp_path, right(seed[:1]), correct=True)
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    wait(config)
+    counts = folder.round(1).metrics()["labeled_set"]["counts"]
+    truth = [*truth_of(seed).values(), *truth_of(state.given(folder).keys() - set(seed)).values()]
+    assert counts == [truth.count(name) for name in NAMES]
+    assert state.given(folder)[seed[0]] == (Status.LABEL, truth_of(seed)[seed[0]])
+
+
+def test_labels_nobody_asked_for_are_taken_with_extra_and_used(config, tmp_path):
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    other = next(key for key in folder.catalog().keys().to_pylist() if key not in keys)
+    give(folder, tmp_path, right([other]), extra=True)
+    give(folder, tmp_path, right(keys))
+    wait(config)
+    assert folder.round(0).metrics()["labels"] == 7
+    assert other not in batch_of(folder)[1]
+
+
+def test_one_bad_line_means_that_nothing_is_written_unless_the_good_ones_are_wanted(config, tmp_path):
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    lines = [*right(keys[:3]), (keys[3], "aple", ""), ("nowhere", "pear", "")]
+    with pytest.raises(LabelError) as refused:
+        give(folder, tmp_path, lines)
+    assert "2 lines cannot be used" in str(refused.value)
+    assert "did you mean 'apple'?" in str(refused.value)
+    assert ":5: 'aple'" in str(refused.value)
+    assert batch_of(folder)[0].missing({}) == 6
+    got = give(folder, tmp_path, lines, take_good=True)
+    assert (got.taken, len(got.refused), got.missing) == (3, 2, 3)
+
+
+def test_new_classes_come_where_they_are_allowed(config, tmp_path):
+    config = replace(config, {"data.classes": (), "labels.new_classes": "allow", "name": "grow"})
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    give(folder, tmp_path, [(key, "apple" if at % 2 else "pear", "") for at, key in enumerate(keys)])
+    wait(config)
+    assert state.classes(folder) == ["pear", "apple"]
+    keys = batch_of(folder)[1]
+    give(folder, tmp_path, [(keys[0], "plum", ""), *((key, "apple", "") for key in keys[1:])])
+    wait(config)
+    counts = [folder.round(number).metrics()["labeled_set"]["counts"] for number in (0, 1)]
+    assert [len(one) for one in counts] == [2, 3]
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    assert run(config, quiet=True).rounds[-1]["labels"] == 18
+
+
+def test_labels_that_are_there_are_the_seed_set_and_nobody_is_asked_for_them(config, tmp_path):
+    labels = np.where(np.arange(60) < 20, np.arange(60) % 3, -1)
+    with np.load(tmp_path / "pool.npz") as arrays:
+        np.savez(tmp_path / "some.npz", features=arrays["features"], label=labels)
+    config = replace(config, {
+        "data.root": str(tmp_path / "some.npz"), "split.seed_set_how": "given", "split.val_size": 6,
+        "split.val_how": "labeled", "data.classes": ("0", "1", "2"),
+    })  # fmt: skip
+    wait(config)
+    folder = folder_of(config)
+    assert folder.round(0).metrics()["labels"] == 14
+    assert folder.round(0).metrics()["validation_labels"] == 6
+    assert all(int(key) >= 20 for key in (key.rsplit("/", 1)[-1] for key in batch_of(folder)[1]))
+
+
+def test_a_validation_set_is_asked_for_first_and_counted_apart(config, tmp_path):
+    config = replace(config, {"split.val_size": 5, "split.val_how": "random"})
+    wait(config)
+    folder = folder_of(config)
+    batch, keys = batch_of(folder)
+    assert batch.requests["role"].to_pylist() == ["validation"] * 5 + ["seed set"] * 6
+    give(folder, tmp_path, right(keys))
+    wait(config)
+    metrics = folder.round(0).metrics()
+    assert (metrics["labels"], metrics["validation_labels"], metrics["labels_bought"]) == (6, 5, 0)
+
+
+class Halves:
+    """Answers half of what it is asked for, and notes every request."""
+
+    asked: list[str]
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def answer(self, requests: Requests) -> Answers:
+        keys = requests.keys[: max(1, len(requests) // 2)]
+        self.asked += keys
+        known = [NAMES.index(name) for name in truth_of(keys).values()]
+        return Answers.of([*known, *[None] * (len(requests) - len(known))])
+
+
+def test_an_oracle_that_answers_in_parts_is_never_asked_for_the_same_image_again(config):
+    config = replace(config, {"labels.oracle": "hidden", "labels.wait": "poll", "labels.poll_seconds": 0.01})
+    oracle = Halves()
+    result = run(config, oracle=oracle, quiet=True)
+    assert len(oracle.asked) == len(set(oracle.asked)) == 18
+    assert result.rounds[-1]["labels"] == 18
+
+
+class Wild:
+    """Gives a class that does not exist."""
+
+    def answer(self, requests: Requests) -> Answers:
+        return Answers.of([7] * len(requests))
+
+
+def test_an_own_oracle_is_named_by_its_import_path_and_its_answers_are_checked(config):
+    config = replace(config, {"labels.oracle": f"{__name__}:Wild"})
+    with pytest.raises(OracleError, match="expected class numbers from 0 to 2, got 7"):
+        run(config, quiet=True)
+    with pytest.raises(ValueError, match="cannot be imported"):
+        run(replace(config, {"labels.oracle": f"{__name__}:Nobody"}), quiet=True)
+    with pytest.raises(ValueError, match="expected hidden, files"):
+        run(replace(config, {"labels.oracle": "file"}), quiet=True)
+
+
+def test_the_commands_label_and_status_say_what_to_do(config, tmp_path, capsys):
+    wait(config)
+    folder = folder_of(config)
+    main(["status", folder.uri])
+    said = capsys.readouterr().out
+    assert "waiting for labels, start: 0 of 6 images have an answer" in said
+    assert f"next: alray label {folder.uri}" in said
+    batch, keys = batch_of(folder)
+    filled = Path(folder.batch_files(batch.name).uri) / "batch.csv"
+    rows = list(csv.DictReader(filled.open()))
+    with filled.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "label": truth_of([row["key"]])[row["key"]].upper()} for row in rows)
+    main(["label", folder.uri, str(filled)])
+    said = capsys.readouterr().out
+    assert "6 answers were taken, 0 lines were refused" in said
+    assert "was read as the class" in said
+    assert "the batch is complete" in said
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", f"{folder.uri}/config.json"])
+    assert stopped.value.code == 75
+    captured = capsys.readouterr()
+    assert "waiting for labels, round 0" in captured.err
+    assert "error" not in captured.err
+    main(["label", folder.uri, "--close"])
+    assert "6 of its 6 images got no answer" in capsys.readouterr().out
+    assert keys != batch_of(folder)[1] if state.open_batch(folder) else True
+    assert find_run(config, folder.catalog()).uri == folder.uri
