@@ -15,8 +15,8 @@ from alray import __version__
 from alray.config import RunConfig, fingerprint, full_identity, identity, places
 from alray.data.catalog import Catalog
 from alray.data.decode import DECODING
-from alray.rundir import RunDir, RunError, Shared
-from alray.store import join, weights_fingerprint
+from alray.rundir import RunDir, RunError
+from alray.store import Store, join, weights_fingerprint
 
 # The parts of an identity that are the content of files, and what these are.
 _CONTENT = {
@@ -58,7 +58,7 @@ def content_notes(config: RunConfig, catalog: Catalog, run: RunDir) -> list[str]
 
     run: the run's directory. There are none where it exists.
     """
-    store, name = Shared(config.root).started, _started_name(config, catalog)
+    store, name = _started(config), _started_name(config, catalog)
     if run.exists or not store.has(name):
         return []
     mine, notes = identity_of(config, catalog), []
@@ -74,6 +74,11 @@ def content_notes(config: RunConfig, catalog: Catalog, run: RunDir) -> list[str]
     return notes
 
 
+def _started(config: RunConfig) -> Store:
+    """The store under the root that notes which runs were started."""
+    return Store(join(config.root, "started"), sums="")
+
+
 def _started_name(config: RunConfig, catalog: Catalog) -> str:
     """The name of the note on runs that differ in the content of their files alone."""
     mine = identity_of(config, catalog)
@@ -82,7 +87,7 @@ def _started_name(config: RunConfig, catalog: Catalog) -> str:
 
 
 def _note_start(config: RunConfig, catalog: Catalog, run: RunDir) -> None:
-    store, name = Shared(config.root).started, _started_name(config, catalog)
+    store, name = _started(config), _started_name(config, catalog)
     before = store.read_json(name) if store.has(name) else []
     if run.uri not in before:
         store.write_json(name, [*before, run.uri])

@@ -65,11 +65,6 @@ class Shared:
         """The store that notes which masks were checked, in a directory for each check."""
         return Store(join(self.root, "masks"))
 
-    @property
-    def started(self) -> Store:
-        """The store that notes which runs were started, by their configuration without the content of their files."""
-        return Store(join(self.root, "started"), sums="")
-
     def catalog(self, name: str) -> str:
         """The directory of a catalog that alray made for a run."""
         return join(self.root, "catalogs", name)
