@@ -15,6 +15,7 @@ import pandas  # noqa: F401  (pyarrow imports it on first use: once here instead
 import pyarrow.parquet as pq
 
 from alray import RunConfig, checksums
+from alray.labeling.desk import Waiting
 from alray.rounds import run
 
 # Without this the server cannot import what it is to preload (Python hands it sys.path, and before 3.13 it is ignored),
@@ -25,20 +26,23 @@ _context.set_forkserver_preload(["program"])
 
 
 def start(config: RunConfig, kill_at: str = "", when: str = "after", kill_after_writes: int = 0) -> int:
-    """Run to the end or to the kill; the exit code: 0, or -9 when killed.
+    """Run to the end, to a wait for people, or to the kill; the exit code: 0, 75, or -9 when killed.
 
     kill_at: the end of a path that is written, e.g. round_01/picks.parquet; when: before, during or after the write.
     """
     process = _context.Process(target=_run, args=(config.to_json(), kill_at, when, kill_after_writes))
     process.start()
     process.join()
-    assert process.exitcode in (0, -signal.SIGKILL), "see the traceback above"
+    assert process.exitcode in (0, Waiting.exit_code, -signal.SIGKILL), "see the traceback above"
     return process.exitcode
 
 
 def _run(config: str, kill_at: str, when: str, kill_after_writes: int) -> None:
     _arm(kill_at, when, kill_after_writes)
-    run(RunConfig.from_json(config), quiet=True)
+    try:
+        run(RunConfig.from_json(config), quiet=True)
+    except Waiting as wait:
+        raise SystemExit(wait.exit_code) from None
 
 
 def _die() -> None:
