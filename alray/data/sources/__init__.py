@@ -14,6 +14,7 @@ from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.sources.webdataset import WEBDATASET
+from alray.remote import web_address
 from alray.store import absolute, filesystem
 
 SOURCES: dict[str, Source] = {source.name: source for source in (FOLDER, WEBDATASET, PARQUET, MANIFEST, EMBEDDINGS)}
@@ -24,8 +25,10 @@ _IN_DIRECTORIES = (PARQUET, WEBDATASET)
 def kind_of(source: str, wanted: str = "auto") -> Source:
     """The kind of a source: the one called `wanted`, or for "auto" the one that its file names show.
 
-    Raises CatalogError for an unknown name.
+    Raises CatalogError for an unknown name, and for a URL of the web.
     """
+    if reason := web_address(source):
+        raise CatalogError(reason)
     if wanted in SOURCES:
         return SOURCES[wanted]
     if wanted != "auto":

@@ -34,6 +34,14 @@ class Embeddings(Source):
     """Each row is an embedding. Its row number is its position in the array, so no row can be left out."""
 
     name: ClassVar[str] = "embeddings"
+    reads: ClassVar[str] = (
+        "Embeddings of your own without images: one .npz with an array (n, d) of floats, called "
+        f"{' or '.join(_EMBEDDING_NAMES)}; for pt4al also {_PRETEXT[0]} (n,)."
+    )
+    labels: ClassVar[str] = (
+        f"An array (n,) called {' or '.join(_LABELS)}; test rows are those that an array {' or '.join(_TEST)} marks."
+    )
+    keys: ClassVar[str] = "The position in the array, with nine digits."
     extensions: ClassVar[tuple[str, ...]] = (".npz",)
     decoded: ClassVar[bool] = False
     can_exclude: ClassVar[bool] = False

@@ -23,19 +23,33 @@ from alray.store import read_bytes
 class _ClassList:
     """How a list of classes is written. image, label: names of the columns, or their positions without a header."""
 
+    about: str  # for `alray formats`
     delimiter: str
     image: str | int
     label: str | int
+    stems: bool = False  # whether images are named without their extension
+    first_word: bool = False  # whether the class is the first word of its field
 
 
 # By the list's name in lower case.
 _CLASS_LISTS = {
-    "val_annotations.txt": _ClassList("\t", 0, 1),  # Tiny ImageNet
-    "gt-final_test.csv": _ClassList(";", "Filename", "ClassId"),  # GTSRB
-    "test.csv": _ClassList(",", "Path", "ClassId"),  # GTSRB as Kaggle has it
+    "val_annotations.txt": _ClassList("Tiny ImageNet", "\t", 0, 1),
+    "gt-final_test.csv": _ClassList("GTSRB", ";", "Filename", "ClassId"),
+    "test.csv": _ClassList("GTSRB of Kaggle", ",", "Path", "ClassId"),
+    "loc_val_solution.csv": _ClassList(
+        "ImageNet of Kaggle", ",", "ImageId", "PredictionString", stems=True, first_word=True
+    ),
 }
 _CLASS_LIST = f"(?i){'|'.join(rf'(^|/){re.escape(name)}$' for name in _CLASS_LISTS)}"
 _VOC_LIST = r"(^|/)ImageSets/(Main|Segmentation)/(train|val|test)\.txt$"
+
+LAYOUTS = {
+    form.about: f"a flat folder of test images gets its classes from {name}" for name, form in _CLASS_LISTS.items()
+} | {
+    "PASCAL VOC": "recognised by ImageSets/Main or ImageSets/Segmentation beside JPEGImages. Their lists are the splits. "
+    "The images have several classes each, so they are indexed without labels (--label-column ''), for "
+    "segmentation with those of the lists of Segmentation"
+}
 
 
 def are_lists(names: pa.ChunkedArray) -> pa.ChunkedArray:
