@@ -65,8 +65,10 @@ def opened(uri: str) -> tuple[pafs.FileSystem, str]:
         fs, path = _filesystem(uri, scheme, rest)
         try:
             fs.get_file_info(path)
-        except Exception as error:  # whoever asks next gets the same error, and knows what it means there
-            del error
+        except OSError:
+            pass  # whoever asks next gets the same error, and knows what it means there
+        except Exception as error:  # of a client, such as that of hf://
+            raise NotOpened(f"{uri}: cannot be reached: {_line(error)}") from error
         return fs, path
 
     found = _in_time(ask, uri)

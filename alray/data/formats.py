@@ -44,7 +44,9 @@ def _of(kind: Source) -> Iterator[str]:
 
 def _table(rows: Mapping[str, str], start: str = "") -> Iterator[str]:
     for name, text in rows.items():
-        yield textwrap.fill(f"{name}: {text}", _WIDTH, initial_indent=f"{start}    ", subsequent_indent=f"{start}      ")
+        yield textwrap.fill(
+            f"{name}: {text}", _WIDTH, initial_indent=f"{start}    ", subsequent_indent=f"{start}      "
+        )
 
 
 def _filled(text: str) -> str:

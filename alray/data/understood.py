@@ -190,8 +190,8 @@ def _split_doubts(splits: Sequence[SplitCount], counts: _Counts, wants_test: boo
     elif wants_test and labeled and not counts.test.sum():
         yield (
             f"none of the {counts.test_images:,} test images has a label, so no accuracy can be measured. Put them "
-            "into one folder per class, or list them with their classes in a CSV file (path, label, split); with "
-            "--yes they stay without labels"
+            "into one folder per class, pass --test-labels FILE with a list of their classes, or list all images in a "
+            "CSV file (path, label, split); with --yes they stay without labels"
         )
 
 

@@ -15,7 +15,7 @@ from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.sources.webdataset import WEBDATASET
 from alray.remote import web_address
-from alray.store import absolute, filesystem
+from alray.store import StoreError, absolute, filesystem
 
 SOURCES: dict[str, Source] = {source.name: source for source in (FOLDER, WEBDATASET, PARQUET, MANIFEST, EMBEDDINGS)}
 # The kinds that are recognised by the files in a directory. A manifest or an array beside images does not count.
@@ -37,7 +37,12 @@ def kind_of(source: str, wanted: str = "auto") -> Source:
     by_name = next((kind for kind in SOURCES.values() if kind.extensions and name.endswith(kind.extensions)), None)
     if by_name:
         return by_name
-    names = [name.lower() for name in _some_names(source)]
+    try:
+        names = [name.lower() for name in _some_names(source)]
+    except StoreError:
+        raise
+    except OSError as error:
+        raise CatalogError(f"{source}: cannot be read: {error}") from error
     inside = (kind for kind in _IN_DIRECTORIES if any(name.endswith(kind.extensions) for name in names))
     return next(inside, FOLDER)
 

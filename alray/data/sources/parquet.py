@@ -46,12 +46,12 @@ class Parquet(Source):
 
     name: ClassVar[str] = "parquet"
     reads: ClassVar[str] = (
-        "Parquet files with the encoded bytes of one image per row, as bytes or as struct{bytes, path} (Hugging Face): a "
-        "file, a glob, or a folder that holds .parquet files. The image column is --image-column."
+        "Parquet files with the encoded bytes of one image per row, as bytes or as struct{bytes, path} (Hugging Face): "
+        "a file, a glob, or a folder that holds .parquet files. The image column is --image-column."
     )
     labels: ClassVar[str] = (
-        "The column --label-column, by name or number. The names of numbers are those of the Hugging Face ClassLabel in "
-        "the file's metadata, or of the metadata 'classes'."
+        "The column --label-column, by name or number. The names of numbers are those of the Hugging Face ClassLabel "
+        "in the file's metadata, or of the metadata 'classes'."
     )
     keys: ClassVar[str] = "The file's name and the number of the row. Or --key: a column, or a template of columns."
     uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})

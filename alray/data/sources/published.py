@@ -46,8 +46,8 @@ _VOC_LIST = r"(^|/)ImageSets/(Main|Segmentation)/(train|val|test)\.txt$"
 LAYOUTS = {
     form.about: f"a flat folder of test images gets its classes from {name}" for name, form in _CLASS_LISTS.items()
 } | {
-    "PASCAL VOC": "recognised by ImageSets/Main or ImageSets/Segmentation beside JPEGImages. Their lists are the splits. "
-    "The images have several classes each, so they are indexed without labels (--label-column ''), for "
+    "PASCAL VOC": "recognised by ImageSets/Main or ImageSets/Segmentation beside JPEGImages. Their lists are the "
+    "splits. The images have several classes each, so they are indexed without labels (--label-column ''), for "
     "segmentation with those of the lists of Segmentation"
 }
 
@@ -81,7 +81,9 @@ def _with_listed_classes(layout: Layout, names: pa.ChunkedArray, files: pa.Table
         folder = own[0].rpartition("/")[0]
         for place, uri, form in _class_lists(files, folder):
             listed = _read_classes(uri, form, known)
-            found = {row: text for row, image in zip(rows, own, strict=True) if (text := listed.get(file_name(image)))}
+            found = {
+                row: text for row, image in zip(rows, own, strict=True) if (text := listed.get(_called(image, form)))
+            }
             if found:
                 labels = labels or layout.label.to_pylist()
                 for row, text in found.items():
@@ -112,7 +114,14 @@ def _read_classes(uri: str, form: _ClassList, known: Sequence[str]) -> dict[str,
         if not {form.image, form.label} <= set(table.fieldnames or ()):
             return {}
         rows = [(row[form.image], row[str(form.label)]) for row in table]
+    if form.first_word:
+        rows = [(name, label.split()[0]) for name, label in rows if label.split()]
     return {file_name(name): by_number.get(int(label), label) if label.isdecimal() else label for name, label in rows}
+
+
+def _called(image: str, form: _ClassList) -> str:
+    """How a list of this form calls an image."""
+    return file_name(image).rpartition(".")[0] if form.stems else file_name(image)
 
 
 def _with_voc_splits(layout: Layout, names: list[str], lists: list[dict[str, Any]], labels: bool) -> Layout:

@@ -52,8 +52,8 @@ class WebDataset(Source):
 
     name: ClassVar[str] = "webdataset"
     reads: ClassVar[str] = (
-        "WebDataset tars: a tar, a glob of tars, or a folder that holds .tar files. They must not be compressed, because "
-        "single images are read by their offset."
+        "WebDataset tars: a tar, a glob of tars, or a folder that holds .tar files. They must not be compressed, "
+        "because single images are read by their offset."
     )
     labels: ClassVar[str] = (
         f"The member of the same sample that ends in {', '.join(LABEL_KINDS)} (the first of these); else the directory "
