@@ -13,6 +13,8 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from alray.reasons import why
+
 T = TypeVar("T")
 
 TIMEOUT = "ALRAY_STORE_TIMEOUT"  # environment variable: seconds for the first answer of a store
@@ -68,7 +70,7 @@ def opened(uri: str) -> tuple[pafs.FileSystem, str]:
         except OSError:
             pass  # whoever asks next gets the same error, and knows what it means there
         except Exception as error:  # of a client, such as that of hf://
-            raise NotOpened(f"{uri}: cannot be reached: {_line(error)}") from error
+            raise NotOpened(f"{uri}: cannot be reached: {why(error)}") from error
         return fs, path
 
     found = _in_time(ask, uri)
@@ -83,7 +85,7 @@ def _filesystem(uri: str, scheme: str, rest: str) -> tuple[pafs.FileSystem, str]
     except (pa.ArrowInvalid, NotImplementedError, ImportError) as error:
         reason: Exception = error
     except OSError as error:
-        raise NotOpened(f"{uri}: cannot be reached: {error}") from error
+        raise NotOpened(f"{uri}: cannot be reached: {why(error)}") from error
     try:
         import fsspec
 
@@ -96,13 +98,9 @@ def _what_to_install(scheme: str, by_pyarrow: Exception, by_fsspec: Exception) -
     if scheme in _NEEDED:
         package, extra = _NEEDED[scheme]
         how = f"pip install {package}" + (f" (or 'alray[{extra}]')" if extra else "")
-        pyarrow = f"; pyarrow says: {_line(by_pyarrow)}" if scheme in ("abfs", "abfss", "s3", "gs", "gcs") else ""
+        pyarrow = f"; pyarrow says: {why(by_pyarrow)}" if scheme in ("abfs", "abfss", "s3", "gs", "gcs") else ""
         return f"{scheme}:// needs the package {package}, which is not installed: {how}{pyarrow}"
-    return f"no filesystem for {scheme}:// in pyarrow ({_line(by_pyarrow)}) or in fsspec ({_line(by_fsspec)})"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return f"no filesystem for {scheme}:// in pyarrow ({why(by_pyarrow)}) or in fsspec ({why(by_fsspec)})"
 
 
 def _in_time(ask: Callable[[], T], uri: str) -> T:

@@ -21,6 +21,7 @@ from alray.data.sources.split_names import kind_of_split
 
 _SHOWN = 5
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
+_LISTS = 5  # and some more, such as lists of classes
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _ignored_doubts(ignored: Mapping[str, int], images: int) -> Iterator[str]:
     strange = {
         suffix: number
         for suffix, number in ignored.items()
-        if suffix != "hidden" and not (suffix in _ANNOTATIONS and number <= images)
+        if suffix != "hidden" and not (suffix in _ANNOTATIONS and number <= images + _LISTS)
     }
     if sum(strange.values()) > images:
         most = max(strange, key=lambda suffix: strange[suffix])

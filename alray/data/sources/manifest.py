@@ -45,10 +45,13 @@ class Manifest(Source):
 
     name: ClassVar[str] = "manifest"
     reads: ClassVar[str] = (
-        "A list of image files, recognised by its ending. The column --image-column, else uri, path or the one with a usual name, holds their paths (relative to the list) or URIs of "
-        "an object store."
+        "A list of image files, recognised by its ending. The column --image-column, else uri, path or the one with a "
+        "usual name, holds their paths (relative to the list) or URIs of an object store."
     )
-    labels: ClassVar[str] = "The column --label-column, else the one with a usual name (class, category, target, ...), by name or number; the splits are in a column split."
+    labels: ClassVar[str] = (
+        "The column --label-column, else the one with a usual name (class, category, target, ...), by name or number; "
+        "the splits are in a column split."
+    )
     keys: ClassVar[str] = "The column key, else the path as it is written. Or --key: a column, or a template."
     uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})
     extensions: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz")

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.data.sources import boxes
 from alray.data.sources.layout import Layout
-from alray.data.sources.scan import file_name
+from alray.data.sources.scan import file_name, is_image_name
 from alray.store import read_bytes
 
 
@@ -41,14 +42,15 @@ _CLASS_LISTS = {
     ),
 }
 _CLASS_LIST = f"(?i){'|'.join(rf'(^|/){re.escape(name)}$' for name in _CLASS_LISTS)}"
-_VOC_LIST = r"(^|/)ImageSets/(Main|Segmentation)/(train|val|test)\.txt$"
-
+# Of the lists of single classes (cat_train.txt) each names all images, so they are used where there are no others.
+_VOC_LIST = r"(^|/)ImageSets/(Main|Segmentation)/(\w+_)?(train|val|trainval|test)(\.txt)?$"
 LAYOUTS = {
     form.about: f"a flat folder of test images gets its classes from {name}" for name, form in _CLASS_LISTS.items()
 } | {
+    **boxes.LAYOUTS,
     "PASCAL VOC": "recognised by ImageSets/Main or ImageSets/Segmentation beside JPEGImages. Their lists are the "
     "splits. The images have several classes each, so they are indexed without labels (--label-column ''), for "
-    "segmentation with those of the lists of Segmentation"
+    "segmentation with those of the lists of Segmentation",
 }
 
 
@@ -65,6 +67,7 @@ def with_lists(layout: Layout, names: pa.ChunkedArray, files: pa.Table, labels: 
     voc = files.filter(pc.match_substring_regex(files["name"], _VOC_LIST)).to_pylist()
     if voc and pc.match_substring_regex(names, "(^|/)JPEGImages/").to_pylist()[:1] == [True]:
         return _with_voc_splits(layout, names.to_pylist(), voc, labels)
+    layout = boxes.with_boxes(layout, names.to_pylist(), files, labels)
     return _with_listed_classes(layout, names, files) if labels else layout
 
 
@@ -129,12 +132,7 @@ def _with_voc_splits(layout: Layout, names: list[str], lists: list[dict[str, Any
     lists for segmentation, only the images of these have masks."""
     tasks = {row["name"].split("/")[-2] for row in lists}
     task = "Segmentation" if "Segmentation" in tasks and (not labels or len(tasks) == 1) else "Main"
-    split_of: dict[str, str] = {}
-    for row in lists:
-        *_, kind, name = row["name"].split("/")
-        if kind == task:
-            stems = (line.split()[0] for line in read_bytes(row["uri"]).decode().splitlines() if line.strip())
-            split_of.update(dict.fromkeys(stems, name.removesuffix(".txt")))
+    split_of = _voc_splits([row for row in lists if row["name"].split("/")[-2] == task])
     split = [split_of.get(file_name(name).rpartition(".")[0]) for name in names]
     listed = np.array([text is not None for text in split], bool)
     keep = layout.keep.copy()
@@ -157,3 +155,22 @@ def _with_voc_splits(layout: Layout, names: list[str], lists: list[dict[str, Any
         notes=(*layout.notes, *notes),
         doubts=(*layout.doubts, *(doubts if labels else [])),
     )
+
+
+def _voc_splits(lists: list[dict[str, Any]]) -> dict[str, str]:
+    """The split of each image, by its name without an extension. A list has an ending or none, and so have its lines.
+    trainval counts for images that neither train nor val names."""
+    uris: dict[str, list[str]] = {}
+    for row in lists:
+        uris.setdefault(file_name(row["name"]).removesuffix(".txt"), []).append(row["uri"])
+    if not uris.keys() <= {name for name in uris if "_" in name}:
+        uris = {name: found for name, found in uris.items() if "_" not in name}
+    found: dict[str, str] = {}
+    for name in sorted(uris, key=lambda name: name.endswith("trainval")):
+        for uri in uris[name]:
+            for line in read_bytes(uri).decode().splitlines():
+                if line.strip():
+                    image = file_name(line.split()[0])
+                    stem = image.rpartition(".")[0] if is_image_name(image) else image
+                    found.setdefault(stem, name.rpartition("_")[2])
+    return found
