@@ -37,9 +37,9 @@ class IndexConfig(Frozen):
     test_label_numbers: Annotated[Literal["refuse", "sorted"], OUTSIDE] = "refuse"
     """What numbers in test_labels are. sorted: positions, from 0, in the sorted class names, as torchvision and timm
     count; refuse: an error, because other lists count otherwise."""
-    format: Annotated[Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"], COMMON, OUTSIDE] = (
-        "auto"
-    )
+    format: Annotated[
+        Literal["auto", "folder", "webdataset", "parquet", "arrow", "manifest", "embeddings"], COMMON, OUTSIDE
+    ] = "auto"
     """Kind of source; auto looks at the file names."""
     key: Annotated[str, OUTSIDE] = ""
     """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'. Tars: a

@@ -34,7 +34,7 @@ def described(names: Sequence[str] = ()) -> str:
 
 def _of(kind: Source) -> Iterator[str]:
     yield f"{kind.name}" + (f" ({', '.join(kind.extensions)})" if kind.extensions else "")
-    yield _filled(kind.reads)
+    yield _filled(kind.about)
     yield _filled(f"Labels: {kind.labels}")
     yield _filled(f"Keys: {kind.keys}")
     if kind.layouts:

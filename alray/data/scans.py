@@ -58,7 +58,7 @@ def image_column(scans: Sequence[Scan], config: IndexConfig) -> str:
 def with_absolute_places(config: IndexConfig) -> IndexConfig:
     """The fields of IndexConfig alone, with absolute paths."""
     fields = {name: getattr(config, name) for name in IndexConfig.model_fields}
-    places = {name: absolute(fields[name]) for name in ("root", "test_root") if fields[name]}
+    places = {name: absolute(fields[name]) for name in ("root", "test_root", "test_labels") if fields[name]}
     return IndexConfig(**{**fields, **places})
 
 

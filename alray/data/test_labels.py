@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.config import IndexConfig
+from alray.data.sources.files import with_file
 from alray.data.sources.scan import CatalogError, Scan, amount, file_name
 from alray.data.sources.split_names import split_role
 from alray.store import absolute, is_file, join, read_bytes
@@ -51,8 +52,11 @@ def with_test_labels(scans: Sequence[Scan], config: IndexConfig) -> list[Scan]:
     classes = _spelled(listed, scans, place, config.test_label_numbers)
     given = {at: classes[name] for at, name in zip(bare, names, strict=True) if name in classes}
     note = f"the classes of {len(given):,} of {amount(len(bare), 'test image')} are those of {place}"
-    return [_labeled(scan, {row: text for (at, row), text in given.items() if at == number}, note if not number else "")
-            for number, scan in enumerate(scans)]  # fmt: skip
+    first, *others = [
+        _labeled(scan, {row: text for (at, row), text in given.items() if at == number})
+        for number, scan in enumerate(scans)
+    ]
+    return [replace(first, notes=(*first.notes, note), files=with_file(first.files, absolute(place))), *others]
 
 
 def _rows(place: str) -> list[list[str]]:
@@ -160,9 +164,9 @@ def official_ids(table: str) -> dict[int, str]:
     return found
 
 
-def _labeled(scan: Scan, given: Mapping[int, str], note: str) -> Scan:
+def _labeled(scan: Scan, given: Mapping[int, str]) -> Scan:
     labels = scan.images["label"].to_pylist()
     for row, text in given.items():
         labels[row] = text
-    images = scan.images.set_column(scan.images.schema.get_field_index("label"), "label", pa.array(labels, pa.string()))
-    return replace(scan, images=images, notes=(*scan.notes, note) if note else scan.notes)
+    column = scan.images.schema.get_field_index("label")
+    return replace(scan, images=scan.images.set_column(column, "label", pa.array(labels, pa.string())))

@@ -17,7 +17,7 @@ from alray.data.sources.split_names import SYNONYMS
 @pytest.mark.parametrize("name", list(SOURCES))
 def test_every_source_says_what_it_reads(name: str) -> None:
     kind = SOURCES[name]
-    for text in (kind.reads, kind.labels, kind.keys):
+    for text in (kind.about, kind.labels, kind.keys):
         assert len(text) > 20 and text.endswith(".")
     alone = described([name])
     assert alone.startswith(name) and alone in described()

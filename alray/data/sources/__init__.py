@@ -6,6 +6,7 @@ import os
 
 import pyarrow.fs as pafs
 
+from alray.data.sources.arrow import ARROW
 from alray.data.sources.embeddings import EMBEDDINGS
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.listing import list_files
@@ -17,9 +18,11 @@ from alray.data.sources.webdataset import WEBDATASET
 from alray.remote import web_address
 from alray.store import StoreError, absolute, filesystem
 
-SOURCES: dict[str, Source] = {source.name: source for source in (FOLDER, WEBDATASET, PARQUET, MANIFEST, EMBEDDINGS)}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (FOLDER, WEBDATASET, PARQUET, ARROW, MANIFEST, EMBEDDINGS)
+}
 # The kinds that are recognised by the files in a directory. A manifest or an array beside images does not count.
-_IN_DIRECTORIES = (PARQUET, WEBDATASET)
+_IN_DIRECTORIES = (PARQUET, WEBDATASET, ARROW)
 
 
 def kind_of(source: str, wanted: str = "auto") -> Source:

@@ -49,6 +49,13 @@ class _Boxes:
     files: str = ""
 
 
+def are_boxes(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which names are those of files that `with_boxes` may read, as an array of bool."""
+    yolo = pc.match_substring_regex(names, _YOLO)
+    texts = pc.and_(pc.match_substring_regex(names, r"(?i)\.txt$"), pc.any(yolo))
+    return pc.or_(pc.or_(pc.match_substring_regex(names, _COCO), yolo), texts)
+
+
 def with_boxes(layout: Layout, names: Sequence[str], files: pa.Table, labels: bool) -> Layout:
     """The layout with what files of boxes say, if there are any. names, files, labels: as in `published.with_lists`.
     Raises CatalogError for a file that cannot be read."""

@@ -35,7 +35,7 @@ class Embeddings(Source):
     """Each row is an embedding. Its row number is its position in the array, so no row can be left out."""
 
     name: ClassVar[str] = "embeddings"
-    reads: ClassVar[str] = (
+    about: ClassVar[str] = (
         "Embeddings of your own without images: one .npz with an array (n, d) of floats, called "
         f"{' or '.join(columns.EMBEDDING_ARRAYS.first)}; for pt4al also {_PRETEXT[0]} (n,)."
     )

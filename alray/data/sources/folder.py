@@ -34,7 +34,7 @@ class Folder(Source):
     """A folder with one file per image."""
 
     name: ClassVar[str] = "folder"
-    reads: ClassVar[str] = (
+    about: ClassVar[str] = (
         "A folder with one file per image, at any depth. It is what a folder is that holds neither tars nor Parquet or "
         f"Arrow files. Images end in {', '.join(EXTENSIONS)}, in any case; other files are counted and ignored."
     )

@@ -56,7 +56,8 @@ LAYOUTS = {
 
 def are_lists(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """Which names are those of lists that `with_lists` may read, as an array of bool."""
-    return pc.or_(pc.match_substring_regex(names, _VOC_LIST), pc.match_substring_regex(names, _CLASS_LIST))
+    lists = pc.or_(pc.match_substring_regex(names, _VOC_LIST), pc.match_substring_regex(names, _CLASS_LIST))
+    return pc.or_(lists, boxes.are_boxes(names))
 
 
 def with_lists(layout: Layout, names: pa.ChunkedArray, files: pa.Table, labels: bool) -> Layout:

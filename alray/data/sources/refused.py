@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 _REPACK = "write its images to a folder, to tars (WebDataset) or to Parquet"
 _UNPACK = "unpack it, and index the folder"
@@ -25,11 +25,21 @@ _KNOWN: dict[tuple[str, ...], tuple[str, str]] = {
     (".mp4", ".avi", ".mov", ".mkv", ".webm"): ("a video", "write its frames as images"),
     (".dcm",): ("DICOM", "convert its slices to PNG with 16 bits, and pass --pixel-range"),
     (".nii",): ("NIfTI", "convert its slices to PNG with 16 bits, and pass --pixel-range"),
+    (".html", ".htm"): ("a web page", "download the images that it shows"),
     (".svs", ".ndpi"): ("a slide", "cut it into tiles"),
     (".heic", ".heif", ".avif"): ("HEIF or AVIF", "convert the images to JPEG or PNG"),
 }
 
-WHAT: dict[str, str] = {f"{what} ({', '.join(endings)})": todo for endings, (what, todo) in _KNOWN.items()}
+_TEXT = (
+    "a plain text",
+    "if it lists paths or URIs of images, write 'path' as its first line and give it the ending .csv; URLs of the web "
+    "must be downloaded first",
+)
+_LIST = ".txt"
+
+WHAT: dict[str, str] = {f"{what} ({', '.join(endings)})": todo for endings, (what, todo) in _KNOWN.items()} | {
+    f"a list without a header ({_LIST})": _TEXT[1]
+}
 
 
 def why(name: str) -> str:
@@ -38,6 +48,8 @@ def why(name: str) -> str:
     return f"{found[0]}, which is not read here: {found[1]}" if found else ""
 
 
-def first_reason(names: Iterable[str]) -> str:
+def first_reason(names: Sequence[str]) -> str:
     """`why` of the first of these files whose ending is known; an empty text if there is none."""
+    if len(names) == 1 and names[0].lower().endswith(_LIST):
+        return f"{names[0]} is {_TEXT[0]}, which is not read here: {_TEXT[1]}"
     return next((f"{name} is {reason}" for name in names if (reason := why(name))), "")

@@ -36,7 +36,7 @@ class Source:
 
     name: ClassVar[str]
     # What `alray formats` prints: what it reads and how it is recognised, where labels come from, and what keys are.
-    reads: ClassVar[str]
+    about: ClassVar[str]
     labels: ClassVar[str]
     keys: ClassVar[str]
     layouts: ClassVar[Mapping[str, str]] = {}  # what it knows of published structures, by their names

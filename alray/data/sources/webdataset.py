@@ -51,7 +51,7 @@ class WebDataset(Source):
     """Tars whose members are images."""
 
     name: ClassVar[str] = "webdataset"
-    reads: ClassVar[str] = (
+    about: ClassVar[str] = (
         "WebDataset tars: a tar, a glob of tars, or a folder that holds .tar files. They must not be compressed, "
         "because single images are read by their offset."
     )
