@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow.ipc
 
 from alray.data.sources.row_columns import HUGGING_FACE
 from alray.data.sources.rows import Rows, image_bytes
-from alray.data.sources.scan import CatalogError, Scan, ScanOptions, amount, file_name
+from alray.data.sources.scan import CatalogError, Scan, ScanOptions, file_name
 from alray.store import filesystem, is_file, is_remote, join, read_bytes
 
 _INFO, _STATE = "dataset_info.json", "state.json"
@@ -43,7 +42,7 @@ class Arrow(Rows):
         folders = {uri.rpartition("/")[0] for uri in scan.images["uri"].unique().to_pylist()}
         for folder in sorted(folders):
             _check_state(folder)
-        return replace(scan, notes=(*scan.notes, *_only_paths(scan)))
+        return scan
 
     def reads(self, names: pa.ChunkedArray) -> pa.ChunkedArray:
         """As `Source.reads`, without files that `datasets` keeps for itself."""
@@ -123,16 +122,6 @@ def _check_state(folder: str) -> None:
             f"{place}: the data set was saved with a selection or an order of its rows, which is not read here; save "
             "dataset.flatten_indices()"
         )
-
-
-def _only_paths(scan: Scan) -> list[str]:
-    without = int(pc.sum(pc.is_null(scan.images["size"])).as_py() or 0)
-    if not without:
-        return []
-    return [
-        f"{amount(without, 'row')} without the bytes of an image, perhaps with its path alone: load and save the data "
-        "set again with a version of `datasets` that embeds images"
-    ]
 
 
 ARROW = Arrow()
