@@ -16,7 +16,6 @@ import posixpath
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
 from alray.reasons import why
+from alray.remote import NotOpened, opened
 
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of file systems that cannot sync a directory
@@ -76,24 +76,16 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The pyarrow filesystem of a path or URI, and the path inside it.
 
     pyarrow itself opens s3://, gs:// and some others, with credentials and endpoint from the usual environment
-    variables. fsspec opens all other schemes. Raises StoreError if neither can, and for a URI with credentials.
+    variables. fsspec opens all other schemes. Raises StoreError if neither can, if the store gives no first answer in
+    time, and for a URI with credentials.
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
     _refuse_credentials(uri)
-    scheme, _, rest = uri.partition("://")
     try:
-        fs, path = pafs.FileSystem.from_uri(f"{scheme}://{quote(rest, safe='/:@')}")  # keys may hold any character
-    except (pa.ArrowInvalid, NotImplementedError, ImportError) as error:
-        try:
-            import fsspec
-
-            return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem(scheme))), rest
-        except (ImportError, ValueError) as other:
-            raise StoreError(
-                f"{uri}: no filesystem for {scheme}:// in pyarrow ({why(error)}) or in fsspec ({why(other)})"
-            ) from error
-    return fs, path
+        return opened(uri)
+    except NotOpened as error:
+        raise StoreError(str(error)) from error
 
 
 def is_file(uri: str) -> bool:

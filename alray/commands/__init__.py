@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from alray.commands.export import Export
 from alray.commands.forecast import Forecast
+from alray.commands.formats import Formats
 from alray.commands.index import Index
 from alray.commands.label import Label
 from alray.commands.repack import Repack
@@ -17,5 +18,5 @@ from alray.commands.strategies import Strategies
 from alray.commands.verify import Verify
 from alray.commands.weights import Weights
 
-_COMMANDS = (Index, Repack, Label, Status, Forecast, Export, Select, Strategies, Weights, Report, Verify)
+_COMMANDS = (Index, Formats, Repack, Label, Status, Forecast, Export, Select, Strategies, Weights, Report, Verify)
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {one.__name__.lower(): one.start for one in _COMMANDS}

@@ -30,9 +30,16 @@ class IndexConfig(Frozen):
     Path or URI."""
     test_root: Annotated[str, OUTSIDE, PLACE] = ""
     """The test images, where they are not already under train/ and val/ (or test/) of the root."""
-    format: Annotated[Literal["auto", "folder", "webdataset", "parquet", "manifest", "embeddings"], COMMON, OUTSIDE] = (
-        "auto"
-    )
+    test_labels: Annotated[str, OUTSIDE, PLACE] = ""
+    """A list of the classes of test images that have none of their own, such as ImageNet's flat validation folder:
+    lines 'file class' (space, comma or tab), LOC_val_solution.csv, one class a line in the order of the files' names,
+    or the official ILSVRC2012_validation_ground_truth.txt with meta.mat beside it."""
+    test_label_numbers: Annotated[Literal["refuse", "sorted"], OUTSIDE] = "refuse"
+    """What numbers in test_labels are. sorted: positions, from 0, in the sorted class names, as torchvision and timm
+    count; refuse: an error, because other lists count otherwise."""
+    format: Annotated[
+        Literal["auto", "folder", "webdataset", "parquet", "arrow", "manifest", "embeddings"], COMMON, OUTSIDE
+    ] = "auto"
     """Kind of source; auto looks at the file names."""
     key: Annotated[str, OUTSIDE] = ""
     """Parquet and manifests: column that names an image, or a template such as '{split}/{class}/{filename}'. Tars: a

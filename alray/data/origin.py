@@ -24,11 +24,14 @@ from alray.data.changes import FileChanges, bytes_changed, file_changes, row_cha
 from alray.data.examples import first_of
 from alray.data.hashes import read_hashes
 from alray.data.scans import scans_of
-from alray.data.sources.files import files_of, scanned_files
+from alray.data.sources.files import files_of, scanned_files, with_file
 from alray.store import StoreError, absolute
 
 # Options of indexing that change rows, and would be ignored where there is a catalog.
-_CHANGE_ROWS = ("key", "label_column", "image_column", "split", "class_depth", "links", "pixel_range", "classes")
+_CHANGE_ROWS = (
+    "key", "label_column", "image_column", "split", "class_depth", "links", "pixel_range", "classes",
+    "test_label_numbers",
+)  # fmt: skip
 _SHARE = 20  # a source is looked at again when this many times the seconds of the last look have passed ...
 _LONG = 1.0  # ... if that look took longer than this many seconds
 
@@ -58,7 +61,7 @@ def ensure_catalog(config: DataConfig, default_uri: str) -> tuple[Catalog, list[
 
 def _refuse_other_source(config: DataConfig, catalog: Catalog) -> None:
     made = catalog.config()
-    for field in ("root", "test_root"):
+    for field in ("root", "test_root", "test_labels"):
         value, known = getattr(config, field), getattr(made, field)
         if value and absolute(value) != known:
             raise CatalogError(
@@ -123,6 +126,8 @@ def _listed(catalog: Catalog, config: IndexConfig, known: pa.Table) -> tuple[pa.
             said.append(f"{root} was not looked at ({why}): its catalog {catalog.uri} is used as it is.")
         else:
             listings.append((place, files))
+    if config.test_labels and listings and listings[0][0] == 0:
+        listings[0] = (0, with_file(listings[0][1], config.test_labels))
     return files_of(listings), said
 
 

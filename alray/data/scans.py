@@ -13,6 +13,7 @@ from alray.data.sources.damaged import reachable
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions, with_roles
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import split_role
+from alray.data.test_labels import with_test_labels
 from alray.store import absolute
 
 
@@ -24,12 +25,13 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
     )  # fmt: skip
     test_root = config.test_root
     with reachable(config.root):
-        root = kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))
-    scans = [with_roles(root, config.split)]
+        raw = [kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))]
     if test_root:
         with reachable(test_root):
-            test = kind.scan(test_root, replace(options, prefix="test/"))
-        scans.append(with_roles(_all_test(test, test_root), {}))
+            raw.append(_all_test(kind.scan(test_root, replace(options, prefix="test/")), test_root))
+    if config.test_labels:
+        raw = with_test_labels(raw, config)
+    scans = [with_roles(raw[0], config.split), *(with_roles(scan, {}) for scan in raw[1:])]
     unknown = sorted(config.split.keys() - frozenset().union(*(scan.named for scan in scans)))
     if unknown:
         names = sorted({split.name for scan in scans for split in scan.splits if split.name})
@@ -56,7 +58,7 @@ def image_column(scans: Sequence[Scan], config: IndexConfig) -> str:
 def with_absolute_places(config: IndexConfig) -> IndexConfig:
     """The fields of IndexConfig alone, with absolute paths."""
     fields = {name: getattr(config, name) for name in IndexConfig.model_fields}
-    places = {name: absolute(fields[name]) for name in ("root", "test_root") if fields[name]}
+    places = {name: absolute(fields[name]) for name in ("root", "test_root", "test_labels") if fields[name]}
     return IndexConfig(**{**fields, **places})
 
 

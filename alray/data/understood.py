@@ -21,6 +21,7 @@ from alray.data.sources.split_names import kind_of_split
 
 _SHOWN = 5
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
+_LISTS = 5  # and some more, such as lists of classes
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,8 @@ def _split_doubts(splits: Sequence[SplitCount], counts: _Counts, wants_test: boo
     elif wants_test and labeled and not counts.test.sum():
         yield (
             f"none of the {counts.test_images:,} test images has a label, so no accuracy can be measured. Put them "
-            "into one folder per class, or list them with their classes in a CSV file (path, label, split); with "
-            "--yes they stay without labels"
+            "into one folder per class, pass --test-labels FILE with a list of their classes, or list all images in a "
+            "CSV file (path, label, split); with --yes they stay without labels"
         )
 
 
@@ -225,7 +226,7 @@ def _ignored_doubts(ignored: Mapping[str, int], images: int) -> Iterator[str]:
     strange = {
         suffix: number
         for suffix, number in ignored.items()
-        if suffix != "hidden" and not (suffix in _ANNOTATIONS and number <= images)
+        if suffix != "hidden" and not (suffix in _ANNOTATIONS and number <= images + _LISTS)
     }
     if sum(strange.values()) > images:
         most = max(strange, key=lambda suffix: strange[suffix])

@@ -106,6 +106,30 @@ def parquet(found: list[Item], place: Path) -> str:
     return str(place)
 
 
+def saved_to_disk(found: list[Item], place: Path) -> str:
+    """A DatasetDict as `datasets` saves it: streams of small batches, and the features beside them."""
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(CLASSES)}}
+    splits = list(dict.fromkeys(item.split for item in found))
+    place.mkdir()
+    (place / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    for split in splits:
+        mine = [item for item in found if item.split == split]
+        columns = {
+            "image": [{"bytes": item.data, "path": item.filename} for item in mine],
+            "label": pa.array([CLASSES.index(item.label) for item in mine], pa.int64()),
+            "filename": [item.filename for item in mine],
+        }
+        folder, table = place / split, pa.table(columns)
+        folder.mkdir()
+        with pa.ipc.new_stream(folder / "data-00000-of-00001.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+        (folder / "dataset_info.json").write_text(
+            json.dumps({"features": {**features, "filename": {"_type": "Value"}}})
+        )
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    return str(place)
+
+
 def hugging_face(found: list[Item], place: Path) -> str:
     """An image struct, a split column, and the classes as ClassLabel."""
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(CLASSES)}}
@@ -150,6 +174,7 @@ SOURCES: dict[str, tuple[Callable[[list[Item], Path], str], str]] = {
     "tars by sidecar": (tars_by_sidecar, ""),
     "parquet": (parquet, TEMPLATE),
     "hugging face": (hugging_face, TEMPLATE),
+    "saved to disk": (saved_to_disk, TEMPLATE),
     "csv": (csv, ""),
     "jsonl": (jsonl, TEMPLATE),
 }

@@ -6,6 +6,7 @@ import os
 
 import pyarrow.fs as pafs
 
+from alray.data.sources.arrow import ARROW
 from alray.data.sources.embeddings import EMBEDDINGS
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.listing import list_files
@@ -14,18 +15,23 @@ from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.sources.webdataset import WEBDATASET
-from alray.store import absolute, filesystem
+from alray.remote import web_address
+from alray.store import StoreError, absolute, filesystem
 
-SOURCES: dict[str, Source] = {source.name: source for source in (FOLDER, WEBDATASET, PARQUET, MANIFEST, EMBEDDINGS)}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (FOLDER, WEBDATASET, PARQUET, ARROW, MANIFEST, EMBEDDINGS)
+}
 # The kinds that are recognised by the files in a directory. A manifest or an array beside images does not count.
-_IN_DIRECTORIES = (PARQUET, WEBDATASET)
+_IN_DIRECTORIES = (PARQUET, WEBDATASET, ARROW)
 
 
 def kind_of(source: str, wanted: str = "auto") -> Source:
     """The kind of a source: the one called `wanted`, or for "auto" the one that its file names show.
 
-    Raises CatalogError for an unknown name.
+    Raises CatalogError for an unknown name, and for a URL of the web.
     """
+    if reason := web_address(source):
+        raise CatalogError(reason)
     if wanted in SOURCES:
         return SOURCES[wanted]
     if wanted != "auto":
@@ -34,7 +40,12 @@ def kind_of(source: str, wanted: str = "auto") -> Source:
     by_name = next((kind for kind in SOURCES.values() if kind.extensions and name.endswith(kind.extensions)), None)
     if by_name:
         return by_name
-    names = [name.lower() for name in _some_names(source)]
+    try:
+        names = [name.lower() for name in _some_names(source)]
+    except StoreError:
+        raise
+    except OSError as error:
+        raise CatalogError(f"{source}: cannot be read: {error}") from error
     inside = (kind for kind in _IN_DIRECTORIES if any(name.endswith(kind.extensions) for name in names))
     return next(inside, FOLDER)
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from alray.data.sources import columns
 from alray.data.sources.damaged import first_bytes
 from alray.data.sources.listing import list_files
 from alray.data.sources.npz import find_arrays, find_features, label_texts, read_headers, split_names
@@ -34,6 +35,15 @@ class Embeddings(Source):
     """Each row is an embedding. Its row number is its position in the array, so no row can be left out."""
 
     name: ClassVar[str] = "embeddings"
+    about: ClassVar[str] = (
+        "Embeddings of your own without images: one .npz with an array (n, d) of floats, called "
+        f"{' or '.join(columns.EMBEDDING_ARRAYS.first)}; for pt4al also {_PRETEXT[0]} (n,)."
+    )
+    labels: ClassVar[str] = (
+        f"An array (n,) called {' or '.join(columns.LABEL_ARRAYS.first)}, or by another usual name; "
+        f"test rows are those that an array {' or '.join(columns.TESTS.first)} marks."
+    )
+    keys: ClassVar[str] = "The position in the array, with nine digits."
     extensions: ClassVar[tuple[str, ...]] = (".npz",)
     decoded: ClassVar[bool] = False
     can_exclude: ClassVar[bool] = False

@@ -39,6 +39,13 @@ def with_class_files(files: pa.Table, places: Iterable[str]) -> pa.Table:
     return concat([files, lists.filter(pc.is_valid(lists["size"]))], FILES)
 
 
+def with_file(files: pa.Table, uri: str) -> pa.Table:
+    """The files, and the one at an absolute path or URI, once."""
+    if pc.any(pc.equal(files["uri"], uri)).as_py():
+        return files
+    return concat([files.select(FILES.names), infos([uri])], FILES)
+
+
 def scanned_files(scans: Sequence[Scan]) -> pa.Table:
     """The files of the scans of a source and of its test set: see `files_of`."""
     return files_of([*enumerate(scan.files for scan in scans)])

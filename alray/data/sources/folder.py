@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from alray.data.sources.layout import places, understand
 from alray.data.sources.listing import listing
-from alray.data.sources.published import are_lists, with_lists
+from alray.data.sources.published import LAYOUTS, are_lists, with_lists
 from alray.data.sources.scan import (
+    EXTENSIONS,
     IMAGES,
     PROBLEMS,
     CatalogError,
@@ -33,6 +34,16 @@ class Folder(Source):
     """A folder with one file per image."""
 
     name: ClassVar[str] = "folder"
+    about: ClassVar[str] = (
+        "A folder with one file per image, at any depth. It is what a folder is that holds neither tars nor Parquet or "
+        f"Arrow files. Images end in {', '.join(EXTENSIONS)}, in any case; other files are counted and ignored."
+    )
+    labels: ClassVar[str] = (
+        "The class is the path between the split folder and the file. A folder called images is no class, and masks "
+        "beside images are left out. Images in no such folder have no label."
+    )
+    keys: ClassVar[str] = "The path below the folder."
+    layouts: ClassVar[Mapping[str, str]] = LAYOUTS
     by_folders: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"class_depth"})
     writable: ClassVar[bool] = True

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from alray.checksums import is_list
+from alray.data.sources import refused
 from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, suffixes, table
 from alray.reasons import utf8_name
 from alray.store import StoreError, absolute, filesystem, is_remote
@@ -49,7 +50,8 @@ class Listing:
         counts = suffixes(self.files["name"].to_pylist()).most_common(_SHOWN)
         first = ", ".join(f"{suffix} {number:,}" for suffix, number in counts)
         got = f"{amount(len(self.files), 'file')} of other kinds" + (f" ({first})" if first else "")
-        return CatalogError("; ".join([f"{expected}, got {got}", *self.notes]))
+        reason = refused.first_reason(self.files["name"].to_pylist())
+        return CatalogError("; ".join([f"{expected}, got {got}", *filter(None, [reason]), *self.notes]))
 
 
 def list_files(source: str, links: str = "all") -> pa.Table:

@@ -34,6 +34,7 @@ from alray.data.sources.scan import (
 )
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import split_role
+from alray.remote import web_address
 from alray.store import absolute, is_file, is_remote, join
 
 # Paths that need no change but for the directory in front of them if they are relative.
@@ -44,6 +45,15 @@ class Manifest(Source):
     """A list of image files."""
 
     name: ClassVar[str] = "manifest"
+    about: ClassVar[str] = (
+        "A list of image files, recognised by its ending. The column --image-column, else uri, path or the one with a "
+        "usual name, holds their paths (relative to the list) or URIs of an object store."
+    )
+    labels: ClassVar[str] = (
+        "The column --label-column, else the one with a usual name (class, category, target, ...), by name or number; "
+        "the splits are in a column split."
+    )
+    keys: ClassVar[str] = "The column key, else the path as it is written. Or --key: a column, or a template."
     uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})
     extensions: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 
@@ -62,6 +72,7 @@ class Manifest(Source):
         here = uri.rpartition("/")[0]
         places = rows[chosen.place]
         _refuse_credentials(places, uri)
+        _refuse_web(places, uri)
         files, found_otherwise = _existing(_resolved(here, places))
         classes = read_classes(here)
         found = {"label": chosen.texts(rows, chosen.label, listing), "split": chosen.splits(rows, listing)}
@@ -230,6 +241,14 @@ def _resolved(here: str, places: pa.ChunkedArray) -> pa.Array:
 
 def _resolve(here: str, text: str) -> str:
     return text if is_remote(text) else absolute(text if text.startswith(("/", "file://", "~")) else join(here, text))
+
+
+def _refuse_web(places: pa.ChunkedArray, source: str) -> None:
+    """Raise CatalogError for URLs of the web before anything is downloaded."""
+    remote = places.filter(pc.match_substring(places, "://")).to_pylist()
+    reasons = [reason for uri in remote if (reason := web_address(uri))]
+    if reasons:
+        raise CatalogError(f"{source}: {len(reasons):,} of {len(places):,} lines name a URL, first {reasons[0]}")
 
 
 def _refuse_credentials(places: pa.ChunkedArray, source: str) -> None:

@@ -29,8 +29,8 @@ IMAGES = pa.schema(
 )
 PROBLEMS = pa.schema([("key", pa.string()), ("uri", pa.string()), ("reason", pa.string())])
 CLASSES_FILE = "alray-classes.txt"
-_EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "jp2")
-_IMAGE = f"(?i)\\.({'|'.join(_EXTENSIONS)})$"
+EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "jp2")
+_IMAGE = f"(?i)\\.({'|'.join(EXTENSIONS)})$"
 _HIDDEN = r"(^|/)\."
 
 
@@ -117,7 +117,7 @@ def file_name(uri: str) -> str:
 
 def is_image_name(name: str) -> bool:
     """Whether the name has an image extension and no part of the path is hidden."""
-    return name.rpartition(".")[2].lower() in _EXTENSIONS and not is_hidden(name)
+    return name.rpartition(".")[2].lower() in EXTENSIONS and not is_hidden(name)
 
 
 def are_images(names: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -6,7 +6,7 @@ A new format is one file with a subclass of `Source`, one line in `alray.data.so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -35,6 +35,11 @@ class Source:
     """The base of all kinds. By default an image is a whole file, and nothing can be written."""
 
     name: ClassVar[str]
+    # What `alray formats` prints: what it reads and how it is recognised, where labels come from, and what keys are.
+    about: ClassVar[str]
+    labels: ClassVar[str]
+    keys: ClassVar[str]
+    layouts: ClassVar[Mapping[str, str]] = {}  # what it knows of published structures, by their names
     extensions: ClassVar[tuple[str, ...]] = ()  # with format=auto, a source whose name ends so is of this kind
     decoded: ClassVar[bool] = True  # whether its rows are images, and not embeddings
     can_exclude: ClassVar[bool] = True  # whether unusable rows may be left out

@@ -17,6 +17,16 @@ SYNONYMS = {
 # Images for validation are test images here: alray holds out its own validation set.
 SPLITS = {name: "train" if kind == "train" else "test" for kind, names in SYNONYMS.items() for name in names}
 
+# For `alray formats`.
+MEANING = (
+    "In the path of a folder the first level at which all (else some) folders have these names, in any case, also as "
+    "train2017 or test_images; in the name of a tar or Parquet file its first or last word; in lists and Parquet the "
+    "column split. "
+    + "; ".join(f"{', '.join(names)}: {SPLITS[names[0]]} images" for names in SYNONYMS.values())
+    + ". alray holds out its own validation set. --split NAME train|test|ignore|class says otherwise, --test-root is a "
+    "test set in another place, and without names all images are training images."
+)
+
 _ALL = "|".join(sorted(SPLITS, key=len, reverse=True))
 _DATA = r"images?|imgs?|data|set|split"
 # Train, val2017, Final_Training, train_images, seg_test. Not: train_station, crash_test.

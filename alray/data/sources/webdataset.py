@@ -21,7 +21,7 @@ from alray.data.sources.keys import template_fields
 from alray.data.sources.label_text import class_of_key
 from alray.data.sources.layout import places, understand
 from alray.data.sources.listing import NO_FILES, listing
-from alray.data.sources.samples import UNSAID, Chosen, Classes, choose_images, sample_of
+from alray.data.sources.samples import LABEL_KINDS, UNSAID, Chosen, Classes, choose_images, sample_of
 from alray.data.sources.scan import (
     IMAGES,
     PROBLEMS,
@@ -51,6 +51,15 @@ class WebDataset(Source):
     """Tars whose members are images."""
 
     name: ClassVar[str] = "webdataset"
+    about: ClassVar[str] = (
+        "WebDataset tars: a tar, a glob of tars, or a folder that holds .tar files. They must not be compressed, "
+        "because single images are read by their offset."
+    )
+    labels: ClassVar[str] = (
+        f"The member of the same sample that ends in {', '.join(LABEL_KINDS)} (the first of these); else the directory "
+        "in the image's name, as in a folder."
+    )
+    keys: ClassVar[str] = "The name of the image's member, after the name of its tar where names repeat. Or --key."
     by_folders: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column", "class_depth"})
     extensions: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
