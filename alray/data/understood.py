@@ -32,8 +32,8 @@ class Understood:
     doubts: tuple[str, ...]
 
     def accepted(self) -> list[str]:
-        """The sentences for a catalog that is written all the same."""
-        return [*self.lines, *(f"accepted by --yes: {doubt}" for doubt in self.doubts)]
+        """The sentences for a catalog that is written all the same, without what one could have passed."""
+        return [*self.lines, *(f"accepted by --yes: {doubt.partition('. ')[0]}" for doubt in self.doubts)]
 
     def refusal(self, source: str) -> str:
         """The error message if something looks wrong, else an empty text."""

@@ -71,7 +71,8 @@ def test_yes_accepts_and_the_catalog_says_so(tmp_path: Path, capsys: pytest.Capt
     for words in (["--yes", source, "--out", tmp_path / "o"], [source, "--out", tmp_path / "p", "--yes"],
                   [source, "--yes", "true", "--out", tmp_path / "q"]):  # fmt: skip
         command(*words)
-        assert "accepted by --yes: extra (4)" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "accepted by --yes: extra (4): 4 of 11 images in no split folder" in told and "Pass --" not in told
     with pytest.raises(SystemExit):
         command(source, "--yes", "false", "--out", tmp_path / "r")
 
