@@ -57,7 +57,12 @@ def _classes(run: RunDir, number: int) -> tuple[str, ...]:
 def _write_model(run: RunDir, number: int, format: str, store: Store) -> tuple[list[str], list[str]]:
     """The names of the files, and sentences. With format "all" a form that cannot be made is told, not refused."""
     classes, config = _classes(run, number), RunConfig.from_json(json.dumps(run.config()))
-    model = rebuild(run, number, classes)
+    try:
+        model = rebuild(run, number, classes)
+    except ExportError as error:
+        if format != "all":
+            raise
+        return [], [f"no model was written: {error}"]
     makers: dict[str, Callable[[], list[str]]] = {
         "timm": lambda: write_timm(as_timm(model, config, classes), store),
         "onnx": lambda: write_onnx(model, config.transform.size, store),

@@ -22,9 +22,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_jobs import embeddings, images, png, scenes, write
+from test_jobs import embeddings, images, photos, png, scenes, write
 
 import alray
+from alray.config import DataConfig, LabelConfig, ResourceConfig, SplitConfig, TrainConfig
+from alray.labeling import receive, state
+from alray.labeling.desk import Waiting
+from alray.rundir import RunDir
 
 ROOT = Path(alray.__file__).parents[1]
 README, CLUSTER = "README.md", "cluster/README.md"
@@ -44,18 +48,23 @@ class Run:
 
     append: str = ""
     slow: bool = False
+    code: int = 0  # the exit code
 
 
 # By how the commands begin; the longest beginning counts.
 PROGRAMS = {
     "alray index /data/imagenet": Run(),
     "python jobs/imagenet_base.py --data.catalog": Run(f"{PLAIN} {PIXELS}", slow=True),
-    "python jobs/imagenet_base.py --preset finetune --strategy margin --help": Run(),
     "python jobs/imagenet_base.py --data.root s3:": Run(f"{PLAIN} {PIXELS} {ONE}", slow=True),
     "python jobs/cifar10_pt4al.py": Run(f"--rounds 1 {FEW} {PRETEXT}", slow=True),
     "python jobs/camvid_pt4al.py": Run(f"--rounds 1 {FEW} {PRETEXT} --transform.size 32", slow=True),
     "python jobs/digits.py": Run(SHORT, slow=True),
     "python jobs/sweep.py --preset imagenet": Run(f"{PLAIN} {PIXELS} --sweep strategy=random,base seed=0", slow=True),
+    "python jobs/people.py": Run(f"--rounds 1 {FEW} {PIXELS} --resources.select-workers process", slow=True, code=75),
+    "alray label": Run(),
+    "alray status": Run(),
+    "alray forecast": Run(),
+    "alray export": Run(),
     "alray run imagenet_base --data.root features.npz": Run(PLAIN),
     "alray sweep imagenet_base": Run(f"{PLAIN} --sweep strategy=random,base seed=0,1", slow=True),
     "alray report": Run(),
@@ -120,6 +129,7 @@ def place(tmp_path: Path) -> Path:
     # Not in data/, where job files look by themselves: options that a command leaves out must not be filled by luck.
     for name in ("disk/data/imagenet", "disk/data/cifar10", "bucket/imagenet"):
         images(tmp_path / name)
+    photos(tmp_path / "photos")
     scenes(tmp_path)
     for number in range(40, 140):  # pt4al needs as many images as it has batches, and a seed set
         write(tmp_path / f"camvid/images/train/town/{number}.png", png(np.zeros((8, 8, 3))))
@@ -137,8 +147,28 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def give(place: Path, command: str) -> str:
-    """Have bash run the command in the folder; returns what it prints. Fails where the command does."""
+def waiting_for_people(place: Path) -> None:
+    """A run that README names: five rounds are finished, and it waits for labels, some of which are in labels.csv."""
+    config = alray.RunConfig(
+        run_dir=str(place / "runs/people-0746cd3cf7"), rounds=6, budget=20, strategy="margin", top_k=(),
+        data=DataConfig(root=str(place / "features.npz")), split=SplitConfig(seed_set_size=20),
+        labels=LabelConfig(oracle="files", wait="exit"), train=TrainConfig(mode="linear", epochs=5, lr=1.0),
+        resources=ResourceConfig(select_workers="process"),
+    )  # fmt: skip
+    answers = place / "labels.csv"
+    for _ in range(6):
+        with pytest.raises(Waiting):
+            alray.run(config, quiet=True)
+        batch = state.open_batch(RunDir(config.run_dir))
+        assert batch is not None
+        lines = [f"{key},{int(key) % 3}\n" for key in batch.requests["key"].to_pylist()]
+        answers.write_text("key,label\n" + "".join(lines))
+        if batch.name != "round 4":
+            receive.receive(RunDir(config.run_dir), [str(answers)])
+
+
+def give(place: Path, command: str, code: int = 0) -> str:
+    """Have bash run the command in the folder; returns what it prints. Fails unless its exit code is the given one."""
     here = re.sub(r"(?<=[ =])/data/", f"{place}/disk/data/", command).replace("s3://bucket", f"{place}/bucket")
     path = os.pathsep.join([str(place / "bin"), os.environ["PATH"]])
     done = subprocess.run(
@@ -146,14 +176,14 @@ def give(place: Path, command: str) -> str:
         cwd=place, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"{here}\n{done.stdout[-5000:]}"
+    assert done.returncode == code, f"{here}\n{done.stdout[-5000:]}"
     return done.stdout
 
 
-def programs(page: str, slow: bool) -> list[tuple[str, str]]:
-    """The programs that a page runs, in its order, each with what is appended. slow: with those that are slow."""
+def programs(page: str, slow: bool) -> list[tuple[str, Run]]:
+    """The programs that a page runs, in its order, with how they are run. slow: with those that are slow."""
     found = [(line, declared(line)) for command in commands(page) if (line := program(command))]
-    return [(line, run.append) for line, run in found if run and (slow or not run.slow)]
+    return [(line, run) for line, run in found if run and (slow or not run.slow)]
 
 
 @pytest.mark.parametrize("page", [README, CLUSTER])
@@ -170,8 +200,9 @@ def test_no_declaration_is_left_over() -> None:
 
 @pytest.mark.parametrize("page", [README, CLUSTER])
 def test_the_commands_that_need_no_ray_run_as_written(page: str, place: Path) -> None:
-    for line, append in programs(page, slow=False):
-        give(place, f"{line} {append}")
+    waiting_for_people(place)
+    for line, run in programs(page, slow=False):
+        give(place, f"{line} {run.append}", run.code)
     if page == README:
         assert len((place / "picks.csv").read_text().splitlines()) == 1001
         assert len(list(place.rglob("report.html"))) == 1
@@ -181,8 +212,9 @@ def test_the_commands_that_need_no_ray_run_as_written(page: str, place: Path) ->
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [README, CLUSTER])
 def test_all_commands_run_as_written_one_after_the_other(page: str, place: Path) -> None:
-    for line, append in programs(page, slow=True):
-        give(place, f"{line} {append}")
+    waiting_for_people(place)
+    for line, run in programs(page, slow=True):
+        give(place, f"{line} {run.append}", run.code)
 
 
 @pytest.mark.filterwarnings("ignore")  # of Ray Serve's modules, which Ray's command line imports
