@@ -82,7 +82,8 @@ def test_boxes_that_changed_since_are_noticed(tmp_path: Path) -> None:
     data = DataConfig(root=coco(tmp_path / "s", first, second), catalog=str(tmp_path / "o"))
     ensure_catalog(data, "")
     ensure_catalog(data, "")
-    coco(tmp_path / "s", first, {"1.jpg": [18, 18], "4.jpg": [18]})
+    changed = instances({"1.jpg": [18, 18], "4.jpg": [18]})
+    (tmp_path / "s/annotations/instances_val2017.json").write_text(changed)
     with pytest.raises(CatalogError, match="label"):
         ensure_catalog(data, "")
 
