@@ -17,8 +17,10 @@ from image_sources import items, saved_to_disk
 from trees import DATA, described, indexed, tree
 
 from alray import remote
+from alray.config import DataConfig
 from alray.data.catalog import CatalogError, index
 from alray.data.fetch import fetch
+from alray.data.origin import ensure_catalog
 from alray.store import StoreError, filesystem
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
@@ -72,6 +74,18 @@ def test_coco_with_one_category_per_image_has_classes(tmp_path: Path) -> None:
     }
     catalog = index(source, str(tmp_path / "p"), label_column="")
     assert catalog.classes == () and "4 of 4 images. The boxes stay" in "\n".join(catalog.notes())
+
+
+def test_boxes_that_changed_since_are_noticed(tmp_path: Path) -> None:
+    """They name the classes here, so a run looks at their files before it trusts the catalog."""
+    first, second = {"1.jpg": [18, 18], "2.jpg": [3]}, {"1.jpg": [3], "4.jpg": [18]}
+    data = DataConfig(root=coco(tmp_path / "s", first, second), catalog=str(tmp_path / "o"))
+    ensure_catalog(data, "")
+    ensure_catalog(data, "")
+    changed = instances({"1.jpg": [18, 18], "4.jpg": [18]})
+    (tmp_path / "s/annotations/instances_val2017.json").write_text(changed)
+    with pytest.raises(CatalogError, match="label"):
+        ensure_catalog(data, "")
 
 
 def test_a_damaged_list_of_coco_is_named(tmp_path: Path) -> None:

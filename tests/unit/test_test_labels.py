@@ -10,7 +10,9 @@ import pytest
 from scipy.io import savemat
 from trees import described, indexed, tree
 
+from alray.config import DataConfig
 from alray.data.catalog import CatalogError, index
+from alray.data.origin import ensure_catalog
 
 WNIDS = ("n01440764", "n01443537", "n02119789")  # sorted
 IDS = {1: "n02119789", 2: "n01440764", 3: "n01443537"}  # of meta.mat: another order
@@ -122,3 +124,19 @@ def test_some_images_of_the_list_are_told(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("ILSVRC2012_val_00000002 n01440764\n")
     told = "\n".join(index(source, str(tmp_path / "o"), test_labels=str(tmp_path / "l.txt")).notes())
     assert "the classes of 1 of 4 test images are those of" in told and "val: 3 of 4 images without a label" in told
+
+
+def test_a_list_that_changed_since_is_noticed(tmp_path: Path) -> None:
+    """A run looks at the list, too, before it trusts a catalog that was made with it."""
+    source = imagenet(tmp_path / "s")
+    place = tmp_path / "l.txt"
+    place.write_text(LISTS["one class a line"])
+    data = DataConfig(root=source, catalog=str(tmp_path / "o"), test_labels=str(place))
+    ensure_catalog(data, "")
+    ensure_catalog(data, "")
+    place.write_text("n01440764\n" * 4)
+    with pytest.raises(CatalogError, match="label"):
+        ensure_catalog(data, "")
+    place.write_text(LISTS["one class a line"])
+    with pytest.raises(CatalogError, match="data.test_labels: expected .*l.txt, from which the catalog"):
+        ensure_catalog(DataConfig(root=source, catalog=str(tmp_path / "o"), test_labels=str(tmp_path / "m.txt")), "")

@@ -94,8 +94,8 @@ class Rows(Source):
         if len(images) and images["size"].null_count == len(images):
             raise CatalogError(
                 f"{source}: {options.image_column}: expected the bytes of images, got none in "
-                f"{amount(len(images), 'row')}, perhaps only their paths. save_to_disk and push_to_hub of `datasets` put the bytes of images in; or "
-                "write a CSV with the paths"
+                f"{amount(len(images), 'row')}, perhaps only their paths. save_to_disk and push_to_hub of "
+                "`datasets` put the bytes of images in; or write a CSV with the paths"
             )
         paths = files["name"].to_pylist()
         return Scan(
