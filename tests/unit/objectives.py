@@ -68,7 +68,7 @@ def _worker(rank: int, recipe: Recipe, picture: Picture, meeting: str) -> None:
         return wrapped[-1]
 
     summary = fit(recipe, Place(rank, 2), images, wrap=wrap, report=lambda *_: None, tell=lambda make: None)
-    recipe.out.write_json(f"{rank}.json", summary.to_json())
+    Store(recipe.out.uri, "").write_json(f"{rank}.json", summary.to_json())
     learned = [parameter.detach() for module in wrapped for parameter in module.parameters()]
     buffer = io.BytesIO()
     torch.save(learned, buffer)
@@ -85,4 +85,4 @@ def train_in_two(recipe: Recipe, picture: Picture, folder: Path) -> list[TrainSu
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    return [TrainSummary.from_json(recipe.out.read_json(f"{rank}.json")) for rank in (0, 1)]
+    return [TrainSummary.from_json(Store(recipe.out.uri, "").read_json(f"{rank}.json")) for rank in (0, 1)]

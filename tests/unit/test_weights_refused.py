@@ -93,6 +93,7 @@ def zipped(*names: str) -> bytes:
         (packed(lambda buffer: torch.save(torch.ones(2, 3), buffer)), "the file is one tensor of shape (2, 3)"),
         (packed(lambda buffer: torch.save({"epoch": 3}, buffer)), "the file has 1: epoch"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",  # some archives hold the time
 )
 def test_other_files(data: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
