@@ -27,9 +27,7 @@ def priorities(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArr
     return by_key(np.uint64(stream_key(seed, stream)), rows)
 
 
-def by_key(
-    key: np.uint64 | npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint64]:
+def by_key(key: np.uint64 | npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """The priorities of rows (n,) in the streams with these keys: one for all rows, or one for each, (n,)."""
     x = np.asarray(rows).astype(np.uint64) * _GOLDEN + key
     for _ in range(2):  # once mixes well; twice also separates keys that differ in one bit

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Rows, Shard
 from alray.keyed import order, priorities
-from alray.selection.kernels.distance import Space, bound, double_bounds, products
+from alray.selection.kernels.distance import FEW, Space, bound, double_bounds, products
 from alray.selection.kernels.logits import Floats, Positions, distinct, nonzero
 from alray.selection.protocol import Metric
 
@@ -23,7 +23,6 @@ _PER_CENTROID = 256
 _BYTES = 1 << 31  # of the sample; while it is put together its parts take as much again
 _BLOCK = 4096  # rows of the sample that are held in float64 at once
 _PAIRS = 1 << 20  # rows times centroids compared at once
-_FEW = 4  # candidates per wanted row that are computed at once; more are filtered in float64 before
 
 
 def space_of(metric: Metric, sample: Singles) -> Space:
@@ -182,7 +181,7 @@ class _Search:
         with np.errstate(invalid="ignore"):
             low, high = (value - eps) * unit * (1 - 1e-9), (value + eps) * unit * (1 + 1e-9)
         found = nonzero(~(low > self._least(high)))
-        if len(found[0]) > _FEW * len(self._limit) * self._depth:
+        if len(found[0]) > FEW * len(self._limit) * self._depth:
             low, high = double_bounds(self._space, x, self._centroids)
             found = nonzero(low <= self._least(high))
         return found
@@ -191,4 +190,5 @@ class _Search:
         """Of upper bounds (m, k): the largest distance that can still be among the nearest, (k,)."""
         if len(high) <= self._depth:
             return self._limit
-        return np.fmin(self._limit, np.partition(high, self._depth - 1, axis=0)[self._depth - 1])
+        least: Floats = np.fmin(self._limit, np.partition(high, self._depth - 1, axis=0)[self._depth - 1])
+        return least

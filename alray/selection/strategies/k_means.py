@@ -86,7 +86,8 @@ class KMeans(Strategy):
             depth = min(depth, len(missing), max(1, _PAIRS // len(first)))
             taken = np.sort(picks[picks >= 0])
             found = joined(shards.map("nearest", space, centroids[missing[first]], depth, taken)).cut(depth)
-            rows, squared = (part[again] for part in found.table(len(first), depth))
+            lists, distances = found.table(len(first), depth)
+            rows, squared = lists[again], distances[again]
             at, place = _served(rows)
             picks[missing[at]], scores[missing[at]] = rows[at, place], -np.sqrt(squared[at, place])
             shards.report_progress(int(np.count_nonzero(picks >= 0)))
@@ -100,8 +101,8 @@ def _served(lists: Rows) -> tuple[Positions, Positions]:
 
     In every round each list names its first row that is not taken, and the first of the lists that name it takes it.
     """
-    left, place, served = np.arange(len(lists)), np.zeros(len(lists), np.intp), []
-    taken = np.empty(0, np.int64)
+    left, place = np.arange(len(lists)), np.zeros(len(lists), np.intp)
+    served, taken = list[Positions](), np.empty(0, np.int64)
     while len(left):
         while (behind := np.isin(lists[left, place[left]], taken)).any():
             place[left[behind]] += 1
