@@ -24,7 +24,12 @@ def priorities(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArr
 
     rows (n,) int64 -> (n,) uint64. SplitMix64 (Steele et al. 2014) of the row, started from the stream's key.
     """
-    x = np.asarray(rows).astype(np.uint64) * _GOLDEN + np.uint64(stream_key(seed, stream))
+    return by_key(np.uint64(stream_key(seed, stream)), rows)
+
+
+def by_key(key: np.uint64 | npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """The priorities of rows (n,) in the streams with these keys: one for all rows, or one for each, (n,)."""
+    x = np.asarray(rows).astype(np.uint64) * _GOLDEN + key
     for _ in range(2):  # once mixes well; twice also separates keys that differ in one bit
         x = x + _GOLDEN
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -35,7 +40,12 @@ def priorities(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArr
 
 def uniform(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """The priorities as numbers in [0, 1), multiples of 2^-53."""
-    return (priorities(seed, stream, rows) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return fractions(priorities(seed, stream, rows))
+
+
+def fractions(priorities: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Priorities as numbers in [0, 1), multiples of 2^-53."""
+    return (priorities >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def order(seed: int, stream: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

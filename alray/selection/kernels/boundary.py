@@ -106,7 +106,7 @@ class Boundaries:
         return distance
 
     def table(self, block: Block, filtered: Filtered) -> Floats:
-        """Canonical distances of all pairs of a block, (m, c): the numbers of `exact`, cheaper where most are needed."""
+        """Canonical distances of all pairs of a block, (m, c): those of `exact`, cheaper where most are needed."""
         z, y, rows = self.logits.exact_rows(block), filtered.y, np.arange(len(block))
         distance = z[rows, y][:, None] - z
         for known in np.unique(y).tolist():

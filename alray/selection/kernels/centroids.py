@@ -5,13 +5,16 @@ Letters: n rows, k centroids, d width, m rows of the sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Rows, Shard
 from alray.keyed import order, priorities
-from alray.selection.kernels.distance import Space, View, bound, products
-from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.distance import FEW, Space, bound, double_bounds, products
+from alray.selection.kernels.logits import Floats, Positions, distinct, nonzero
 from alray.selection.protocol import Metric
 
 Singles = npt.NDArray[np.float32]
@@ -92,32 +95,100 @@ class Near:
             rows = rows[priorities(seed, stream, rows) < np.uint64(share)]
         return (rows, self._shard.take(rows)[EMBEDDING]) if len(rows) else (rows, np.empty((0, 0)))
 
-    def nearest(self, space: Space, centroids: Floats, taken: Rows) -> tuple[Rows, Floats]:
-        """For every centroid (k, d) the nearest row that is not taken, and its squared distance, infinite where the
-        shard has no such row. Ties go to the lower row."""
-        rows, least = np.full(len(centroids), np.iinfo(np.int64).max), np.full(len(centroids), np.inf)
-        view = space.view(centroids)
+    def nearest(self, space: Space, centroids: Floats, depth: int, taken: Rows) -> Found:
+        """For every centroid (k, d) its `depth` nearest rows that are not taken; fewer where the shard has fewer."""
+        search = _Search(space, centroids, depth)
         for block in self._shard.blocks(max(64, _PAIRS // len(centroids))):
             free = ~np.isin(block.rows, taken)
-            x, here = block[EMBEDDING][free], block.rows[free]
-            if len(here):
-                at, center = _close(space, x, view, least)
-                squared = space.pairs(x, centroids, at, center)
-                order = np.lexsort((here[at], squared, center))
-                center, first = np.unique(center[order], return_index=True)
-                value = squared[order[first]]
-                better = value < least[center]  # an equal distance in a later block belongs to a higher row
-                rows[center[better]] = here[at[order[first[better]]]]
-                least[center[better]] = value[better]
-        return rows, least
+            if free.any():
+                search.add(block[EMBEDDING][free], block.rows[free])
+        return search.result()
 
 
-def _close(space: Space, x: Array, centroids: View, least: Floats) -> tuple[Positions, Positions]:
-    """Pairs (position of a row, centroid) that may be nearer than `least` (k,) and than all other rows of the block."""
-    rows = space.view(x)
-    value = products(rows.x, centroids).numpy().astype(np.float64) + rows.squares[:, None]
-    eps = bound(rows.squares, centroids.largest, x.shape[1])[:, None]
-    with np.errstate(invalid="ignore"):
-        limit = np.minimum(least, (value + eps).min(axis=0) * space.unit * (1 + 1e-9))
-        near = ~((value - eps) * space.unit * (1 - 1e-9) > limit)
-    return nonzero(near)
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Pairs (centroid, row), sorted by (which, squared, row): which (p,) index of the centroid; rows (p,) int64;
+    squared (p,) float64."""
+
+    which: Positions
+    rows: Rows
+    squared: Floats
+
+    def cut(self, depth: int) -> Found:
+        """Sorted, and at most `depth` rows per centroid."""
+        order = np.lexsort((self.rows, self.squared, self.which))
+        which = self.which[order]
+        order = order[np.arange(len(which)) - np.searchsorted(which, which) < depth]
+        return Found(self.which[order], self.rows[order], self.squared[order])
+
+    def table(self, k: int, depth: int) -> tuple[Rows, Floats]:
+        """Rows and squared distances as tables (k, depth), of sorted pairs; -1 and infinity where there are fewer."""
+        rows, squared = np.full((k, depth), -1), np.full((k, depth), np.inf)
+        place = np.arange(len(self.which)) - np.searchsorted(self.which, self.which)
+        rows[self.which, place], squared[self.which, place] = self.rows, self.squared
+        return rows, squared
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """The pairs of several lists, not sorted."""
+    return Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("which", "rows", "squared")))
+
+
+class _Search:
+    """One pass over the rows: per centroid the nearest rows so far. Rows come in ascending order, so that a later row
+    enters only where it is strictly nearer."""
+
+    def __init__(self, space: Space, centroids: Floats, depth: int) -> None:
+        self._space, self._centroids, self._depth = space, centroids, depth
+        self._view = space.view(centroids)
+        self._found = Found(np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
+        self._new: list[Found] = []
+        self._limit = np.full(len(centroids), np.inf)
+
+    def add(self, x: Array, rows: Rows) -> None:
+        """Compare rows (m,) with stored vectors x (m, d): each distinct vector once."""
+        first, again = distinct(x)
+        at, center = self._close(x[first])
+        squared = self._space.pairs(x[first], self._centroids, at, center)
+        keep = squared < self._limit[center]
+        at, center, squared = at[keep], center[keep], squared[keep]
+        copies = np.argsort(again, kind="stable")  # the rows of each distinct vector, ascending
+        start = np.searchsorted(again[copies], np.arange(len(first) + 1))
+        number = np.minimum(np.diff(start), self._depth)[at]  # further copies come after as many as are wanted
+        pair = np.repeat(np.arange(len(at)), number)
+        place = np.arange(len(pair)) - np.repeat(np.cumsum(number) - number, number)
+        here = rows[copies[start[at[pair]] + place]]
+        self._new.append(Found(center[pair], here, squared[pair]))
+        if 2 * sum(len(part.rows) for part in self._new) > len(self._limit) * self._depth:
+            self._compact()
+
+    def result(self) -> Found:
+        """The pairs of all rows so far."""
+        self._compact()
+        return self._found
+
+    def _compact(self) -> None:
+        self._found, self._new = joined([self._found, *self._new]).cut(self._depth), []
+        self._limit = self._found.table(len(self._limit), self._depth)[1][:, -1]
+
+    def _close(self, x: Array) -> tuple[Positions, Positions]:
+        """Pairs (position, centroid) of vectors that may be nearer than the last of the nearest rows so far, and than
+        the `depth` nearest of these vectors."""
+        rows = self._space.view(x)
+        value = products(rows.x, self._view).numpy().astype(np.float64) + rows.squares[:, None]
+        eps = bound(rows.squares, self._view.largest, x.shape[1])[:, None]
+        unit = self._space.unit
+        with np.errstate(invalid="ignore"):
+            low, high = (value - eps) * unit * (1 - 1e-9), (value + eps) * unit * (1 + 1e-9)
+        found = nonzero(~(low > self._least(high)))
+        if len(found[0]) > FEW * len(self._limit) * self._depth:
+            low, high = double_bounds(self._space, x, self._centroids)
+            found = nonzero(low <= self._least(high))
+        return found
+
+    def _least(self, high: Floats) -> Floats:
+        """Of upper bounds (m, k): the largest distance that can still be among the nearest, (k,)."""
+        if len(high) <= self._depth:
+            return self._limit
+        least: Floats = np.fmin(self._limit, np.partition(high, self._depth - 1, axis=0)[self._depth - 1])
+        return least

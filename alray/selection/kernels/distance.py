@@ -22,10 +22,11 @@ import torch
 
 from alray.features.arrays import Array
 from alray.models.device import full_float32
-from alray.selection.kernels.logits import Floats, Positions, U, paired_dots, single
+from alray.selection.kernels.logits import Floats, Positions, U, distinct, paired_dots, single
 from alray.selection.protocol import Metric
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
+FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 
 
@@ -144,12 +145,25 @@ def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Float
 
 
 def nearest(space: Space, x: Array, centers: Array) -> Positions:
-    """The canonically nearest of stored centers (p, d) for stored rows x (m, d), the first of equals; (m,)."""
+    """The canonically nearest of stored centers (p, d) for stored rows x (m, d), the first of equals; (m,).
+
+    Copies among the rows and among the centers are compared once.
+    """
+    first, again = distinct(x)
+    kept = np.sort(distinct(centers)[0])
+    found: Positions = kept[_nearest(space, x[first], centers[kept])][again]
+    return found
+
+
+def _nearest(space: Space, x: Array, centers: Array) -> Positions:
     view, other = space.view(x), space.view(centers)
     value = products(view.x, other).numpy().astype(np.float64)
     eps = bound(view.squares, other.largest, x.shape[1])[:, None]
     with np.errstate(invalid="ignore"):
         near = ~(value - eps > (value + eps).min(axis=1, keepdims=True))
+    if np.count_nonzero(near) > FEW * len(x):
+        low, high = double_bounds(space, x, centers)
+        near = low <= high.min(axis=1, keepdims=True)
     at, center = np.nonzero(near)
     squared = np.full(value.shape, np.inf)
     alone = near.sum(axis=1)[at] == 1

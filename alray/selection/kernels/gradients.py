@@ -7,7 +7,9 @@ With u = p - onehot(y) and |g|^2 = |u|^2 |h|^2,
 Canonical is this in float64, clipped at 0, with dot products in an order that depends on the width alone. The filter is
 the same with two float32 matrix products; its error is at most
 
-    eps = 2 (gamma_c + gamma_d) (1 + tiny) |g_i| |g_j|max + 8 u (|g_i|^2 + |g_j|max^2),   gamma_k = 1.01 (k + 8) 2^-24.
+    eps = 2 (gamma_c + gamma_d) (1 + tiny) |g_i| |g_j| + 8 u (|g_i|^2 + |g_j|^2),   gamma_k = 1.01 (k + 8) 2^-24,
+
+of every pair by itself: norms differ by many powers of ten where the model is certain.
 
 Where the model is certain, u is far below float32's range. The filter therefore multiplies each u by a power of two
 that brings its norm near 1, and takes the powers back in float64.
@@ -27,7 +29,7 @@ import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.models.device import full_float32
-from alray.selection.kernels.logits import Floats, Logits, Positions, U, paired_dots
+from alray.selection.kernels.logits import Floats, Logits, Positions, U, distinct, paired_dots
 from alray.selection.kernels.softmax import UNDERFLOW, exponentials, filtered, sums
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
@@ -75,6 +77,11 @@ class Gradients:
             h = np.einsum("md,md->m", self.h, self.h, dtype=np.float64)
         return np.asarray(np.isfinite(h) & (h < _LARGEST) & ((h > 1 / _LARGEST) | (h == 0)))
 
+    def distinct(self) -> Gradients:
+        """Without copies, in the order of the first of each."""
+        both = np.concatenate([self.u.view(np.uint8), np.ascontiguousarray(self.h).view(np.uint8)], axis=1)
+        return self[np.sort(distinct(both)[0])]
+
     def pairs(self, other: Gradients, at: Positions, there: Positions) -> Floats:
         """Canonical squared distances of pairs (p,)."""
         found = np.empty(len(at))
@@ -88,19 +95,20 @@ class Gradients:
         return found
 
     def bounds(self, centers: Gradients) -> tuple[Floats, Floats]:
-        """Filtered squared distances (m, p) and their error (m, 1); infinite error where the filter says nothing."""
+        """Filtered squared distances and their errors, each (m, p); infinite error where the filter says nothing."""
         (u, h, power), (cu, ch, cpower) = self.views, centers.views
         with full_float32():
             product = ((u @ cu.T).double() * (h @ ch.T).double()).numpy()
         product *= power[:, None]
         product *= cpower
-        value = self.squares[:, None] + centers.squares[None] - 2 * product
+        both = self.squares[:, None] + centers.squares
+        value = both - 2 * product
         gamma = 1.01 * (self.u.shape[1] + self.h.shape[1] + 16) * U
-        top = float(np.sqrt(centers.squares.max(initial=0.0)))
-        eps = 2.02 * gamma * np.sqrt(self.squares) * top + 8.2 * U * (self.squares + top * top)
-        eps += 2.0**-60 * (self.squares + top * top) + _NEGLIGIBLE
-        certain = self._usable & bool(centers._usable.all())
-        return value, np.where(certain & np.isfinite(eps), eps, np.inf)[:, None]
+        eps: Floats = np.multiply.outer(2.02 * gamma * np.sqrt(self.squares), np.sqrt(centers.squares))
+        eps += (8.2 * U + 2.0**-60) * both + _NEGLIGIBLE
+        eps[~self._usable], eps[:, ~centers._usable] = np.inf, np.inf
+        eps[~np.isfinite(eps)] = np.inf
+        return value, eps
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,7 @@ class Logits:
 
     def exact_rows(self, block: Block) -> Floats:
         """Canonical logits of whole rows, (m, c). Raises SelectionError naming the row."""
-        if self.weight is None:
-            values = block[LOGITS].astype(np.float64)
-        else:
-            values = self._made_rows(block[EMBEDDING])
+        values = block[LOGITS].astype(np.float64) if self.weight is None else self._made_rows(block[EMBEDDING])
         if not np.isfinite(values).all():
             _finite(values.ravel(), block.rows, np.repeat(np.arange(len(block)), values.shape[1]))
         return values
@@ -113,6 +110,7 @@ class Logits:
 
     def _made_rows(self, x: Array) -> Floats:
         assert self.weight is not None
+        assert self.bias is not None
         first, again = distinct(x)
         return np.asarray((dots(x[first].astype(np.float64), self.weight) + self.bias)[again])
 

@@ -83,7 +83,7 @@ class PerClass:
 
 
 class _Search:
-    """One pass over the rows: per class the best rows so far, and the last (distance, hash) that can still enter them."""
+    """One pass over the rows: per class the best rows so far, and the last (distance, hash) that can enter them."""
 
     def __init__(
         self, boundaries: Boundaries, ties: Ties, classes: Positions, depth: int, counters: dict[str, int]
@@ -148,4 +148,4 @@ class _Search:
 
 
 def _many(pairs: Mask) -> bool:
-    return np.count_nonzero(pairs) * DENSE > pairs.size
+    return bool(np.count_nonzero(pairs) * DENSE > pairs.size)

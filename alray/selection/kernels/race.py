@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from alray.features.arrays import Rows, Shard
-from alray.keyed import priorities, uniform
+from alray.features.arrays import Block, Rows, Shard
+from alray.keyed import by_key, fractions, priorities, stream_key
 from alray.selection.kernels.gradients import Factors, Gradients, concatenated
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
@@ -24,6 +25,9 @@ _ROWS = 512  # rows whose canonical gradients are computed at once
 _NOTHING = 2.0**-960  # smaller weights count as 0: their clocks would never ring
 _MOST = 2.0**1000  # the bound of a weight of which nothing is known
 _CENTERS = (32, 64, 128, 256)
+_AHEAD, _NUMBERS = 4096, 1 << 18  # rings of a row that are looked at together, and of all rows
+
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,9 @@ class Epoch:
     picks: Gradients
     known: int
 
-    def uniform(self, what: str, ring: int, rows: Rows) -> Floats:
-        """Hashes in (0, 1]."""
-        stream = f"badge/{self.round}/{self.number}/{what}/{ring}"
-        return uniform(self.seed, stream, rows) + 2.0**-53
+    def key(self, what: str, ring: int) -> int:
+        """The key of the hashes of all rows' rings with this number."""
+        return stream_key(self.seed, f"badge/{self.round}/{self.number}/{what}/{ring}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,7 @@ class Race:
         self._w0 = np.zeros(len(self.rows))
         self._exact = np.zeros(len(self.rows), bool)  # false: w0 is an upper bound
         self._time, self._ring = np.zeros(0), np.zeros(0, np.int64)  # of each row's next ring
+        self._keys: dict[str, list[int]] = {}
 
     def count(self) -> int:
         """Number of rows."""
@@ -114,10 +118,7 @@ class Race:
         free = ~np.isin(self.rows[at], epoch.picks.rows)
         times = when
         at, when, ring = at[free], when[free], ring[free]
-        least = np.empty(len(at))
-        for number in np.unique(ring):
-            here = ring == number
-            least[here] = epoch.uniform("accept", number, self.rows[at[here]]) * self._w0[at[here]]
+        least = self._uniform(epoch, "accept", ring, at) * self._w0[at]
         rings = [self._survivors(epoch, at[part], when[part], least[part]) for part in self._slices(len(at))]
         return _joined(times, rings or [self._survivors(epoch, at, when, least)])
 
@@ -125,34 +126,53 @@ class Race:
         of = (epoch.number, epoch.first.rows.tolist(), epoch.picks.rows[: epoch.known].tolist())
         if self._of == of:
             return
-        before = replace(epoch, picks=epoch.picks[: epoch.known])
         if epoch.number == 0:
             self._w0 = self._high(epoch.first)
+        elif self._of is not None and 0 < self._of[0] == epoch.number - 1 and of[2][: len(self._of[2])] == self._of[2]:
+            self._lower(epoch.picks[len(self._of[2]) : epoch.known])
         else:
+            before = replace(epoch, picks=epoch.picks[: epoch.known])
             for part in self._parts(np.arange(len(self.rows))):
                 self._w0[part] = self._nearest(self._take(part), before, np.full(len(part), -1.0))[0]
+        if epoch.number > 0:
             self._w0[self._w0 < _NOTHING] = 0.0
-        self._w0[np.isin(self.rows, before.picks.rows)] = 0.0
+        self._w0[np.isin(self.rows, epoch.picks.rows[: epoch.known])] = 0.0
         self._exact = np.full(len(self.rows), epoch.number > 0) | (self._w0 == 0)
-        self._of = of
+        self._of, self._keys = of, {"time": [], "accept": []}
         self._restart(epoch)
+
+    def _lower(self, picks: Gradients) -> None:
+        """Bring the weights that the last epoch began with up to date: only picks nearer than a weight change it."""
+        for part in self._parts(np.flatnonzero(self._w0 > 0)):
+            low = self._roughly(self._shard.take(self.rows[part]), picks)[0]
+            at, center = np.nonzero(low < self._w0[part][:, None])
+            self.counters["pairs"] += low.size
+            self.counters["rescored"] += len(at)
+            if len(at):
+                once, back = np.unique(at, return_inverse=True)
+                np.minimum.at(self._w0, part[at], self._take(part[once]).pairs(picks, back, center))
 
     def _high(self, center: Gradients) -> Floats:
         """Upper bounds of the squared distances of all rows to one center (n,), without canonical gradients."""
-        found = []
-        for block in self._shard.blocks(_ROWS):
-            gradients, off = self._factors.rough(block)
-            value, eps = gradients.bounds(center)
-            h = np.sqrt(np.einsum("md,md->m", gradients.h, gradients.h, dtype=np.float64) * (1 + 1e-9))
-            with np.errstate(invalid="ignore", over="ignore"):
-                high = (np.sqrt(np.maximum(value + eps, 0.0)[:, 0]) + off * h) ** 2 * (1 + 1e-9) + 2.0**-900
-            found.append(np.where(np.isnan(high), _MOST, np.minimum(high, _MOST)))
-        return np.concatenate([np.empty(0), *found])
+        blocks = self._shard.blocks(_ROWS)
+        return np.concatenate([np.empty(0), *(self._roughly(block, center)[1][:, 0] for block in blocks)])
+
+    def _roughly(self, block: Block, centers: Gradients) -> tuple[Floats, Floats]:
+        """Lower and upper bounds of the squared distances of a block's rows to centers, each (m, p), without canonical
+        gradients."""
+        gradients, off = self._factors.rough(block)
+        value, eps = gradients.bounds(centers)
+        h = np.sqrt(np.einsum("md,md->m", gradients.h, gradients.h, dtype=np.float64) * (1 + 1e-9))
+        with np.errstate(invalid="ignore", over="ignore"):
+            away = (off * h)[:, None]
+            high = (np.sqrt(np.maximum(value + eps, 0.0)) + away) ** 2 * (1 + 1e-9) + 2.0**-900
+            low = np.maximum(np.sqrt(np.maximum(value - eps, 0.0)) - away, 0.0) ** 2 * (1 - 1e-9) - 2.0**-900
+        return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), _MOST, np.minimum(high, _MOST))
 
     def _restart(self, epoch: Epoch) -> None:
         """Set all clocks to their first ring; for rows whose w0 is only bounded, to the earliest time it can have."""
         self._ring = np.zeros(len(self.rows), np.int64)
-        self._time = self._gap(epoch, 0, np.arange(len(self.rows)))
+        self._time = self._gaps(epoch, self._ring, np.arange(len(self.rows)))
         self._at = 0.0
 
     def _learn(self, epoch: Epoch, end: float) -> None:
@@ -161,14 +181,20 @@ class Race:
             exact = self._take(part).pairs(epoch.first, np.arange(len(part)), np.zeros(len(part), np.intp))
             self._w0[part] = np.where(exact < _NOTHING, 0.0, exact)
             self._exact[part] = True
-            self._time[part] = self._gap(epoch, 0, part)
+            self._time[part] = self._gaps(epoch, np.zeros(len(part), np.int64), part)
 
-    def _gap(self, epoch: Epoch, ring: int, at: Positions) -> Floats:
+    def _gaps(self, epoch: Epoch, ring: Integers, at: Positions) -> Floats:
+        """The times between rings and the ones before them, in the shape of `ring`; at: the rows' positions."""
+        w0 = np.broadcast_to(self._w0[at], ring.shape)
         with np.errstate(divide="ignore"):
-            gap: Floats = np.where(
-                self._w0[at] > 0, -np.log(epoch.uniform("time", ring, self.rows[at])) / self._w0[at], np.inf
-            )
+            gap: Floats = np.where(w0 > 0, -np.log(self._uniform(epoch, "time", ring, at)) / w0, np.inf)
         return gap
+
+    def _uniform(self, epoch: Epoch, what: str, ring: Integers, at: Positions) -> Floats:
+        """Hashes in (0, 1] of rings, in the shape of `ring`."""
+        keys = self._keys[what]
+        keys += [epoch.key(what, number) for number in range(len(keys), int(ring.max(initial=-1)) + 1)]
+        return fractions(by_key(np.array(keys, np.uint64)[ring], np.broadcast_to(self.rows[at], ring.shape))) + 2.0**-53
 
     def _wind(self, epoch: Epoch, start: float) -> None:
         """Set the clocks to a time; after a restart, or for a repeated call, from the beginning."""
@@ -176,19 +202,25 @@ class Race:
             self._restart(epoch)
         self._ringing(epoch, start)
 
-    def _ringing(self, epoch: Epoch, end: float) -> tuple[Positions, Floats, Positions]:
+    def _ringing(self, epoch: Epoch, end: float) -> tuple[Positions, Floats, Integers]:
         """All rings up to a time: position, time, number. The clocks then show the rings after them."""
         self._learn(epoch, end)
-        found: list[tuple[Positions, Floats, Positions]] = []
+        found: list[tuple[Positions, Floats, Integers]] = []
         while len(at := np.flatnonzero(self._time <= end)):
-            found.append((at, self._time[at], self._ring[at]))
-            self._ring[at] += 1
-            for number in np.unique(self._ring[at]):
-                here = at[self._ring[at] == number]
-                self._time[here] += self._gap(epoch, int(number), here)
+            # Several rings of each row at once, because one row may ring thousands of times. The sums are made one
+            # after the other, each from the one before.
+            expected = (end - self._time[at]) * self._w0[at]
+            ahead = max(1, min(int(np.clip(expected.max(), 0, _AHEAD)) + 4, _NUMBERS // len(at)))
+            number = np.arange(ahead + 1)[:, None] + self._ring[at]
+            time = np.cumsum(np.concatenate([self._time[at][None], self._gaps(epoch, number[1:], at)]), axis=0)
+            there = time[:ahead] <= end
+            which = np.nonzero(there)
+            found.append((at[which[1]], time[which], number[which]))
+            count = there.sum(axis=0)
+            self._time[at], self._ring[at] = time[count, np.arange(len(at))], number[count, np.arange(len(at))]
         self._at = end
         if not found:
-            return np.empty(0, np.intp), np.empty(0), np.empty(0, np.intp)
+            return np.empty(0, np.intp), np.empty(0), np.empty(0, np.int64)
         return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore[return-value]
 
     def _survivors(self, epoch: Epoch, at: Positions, when: Floats, least: Floats) -> Rings:
@@ -231,7 +263,8 @@ class Race:
             mixed = rows[np.argsort(priorities(0, "badge/labeled", rows), kind="stable")]
             parts = [np.sort(mixed[start : start + _ROWS]) for start in range(0, len(mixed), _ROWS)]
             made = [self._factors.of(self._labeled_shard.take(part)) for part in parts]
-            self._labeled = concatenated(made) if made else epoch.first[:0]
+            # Distances to copies of a center are the same: one of them is enough.
+            self._labeled = concatenated(made).distinct() if made else epoch.first[:0]
             self._labeled_blocks = _cut(self._labeled)
         return [*self._labeled_blocks, *(() if len(self._labeled) else [epoch.first]), *_cut(epoch.picks)]
 

@@ -8,8 +8,7 @@ random order, then the picks), d width.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,16 @@ import torch
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.keyed import order, priorities, uniform
 from alray.models.device import best_device
-from alray.selection.kernels.distance import Space, View, bound, double_bounds, join, nearest, products
-from alray.selection.kernels.logits import Floats, Positions, paired_dots
+from alray.selection.kernels.centers import Centers
+from alray.selection.kernels.distance import FEW, Space, View, bound, double_bounds, nearest, products
+from alray.selection.kernels.logits import Floats, Positions, nonzero, paired_dots
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.protocol import Key
 
 Counts = npt.NDArray[np.int64]
 
-_BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
-_BLOCK = 256
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
 _CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
-_FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _SAMPLE = "k_center/sample"
 
 
@@ -63,7 +60,7 @@ class Sieve:
         self._seen = np.zeros(n, np.int64)  # centers it was compared with
         self._nearest = np.full(n, -1, np.int64)  # the nearest of them, unless unsure
         self._unsure = np.zeros(n, bool)
-        self._centers, self._picks = _Centers(), np.empty(0, np.int64)
+        self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
     def count(self) -> int:
         """Number of rows."""
@@ -141,7 +138,7 @@ class Sieve:
             self._forget()  # these picks do not continue the ones before: another selection began
         if self._space is None or not len(self._centers):
             self._space = space
-            self._centers = _Centers(space, self._device)
+            self._centers = Centers(space, self._device)
             for block in _shuffled(self._labeled):
                 self._centers.add(block)
         if len(picks) > len(self._picks):
@@ -238,7 +235,7 @@ class Sieve:
             reach = torch.from_numpy(np.nextafter(limit.astype(np.float32), np.float32(np.inf)))
             at, center = np.nonzero((g <= reach.to(g.device)[:, None]).cpu().numpy())
             self.counters["pairs"] += g.numel()
-            if len(at) > _FEW * len(stored):
+            if len(at) > FEW * len(stored):
                 once = np.unique(at)
                 least = np.minimum(upper[once] * self._space.unit, squared[once])
                 here, center = self._finer(stored[once], least, start, end)
@@ -253,7 +250,7 @@ class Sieve:
         assert self._space is not None
         low, high = double_bounds(self._space, stored, self._centers.stored[start:end])
         self.counters["finer"] += low.size
-        return np.nonzero(low <= np.minimum(least, high.min(axis=1))[:, None])
+        return nonzero(low <= np.minimum(least, high.min(axis=1))[:, None])
 
     def _take(self, at: Positions) -> Array:
         if not len(at):
@@ -268,60 +265,6 @@ class Sieve:
     def _width(self) -> int:
         segments = self._shard.segments
         return int(segments[0].columns[EMBEDDING].shape[1]) if segments else 0
-
-
-@dataclass
-class _Centers:
-    """Labeled rows, then picks: as stored, and as the views that the filter uses. A copy of a center is left out,
-    because its distances are the same."""
-
-    space: Space | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    edges: list[int] = field(default_factory=lambda: [0])
-    largest: float = 0.0
-    _stored: list[Array] = field(default_factory=list)
-    _known: set[bytes] = field(default_factory=set)
-    _view: View | None = None
-
-    def __len__(self) -> int:
-        return self.edges[-1]
-
-    @property
-    def view(self) -> View:
-        assert self._view is not None
-        return self._view
-
-    @property
-    def stored(self) -> Array:
-        if len(self._stored) > 1:
-            self._stored = [np.concatenate(self._stored)]
-        return self._stored[0]
-
-    def add(self, stored: Array) -> None:
-        assert self.space is not None
-        stored = stored[self._new(stored)]
-        view = self.space.view(stored).to(self.device)
-        self._stored.append(stored)
-        self._view = view if self._view is None else join(self._view, view)
-        self.largest = max(self.largest, view.largest)
-        end = self.edges[-1] + len(stored)
-        while self.edges[-1] < end:
-            size = _BLOCKS[len(self.edges) - 1] if len(self.edges) <= len(_BLOCKS) else _BLOCK
-            self.edges.append(min(end, self.edges[-1] + size))
-
-    def _new(self, stored: Array) -> Positions:
-        """The positions of vectors that are no copies of others."""
-        new = []
-        for at, vector in enumerate(np.ascontiguousarray(stored)):
-            digest = hashlib.blake2b(vector.data, digest_size=16).digest()
-            if digest not in self._known:
-                self._known.add(digest)
-                new.append(at)
-        return np.array(new, np.intp)
-
-    def blocks(self, seen: int) -> list[tuple[int, int]]:
-        first = int(np.searchsorted(self.edges, seen))
-        return list(zip(self.edges[first:-1], self.edges[first + 1 :], strict=True))
 
 
 def _squares(stored: Array) -> Floats:

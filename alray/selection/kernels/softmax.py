@@ -169,8 +169,8 @@ def exponentials(z: Floats) -> tuple[Floats, Floats]:
 def sums(values: Floats) -> Floats:
     """Correctly rounded sums of rows (m, c): the same in whatever order of classes.
 
-    Halves of the rows are added again and again. What each addition loses is known exactly (Knuth's TwoSum) and added up
-    in `lost`, with an error under `bound`. A sum that rounds alike at both ends of that interval is the correctly
+    Halves of the rows are added again and again. What each addition loses is known exactly (Knuth's TwoSum) and added
+    up in `lost`, with an error under `bound`. A sum that rounds alike at both ends of that interval is the correctly
     rounded one; the few others are left to `math.fsum`, which takes ten times as long.
     """
     left, lost, levels = values, np.zeros(len(values)), 0

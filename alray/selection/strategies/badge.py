@@ -115,15 +115,15 @@ class _Draws:
         least, weight = least[order], weight[order]
         rank = rings + np.searchsorted(times, when[order], side="right")
         picked: list[int] = []
-        limit = False
+        limit, known = False, len(epoch.picks)
         for start in range(0, len(order), _CHUNK):
             part = slice(start, start + _CHUNK)
             here = gradients[part]
             now = _nearest(here, gradients[np.array(picked, np.intp)], weight[part].copy())
             low = _low(here, here)
             for i in range(len(here)):
-                limit = rank[start + i] > self._patience(len(epoch.picks) - before + len(picked))
-                if limit or len(epoch.picks) + len(picked) == k:
+                limit = bool(rank[start + i] > self._patience(known - before + len(picked)))
+                if limit or known + len(picked) == k:
                     break
                 if now[i] > least[start + i]:
                     picked.append(start + i)

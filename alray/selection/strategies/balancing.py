@@ -124,10 +124,13 @@ class MeanDistances:
         """The row with the smallest ratio (numerator -1: 1 for all rows): (-ratio, row, vector)."""
         if not len(self._rows):
             return None
-        self._renew(means)
+        self._renew(means, frequent if numerator < 0 else np.append(frequent, numerator))
         above = self._squared[numerator] if numerator >= 0 else np.ones(len(self._rows))
+        farthest = np.zeros(len(self._rows))
+        for c in frequent:
+            np.maximum(farthest, self._squared[c], out=farthest)
         with np.errstate(divide="ignore", invalid="ignore"):
-            score = -(above / self._squared[frequent].max(axis=0))
+            score = -(above / farthest)
         score[np.isnan(score)] = -np.finfo(np.float64).max  # 0 / 0: the row lies on the rare and on all frequent means
         score[np.isin(self._rows, taken)] = -np.inf
         return self._offer(score)
@@ -144,11 +147,14 @@ class MeanDistances:
         row, value = best(self._rows, score, 1, self._ties)
         return float(value[0]), int(row[0]), self._shard.take(row)[EMBEDDING][0].astype(np.float64)
 
-    def _renew(self, means: Floats) -> None:
+    def _renew(self, means: Floats, classes: npt.NDArray[np.intp]) -> None:
+        """Bring the distances to the means of these classes up to date."""
         if self._means.shape != means.shape:
             self._means = np.full(means.shape, np.nan)
             self._squared = np.empty((len(means), len(self._rows)))
-        moved = np.flatnonzero((self._means != means).any(axis=1))
+        moved = classes[(self._means[classes] != means[classes]).any(axis=1)]
+        if not len(moved):
+            return
         size, start = max(1, _BLOCK // means.shape[1]), 0
         for block in self._shard.blocks(size):
             x = block[EMBEDDING].astype(np.float64)
@@ -156,4 +162,4 @@ class MeanDistances:
                 difference = x - means[c]
                 self._squared[c, start : start + len(x)] = paired_dots(difference, difference)
             start += len(x)
-        self._means = means.copy()
+        self._means[moved] = means[moved]

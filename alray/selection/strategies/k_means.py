@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from alray.features.arrays import EMBEDDING, Shard
+from alray.features.arrays import EMBEDDING, Rows, Shard
 from alray.keyed import stream_key
-from alray.selection.kernels.logits import Floats, needed
+from alray.selection.kernels.logits import Floats, Positions, distinct, needed
 from alray.selection.options import Count, with_options
 from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy, Use
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from alray.selection.kernels.centroids import Near
     from alray.selection.kernels.distance import Space
 
+_DEEPER = 4  # the next pass lists so many times as many rows
+_PAIRS = 1 << 22  # (centroid, row) pairs that a shard sends at once: 100 MB
 _SLOW = 5_000  # centroids: with more of them, k-means on one thread takes hours
 
 
@@ -70,18 +72,48 @@ class KMeans(Strategy):
         return self._nearest(space, centroids, shards)
 
     def _nearest(self, space: Space, centroids: Floats, shards: Shards) -> Picks:
-        taken = np.empty(0, np.int64)
-        picks = np.full(len(centroids), -1)
-        scores = np.zeros(len(centroids))
+        """Each centroid's nearest row that is free; where several have the same one, the first takes it and the others
+        look again.
+
+        One pass over the pool lists several rows of each centroid, and each pass more than the one before, so that
+        their number stays small where all centroids want the same rows.
+        """
+        from alray.selection.kernels.centroids import joined
+
+        picks, scores, depth = np.full(len(centroids), -1), np.zeros(len(centroids)), 1
         while (missing := np.flatnonzero(picks < 0)).size:
-            parts = shards.map("nearest", space, centroids[missing], np.sort(taken))
-            squared = np.stack([part[1] for part in parts])
-            there = np.stack([part[0] for part in parts])
-            shard = np.lexsort((there, squared), axis=0)[0]
-            at = np.arange(len(missing))
-            rows, distance = there[shard, at], squared[shard, at]
-            _, first = np.unique(rows, return_index=True)  # a row that several centroids share goes to the first
-            picks[missing[first]], scores[missing[first]] = rows[first], -np.sqrt(distance[first])
-            taken = picks[picks >= 0]
-            shards.report_progress(len(taken))
+            first, again = distinct(centroids[missing])  # copies of a centroid have the same list
+            depth = min(depth, len(missing), max(1, _PAIRS // len(first)))
+            taken = np.sort(picks[picks >= 0])
+            found = joined(shards.map("nearest", space, centroids[missing[first]], depth, taken)).cut(depth)
+            lists, distances = found.table(len(first), depth)
+            rows, squared = lists[again], distances[again]
+            at, place = _served(rows)
+            picks[missing[at]], scores[missing[at]] = rows[at, place], -np.sqrt(squared[at, place])
+            shards.report_progress(int(np.count_nonzero(picks >= 0)))
+            depth *= _DEEPER
         return Picks(picks, scores)
+
+
+def _served(lists: Rows) -> tuple[Positions, Positions]:
+    """Which of the lists (k, depth) get a row, and the place of that row in them, as long as every list that has none
+    knows its nearest free row; -1 stands for no row.
+
+    In every round each list names its first row that is not taken, and the first of the lists that name it takes it.
+    """
+    left, place = np.arange(len(lists)), np.zeros(len(lists), np.intp)
+    served, taken = list[Positions](), np.empty(0, np.int64)
+    while len(left):
+        while (behind := np.isin(lists[left, place[left]], taken)).any():
+            place[left[behind]] += 1
+            if place[left].max() == lists.shape[1]:
+                return np.concatenate(served), place[np.concatenate(served)]
+        named = lists[left, place[left]]
+        if (named < 0).any():
+            break
+        _, first = np.unique(named, return_index=True)
+        served.append(left[first])
+        taken = np.append(taken, named[first])
+        left = np.delete(left, first)
+    at = np.concatenate(served)
+    return at, place[at]

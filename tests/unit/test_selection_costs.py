@@ -1,0 +1,209 @@
+"""No input makes a selection hang or fill the memory: copies, ties and outliers, by counted work and not by seconds."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+
+import alray
+from alray import STRATEGIES, Picks
+from alray.features.arrays import LOGITS, Segment, Shard
+from alray.selection.kernels.boundary import Boundaries
+from alray.selection.kernels.logits import Logits, distinct
+from alray.selection.kernels.per_class import PerClass
+from alray.selection.kernels.softmax import sums
+from alray.selection.protocol import Context, Ties
+from alray.selection.strategies.k_means import _served
+
+KINDS = ["identical", "zero", "two", "outlier", "halves", "tiny", "far"]
+
+
+def table(kind: str, n: int, width: int, seed: int = 0) -> np.ndarray:
+    """Rows (n, width) float32 that are unfriendly to filters."""
+    x = np.random.default_rng(seed).normal(size=(n, width))
+    if kind == "identical":
+        x[:] = x[0]
+    elif kind == "zero":
+        x[:] = 0
+    elif kind == "two":
+        x = x[np.arange(n) % 2]
+    elif kind == "outlier":
+        x[n // 3] *= 1e6
+    elif kind == "halves":
+        x += np.where(np.arange(n) % 2, 1e4, -1e4)[:, None]
+    elif kind == "tiny":
+        x *= 1e-38
+    elif kind == "far":
+        x += 4096
+    return x.astype(np.float32)
+
+
+def pick(
+    name: str, kind: str, budget: int, n: int = 60, c: int = 5, d: int = 8, shards: int = 1, labeled: int = 5
+) -> Picks:
+    rng = np.random.default_rng(1)
+    x, weight = table(kind, n, d), rng.normal(size=(c, d)) * (kind != "zero")
+    more = {key: x[:, 0].copy() for key in ("pretext_loss", "discriminator") if key in STRATEGIES[name].needs}
+    labels = np.append(np.arange(labeled) % c, rng.integers(0, c, n - labeled))
+    return alray.select(
+        name, budget, embedding=x, head=(weight, np.zeros(c)), labels=labels, labeled=np.arange(labeled),
+        num_shards=shards, round=1 if name == "pt4al" else 0, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_strategy_ends_on_any_input_with_the_same_picks_for_any_cut(name: str, kind: str) -> None:
+    for c, budget, n in ((1, 10, 40), (2, 35, 40), (5, 3, 12)):  # one class; all rows; fewer rows than shards
+        whole = pick(name, kind, budget, n, c)
+        assert len(whole) == budget
+        assert whole == pick(name, kind, budget, n, c, shards=7 if n > 12 else 30)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["stored", "made"])
+@pytest.mark.parametrize("kind", ["identical", "zero", "two"])
+def test_base_takes_few_passes_where_all_classes_want_the_same_rows(kind: str, made: bool) -> None:
+    n, c, budget = 3000, 150, 450
+    weight = np.random.default_rng(1).normal(size=(c, 16)) * (kind != "zero")
+    given: dict[str, Any] = {"embedding": table(kind, n, 16)} if made else {"logits": table(kind, n, c)}
+    picks = alray.select("base", budget, head=(weight, np.zeros(c)), num_shards=2, **given)
+    passes = picks.account["exchanges"]
+    assert passes <= 2 + math.log(budget / 24, 4)  # each looks four times as far as the one before, from 24 rows on
+    assert picks.account["pairs"] <= 2 * 24 * c  # the rest is decided for whole rows
+    assert picks.account["whole_rows"] <= 2 * n * passes  # a shard may be one block, which is looked at twice
+
+
+def test_base_on_copies_equals_its_twin() -> None:
+    n, c = 300, 40
+    logits, weight = table("two", n, c), np.random.default_rng(1).normal(size=(c, 6))
+    picks = alray.select("base", 90, logits=logits, head=(weight, np.zeros(c)), num_shards=3, seed=4, round=2)
+    rows, scores = reference.base(logits, weight, np.arange(n), 90, seed=4, round=2)
+    assert picks.rows.tolist() == rows.tolist()
+    np.testing.assert_allclose(picks.scores, scores, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["random", "two", "far"])
+def test_the_table_of_distances_holds_the_canonical_ones(kind: str) -> None:
+    weight = np.random.default_rng(2).normal(size=(7, 5))
+    weight[3] = weight[2]  # two classes with no boundary between them
+    block = next(Shard([Segment(np.arange(30), None, {LOGITS: table(kind, 30, 7)})]).blocks(30))
+    boundaries = Boundaries(Logits(), Context(head=(weight, np.zeros(7))))
+    filtered = boundaries.filter(block)
+    at, classes = np.divmod(np.arange(30 * 7), 7)
+    exact = boundaries.exact(block, filtered, at, classes)
+    assert np.array_equal(boundaries.table(block, filtered).ravel(), exact)
+
+
+def test_a_row_that_ties_with_the_last_one_enters_by_its_hash() -> None:
+    """With ten rows at a time, the order of equal rows is that of their hashes, not of the blocks."""
+    weight = np.random.default_rng(2).normal(size=(4, 5))
+    shard = Shard([Segment(np.arange(200), None, {LOGITS: table("identical", 200, 4)})])
+    state = PerClass(shard, Boundaries(Logits(), Context(head=(weight, np.zeros(4)))), Ties(3, 1), 10)
+    found = state.nearest(np.array([1]), 7, np.array([5, 6]))
+    rows = np.setdiff1d(np.arange(200), [5, 6])
+    assert found.rows.tolist() == rows[Ties(3, 1).order(rows)][:7].tolist()
+
+
+@pytest.mark.parametrize("kind", ["identical", "two", "zero"])
+def test_k_center_compares_copies_of_a_center_once(kind: str) -> None:
+    n, m, k = 3000, 400, 300
+    account = pick("k_center", kind, k, n, d=16, labeled=m).account
+    assert account["pairs"] <= 4 * n
+    assert account["rescored"] <= 4 * n
+
+
+@pytest.mark.parametrize("kind", ["outlier", "halves"])
+def test_k_center_decides_few_pairs_one_by_one_where_float32_is_too_coarse(kind: str) -> None:
+    n, m, k = 3000, 400, 300
+    x = table(kind, n, 16)
+    x[7] *= 1e4  # a labeled row
+    account = alray.select("k_center", k, embedding=x, labeled=np.arange(m)).account
+    assert account["finer"] > 0
+    assert account["rescored"] <= 10 * n  # of 1,200,000 pairs
+
+
+@pytest.mark.parametrize("kind", ["identical", "two", "zero"])
+def test_k_means_takes_few_passes_where_all_centroids_want_the_same_rows(kind: str) -> None:
+    picks = pick("k_means", kind, 256, 1500)
+    assert picks.account["exchanges"] <= 3 + math.log(256, 4) + 1
+
+
+def test_lists_are_served_in_rounds_until_one_of_them_is_used_up() -> None:
+    lists = np.array([[4, 5, 6], [4, 7, 8], [4, 7, 9], [1, 2, 3]])
+    at, place = _served(lists)
+    # Round 1: 4 goes to the first list, 1 to the last. Round 2: both others want 7. Round 3: the third takes 9.
+    assert dict(zip(at.tolist(), lists[at, place].tolist(), strict=True)) == {0: 4, 3: 1, 1: 7, 2: 9}
+    at, place = _served(np.array([[4, 5], [4, 5], [4, 5]]))
+    assert dict(zip(at.tolist(), lists[0][place].tolist(), strict=True)) == {0: 4, 1: 5}  # the third must look again
+
+
+@pytest.mark.parametrize("name", ["badge", "partitioned_badge"])
+def test_badge_compares_copies_of_a_center_once(name: str) -> None:
+    n, m = 3000, 400
+    account = pick(name, "two", 300, n, d=16, labeled=m).account
+    if name == "badge":
+        assert account["pairs"] <= 30 * n
+        assert account["rescored"] <= 2 * n
+
+
+def test_badge_brings_weights_up_to_date_with_the_new_picks_alone() -> None:
+    """Where the model is certain, weights differ by hundreds of powers of ten: nearly every pick begins an epoch."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(400, 16)), rng.normal(size=(5, 16)) * 400
+    account = alray.select("badge", 60, embedding=x, head=(weight, np.zeros(5)), labeled=[0, 1]).account
+    epochs = account["rings"] / 4096
+    assert epochs > 30
+    assert account["pairs"] <= 4 * 400 * 60  # every row with every pick about once, not once per epoch
+    assert account["rescored"] <= 10 * 400
+
+
+def test_sums_are_correctly_rounded() -> None:
+    rng = np.random.default_rng(0)
+    for c in (1, 2, 3, 7, 100, 1000):
+        for values in (
+            rng.random((50, c)), np.exp(rng.normal(size=(50, c)) * 50), rng.integers(0, 5, (50, c)).astype(float),
+            2.0 ** rng.integers(-107, 0, (50, c)), np.exp(-700 * rng.random((50, c))), np.full((50, c), 0.1),
+        ):  # fmt: skip
+            assert np.array_equal(sums(values), [math.fsum(row) for row in values.tolist()])
+    half = np.array([[1.0, 2.0**-53, 0.0], [1.0, 2.0**-53, 2.0**-105]])  # the ends of the interval round differently
+    assert sums(half).tolist() == [1.0, 1.0 + 2.0**-52]
+
+
+def test_distinct_rows() -> None:
+    x = np.array([[1, 2], [0, 5], [1, 2], [0, 5], [3, 3]], np.float16)
+    first, again = distinct(x)
+    assert sorted(first.tolist()) == [0, 1, 4]
+    assert np.array_equal(x[first][again], x)
+
+
+# Data may take what the inputs take ten times over, and 150 MB that do not grow with them.
+LIMITED = """
+import resource, sys
+import numpy as np, torch, faiss, scipy.cluster.hierarchy, scipy.optimize, scipy.sparse
+sys.path.insert(0, {tests!r})
+import test_selection_costs as costs
+costs.pick("k_center", "identical", 20), costs.pick("badge", "two", 20)  # imports
+size = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
+n, c, d = 20_000, 100, 32
+limit = size + 10 * n * (c + d) * 4 + 150 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+for kind in ("identical", "two"):
+    costs.pick({name!r}, kind, 200, n, c, d, labeled=200)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA limits what a process maps on Linux alone")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_memory_is_a_few_times_the_input(name: str) -> None:
+    from pathlib import Path
+
+    program = LIMITED.format(tests=str(Path(__file__).parent), name=name)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
