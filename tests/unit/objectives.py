@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from alray.store import Store
 from alray.train.batches import Batch, BatchPlan, PairedPlan
 from alray.train.loop import fit
 from alray.train.objective import Place, Recipe
