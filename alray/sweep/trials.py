@@ -17,6 +17,7 @@ from alray.cold_start import strategy_of
 from alray.config import RunConfig, fingerprint, refuse_credentials, replace
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
+from alray.labeling.registry import replays
 from alray.prepare import Checked, check, with_absolute_paths
 from alray.provenance import identity_of
 from alray.rundir import RunDir
@@ -96,6 +97,11 @@ class _Settings:
         # A key in memory, which is stored nowhere: it may hold the whole configuration.
         setting = fingerprint(config.model_dump(mode="json", exclude=None if own else {"seed"}))
         if setting not in self._numbers:
+            if not replays(config):
+                raise SweepError(
+                    f"labels.oracle: a sweep replays the labels of the source (hidden), because nobody labels the same "
+                    f"images for every trial; got {config.labels.oracle}"
+                )
             found = check(config)
             found.draw()
             pool, test = self._once(found.pool_rows), self._once(found.test_rows)

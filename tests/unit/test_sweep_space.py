@@ -177,6 +177,7 @@ def test_a_plan_checks_every_setting_before_anything_runs(tmp_path: Path) -> Non
     config = config_of(tmp_path)
     for space, says in (
         ({"strategy": ["random", "bass"], "seed": [0, 1]}, r"trial strategy=bass, seed=0: .*bass"),
+        ({"labels.oracle": ["files"]}, "a sweep replays the labels of the source"),
         ({"budget": [3, 500]}, "budget=500: budget: the pool has 45 images, but the run needs 506"),
         ({"train.learning_rate": [1]}, "no such field"),
         ({"name": ["a", "b"]}, "name: a sweep names the directories"),
