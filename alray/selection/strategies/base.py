@@ -22,6 +22,7 @@ from alray.selection.kernels.logits import Floats, Positions, block_rows, logits
 from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
+from alray.selection.reasons import Case, number
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
 _DEEPER = 4  # the next pass looks so many times as far
@@ -48,13 +49,17 @@ class Base(Strategy):
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, class by class."""
+        return _Resolution(shards, context.ties, *self._served(budget, context)).picks()
+
+    def _served(self, budget: int, context: Context) -> tuple[Positions, Positions]:
+        """The classes that take rows, in the order in which they are served, and how many rows each takes."""
         assert context.head is not None
         classes = np.arange(len(context.head[0]))
         if self.class_order == "seeded":
             classes = order(context.seed, f"base/class_order/{context.round}", classes)
         quotas = self._quotas(budget, classes, context)
         served = quotas > 0
-        return _Resolution(shards, context.ties, classes[served], quotas[served]).picks()
+        return classes[served], quotas[served]
 
     def _quotas(self, budget: int, classes: Positions, context: Context) -> Positions:
         """How many rows each class takes, (C,) in the order in which classes are served."""
@@ -69,6 +74,64 @@ class Base(Strategy):
         quotas: Positions = (level - have).clip(0)
         quotas[np.flatnonzero(have <= level)[: budget - int(quotas.sum())]] += 1
         return quotas
+
+    def reasons(self, case: Case) -> list[str]:
+        """Which class took it, or what the classes took instead; its distances to the boundaries."""
+        known = case.context.head is not None and (self.quota == "equal" or case.context.known is not None)
+        if not known or not case.took_part:
+            return super().reasons(case)
+        classes, quotas = self._served(len(case.picks), case.context)
+        if case.rank is None:
+            return _missed(case, classes, quotas)
+        turn = int(np.searchsorted(np.cumsum(quotas), case.rank, side="right"))
+        took, place = case.class_name(int(classes[turn])), case.rank - int(quotas[:turn].sum())
+        return [
+            *case.place(),
+            f"It is number {place + 1:,} of the {int(quotas[turn]):,} images that the class {took} took as those nearest "
+            f"to its boundary; {took} was served as class {turn + 1:,} of {len(classes):,}.",
+            *_boundary(case, int(classes[turn]), f"the boundary of {took}"),
+        ]
+
+
+def _distances(case: Case) -> tuple[int, Floats] | None:
+    """The predicted class of the row, and its distance for every class (C,)."""
+    found = case.block(Base.needs)
+    if found is None:
+        return None
+    boundaries = Boundaries(logits_of(found[0], case.context), case.context)
+    filtered = boundaries.filter(found[1])
+    return int(filtered.y[0]), boundaries.table(found[1], filtered)[0]
+
+
+def _boundary(case: Case, took: int, what: str) -> list[str]:
+    """The predicted class, and the boundary by which a class took the row."""
+    found = _distances(case)
+    if found is None:
+        return []
+    own, distances = found
+    if took == own:
+        others = distances.copy()
+        others[own] = np.inf
+        what = f"the nearest boundary, that to {case.class_name(int(np.argmin(others)))},"
+    return [f"The model predicted {case.class_name(own)}; {what} was at the distance {number(distances[took])}."]
+
+
+def _missed(case: Case, classes: Positions, quotas: Positions) -> list[str]:
+    """For the class that came nearest to taking the row: its distance, and that of the last row that was taken."""
+    found = _distances(case)
+    if found is None:
+        return case.standing()
+    own, distances = found
+    last = np.cumsum(quotas) - 1
+    beyond = distances[classes] + case.picks.scores[last]  # scores are negative distances
+    least = int(np.argmin(beyond))
+    took, by = int(classes[least]), int(case.picks.rows[last[least]])
+    what = f"the boundary of {case.class_name(took)}"
+    return [
+        f"No class took it. It came nearest with {case.class_name(took)}, which took {int(quotas[least]):,} images up to "
+        f"the distance {number(-case.picks.scores[last[least]])} ({case.keys(by)}).",
+        *_boundary(case, took, what),
+    ]
 
 
 class _Resolution:

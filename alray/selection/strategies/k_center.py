@@ -16,6 +16,7 @@ from alray.features.arrays import EMBEDDING, Shard
 from alray.selection.kernels.logits import needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
+from alray.selection.reasons import Case, covered
 
 if TYPE_CHECKING:
     from alray.selection.kernels.sieve import Sieve
@@ -54,3 +55,7 @@ class KCenter(Strategy):
         rows, squared = search.until(more)
         distance = np.sqrt(np.append(squared, 0.0))
         return Picks(rows[:budget], distance[:budget], distance[1 : budget + 1])
+
+    def reasons(self, case: Case) -> list[str]:
+        """What was nearest to it."""
+        return covered(case, self.metric)

@@ -19,6 +19,7 @@ from alray.keyed import stream_key
 from alray.selection.kernels.logits import Floats, needed
 from alray.selection.options import Count, with_options
 from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy, Use
+from alray.selection.reasons import Case
 
 if TYPE_CHECKING:
     from alray.selection.kernels.centroids import Near
@@ -68,6 +69,14 @@ class KMeans(Strategy):
         centroids = centroids_of(sample, budget, self.iterations, stream_key(context.seed, stream))
         del sample
         return self._nearest(space, centroids, shards)
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its place, and what the score means."""
+        if case.rank is None:
+            none = f"Another image was nearer to each of the {len(case.picks):,} centroids."
+            return [none] if case.took_part else [case.absent]
+        what = "The score is minus the distance to the centroid to which it was nearest of all images."
+        return [*case.place(), f"{what} Centroids of large clusters come first."]
 
     def _nearest(self, space: Space, centroids: Floats, shards: Shards) -> Picks:
         taken = np.empty(0, np.int64)

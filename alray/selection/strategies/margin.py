@@ -13,6 +13,7 @@ from alray.selection.kernels.softmax import Gaps, GapScorer
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import Context
+from alray.selection.reasons import Case, likeliest
 
 
 @with_options
@@ -28,3 +29,7 @@ class Margin(ScoreStrategy):
     def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by margin."""
         return GapScorer(logits_of(shard, context), Gaps.margin)
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its score, and the two likeliest classes."""
+        return [*super().reasons(case), *likeliest(case)]
