@@ -20,7 +20,7 @@ from alray.features.arrays import Rows, Shard, ShardSource
 from alray.keyed import priorities
 
 if TYPE_CHECKING:
-    from alray.selection.reasons import Case
+    from alray.selection.case import Case
 
 Scores = npt.NDArray[np.float64]
 WeightAndBias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -232,7 +232,7 @@ class Strategy(ABC):
 
     def reasons(self, case: Case) -> list[str]:
         """Sentences on why a row was picked in a finished round, or what was picked instead. Only what the run still
-        has is told; no other row is read than the few that the sentences name."""
+        has is told."""
         return case.standing(None if case.rank is not None else self.score_of(case))
 
 

@@ -17,7 +17,7 @@ from alray.selection.kernels.logits import block_rows, logits_of, needed
 from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, Strategy, Ties, best, merge
 
 if TYPE_CHECKING:
-    from alray.selection.reasons import Case
+    from alray.selection.case import Case
 
 
 class Scorer(Protocol):

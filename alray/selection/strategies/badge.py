@@ -15,10 +15,10 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, LOGITS, Block, Rows, Shard
 from alray.keyed import priorities
+from alray.selection.case import Case, likeliest, nearest, number
 from alray.selection.kernels.logits import Floats, logits_of, needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, Strategy
-from alray.selection.reasons import Case, likeliest, nearest, number
 
 if TYPE_CHECKING:
     from alray.selection.kernels.gradients import Factors, Gradients
@@ -70,19 +70,15 @@ class Badge(Strategy):
             "Images are drawn by chance, in proportion to their squared distance in gradient space to the nearest "
             f"{'labeled or picked' if self.centers == 'labeled' else 'picked'} image."
         )
-        if case.rank is not None:
-            found = self._nearest(case, case.picks.rows[: case.rank])
-            near = (
-                f"Before it was picked the nearest was {case.keys(found[0])}, at {number(found[1])}." if found else ""
-            )
-            return [*case.place(), chance, *filter(None, [near]), *likeliest(case)]
         steps = {"Before the first pick": case.picks.rows[:0], "After the last pick": case.picks.rows}
+        if case.rank is not None:
+            steps = {"Before it was picked": case.picks.rows[: case.rank]}
         said = [
             f"{when} the nearest was {case.keys(found[0])}, at {number(found[1])}."
             for when, rows in steps.items()
             if (found := self._nearest(case, rows))
         ]
-        return [chance, *said, *likeliest(case)]
+        return [*case.place(), chance, *said, *likeliest(case)]
 
     def _nearest(self, case: Case, before: Rows) -> tuple[int, float] | None:
         """The nearest center and its squared distance, with these picks as centers."""

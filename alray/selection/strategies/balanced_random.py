@@ -14,9 +14,9 @@ import numpy as np
 from alray.data.splits import water_fill
 from alray.features.arrays import Rows, Shard
 from alray.keyed import priorities, uniform
+from alray.selection.case import Case
 from alray.selection.options import with_options
 from alray.selection.protocol import HIDDEN_LABELS, Context, Picks, SelectionError, Shards, Strategy
-from alray.selection.reasons import Case
 
 
 @with_options

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Rows, Shard
 from alray.keyed import uniform
+from alray.selection.case import Case
 from alray.selection.kernels.logits import Floats, needed, paired_dots
 from alray.selection.options import with_options
 from alray.selection.protocol import (
@@ -37,7 +38,6 @@ from alray.selection.protocol import (
     Ties,
     best,
 )
-from alray.selection.reasons import Case
 
 _BLOCK = 1 << 18  # numbers per temporary
 Offer = tuple[float, int, Floats]  # score, row, embedding

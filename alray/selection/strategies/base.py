@@ -17,12 +17,12 @@ import numpy as np
 
 from alray.features.arrays import LOGITS, Rows, Shard
 from alray.keyed import order
+from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
 from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
-from alray.selection.reasons import Case, number
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
 _DEEPER = 4  # the next pass looks so many times as far
@@ -87,8 +87,8 @@ class Base(Strategy):
         took, place = case.class_name(int(classes[turn])), case.rank - int(quotas[:turn].sum())
         return [
             *case.place(),
-            f"It is number {place + 1:,} of the {int(quotas[turn]):,} images that the class {took} took as those nearest "
-            f"to its boundary; {took} was served as class {turn + 1:,} of {len(classes):,}.",
+            f"It is number {place + 1:,} of the {int(quotas[turn]):,} images that the class {took} took as those "
+            f"nearest to its boundary; {took} was served as class {turn + 1:,} of {len(classes):,}.",
             *_boundary(case, int(classes[turn]), f"the boundary of {took}"),
         ]
 
@@ -121,15 +121,14 @@ def _missed(case: Case, classes: Positions, quotas: Positions) -> list[str]:
     found = _distances(case)
     if found is None:
         return case.standing()
-    own, distances = found
-    last = np.cumsum(quotas) - 1
+    distances, last = found[1], np.cumsum(quotas) - 1
     beyond = distances[classes] + case.picks.scores[last]  # scores are negative distances
     least = int(np.argmin(beyond))
     took, by = int(classes[least]), int(case.picks.rows[last[least]])
     what = f"the boundary of {case.class_name(took)}"
     return [
-        f"No class took it. It came nearest with {case.class_name(took)}, which took {int(quotas[least]):,} images up to "
-        f"the distance {number(-case.picks.scores[last[least]])} ({case.keys(by)}).",
+        f"No class took it. It came nearest with {case.class_name(took)}, which took {int(quotas[least]):,} images up "
+        f"to the distance {number(-case.picks.scores[last[least]])} ({case.keys(by)}).",
         *_boundary(case, took, what),
     ]
 

@@ -19,11 +19,11 @@ import numpy as np
 from pydantic import Field
 
 from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, Block, Rows, Shard
+from alray.selection.case import Case, likeliest, number
 from alray.selection.kernels.logits import needed
 from alray.selection.kernels.top_rows import TopRows
 from alray.selection.options import Count, with_options
 from alray.selection.protocol import Context, Picks, Scores, Shards, Strategy, Ties
-from alray.selection.reasons import Case, likeliest, number
 from alray.selection.strategies.margin import Margin
 
 
@@ -78,16 +78,16 @@ class ClusterMargin(Strategy):
             own = Margin().score_of(case)
             mine = "" if own is None else f" Its own is {number(own)}."
             return [
-                f"It was not among the {len(rows):,} candidates, the images with the highest scores by margin; the last "
-                f"of them had {number(score.min())}.{mine}",
+                f"It was not among the {len(rows):,} candidates, the images with the highest scores by margin; the "
+                f"last of them had {number(score.min())}.{mine}",
                 *likeliest(case),
             ]
         at = int(np.searchsorted(rows, case.row))
         beside = rows[cluster == cluster[at]]
         taken = int(np.isin(beside, case.picks.rows).sum())
         about = (
-            f"It was one of {len(beside):,} candidates in its cluster, of which {taken:,} were taken, the highest scores "
-            f"by margin first; the {len(np.unique(cluster)):,} clusters take turns, small ones first."
+            f"It was one of {len(beside):,} candidates in its cluster, of which {taken:,} were taken, the highest "
+            f"scores by margin first; the {len(np.unique(cluster)):,} clusters take turns, small ones first."
         )
         place = case.place() or [f"Its score by margin was {number(score[at])}; it was not its turn in time."]
         return [*place, about, *likeliest(case)]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from alray.features.arrays import EMBEDDING, Shard
+from alray.selection.case import Case, covered
 from alray.selection.kernels.logits import needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
-from alray.selection.reasons import Case, covered
 
 if TYPE_CHECKING:
     from alray.selection.kernels.sieve import Sieve

@@ -16,10 +16,10 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, Shard
 from alray.keyed import stream_key
+from alray.selection.case import Case
 from alray.selection.kernels.logits import Floats, needed
 from alray.selection.options import Count, with_options
 from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy, Use
-from alray.selection.reasons import Case
 
 if TYPE_CHECKING:
     from alray.selection.kernels.centroids import Near

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from alray.features.arrays import LOGITS, Shard
+from alray.selection.case import Case, likeliest
 from alray.selection.kernels.logits import logits_of
 from alray.selection.kernels.softmax import Gaps, GapScorer
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import Context
-from alray.selection.reasons import Case, likeliest
 
 
 @with_options

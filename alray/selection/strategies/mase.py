@@ -11,12 +11,12 @@ from typing import ClassVar
 import numpy as np
 
 from alray.features.arrays import LOGITS, Block, Shard
+from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import logits_of
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Scores
-from alray.selection.reasons import Case, number
 
 
 @with_options

@@ -15,9 +15,9 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
 from alray.keyed import priorities
+from alray.selection.case import Case
 from alray.selection.options import Count, Flag, with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
-from alray.selection.reasons import Case
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.k_center import KCenter
 
@@ -69,9 +69,7 @@ class _Partitioned(Strategy):
             context=replace(context, labeled=_part_source(context, labeled, number)),
             offered=case.offered[_inside(case.offered, number, limits, stream, context.seed)],
         )
-        said = (
-            f"It is in part {number + 1:,} of {parts:,}; each part chooses by itself, and the numbers are those of it."
-        )
+        said = f"It is in part {number + 1:,} of {parts:,}. Each part chooses by itself; the numbers are those of it."
         return [said, *self._inner().reasons(inner)]
 
 

@@ -16,11 +16,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from alray.features.arrays import LOGITS, PRETEXT_LOSS, Block, Rows, Shard, cut
+from alray.selection.case import Case, likeliest, number
 from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows, logits_of, needed, paired_dots
 from alray.selection.kernels.softmax import gaps
 from alray.selection.options import Count, Flag, with_options
 from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Ties, Use
-from alray.selection.reasons import Case, likeliest, number
 
 Scored = tuple[Rows, Floats, Positions]  # rows, uncertainties, predicted classes
 
@@ -167,10 +167,10 @@ class Pt4al(Strategy):
         batches, now = self._batches(case.context)
         mine = next(n for n, batch in enumerate(batches) if case.row in batch)
         place = sum(map(len, batches[:mine])) + int(np.flatnonzero(batches[mine] == case.row)[0])
-        carried = " and at what earlier batches have left" if self.rest == "carry" and now else ""
+        carried = " and what earlier batches have left" if self.rest == "carry" and now else ""
         return [
-            f"Its pretext loss is {number(losses[at[0]])}, number {place + 1:,} of {len(rows):,} from the hardest, which "
-            f"is in batch {mine + 1:,} of {self.batches:,}; this round looks at batch {now + 1:,}{carried} first.",
+            f"Its pretext loss is {number(losses[at[0]])}, number {place + 1:,} of {len(rows):,} from the hardest, "
+            f"which is in batch {mine + 1:,} of {self.batches:,}; this round begins with batch {now + 1:,}{carried}.",
             *chosen,
             *(likeliest(case) if case.context.round else []),
         ]

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from alray.features.arrays import Block, Shard
 from alray.keyed import uniform
+from alray.selection.case import Case
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
-from alray.selection.reasons import Case
 
 
 @with_options

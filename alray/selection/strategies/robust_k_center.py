@@ -26,10 +26,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
+from alray.selection.case import Case, covered, nearest_center, number
 from alray.selection.kernels.logits import Floats, needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, Strategy
-from alray.selection.reasons import Case, covered, nearest_center, number
 from alray.selection.strategies.k_center import KCenter
 
 if TYPE_CHECKING:

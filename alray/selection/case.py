@@ -88,14 +88,14 @@ class Case:
         score: of a row that was not picked, None where it is unknown.
         """
         if self.rank is not None:
-            last = self.rank == len(self.picks) - 1
-            return [*self.place(), *([] if last else [f"The last pick had {number(self.picks.scores[-1])}."])]
+            at_end = self.rank == len(self.picks) - 1
+            return [*self.place(), *([] if at_end else [f"The last pick had {number(self.picks.scores[-1])}."])]
         if not self.took_part:
             return [self.absent]
         row, least = int(self.picks.rows[-1]), float(self.picks.scores[-1])
         last = f"the last of the {len(self.picks):,} picks, {self.keys(row)},"
         if score is None:
-            return [f"{last[0].upper()}{last[1:]} had the score {number(least)}; the score of this image is not known."]
+            return [f"T{last[1:]} had the score {number(least)}; the score of this image is not known."]
         equal = " Equal scores are ordered by a hash of the seed, the round and the row." if score == least else ""
         return [f"Its score was {number(score)}; {last} had {number(least)}.{equal}"]
 
