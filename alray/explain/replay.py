@@ -72,12 +72,12 @@ class Replay:
             pool = after(pool, out)
             yield Step("bought", number, pool)
 
-    def case(self, number: int, pool: Pool, row: int) -> Case:
+    def case(self, number: int, pool: Pool, row: int, with_features: bool = True) -> Case:
         """The row in a round. pool: as the round began."""
         out, config, needs = self.run.round(number), self.config, self._needs(number)
         labeled, offered = self.taking_part(number, pool)
         pretext = self._pretext(pool) if PRETEXT_LOSS in needs else None
-        features = self._features(out, needs)
+        features = self._features(out, needs) if with_features else None
         head = None
         with suppress(Missing):
             head = out.head()

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from alray.config import full_identity
 from alray.data.pool import ELSEWHERE, HELD_OUT, LABELED, UNLABELED, Pool
 from alray.explain.images import find
 from alray.explain.replay import Replay, Step
 from alray.pool_rows import test_and_pool_rows
-from alray.report.runs import counted
 from alray.rundir import RunDir, RunError
 from alray.selection.case import Case
 
@@ -71,9 +69,8 @@ def _change(replay: Replay, step: Step, row: int, before: int) -> str:
 
 def _named(replay: Replay, pool: Pool, row: int) -> str:
     """ ", with the label cat", where an image has one class."""
-    per_image = counted(full_identity(replay.run.about()["identity"])).class_per_image
     label = int(pool.known[row])
-    return f", with the label {replay.classes[label]}" if per_image and label >= 0 else ""
+    return f", with the label {replay.classes[label]}" if replay.task.class_per_image and label >= 0 else ""
 
 
 def _elsewhere(replay: Replay, row: int) -> str:

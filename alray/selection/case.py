@@ -107,6 +107,11 @@ class Case:
         return [f"It was pick {self.rank + 1:,} of {len(self.picks):,}, with the score {score}."]
 
     @property
+    def brief(self) -> str:
+        """Its place among the picks in a few words."""
+        return "" if self.rank is None else f"pick {self.rank + 1:,} of {len(self.picks):,}"
+
+    @property
     def absent(self) -> str:
         """A sentence on a row that the strategy could not choose."""
         return "The strategy did not look at it in this round."

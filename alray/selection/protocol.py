@@ -235,6 +235,10 @@ class Strategy(ABC):
         has is told."""
         return case.standing(None if case.rank is not None else self.score_of(case))
 
+    def brief(self, case: Case) -> str:
+        """A few words on a pick, without features, to be read beside its picture."""
+        return case.brief
+
 
 def beats(one: Key, other: Key) -> bool:
     """Whether `one` comes before `other`."""

@@ -10,6 +10,7 @@ import pytest
 
 from alray.cli import main
 from alray.config import DataConfig, FeatureConfig, ModelConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
+from alray.explain.briefly import Briefly
 from alray.explain.images import UnknownImage, find
 from alray.explain.replay import Replay
 from alray.explain.why import reasons, why
@@ -199,9 +200,8 @@ def test_pt4al_tells_the_batch_by_pretext_loss(runs):
     for row in (*here.picks[:2], here.others[0]):
         mine = next(number for number, batch in enumerate(batches) if row in batch)
         place = int(np.flatnonzero(order == row)[0])
-        assert f"Its pretext loss is {losses[row]:.4g}, number {place + 1} of {len(pool)} from the hardest, which is in " in (
-            here.said(row)
-        )
+        where = f"Its pretext loss is {losses[row]:.4g}, number {place + 1} of {len(pool)} from the hardest, which is in "
+        assert where in here.said(row)
         assert f"batch {mine + 1} of 10; this round begins with batch 2." in here.said(row)
     elsewhere = next(row for row in here.others if row in batches[8])
     assert "did not look at it" in here.said(elsewhere)
@@ -272,3 +272,15 @@ def test_an_image_is_found_by_the_end_of_its_path_and_unknown_names_get_similar_
         find(catalog, "a.png")
     with pytest.raises(UnknownImage, match=re.escape(keys[b])):
         find(catalog, keys[b].replace("b.png", "bb.png"))
+
+
+def test_the_gallery_tells_the_place_of_a_pick_and_the_class_that_took_it(runs):
+    folder = runs("base")
+    told, here = Briefly(folder), Round(folder)
+    assert told.of(0, []) == {}
+    words = told.of(1, here.picks.tolist())
+    for rank, row in enumerate(here.picks.tolist()):
+        took = re.search(r"images that the class (\w+) took", here.said(row))[1]
+        assert words[row] == f"pick {rank + 1} of 7, taken by {took}"
+    other = Round(runs("k_center"))
+    assert Briefly(runs("k_center")).of(1, other.picks[2:3].tolist()) == {other.picks[2]: "pick 3 of 7"}

@@ -77,13 +77,12 @@ class Base(Strategy):
 
     def reasons(self, case: Case) -> list[str]:
         """Which class took it, or what the classes took instead; its distances to the boundaries."""
-        known = case.context.head is not None and (self.quota == "equal" or case.context.known is not None)
-        if not known or not case.took_part:
+        if not self._knows(case) or not case.took_part:
             return super().reasons(case)
         classes, quotas = self._served(len(case.picks), case.context)
         if case.rank is None:
             return _missed(case, classes, quotas)
-        turn = int(np.searchsorted(np.cumsum(quotas), case.rank, side="right"))
+        turn = _turn(case.rank, quotas)
         took, place = case.class_name(int(classes[turn])), case.rank - int(quotas[:turn].sum())
         return [
             *case.place(),
@@ -91,6 +90,22 @@ class Base(Strategy):
             f"nearest to its boundary; {took} was served as class {turn + 1:,} of {len(classes):,}.",
             *_boundary(case, int(classes[turn]), f"the boundary of {took}"),
         ]
+
+    def brief(self, case: Case) -> str:
+        """Its place, and the class that took it."""
+        if case.rank is None or not self._knows(case):
+            return super().brief(case)
+        classes, quotas = self._served(len(case.picks), case.context)
+        return f"{super().brief(case)}, taken by {case.class_name(int(classes[_turn(case.rank, quotas)]))}"
+
+    def _knows(self, case: Case) -> bool:
+        """Whether it is known which class took which pick."""
+        return case.context.head is not None and (self.quota == "equal" or case.context.known is not None)
+
+
+def _turn(rank: int, quotas: Positions) -> int:
+    """The place in the order of service of the class that took a pick."""
+    return int(np.searchsorted(np.cumsum(quotas), rank, side="right"))
 
 
 def _distances(case: Case) -> tuple[int, Floats] | None:
