@@ -148,7 +148,10 @@ def test_base_names_the_class_that_took_the_image_and_the_boundary(options, runs
     last = {took: here.picks[max(at for at, one in enumerate(served) if one == took)] for took in served}
     beyond = {took: distance[row, took] - distance[end, took] for took, end in last.items()}
     closest = min(beyond, key=beyond.get)
-    assert f"It came nearest with {CLASSES[closest]}, which took {served.count(closest)} images" in here.said(row)
+    assert (
+        f"The class that came nearest to taking it was {CLASSES[closest]}, which took {served.count(closest)} images"
+        in here.said(row)
+    )
     assert here.key(last[closest]) in here.said(row)
 
 
@@ -161,12 +164,12 @@ def test_k_center_names_the_nearest_labeled_or_earlier_picked_image(metric, runs
         away = np.linalg.norm(x[centers] - x[row], axis=1)
         assert f"{here.key(centers[away.argmin()])}, was at the distance {away.min():.4g}." in here.said(row)
         assert away.min() == pytest.approx(here.scores[rank], rel=1e-6)
-    row = here.others[0]
     centers = np.concatenate([here.pool.labeled, here.picks[:-1]])
-    away = np.linalg.norm(x[centers] - x[row], axis=1)
-    said = here.said(row)
-    assert f"{here.key(centers[away.argmin()])}, was at the distance {away.min():.4g}." in said
-    assert f"the last one, {here.key(here.picks[-1])}, with {here.scores[-1]:.4g}" in said
+    for row in here.others.tolist():
+        away = np.linalg.norm(x[centers] - x[row], axis=1)
+        said = here.said(row)
+        assert f"{here.key(centers[away.argmin()])}, was at the distance {away.min():.4g}." in said
+        assert f"the last one, {here.key(here.picks[-1])}, with {here.scores[-1]:.4g}" in said
 
 
 @pytest.mark.parametrize("name", ["badge", "partitioned_badge"])
@@ -200,7 +203,9 @@ def test_pt4al_tells_the_batch_by_pretext_loss(runs):
     for row in (*here.picks[:2], here.others[0]):
         mine = next(number for number, batch in enumerate(batches) if row in batch)
         place = int(np.flatnonzero(order == row)[0])
-        where = f"Its pretext loss is {losses[row]:.4g}, number {place + 1} of {len(pool)} from the hardest, which is in "
+        where = (
+            f"Its pretext loss is {losses[row]:.4g}, number {place + 1} of {len(pool)} from the hardest, which is in "
+        )
         assert where in here.said(row)
         assert f"batch {mine + 1} of 10; this round begins with batch 2." in here.said(row)
     elsewhere = next(row for row in here.others if row in batches[8])
