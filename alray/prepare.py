@@ -25,6 +25,7 @@ from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
 from alray.labeling.desk import Desk, waits_here
 from alray.labeling.registry import Setting, oracle_of, replays
 from alray.labeling.registry import check as check_oracle
+from alray.labeling.replay import at_start
 from alray.labeling.start import label_start
 from alray.models.weight_files import look
 from alray.pool_rows import check_labels, imbalanced, labeled_in, test_and_pool_rows
@@ -297,13 +298,7 @@ def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] |
         start = label_start(desk, catalog, held_out, seed_set, np.repeat(given, [len(held_out), len(seed_set)]))
         in_pool[start.unusable] = False
         run.write_split(in_pool, start.held_out, start.seed, start.labels)
-    pool = checked.task.pool(catalog, candidates)
-    pool = pool.with_classes(max(pool.num_classes, len(desk.classes()))) if checked.task.classes_can_come else pool
-    pool = pool.hold_out(*run.held_out()).label(*run.seed())
-    chosen = run.cold_start()
-    pool = pool if chosen is None else pool.label(chosen.rows, chosen.labels)
-    gone = np.setdiff1d(candidates, np.union1d(run.pool(), run.held_out()[0]))
-    return pool.remove(np.union1d(gone, run.unusable()))
+    return at_start(run, catalog, checked.task, len(desk.classes()))
 
 
 def _draw(config: RunConfig, catalog: Catalog, candidates: Rows, seed_set: SeedSet) -> tuple[Rows, Rows]:

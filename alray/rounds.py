@@ -16,13 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from alray.config import RunConfig
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
 from alray.labeling.desk import Waiting
+from alray.labeling.replay import after
 from alray.lease import lease
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
@@ -122,17 +121,8 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
         if not last:
-            pool = _labeled(pool, out)
+            pool = after(pool, out)
         previous = out
-
-
-def _labeled(pool: Pool, out: RoundDir) -> Pool:
-    """The pool with the labels that a round bought, without what people called unusable. A label that was corrected
-    before the round began may be known already."""
-    rows, labels = out.labels()
-    new = np.isin(rows, pool.unlabeled)
-    pool = pool.with_classes(max(pool.num_classes, int(labels.max(initial=-1)) + 1))  # people may have named more
-    return pool.label(rows[new], labels[new]).remove(out.left_out("unusable"))
 
 
 def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[Prepared, Pool]:

@@ -36,6 +36,7 @@ class Task(ABC):
     """Defines what a run learns and what its labels are."""
 
     name: ClassVar[str]
+    class_per_image: ClassVar[bool] = False  # whether the label of an image is its class
     classes_can_come: ClassVar[bool] = False  # whether labels may add classes while the run goes on
 
     def index_config(self, data: DataConfig) -> DataConfig:
@@ -107,6 +108,7 @@ class Classification(Task):
     """Every image has one class."""
 
     name: ClassVar[str] = "classification"
+    class_per_image: ClassVar[bool] = True
     classes_can_come: ClassVar[bool] = True
 
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:

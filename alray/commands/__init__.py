@@ -17,6 +17,7 @@ from alray.commands.status import Status
 from alray.commands.strategies import Strategies
 from alray.commands.verify import Verify
 from alray.commands.weights import Weights
+from alray.commands.why import Why
 
-_COMMANDS = (Index, Formats, Repack, Label, Status, Forecast, Export, Select, Strategies, Weights, Report, Verify)
+_COMMANDS = (Index, Formats, Repack, Label, Status, Forecast, Why, Export, Select, Strategies, Weights, Report, Verify)
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {one.__name__.lower(): one.start for one in _COMMANDS}

@@ -11,7 +11,7 @@ from alray.config import Pairs
 
 
 class Select(Command):
-    """Choose rows from embeddings or logits of your own; writes row and score, in order of choice."""
+    """Choose rows from embeddings or logits of your own; writes row and score (and key), in order of choice."""
 
     positional = ("strategy", "budget")
     usage = "alray select STRATEGY BUDGET --out FILE [--option value ...]"
@@ -38,9 +38,15 @@ class Select(Command):
     labels: str = ""
     """Label of every row, .npy of integers: only labeled rows' are used, except by strategies that peek."""
     labeled: str = ""
-    """Rows that are labeled: .npy of integers, or a text file with one row number a line."""
+    """Rows that are labeled: .npy of integers, text with a row number (or key) a line, or CSV or Parquet with a column
+    row (or key)."""
     exclude: str = ""
     """Rows never to pick, in the same form."""
+    catalog: str = ""
+    """Directory of the catalog whose rows these are: picks get key and uri, and keys are understood."""
+    keys: str = ""
+    """The key of each row instead of a catalog: text with a key a line in the order of the rows, or CSV or Parquet with
+    a column key."""
     round: int = 0
     """Round number; randomness depends on it."""
     seed: int = 0
@@ -57,16 +63,19 @@ class Select(Command):
     def work(self) -> None:
         """Choose, and write the picks."""
         from alray.selection.files import check_out, read_head, read_rows, write_picks
+        from alray.selection.names import read_names
         from alray.selection.select import select
 
         check_out(self.out)
+        names = read_names(self.catalog, self.keys)
         picks = select(
             self.strategy, self.budget, strategy_options=self.strategy_options,
             embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
             labels=self.labels or None, pretext_loss=self.pretext_loss or None,
-            discriminator=self.discriminator or None, labeled=read_rows(self.labeled), exclude=read_rows(self.exclude),
+            discriminator=self.discriminator or None, labeled=read_rows(self.labeled, names),
+            exclude=read_rows(self.exclude, names), on_rows=None if names is None else names.check,
             round=self.round, seed=self.seed, num_shards=self.num_shards, workers=self.workers,
             subset_labeled=self.subset_labeled, subset_unlabeled=self.subset_unlabeled,
         )  # fmt: skip
-        write_picks(picks, self.out)
+        write_picks(picks, self.out, names)
         print(f"{len(picks.rows):,} rows: {self.out}")

@@ -117,7 +117,7 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
         if name in exact:
             return exact[name], ""
         similar = endings.get(name.replace("\\", "/").rpartition("/")[2], set())
-        fitting = {key for key in similar if _same_end(key, name.replace("\\", "/"))}
+        fitting = {key for key in similar if same_end(key, name.replace("\\", "/"))}
         if len(fitting) == 1:
             return next(iter(fitting)), ""
         if len(fitting) > 1:
@@ -131,7 +131,7 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
     return find
 
 
-def _same_end(key: str, name: str) -> bool:
+def same_end(key: str, name: str) -> bool:
     """Whether the shorter of two paths is the end of the longer one, in whole parts."""
     ours, theirs = key.split("/"), name.strip("/").split("/")
     n = min(len(ours), len(theirs))

@@ -8,6 +8,7 @@ strategy did not show the pool to the model, and in runs of older versions, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.thumbnails import MaskPainter, Thumbnail, thumbnails
 from alray.rundir import Bought, Missing
+
+if TYPE_CHECKING:
+    from alray.explain.briefly import Briefly
 
 PER_ROUND, LEAST, MOST = 16, 8, 600
 """The most pictures of a round, half as many where each has a mask; the fewest, if there are as many picks; the most of
@@ -33,6 +37,8 @@ class Picture:
     probability: float | None
     score: float
     image: Thumbnail
+    why: str = ""
+    """A few words on why it was picked."""
 
     @property
     def wrong(self) -> bool:
@@ -110,21 +116,26 @@ def _walls(
     line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, most: int
 ) -> tuple[list[Wall], str]:
     """The walls of a run with at most so many pictures, and a sentence on the rounds that are left out."""
-    start = run.files.cold_start()
+    from alray.explain.briefly import Briefly  # imports torch
+
+    start, briefly = run.files.cold_start(), Briefly(run.files)
     steps = [*([start] if start else []), *run.files.bought()]
     if not steps:
         return [], ""
     number = max(1, min(len(steps), most // LEAST))
     shown = np.unique(np.linspace(len(steps) - 1, 0, number).round().astype(int))
     each = max(1, min(PER_ROUND if painter is None else PER_ROUND // 2, most // number))
-    walls = [_wall(line, run, catalog, painter, steps[at], each) for at in shown.tolist()]
+    walls = [_wall(line, run, catalog, painter, briefly, steps[at], each) for at in shown.tolist()]
     few = (
         f"{line.method}: pictures of {len(shown)} of {len(steps)} rounds are shown." if len(shown) < len(steps) else ""
     )
     return walls, few
 
 
-def _wall(line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, step: Bought, most: int) -> Wall:
+def _wall(
+    line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | None, briefly: Briefly, step: Bought,
+    most: int,
+) -> Wall:  # fmt: skip
     known = run.counted.class_per_image and step.predicted is not None
     order = _order(step) if known else np.arange(len(step.rows))
     positions = order[:most].tolist()
@@ -132,13 +143,16 @@ def _wall(line: Line, run: RunHistory, catalog: Catalog, painter: MaskPainter | 
     images, note = thumbnails(catalog, rows, painter)
     keys = catalog.keys(rows).to_pylist()
     names = run.classes
+    told = briefly.of(step.round, rows.tolist()) if step.round is not None else {}
     pictures = []
     for key, at, row in zip(keys, positions, rows.tolist(), strict=True):
         predicted, probability = None, None
         if known and step.predicted is not None and step.probability is not None:
             predicted, probability = names[step.predicted[at]], float(step.probability[at])
         given = names[step.labels[at]] if run.counted.class_per_image else ""
-        pictures.append(Picture(key, given, predicted, probability, float(step.scores[at]), images[row]))
+        pictures.append(
+            Picture(key, given, predicted, probability, float(step.scores[at]), images[row], told.get(row, ""))
+        )
     labels = 0 if step.round is None else int(run.rounds[step.round]["labels"])
     wrong = int((step.predicted != step.labels).sum()) if known and step.predicted is not None else None
     return Wall(line, step.round, labels, len(step.rows), wrong, tuple(pictures), note)

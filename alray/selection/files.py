@@ -7,35 +7,74 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from alray.data.sources import columns
 from alray.data.sources.damaged import why_no_array
+from alray.selection.names import KEY, ROW, Names, read_table
 from alray.selection.protocol import Picks, SelectionError
 from alray.store import absolute, table_bytes, write_bytes
 
 _ROWS = columns.Role("row numbers", ("row",), ("rows", "row_number"), "its name 'row'")
 
 
-def read_rows(path: str) -> npt.NDArray[np.int64]:
-    """Row numbers from .npy, from text with one number a line, or from picks that `write_picks` wrote. An empty path
-    gives no rows. Raises SelectionError."""
+def read_rows(path: str, names: Names | None = None) -> npt.NDArray[np.int64]:
+    """Row numbers from .npy, from text with one number or key a line, or from CSV or Parquet, such as picks that
+    `write_picks` wrote, by the column row or key. An empty path gives no rows.
+
+    names: the keys of the rows, without which only row numbers are understood. Raises SelectionError.
+    """
     if not path:
         return np.empty(0, np.int64)
     try:
         if path.endswith((".csv", ".parquet")):
-            table = pacsv.read_csv(path) if path.endswith(".csv") else pq.read_table(path)
-            return np.asarray(table[_row_column(table.column_names, path)].to_numpy())
+            return _from_table(read_table(path), path, names)
         if path.endswith(".npy"):
             return np.asarray(np.load(path))
-        lines = Path(path).read_text().split()
-        return np.array([int(line) for line in lines], np.int64)
+        return _from_lines(Path(path).read_text(encoding="utf-8-sig"), path, names)
     except SelectionError:
         raise
     except (OSError, EOFError, ValueError, KeyError) as error:
         reason = why_no_array(path, error)
         raise SelectionError(f"{path}: expected row numbers, one a line, got something else ({reason})") from None
+
+
+def _from_table(table: pa.Table, path: str, names: Names | None) -> npt.NDArray[np.int64]:
+    """The rows of a table by its keys if they are known, else by its row numbers. Where it has both, they must agree:
+    the file may belong to other data."""
+    if names is None or KEY not in table.column_names:
+        return np.asarray(table[_row_column(table.column_names, path)].to_numpy())
+    keys = table[KEY].cast(pa.string()).to_pylist()
+    rows = names.rows_of(keys, path)
+    if ROW in table.column_names:
+        differ = np.flatnonzero(table[ROW].to_numpy() != rows)
+        if len(differ):
+            at = int(differ[0])
+            raise SelectionError(
+                f"{path}: {len(differ):,} of {len(rows):,} keys have another row in {names.where}; the first is "
+                f"{keys[at]!r}, row {table[ROW][at].as_py()} in the file and {rows[at]} there"
+            )
+    return rows
+
+
+def _from_lines(text: str, path: str, names: Names | None) -> npt.NDArray[np.int64]:
+    """Row numbers; or keys, where not all lines are integers."""
+    words, lines = text.split(), [line for line in text.splitlines() if line]
+    try:
+        numbers = np.array([int(word) for word in words], np.int64)
+    except ValueError as error:
+        if names is None:
+            raise SelectionError(
+                f"{path}: expected row numbers, one a line, got something else ({error}); --catalog or --keys makes "
+                "keys understood"
+            ) from None
+        return names.rows_of(lines, path)
+    if names is not None and names.has(lines) and not np.array_equal(names.rows_of(lines, path), numbers):
+        raise SelectionError(
+            f"{path}: the lines are row numbers and keys of {names.where}; give a CSV with the column row or key"
+        )
+    return numbers
 
 
 def _row_column(names: list[str], path: str) -> str:
@@ -73,12 +112,14 @@ def check_out(path: str) -> None:
         raise SelectionError(f"out: expected a name that ends in .csv or .parquet, got {path!r}")
 
 
-def write_picks(picks: Picks, path: str) -> None:
-    """Write row and score in order of choice, as .csv or .parquet. Raises SelectionError for another ending."""
+def write_picks(picks: Picks, path: str, names: Names | None = None) -> None:
+    """Write row and score in order of choice, as .csv or .parquet, with the names of the rows if they are known. Raises
+    SelectionError for another ending."""
     check_out(path)
+    table = picks.to_table() if names is None else names.named(picks.to_table())
     if path.endswith(".parquet"):
-        write_bytes(absolute(path), table_bytes(picks.to_table()))
+        write_bytes(absolute(path), table_bytes(table))
     else:
         text = io.BytesIO()
-        pacsv.write_csv(picks.to_table(), text)
+        pacsv.write_csv(table, text)
         write_bytes(absolute(path), text.getvalue())

@@ -27,10 +27,12 @@ RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has t
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """The features that were given: rows (n,) int64 ascending, columns by name, each (n, ...) in the same order."""
+    """The features that were given: rows (n,) int64 ascending, columns by name, each (n, ...) in the same order.
+    numbered: whether a column has given the row numbers; else they are positions."""
 
     rows: Rows
     columns: Mapping[str, Array]
+    numbered: bool = False
 
     def shards(self, keep: Rows, number: int) -> list[GivenSource]:
         """The rows at these ascending positions, cut into contiguous near-equal shards that share no memory."""
@@ -79,7 +81,7 @@ def gather(values: Mapping[str, Any]) -> GivenFeatures:
             raise SelectionError(f"{name} has no column {ROW!r}, but {first} has: expected it in both or neither")
         if not np.array_equal(numbered[name][orders[name]], rows):
             raise SelectionError(f"{name} and {first} have different numbers in the column {ROW!r}")
-    return GivenFeatures(rows, {name: _arranged(array, orders[name]) for name, (_, array) in found.items()})
+    return GivenFeatures(rows, {name: _arranged(array, orders[name]) for name, (_, array) in found.items()}, True)
 
 
 def read(name: str, value: Any) -> RowsAndColumn:

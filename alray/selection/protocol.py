@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ import pyarrow as pa
 
 from alray.features.arrays import Rows, Shard, ShardSource
 from alray.keyed import priorities
+
+if TYPE_CHECKING:
+    from alray.selection.case import Case
 
 Scores = npt.NDArray[np.float64]
 WeightAndBias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -222,6 +225,19 @@ class Strategy(ABC):
     @abstractmethod
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """Choose `budget` rows, on the driver. The shards hold at least that many rows."""
+
+    def score_of(self, case: Case) -> float | None:
+        """The score of a row that was not picked; None where it is not known."""
+        return None
+
+    def reasons(self, case: Case) -> list[str]:
+        """Sentences on why a row was picked in a finished round, or what was picked instead. Only what the run still
+        has is told."""
+        return case.standing(None if case.rank is not None else self.score_of(case))
+
+    def brief(self, case: Case) -> str:
+        """A few words on a pick, without features, to be read beside its picture."""
+        return case.brief
 
 
 def beats(one: Key, other: Key) -> bool:

@@ -89,6 +89,7 @@ def select(
     seed: int = 0,
     num_shards: int = 1,
     workers: Workers = "process",
+    on_rows: Callable[[Rows, bool], None] | None = None,
 ) -> Picks:
     """Choose `budget` rows from features that were made elsewhere.
 
@@ -101,7 +102,8 @@ def select(
     logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
     table, Parquet file or Dataset has a column `row`. labeled, exclude: rows never to pick. subset_labeled,
     subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random;
-    num_shards and workers ("process" or "ray") never change a pick.
+    num_shards and workers ("process" or "ray") never change a pick. on_rows: called before any work with all rows (n,)
+    int64 ascending, and whether a column has given them; it may raise an error.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
@@ -121,6 +123,8 @@ def select(
     strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
     pool = _pool(strategy, strategy.needs_in(round), present, head)
+    if on_rows is not None:
+        on_rows(pool.rows, pool.numbered)
     keep = _available(pool.rows, labeled, exclude)
     _check_available(budget, len(keep))
     all_labeled = _positions(pool.rows, labeled)
@@ -205,7 +209,9 @@ def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: W
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
     return GivenFeatures(
-        pool.rows, {name: column for name, column in pool.columns.items() if name in names | {HIDDEN_LABELS}}
+        pool.rows,
+        {name: column for name, column in pool.columns.items() if name in names | {HIDDEN_LABELS}},
+        pool.numbered,
     )
 
 

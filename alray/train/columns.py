@@ -8,6 +8,7 @@ images.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,14 +18,18 @@ from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
 from alray.features.measures import Extraction, Measure
-from alray.features.table import FeatureTable
+from alray.features.table import MANIFEST, FeatureTable
 from alray.lease import lease
 from alray.progress import Stages
-from alray.rundir import MODEL, SUMMARY, Shared
+from alray.rundir import FEATURES_DIR, MODEL, SUMMARY, Shared
 from alray.store import Store, weights_fingerprint
 from alray.train.measure import measure_images, measured, watched
 
+if TYPE_CHECKING:
+    from alray.train.pretext import PretextRecipe
+
 MEASURED = frozenset({DISCRIMINATOR, PRETEXT_LOSS})
+_LOSSES, _VAAL = "losses", "vaal"  # directories of a pretext task and of a round
 
 
 @dataclass
@@ -66,7 +71,7 @@ class Columns:
         measure = PretextLosses(
             config.pretext, config.model, config.transform, config.pretext.seed, weights, weights_fingerprint(weights)
         )
-        table = self._measure(self._extraction(self.pool, measure), folder.at("losses"), stages)
+        table = self._measure(self._extraction(self.pool, measure), folder.at(_LOSSES), stages)
         return table.read(self.pool, PRETEXT_LOSS)[:, 0].astype(np.float64)
 
     def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
@@ -75,7 +80,7 @@ class Columns:
         from alray.train.driver import train
         from alray.train.vaal import Discriminating, VaalRecipe
 
-        config, folder = self.config, out.child("vaal")
+        config, folder = self.config, out.child(_VAAL)
         recipe = VaalRecipe(config.vaal, config.seed, number, labeled, unlabeled, folder)
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
             train(
@@ -84,19 +89,15 @@ class Columns:
             )  # fmt: skip
         weights = folder.at(MODEL)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
-        table = self._measure(self._extraction(unlabeled, measure), folder.at("features"), stages)
+        table = self._measure(self._extraction(unlabeled, measure), folder.at(FEATURES_DIR), stages)
         return table.read(unlabeled, DISCRIMINATOR)[:, 0]
 
     def _pretrained(self, stages: Stages) -> Store:
         """The directory of the pretext task's weights; trains the task if that has not been done."""
         from alray.train.driver import train
-        from alray.train.pretext import PretextRecipe, name
 
         config = self.config
-        recipe = PretextRecipe(
-            config.pretext, config.model, config.transform, config.pretext.seed, self.pool, Store("")
-        )
-        folder = Shared(config.root).pretext(name(recipe, self.catalog.fingerprint))
+        recipe, folder = _pretext_task(config, self.catalog, self.pool)
         if folder.has(SUMMARY):
             return folder
         what = f"{config.pretext.task} on {len(self.pool):,} images"
@@ -119,3 +120,28 @@ class Columns:
         (column,) = extraction.measure.columns
         with stages.stage("extract", f"{column} of {len(extraction.rows):,} images"):
             return measure_images(extraction, folder, self.config.resources, self.joined, stages)
+
+
+def kept_pretext_loss(config: RunConfig, catalog: Catalog, pool: Rows) -> Array | None:
+    """The pretext losses of the whole pool (n,) float64 as a finished run used them; None if they are gone."""
+    if PRETEXT_LOSS in catalog.provided_columns:
+        return catalog.pretext_loss()[pool]
+    table = _kept(_pretext_task(config, catalog, pool)[1].child(_LOSSES))
+    return None if table is None else table.read(pool, PRETEXT_LOSS)[:, 0].astype(np.float64)
+
+
+def kept_discriminator(out: Store) -> FeatureTable | None:
+    """The discriminator's logits of a round, as a finished run used them; None if they are gone. out: the round."""
+    return _kept(out.child(_VAAL).child(FEATURES_DIR))
+
+
+def _kept(store: Store) -> FeatureTable | None:
+    return FeatureTable.open(store.uri) if store.has(MANIFEST) else None
+
+
+def _pretext_task(config: RunConfig, catalog: Catalog, pool: Rows) -> tuple[PretextRecipe, Store]:
+    """The training of the configuration's pretext task, and the directory that it has."""
+    from alray.train.pretext import PretextRecipe, name
+
+    recipe = PretextRecipe(config.pretext, config.model, config.transform, config.pretext.seed, pool, Store(""))
+    return recipe, Shared(config.root).pretext(name(recipe, catalog.fingerprint))

@@ -8,13 +8,16 @@ upper end reaches the budget's last place are scored exactly. Letters: n rows of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 from alray.features.arrays import LOGITS, Array, Block, Rows, Shard
 from alray.selection.kernels.logits import block_rows, logits_of, needed
 from alray.selection.protocol import Context, Picks, Scores, SelectionError, Shards, Strategy, Ties, best, merge
+
+if TYPE_CHECKING:
+    from alray.selection.case import Case
 
 
 class Scorer(Protocol):
@@ -65,6 +68,11 @@ class ScoreStrategy(Strategy):
         lows = np.concatenate(shards.map("propose", budget))
         least = np.partition(lows, len(lows) - budget)[len(lows) - budget]
         return Picks(*merge(shards.map("answer", budget, float(least)), budget, context.ties))
+
+    def score_of(self, case: Case) -> float | None:
+        """The exact score of the row, as the selection would compute it."""
+        found = case.block(self.needs)
+        return None if found is None else float(self.scorer(found[0], case.context).exact(found[1])[0])
 
 
 @dataclass(frozen=True)

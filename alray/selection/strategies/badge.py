@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from alray.features.arrays import EMBEDDING, LOGITS, Rows, Shard
+from alray.features.arrays import EMBEDDING, LOGITS, Block, Rows, Shard
 from alray.keyed import priorities
+from alray.selection.case import Case, likeliest, nearest, number
 from alray.selection.kernels.logits import Floats, logits_of, needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, Strategy
@@ -60,6 +61,39 @@ class Badge(Strategy):
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows in the order of the draws."""
         return _Draws(self, shards, context).picks(budget)
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its nearest center, and that chance decided."""
+        if not case.took_part:
+            return [case.absent]
+        chance = (
+            "Images are drawn by chance, in proportion to their squared distance in gradient space to the nearest "
+            f"{'labeled or picked' if self.centers == 'labeled' else 'picked'} image."
+        )
+        steps = {"Before the first pick": case.picks.rows[:0], "After the last pick": case.picks.rows}
+        if case.rank is not None:
+            steps = {"Before it was picked": case.picks.rows[: case.rank]}
+        said = [
+            f"{when} the nearest was {case.keys(found[0])}, at {number(found[1])}."
+            for when, rows in steps.items()
+            if (found := self._nearest(case, rows))
+        ]
+        return [*case.place(), chance, *said, *likeliest(case)]
+
+    def _nearest(self, case: Case, before: Rows) -> tuple[int, float] | None:
+        """The nearest center and its squared distance, with these picks as centers."""
+        mine = case.block(self.needs)
+        if mine is None:
+            return None
+        if self.centers == "picks":
+            case = replace(case, context=replace(case.context, labeled=None))
+        gradient = self.factors(mine[0], case.context).of(mine[1])
+
+        def squared(shard: Shard, block: Block) -> Floats:
+            there = self.factors(shard, case.context).of(block)
+            return gradient.pairs(there, np.zeros(len(block), np.intp), np.arange(len(block)))
+
+        return nearest(case, before, self.needs, squared)
 
 
 class _Draws:

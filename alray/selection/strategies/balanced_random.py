@@ -14,6 +14,7 @@ import numpy as np
 from alray.data.splits import water_fill
 from alray.features.arrays import Rows, Shard
 from alray.keyed import priorities, uniform
+from alray.selection.case import Case
 from alray.selection.options import with_options
 from alray.selection.protocol import HIDDEN_LABELS, Context, Picks, SelectionError, Shards, Strategy
 
@@ -46,6 +47,19 @@ class BalancedRandom(Strategy):
         at = order[rank < quotas[labels[order]]]
         at = at[np.lexsort((rows[at], ~hashes[at]))]
         return Picks(rows[at], uniform(context.seed, stream, rows[at]))
+
+    def score_of(self, case: Case) -> float | None:
+        """The hash priority of the row."""
+        row = np.array([case.row])
+        return float(uniform(case.context.seed, f"balanced_random/{case.context.round}", row)[0])
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its priority, which counts inside its class."""
+        return [
+            *super().reasons(case),
+            "The score is a hash of the seed, the round and the row. Every class takes its rows with the highest "
+            "scores, as many as the other classes where it has enough.",
+        ]
 
 
 class RowsOnly:

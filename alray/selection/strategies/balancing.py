@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Rows, Shard
 from alray.keyed import uniform
+from alray.selection.case import Case
 from alray.selection.kernels.logits import Floats, needed, paired_dots
 from alray.selection.options import with_options
 from alray.selection.protocol import (
@@ -77,6 +78,17 @@ class Balancing(Strategy):
             counts[label] += 1
             shards.report_progress(len(picks))
         return Picks(np.array(picks), np.array(scores))
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its place, and what the score means."""
+        what = (
+            "Each pick has the highest score of its turn: near the mean of the class that then had the fewest labels "
+            "and far from those of frequent classes, or drawn by chance where the classes cannot be levelled (a score "
+            "from 0 to 1)."
+        )
+        if case.rank is None:
+            return ["At each turn another image had a higher score.", what] if case.took_part else [case.absent]
+        return [*case.place(), what]
 
 
 def _first(offers: list[Offer], ties: Ties) -> Offer:

@@ -17,6 +17,7 @@ import numpy as np
 
 from alray.features.arrays import LOGITS, Rows, Shard
 from alray.keyed import order
+from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
 from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
@@ -48,13 +49,17 @@ class Base(Strategy):
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, class by class."""
+        return _Resolution(shards, context.ties, *self._served(budget, context)).picks()
+
+    def _served(self, budget: int, context: Context) -> tuple[Positions, Positions]:
+        """The classes that take rows, in the order in which they are served, and how many rows each takes."""
         assert context.head is not None
         classes = np.arange(len(context.head[0]))
         if self.class_order == "seeded":
             classes = order(context.seed, f"base/class_order/{context.round}", classes)
         quotas = self._quotas(budget, classes, context)
         served = quotas > 0
-        return _Resolution(shards, context.ties, classes[served], quotas[served]).picks()
+        return classes[served], quotas[served]
 
     def _quotas(self, budget: int, classes: Positions, context: Context) -> Positions:
         """How many rows each class takes, (C,) in the order in which classes are served."""
@@ -69,6 +74,78 @@ class Base(Strategy):
         quotas: Positions = (level - have).clip(0)
         quotas[np.flatnonzero(have <= level)[: budget - int(quotas.sum())]] += 1
         return quotas
+
+    def reasons(self, case: Case) -> list[str]:
+        """Which class took it, or what the classes took instead; its distances to the boundaries."""
+        if not self._knows(case) or not case.took_part:
+            return super().reasons(case)
+        classes, quotas = self._served(len(case.picks), case.context)
+        if case.rank is None:
+            return _missed(case, classes, quotas)
+        turn = _turn(case.rank, quotas)
+        took, place = case.class_name(int(classes[turn])), case.rank - int(quotas[:turn].sum())
+        return [
+            *case.place(),
+            f"It is number {place + 1:,} of the {int(quotas[turn]):,} images that the class {took} took as those "
+            f"nearest to its boundary; {took} was served as class {turn + 1:,} of {len(classes):,}.",
+            *_boundary(case, int(classes[turn]), f"the boundary of {took}"),
+        ]
+
+    def brief(self, case: Case) -> str:
+        """Its place, and the class that took it."""
+        if case.rank is None or not self._knows(case):
+            return super().brief(case)
+        classes, quotas = self._served(len(case.picks), case.context)
+        return f"{super().brief(case)}, taken by {case.class_name(int(classes[_turn(case.rank, quotas)]))}"
+
+    def _knows(self, case: Case) -> bool:
+        """Whether it is known which class took which pick."""
+        return case.context.head is not None and (self.quota == "equal" or case.context.known is not None)
+
+
+def _turn(rank: int, quotas: Positions) -> int:
+    """The place in the order of service of the class that took a pick."""
+    return int(np.searchsorted(np.cumsum(quotas), rank, side="right"))
+
+
+def _distances(case: Case) -> tuple[int, Floats] | None:
+    """The predicted class of the row, and its distance for every class (C,)."""
+    found = case.block(Base.needs)
+    if found is None:
+        return None
+    boundaries = Boundaries(logits_of(found[0], case.context), case.context)
+    filtered = boundaries.filter(found[1])
+    return int(filtered.y[0]), boundaries.table(found[1], filtered)[0]
+
+
+def _boundary(case: Case, took: int, what: str) -> list[str]:
+    """The predicted class, and the boundary by which a class took the row."""
+    found = _distances(case)
+    if found is None:
+        return []
+    own, distances = found
+    if took == own:
+        others = distances.copy()
+        others[own] = np.inf
+        what = f"the nearest boundary, that to {case.class_name(int(np.argmin(others)))},"
+    return [f"The model predicted {case.class_name(own)}; {what} was at the distance {number(distances[took])}."]
+
+
+def _missed(case: Case, classes: Positions, quotas: Positions) -> list[str]:
+    """For the class that came nearest to taking the row: its distance, and that of the last row that was taken."""
+    found = _distances(case)
+    if found is None:
+        return case.standing()
+    distances, last = found[1], np.cumsum(quotas) - 1
+    beyond = distances[classes] + case.picks.scores[last]  # scores are negative distances
+    least = int(np.argmin(beyond))
+    took, by = int(classes[least]), int(case.picks.rows[last[least]])
+    what = f"the boundary of {case.class_name(took)}"
+    return [
+        f"The class that came nearest to taking it was {case.class_name(took)}, which took {int(quotas[least]):,} images up "
+        f"to the distance {number(-case.picks.scores[last[least]])} ({case.keys(by)}).",
+        *_boundary(case, took, what),
+    ]
 
 
 class _Resolution:

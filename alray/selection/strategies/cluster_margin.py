@@ -19,10 +19,11 @@ import numpy as np
 from pydantic import Field
 
 from alray.features.arrays import EMBEDDING, LOGITS, ArraySource, Block, Rows, Shard
+from alray.selection.case import Case, likeliest, number
 from alray.selection.kernels.logits import needed
 from alray.selection.kernels.top_rows import TopRows
 from alray.selection.options import Count, with_options
-from alray.selection.protocol import Context, Picks, Shards, Strategy, Ties
+from alray.selection.protocol import Context, Picks, Scores, Shards, Strategy, Ties
 from alray.selection.strategies.margin import Margin
 
 
@@ -46,6 +47,12 @@ class ClusterMargin(Strategy):
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, round robin."""
+        rows, score, cluster = self._candidates(shards, budget, context)
+        at = _round_robin(cluster, rows, score, budget, context.ties)
+        return Picks(rows[at], score[at])
+
+    def _candidates(self, shards: Shards, budget: int, context: Context) -> tuple[Rows, Scores, np.ndarray]:
+        """The candidates, ascending, their margins and their clusters."""
         most = min(self.candidates * budget, sum(shards.map("count")))
         margins = Margin().select(shards, most, context)
         blocks = shards.map("vectors", margins.rows)
@@ -54,8 +61,36 @@ class ClusterMargin(Strategy):
         x = np.concatenate([block[EMBEDDING] for block in there])[np.argsort(rows)]
         score = margins.scores[np.argsort(margins.rows)]
         rows = np.sort(rows)
-        at = _round_robin(_clusters(rows, x, self.clusters, self.points), rows, score, budget, context.ties)
-        return Picks(rows[at], score[at])
+        return rows, score, _clusters(rows, x, self.clusters, self.points)
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its cluster and what was taken from it. For that the margins of all rows are read once more."""
+        from alray.selection.shards import InProcess
+
+        budget, needs = len(case.picks), self.needs
+        if not case.took_part:
+            return [case.absent]
+        if case.columns is None or case.shard(case.offered[:1], needs) is None:
+            return case.standing()
+        with InProcess([case.columns(case.offered)], self, case.context) as shards:
+            rows, score, cluster = self._candidates(shards, budget, case.context)
+        if case.row not in rows:
+            own = Margin().score_of(case)
+            mine = "" if own is None else f" Its own is {number(own)}."
+            return [
+                f"It was not among the {len(rows):,} candidates, the images with the highest scores by margin; the "
+                f"last of them had {number(score.min())}.{mine}",
+                *likeliest(case),
+            ]
+        at = int(np.searchsorted(rows, case.row))
+        beside = rows[cluster == cluster[at]]
+        taken = int(np.isin(beside, case.picks.rows).sum())
+        about = (
+            f"It was one of {len(beside):,} candidates in its cluster, of which {taken:,} were taken, the highest "
+            f"scores by margin first; the {len(np.unique(cluster)):,} clusters take turns, small ones first."
+        )
+        place = case.place() or [f"Its score by margin was {number(score[at])}; it was not its turn in time."]
+        return [*place, about, *likeliest(case)]
 
 
 class MarginVectors:

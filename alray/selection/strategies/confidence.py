@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from alray.features.arrays import LOGITS, Shard
+from alray.selection.case import Case, likeliest
 from alray.selection.kernels.logits import logits_of
 from alray.selection.kernels.softmax import Gaps, GapScorer
 from alray.selection.kernels.top_rows import ScoreStrategy
@@ -28,3 +29,7 @@ class Confidence(ScoreStrategy):
     def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by confidence."""
         return GapScorer(logits_of(shard, context), Gaps.odds)
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its score, and the two likeliest classes."""
+        return [*super().reasons(case), *likeliest(case)]

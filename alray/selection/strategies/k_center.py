@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from alray.features.arrays import EMBEDDING, Shard
+from alray.selection.case import Case, covered
 from alray.selection.kernels.logits import needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
@@ -54,3 +55,7 @@ class KCenter(Strategy):
         rows, squared = search.until(more)
         distance = np.sqrt(np.append(squared, 0.0))
         return Picks(rows[:budget], distance[:budget], distance[1 : budget + 1])
+
+    def reasons(self, case: Case) -> list[str]:
+        """What was nearest to it."""
+        return covered(case, self.metric)

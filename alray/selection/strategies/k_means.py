@@ -16,6 +16,7 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, Rows, Shard
 from alray.keyed import stream_key
+from alray.selection.case import Case
 from alray.selection.kernels.logits import Floats, Positions, distinct, needed
 from alray.selection.options import Count, with_options
 from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy, Use
@@ -70,6 +71,14 @@ class KMeans(Strategy):
         centroids = centroids_of(sample, budget, self.iterations, stream_key(context.seed, stream))
         del sample
         return self._nearest(space, centroids, shards)
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its place, and what the score means."""
+        if case.rank is None:
+            none = f"Another image was nearer to each of the {len(case.picks):,} centroids."
+            return [none] if case.took_part else [case.absent]
+        what = "The score is minus the distance to the centroid to which it was nearest of all images."
+        return [*case.place(), f"{what} Centroids of large clusters come first."]
 
     def _nearest(self, space: Space, centroids: Floats, shards: Shards) -> Picks:
         """Each centroid's nearest row that is free; where several have the same one, the first takes it and the others

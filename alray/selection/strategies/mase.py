@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from alray.features.arrays import LOGITS, Block, Shard
+from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import logits_of
 from alray.selection.kernels.top_rows import ScoreStrategy
@@ -30,6 +31,30 @@ class Mase(ScoreStrategy):
     def scorer(self, shard: Shard, context: Context) -> _MaseScorer:
         """Scores by distance."""
         return _MaseScorer(Boundaries(logits_of(shard, context), context))
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its score, and its nearest boundary."""
+        return [*super().reasons(case), *nearest_boundary(case)]
+
+
+def nearest_boundary(case: Case) -> list[str]:
+    """The predicted class of a row, and the nearest boundary with its distance."""
+    found = case.block(Mase.needs)
+    if found is None:
+        return []
+    boundaries = Boundaries(logits_of(found[0], case.context), case.context)
+    filtered = boundaries.filter(found[1])
+    own = int(filtered.y[0])
+    distances = boundaries.table(found[1], filtered)[0]
+    nearest = distances[own]
+    distances[own] = np.inf
+    if not np.isfinite(nearest):
+        return [f"The model predicted {case.class_name(own)}; no other class has a boundary to it."]
+    other = case.class_name(int(np.argmin(distances)))
+    return [
+        f"The model predicted {case.class_name(own)}; the nearest boundary was that to {other}, at the distance "
+        f"{number(nearest)}."
+    ]
 
 
 @dataclass(frozen=True)

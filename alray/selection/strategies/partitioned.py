@@ -15,6 +15,7 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
 from alray.keyed import priorities
+from alray.selection.case import Case
 from alray.selection.options import Count, Flag, with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
 from alray.selection.strategies.badge import Badge
@@ -49,6 +50,27 @@ class _Partitioned(Strategy):
             inner = replace(context, labeled=_part_source(context, labeled, number))
             found.append(self._inner().select(one, share.stop - share.start, inner))
         return Picks(np.concatenate([p.rows for p in found]), np.concatenate([p.scores for p in found]))
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its part, and the reasons of the inner strategy there."""
+        if not case.took_part:
+            return [case.absent]
+        context, parts = case.context, min(self.parts, len(case.picks))
+        stream = _stream(context, "pool")
+        limits = _limits(case.offered, parts, stream, context.seed)
+        row = np.array([case.row])
+        number = next(n for n in range(parts) if _inside(row, n, limits, stream, context.seed)[0])
+        known = context.labeled.open().rows() if context.labeled else np.empty(0, np.int64)
+        labeled = _limits(known, parts, _stream(context, "labeled"), context.seed)
+        share = cut(len(case.picks), parts)[number]
+        inner = replace(
+            case,
+            picks=Picks(case.picks.rows[share], case.picks.scores[share]),
+            context=replace(context, labeled=_part_source(context, labeled, number)),
+            offered=case.offered[_inside(case.offered, number, limits, stream, context.seed)],
+        )
+        said = f"It is in part {number + 1:,} of {parts:,}. Each part chooses by itself; the numbers are those of it."
+        return [said, *self._inner().reasons(inner)]
 
 
 @with_options

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from alray.features.arrays import LOGITS, PRETEXT_LOSS, Block, Rows, Shard, cut
+from alray.selection.case import Case, likeliest, number
 from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows, logits_of, needed, paired_dots
 from alray.selection.kernels.softmax import gaps
 from alray.selection.options import Count, Flag, with_options
@@ -124,11 +125,7 @@ class Pt4al(Strategy):
 
     def _parts(self, context: Context) -> Iterator[Rows]:
         """Disjoint sets of rows, each hardest first, in the order in which they are used."""
-        assert context.pretext is not None  # `needs` was checked when the context was made
-        rows, losses = context.pretext
-        order = rows[Ties(context.seed).order(rows, -losses)]  # of round 0 always: rows must not change their batch
-        batches = [order[part] for part in cut(len(order), self.batches)]
-        now = context.round if context.round or self.cold_start == "hardest" else self.batches // 2
+        batches, now = self._batches(context)
         before = batches[:now] if context.round else []
         if self.rest == "carry":
             yield np.concatenate([*before, batches[now]])
@@ -137,6 +134,46 @@ class Pt4al(Strategy):
             yield batches[now]
         yield from batches[now + 1 :]
         yield from before if context.round else batches[:now]
+
+    def _batches(self, context: Context) -> tuple[list[Rows], int]:
+        """The batches, each hardest first, and the number of the one that this round looks at first."""
+        assert context.pretext is not None  # `needs` was checked when the context was made
+        rows, losses = context.pretext
+        order = rows[Ties(context.seed).order(rows, -losses)]  # of round 0 always: rows must not change their batch
+        now = context.round if context.round or self.cold_start == "hardest" else self.batches // 2
+        return [order[part] for part in cut(len(order), self.batches)], now
+
+    def score_of(self, case: Case) -> float | None:
+        """How unsure the model is of the row."""
+        found = case.block(self.needs_in(case.context.round) - {PRETEXT_LOSS})
+        if found is None or case.context.round == 0:
+            return None
+        return float(self.open(found[0], case.context).score(np.array([case.row]))[1][0])
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its batch by pretext loss, and how unsure the model was of it."""
+        chosen = super().reasons(case)
+        if case.context.round == 0 and case.took_part:
+            how = "This round takes images at equal steps in the order of the losses."
+            chosen = [*case.place(), how]
+        by_class = ["Every predicted class takes equally many, the least sure images first."]
+        chosen += by_class if self.class_balanced and case.context.round and case.took_part else []
+        if case.context.pretext is None:
+            return [*chosen, *likeliest(case)]
+        rows, losses = case.context.pretext
+        at = np.flatnonzero(rows == case.row)
+        if not len(at):
+            return chosen
+        batches, now = self._batches(case.context)
+        mine = next(n for n, batch in enumerate(batches) if case.row in batch)
+        place = sum(map(len, batches[:mine])) + int(np.flatnonzero(batches[mine] == case.row)[0])
+        carried = " and what earlier batches have left" if self.rest == "carry" and now else ""
+        return [
+            f"Its pretext loss is {number(losses[at[0]])}, number {place + 1:,} of {len(rows):,} from the hardest, "
+            f"which is in batch {mine + 1:,} of {self.batches:,}; this round begins with batch {now + 1:,}{carried}.",
+            *chosen,
+            *(likeliest(case) if case.context.round else []),
+        ]
 
     def _spread(self, here: Rows, k: int, context: Context) -> tuple[Rows, Floats]:
         assert context.pretext is not None

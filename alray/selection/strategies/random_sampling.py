@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from alray.features.arrays import Block, Shard
 from alray.keyed import uniform
+from alray.selection.case import Case
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import Context, Scores
@@ -21,6 +22,10 @@ class RandomSampling(ScoreStrategy):
     def scorer(self, shard: Shard, context: Context) -> _Priority:
         """Scores by priority."""
         return _Priority(context.seed, f"random/{context.round}")
+
+    def reasons(self, case: Case) -> list[str]:
+        """Its score, which is chance."""
+        return [*super().reasons(case), "The score is a hash of the seed, the round and the row: chance decided."]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
+from alray.selection.case import Case, covered, nearest_center, number
 from alray.selection.kernels.logits import Floats, needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Shards, Strategy
@@ -91,6 +92,14 @@ class RobustKCenter(Strategy):
         # Centers among the few summary rows: their best radius is no lower bound for centers among all rows.
         least = float(summary.radius[budget - 1]) / 2 if program.outliers == 0 else 0.0
         return replace(found, account=_of_summary(found.account, float(summary.radius[-1]), least))
+
+    def reasons(self, case: Case) -> list[str]:
+        """What was nearest to it: the picks are chosen together, and then sorted."""
+        if case.rank is not None or not case.took_part:
+            return covered(case)
+        found = nearest_center(case, case.picks.rows)
+        near = f"; {case.keys(found[0])} is the nearest, at the distance {number(found[1])}" if found else ""
+        return [f"The picks were chosen together, to lie near to all images but a few outliers{near}."]
 
 
 class _State:

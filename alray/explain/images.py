@@ -1,0 +1,60 @@
+"""Finds the image that a user means in a catalog: by key, URI, or the end of its key's path."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alray.data.catalog import Catalog
+from alray.labeling.check import same_end
+
+_NEAR = 2000  # keys on either side of the place where an unknown key would be, among which similar ones are looked for
+
+
+class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
+    """No image, or more than one, has this name. The message names similar keys."""
+
+
+def find(catalog: Catalog, name: str) -> int:
+    """The row of the image with this key, with this URI, or with the only key whose path ends so. Raises
+    UnknownImage."""
+    keys = catalog.keys().cast(pa.string())
+    found = pc.index(keys, name).as_py()
+    if found >= 0:
+        return int(found)
+    uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
+    rows = _true(pc.equal(uris, name))
+    if not len(rows):
+        tail = name.replace("\\", "/").rpartition("/")[2]
+        ending = _true(pc.ends_with(keys, tail)) if tail else rows
+        rows = np.array([row for row in ending.tolist() if same_end(keys[row].as_py(), name.replace("\\", "/"))], int)
+    if len(rows) == 1:
+        return int(rows[0])
+    if len(rows):
+        some = " and ".join(keys[row].as_py() for row in rows[:2].tolist())
+        raise UnknownImage(f"{name!r} fits {len(rows):,} images, among them {some}; give the whole key")
+    raise UnknownImage(
+        f"{name!r} is not the key of one of the {len(keys):,} images of the catalog{_similar(keys, name)}"
+    )
+
+
+def _true(mask: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(np.asarray(mask.to_numpy(zero_copy_only=False), bool))
+
+
+def _similar(keys: pa.Array, name: str) -> str:
+    """A part of a sentence with similar keys, among those that are sorted near the name."""
+    low, high = 0, len(keys)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if keys[middle].as_py() < name else (low, middle)
+    start = max(0, low - _NEAR)
+    near = keys.slice(start, 2 * _NEAR).to_pylist()
+    close = get_close_matches(name, near, 3, 0.5)
+    return (
+        f"; similar keys: {', '.join(close)}" if close else f"; keys look like {near[min(low - start, len(near) - 1)]}"
+    )

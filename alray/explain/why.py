@@ -1,0 +1,120 @@
+"""Sentences on one image of a run: where it stands, and for each round why it was picked or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from alray.data.pool import ELSEWHERE, HELD_OUT, LABELED, UNLABELED, Pool
+from alray.explain.images import find
+from alray.explain.replay import Replay, Step
+from alray.pool_rows import test_and_pool_rows
+from alray.rundir import RunDir, RunError
+from alray.selection.case import Case
+
+
+def why(run: RunDir, name: str, number: int = -1) -> list[str]:
+    """Sentences on the image with this key (or URI, or end of its path), on all rounds that could pick it or on one.
+
+    number: of the round; -1 for all. Raises UnknownImage; RunError if the run has no such round, or if its catalog is
+    gone.
+    """
+    replay = Replay(run)
+    chosen = [one for one in run.rounds() if run.round(one).chosen]
+    if number >= 0 and number not in chosen:
+        have = f"one of the rounds with picks, {chosen[0]} to {chosen[-1]}" if chosen else "a run with picks"
+        raise RunError(f"{run.uri}: expected {have}, got round {number}")
+    row = find(replay.catalog, name)
+    uri = replay.catalog.references(np.array([row]))["uri"][0].as_py()
+    steps = list(replay.steps())
+    found = [f"{replay.key(row)} · row {row} · {uri}", *_story(replay, steps, row)]
+    for step in steps:
+        if step.kind == "said" and step.number in chosen and number in (-1, step.number):
+            found += _in_round(replay, step, row, asked=number >= 0)
+    return found
+
+
+def _story(replay: Replay, steps: list[Step], row: int) -> Iterator[str]:
+    """How the image came where it is."""
+    before = -1, -1
+    for step in steps:
+        now = int(step.pool.status[row]), int(step.pool.known[row])
+        if now != before:
+            yield _change(replay, step, row, before[0])
+        before = now
+    if before[0] == UNLABELED:
+        yield "It has no label so far."
+
+
+def _change(replay: Replay, step: Step, row: int, before: int) -> str:
+    status, named = step.pool.status[row], _named(replay, step.pool, row)
+    if step.kind == "start":
+        return {
+            LABELED: f"It belongs to the seed set{named}.",
+            HELD_OUT: f"It belongs to the validation set{named}, so it is never picked.",
+            UNLABELED: "It belongs to the pool.",
+            ELSEWHERE: _elsewhere(replay, row),
+        }[status]
+    if step.kind == "bought":
+        if status == ELSEWHERE:
+            return f"Round {step.number} picked it, and people called it unusable."
+        return f"It is labeled since round {step.number}, which picked it{named}."
+    if status == ELSEWHERE:
+        return f"People called it unusable before round {step.number}."
+    if before == UNLABELED:
+        return f"It is labeled since round {step.number}{named}: people gave the label although nobody had asked."
+    return f"People corrected its label before round {step.number}{named}."
+
+
+def _named(replay: Replay, pool: Pool, row: int) -> str:
+    """ ", with the label cat", where an image has one class."""
+    label = int(pool.known[row])
+    return f", with the label {replay.classes[label]}" if replay.task.class_per_image and label >= 0 else ""
+
+
+def _elsewhere(replay: Replay, row: int) -> str:
+    """Why an image is not in the pool."""
+    if replay.catalog.is_test()[row]:
+        return "It is a test image, so it is never picked."
+    if row in replay.run.unusable():
+        return "People called it unusable when it was chosen for the seed set."
+    try:
+        test, rows = test_and_pool_rows(replay.config, replay.catalog, replay.task)
+    except (ValueError, OSError):  # a list of images that is no longer there
+        return "It is not in the pool of this run."
+    if row in test:
+        return "It is a test image, drawn by split.test_share, so it is never picked."
+    if row not in rows:
+        return "It is not in the pool: data.train_list or data.unlabeled leave it out."
+    return "It is not in the pool: people called it unusable, or data.imbalance leaves it out."
+
+
+def _in_round(replay: Replay, step: Step, row: int, asked: bool) -> list[str]:
+    """A title and the reasons of a round; nothing if the round could not pick it, unless that was asked for."""
+    number, pool = step.number, step.pool
+    title = f"Round {number}, by {replay.config.strategy}"
+    if pool.status[row] != UNLABELED:
+        return [f"{title}: it could not be picked any more."] if asked else []
+    out = replay.run.round(number)
+    case = replay.case(number, pool, row)
+    if case.rank is None and row in replay.skipped(number):
+        return [f"{title}: not offered, because people had skipped it in the round before."]
+    if case.rank is None and row not in replay.taking_part(number, pool)[1]:
+        return [f"{title}: it was not among the images that subset_unlabeled drew."]
+    verdict = "not picked" if case.rank is None else "picked"
+    if case.rank is not None and not out.labeled:
+        verdict += ", and its label is awaited"
+    elif case.rank is not None and row in out.left_out("skipped"):
+        verdict += ", and people skipped it"
+    return [f"{title}: {verdict}.", *(f"  {line}" for line in reasons(replay, case))]
+
+
+def reasons(replay: Replay, case: Case) -> list[str]:
+    """The reasons of the run's strategy."""
+    if replay.strategy is None:
+        return [*case.standing(), "The strategy is an object of your own, which the run's files do not hold."]
+    gone = []
+    if case.columns is None and replay.reads_features:
+        gone = ["The features of this round were deleted (features.keep=all keeps them), so less is known."]
+    return [*replay.strategy.reasons(case), *gone]

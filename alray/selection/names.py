@@ -1,0 +1,132 @@
+"""The keys of the rows of `alray select`, from a catalog or a file, and rows that are given by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from alray.features.arrays import Rows
+from alray.reasons import why
+from alray.selection.protocol import SelectionError
+from alray.store import absolute, read_bytes
+
+ROW, KEY = "row", "key"
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """keys (n,) of the rows 0 to n - 1; uris (n,), or None where they are not known; where: where they come from."""
+
+    keys: pa.Array
+    uris: pa.Array | None
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def _dictionary(self) -> pa.Array:
+        return self.keys.cast(pa.string())
+
+    def rows_of(self, keys: Sequence[str], path: str) -> Rows:
+        """The rows of these keys. path: of the file that has them, for messages. Raises SelectionError."""
+        wanted = pa.array(keys, pa.string())
+        found = pc.index_in(wanted, self._dictionary)
+        if found.null_count:
+            first = keys[int(np.argmax(found.is_null().to_numpy(zero_copy_only=False)))]
+            raise SelectionError(
+                f"{path}: {found.null_count:,} of {len(keys):,} keys are not among the {len(self):,} keys of "
+                f"{self.where}; the first is {first!r}"
+            )
+        return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+
+    def has(self, keys: Sequence[str]) -> bool:
+        """Whether all of these are keys."""
+        return not pc.index_in(pa.array(keys, pa.string()), self._dictionary).null_count
+
+    def check(self, rows: Rows, numbered: bool) -> None:
+        """Raise SelectionError unless there is one key for each of these ascending rows. numbered: whether a column has
+        given the row numbers, so that some of them may be missing."""
+        n = int(rows[-1]) + 1 if len(rows) else 0
+        if n > len(self) or (n < len(self) and not numbered):
+            raise SelectionError(f"{self.where}: expected {n:,} keys, one for each row, got {len(self):,}")
+
+    def named(self, picks: pa.Table) -> pa.Table:
+        """The table of picks with the columns key and, where they are known, uri."""
+        for name, column in ((KEY, self.keys), ("uri", self.uris)):
+            if column is not None:
+                picks = picks.append_column(name, column.take(picks[ROW].combine_chunks()))
+        return picks
+
+
+def read_names(catalog: str, keys: str) -> Names | None:
+    """The names of the rows from a catalog's directory, or from a file of keys in row order; None if neither is given.
+    Raises SelectionError, CatalogError."""
+    if catalog and keys:
+        raise SelectionError("expected --catalog or --keys, got both")
+    if catalog:
+        from alray.data.catalog import Catalog
+
+        opened = Catalog.open(catalog)
+        places = opened.references(np.arange(len(opened)))
+        return Names(places[KEY].combine_chunks(), places["uri"].combine_chunks(), f"the catalog {catalog}")
+    if not keys:
+        return None
+    return Names(_unique(_in_order(keys), keys), None, keys)
+
+
+def _in_order(path: str) -> list[str]:
+    """The keys of a file: one a line, or the column key of CSV or Parquet, sorted by the column row if there is one."""
+    if not path.endswith((".csv", ".parquet")):
+        return read_lines(path)
+    try:
+        table = read_table(path)
+    except (OSError, ValueError) as error:
+        raise SelectionError(f"{path}: expected a table of keys, got something else ({why(error)})") from None
+    if KEY not in table.column_names:
+        raise SelectionError(f"{path}: expected a column 'key', got {', '.join(table.column_names)}")
+    keys: list[str] = table[KEY].cast(pa.string()).to_pylist()
+    if ROW not in table.column_names:
+        return keys
+    rows = table[ROW].to_numpy()
+    if not np.array_equal(np.sort(rows), np.arange(len(rows))):
+        raise SelectionError(f"{path}: expected the rows 0 to {len(rows) - 1:,} in the column 'row', each once")
+    return [keys[at] for at in np.argsort(rows).tolist()]
+
+
+def _unique(keys: list[str], path: str) -> pa.Array:
+    seen: set[str] = set()
+    for at, key in enumerate(keys):
+        if not key:
+            raise SelectionError(f"{path}: expected a key for each row, row {at:,} has none")
+        if key in seen:
+            raise SelectionError(f"{path}: expected each key once, got {key!r} again in row {at:,}")
+        seen.add(key)
+    return pa.array(keys, pa.string())
+
+
+def read_table(path: str) -> pa.Table:
+    """A CSV or Parquet file; keys are text, also where they look like numbers. Raises OSError, ValueError."""
+    if path.endswith(".parquet"):
+        return pq.read_table(path)
+    text = pacsv.ConvertOptions(column_types={KEY: pa.string(), "uri": pa.string()})
+    return pacsv.read_csv(path, convert_options=text)
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, without empty ones at the end. Raises SelectionError."""
+    try:
+        lines = read_bytes(absolute(path)).decode("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SelectionError(f"{path}: expected keys, one a line, got something else ({why(error)})") from None
+    lines = [line.removesuffix("\r") for line in lines]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
