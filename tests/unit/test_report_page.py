@@ -338,6 +338,7 @@ def test_the_gallery_shows_the_models_mistakes_first(tmp_path: Path) -> None:
         picture = by_score[5 - at]
         assert (picture.given, picture.predicted) == (names[labels[at]], names[PREDICTED[at]])
         assert f"/{names[labels[at]]}/" in picture.key
+        assert picture.why == f"pick {at + 1} of 6"
     report([uri])
     html = Path(uri, "report.html").read_text()
     assert f"Picked with 4 labels, round 0: 6 pictures; the model was wrong on {sum(wrong)} of 6" in html

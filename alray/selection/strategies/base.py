@@ -142,8 +142,8 @@ def _missed(case: Case, classes: Positions, quotas: Positions) -> list[str]:
     took, by = int(classes[least]), int(case.picks.rows[last[least]])
     what = f"the boundary of {case.class_name(took)}"
     return [
-        f"The class that came nearest to taking it was {case.class_name(took)}, which took {int(quotas[least]):,} images "
-        f"up to the distance {number(-case.picks.scores[last[least]])} ({case.keys(by)}).",
+        f"The class that came nearest to taking it was {case.class_name(took)}, which took {int(quotas[least]):,} "
+        f"images up to the distance {number(-case.picks.scores[last[least]])} ({case.keys(by)}).",
         *_boundary(case, took, what),
     ]
 
