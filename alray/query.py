@@ -111,6 +111,7 @@ class Query:
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
         asked = Requests.of(ready.catalog, picks.rows, score=picks.scores, batch=SEED_SET)
         closed = ready.desk.ask(asked, [SEED_SET] * len(asked))
+        ready.run.batch(SEED_SET).write_left_out({"skipped": closed.skipped})
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
         found = found.append_column("label", pa.array(closed.labels)).filter(pa.array(closed.labeled))
         ready.run.write_cold_start(found, closed.unusable)
@@ -128,8 +129,7 @@ class Query:
         """The labeled and the unlabeled rows that take part in the selection, each ascending: what subset_* and the
         strategy's window leave."""
         config, strategy = self.config, self.ready.strategy
-        skipped = self.ready.run.round(number - 1).left_out("skipped") if number else pool.unlabeled[:0]
-        unlabeled = np.setdiff1d(pool.unlabeled, skipped, assume_unique=True)
+        unlabeled = np.setdiff1d(pool.unlabeled, self.ready.run.skipped_before(number), assume_unique=True)
         labeled, unlabeled = subset(
             pool.labeled, unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
             number,

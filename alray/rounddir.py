@@ -47,7 +47,21 @@ class Bought:
 
 
 @dataclass(frozen=True)
-class BatchDir(Store):
+class _Asked(Store):
+    """A directory that notes which images of a batch got no label."""
+
+    def left_out(self, what: str) -> Rows:
+        """The rows of the batch without a label. what: "unusable" (out of the pool) or "skipped" (left in it)."""
+        return np.asarray(self.read_json(_LEFT_OUT)[what] if self.has(_LEFT_OUT) else [], np.int64)
+
+    def write_left_out(self, rows: Mapping[str, Rows]) -> None:
+        """Write the rows that got no label, by what happened to them, before the labels. Nothing if there are none."""
+        if any(map(len, rows.values())):
+            self.write_json(_LEFT_OUT, {what: some.tolist() for what, some in rows.items()})
+
+
+@dataclass(frozen=True)
+class BatchDir(_Asked):
     """The directory of a batch: what is asked for, and the files that people work with."""
 
     @property
@@ -65,7 +79,7 @@ class BatchDir(Store):
 
 
 @dataclass(frozen=True)
-class RoundDir(Store):
+class RoundDir(_Asked):
     """The directory of one round."""
 
     @property
@@ -129,15 +143,6 @@ class RoundDir(Store):
         """The labels that the oracle gave: rows and labels."""
         table = self.read_table(_LABELS)
         return table["row"].to_numpy(), table["label"].to_numpy()
-
-    def left_out(self, what: str) -> Rows:
-        """The rows of the batch without a label. what: "unusable" (out of the pool) or "skipped" (left in it)."""
-        return np.asarray(self.read_json(_LEFT_OUT)[what] if self.has(_LEFT_OUT) else [], np.int64)
-
-    def write_left_out(self, rows: Mapping[str, Rows]) -> None:
-        """Write the rows that got no label, by what happened to them, before the labels. Nothing if there are none."""
-        if any(map(len, rows.values())):
-            self.write_json(_LEFT_OUT, {what: some.tolist() for what, some in rows.items()})
 
     def write_labels(
         self, rows: Rows, labels: Array, predicted: Array | None = None, probability: Array | None = None

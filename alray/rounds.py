@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from alray.config import RunConfig
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
-from alray.labeling.desk import Waiting
 from alray.labeling.replay import after
 from alray.lease import lease
 from alray.prepare import Checked, Prepared, begin, check
@@ -113,11 +113,15 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             metrics = _evaluate(query, pool, table, summary, number, out, stages)
             if not last:
                 picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
-                try:
-                    _ask(query, table, picks, number, out, stages)
-                except Waiting:
-                    _commit(ready, metrics, out, previous, stages, number)  # people see how good the model is by now
-                    raise
+                _ask(
+                    query,
+                    table,
+                    picks,
+                    number,
+                    out,
+                    stages,
+                    partial(_commit, ready, metrics, out, None, stages, number),
+                )
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
         if not last:
@@ -179,13 +183,23 @@ def _evaluate(
         }
 
 
-def _ask(query: Query, table: FeatureTable | None, picks: Picks, number: int, out: RoundDir, stages: Stages) -> None:
+def _ask(
+    query: Query,
+    table: FeatureTable | None,
+    picks: Picks,
+    number: int,
+    out: RoundDir,
+    stages: Stages,
+    before_waiting: Callable[[], None],
+) -> None:
+    """Get the labels of the picks. before_waiting: called before the run waits for people, who can then see how good
+    the model is by now."""
     if out.labeled:
         return
     with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
         predicted = query.learn.predict(table, picks.rows, out)
         requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
-        closed = query.ready.desk.ask(requests, [requests.batch] * len(requests))
+        closed = query.ready.desk.ask(requests, [requests.batch] * len(requests), before_waiting)
         out.write_left_out({"unusable": closed.unusable, "skipped": closed.skipped})
         known = closed.labeled
         said = (None if column is None else column[known] for column in predicted)

@@ -113,6 +113,13 @@ class RunDir(Store):
         round = _BATCH_OF_ROUND.fullmatch(name)
         return BatchDir(self.round(int(round[1])).at(_BATCH) if round else self.at(_START, name.replace(" ", "_")))
 
+    def skipped_before(self, number: int) -> Rows:
+        """The rows that people skipped, or left without an answer, just before a round, so that it does not ask for
+        them."""
+        if number:
+            return self.round(number - 1).left_out("skipped")
+        return np.union1d(*(self.batch(name).left_out("skipped") for name in (START, SEED_SET)))
+
     def batch_files(self, name: str) -> Store:
         """The directory of the files of a batch that people read and write, so they have no checksums."""
         return Store(self.at(BATCHES, name.replace(" ", "_")), "")

@@ -30,6 +30,7 @@ class Label(Command):
 
     def work(self) -> None:
         """Check the files, write the answers, and say what is missing."""
+        from alray.data.sources.scan import amount
         from alray.labeling import receive, state
         from alray.report.escape import terminal
 
@@ -38,7 +39,7 @@ class Label(Command):
             raise ConfigError(f"expected files with labels, or --close, got neither; usage: {self.usage}")
         if self.files:
             got = receive.receive(run, self.files, take_good=self.take_good, correct=self.correct, extra=self.extra)
-            print(f"{got.taken:,} answers were taken, {len(got.refused):,} lines were refused")
+            print(f"{amount(got.taken, 'answer')} taken, {amount(len(got.refused), 'line')} refused")
             for line in [*got.notes[:20], *(f"refused: {line}" for line in got.refused)]:
                 print(terminal(f"  {line}"))
             if len(got.notes) > 20:
@@ -48,6 +49,7 @@ class Label(Command):
         if self.close:
             closed = receive.close(run)
             print(f"the batch is closed; {closed.missing:,} of its {closed.asked:,} images got no answer")
+            print("start the run's command again, or wait for the run that looks by itself")
             return
         if self.files and got.missing == 0:
             print("the batch is complete: start the run's command again, or wait for the run that looks by itself")

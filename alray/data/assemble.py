@@ -127,6 +127,7 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, siz
     unknown_class = pc.binary_join_element_wise(
         "unknown class: '", unknown, f"' is not one of the {classes} classes", ""
     )
+    missing = pc.binary_join_element_wise("missing image: no file, or one without bytes, at ", images["uri"], "")
     unknown_split = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")
     return pc.case_when(
         pc.make_struct(
@@ -135,7 +136,7 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, siz
         ),
         "no key: the row does not name an image",
         f"unreadable name: {NOT_UTF8}",
-        "missing image: there is no such file, or it has no bytes",
+        missing,
         "broken image: it has no bytes",
         unknown_class,
         unknown_split,

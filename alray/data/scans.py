@@ -41,6 +41,9 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
         )
     used = {"key": config.key, "image_column": config.image_column, "class_depth": config.class_depth}
     given = [name for name, value in used.items() if value != IndexConfig.model_fields[name].default]
+    column = config.label_column
+    if kind.by_folders and column not in ("", IndexConfig.model_fields["label_column"].default):
+        given.append("label_column")
     notes = [f"{name} has no meaning for a source of the format {kind.name}" for name in given if name not in kind.uses]
     return [replace(scans[0], notes=(*scans[0].notes, *notes)), *scans[1:]]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from alray.data.oracle import Status
+from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
 
 Answer = tuple[Status, str]  # the status and the name of the class, empty unless the status is LABEL
@@ -57,6 +58,9 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
     find, name_of = _finder(asked), _namer(rules)
     good: dict[str, list[Delivered]] = defaultdict(list)
     for line in delivered:
+        if line.problem:
+            result.refused.append(f"{line.where}: {line.problem}")
+            continue
         key, problem = find(line.key, rules.extra or rules.correct)
         if key is None:
             result.refused.append(f"{line.where}: {problem}")
@@ -69,8 +73,19 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
         good[key].append(replace(line, key=key, label=label))
     for key, lines in good.items():
         _settle(key, lines, asked.answered.get(key), rules, result)
-    result.notes += [f"{what} ({count} times)" for what, count in sorted(changed.items()) if count]
+    result.notes += [f"{what} ({amount(count, 'time')})" for what, count in sorted(changed.items()) if count]
+    result.notes[:0] = _new_classes(result.taken, rules.classes)
     return result
+
+
+def _new_classes(taken: Sequence[Delivered], classes: Sequence[str]) -> list[str]:
+    """A sentence on every class that did not exist before: it may be a slip."""
+    new = Counter(line.label for line in taken if line.status == Status.LABEL and line.label not in set(classes))
+    return [
+        f"NEW CLASS {name!r}, with {amount(count, 'image')}{_nearest(name, classes)}. If it is a slip, give these "
+        "images again with --correct"
+        for name, count in new.items()
+    ]
 
 
 def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rules, result: Checked) -> None:
@@ -166,10 +181,14 @@ def normal(label: str) -> str:
     return unicodedata.normalize("NFC", label).strip()
 
 
-def _unknown_class(label: str, classes: Sequence[str]) -> str:
+def _nearest(label: str, classes: Sequence[str]) -> str:
     near = get_close_matches(label, classes, 1, 0.6)
-    meant = f", did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _unknown_class(label: str, classes: Sequence[str]) -> str:
     few = ", ".join(classes[:8]) + (f" ... ({len(classes)})" if len(classes) > 8 else "")
     return (
-        f"{label!r} is not a class{meant}; expected one of {few or 'none'}; labels.new_classes=allow lets classes come"
+        f"{label!r} is not a class{_nearest(label, classes)}; expected one of {few or 'none'} "
+        "(labels.new_classes=allow lets others come)"
     )

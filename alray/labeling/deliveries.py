@@ -36,7 +36,8 @@ class Delivered:
     """One answer as people gave it.
 
     where: the file and line, for messages; key: the key, the URI or the file name of the image; label: name of the
-    class as it was written, empty unless the status is LABEL; annotator: who gave it, empty if the file does not say.
+    class as it was written, empty unless the status is LABEL; annotator: who gave it, empty if the file does not say;
+    problem: why the line cannot be used, empty if it can.
     """
 
     where: str
@@ -44,12 +45,14 @@ class Delivered:
     status: Status
     label: str
     annotator: str = ""
+    problem: str = ""
 
 
 def read(path: str) -> list[Delivered]:
     """Read a delivery. The kind is recognised by the name's extension and the content.
 
-    Raises LabelError if the file does not exist, is of no known kind, or has lines that say nothing.
+    A line that cannot be used says so in its `problem`. Raises LabelError if the file does not exist or cannot be read
+    as a whole.
     """
     if not is_remote(path) and Path(path).is_dir():
         return _read_folder(Path(path))
@@ -88,7 +91,8 @@ def _read_csv(name: str, text: str) -> list[Delivered]:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                raise LabelError(f"{name}:{lines.line_num}: expected {len(header)} cells, got {len(cells)}")
+                found += _bad(f"{name}:{lines.line_num}", f"expected {len(header)} cells, got {len(cells)}")
+                continue
             record = {column: cells[at] for column, at in columns.items()}
             found += _answer(f"{name}:{lines.line_num}", record)
     except csv.Error as error:
@@ -120,15 +124,19 @@ def _answer(where: str, record: Mapping[str, Any]) -> list[Delivered]:
     key, label = (str(record.get(name) if record.get(name) is not None else "").strip() for name in ("key", "label"))
     word = str(record.get(_STATUS) or "").strip().casefold()
     if not key:
-        raise LabelError(f"{where}: expected the key of an image, got none")
+        return _bad(where, "expected the key of an image, got none")
     if word not in _WORDS:
-        raise LabelError(f"{where}: expected the status label, skip or unusable, got {word!r}")
+        return _bad(where, f"expected the status label, skip or unusable, got {word!r}")
     status = _WORDS[word]
     if status != Status.LABEL and label:
-        raise LabelError(f"{where}: expected no label beside the status {word}, got {label!r}")
+        return _bad(where, f"expected no label beside the status {word}, got {label!r}")
     if status == Status.LABEL and not label:
         return []  # nobody has looked at this image yet
     return [Delivered(where, key, status, label, str(record.get(_ANNOTATOR) or "").strip())]
+
+
+def _bad(where: str, problem: str) -> list[Delivered]:
+    return [Delivered(where, "", Status.NOT_YET, "", problem=problem)]
 
 
 def _read_lines(name: str, text: str) -> list[Delivered]:
@@ -139,21 +147,24 @@ def _read_lines(name: str, text: str) -> list[Delivered]:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise LabelError(f"{where}: expected a JSON object, got something else: {error}") from None
-            found += _answer(where, _named(where, record))
+                found += _bad(where, f"expected a JSON object, got something else: {error}")
+                continue
+            found += _record(where, record)
     return found
 
 
-def _named(where: str, record: Any) -> dict[str, Any]:
+def _record(where: str, record: Any) -> list[Delivered]:
+    """The answer of one JSON object; none if it has neither a label nor a status."""
     if not isinstance(record, dict):
-        raise LabelError(f"{where}: expected a JSON object with key and label, got {type(record).__name__}")
+        return _bad(where, f"expected a JSON object with key and label, got {type(record).__name__}")
     given = {str(name).strip().casefold(): value for name, value in record.items()}
     key = next((given[name] for name in _KEYS if given.get(name) is not None), None)
     label = next((given[name] for name in _LABELS if given.get(name) is not None), None)
     for value, what in ((key, "key"), (label, "label")):
         if not isinstance(value, str | int | None):
-            raise LabelError(f"{where}: expected text as {what}, got {json.dumps(value)[:60]}")
-    return {"key": key, "label": label, _STATUS: given.get(_STATUS), _ANNOTATOR: given.get(_ANNOTATOR)}
+            return _bad(where, f"expected text as {what}, got {json.dumps(value)[:60]}")
+    named = {"key": key, "label": label, _STATUS: given.get(_STATUS), _ANNOTATOR: given.get(_ANNOTATOR)}
+    return _answer(where, named)
 
 
 def _read_json(name: str, text: str) -> list[Delivered]:
@@ -175,11 +186,12 @@ def _task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
     """The answers of one task of Label Studio: one per annotation that was submitted or cancelled."""
     where = f"{name}: task {task.get('id', at)}"
     if "annotations" not in task:  # the short export, JSON-MIN, has the choice beside the data
-        yield from _answer(where, _named(where, task))
+        yield from _record(where, task)
         return
     key = _key_of(task.get("data") or {})
     if not key:
-        raise LabelError(f"{where}: expected the image in data.key or data.image, got neither")
+        yield from _bad(where, "expected the image in data.key or data.image, got neither")
+        return
     for annotation in task["annotations"]:
         annotator = str(annotation.get("completed_by") or "")
         if annotation.get("was_cancelled"):
@@ -189,7 +201,8 @@ def _task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
             choice for part in annotation.get("result", []) for choice in part.get("value", {}).get("choices", [])
         ]
         if len(chosen) > 1:
-            raise LabelError(f"{where}: expected one choice, got {', '.join(map(str, chosen))}")
+            yield from _bad(where, f"expected one choice, got {', '.join(map(str, chosen))}")
+            continue
         yield from (Delivered(where, key, Status.LABEL, str(choice).strip(), annotator) for choice in chosen)
 
 

@@ -83,8 +83,11 @@ class Desk:
         order. names: of the deliveries that count, all by default."""
         return tuple(dict.fromkeys([*self._first, *self.ledger.classes(names)]))
 
-    def ask(self, requests: Requests, roles: Sequence[str]) -> Closed:
+    def ask(
+        self, requests: Requests, roles: Sequence[str], before_waiting: Callable[[], None] = lambda: None
+    ) -> Closed:
         """Return the answers to a batch when it is closed. roles (k,): what each label is for, for people to read.
+        before_waiting: called once before the run waits for people.
 
         Raises Waiting if people have not answered and this process should not wait; OracleError if answers cannot be
         used; LeaseLost before it asks if another start of the run goes on instead.
@@ -102,6 +105,8 @@ class Desk:
             if not missing or self.ledger.closed(requests.batch):
                 return self._closed(requests, known)
             line = self._waiting(requests, len(missing), note)
+            if not told:
+                before_waiting()
             if not self.poll:
                 raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
             if line != told:

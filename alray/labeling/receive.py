@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.check import Answer, Asked, Checked, Rules, check
 from alray.labeling.deliveries import LabelError, read
@@ -50,6 +51,8 @@ def receive(
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
     rules = Rules(state.classes(run), _allows_new(run), extra, correct)
     lines = [line for path in paths for line in read(path)]
+    if not lines:
+        raise LabelError(f"{', '.join(paths)}: expected answers, got no line with a label or a status")
     result = check(lines, asked, rules)
     if correct and not extra:
         _only_corrections(result, answered, set(asked.keys))
@@ -104,5 +107,6 @@ def _refusal(result: Checked, take_good: bool) -> str:
     more = len(result.refused) - _SHOWN
     lines = [*result.refused[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
     good = len(result.taken)
-    advice = "" if take_good or not good else f"; --take-good takes the {good} good answers and leaves these out"
-    return "\n".join([f"{len(result.refused)} lines cannot be used, nothing was written{advice}:", *lines])
+    advice = "" if take_good or not good else f"; --take-good takes {amount(good, 'good answer')} and leaves these out"
+    what = amount(len(result.refused), "line")
+    return "\n".join([f"{what} cannot be used, nothing was written{advice}:", *lines])

@@ -8,6 +8,8 @@ from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
 
+_SHOWN = 5
+
 
 def lines(run: RunDir) -> list[str]:
     """Sentences on a run: rounds and labels so far, the last metrics, what it waits for, and the next command."""
@@ -20,8 +22,14 @@ def lines(run: RunDir) -> list[str]:
     command = f"alray run {run.at('config.json')}"
     if batch is not None:
         asked = len(batch.requests)
-        missing = batch.missing(Ledger(run.deliveries).answers())
+        answers = Ledger(run.deliveries).answers()
+        missing, names = (
+            batch.missing(answers),
+            [key for key in batch.requests["key"].to_pylist() if key not in answers],
+        )
         found.append(f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer")
+        if 0 < missing < asked:
+            found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
         found.append(f"the batch: {run.batch_files(batch.name).uri}")
         found.append(f"next: alray label {run.uri} FILE" if missing else f"next: {command}")
     elif len(done) < rounds:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.data.catalog import Catalog
-from alray.data.oracle import SEED_SET, Requests
+from alray.data.oracle import SEED_SET, START, Requests
 from alray.data.pool import Labels, Rows
 from alray.labeling.desk import Desk
 
@@ -39,6 +39,7 @@ def label_start(desk: Desk, catalog: Catalog, held_out: Rows, seed: Rows, known:
     if not known.all():
         closed = desk.ask(Requests.of(catalog, rows[~known]), roles[~known].tolist())
         labels[~known], labeled[~known] = closed.labels, closed.labeled
+        desk.run.batch(START).write_left_out({"skipped": closed.skipped})
         unusable = closed.unusable
     first = np.arange(len(rows)) < len(held_out)
     return Start(rows[first & labeled], rows[~first & labeled], labels[labeled].astype(np.int32), unusable)

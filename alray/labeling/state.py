@@ -35,8 +35,11 @@ def existing(uri: str) -> RunDir:
 
 
 def open_batch(run: RunDir) -> OpenBatch | None:
-    """The batch that was asked for and is not closed; None if there is none."""
+    """The batch that was asked for and is not closed, by all answers or by somebody; None if there is none."""
+    ledger = Ledger(run.deliveries)
     for name in run.open_batches():
+        if ledger.closed(name):
+            continue
         place = run.batch(name)
         return OpenBatch(name, place, place.requests())
     return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alray.config import full_identity
+from alray.labeling.state import classes
 from alray.rundir import METRICS, RUN, SWEEP, RunDir
 from alray.scalars import SECTIONS, Metrics
 from alray.store import Store, absolute
@@ -114,7 +115,8 @@ def load(run_dir: str) -> RunHistory:
     if missing:
         raise ReportError(f"{store.at(RUN)}: expected the fields {', '.join(missing)}, they are missing")
     same = run["identity"] = full_identity(run["identity"])
-    return RunHistory(store.uri, run["name"], same["strategy"], same["seed"], tuple(run["classes"]), rounds, run)
+    names = tuple(classes(store))  # with those that people named while the run went on
+    return RunHistory(store.uri, run["name"], same["strategy"], same["seed"], names, rounds, run)
 
 
 def _committed(store: RunDir) -> list[Metrics]:

@@ -23,7 +23,9 @@ from alray.data.oracle import Answers, OracleError, Requests, Status
 from alray.labeling import receive, state
 from alray.labeling.deliveries import LabelError
 from alray.labeling.desk import Waiting
+from alray.labeling.standing import lines
 from alray.provenance import find_run
+from alray.report import report
 from alray.rounds import run
 from alray.rundir import RunDir, RunError
 
@@ -137,8 +139,12 @@ def test_a_batch_can_be_closed_before_every_answer_is_there(config, tmp_path):
     keys = batch_of(folder)[1]
     give(folder, tmp_path, right(keys[:4]))
     assert receive.close(folder).missing == 2
+    assert state.open_batch(folder) is None
+    with pytest.raises(RunError, match="waits for no labels"):
+        give(folder, tmp_path, right(keys[4:]))
     wait(config)
     assert folder.seed()[0].size == 4
+    assert not set(keys[4:]) & set(batch_of(folder)[1])
     with pytest.raises(RunError, match="waits for no labels"):
         give(RunDir(str(tmp_path / "runs" / "people")), tmp_path, [])
 
@@ -180,14 +186,14 @@ def test_one_bad_line_means_that_nothing_is_written_unless_the_good_ones_are_wan
     wait(config)
     folder = folder_of(config)
     keys = batch_of(folder)[1]
-    lines = [*right(keys[:3]), (keys[3], "aple", ""), ("nowhere", "pear", "")]
+    sent = [*right(keys[:3]), (keys[3], "aple", ""), ("nowhere", "pear", "")]
     with pytest.raises(LabelError) as refused:
-        give(folder, tmp_path, lines)
+        give(folder, tmp_path, sent)
     assert "2 lines cannot be used" in str(refused.value)
     assert "did you mean 'apple'?" in str(refused.value)
     assert ":5: 'aple'" in str(refused.value)
     assert batch_of(folder)[0].missing({}) == 6
-    got = give(folder, tmp_path, lines, take_good=True)
+    got = give(folder, tmp_path, sent, take_good=True)
     assert (got.taken, len(got.refused), got.missing) == (3, 2, 3)
 
 
@@ -205,7 +211,20 @@ def test_new_classes_come_where_they_are_allowed(config, tmp_path):
     counts = [folder.round(number).metrics()["labeled_set"]["counts"] for number in (0, 1)]
     assert [len(one) for one in counts] == [2, 3]
     give(folder, tmp_path, right(batch_of(folder)[1]))
-    assert run(config, quiet=True).rounds[-1]["labels"] == 18
+    result = run(config, quiet=True)
+    assert result.rounds[-1]["labels"] == 18
+    report([result.dir], str(tmp_path / "report"))
+    assert "plum" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_an_empty_delivery_is_refused_and_status_names_what_is_missing(config, tmp_path):
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    with pytest.raises(LabelError, match="no line with a label"):
+        give(folder, tmp_path, [(key, "", "") for key in keys])
+    give(folder, tmp_path, right(keys[:4]))
+    assert f"without an answer: {keys[4]}, {keys[5]}" in lines(folder)
 
 
 def test_labels_that_are_there_are_the_seed_set_and_nobody_is_asked_for_them(config, tmp_path):
@@ -291,7 +310,7 @@ def test_the_commands_label_and_status_say_what_to_do(config, tmp_path, capsys):
         writer.writerows({**row, "label": truth_of([row["key"]])[row["key"]].upper()} for row in rows)
     main(["label", folder.uri, str(filled)])
     said = capsys.readouterr().out
-    assert "6 answers were taken, 0 lines were refused" in said
+    assert "6 answers taken, 0 lines refused" in said
     assert "was read as the class" in said
     assert "the batch is complete" in said
     with pytest.raises(SystemExit) as stopped:

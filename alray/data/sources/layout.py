@@ -228,9 +228,22 @@ def _find_classes(folders: list[_Folder], depth: int, told: _Told) -> None:
     _drop_common([folder for folder in folders if folder.below])
     if not depth:
         _check_depths(folders, told)
+    if depth:
+        _check_given_depth(folders, depth, told)
     for folder in folders:
         path = folder.below[:depth] if depth else folder.below
         folder.label = "/".join(path) if path and len(path) >= depth else None
+
+
+def _check_given_depth(folders: list[_Folder], depth: int, told: _Told) -> None:
+    """Doubt a depth that the user gave where images lie in fewer folders: they would get no class."""
+    short = [folder for folder in folders if len(folder.below) < depth]
+    images, without = (sum(folder.images for folder in some) for some in (folders, short))
+    if without:
+        told.doubts.append(
+            f"--class-depth {depth}: {without:,} of {amount(images, 'image')} lie in fewer folders, as in "
+            f"{short[0].path or '.'}, and get no class. Pass the number of folders that name the class"
+        )
 
 
 def _drop_common(folders: list[_Folder]) -> None:

@@ -50,6 +50,7 @@ class Listing:
         counts = suffixes(self.files["name"].to_pylist()).most_common(_SHOWN)
         first = ", ".join(f"{suffix} {number:,}" for suffix, number in counts)
         got = f"{amount(len(self.files), 'file')} of other kinds" + (f" ({first})" if first else "")
+        got = got if len(self.files) else "none: it has no file"
         reason = refused.first_reason(self.files["name"].to_pylist())
         return CatalogError("; ".join([f"{expected}, got {got}", *filter(None, [reason]), *self.notes]))
 
