@@ -15,7 +15,7 @@ from alray import __version__
 from alray.config import RunConfig, fingerprint, full_identity, identity, places
 from alray.data.catalog import Catalog
 from alray.data.decode import DECODING
-from alray.rundir import RunDir, RunError
+from alray.rundir import STARTED, RunDir, RunError
 from alray.store import Store, join, weights_fingerprint
 
 # The parts of an identity that are the content of files, and what these are.
@@ -76,7 +76,7 @@ def content_notes(config: RunConfig, catalog: Catalog, run: RunDir) -> list[str]
 
 def _started(config: RunConfig) -> Store:
     """The store under the root that notes which runs were started."""
-    return Store(join(config.root, "started"), sums="")
+    return Store(join(config.root, STARTED), sums="")
 
 
 def _started_name(config: RunConfig, catalog: Catalog) -> str:

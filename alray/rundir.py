@@ -31,8 +31,8 @@ from alray.rounddir import (
 from alray.store import Damaged, Store, StoreError, join, table_bytes
 
 __all__ = [
-    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PROGRESS", "RAY", "RUN", "SUMMARY", "SWEEP",
-    "BatchDir", "Bought", "Missing", "RoundDir", "RunDir", "RunError", "Shared",
+    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PROGRESS", "RAY", "RUN", "STARTED", "SUMMARY",
+    "SWEEP", "BatchDir", "Bought", "Missing", "RoundDir", "RunDir", "RunError", "Shared",
 ]  # fmt: skip
 
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
@@ -42,6 +42,7 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 _UNUSABLE = "unusable.json"  # chosen for the seed set and found unusable
+STARTED = "started"  # a directory of notes beside the runs, without checksums: they only give a hint
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
 _ROUND, _BATCH_OF_ROUND = re.compile(r"round_(\d+)"), re.compile(r"round (\d+)")

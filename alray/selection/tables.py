@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from alray.credentials import redacted
 from alray.data.sources import columns
 from alray.data.sources.damaged import why_no_array
 from alray.data.sources.npz import Header, read_headers
 from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Array, Rows
 from alray.selection.protocol import HIDDEN_LABELS, SelectionError
-from alray.store import filesystem, is_remote, read_bytes
+from alray.store import absolute, filesystem, is_remote, read_bytes
 
 ROW = "row"
 _VECTORS = (PRETEXT_LOSS, DISCRIMINATOR, HIDDEN_LABELS)  # the arguments with one number per row
@@ -45,17 +46,18 @@ def dimensions(name: str) -> int:
 
 def from_file(name: str, path: str) -> tuple[Rows | None, Array]:
     """Row numbers, where the file has them, and the array. Raises SelectionError; .npy files are mapped, not copied."""
+    absolute(path)  # refuses credentials
     try:
         if path.endswith((".npy", ".npz")):
             return None, _numpy(name, path)
         return _from_parquet(name, path)
     except FileNotFoundError:
-        raise SelectionError(f"{name}: no such file: {path}") from None
+        raise SelectionError(f"{name}: no such file: {redacted(path)}") from None
     except SelectionError:
         raise
     except (pa.ArrowException, OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise SelectionError(
-            f"{name}: {path} is not .npy, .npz or Parquet, or is damaged: {why_no_array(path, error)}"
+            f"{name}: {redacted(path)} is not .npy, .npz or Parquet, or is damaged: {why_no_array(path, error)}"
         ) from None
 
 

@@ -180,10 +180,12 @@ def test_a_run_directory_of_another_configuration_is_refused_field_by_field(tmp_
 
 
 def test_an_image_that_breaks_later_stops_the_run_with_its_key(tmp_path: Path) -> None:
-    """Indexed while whole, broken since: found in training, by the worker that reads it."""
+    """Indexed while whole, broken since without a trace in its size and time: found in training, by the worker that
+    reads it."""
     images(tmp_path / "images")
     assert alray(tmp_path, "index", "images", "--out", "catalog").returncode == 0
     for path in (tmp_path / "images/train").rglob("*.jpg"):
-        buffer = io.BytesIO(path.read_bytes()[:150])
-        path.write_bytes(buffer.getvalue().ljust(path.stat().st_size, b"\0"))
+        buffer, before = io.BytesIO(path.read_bytes()[:150]), path.stat()
+        path.write_bytes(buffer.getvalue().ljust(before.st_size, b"\0"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     refused(job(tmp_path, "--data.catalog", "catalog"), "train/class", ".jpg", "broken image")

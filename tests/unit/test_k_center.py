@@ -7,7 +7,7 @@ import pytest
 import reference
 
 from alray.features.arrays import ArraySource, cut
-from alray.selection.kernels import farthest, greedy, sieve
+from alray.selection.kernels import centers, farthest, greedy, sieve
 from alray.selection.kernels.distance import Space, bound, products
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.registry import build
@@ -90,8 +90,8 @@ def test_small_blocks_and_little_memory_change_nothing(kind: str, monkeypatch: p
             monkeypatch.setattr(greedy, "_BLOCK", block)
             monkeypatch.setattr(farthest, "_AT_LEAST", ship)
             monkeypatch.setattr(farthest, "_HELD", ship)
-            monkeypatch.setattr(sieve, "_BLOCKS", (2, 3))
-            monkeypatch.setattr(sieve, "_BLOCK", 7)
+            monkeypatch.setattr(centers, "_BLOCKS", (2, 3))
+            monkeypatch.setattr(centers, "_BLOCK", 7)
             monkeypatch.setattr(sieve, "_STREAM", 12)
             monkeypatch.setattr(sieve, "_CHUNK", 300)
             for shards in (1, 7):

@@ -317,7 +317,7 @@ def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     folder = Store(str(tmp_path / "runs" / "s-sweep"))
     with multiprocessing.get_context("spawn").Manager() as other:  # any process that lives
-        folder.write_json(LEASE, {**describe(other._process.pid), "token": "x"})
+        Store(folder.uri, "").write_json(LEASE, {**describe(other._process.pid), "token": "x"})
         with pytest.raises(SweepError, match="another sweep is at work there"):
             sweep(config, {"seed": [0]}, quiet=True)
     run(plan(config, {"seed": [0]}).trials[0].config, quiet=True)
