@@ -330,7 +330,7 @@ def cluster_margin(
         groups[j] += groups.pop(i)
     ties = {int(r): _hash(seed, f"ties/{round}", r) for r in first}
     queues = [sorted((int(rows[at[i]]) for i in group), key=lambda r: (-score[r], ties[r])) for group in groups]
-    queues.sort(key=lambda queue: (len(queue), min(queue)))
+    queues.sort(key=lambda queue: (len(queue), min(ties[r] for r in queue)))
     picks: list[int] = []
     while len(picks) < b:
         for queue in queues:

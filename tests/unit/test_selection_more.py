@@ -101,6 +101,15 @@ def test_cluster_margin(k: int, candidates: int, clusters: int, kind: str) -> No
     assert_twin(chosen("cluster_margin", k, data, labeled, candidates=candidates, clusters=clusters), expected)
 
 
+def test_clusters_of_equal_size_are_not_visited_in_the_order_of_the_catalog() -> None:
+    """Forty clusters of one row each: the ten that are visited first differ from round to round."""
+    x = np.random.default_rng(0).normal(size=(40, 6)) * 100
+    given = {"embedding": x, "logits": np.zeros((40, 3)), "strategy_options": {"candidates": 4, "clusters": 40}}
+    first, second = (select("cluster_margin", 10, **given, round=number).rows for number in (0, 1))
+    assert max(first.tolist()) > 20
+    assert set(first.tolist()) != set(second.tolist())
+
+
 @pytest.mark.parametrize("kind", ["random", "tied", "duplicates"])
 def test_cluster_margin_on_a_summary_does_not_depend_on_the_cut(kind: str) -> None:
     data = made(kind)

@@ -16,7 +16,7 @@ N, C, D, M, K = 96, 4, 7, 15, 20
 KINDS = ["random", "tied", "duplicates", "offset", "float16", "float64", "identical"]
 HASHED = {"k_means", "random", "balanced_random", "balancing", "badge", "partitioned_k_center", "partitioned_badge"}
 BESIDE = ("discriminator", "pretext_loss")
-TIED = {"cluster_margin", "robust_k_center"}  # equal clusters go by row; an optimum need not be the only one
+TIED = {"cluster_margin", "robust_k_center"}  # equal clusters go by hashes of rows; an optimum need not be the only one
 
 
 def made(kind: str) -> dict[str, Any]:

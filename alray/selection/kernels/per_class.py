@@ -74,6 +74,10 @@ class PerClass:
         self._shard, self._boundaries, self._ties, self._size = shard, boundaries, ties, size
         self.counters = {"pairs": 0, "whole_rows": 0}
 
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self._shard)
+
     def nearest(self, classes: Positions, depth: int, taken: Rows) -> Nearest:
         """For each of the classes (k,), the `depth` rows with the smallest (distance, hash) that are not in `taken`."""
         search = _Search(self._boundaries, self._ties, classes, depth, self.counters)

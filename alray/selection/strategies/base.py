@@ -26,7 +26,7 @@ from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shard
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
 _DEEPER = 4  # the next pass looks so many times as far
-_PAIRS = 1 << 22  # (class, row) pairs that a shard sends at once: 100 MB
+_PAIRS = 1 << 22  # (class, row) pairs that all shards send at once: 100 MB
 
 
 @with_options
@@ -156,6 +156,7 @@ class _Resolution:
         self._depth = max(_AT_LEAST, _DEPTH * int(quotas.max()))
         self._proposed = [(NONE.rows, NONE.distances)] * len(classes)
         self._taken = np.empty(0, np.int64)
+        self._parts = len(shards.map("count"))
 
     def picks(self) -> Picks:
         chosen: list[tuple[Rows, Floats]] = []
@@ -191,7 +192,7 @@ class _Resolution:
         """Ask the shards for the nearest rows that are not taken of these classes, or of the first of them where there
         are too many for one answer."""
         depth = min(self._depth, int(self._quotas[ranks[0] :].sum()))  # with so many rows no later class runs dry
-        ranks = ranks[: max(1, _PAIRS // depth)]
+        ranks = ranks[: max(1, _PAIRS // (depth * self._parts))]
         answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], depth, self._taken)
         nearest = join(answers).cut(depth, self._ties)
         edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))

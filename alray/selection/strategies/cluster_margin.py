@@ -5,8 +5,9 @@
    there are more than `points` candidates, a k-center summary of that size is clustered, and every candidate belongs
    to the cluster of its nearest summary row. (This differs from the original, which clusters the whole pool once, on
    one machine, to a distance threshold.)
-3. Round robin over the clusters, the smallest cluster first; each turn takes the smallest margin that is left in the
-   cluster (as in the BASE paper's code; the original draws at random inside a cluster).
+3. Round robin over the clusters, the smallest cluster first, clusters of equal size by a hash of their rows; each turn
+   takes the smallest margin that is left in the cluster (as in the BASE paper's code; the original draws at random
+   inside a cluster).
 
 Letters: n candidates, s summary rows, k picks, d width.
 """
@@ -137,12 +138,14 @@ def _summary(rows: Rows, x: np.ndarray, points: int) -> tuple[np.ndarray, np.nda
 
 
 def _round_robin(cluster: np.ndarray, rows: Rows, score: np.ndarray, budget: int, ties: Ties) -> np.ndarray:
-    """Positions in the order of choice. Clusters are ordered by (size, first row), rows in a cluster by (score
-    descending, hash)."""
-    names, first, size = np.unique(cluster, return_index=True, return_counts=True)
+    """Positions in the order of choice. Clusters are ordered by (size, lowest hash of their rows), rows in a cluster by
+    (score descending, hash)."""
+    names, inverse, size = np.unique(cluster, return_inverse=True, return_counts=True)
+    hashes, lowest = ties.hashes(rows), np.full(len(names), np.iinfo(np.uint64).max)
+    np.minimum.at(lowest, inverse, hashes)
     place = np.empty(len(names), int)
-    place[np.lexsort((rows[first], size))] = np.arange(len(names))
-    turn = place[np.searchsorted(names, cluster)]
+    place[np.lexsort((lowest, size))] = np.arange(len(names))
+    turn = place[inverse]
     order = ties.order(rows, -score, turn)
     lap = np.arange(len(rows)) - np.searchsorted(turn[order], turn[order])
     return order[np.lexsort((turn[order], lap))][:budget]
