@@ -356,7 +356,7 @@ def test_a_declared_range_belongs_to_the_catalog(tmp_path: Path) -> None:
     plain = DataConfig(root=str(tmp_path / "images"), catalog=catalog.uri)
     for given in (None, (0, 4095)):
         assert ensure_catalog(plain.model_copy(update={"pixel_range": given}), "")[0].fingerprint == catalog.fingerprint
-    with pytest.raises(CatalogError, match=r"data.pixel_range: expected that of the catalog .* got \[0.0, 255.0\]"):
+    with pytest.raises(CatalogError, match=r"data.pixel_range: expected that of the catalog .* got \(0.0, 255.0\)"):
         ensure_catalog(DataConfig(catalog=catalog.uri, pixel_range=(0, 255)), "")
 
 
