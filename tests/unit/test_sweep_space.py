@@ -315,7 +315,7 @@ def test_a_scheduler_compares_like_with_like(space: dict, says: str, tmp_path: P
 
 def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    folder = Store(str(tmp_path / "runs" / "s-sweep"))
+    folder = Store(str(tmp_path / "runs" / "s-sweep"), sums="")
     with multiprocessing.get_context("spawn").Manager() as other:  # any process that lives
         folder.write_json(LEASE, {**describe(other._process.pid), "token": "x"})
         with pytest.raises(SweepError, match="another sweep is at work there"):
