@@ -62,7 +62,7 @@ def check_labels(
         catalog.keys(unanswerable(oracle, pool)),
         len(pool),
         "the labels of the source answer every query of this run",
-        "label them, or give an oracle of your own (`job(CONFIG, oracle=...)`)",
+        "label them, let people answer (`--labels.oracle files`), or give an oracle of your own",
     )
     split, shape = config.split, config.data.imbalance.kind
     reads = {

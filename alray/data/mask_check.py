@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alray.config import DataConfig, fingerprint
@@ -18,13 +19,14 @@ from alray.data.catalog import Catalog, CatalogError
 from alray.data.decode import DECODING, shown_size
 from alray.data.fetch import ImageError, all_found, fetch_each, processors
 from alray.data.masks import VOID, Masks, check_size, masks_of
+from alray.data.sources.files import infos
 from alray.data.sources.listing import list_files
 from alray.store import Store, content_hash, filesystem
 
 _READS = 16  # reads wait for a disk or a network, not for a CPU
 _CHECKED = 256  # masks that one thread checks before it takes the next ones
 _SHOWN, _NAMED = 5, 20  # masks, and classes, in a message
-_CHECK = "checked.json"  # alone in its directory, because runs that start together all write one
+_CHECK, _CONTENT = "checked.json", "content.json"  # each alone in its directory: runs that start together write them
 _NOTED = 2  # part of the name of a note: raise it where a check finds out more than before
 
 Rows = npt.NDArray[np.int64]
@@ -50,15 +52,19 @@ def with_masks(config: DataConfig, catalog: Catalog, pool: Rows, test: Rows, fin
     """Check that each row of the pool and of the test set has a mask that can be used, and that the pool shows at least
     two of the declared classes.
 
-    Masks are read only once: what was found is kept in the store `fine`. Returns the catalog with a fingerprint that
-    includes the masks, and sentences on what a user should know. Raises CatalogError.
+    Masks are read once, and again when the times of their files have changed: what was found is kept in the store
+    `fine`. Returns the catalog with a fingerprint that includes the masks, and sentences on what a user should know.
+    Raises CatalogError.
     """
     masks = masks_of(config, catalog)
-    sizes = mask_sizes(masks, catalog)
+    sizes, times = mask_files(masks, catalog)
     check_masks(masks, catalog, np.union1d(pool, test), sizes)
-    catalog = annotated(catalog, masks, sizes)
     if config.check != "decode":
-        return catalog, []
+        return annotated(catalog, masks, sizes), []
+    seen = [catalog.fingerprint, masks.root, masks.column, content_hash(sizes.tobytes() + times.tobytes())]
+    known = f"{fingerprint(seen)}/{_CONTENT}"
+    content = fine.read_json(known)["content"] if fine.has(known) else _content(masks, catalog, sizes)
+    catalog = annotated(catalog, masks, sizes, content)
     marks = [content_hash(rows.tobytes()) for rows in (pool, test)]
     what = [catalog.fingerprint, masks.classes, masks.ignore, marks, DECODING, _NOTED]
     note = f"{fingerprint(what)}/{_CHECK}"
@@ -69,22 +75,44 @@ def with_masks(config: DataConfig, catalog: Catalog, pool: Rows, test: Rows, fin
         contents = check_pixels(masks, catalog, (pool, test))
         parts = {name: vars(one) for name, one in zip(("pool", "test"), contents, strict=True)}
         fine.write_json(note, {"catalog": catalog.uri, "classes": list(masks.names), **parts}, last=True)
+    if not fine.has(known):
+        fine.write_json(known, {"content": content}, last=True)
     return catalog, judged(masks, *contents)
 
 
-def mask_sizes(masks: Masks, catalog: Catalog) -> Rows:
-    """(n,) int64: the size in bytes of each row's mask file, -1 where there is no file.
+def mask_files(masks: Masks, catalog: Catalog) -> tuple[Rows, Rows]:
+    """(n,) int64 each: the size in bytes and the time (ns) of each row's mask file, -1 where there is no file or time.
 
     For Parquet it is the size of the column in the mask's row group. No mask is read. Raises CatalogError if there is
     no folder or no column of masks.
     """
     references = catalog.references(np.arange(len(catalog), dtype=np.int64))
-    if not masks.root:
-        return _piece_sizes(masks.column, references)
-    files = list_files(masks.root)
-    sizes = dict(zip(files["uri"].to_pylist(), files["size"].to_pylist(), strict=True))
-    found = [sizes.get(masks.uri(key)) for key in references["key"].to_pylist()]
-    return np.array([-1 if size is None else size for size in found], np.int64)
+    if masks.root:
+        uris, files = pa.array([masks.uri(key) for key in references["key"].to_pylist()]), list_files(masks.root)
+    else:
+        uris = references["uri"].combine_chunks()
+        files = infos(pc.unique(uris).to_pylist())
+    at = pc.index_in(uris, value_set=files["uri"].combine_chunks())
+    sizes, times = (pc.fill_null(files[name].take(at), -1).to_numpy() for name in ("size", "time"))
+    return sizes if masks.root else _piece_sizes(masks.column, references), times
+
+
+def mask_sizes(masks: Masks, catalog: Catalog) -> Rows:
+    """The sizes of `mask_files`."""
+    return mask_files(masks, catalog)[0]
+
+
+def _content(masks: Masks, catalog: Catalog, sizes: Rows) -> str:
+    """A hash of the bytes of all masks. Every mask is read once."""
+    references = catalog.references(np.flatnonzero(sizes >= 0)).sort_by([("uri", "ascending"), ("offset", "ascending")])
+    chunks = [references.slice(start, _CHECKED) for start in range(0, len(references), _CHECKED)]
+
+    def hashes(chunk: pa.Table) -> list[str]:
+        return [content_hash(data if isinstance(data, bytes) else b"") for data in masks.fetch_each(chunk)]
+
+    with ThreadPoolExecutor(processors()) as workers:
+        found = np.array([one for part in workers.map(hashes, chunks) for one in part], "S16")
+    return content_hash(found[np.argsort(references["row"].to_numpy())].tobytes())
 
 
 def _piece_sizes(column: str, references: pa.Table) -> Rows:
@@ -111,11 +139,11 @@ def _pieces(column: str, uri: str) -> tuple[Rows, Rows]:
         return np.cumsum([group.num_rows for group in groups]), np.array(sizes, np.int64)
 
 
-def annotated(catalog: Catalog, masks: Masks, sizes: Rows) -> Catalog:
+def annotated(catalog: Catalog, masks: Masks, sizes: Rows, content: str = "") -> Catalog:
     """The catalog with the fingerprint "images+masks", so that other masks of the same images give another
-    fingerprint."""
+    fingerprint. content: a hash of the masks, empty if they were not read."""
     column = "" if masks.root else masks.column
-    mark = content_hash(repr(column).encode() + sizes.tobytes())
+    mark = content_hash(repr(column).encode() + sizes.tobytes() + content.encode())
     return replace(catalog, fingerprint=f"{catalog.fingerprint}+{mark}")
 
 

@@ -8,9 +8,9 @@ touched are still the same data, and corrected labels or other images are not.
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pyarrow as pa
@@ -32,10 +32,7 @@ _CHANGE_ROWS = (
     "key", "label_column", "image_column", "split", "class_depth", "links", "pixel_range", "classes",
     "test_label_numbers",
 )  # fmt: skip
-_SHARE = 20  # a source is looked at again when this many times the seconds of the last look have passed ...
-_LONG = 1.0  # ... if that look took longer than this many seconds
-
-_looked: dict[tuple[str, str], tuple[float, list[str]]] = {}
+_looks: ContextVar[dict[tuple[str, str], list[str]] | None] = ContextVar("looks", default=None)
 
 
 def ensure_catalog(config: DataConfig, default_uri: str) -> tuple[Catalog, list[str]]:
@@ -86,18 +83,24 @@ def look(catalog: Catalog) -> list[str]:
     where sizes or times of files are others.
 
     Returns sentences for the user on what could not be compared. Raises CatalogError, with what changed and the command
-    that indexes it anew. If a look takes long, this process uses its result for a while.
+    that indexes it anew.
     """
-    place = (catalog.uri, catalog.fingerprint)
-    until, said = _looked.get(place, (0.0, []))
-    start = time.monotonic()
-    if start < until:
-        return said
-    said = _look(catalog)
-    seconds = time.monotonic() - start
-    if seconds > _LONG:
-        _looked[place] = (start + _SHARE * seconds, said)
-    return said
+    place, known = (catalog.uri, catalog.fingerprint), _looks.get()
+    if known is None:
+        return _look(catalog)
+    if place not in known:
+        known[place] = _look(catalog)
+    return known[place]
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Context manager: inside of it, `look` looks at each catalog's source once. For many checks in a short time."""
+    token = _looks.set({})
+    try:
+        yield
+    finally:
+        _looks.reset(token)
 
 
 def _look(catalog: Catalog) -> list[str]:

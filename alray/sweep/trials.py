@@ -16,6 +16,7 @@ from typing import Any
 from alray.cold_start import strategy_of
 from alray.config import RunConfig, fingerprint, refuse_credentials, replace
 from alray.data.catalog import Catalog
+from alray.data.origin import looked_at_once
 from alray.data.pool import Rows
 from alray.labeling.registry import replays
 from alray.prepare import Checked, check, with_absolute_paths
@@ -74,7 +75,8 @@ def plan(config: RunConfig, space: Space, samples: int = 1) -> SweepPlan:
     if base.strategy_options:
         strategy_of(base)  # trials of another strategy leave its options out: wrong ones would be dropped unseen
     settings = _Settings()
-    trials = [_trial(base, fields, settings, folder) for fields in expand(space, samples, config.seed)]
+    with looked_at_once():
+        trials = [_trial(base, fields, settings, folder) for fields in expand(space, samples, config.seed)]
     kept, notes = _without_prefixes(trials)
     notes += dict.fromkeys(line for found in settings.checked for line in found.notes.splitlines())
     if config.run_dir:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,9 +93,11 @@ def test_classes_without_a_pixel_are_named_and_remembered(tmp_path: Path) -> Non
     found = json.loads(note.read_text())
     assert found["classes"] == list(CLASSES)
     assert found["pool"] == {"masks": 2, "pixels": [27, 54, 0], "void": 27, "turned": 0}
-    for name in masks:  # as many bytes: only reading them would tell
+    for name in masks:  # as many bytes and the same times: only reading them would tell
         path = tmp_path / "masks" / f"{name}.png"
-        path.write_bytes(bytes(len(path.read_bytes())))
+        before = path.stat()
+        path.write_bytes(bytes(before.st_size))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert checked(tmp_path, catalog, np.array([2])) == expected
     with pytest.raises(CatalogError, match="3 of 3 masks cannot be used"):
         checked(tmp_path, catalog)
@@ -181,3 +184,24 @@ def test_numbers_are_named_by_their_pixels_in_the_whole_set(tmp_path: Path) -> N
     catalog = written(tmp_path, {"a": mask(0, 1), "b": mask(0, 9), "c": mask(0, 1)})
     with pytest.raises(CatalogError, match="1 of 3 masks cannot be used.*\n  b.png: mask: .* 9 in 27 pixels"):
         checked(tmp_path, catalog)
+
+
+def test_a_corrected_mask_of_equal_size_is_another_content(tmp_path: Path) -> None:
+    """Its class is another one, and its PNG has as many bytes. A mask that was only copied is read again and passes."""
+    catalog = written(tmp_path, {str(number): mask(0, 1, 2) for number in range(4)})
+    config, rows = DataConfig(mask_root=str(tmp_path / "masks"), classes=CLASSES), np.arange(4)
+    store = Store(str(tmp_path / "fine"))
+    path = tmp_path / "masks" / "2.png"
+
+    def fingerprint() -> str:
+        return with_masks(config, catalog, rows, NONE, store)[0].fingerprint
+
+    first, data = fingerprint(), path.read_bytes()
+    path.write_bytes(data)
+    assert fingerprint() == first
+    corrected = encoded(mask(0, 2, 1))
+    assert len(corrected) == len(data) and corrected != data
+    path.write_bytes(corrected)
+    assert fingerprint() != first
+    path.write_bytes(data)
+    assert fingerprint() == first

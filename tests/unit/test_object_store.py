@@ -17,6 +17,7 @@ from pyarrow.fs import S3FileSystem
 from alray.data.catalog import Catalog, CatalogError, index, index_arrays
 from alray.data.decode import decode
 from alray.data.fetch import ImageError, fetch
+from alray.data.origin import look
 from alray.data.repack import repack
 from alray.data.sources.webdataset import WEBDATASET
 from alray.lease import LEASE, LeaseLost, lease
@@ -73,6 +74,36 @@ def test_index_and_fetch(name: str, s3: str, tmp_path: Path) -> None:
     found = {item.key: item.data for item in items()}
     data = fetch(references, catalog.source, catalog.image_column)
     assert data == [found[key] for key in references["key"].to_pylist()]
+
+
+@pytest.mark.parametrize("name", ["folder", "tars by sidecar", "parquet", "csv"])
+def test_a_source_on_a_store_is_looked_at(name: str, s3: str, tmp_path: Path) -> None:
+    """Its times are whole seconds. Objects that were uploaded again are the same data; one with other bytes is not."""
+    write, key = SOURCES[name]
+    local = write(items(), tmp_path / "source")
+    place = f"{s3}/looked-{name.replace(' ', '-')}"
+    upload(tmp_path / "source", f"{place}/source")
+    catalog = index(local.replace(str(tmp_path), place), f"{place}/out", key=key)
+    assert look(catalog) == []
+    written = {path: path.read_bytes() for path in (tmp_path / "source").rglob("*") if path.is_file()}
+
+    def put(path: Path, data: bytes) -> None:
+        write_unguarded(f"{place}/source/{path.relative_to(tmp_path / 'source')}", data)
+
+    time.sleep(1.1)
+    for path, data in written.items():
+        put(path, data)
+    before = catalog.files()
+    assert look(catalog) == []
+    assert not catalog.files()["time"].equals(before["time"])
+    ((holder, data),) = ((path, data) for path, data in written.items() if items()[0].data in data)
+    at = data.index(items()[0].data) + len(items()[0].data) - 1
+    time.sleep(1.1)
+    put(holder, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(CatalogError, match=rf"{place}/source.* has changed since(.|\n)*1 image has other bytes"):
+        look(catalog)
+    Store(place).delete("source")
+    assert "was not looked at" in look(catalog)[0]
 
 
 def test_one_image_of_a_tar_is_one_ranged_read(s3: str, tmp_path: Path) -> None:

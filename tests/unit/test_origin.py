@@ -23,7 +23,7 @@ from alray import RunConfig, replace, run
 from alray.cli import main
 from alray.config import DataConfig
 from alray.data.catalog import Catalog, CatalogError, index, index_arrays
-from alray.data.origin import ensure_catalog, look
+from alray.data.origin import ensure_catalog, look, looked_at_once
 from alray.data.repack import repack
 from alray.rundir import RunError
 from alray.store import Store
@@ -67,6 +67,17 @@ def test_a_look_reads_nothing_while_the_times_are_the_same(tmp_path: Path) -> No
         path.write_bytes(b"x" * times.st_size)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert look(catalog) == []
+
+
+def test_many_checks_of_a_sweep_are_one_look(tmp_path: Path) -> None:
+    """And a run in the same process afterwards looks again."""
+    catalog = made("folder", tmp_path)
+    with looked_at_once():
+        assert look(catalog) == []
+        (tmp_path / "source/train/cat/c.0.png").unlink()
+        assert look(catalog) == []
+    with pytest.raises(CatalogError, match="1 image is gone"):
+        look(catalog)
 
 
 def test_files_that_are_not_read_do_not_count(tmp_path: Path) -> None:

@@ -313,9 +313,18 @@ def test_a_scheduler_compares_like_with_like(space: dict, says: str, tmp_path: P
         check_scheduler(SweepConfig(scheduler="asha"), planned)
 
 
+def test_a_sweep_says_once_what_its_runs_say(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    arrays = dict(np.load(config.data.root))
+    names = [name for name in arrays if name in ("is_test", "test", "is_val")]
+    np.savez(config.data.root, **{name: array for name, array in arrays.items() if name not in names})
+    notes = plan(config, {"strategy": ["margin", "random"]}).notes
+    assert len([note for note in notes if note.startswith("There are no test images")]) == 1
+
+
 def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    folder = Store(str(tmp_path / "runs" / "s-sweep"))
+    folder = Store(str(tmp_path / "runs" / "s-sweep"), sums="")
     with multiprocessing.get_context("spawn").Manager() as other:  # any process that lives
         Store(folder.uri, "").write_json(LEASE, {**describe(other._process.pid), "token": "x"})
         with pytest.raises(SweepError, match="another sweep is at work there"):

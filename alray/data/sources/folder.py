@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.data.sources.files import with_class_files
 from alray.data.sources.layout import places, understand
-from alray.data.sources.listing import listing
+from alray.data.sources.listing import FILES, listing
 from alray.data.sources.published import LAYOUTS, are_lists, with_lists
 from alray.data.sources.scan import (
     EXTENSIONS,
@@ -20,6 +21,7 @@ from alray.data.sources.scan import (
     Scan,
     ScanOptions,
     are_images,
+    concat,
     read_classes,
     suffixes,
     table,
@@ -83,7 +85,9 @@ class Folder(Source):
             notes=(*found.notes, *layout.notes),
             doubts=layout.doubts,
             named=layout.named,
-            files=self.files(source, found.files),
+            files=with_class_files(
+                concat([files, others.filter(are_lists(others["name"]))], FILES), [absolute(source)]
+            ),
         )
 
     def reads(self, names: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -105,29 +105,36 @@ def _walk(uri: str, links: str, recursive: bool) -> Listing:
         files = (info for info in infos if info.type == pafs.FileType.File)
         return Listing(_files(uri, ((info.path.lstrip("/")[start:], info.size, info.mtime_ns) for info in files)))
     walk = _LocalWalk(absolute(uri), links)
-    found = _files(uri, (_shown(*one) for one in walk.files(recursive)))
+    found = _files(uri, walk.files(recursive))
     return Listing(found, tuple(utf8_name(note) for note in walk.notes()))
 
 
-def _shown(name: str, size: int | None, time: int | None) -> Found:
-    """A name that an Arrow table can hold. A file whose name is not in UTF-8 cannot be read: its size is None."""
-    shown = utf8_name(name)
-    return (name, size, time) if shown == name else (shown, None, None)
-
-
 def _files(uri: str, found: Iterable[Found]) -> pa.Table:
-    """A table of the schema FILES. It is made in parts: a million tuples would take much memory."""
-    # The lists of checksums of images that alray wrote are no files of the data set.
-    found = (one for one in found if not (one[0].endswith(".json") and is_list(file_name(one[0]))))
-    parts, schema = [], FILES.remove(1)  # without the URI
-    while part := list(islice(found, _PART)):
-        columns = zip(*part, strict=True)
-        parts.append(
-            pa.record_batch([pa.array(one, kind.type) for one, kind in zip(columns, schema, strict=True)], schema)
-        )
+    """A table of the schema FILES, sorted by name. It is made in parts: a million tuples would take much memory."""
+    schema, parts = FILES.remove(1), []  # without the URI
+    columns: tuple[list[Any], ...] = ([], [], [])
+
+    def end_part() -> None:
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        parts.append(pa.record_batch(arrays, schema))
+        for column in columns:
+            column.clear()
+
+    names, sizes, times = columns
+    for name, size, time in found:
+        # The lists of checksums of images that alray wrote are no files of the data set.
+        if name.endswith(".json") and is_list(file_name(name)):
+            continue
+        if not name.isascii() and (shown := utf8_name(name)) != name:
+            name, size, time = shown, None, None
+        names.append(name)
+        sizes.append(size)
+        times.append(time)
+        if len(names) == _PART:
+            end_part()
+    end_part()
     files = pa.Table.from_batches(parts, schema).sort_by("name").combine_chunks()
-    uris = pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), files["name"], "/")
-    return files.add_column(1, "uri", uris)
+    return files.add_column(1, "uri", pc.binary_join_element_wise(pa.scalar(uri.rstrip("/")), files["name"], "/"))
 
 
 @dataclass
