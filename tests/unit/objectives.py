@@ -73,7 +73,7 @@ def _worker(rank: int, recipe: Recipe, picture: Picture, meeting: str) -> None:
     learned = [parameter.detach() for module in wrapped for parameter in module.parameters()]
     buffer = io.BytesIO()
     torch.save(learned, buffer)
-    recipe.out.write_bytes(f"{rank}.pt", buffer.getvalue())
+    Store(recipe.out.uri, "").write_bytes(f"{rank}.pt", buffer.getvalue())
     dist.destroy_process_group()
 
 

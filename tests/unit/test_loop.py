@@ -167,7 +167,7 @@ def in_two_processes(rank: int, task: SupervisedRecipe, meeting: str) -> None:
     summary = fit(
         task, place, Arrays(task, place), wrap=DistributedDataParallel, report=lambda *_: None, tell=lambda make: None
     )
-    task.out.write_json(f"{rank}.json", summary.to_json())
+    Store(task.out.uri, "").write_json(f"{rank}.json", summary.to_json())
     dist.destroy_process_group()
 
 
@@ -179,7 +179,7 @@ def run_twice(task: SupervisedRecipe, folder: Path) -> list[TrainSummary]:
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    return [TrainSummary.from_json(task.out.read_json(f"{rank}.json")) for rank in (0, 1)]
+    return [TrainSummary.from_json(Store(task.out.uri, "").read_json(f"{rank}.json")) for rank in (0, 1)]
 
 
 def test_two_workers_make_the_steps_of_one(tmp_path: Path) -> None:
