@@ -100,7 +100,7 @@ def test_unknown_fields_in_json_are_refused() -> None:
         (["--train.lrr", "1"], "--train.lrr: no such option; the nearest are --train.lr, "),
         (["--lr", "1"], "--lr: no such option; the nearest are --train.lr, --pretext.lr, --vaal.lr"),
         (["--val-size=1"], "--val-size: no such option; the nearest are --split.val-size"),
-        (["--train.lr", "fast"], "train.lr: Input should be a valid number, .*got 'fast'"),
+        (["--train.lr", "fast"], "--train.lr: expected a number greater than 0, got 'fast'"),
         (["--budget", "0"], "budget: .* greater than or equal to 1, got '0'"),
         (["--budget"], r"--budget: expected a value \(INT\), got none"),
         (["--budget", "1", "2"], "2: expected an option, as in --train.lr 0.3"),
