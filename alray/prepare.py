@@ -131,8 +131,8 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
         raise ConfigError(
             f"oracle: expected an object, got the class {oracle.__name__}; call it, as in {oracle.__name__}()"
         )
-    check_places(config)
-    config = with_absolute_paths(config)
+    given, config = config, with_absolute_paths(config)
+    check_places(given)
     _check_files(config)
     task = task_of(config)
     check_oracle(config)

@@ -127,8 +127,8 @@ class SplitConfig(Frozen):
     seed_set_size: Annotated[int, COMMON] = Field(1000, ge=1)
     """Labels before the first query."""
     seed_set_how: Annotated[Literal["random", "balanced", "pretext", "k_means", "given"], COMMON] = "random"
-    """How the first images are chosen. random: any images of the pool. balanced: the same number of images per class; it
-    looks at hidden labels. given: all images that have a label in the source. If there are none, split.cold_start
+    """How the first images are chosen. random: any images of the pool. balanced: the same number of images per class;
+    it looks at hidden labels. given: all images that have a label in the source. If there are none, split.cold_start
     decides. k_means: the images nearest to k-means centroids, on embeddings of the starting weights. pretext: hard
     images by pretext loss, which is round 0 of pt4al. A run with pt4al then goes on with its round 1. After any other
     seed set, its first query is round 0."""

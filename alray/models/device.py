@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 
-
 _NO_GPU = "ALRAY_NO_GPU"  # an environment variable, so that worker processes can be given it
 
 

@@ -18,9 +18,9 @@ from test_pt4al import brought
 import alray
 from alray import STRATEGIES, replace
 from alray.cli import main
+from alray.config.wording import expected
 from alray.features.arrays import Block
 from alray.prepare import check
-from alray.config.wording import expected
 from alray.selection.options import options_of
 from alray.selection.protocol import SelectionError
 from alray.selection.registry import build, described
