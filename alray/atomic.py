@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
 from alray.reasons import why
 from alray.remote import NotOpened, opened
 
+_STORES = "s3a?|gs|gcs|az|adl|abfss?|hdfs|https?|file|memory"
+# s3:/bucket, s3:bucket and s3//bucket; a scheme that is not known here counts only in the first form.
+_WRONG_SLASHES = re.compile(rf"({_STORES}):(?!//)|([A-Za-z][A-Za-z0-9+.-]+):/(?!/)|({_STORES})//")
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of file systems that cannot sync a directory
 
@@ -45,10 +49,12 @@ def is_remote(uri: str) -> bool:
 def absolute(uri: str) -> str:
     """The absolute path, which works in Ray's workers, too: they run in other directories than the driver.
 
-    Raises StoreError for a URI with credentials."""
+    Raises StoreError for a URI with credentials, and for one with a wrong number of slashes, which would otherwise be
+    a local directory with a strange name."""
     if is_remote(uri):
         _refuse_credentials(uri)
         return uri.rstrip("/")
+    _refuse_slashes(uri)
     return str(Path(uri.removeprefix("file://")).expanduser().absolute())
 
 
@@ -97,6 +103,27 @@ def is_file(uri: str) -> bool:
 def _refuse_credentials(uri: str) -> None:
     if has_credentials(uri):
         raise StoreError(f"{redacted(uri)}: {WHERE_THEY_BELONG}")
+
+
+def existing(uri: str) -> str:
+    """The path of the nearest local directory or file that exists, of the path itself and those above it; a remote URI
+    as it is."""
+    if is_remote(uri):
+        return uri
+    path = Path(absolute(uri))
+    return str(next((part for part in (path, *path.parents) if os.path.lexists(part)), path))
+
+
+def _refuse_slashes(path: str) -> None:
+    if path.startswith("file://"):
+        return
+    if wrong := _WRONG_SLASHES.match(path):
+        scheme, rest = wrong.group(wrong.lastindex or 0), path[wrong.end() :].lstrip("/")
+        root = "/" if scheme == "file" else ""
+        raise StoreError(
+            f"{redacted(path)}: expected {scheme}://{root}{redacted(rest)} for a URI, or ./{redacted(path)} for a "
+            "local path"
+        )
 
 
 def read_bytes(uri: str) -> bytes:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from alray import __version__, commands, recipes
 from alray.config import ConfigError, RunConfig, SweepConfig
+from alray.config.arguments import as_typed
 from alray.config.command_line import Presets, options, sweep_options
+from alray.config.fields import leaves
 from alray.credentials import redacted
 
 if TYPE_CHECKING:
@@ -62,12 +64,16 @@ def _words(thing: Callable[..., object] | type) -> str:
 
 def _sweep(config: RunConfig, varied: Sequence[str], about: SweepConfig) -> None:
     """Run a sweep and its report; leaves with code 1 when trials failed, with 130 after Ctrl-C."""
+    from alray.sweep.space import check_values, parse_space
+
+    space = parse_space(varied)
+    check_values(config, space)  # before the imports below, which take seconds
+
     from alray.report import report
-    from alray.sweep import parse_space
-    from alray.sweep import sweep as go
+    from alray.sweep.start import sweep as go
 
     try:
-        result = go(config, parse_space(varied), about)
+        result = go(config, space, about)
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped: the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
@@ -108,7 +114,8 @@ def job(
         from alray.rounds import run as go
         from alray.store import ReadOnly
 
-        result = go(chosen, oracle=oracle, strategy=strategy)
+        with as_typed(leaves(RunConfig)):
+            result = go(chosen, oracle=oracle, strategy=strategy)
         try:
             print(report([result.dir], None))
         except ReadOnly as error:  # the run was finished before

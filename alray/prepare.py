@@ -33,7 +33,7 @@ from alray.provenance import find_run, open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named
-from alray.store import Store, absolute, is_file
+from alray.store import Store, StoreError, absolute, is_file
 from alray.submitted import check_places
 from alray.tasks import Task, task_of
 from alray.train.columns import MEASURED
@@ -131,8 +131,8 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
         raise ConfigError(
             f"oracle: expected an object, got the class {oracle.__name__}; call it, as in {oracle.__name__}()"
         )
-    check_places(config)
-    config = with_absolute_paths(config)
+    given, config = config, with_absolute_paths(config)
+    check_places(given)
     _check_files(config)
     task = task_of(config)
     check_oracle(config)
@@ -208,9 +208,17 @@ def _fresh_hub_model(config: RunConfig) -> str:
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths. Workers need them, because they run in other directories than the
-    driver. Raises ConfigError for URIs with credentials, which would be written to the run directory."""
+    driver. Raises ConfigError for URIs with credentials, which would be written to the run directory, and for those
+    with a wrong number of slashes."""
     refuse_credentials(places(config))
-    return replace(config, {path: absolute(place) for path, place in places(config).items()})
+    return replace(config, {path: _absolute(path, place) for path, place in places(config).items()})
+
+
+def _absolute(path: str, place: str) -> str:
+    try:
+        return absolute(place)
+    except StoreError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> None:

@@ -12,6 +12,7 @@ first write to its end. A run that is finished is only read, which needs no leas
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from alray.data.pool import Pool
 from alray.features.table import FeatureTable
 from alray.labeling.replay import after
 from alray.lease import lease
+from alray.models.device import without_gpu
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
 from alray.provenance import content_notes, find_run
@@ -74,7 +76,8 @@ def run(
                     f"{config.name} · {folder.uri}: waiting to see whether {holder} is still at work there", flush=True
                 )
 
-        with lease(folder, waiting, busy=lambda holder: _refuse(folder, holder)):
+        no_gpu = without_gpu(config.resources.use_gpu == "no")
+        with no_gpu, lease(folder, waiting, busy=lambda holder: _refuse(folder, holder)):
             _rounds(found, oracle, quiet, on_round)
     return RunResult(folder.uri, [folder.round(number).metrics() for number in range(config.rounds)])
 
@@ -209,10 +212,12 @@ def _ask(
 def _commit(
     ready: Prepared, metrics: dict[str, Any], out: RoundDir, previous: RoundDir | None, stages: Stages, number: int
 ) -> None:
-    out.write_metrics({**metrics, "seconds": stages.seconds})
-    rounds = [ready.run.round(earlier).metrics() for earlier in range(number + 1)]
+    metrics = json.loads(json.dumps({**metrics, "seconds": stages.seconds}))  # as it will be read
+    rounds = [*(ready.run.round(earlier).metrics() for earlier in range(number)), metrics]
+    # The tables come first: a run that is killed here makes this round's line again, and never has one too few.
     write_scalars(ready.run, rounds)
     write_tensorboard(ready.run, rounds)
+    out.write_metrics(metrics)
     if ready.config.features.keep == "last" and previous is not None:
         previous.delete(FEATURES_DIR)
     stages.print_line(_line(metrics, stages.seconds))

@@ -191,10 +191,14 @@ class Store:
         check_guards(self.uri)
 
     def check_writable(self) -> None:
-        """Check that files can be written here, by writing and removing one. Raises StoreError, which names the
+        """Check that files can be written here, by writing and removing one. If the directory does not exist, the one
+        above it in which it would be made is tried, so that nothing is left behind. Raises StoreError, which names the
         directory."""
-        uri = self.at(f".alray-write-check-{uuid.uuid4().hex[:8]}")
-        write_bytes(uri, b"", durable=False)
+        uri = join(atomic.existing(self.uri), f".alray-write-check-{uuid.uuid4().hex[:8]}")
+        try:
+            write_bytes(uri, b"", durable=False)
+        except StoreError as error:
+            raise type(error)(f"cannot write {self.uri}: {error.__cause__ or error}") from error
         atomic.delete(uri)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from alray.config.arguments import as_typed
 from alray.config.command_line import section_options
 from alray.config.fields import Frozen
 
@@ -22,4 +23,6 @@ class Command(Frozen):
     @classmethod
     def start(cls, argv: Sequence[str]) -> None:
         """Read the options and work."""
-        section_options(cls, argv, cls.usage, cls.positional).work()
+        command = section_options(cls, argv, cls.usage, cls.positional)
+        with as_typed(cls.model_fields, cls.positional):
+            command.work()

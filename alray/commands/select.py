@@ -20,7 +20,9 @@ class Select(Command):
     budget: int
     """How many rows."""
     out: str
-    """File to write: .csv or .parquet."""
+    """File to write: .csv or .parquet. It must not exist (see --overwrite)."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
     strategy_options: Pairs = Field(default_factory=dict)
     """Options of the strategy, names and values: quota fill. `alray strategies` lists them."""
     embedding: str = ""
@@ -66,7 +68,7 @@ class Select(Command):
         from alray.selection.names import read_names
         from alray.selection.select import select
 
-        check_out(self.out)
+        check_out(self.out, self.overwrite)
         names = read_names(self.catalog, self.keys)
         picks = select(
             self.strategy, self.budget, strategy_options=self.strategy_options,

@@ -7,7 +7,8 @@ by the sections themselves.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -23,6 +24,26 @@ Fields = Mapping[str, FieldInfo]
 def option(path: str) -> str:
     """How the field is written on a command line."""
     return f"--{path.replace('_', '-')}"
+
+
+@contextmanager
+def as_typed(fields: Collection[str], words: Collection[str] = ()) -> Iterator[None]:
+    """Context manager: an error of alray that begins with the path of a field names it as it is written on a command
+    line. words: fields that are given as words there."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("alray.") and error.args and isinstance(error.args[0], str):
+            lines = [_typed(line, fields, words) for line in error.args[0].split("\n")]
+            error.args = ("\n".join(lines), *error.args[1:])
+        raise
+
+
+def _typed(line: str, fields: Collection[str], words: Collection[str]) -> str:
+    path, colon, rest = line.partition(": ")
+    if not colon or path not in fields:
+        return line
+    return f"{path.upper() if path in words else option(path)}: {rest}"
 
 
 def split(arguments: Sequence[str], fields: Fields) -> tuple[list[str], dict[str, list[str]]]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from alray.config.arguments import Fields, split, takes_several, value
+from alray.config.arguments import Fields, as_typed, split, takes_several, value
 from alray.config.fields import COMMON, ConfigError, Frozen, Section, leaves, refuse_credentials, validated
 from alray.config.help import Shown, help_text
 from alray.config.sweeping import SweepConfig
@@ -43,7 +43,8 @@ def options(config: Presets, argv: Sequence[str] | None = None, usage: str = "")
     """
     line = _Line(config, argv, leaves(JobOptions))
     line.help(usage, [("", JobOptions(preset=line.preset))])
-    return line.config()
+    with as_typed(line.fields):
+        return line.config()
 
 
 def sweep_options(
@@ -57,10 +58,11 @@ def sweep_options(
     line.help(usage, [("", choice), ("sweep.", SweepConfig)])
     fields = line.given.get("sweep", list(varied))
     changes = {path: value(path, about[path], texts) for path, texts in line.given.items() if path in about}
-    sweep = validated(
-        SweepConfig, {path.removeprefix("sweep."): changed for path, changed in changes.items()}, "sweep."
-    )
-    return line.config(also=[text.partition("=")[0] for text in fields]), fields, sweep
+    with as_typed(line.fields):
+        sweep = validated(
+            SweepConfig, {path.removeprefix("sweep."): changed for path, changed in changes.items()}, "sweep."
+        )
+        return line.config(also=[text.partition("=")[0] for text in fields]), fields, sweep
 
 
 def section_options(model: type[Section], argv: Sequence[str], usage: str, positional: Sequence[str] = ()) -> Section:
@@ -85,7 +87,8 @@ def section_options(model: type[Section], argv: Sequence[str], usage: str, posit
     _refuse_credentials({**given, "arguments": words})
     if words:
         raise ConfigError(f"{words[0]}: expected an option; usage: {usage}")
-    return validated(model, {path: value(path, fields[path], texts) for path, texts in given.items()})
+    with as_typed(fields, positional):
+        return validated(model, {path: value(path, fields[path], texts) for path, texts in given.items()})
 
 
 def _refuse_credentials(given: Mapping[str, Sequence[str]]) -> None:

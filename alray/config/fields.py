@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from alray.config.wording import expected, got, inside, path_of
 from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
 
 
@@ -89,20 +90,22 @@ def validated(model: type[Section], tree: Any, prefix: str = "") -> Section:
         raise ConfigError(explain(error, leaves(model), prefix)) from None
 
 
-def explain(error: ValidationError, known: Collection[str] = (), prefix: str = "") -> str:
+def explain(error: ValidationError, known: Mapping[str, FieldInfo] | None = None, prefix: str = "") -> str:
     """A pydantic error in one line per field: the path, what was expected, what was got. known: all fields."""
-    lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{prefix}{path}: no such field" + _meant(path, known))
-        elif item["type"] == "missing":
-            lines.append(f"{prefix}{path}: expected a value, got none")
-        elif item["type"] == "value_error" and not path:
-            lines.append(f"{prefix}{item['ctx']['error']}")
-        else:
-            lines.append(f"{prefix}{path}: {item['msg']}, got {redacted(repr(item['input']))}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(f"{prefix}{_line(item, known or {})}" for item in error.errors()))
+
+
+def _line(item: Any, known: Mapping[str, FieldInfo]) -> str:
+    path, part = path_of(item["loc"], known)
+    if item["type"] == "extra_forbidden":
+        return f"{path}: no such field" + _meant(path, known)
+    if item["type"] == "missing":
+        return f"{path}: expected {expected(known[path]) if part else 'a value'}, got {'fewer' if part else 'none'}"
+    if item["type"] == "value_error":
+        said = str(item["ctx"]["error"])
+        return f"{path}: {said}, got {redacted(got(item['input']))}" if path else said
+    wanted = f"expected {inside(known[path], part)}" if path in known else item["msg"]
+    return f"{path}: {wanted}, got {redacted(got(item['input']))}"
 
 
 def refuse_credentials(places: Mapping[str, str]) -> None:

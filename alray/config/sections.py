@@ -127,16 +127,16 @@ class SplitConfig(Frozen):
     seed_set_size: Annotated[int, COMMON] = Field(1000, ge=1)
     """Labels before the first query."""
     seed_set_how: Annotated[Literal["random", "balanced", "pretext", "k_means", "given"], COMMON] = "random"
-    """random: any images of the pool. balanced: the same number per class, which looks at hidden labels. given: the
-    labels that the source has, whatever their number (where it has none, split.cold_start chooses the seed set).
-    k_means: nearest to the centroids of the starting weights' embeddings. pretext: as round 0 of pt4al, strides of the
-    hardest images by pretext loss. pt4al then continues with its round 1. After any other seed set its first query is
-    that round 0, for which no model is asked."""
+    """How the first images are chosen. random: any images of the pool. balanced: the same number of images per class;
+    it looks at hidden labels. given: all images that have a label in the source. If there are none, split.cold_start
+    decides. k_means: the images nearest to k-means centroids, on embeddings of the starting weights. pretext: hard
+    images by pretext loss, which is round 0 of pt4al. A run with pt4al then goes on with its round 1. After any other
+    seed set, its first query is round 0."""
     cold_start: Literal["random", "pretext", "k_means"] = "random"
     """How the seed set is chosen under seed_set_how given if the source has no labels."""
     seed_set_options: Pairs = Field(default_factory=dict)
-    """Options of pt4al (pretext) or k_means for the seed set alone: cold_start middle, or metric cosine. They go over
-    the strategy's own where that is the same strategy; another strategy starts from pt4al's or k_means' defaults."""
+    """Options of pt4al (pretext) or k_means, for the seed set alone: cold_start middle, or metric cosine. If the run's
+    strategy is the same one, they are added to its options. Otherwise the defaults of pt4al or k_means apply."""
     test_share: float = Field(0.0, ge=0, lt=1)
     """Share of all images kept as test set; only for a source that has no test split."""
 
@@ -230,7 +230,7 @@ class ResourceConfig(Frozen):
     num_cpus: int = Field(0, ge=0)
     """Logical CPUs of a cluster started here; 0: as many as the machine has, but enough for all workers of the run."""
     use_gpu: Annotated[Literal["auto", "yes", "no"], COMMON] = "auto"
-    """auto: GPUs where the cluster has some."""
+    """auto: GPUs where the cluster has some. no: no GPU for anything, not for selection and linear heads either."""
     train_workers: Annotated[int, COMMON] = Field(1, ge=1)
     """Ray Train workers; the batch is shared between them."""
     cpus_per_train_worker: float = Field(1, gt=0)

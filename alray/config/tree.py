@@ -45,8 +45,9 @@ class RunConfig(Frozen):
     badge, partitioned_badge, cluster_margin, vaal, pt4al, k_means, or one of your own; balanced_random and balancing
     peek at labels."""
     strategy_options: Annotated[Pairs, COMMON] = Field(default_factory=dict)
-    """Options of the strategy, names and values: class_order seeded; `alray strategies` lists them. They are added to
-    those of the job file, which are left out when the strategy is another one (or when no pair is given)."""
+    """Options of the strategy, as names and values: class_order seeded. `alray strategies` lists them. They are added
+    to the options in the job file. The job file's options are dropped if you choose another strategy.
+    --strategy-options without a pair drops them, too."""
     subset_labeled: int = Field(0, ge=0)
     """Labeled images that take part in a selection, drawn anew each round; 0 with subset_unlabeled 0: all."""
     subset_unlabeled: int = Field(0, ge=0)

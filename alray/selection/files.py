@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.fs as pafs
 
 from alray.data.sources import columns
 from alray.data.sources.damaged import why_no_array
 from alray.selection.names import KEY, ROW, Names, read_table
 from alray.selection.protocol import Picks, SelectionError
-from alray.store import absolute, table_bytes, write_bytes
+from alray.store import Store, absolute, filesystem, table_bytes, write_bytes
 
 _ROWS = columns.Role("row numbers", ("row",), ("rows", "row_number"), "its name 'row'")
 
@@ -106,8 +107,20 @@ def _array(name: str, path: str) -> npt.NDArray[np.floating]:
         ) from None
 
 
-def check_out(path: str) -> None:
-    """Raises SelectionError for a name that `write_picks` would refuse."""
+def check_out(path: str, overwrite: bool = True) -> None:
+    """Check, before anything is read, that `write_picks` can write this file. overwrite: whether it may replace one.
+    Raises SelectionError, or StoreError where nothing can be written."""
+    _check_ending(path)
+    fs, inside = filesystem(path)
+    kind = fs.get_file_info(inside).type
+    if kind == pafs.FileType.Directory:
+        raise SelectionError(f"out: expected a file, got the directory {path}")
+    if kind != pafs.FileType.NotFound and not overwrite:
+        raise SelectionError(f"out: expected a new file, but {path} exists; --overwrite replaces it")
+    Store(absolute(path).rpartition("/")[0] or "/").check_writable()
+
+
+def _check_ending(path: str) -> None:
     if Path(path).suffix not in (".csv", ".parquet"):
         raise SelectionError(f"out: expected a name that ends in .csv or .parquet, got {path!r}")
 
@@ -115,7 +128,7 @@ def check_out(path: str) -> None:
 def write_picks(picks: Picks, path: str, names: Names | None = None) -> None:
     """Write row and score in order of choice, as .csv or .parquet, with the names of the rows if they are known. Raises
     SelectionError for another ending."""
-    check_out(path)
+    _check_ending(path)
     table = picks.to_table() if names is None else names.named(picks.to_table())
     if path.endswith(".parquet"):
         write_bytes(absolute(path), table_bytes(table))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
+from alray.config.wording import expected
 from alray.selection.protocol import SelectionError, Strategy
 
 # Strict: True is not an integer, and neither is 3.0.
@@ -74,9 +75,9 @@ def options_of(kind: type[Strategy]) -> list[Option]:
     found = []
     for name, parameter in inspect.signature(kind).parameters.items():
         default = None if parameter.default is parameter.empty else as_text(parameter.default)
-        expected = _expected(fields[name]) if name in fields else ""
+        values = expected(fields[name]) if name in fields else ""
         meaning = (fields[name].description or "") if name in fields else ""
-        found.append(Option(name, expected, default, " ".join(meaning.split())))
+        found.append(Option(name, values, default, " ".join(meaning.split())))
     return found
 
 
@@ -88,24 +89,6 @@ def as_text(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """A NumPy number as the Python number that it is."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-_LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
-
-
-def _expected(field: FieldInfo) -> str:
-    """The values that a field takes, in words."""
-    kind = field.annotation
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    if kind is bool:
-        return "true or false"
-    words = {int: "an integer", float: "a number", str: "a text"}.get(kind, str(kind))  # type: ignore[arg-type]
-    limits = {name: getattr(part, name) for part in field.metadata for name in _LIMITS if hasattr(part, name)}
-    if limits.keys() == {"ge", "lt"}:
-        return f"{words} from {limits['ge']} to below {limits['lt']}"
-    said = " and ".join(f"{_LIMITS[name]} {limit}" for name, limit in limits.items())
-    return f"{words} {said}".rstrip()
 
 
 def _explained(kind: Any, error: ValidationError) -> SelectionError:
@@ -122,7 +105,7 @@ def _explained(kind: Any, error: ValidationError) -> SelectionError:
         there = f"expected one of {', '.join(fields)}" if fields else "it has none"
         return SelectionError(f"{name}: unknown option {option!r}; {there}")
     got = "nothing" if first["type"] == "missing" else repr(first["input"])
-    return SelectionError(f"{name}: {option}: expected {_expected(fields[str(option)])}, got {got}")
+    return SelectionError(f"{name}: {option}: expected {expected(fields[str(option)])}, got {got}")
 
 
 def _name(kind: type) -> str:

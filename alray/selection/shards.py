@@ -97,12 +97,14 @@ class RayActors:
     ) -> None:
         import ray
 
+        from alray.models.device import for_workers  # imports torch
+
         actor = ray.remote(_Actor).options(
             num_cpus=num_cpus,
             scheduling_strategy="SPREAD",
             max_restarts=-1,
             max_task_retries=-1,
-            runtime_env={"env_vars": _ONE_THREAD},
+            runtime_env={"env_vars": {**_ONE_THREAD, **for_workers()}},
         )
         self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
         self._sources = [ray.put(source) for source in sources]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from alray.config import fingerprint
+from alray.config import ConfigError, RunConfig, fingerprint, replace
 from alray.keyed import stream_key
 
 Space = Mapping[str, Any]
@@ -25,6 +25,7 @@ _DOMAINS = (
     "qrandn", "choice",
 )  # fmt: skip
 _MOST_TRIALS = 100_000
+_SHOWN = 5  # values that a message names
 
 
 class SpaceError(ValueError):
@@ -175,6 +176,27 @@ def expand(space: Space, samples: int = 1, seed: int = 0) -> list[dict[str, Any]
     return list({fingerprint(trial): trial for trial in trials}.values())
 
 
+def check_values(config: RunConfig, space: Space) -> None:
+    """Check that every field can be varied and takes each of its values, one by one. Raises SpaceError.
+
+    It takes milliseconds. Whether the values of several fields fit together shows when the trials are made.
+    """
+    for path, values in flatten(space).items():
+        check_path(path)
+        for value in () if _is_domain(values) else _grid(path, values):
+            try:
+                replace(config, {path: value})
+            except ConfigError as error:
+                if str(error).startswith(path):
+                    raise SpaceError(str(error)) from None
+
+
+def check_path(path: str) -> None:
+    """Raises SpaceError for a field that no sweep varies."""
+    if path in ("name", "root", "run_dir"):
+        raise SpaceError(f"{path}: a sweep names the directories of its trials itself; leave it out")
+
+
 def _check_size(what: str, trials: int) -> None:
     if trials > _MOST_TRIALS:
         raise SpaceError(f"{what}: expected at most {_MOST_TRIALS:,} trials, got {trials:,}")
@@ -217,6 +239,9 @@ def _grid(path: str, values: Any) -> list[Any]:
     grid = [_plain(path, value) for value in (values if several else [values])]
     if not grid:
         raise SpaceError(f"{path}: expected at least one value, got an empty list")
+    texts = [json.dumps(value) for value in grid]
+    if twice := list(dict.fromkeys(text for text in texts if texts.count(text) > 1))[:_SHOWN]:
+        raise SpaceError(f"{path}: expected every value once, got {', '.join(twice)} several times")
     return grid
 
 

@@ -23,7 +23,7 @@ from alray.prepare import Checked, check, with_absolute_paths
 from alray.provenance import identity_of
 from alray.rundir import RunDir
 from alray.store import join
-from alray.sweep.space import Space, expand, flatten
+from alray.sweep.space import Space, check_path, expand, flatten
 
 
 class SweepError(ValueError):
@@ -68,8 +68,7 @@ def plan(config: RunConfig, space: Space, samples: int = 1) -> SweepPlan:
     trial's fields in front.
     """
     for path in flatten(space):
-        if path in ("name", "root", "run_dir"):
-            raise SweepError(f"{path}: a sweep names the directories of its trials itself; leave it out")
+        check_path(path)
     base = with_absolute_paths(replace(config, {"run_dir": ""}))
     folder = join(base.root, f"{config.name}-sweep")
     if base.strategy_options:

@@ -18,9 +18,10 @@ from test_pt4al import brought
 import alray
 from alray import STRATEGIES, replace
 from alray.cli import main
+from alray.config.wording import expected
 from alray.features.arrays import Block
 from alray.prepare import check
-from alray.selection.options import _expected, options_of
+from alray.selection.options import options_of
 from alray.selection.protocol import SelectionError
 from alray.selection.registry import build, described
 from alray.selection.strategies.k_means import KMeans
@@ -211,17 +212,17 @@ def test_torch_and_ray_are_imported_only_by_what_uses_them(program: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected"),
+    ("limits", "words"),
     [
         ({"ge": 0, "lt": 1}, "a number from 0 to below 1"),
-        ({"gt": 0}, "a number above 0"),
+        ({"gt": 0}, "a number greater than 0"),
         ({"ge": 2}, "a number of at least 2"),
-        ({"gt": 0, "le": 5}, "a number above 0 and of at most 5"),
+        ({"gt": 0, "le": 5}, "a number greater than 0 and of at most 5"),
         ({}, "a number"),
     ],
 )
-def test_every_limit_of_an_option_is_put_into_words(limits: dict[str, Any], expected: str) -> None:
-    assert _expected(FieldInfo.from_annotation(Annotated[float, Field(**limits)])) == expected  # type: ignore[arg-type]
+def test_every_limit_of_an_option_is_put_into_words(limits: dict[str, Any], words: str) -> None:
+    assert expected(FieldInfo.from_annotation(Annotated[float, Field(**limits)])) == words  # type: ignore[arg-type]
 
 
 def test_a_strategy_object_is_written_down_by_its_name_and_options(tmp_path: Path) -> None:
