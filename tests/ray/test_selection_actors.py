@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
+from alray.models.device import for_workers, without_gpu
 from alray.selection.protocol import Context, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
@@ -65,6 +66,38 @@ def test_actors_give_the_picks_of_one_process(shards: int) -> None:
                 expected = select_from(sources(1, *columns), strategy, 30, CONTEXT)
                 got = strategy.select(_Part(actors, name, columns), 30, CONTEXT)
                 assert got == expected, (name, columns)
+
+
+def _looks() -> Strategy:
+    """Tells the environment variables of its workers. Local classes travel by value."""
+
+    class State:
+        def names(self) -> set[str]:
+            import os
+
+            return set(os.environ)
+
+    class Looks(Strategy):
+        def open(self, shard: Shard, context: Context) -> State:
+            return State()
+
+        def select(self, shards: Any, budget: int, context: Context) -> Picks:
+            raise NotImplementedError
+
+    return Looks()
+
+
+def test_actors_use_no_gpu_where_the_run_uses_none() -> None:
+    (name,) = _no_gpu()
+    for forbidden in (False, True):
+        with without_gpu(forbidden), RayActors(sources(1), _looks(), CONTEXT, CPUS) as actors:
+            (names,) = actors.map("names")
+        assert (name in names) is forbidden
+
+
+def _no_gpu() -> list[str]:
+    with without_gpu():
+        return list(for_workers())
 
 
 @dataclass
