@@ -49,7 +49,7 @@ def test_picks_have_the_keys_of_a_file(out: str, here: Path) -> None:
     assert found.column_names == ["row", "score", "radius", "key"]
     assert found["row"].to_pylist() == plain.rows.tolist()
     assert found["key"].to_pylist() == [KEYS[row] for row in plain.rows]
-    assert select(out).column_names == ["row", "score", "radius"]
+    assert select(out, "--overwrite").column_names == ["row", "score", "radius"]
 
 
 def test_picks_have_the_keys_and_uris_of_a_catalog(here: Path) -> None:
