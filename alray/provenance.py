@@ -18,6 +18,7 @@ from alray.data.decode import DECODING
 from alray.rundir import STARTED, RunDir, RunError
 from alray.store import Store, join, weights_fingerprint
 
+_RUNS = "runs.json"  # the directories of runs that were started
 # The parts of an identity that are the content of files, and what these are.
 _CONTENT = {
     "data_fingerprint": "the data (images or labels)",
@@ -58,11 +59,11 @@ def content_notes(config: RunConfig, catalog: Catalog, run: RunDir) -> list[str]
 
     run: the run's directory. There are none where it exists.
     """
-    store, name = _started(config), _started_name(config, catalog)
-    if run.exists or not store.has(name):
+    store = _started(config, catalog)
+    if run.exists or not store.has(_RUNS):
         return []
     mine, notes = identity_of(config, catalog), []
-    for folder in map(RunDir, store.read_json(name)):
+    for folder in map(RunDir, store.read_json(_RUNS)):
         if folder.uri != run.uri and folder.exists:
             theirs = folder.about()["identity"]
             what = ", ".join(_CONTENT[key] for key in _CONTENT if theirs.get(key) != mine.get(key))
@@ -74,23 +75,20 @@ def content_notes(config: RunConfig, catalog: Catalog, run: RunDir) -> list[str]
     return notes
 
 
-def _started(config: RunConfig) -> Store:
-    """The store under the root that notes which runs were started."""
-    return Store(join(config.root, STARTED), sums="")
-
-
-def _started_name(config: RunConfig, catalog: Catalog) -> str:
-    """The name of the note on runs that differ in the content of their files alone."""
+def _started(config: RunConfig, catalog: Catalog) -> Store:
+    """The directory under the root that notes the runs that differ in the content of their files alone. It has one
+    file, because runs that start together must not write one list of checksums."""
     mine = identity_of(config, catalog)
     at = {path: place for path, place in places(config).items() if path not in ("root", "run_dir")}
-    return f"{fingerprint([config.name, at, {key: mine[key] for key in mine if key not in _CONTENT}])}.json"
+    name = fingerprint([config.name, at, {key: mine[key] for key in mine if key not in _CONTENT}])
+    return Store(join(config.root, STARTED, name))
 
 
 def _note_start(config: RunConfig, catalog: Catalog, run: RunDir) -> None:
-    store, name = _started(config), _started_name(config, catalog)
-    before = store.read_json(name) if store.has(name) else []
+    store = _started(config, catalog)
+    before = store.read_json(_RUNS) if store.has(_RUNS) else []
     if run.uri not in before:
-        store.write_json(name, [*before, run.uri])
+        store.write_json(_RUNS, [*before, run.uri], last=True)
 
 
 def open_run(config: RunConfig, catalog: Catalog, classes: Sequence[str], facts: Mapping[str, Any]) -> RunDir:

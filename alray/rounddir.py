@@ -75,7 +75,7 @@ class BatchDir(_Asked):
 
     def write_requests(self, requests: pa.Table) -> None:
         """Write the batch."""
-        self.write_table(_REQUESTS, requests)
+        self.write_together({_REQUESTS: table_bytes(requests)}, last=True)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import pyarrow.fs as pafs
 from alray.atomic import StoreError, absolute, filesystem, join, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
 from alray.lease import LEASE, lease
-from alray.rundir import BATCHES, PROGRESS, RAY, RUN, STARTED, Missing, RunDir
+from alray.rundir import BATCHES, PROGRESS, RAY, RUN, Missing, RunDir
 
 # Files and directories without checksums: leases, halves of writes, and what Ray and failed trials of a sweep leave.
 _EXEMPT = re.compile(
-    rf"{re.escape(LEASE)}.*|.*\.[0-9a-f]{{8}}\.tmp|\.alray-write-check-.*|{PROGRESS}|{RAY}|{BATCHES}|{STARTED}|tune|errors"
+    rf"{re.escape(LEASE)}.*|.*\.[0-9a-f]{{8}}\.tmp|\.alray-write-check-.*|{PROGRESS}|{RAY}|{BATCHES}|tune|errors"
 )
 
 

@@ -23,7 +23,7 @@ from alray.data.oracle import Requests, Status
 from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.lease import lease
-from alray.store import Store
+from alray.store import Store, table_bytes
 
 Kind = Literal["answer", "correction", "extra", "close"]
 _NAME = re.compile(r"(\d{6})-[0-9a-f]{8}\.parquet")
@@ -74,7 +74,8 @@ class Ledger:
         }  # fmt: skip
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         about = {"kind": kind, "source": source, "time": now}
-        self.store.write_table(name, pa.table(columns, _COLUMNS).replace_schema_metadata(about))
+        table = pa.table(columns, _COLUMNS).replace_schema_metadata(about)
+        self.store.write_together({name: table_bytes(table)}, last=True)
         return name
 
     def read(self, names: Sequence[str] | None = None) -> Iterator[Delivery]:
