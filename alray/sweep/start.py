@@ -49,13 +49,13 @@ def sweep(
     KeyboardInterrupt where it was stopped before its end.
     """
     options, screen = options or SweepConfig(), Screen()
-    planned = plan(config, space, options.samples)
-    check_scheduler(options, planned)
-    check_other_trials(planned)
     if options.mlflow:
         from alray.sweep.tracking import mlflow_callback
 
         mlflow_callback(options.mlflow, config.name)  # refused now, not after the first trial
+    planned = plan(config, space, options.samples)
+    check_scheduler(options, planned)
+    check_other_trials(planned)
     if not quiet and planned.notes:
         print("\n".join(planned.notes), flush=True)
     with lease(Store(planned.dir), busy=lambda holder: _refuse(planned.dir, holder)):
