@@ -94,7 +94,7 @@ def test_a_weights_file_that_is_not_there_is_refused_before_images_are_indexed(t
     command += ["--root", str(tmp_path / "runs"), "--model.checkpoint", str(tmp_path / "none.pth")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == f"error: model.checkpoint: expected a file, got none at {tmp_path}/none.pth\n"
+    assert done.stderr == f"error: --model.checkpoint: expected a file, got none at {tmp_path}/none.pth\n"
 
 
 def test_ctrl_c_leaves_with_130_and_says_that_the_command_continues() -> None:
