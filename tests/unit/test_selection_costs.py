@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_distinct_rows() -> None:
 LIMITED = """
 import resource, sys
 import numpy as np, torch, faiss, scipy.cluster.hierarchy, scipy.optimize, scipy.sparse
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import test_selection_costs as costs
 costs.pick("k_center", "identical", 20), costs.pick("badge", "two", 20)  # imports
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
@@ -202,8 +203,7 @@ for kind in ("identical", "two"):
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA limits what a process maps on Linux alone")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_memory_is_a_few_times_the_input(name: str) -> None:
-    from pathlib import Path
-
-    program = LIMITED.format(tests=str(Path(__file__).parent), name=name)
+    unit = Path(__file__).parent
+    program = LIMITED.format(tests=[str(unit), str(unit.parent)], name=name)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
