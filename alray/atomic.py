@@ -63,6 +63,15 @@ def join(uri: str, *names: str) -> str:
     return "/".join([uri.rstrip("/"), *names])
 
 
+def folder_of(uri: str) -> str:
+    """The directory that an absolute path or URI is in; empty for a whole bucket, which is in none."""
+    scheme, mark, path = uri.rpartition("://")
+    folder, slash, _ = path.rpartition("/")
+    if mark:
+        return f"{scheme}://{folder}" if folder else ""
+    return folder or slash
+
+
 def relative(uri: str, folder: str) -> str:
     """The relative path from a folder to a path or URI, both absolute; the URI itself where the stores differ."""
     scheme, _, path = uri.rpartition("://")

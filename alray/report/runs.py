@@ -11,7 +11,7 @@ from alray.config import full_identity
 from alray.labeling.state import classes
 from alray.rundir import METRICS, RUN, SWEEP, RunDir
 from alray.scalars import SECTIONS, Metrics
-from alray.store import Store, absolute
+from alray.store import Store, absolute, folder_of, is_file
 
 _log = logging.getLogger(__name__)
 
@@ -161,8 +161,7 @@ def _check_tasks(histories: Sequence[RunHistory]) -> None:
 
 
 def _inside(folder: Store) -> list[RunHistory]:
-    above, name = folder.uri.rsplit("/", 1)
-    if Store(above).has(name):
+    if is_file(folder.uri):
         raise ReportError(f"{folder.uri}: expected run directories, folders of them, or one .csv alone; got a file")
     names = folder.names()
     runs = [run for name in names if (run := RunDir(folder.at(name))).exists]
@@ -182,7 +181,7 @@ def stopped_by(runs: Sequence[RunHistory]) -> dict[str, str]:
     """Run directory -> the scheduler that stopped the run, which has not been brought to its end since."""
     rounds = {run.dir: len(run.rounds) for run in runs}
     found = {}
-    for folder in dict.fromkeys(run.dir.rsplit("/", 1)[0] for run in runs):
+    for folder in filter(None, dict.fromkeys(folder_of(run.dir) for run in runs)):
         store = Store(folder)
         sweep = store.read_json(SWEEP) if store.has(SWEEP) else {"trials": []}
         name = sweep.get("scheduler", "none")

@@ -15,7 +15,7 @@ from alray.data.sources import columns
 from alray.data.sources.damaged import why_no_array
 from alray.selection.names import KEY, ROW, Names, read_table
 from alray.selection.protocol import Picks, SelectionError
-from alray.store import Store, absolute, filesystem, table_bytes, write_bytes
+from alray.store import Store, absolute, filesystem, folder_of, table_bytes, write_bytes
 
 _ROWS = columns.Role("row numbers", ("row",), ("rows", "row_number"), "its name 'row'")
 
@@ -117,7 +117,7 @@ def check_out(path: str, overwrite: bool = True) -> None:
         raise SelectionError(f"out: expected a file, got the directory {path}")
     if kind != pafs.FileType.NotFound and not overwrite:
         raise SelectionError(f"out: expected a new file, but {path} exists; --overwrite replaces it")
-    Store(absolute(path).rpartition("/")[0] or "/").check_writable()
+    Store(folder_of(absolute(path)) or absolute(path)).check_writable()
 
 
 def _check_ending(path: str) -> None:

@@ -20,7 +20,7 @@ from alray.features.arrays import Shard
 from alray.models.device import best_device, for_workers, without_gpu
 from alray.rounddir import RoundDir
 from alray.selection.kernels.sieve import Sieve
-from alray.store import Store, StoreError, absolute
+from alray.store import Store, StoreError, absolute, folder_of
 from alray.sweep import SpaceError, SweepError, check_values, parse_space, plan, sweep
 
 
@@ -276,3 +276,17 @@ def test_a_run_that_is_killed_before_a_round_is_committed_has_no_line_too_few(
     folder = Path(run(config, quiet=True).dir)  # the last round was committed: the run is only read
     for name, lines in (("metrics.csv", 4), ("metrics.jsonl", 3)):
         assert len((folder / name).read_text().splitlines()) == lines
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("/a/b", "/a"),
+        ("/a", "/"),
+        ("s3://bucket/a/b", "s3://bucket/a"),
+        ("s3://bucket/a", "s3://bucket"),
+        ("s3://b", ""),
+    ],
+)
+def test_the_folder_of_a_path_or_uri(uri: str, folder: str) -> None:
+    assert folder_of(uri) == folder

@@ -370,6 +370,10 @@ def test_runs_on_an_object_store(tmp_path: Path) -> None:
     (events,) = remote.child("tensorboard").names()
     assert events.startswith("events.out.tfevents.")
     assert events != "events.out.tfevents.1.old"
+    bucket = Store(f"memory://{tmp_path.name}-run")  # a run that is a whole bucket
+    bucket.write_json("run.json", local.read_json("run.json"))
+    bucket.child("round_00").write_json("metrics.json", local.child("round_00").read_json("metrics.json"))
+    assert f"{bucket.uri}/report.png" in report([bucket.uri])
     text = report([f"memory://{tmp_path.name}"])
     assert f"memory://{tmp_path.name}/report.png" in text
     assert {"metrics.csv", "metrics.jsonl"} <= set(remote.names())
