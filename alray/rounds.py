@@ -12,7 +12,6 @@ first write to its end. A run that is finished is only read, which needs no leas
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +29,7 @@ from alray.progress import Stages
 from alray.provenance import content_notes, find_run
 from alray.query import Query
 from alray.rundir import FEATURES_DIR, RoundDir, RunDir, RunError
-from alray.scalars import write_scalars, write_tensorboard
+from alray.scalars import lines_written, write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.train.evaluate import labeled_set_metrics
 from alray.train.summary import TrainSummary
@@ -65,7 +64,7 @@ def run(
     notes = [*filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]
     if notes and not quiet:
         print("\n".join(notes), flush=True)
-    if _finished(folder, config.rounds):
+    if _finished(folder, config.rounds) and _complete(folder, config.rounds):
         for number in range(config.rounds):
             on_round(folder.round(number).metrics())
     else:
@@ -97,6 +96,8 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
     """Make the rounds that are not committed. The caller holds the lease of the run directory."""
     config = found.config
     ready = begin(found, oracle, lambda line: None if quiet else print(line, flush=True))
+    if not _complete(ready.run, config.rounds):
+        _write_tables(ready.run, sum(ready.run.round(number).committed for number in range(config.rounds)))
     pool = ready.pool
     query: Query | None = None
     previous: RoundDir | None = None
@@ -212,15 +213,25 @@ def _ask(
 def _commit(
     ready: Prepared, metrics: dict[str, Any], out: RoundDir, previous: RoundDir | None, stages: Stages, number: int
 ) -> None:
-    metrics = json.loads(json.dumps({**metrics, "seconds": stages.seconds}))  # as it will be read
-    rounds = [*(ready.run.round(earlier).metrics() for earlier in range(number)), metrics]
-    # The tables come first: a run that is killed here makes this round's line again, and never has one too few.
-    write_scalars(ready.run, rounds)
-    write_tensorboard(ready.run, rounds)
-    out.write_metrics(metrics)
+    out.write_metrics({**metrics, "seconds": stages.seconds})
+    _write_tables(ready.run, number + 1)
     if ready.config.features.keep == "last" and previous is not None:
         previous.delete(FEATURES_DIR)
     stages.print_line(_line(metrics, stages.seconds))
+
+
+def _write_tables(run: RunDir, rounds: int) -> None:
+    """Write the numbers of the first rounds for other programs, metrics.csv last: `_complete` looks at it."""
+    metrics = [run.round(number).metrics() for number in range(rounds)]
+    write_tensorboard(run, metrics)
+    write_scalars(run, metrics)
+
+
+def _complete(run: RunDir, rounds: int) -> bool:
+    """Whether metrics.csv has a line for each of the first rounds that is committed. It has one too few after a start
+    that was killed between the commit of a round and its tables."""
+    committed = sum(run.round(number).committed for number in range(rounds))
+    return lines_written(run) >= committed
 
 
 def _line(metrics: dict[str, Any], seconds: dict[str, float]) -> str:

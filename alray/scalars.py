@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alray.store import Store
+from alray.store import Store, read_bytes
 
 Metrics = dict[str, Any]
+TABLE = "metrics.csv"
 SECTIONS = {"test": "test", "validation": "validation", "labeled_set": "labeled", "seconds": "seconds"}
 """Section of metrics.json -> prefix of the names of its scalars in metrics.csv."""
 
@@ -37,7 +38,15 @@ def write_scalars(store: Store, rounds: Sequence[Metrics]) -> None:
     """
     lines = "".join(json.dumps(metrics) + "\n" for metrics in rounds)
     table = csv_text([flat(metrics) for metrics in rounds])
-    store.write_together({"metrics.jsonl": lines.encode(), "metrics.csv": table.encode()}, last=True)
+    store.write_together({"metrics.jsonl": lines.encode(), TABLE: table.encode()}, last=True)
+
+
+def lines_written(store: Store) -> int:
+    """For how many rounds `write_scalars` has written the last of its files."""
+    try:
+        return max(0, len(read_bytes(store.at(TABLE)).splitlines()) - 1)
+    except FileNotFoundError:
+        return 0
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:

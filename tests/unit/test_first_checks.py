@@ -19,6 +19,7 @@ from alray.config.command_line import options
 from alray.features.arrays import Shard
 from alray.models.device import best_device, for_workers, without_gpu
 from alray.rounddir import RoundDir
+from alray.scalars import lines_written
 from alray.selection.kernels.sieve import Sieve
 from alray.store import Store, StoreError, absolute, folder_of
 from alray.sweep import SpaceError, SweepError, check_values, parse_space, plan, sweep
@@ -258,24 +259,31 @@ def test_a_run_without_gpu_trains_and_selects_on_the_cpu(tmp_path: Path, monkeyp
 # Tables of a run
 
 
-def test_a_run_that_is_killed_before_a_round_is_committed_has_no_line_too_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_start_brings_tables_up_to_date_that_a_kill_left_one_round_behind(
+    last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Killed between the commit of a round and its tables; of the last round, too, when the run is finished."""
     write = RoundDir.write_metrics
 
     def killed(self: RoundDir, metrics: dict[str, Any]) -> None:
         write(self, metrics)
-        if metrics["round"] == 2:
+        if metrics["round"] == last:
             raise KeyboardInterrupt
 
     config = config_of(tmp_path)
-    monkeypatch.setattr(RoundDir, "write_metrics", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, quiet=True)
-    monkeypatch.undo()
-    folder = Path(run(config, quiet=True).dir)  # the last round was committed: the run is only read
-    for name, lines in (("metrics.csv", 4), ("metrics.jsonl", 3)):
-        assert len((folder / name).read_text().splitlines()) == lines
+    with monkeypatch.context() as patched:
+        patched.setattr(RoundDir, "write_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, quiet=True)
+    (folder,) = (tmp_path / "runs").glob("first-*")
+    assert lines_written(Store(str(folder))) == last
+    run(config, quiet=True)
+    assert lines_written(Store(str(folder))) == 3
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    run(config, quiet=True)  # finished and complete: only read
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
