@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from two_workers import in_two
 
 from alray.store import Store
 from alray.train.batches import Batch, BatchPlan, PairedPlan
@@ -78,12 +78,5 @@ def _worker(rank: int, recipe: Recipe, picture: Picture, meeting: str) -> None:
 
 
 def train_in_two(recipe: Recipe, picture: Picture, folder: Path) -> list[TrainSummary]:
-    context = multiprocessing.get_context("fork")  # torch is imported already
-    meeting = str(folder / "meeting")
-    workers = [context.Process(target=_worker, args=(rank, recipe, picture, meeting)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two(_worker, recipe, picture, str(folder / "meeting"))
     return [TrainSummary.from_json(Store(recipe.out.uri, "").read_json(f"{rank}.json")) for rank in (0, 1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from two_workers import in_two
 
 from alray.config import ModelConfig, RunConfig
 from alray.models.backbone import Classifier, create, embed_images, freeze_unused
@@ -172,13 +172,7 @@ def in_two_processes(rank: int, task: SupervisedRecipe, meeting: str) -> None:
 
 
 def run_twice(task: SupervisedRecipe, folder: Path) -> list[TrainSummary]:
-    context = multiprocessing.get_context("fork")  # torch is imported already
-    workers = [context.Process(target=in_two_processes, args=(rank, task, str(folder / "meeting"))) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two(in_two_processes, task, str(folder / "meeting"))
     return [TrainSummary.from_json(Store(task.out.uri, "").read_json(f"{rank}.json")) for rank in (0, 1)]
 
 

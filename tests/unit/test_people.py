@@ -192,7 +192,7 @@ def test_one_bad_line_means_that_nothing_is_written_unless_the_good_ones_are_wan
     assert "2 lines cannot be used" in str(refused.value)
     assert "did you mean 'apple'?" in str(refused.value)
     assert ":5: 'aple'" in str(refused.value)
-    assert batch_of(folder)[0].missing({}) == 6
+    assert len(batch_of(folder)[0].missing({})) == 6
     got = give(folder, tmp_path, sent, take_good=True)
     assert (got.taken, len(got.refused), got.missing) == (3, 2, 3)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from objectives import train, train_in_two
 from PIL import Image
 from torch.nn import functional as F
+from two_workers import in_two
 
 from alray import pretext
 from alray.config import ConfigError, ModelConfig, PretextConfig, TransformConfig
@@ -228,12 +228,7 @@ def test_nt_xent_of_two_workers_is_that_of_one(tmp_path: Path) -> None:
     alone = z.clone().requires_grad_()
     loss = nt_xent(alone, alone, 0, 0.3)
     loss.sum().backward()
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=half, args=(rank, z, str(tmp_path))) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
+    in_two(half, z, str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), loss.detach())
     assert alone.grad is not None
