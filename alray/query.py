@@ -27,13 +27,13 @@ from alray.features.arrays import (
     cut,
 )
 from alray.features.table import FeatureTable
+from alray.labeling.replay import taking_part
 from alray.models.head import Head
 from alray.prepare import Prepared
 from alray.progress import Stages
 from alray.rundir import RoundDir
 from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
-from alray.selection.subset import subset
 from alray.train.columns import Columns
 from alray.train.learner import Learner
 
@@ -111,10 +111,10 @@ class Query:
         picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
         asked = Requests.of(ready.catalog, picks.rows, score=picks.scores, batch=SEED_SET)
         closed = ready.desk.ask(asked, [SEED_SET] * len(asked))
-        ready.run.batch(SEED_SET).write_left_out({"skipped": closed.skipped})
+        ready.run.batch(SEED_SET).write_left_out(closed.unusable, closed.skipped)
         found = picks.to_table().append_column("key", ready.catalog.keys(picks.rows))
         found = found.append_column("label", pa.array(closed.labels)).filter(pa.array(closed.labeled))
-        ready.run.write_cold_start(found, closed.unusable)
+        ready.run.write_cold_start(found)
         return pool.label(closed.rows[closed.labeled], closed.labels[closed.labeled]).remove(closed.unusable)
 
     @property
@@ -129,11 +129,7 @@ class Query:
         """The labeled and the unlabeled rows that take part in the selection, each ascending: what subset_* and the
         strategy's window leave."""
         config, strategy = self.config, self.ready.strategy
-        unlabeled = np.setdiff1d(pool.unlabeled, self.ready.run.skipped_before(number), assume_unique=True)
-        labeled, unlabeled = subset(
-            pool.labeled, unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed,
-            number,
-        )  # fmt: skip
+        labeled, unlabeled = taking_part(config, self.ready.run, pool, number)
         context = Context(self.config.seed, self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
         return labeled, strategy.window(context, unlabeled, config.budget)
 

@@ -54,10 +54,10 @@ class _Asked(Store):
         """The rows of the batch without a label. what: "unusable" (out of the pool) or "skipped" (left in it)."""
         return np.asarray(self.read_json(_LEFT_OUT)[what] if self.has(_LEFT_OUT) else [], np.int64)
 
-    def write_left_out(self, rows: Mapping[str, Rows]) -> None:
-        """Write the rows that got no label, by what happened to them, before the labels. Nothing if there are none."""
-        if any(map(len, rows.values())):
-            self.write_json(_LEFT_OUT, {what: some.tolist() for what, some in rows.items()})
+    def write_left_out(self, unusable: Rows, skipped: Rows) -> None:
+        """Write the rows that got no label, before the labels are written. Nothing if there are none."""
+        if len(unusable) or len(skipped):
+            self.write_json(_LEFT_OUT, {"unusable": unusable.tolist(), "skipped": skipped.tolist()})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from alray.config import RunConfig
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
-from alray.labeling.replay import after
+from alray.labeling.replay import after, corrected
 from alray.lease import lease
 from alray.models.device import without_gpu
 from alray.prepare import Checked, Prepared, begin, check
@@ -101,6 +101,7 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
     pool = ready.pool
     query: Query | None = None
     previous: RoundDir | None = None
+    bought = 0
     for number in range(config.rounds):
         out = ready.run.round(number)
         last = number == config.rounds - 1
@@ -114,22 +115,16 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             summary = query.learn.train(number, pool, out, start, stages)
             rows = query.rows_to_embed(pool, number, last, stages)
             table = query.learn.embed(number, rows, out, stages)
-            metrics = _evaluate(query, pool, table, summary, number, out, stages)
+            metrics = _evaluate(query, pool, bought, table, summary, number, out, stages)
             if not last:
                 picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
-                _ask(
-                    query,
-                    table,
-                    picks,
-                    number,
-                    out,
-                    stages,
-                    partial(_commit, ready, metrics, out, None, stages, number),
-                )
+                commit = partial(_commit, ready, metrics, out, None, stages, number)
+                _ask(query, table, picks, number, out, stages, before_waiting=commit)
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
         if not last:
             pool = after(pool, out)
+            bought += len(out.labels()[0])
         previous = out
 
 
@@ -139,7 +134,8 @@ def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[
     if classes != ready.catalog.classes and ready.task.classes_can_come:
         ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
         pool = pool.with_classes(len(classes))
-    pool = ready.desk.corrected(pool, ready.catalog, out)
+    said = ready.desk.ledger.answers(out.begun()["deliveries"])
+    pool = corrected(pool, ready.catalog, said, ready.desk.classes())
     if not len(pool.labeled):
         raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")
     return ready, pool
@@ -159,6 +155,7 @@ def _stages(config: RunConfig, number: int, out: RoundDir, quiet: bool) -> Stage
 def _evaluate(
     query: Query,
     pool: Pool,
+    bought: int,
     table: FeatureTable | None,
     summary: TrainSummary,
     number: int,
@@ -178,7 +175,7 @@ def _evaluate(
             "round": number,
             "strategy": ready.config.strategy,
             "labels": len(pool.labeled),
-            "labels_bought": sum(len(ready.run.round(earlier).labels()[0]) for earlier in range(number)),
+            "labels_bought": bought,
             "validation_labels": len(pool.held_out),
             "unlabeled": len(pool.unlabeled),
             "test": test,
@@ -204,7 +201,7 @@ def _ask(
         predicted = query.learn.predict(table, picks.rows, out)
         requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
         closed = query.ready.desk.ask(requests, [requests.batch] * len(requests), before_waiting)
-        out.write_left_out({"unusable": closed.unusable, "skipped": closed.skipped})
+        out.write_left_out(closed.unusable, closed.skipped)
         known = closed.labeled
         said = (None if column is None else column[known] for column in predicted)
         out.write_labels(closed.rows[known], closed.labels[known], *said)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from alray.config import RunConfig
+from alray.config.fields import validated
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.oracle import SEED_SET, START
 from alray.features.arrays import Array, Rows
@@ -41,7 +43,6 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
-_UNUSABLE = "unusable.json"  # chosen for the seed set and found unusable
 STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
@@ -99,6 +100,10 @@ class RunDir(Store):
     def config(self) -> dict[str, Any]:
         """The configuration of the latest start, as a tree of fields."""
         return dict(self.read_json(_CONFIG)) if self.has(_CONFIG) else {}
+
+    def settings(self) -> RunConfig:
+        """The configuration of the latest start. Raises ConfigError if it is not one of this version."""
+        return validated(RunConfig, self.config())
 
     def round(self, number: int) -> RoundDir:
         """The directory of a round. It need not exist yet."""
@@ -206,16 +211,9 @@ class RunDir(Store):
         table = self.read_table(_SEED_SET)
         return bought(None, table, table)
 
-    def write_cold_start(self, picks: pa.Table, unusable: Rows) -> None:
-        """Write the seed set that a strategy chose. picks: their table, with labels; unusable: rows that people took
-        out of the pool."""
-        if len(unusable):
-            self.write_json(_UNUSABLE, unusable.tolist())
+    def write_cold_start(self, picks: pa.Table) -> None:
+        """Write the seed set that a strategy chose. picks: their table, with labels."""
         self.write_table(_SEED_SET, picks)
-
-    def unusable(self) -> Rows:
-        """The rows that people took out of the pool before the first round."""
-        return np.asarray(self.read_json(_UNUSABLE) if self.has(_UNUSABLE) else [], np.int64)
 
     def seed_set(self) -> Rows:
         """The rows of the seed set, drawn or chosen, ascending. Raises Missing."""

@@ -108,6 +108,11 @@ class Catalog:
         column = self._read("key")["key"] if rows is None else self._keys.take(pa.array(rows))
         return column.combine_chunks()
 
+    def rows_of(self, keys: Sequence[str]) -> Rows:
+        """The row of each key (k,) int64, -1 where the catalog has no such image."""
+        found = pc.index_in(pa.array(keys, pa.string()), self.keys().cast(pa.string()))
+        return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), np.int64)
+
     def references(self, rows: Rows) -> pa.Table:
         """The places of some rows' bytes: a table with columns row, key, uri, offset, size, in ascending row order."""
         return self._places.take(pa.array(np.sort(np.asarray(rows, np.int64)))).combine_chunks()

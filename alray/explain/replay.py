@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,19 +11,17 @@ from typing import Literal
 import numpy as np
 
 from alray.cold_start import SeedSet, strategy_of
-from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED, PRETEXT_LOSS, Array, ShardSource
 from alray.features.table import FeatureTable
 from alray.labeling import state
-from alray.labeling.desk import Desk
-from alray.labeling.replay import after, at_start
+from alray.labeling.ledger import Ledger
+from alray.labeling.replay import after, at_start, corrected, taking_part
 from alray.pool_rows import labeled_in
 from alray.rundir import Missing, RoundDir, RunDir, RunError
 from alray.selection.case import Case
 from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Strategy
-from alray.selection.subset import subset
 from alray.tasks import Task, task_of
 
 Kind = Literal["start", "said", "bought"]
@@ -44,7 +41,7 @@ class Replay:
     """A run that is read again, step by step. Raises RunError if its catalog or its splits are gone."""
 
     def __init__(self, run: RunDir) -> None:
-        self.run, self.config = run, RunConfig.from_json(json.dumps(run.config()))
+        self.run, self.config = run, run.settings()
         try:
             self.catalog: Catalog = run.catalog()
             self.pool_rows = np.union1d(run.pool(), run.held_out()[0])
@@ -58,14 +55,13 @@ class Replay:
 
     def steps(self) -> Iterator[Step]:
         """Yield the pool after each step, in their order, up to the last labels."""
-        oracle = self.task.hidden_labels(self.catalog)  # is never asked
-        desk = Desk(self.run, oracle, self.config.labels, self.run.about()["classes"], poll=False)
+        ledger = Ledger(self.run.deliveries)
         pool = at_start(self.run, self.catalog, self.task, len(self.classes))
         yield Step("start", 0, pool)
         for number in self.run.rounds():
             out = self.run.round(number)
             if out.begun():
-                pool = desk.corrected(pool, self.catalog, out)
+                pool = corrected(pool, self.catalog, ledger.answers(out.begun()["deliveries"]), self.classes)
             yield Step("said", number, pool)
             if not out.labeled:
                 return
@@ -75,7 +71,7 @@ class Replay:
     def case(self, number: int, pool: Pool, row: int, with_features: bool = True) -> Case:
         """The row in a round. pool: as the round began."""
         out, config, needs = self.run.round(number), self.config, self._needs(number)
-        labeled, offered = self.taking_part(number, pool)
+        labeled, offered = taking_part(config, self.run, pool, number)
         pretext = self._pretext(pool) if PRETEXT_LOSS in needs else None
         features = self._features(out, needs) if with_features else None
         head = None
@@ -93,19 +89,6 @@ class Replay:
         if self.strategy is not None and (pretext is not None or PRETEXT_LOSS not in needs):
             offered = self.strategy.window(context, offered, config.budget)
         return Case(row, Picks.from_table(out.picks()), context, offered, self.key, self.classes, features)
-
-    def taking_part(self, number: int, pool: Pool) -> tuple[Rows, Rows]:
-        """The labeled and the unlabeled rows of a round before the strategy's own window: without what was skipped in
-        the round before, and what subset_* leaves."""
-        config = self.config
-        unlabeled = np.setdiff1d(pool.unlabeled, self.skipped(number), assume_unique=True)
-        return subset(
-            pool.labeled, unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed, number
-        )
-
-    def skipped(self, number: int) -> Rows:
-        """The rows that were skipped in the round before, which are therefore not offered."""
-        return self.run.skipped_before(number)
 
     @property
     def reads_features(self) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from alray.data.oracle import SEED_SET
 from alray.data.pool import ELSEWHERE, HELD_OUT, LABELED, UNLABELED, Pool
 from alray.explain.images import find
 from alray.explain.replay import Replay, Step
+from alray.labeling.replay import taking_part
 from alray.pool_rows import test_and_pool_rows
 from alray.rundir import RunDir, RunError
 from alray.selection.case import Case
@@ -77,7 +79,7 @@ def _elsewhere(replay: Replay, row: int) -> str:
     """Why an image is not in the pool."""
     if replay.catalog.is_test()[row]:
         return "It is a test image, so it is never picked."
-    if row in replay.run.unusable():
+    if row in replay.run.batch(SEED_SET).left_out("unusable"):
         return "People called it unusable when it was chosen for the seed set."
     try:
         test, rows = test_and_pool_rows(replay.config, replay.catalog, replay.task)
@@ -98,9 +100,9 @@ def _in_round(replay: Replay, step: Step, row: int, asked: bool) -> list[str]:
         return [f"{title}: it could not be picked any more."] if asked else []
     out = replay.run.round(number)
     case = replay.case(number, pool, row)
-    if case.rank is None and row in replay.skipped(number):
+    if case.rank is None and row in replay.run.skipped_before(number):
         return [f"{title}: not offered, because people had skipped it in the round before."]
-    if case.rank is None and row not in replay.taking_part(number, pool)[1]:
+    if case.rank is None and row not in taking_part(replay.config, replay.run, pool, number)[1]:
         return [f"{title}: it was not among the images that subset_unlabeled drew."]
     verdict = "not picked" if case.rank is None else "picked"
     if case.rank is not None and not out.labeled:

@@ -7,9 +7,6 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from alray.data.catalog import Catalog
 from alray.data.fetch import fetch
 from alray.data.oracle import Status
@@ -41,8 +38,7 @@ def labeled(run: RunDir, catalog: Catalog) -> list[Labeled]:
     """All images of a run that have a label, with the latest one, in the order of the catalog. Raises RunError."""
     origin = _origins(run, catalog)
     answers = {key: name for key, (status, name) in state.given(run).items() if status == Status.LABEL}
-    rows = pc.index_in(pa.array(list(answers), pa.string()), catalog.keys().cast(pa.string())).to_numpy()
-    places = catalog.references(rows)
+    places = catalog.references(catalog.rows_of(list(answers)))
     keys, uris = places["key"].to_pylist(), places["uri"].to_pylist()
     return [Labeled(key, uri, answers[key], origin.get(key, "extra")) for key, uri in zip(keys, uris, strict=True)]
 
@@ -87,8 +83,9 @@ def write_images(
 
     def read() -> Iterator[list[Image]]:
         labels = {image.key: image.label for image in images}
-        rows = pc.index_in(pa.array(list(labels), pa.string()), catalog.keys().cast(pa.string())).to_numpy()
-        references = catalog.references(rows).sort_by([("uri", "ascending"), ("offset", "ascending")])
+        references = catalog.references(catalog.rows_of(list(labels))).sort_by(
+            [("uri", "ascending"), ("offset", "ascending")]
+        )
         for start in range(0, len(references), _IMAGES):
             chunk = references.slice(start, _IMAGES)
             found = fetch(chunk, catalog.source, catalog.image_column)

@@ -6,8 +6,6 @@ the head in the place of timm's own classifier, so `timm.create_model` loads it 
 
 from __future__ import annotations
 
-import io
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +18,11 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from alray.config import RunConfig
-from alray.models.backbone import Classifier, create, evaluating, random_state
+from alray.features.measures import ModelSource
+from alray.models.backbone import Classifier, create, evaluating, random_state, timm_model, timm_options
 from alray.models.head import FILE as HEAD
 from alray.models.head import Head
+from alray.models.layout import network_input
 from alray.rundir import MODEL, RunDir, Shared
 from alray.store import Store, weights_fingerprint
 
@@ -64,14 +64,12 @@ class Exported:
 def rebuild(run: RunDir, number: int, classes: tuple[str, ...]) -> Classifier:
     """The model of a round with its weights. Raises ExportError if the weights do not exist any more, or were never
     alray's."""
-    config, out = RunConfig.from_json(json.dumps(run.config())), run.round(number).checkpoint
+    config, out = run.settings(), run.round(number).checkpoint
     if config.task != "classification":
         raise ExportError(f"expected a run of classification, got {config.task}: its network has no timm form")
     if out.has(MODEL):
-        model = create(config.model, len(classes), 0, config.transform.size)
-        data = out.read_bytes(MODEL)
-        model.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-        return model
+        spec, weights = config.model.without_weights(), out.at(MODEL)
+        return ModelSource(spec, len(classes), 0, weights, "", config.transform.size).load()
     if not out.has(HEAD):
         raise ExportError(f"{out.uri}: expected the weights of a model, got none: they were deleted")
     if run.catalog().provided_columns:
@@ -106,13 +104,9 @@ def as_timm(model: Classifier, config: RunConfig, classes: tuple[str, ...]) -> E
             "model.small_stem replaces the first layers of the network, and timm.create_model cannot build that; "
             "--format onnx exports it"
         )
-    name, size = config.model.backbone, config.transform.size
-    options = dict(config.model.options)
-    own = timm.get_pretrained_cfg(name)
-    if own is not None and own.fixed_input_size:
-        options.setdefault("img_size", size)
+    name, size, spec = config.model.backbone, config.transform.size, config.model.without_weights()
     with random_state(0):
-        made = timm.create_model(name, pretrained=False, num_classes=len(classes), **options)
+        made = timm_model(spec, size, len(classes))
     classifier = made.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.weight.shape != model.head.weight.shape:
         raise ExportError(
@@ -123,7 +117,7 @@ def as_timm(model: Classifier, config: RunConfig, classes: tuple[str, ...]) -> E
         classifier.weight.copy_(model.head.weight)
         classifier.bias.copy_(model.head.bias)
     mean, std = (tuple(buffer.flatten().tolist()) for buffer in (model.mean, model.std))
-    exported = Exported(made, name, options, classes, size, mean, std)
+    exported = Exported(made, name, timm_options(spec, size), classes, size, mean, std)
     _compare(model, exported)
     return exported
 
@@ -134,17 +128,12 @@ def _compare(model: Classifier, exported: Exported) -> None:
     images = images.to(torch.uint8)
     with evaluating(model), evaluating(exported.model):
         expected = model(images)[1]
-        got = exported.model(normalised(images, model))
+        got = exported.model(network_input(images, model.mean, model.std, exported.model))
     if not torch.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
         raise ExportError(
             f"{exported.architecture}: the timm model gives other logits than the run's model (by "
             f"{float((got - expected).abs().max()):.3g}); --format onnx exports the run's own network"
         )
-
-
-def normalised(images: torch.Tensor, model: Classifier) -> torch.Tensor:
-    """images (b, h, w, 3) uint8 -> (b, 3, h, w) float32, as the network sees them."""
-    return (images.permute(0, 3, 1, 2).float() / 255 - model.mean) / model.std
 
 
 def write_timm(exported: Exported, store: Store) -> list[str]:

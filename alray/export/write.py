@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
-from alray.config import RunConfig
 from alray.export import card
 from alray.export.labels import CSV, as_csv, labeled, skipped, write_images
 from alray.export.model import ExportError, as_timm, rebuild, write_onnx, write_timm
@@ -56,7 +54,7 @@ def _classes(run: RunDir, number: int) -> tuple[str, ...]:
 
 def _write_model(run: RunDir, number: int, format: str, store: Store) -> tuple[list[str], list[str]]:
     """The names of the files, and sentences. With format "all" a form that cannot be made is told, not refused."""
-    classes, config = _classes(run, number), RunConfig.from_json(json.dumps(run.config()))
+    classes, config = _classes(run, number), run.settings()
     try:
         model = rebuild(run, number, classes)
     except ExportError as error:

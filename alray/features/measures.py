@@ -25,6 +25,8 @@ from alray.store import content_hash, read_checked
 if TYPE_CHECKING:
     import torch
 
+    from alray.models.backbone import Classifier
+
 Measured = Callable[[Mapping[str, Array]], dict[str, Array]]  # row, image (m, ...), mask -> columns (m, width)
 
 
@@ -66,7 +68,7 @@ class ModelSource:
     weights_id: str  # names the weights in the fingerprint
     image_size: int  # side in pixels; some backbones are built for one size
 
-    def load(self) -> torch.nn.Module:
+    def load(self) -> Classifier:
         """Build the model with its weights, in evaluation mode."""
         import torch
 

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from alray.config import LabelConfig
-from alray.data.catalog import Catalog
 from alray.data.oracle import Answers, Oracle, OracleError, Requests, Status, checked
-from alray.data.pool import Labels, Pool, Rows
+from alray.data.pool import Labels, Rows
 from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.labeling.ledger import Ledger, requests_table
@@ -79,9 +76,8 @@ class Desk:
         self.ledger = Ledger(run.deliveries)
 
     def classes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The names of the classes by number: those of the beginning, then those that came with deliveries, in their
-        order. names: of the deliveries that count, all by default."""
-        return tuple(dict.fromkeys([*self._first, *self.ledger.classes(names)]))
+        """The names of the classes by number. names: of the deliveries that count, all by default."""
+        return self.ledger.classes(self._first, names)
 
     def ask(
         self, requests: Requests, roles: Sequence[str], before_waiting: Callable[[], None] = lambda: None
@@ -168,24 +164,6 @@ class Desk:
         if not out.begun():
             out.write_begun({"deliveries": self.ledger.names()})
         return self.classes(out.begun()["deliveries"])
-
-    def corrected(self, pool: Pool, catalog: Catalog, out: RoundDir) -> Pool:
-        """The pool with what people said apart from batches, as far as the round knows it: corrected labels, labels
-        that nobody asked for, and images that cannot be used."""
-        said = self.ledger.answers(out.begun()["deliveries"])
-        if not said:
-            return pool
-        number = {name: at for at, name in enumerate(self.classes())}
-        found = pc.index_in(pa.array(list(said), pa.string()), catalog.keys().cast(pa.string())).to_pylist()
-        rows = {row: answer for row, answer in zip(found, said.values(), strict=True) if row is not None}
-        labels = {row: number[name] for row, (status, name) in rows.items() if status == Status.LABEL}
-        gone = [row for row, (status, _) in rows.items() if status == Status.UNUSABLE]
-        known, open_rows = pool.known, set(pool.unlabeled.tolist())
-        wrong = [row for row, label in labels.items() if known[row] >= 0 and known[row] != label]
-        extra = [row for row in labels if row in open_rows]
-        pool = pool.correct(np.array(wrong, np.int64), np.array([labels[row] for row in wrong], np.int32))
-        pool = pool.label(np.array(extra, np.int64), np.array([labels[row] for row in extra], np.int32))
-        return pool.remove(np.array(sorted(gone), np.int64))
 
     def _waiting(self, requests: Requests, missing: int, note: str) -> str:
         return (

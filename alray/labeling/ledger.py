@@ -98,10 +98,11 @@ class Ledger:
         """The latest answer for every key that has one."""
         return {line.key: (line.status, line.label) for delivery in self.read(names) for line in delivery.answers}
 
-    def classes(self, names: Sequence[str] | None = None) -> list[str]:
-        """The names of the classes in the order in which they came."""
+    def classes(self, first: Sequence[str], names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The names of the classes by number: the first ones, with which the run began, then those that came with
+        deliveries, in their order. names: of the deliveries that count, all by default."""
         given = (line for delivery in self.read(names) for line in delivery.answers if line.status == Status.LABEL)
-        return list(dict.fromkeys(line.label for line in given))
+        return tuple(dict.fromkeys([*first, *(line.label for line in given)]))
 
     def closed(self, batch: str) -> bool:
         """Whether somebody closed the batch of this name."""

@@ -61,7 +61,7 @@ def receive(
     kind: Kind = "correction" if correct else "extra" if extra else "answer"
     if result.taken:
         ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", kind)
-    missing = batch.missing(ledger.answers()) if batch else None
+    missing = len(batch.missing(ledger.answers())) if batch else None
     return Received(len(result.taken), result.refused, result.notes, missing, len(asked.keys))
 
 
@@ -71,7 +71,7 @@ def close(run: RunDir) -> Received:
     if batch is None:
         raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
     ledger = Ledger(run.deliveries)
-    missing = batch.missing(ledger.answers())
+    missing = len(batch.missing(ledger.answers()))
     ledger.deliver([], batch.name, "close")
     return Received(missing=missing, asked=len(batch.requests))
 

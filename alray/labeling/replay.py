@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from alray.config import RunConfig
 from alray.data.catalog import Catalog
-from alray.data.pool import Pool
+from alray.data.oracle import SEED_SET, Status
+from alray.data.pool import Pool, Rows
+from alray.labeling.check import Answer
 from alray.rundir import RoundDir, RunDir
+from alray.selection.subset import subset
 from alray.tasks import Task
 
 
@@ -18,7 +24,7 @@ def at_start(run: RunDir, catalog: Catalog, task: Task, classes: int) -> Pool:
     pool = pool.hold_out(*run.held_out()).label(*run.seed())
     chosen = run.cold_start()
     pool = pool if chosen is None else pool.label(chosen.rows, chosen.labels)
-    return pool.remove(run.unusable())
+    return pool.remove(run.batch(SEED_SET).left_out("unusable"))
 
 
 def after(pool: Pool, out: RoundDir) -> Pool:
@@ -28,3 +34,29 @@ def after(pool: Pool, out: RoundDir) -> Pool:
     new = np.isin(rows, pool.unlabeled)
     pool = pool.with_classes(max(pool.num_classes, int(labels.max(initial=-1)) + 1))  # people may have named more
     return pool.label(rows[new], labels[new]).remove(out.left_out("unusable"))
+
+
+def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes: Sequence[str]) -> Pool:
+    """The pool with what people said apart from batches: corrected labels, labels that nobody asked for, and images
+    that cannot be used. said: the latest answer for each key; classes: the names by number."""
+    if not said:
+        return pool
+    number = {name: at for at, name in enumerate(classes)}
+    rows, answers = catalog.rows_of(list(said)), list(said.values())
+    status = np.array([status for status, _ in answers])
+    label = np.array([number[name] if name else -1 for _, name in answers], np.int32)
+    here = rows >= 0
+    labeled, gone = here & (status == Status.LABEL), here & (status == Status.UNUSABLE)
+    known = pool.known[rows]
+    wrong = labeled & (known >= 0) & (known != label)
+    extra = labeled & np.isin(rows, pool.unlabeled)
+    return pool.correct(rows[wrong], label[wrong]).label(rows[extra], label[extra]).remove(rows[gone])
+
+
+def taking_part(config: RunConfig, run: RunDir, pool: Pool, number: int) -> tuple[Rows, Rows]:
+    """The labeled and the unlabeled rows of a round, each ascending, before the strategy's own window: without what was
+    skipped just before, and what subset_* leaves."""
+    unlabeled = np.setdiff1d(pool.unlabeled, run.skipped_before(number), assume_unique=True)
+    return subset(
+        pool.labeled, unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed, number
+    )

@@ -23,10 +23,8 @@ def lines(run: RunDir) -> list[str]:
     if batch is not None:
         asked = len(batch.requests)
         answers = Ledger(run.deliveries).answers()
-        missing, names = (
-            batch.missing(answers),
-            [key for key in batch.requests["key"].to_pylist() if key not in answers],
-        )
+        names = batch.missing(answers)
+        missing = len(names)
         found.append(f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer")
         if 0 < missing < asked:
             found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")

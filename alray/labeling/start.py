@@ -39,7 +39,7 @@ def label_start(desk: Desk, catalog: Catalog, held_out: Rows, seed: Rows, known:
     if not known.all():
         closed = desk.ask(Requests.of(catalog, rows[~known]), roles[~known].tolist())
         labels[~known], labeled[~known] = closed.labels, closed.labeled
-        desk.run.batch(START).write_left_out({"skipped": closed.skipped})
+        desk.run.batch(START).write_left_out(closed.unusable, closed.skipped)
         unusable = closed.unusable
     first = np.arange(len(rows)) < len(held_out)
     return Start(rows[first & labeled], rows[~first & labeled], labels[labeled].astype(np.int32), unusable)

@@ -21,9 +21,9 @@ class OpenBatch:
     place: BatchDir
     requests: pa.Table
 
-    def missing(self, answers: Mapping[str, Answer]) -> int:
-        """The number of images without an answer."""
-        return sum(key not in answers for key in self.requests["key"].to_pylist())
+    def missing(self, answers: Mapping[str, Answer]) -> list[str]:
+        """The keys of the images without an answer, in their order."""
+        return [key for key in self.requests["key"].to_pylist() if key not in answers]
 
 
 def existing(uri: str) -> RunDir:
@@ -47,7 +47,7 @@ def open_batch(run: RunDir) -> OpenBatch | None:
 
 def classes(run: RunDir) -> list[str]:
     """The names of the classes: those with which the run began, then those that came with labels."""
-    return list(dict.fromkeys([*run.about()["classes"], *Ledger(run.deliveries).classes()]))
+    return list(Ledger(run.deliveries).classes(run.about()["classes"]))
 
 
 def given(run: RunDir) -> dict[str, Answer]:

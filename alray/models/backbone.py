@@ -78,7 +78,7 @@ def create(config: ModelConfig, num_classes: int, seed: int, image_size: int = 0
     CheckpointError for weights that do not fit.
     """
     with random_state(stream_key(seed, "model")):
-        backbone = _timm_model(config, image_size)
+        backbone = timm_model(config, image_size)
         if config.small_stem:
             _small_stem(backbone, config.backbone)
     data = timm.data.resolve_model_data_config(backbone)
@@ -168,7 +168,8 @@ def random_state(key: int) -> Iterator[None]:
         generator.set_state(before)
 
 
-def _timm_model(config: ModelConfig, image_size: int) -> nn.Module:
+def timm_options(config: ModelConfig, image_size: int) -> dict[str, Any]:
+    """The keyword arguments of `timm.create_model` for this size of images. Raises ModelError."""
     name = config.backbone
     options: dict[str, Any] = dict(config.options)
     if forbidden := {"num_classes", "pretrained", "checkpoint_path"} & options.keys():
@@ -179,8 +180,14 @@ def _timm_model(config: ModelConfig, image_size: int) -> nn.Module:
     fixed = _hub_model_has_fixed_size(name) if config.on_hub else _model_has_fixed_size(name)
     if image_size and fixed:
         options.setdefault("img_size", image_size)
+    return options
+
+
+def timm_model(config: ModelConfig, image_size: int, num_classes: int = 0) -> Any:
+    """A model of timm, with timm's own classifier unless num_classes is 0. Raises ModelError."""
+    name, options = config.backbone, timm_options(config, image_size)
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=config.pretrained, num_classes=0, **options)
+        model = timm.create_model(name, pretrained=config.pretrained, num_classes=num_classes, **options)
     except (TypeError, AssertionError) as error:
         raise ModelError(f"model.backbone={name!r} with options {options}: {error}") from error
     except Exception as error:
@@ -189,7 +196,7 @@ def _timm_model(config: ModelConfig, image_size: int) -> nn.Module:
         if isinstance(error, ValueError):
             raise ModelError(f"model.backbone={name!r} with options {options}: {error}") from error
         raise
-    return backbone
+    return model
 
 
 def _model_has_fixed_size(name: str) -> bool:
