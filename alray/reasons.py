@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 _ADDRESS = re.compile(r"<?(?:[\w.]+\.)?(\w+) object at 0x[0-9a-fA-F]+>?")
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -31,3 +32,10 @@ def why(error: BaseException, head: bytes = b"") -> str:
 def utf8_name(name: str) -> str:
     """A file name as Python lists it; the bytes of it that are not UTF-8 are written as \\x.. ."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def first_of(names: Sequence[str], between: str = ", ", most: int = 5, count: int = 0) -> str:
+    """The first names, and how many more there are. count: how many there are, if the names are only the first."""
+    count = max(count, len(names))
+    more = f" and {count - most:,} more" if count > most else ""
+    return between.join(names[:most]) + more

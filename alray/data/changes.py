@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alray.data.examples import first_of
+from alray.reasons import first_of
 
 _SHOWN = 5
 
@@ -133,4 +133,4 @@ def _said(count: int, noun: str, what: str, names: Any) -> str:
     one = {"are": "is", "have": "has", "were": "was"}
     verb, _, rest = what.partition(" ")
     said = f"1 {noun[:-1]} {one[verb]} {rest}" if count == 1 else f"{count:,} {noun} {what}"
-    return f"{said} ({first_of(few, '; ')})"
+    return f"{said} ({first_of(few, '; ', count=count)})"

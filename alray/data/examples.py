@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +10,7 @@ import pyarrow as pa
 from alray.config import ConfigError
 from alray.data.assemble import Assembled
 from alray.data.pool import Labels
-
-_SHOWN = 5
-
-
-def first_of(names: Iterable[str], separator: str = ", ") -> str:
-    """The first names, and dots where there are more."""
-    few = list(islice(names, _SHOWN + 1))
-    return separator.join([*few[:_SHOWN], *(["..."] if len(few) > _SHOWN else [])])
+from alray.reasons import first_of
 
 
 def empty_class_notes(found: Assembled) -> list[str]:
@@ -96,7 +88,7 @@ def refuse_unlabeled(missing: pa.Array, pool: int, why: str, remedy: str) -> Non
     exclude = "" if len(missing) == pool else "; `--data.unlabeled exclude` leaves these images out"
     raise ConfigError(
         f"data.unlabeled: {_share(len(missing), pool, 'images of the pool', 'no label')} (first "
-        f"{first_of(missing.slice(0, _SHOWN + 1).to_pylist())}), but {why}: {remedy}{exclude}"
+        f"{first_of(missing.slice(0, 5).to_pylist(), count=len(missing))}), but {why}: {remedy}{exclude}"
     )
 
 

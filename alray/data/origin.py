@@ -21,10 +21,10 @@ from alray.config.arguments import option
 from alray.data.assemble import assemble
 from alray.data.catalog import Catalog, CatalogError, build
 from alray.data.changes import FileChanges, bytes_changed, file_changes, row_changes
-from alray.data.examples import first_of
 from alray.data.hashes import read_hashes
 from alray.data.scans import scans_of
 from alray.data.sources.files import files_of, scanned_files, with_file
+from alray.reasons import first_of
 from alray.store import StoreError, absolute
 
 # Options of indexing that change rows, and would be ignored where there is a catalog.

@@ -18,8 +18,8 @@ from alray.data.assemble import Assembled
 from alray.data.sources import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import kind_of_split
+from alray.reasons import first_of
 
-_SHOWN = 5
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
 _LISTS = 5  # and some more, such as lists of classes
 
@@ -117,10 +117,12 @@ def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
     sizes = counts.by_class
     large, small = int(sizes.argmax()), int(sizes.argmin())
     if sizes[large] == sizes[small]:
-        return f"{amount(len(classes), 'class', 'classes')} of {amount(sizes[large], 'image')} each: {_few(classes)}"
+        return (
+            f"{amount(len(classes), 'class', 'classes')} of {amount(sizes[large], 'image')} each: {first_of(classes)}"
+        )
     return (
         f"{len(classes):,} classes, the largest {classes[large]!r} with {amount(sizes[large], 'image')}, the smallest "
-        f"{classes[small]!r} with {sizes[small]:,}: {_few(classes)}"
+        f"{classes[small]!r} with {sizes[small]:,}: {first_of(classes)}"
     )
 
 
@@ -139,10 +141,8 @@ def _by_size(item: tuple[str, int]) -> tuple[int, str]:
 def _ignored_line(ignored: Mapping[str, int]) -> str:
     if not ignored:
         return "no file was ignored"
-    first = ", ".join(f"{suffix} {number:,}" for suffix, number in sorted(ignored.items(), key=_by_size)[:_SHOWN])
-    return f"{amount(sum(ignored.values()), 'file')} of other kinds ignored: {first}" + (
-        ", ..." if len(ignored) > _SHOWN else ""
-    )
+    first = first_of([f"{suffix} {number:,}" for suffix, number in sorted(ignored.items(), key=_by_size)])
+    return f"{amount(sum(ignored.values()), 'file')} of other kinds ignored: {first}"
 
 
 def _notes(splits: Sequence[SplitCount], counts: _Counts) -> Iterator[str]:
@@ -202,7 +202,7 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
     named = [name for name in present if any(kind_of_split(part) for part in name.split("/") if part not in given)]
     if named and 2 * len(named) >= len(present):
         yield (
-            f"{_few(named)}: these classes have the names of splits. "
+            f"{first_of(named)}: these classes have the names of splits. "
             + ("Index the folder whose folders are the splits" if from_folders else "Pass another --label-column")
             + (f", or pass --split {named[0]} class if it is a class" if from_folders else "")
         )
@@ -217,8 +217,9 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
     unknown = [classes[number] for number in np.flatnonzero((counts.test > 0) & (counts.train == 0)).tolist()]
     if unknown and counts.train.sum():
         yield (
-            f"{len(unknown):,} of {len(present):,} classes have test images but no training image: {_few(unknown)}. "
-            "Pass --classes with the classes that are meant, or --label-column '' if the folders are no classes"
+            f"{len(unknown):,} of {len(present):,} classes have test images but no training image: "
+            f"{first_of(unknown)}. Pass --classes with the classes that are meant, or --label-column '' if the folders "
+            "are no classes"
         )
 
 
@@ -235,7 +236,3 @@ def _ignored_doubts(ignored: Mapping[str, int], images: int) -> Iterator[str]:
             f"most files are not images that can be read here: {sum(strange.values()):,} others, most of them {most}, "
             f"and {images:,} images." + (f" Pass --format {other} to read these" if other else "")
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from alray.reasons import first_of
 from alray.store import filesystem, read_checked
 
 _HEAD = 512
@@ -119,8 +120,7 @@ def plain(text: str) -> str:
 
 def some(names: list[str] | tuple[str, ...]) -> str:
     """How many names there are, and the first of them."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return plain(f"{len(names)}: {', '.join(names[:_SHOWN])}{more}")
+    return plain(f"{len(names)}: {first_of(names, most=_SHOWN)}")
 
 
 def _folder(fs: pafs.FileSystem, path: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from alray.reasons import first_of
 from alray.report.comparisons import LEAST_SEEDS, Test, Tournament
 from alray.report.panel import Line, Panel
 from alray.report.tables import NOTHING
@@ -90,7 +91,7 @@ def _short(panel: Panel) -> list[str]:
         ]
         return [
             "Left out of all statistics, because they have fewer rounds than other runs of their setting: "
-            f"{_listed(named, ', ')}."
+            f"{first_of(named, most=_NAMED)}."
         ]
     return []
 
@@ -102,18 +103,13 @@ def _stopped(panel: Panel, stopped: Mapping[str, list[Line]]) -> list[str]:
         return []
     by = " and ".join(sorted({line.stopped for lines in stopped.values() for line in lines}))
     every = sum(line.setting in stopped for line in (*panel.lines, *panel.incomplete))
-    where = f" ({_listed([setting for setting in stopped if setting], '; ')})" if "" not in stopped else ""
+    where = f" ({first_of([setting for setting in stopped if setting], '; ', _NAMED)})" if "" not in stopped else ""
     return [
         f"{by} stopped {sum(map(len, stopped.values()))} of {every} runs early because of their accuracy{where}. The "
         "survivors are a biased sample and are left out of the statistics: there are no intervals, no best strategy, "
         f"no differences and no claims for them. A mean marked {SURVIVORS} is over the survivors only and too high. "
         "Compare strategies without a scheduler."
     ]
-
-
-def _listed(names: list[str], between: str) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{between.join(names[:_NAMED])}{more}"
 
 
 def _too_few(families: Mapping[str, Tournament]) -> list[str]:

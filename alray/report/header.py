@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from alray.reasons import first_of
 from alray.report.metrics import Metric
 from alray.report.panel import Panel
 from alray.report.runs import RunHistory
@@ -44,7 +45,8 @@ def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
         first, last = (sorted({line.labels[at] for line in panel.lines}) for at in (0, -1))
         found["Labels"] = f"{first[0]:,.0f} to {last[-1]:,.0f}"
     found["Strategies"] = _counted(panel.methods)
-    found["Settings"] = f"{len(panel.settings)}: {_some(panel.settings, '; ')}" if len(panel.settings) > 1 else ""
+    settings = f"{len(panel.settings)}: {first_of(panel.settings, '; ', _MOST_VALUES)}"
+    found["Settings"] = settings if len(panel.settings) > 1 else ""
     found["Seeds"] = _seeds(panel)
     found["Measure"] = main.name if main else "none: no accuracy was measured"
     return tuple((what, value) for what, value in found.items() if value)
@@ -52,12 +54,7 @@ def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
 
 def _values(runs: Sequence[RunHistory], say: Callable[[RunHistory], str]) -> str:
     """What the runs say, each value once."""
-    return _some(list(dict.fromkeys(filter(None, map(say, runs)))), " or ")
-
-
-def _some(values: Sequence[str], between: str) -> str:
-    more = f"{between}{len(values) - _MOST_VALUES} more" if len(values) > _MOST_VALUES else ""
-    return f"{between.join(values[:_MOST_VALUES])}{more}"
+    return first_of(list(dict.fromkeys(filter(None, map(say, runs)))), " or ", _MOST_VALUES)
 
 
 def _data(run: RunHistory) -> str:

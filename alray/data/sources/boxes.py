@@ -20,7 +20,7 @@ import yaml
 
 from alray.data.sources.layout import Layout
 from alray.data.sources.scan import CatalogError, amount, file_name
-from alray.reasons import why
+from alray.reasons import first_of, why
 from alray.store import read_bytes
 
 _WHAT = (
@@ -33,7 +33,6 @@ LAYOUTS = {
 }
 _COCO = r"(?i)(^|/)(annotations/)?(instances_[^/]+|_annotations\.coco)\.json$"
 _YOLO = r"(?i)(^|/)([^/]+\.ya?ml|classes\.txt)$"
-_SHOWN = 5
 _THREADS = 16  # a file of boxes is one small read
 
 
@@ -66,8 +65,8 @@ def with_boxes(layout: Layout, names: Sequence[str], files: pa.Table, labels: bo
     categories = amount(len(found.categories), "category", "categories")
     told = [
         f"{found.what}: {found.files}: {amount(found.boxes, 'box', 'boxes')} of {categories} "
-        f"({_few(found.categories)}) on {sum(map(bool, found.of.values())):,} of {amount(len(names), 'image')}. The "
-        "boxes stay in these files; the catalog has no copy of them"
+        f"({first_of(found.categories)}) on {sum(map(bool, found.of.values())):,} of {amount(len(names), 'image')}. "
+        "The boxes stay in these files; the catalog has no copy of them"
     ]
     if labels and layout.label.null_count == len(layout.label):
         if several:
@@ -89,7 +88,7 @@ def _coco(names: Sequence[str], files: pa.Table) -> _Boxes | None:
     by_base: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         by_base.setdefault(file_name(name), []).append(number)
-    found = _Boxes("COCO", [], files=_few([row["name"] for row in rows]))
+    found = _Boxes("COCO", [], files=first_of([row["name"] for row in rows]))
     for row in rows:
         _add_coco(found, row, names, by_base)
     return found
@@ -166,7 +165,3 @@ def _yolo_names(uri: str) -> dict[str, str]:
         return {str(number): str(name) for number, name in pairs}
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return {}
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

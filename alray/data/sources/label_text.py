@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.sources.scan import CatalogError
+from alray.reasons import first_of
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 _INVISIBLE = "\ufeff\u200b"  # a byte order mark and a space of no width: `str.strip` keeps them
 _DOUBTFUL = ("none", "na", "n/a", "null", "<na>", "#n/a", "unlabeled", "unlabelled")
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,9 @@ def refuse_spellings(names: Sequence[str], counts: npt.NDArray[np.int64]) -> Non
         alike.setdefault(_same(name), []).append(shown[name])
     pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
     if pairs:
-        more = f", and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
         raise CatalogError(
-            f"classes: expected names that differ in more than case, spaces and zeros, got {'; '.join(pairs[:_SHOWN])}"
-            f"{more}. Spell each class in one way. If they are different classes, list all classes in their order with "
+            f"classes: expected names that differ in more than case, spaces and zeros, got {first_of(pairs, '; ')}. "
+            "Spell each class in one way. If they are different classes, list all classes in their order with "
             "--classes (in a run --data.classes), or in alray-classes.txt"
         )
 
@@ -271,8 +270,7 @@ class _Changes:
     @property
     def few(self) -> str:
         """The first of the changes."""
-        more = f" and {len(self.found) - _SHOWN} more" if len(self.found) > _SHOWN else ""
-        return ", ".join(list(self.found)[:_SHOWN]) + more
+        return first_of(list(self.found))
 
 
 def _doubts(names: list[str], counts: npt.NDArray[np.int64], known: set[str]) -> list[str]:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from alray.data.sources.folder_names import annotates, holds_images
 from alray.data.sources.scan import CatalogError, ScanOptions, amount
 from alray.data.sources.split_names import split_role
+from alray.reasons import first_of
 
 _SHOWN = 3
 
@@ -275,5 +276,4 @@ def _check_depths(folders: list[_Folder], told: _Told) -> None:
 
 
 def _counted(names: Counter[str]) -> str:
-    first = ", ".join(f"{name} ({images:,})" for name, images in names.most_common(_SHOWN))
-    return first + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return first_of([f"{name} ({images:,})" for name, images in names.most_common()], most=_SHOWN)
