@@ -14,6 +14,7 @@ from alray.atomic import StoreError, absolute, filesystem, join, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
 from alray.lease import LEASE, lease
 from alray.rundir import BATCHES, PROGRESS, RAY, RUN, Missing, RunDir
+from alray.scalars import lines_written
 
 # Files and directories without checksums: leases, halves of writes, and what Ray and failed trials of a sweep leave.
 _EXEMPT = re.compile(
@@ -45,6 +46,13 @@ def verify(place: str) -> Verified:
     return found
 
 
+def _gone(run: RunDir) -> list[str]:
+    """A line for each round of which metrics.csv, or a later round, speaks, and whose directory is gone."""
+    there = run.rounds()
+    known = range(max(lines_written(run), *(number + 1 for number in there), 0))
+    return [f"{run.round(number).uri}: missing: the run has made this round" for number in known if number not in there]
+
+
 def _outside(run: RunDir, found: Verified) -> list[str]:
     """The directories outside of a run that it needs. Those that do not exist any more are noted."""
     folders: dict[str, None] = {}
@@ -67,6 +75,8 @@ def _verify_tree(uri: str, found: Verified) -> None:
         raise StoreError(f"{uri}: expected a directory with files that alray wrote, got none")
     for folder, files in folders.items():
         _verify_folder(folder, files, found)
+    if not found.problems:  # a damaged table may name any number of rounds
+        found.problems += [line for folder in folders if RUN in folders[folder] for line in _gone(RunDir(folder))]
 
 
 def _tree(uri: str, exempt: list[str]) -> dict[str, dict[str, int]]:

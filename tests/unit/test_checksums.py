@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from alray.checksums import ABSENT, LIST, REPORT_LIST, load, sum_at, sum_of
 from alray.features.table import FeatureTable, part_name, write_arrays
 from alray.models.checkpoint import CheckpointError, load_backbone
 from alray.models.head import Head
+from alray.rundir import RUN, RunDir
+from alray.scalars import SECTIONS, write_scalars
 from alray.store import Damaged, Store, StoreError, read_checked, weights_fingerprint
 from alray.train.objective import write_weights
 from alray.verify import record, verify
@@ -279,6 +282,22 @@ def read_so_far() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="the system does not count what a process reads")
+@pytest.mark.parametrize("gone", [[0], [1], [0, 1]])
+def test_verify_names_a_round_whose_directory_is_gone(gone: list[int], tmp_path: Path) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    run.write_json(RUN, {})
+    metrics = [{"round": number, **dict.fromkeys(SECTIONS), "seconds": {}} for number in (0, 1)]
+    for number in (0, 1):
+        run.round(number).write_metrics(metrics[number])
+    write_scalars(run, metrics)
+    assert verify(str(tmp_path)).problems == []
+    for number in gone:
+        shutil.rmtree(tmp_path / "run" / f"round_{number:02d}")
+    for place in (tmp_path, tmp_path / "run"):
+        named = [line.partition(": missing")[0] for line in verify(str(place)).problems]
+        assert named == [run.round(number).uri for number in gone]
+
+
 def test_a_check_is_one_more_pass_at_most(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     rows = np.arange(50_000)
