@@ -78,6 +78,19 @@ def _refuse_other_source(config: DataConfig, catalog: Catalog) -> None:
             )
 
 
+def refuse_to_replace(config: IndexConfig, uri: str) -> None:
+    """Raise CatalogError if there is a catalog at a URI that was made from another source than the config's."""
+    try:
+        made = Catalog.open(uri).config().root
+    except (CatalogError, StoreError):
+        return  # there is none, or none that could be used
+    if made != absolute(config.root):
+        raise CatalogError(
+            f"out: expected a directory without a catalog of another source, got {uri}, whose catalog was made from "
+            f"{made}: give another directory, or replace the catalog with --overwrite True"
+        )
+
+
 def look(catalog: Catalog) -> list[str]:
     """Look whether a catalog's source still is what it was made from. It costs one listing of the source, and more only
     where sizes or times of files are others.

@@ -470,6 +470,23 @@ def test_the_command_repeats_every_option(tmp_path: Path) -> None:
     assert look(again) == []
 
 
+def test_a_catalog_of_another_source_is_replaced_only_if_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", features=np.eye(4), label=np.arange(4) % 2)
+    command = ["index", str(tmp_path / "a.npz"), "--out", str(tmp_path / "out"), "--yes", "True"]
+    main(command)
+    main(command)  # the same source
+    command[1] = str(tmp_path / "b.npz")
+    with pytest.raises(SystemExit):
+        main(command)
+    assert f"whose catalog was made from {tmp_path}/a.npz" in capsys.readouterr().err
+    assert Catalog.open(str(tmp_path / "out")).config().root == str(tmp_path / "a.npz")
+    main([*command, "--overwrite", "True"])
+    assert Catalog.open(str(tmp_path / "out")).config().root == str(tmp_path / "b.npz")
+
+
 def test_a_catalog_of_another_version_is_refused_with_a_remedy(tmp_path: Path) -> None:
     made("folder", tmp_path)
     store = Store(str(tmp_path / "out"))
