@@ -23,6 +23,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from alray.credentials import WHERE_THEY_BELONG, has_credentials, redacted
+from alray.patience import Away, persistent
+from alray.patience import StoreError as StoreError
 from alray.reasons import why
 from alray.remote import NotOpened, opened
 
@@ -31,10 +33,6 @@ _STORES = "s3a?|gs|gcs|az|adl|abfss?|hdfs|https?|file|memory"
 _WRONG_SLASHES = re.compile(rf"({_STORES}):(?!//)|([A-Za-z][A-Za-z0-9+.-]+):/(?!/)|({_STORES})//")
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of file systems that cannot sync a directory
-
-
-class StoreError(OSError):
-    """A path or URI cannot be read or written. The message names it."""
 
 
 class ReadOnly(StoreError):  # noqa: N818  the name says what is wrong
@@ -106,7 +104,7 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 def is_file(uri: str) -> bool:
     """Whether there is a file at the path or URI."""
     fs, path = filesystem(uri)
-    return bool(fs.get_file_info(path).type == pafs.FileType.File)
+    return bool(persistent(uri, lambda: fs.get_file_info(path)).type == pafs.FileType.File)
 
 
 def _refuse_credentials(uri: str) -> None:
@@ -138,8 +136,12 @@ def _refuse_slashes(path: str) -> None:
 def read_bytes(uri: str) -> bytes:
     """Read a whole file. Raises FileNotFoundError, or StoreError if there is no filesystem for the URI."""
     fs, path = filesystem(uri)
-    with fs.open_input_file(path) as file:
-        return bytes(file.read())
+
+    def read() -> bytes:
+        with fs.open_input_file(path) as file:
+            return bytes(file.read())
+
+    return persistent(uri, read)
 
 
 def content_hash(data: bytes) -> str:
@@ -199,13 +201,17 @@ def create(uri: str, data: bytes) -> bool | None:
 def write_unguarded(uri: str, data: bytes | memoryview, durable: bool = True) -> None:
     """Write a file atomically without the checks of guards. Raises StoreError."""
     fs, path = filesystem(uri)
-    try:
+
+    def write() -> None:
         if isinstance(fs, pafs.LocalFileSystem):
             _write_local(path, memoryview(data), durable)
             return
         fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
         with fs.open_output_stream(path) as file:
             file.write(data)
+
+    try:
+        persistent(uri, write)
     except OSError as error:
         kind = ReadOnly if error.errno in _FORBIDDEN else StoreError
         raise kind(f"cannot write {uri}: {error}") from error
@@ -265,6 +271,10 @@ def delete(uri: str) -> None:
     the check of a guard raises."""
     check_guards(uri)
     fs, path = filesystem(uri)
+    persistent(uri, lambda: _delete(fs, path))
+
+
+def _delete(fs: pafs.FileSystem, path: str) -> None:
     kind = fs.get_file_info(path).type
     if kind == pafs.FileType.File:
         fs.delete_file(path)
@@ -291,8 +301,8 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or only some of its columns. Raises FileNotFoundError, or StoreError if it is damaged."""
     fs, path = filesystem(uri)
     try:
-        return pq.read_table(path, columns=columns, filesystem=fs)
-    except FileNotFoundError:
+        return persistent(uri, lambda: pq.read_table(path, columns=columns, filesystem=fs))
+    except (FileNotFoundError, Away):
         raise
     except (pa.ArrowException, OSError) as error:
         raise StoreError(

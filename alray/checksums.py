@@ -26,6 +26,7 @@ import pyarrow.fs as pafs
 
 from alray import atomic
 from alray.atomic import StoreError, absolute, filesystem, is_file, join, read_bytes, write_bytes
+from alray.patience import persistent
 
 LIST = "alray-checksums.json"
 REPORT_LIST = "alray-checksums-report.json"  # of the files of a report, which is written without a lease
@@ -64,7 +65,7 @@ def sum_of(data: bytes | memoryview) -> str:
 
 def sum_at(uri: str) -> str:
     """The sum of a file, which need not fit into memory. Raises FileNotFoundError."""
-    return _sum(_chunks(uri))
+    return persistent(uri, lambda: _sum(_chunks(uri)))
 
 
 def _sum(chunks: Iterable[memoryview]) -> str:
@@ -221,7 +222,7 @@ def _sum_unchanged(uri: str, version: tuple[int, int, int]) -> str:
 def _version(uri: str) -> tuple[int, int, int] | None:
     """What changes when a file does: size, time and inode. None without a time: a change could not be recognised."""
     fs, path = filesystem(uri)
-    info = fs.get_file_info(path)
+    info = persistent(uri, lambda: fs.get_file_info(path))
     if info.type != pafs.FileType.File or not info.mtime_ns:
         return None
     return info.size, info.mtime_ns, os.stat(path).st_ino if isinstance(fs, pafs.LocalFileSystem) else 0

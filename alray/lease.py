@@ -27,11 +27,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 
 from alray.lease_file import Claim, Seen, claim_on
+from alray.patience import impatient
 from alray.process import describe, here, running
 from alray.store import Store, StoreError, protected
 
@@ -73,7 +74,8 @@ def lease(
     finally:
         over.set()
         thread.join()
-        claim.release()
+        with impatient(), suppress(OSError):  # a lease that stays is taken over when its beats are late
+            claim.release()
 
 
 def _wait(
@@ -129,7 +131,8 @@ def _check(store: Store, claim: Claim) -> None:
 def _beat(claim: Claim, seconds: float, over: threading.Event) -> None:
     while not over.wait(seconds):
         try:
-            if not claim.beat():
-                return  # the next write raises LeaseLost
+            with impatient():
+                if not claim.beat():
+                    return  # the next write raises LeaseLost
         except (StoreError, OSError):  # one beat is skipped if the store is busy
             continue

@@ -39,6 +39,7 @@ from alray.atomic import (
     write_unguarded,
 )
 from alray.checksums import LIST, Damaged, is_list
+from alray.patience import persistent
 
 __all__ = [
     "Damaged",
@@ -79,7 +80,7 @@ def weights_fingerprint(uri: str) -> str:
     if not uri:
         return "fresh"
     fs, path = filesystem(uri)
-    info = fs.get_file_info(path)
+    info = persistent(uri, lambda: fs.get_file_info(path))
     # Without a modification time a changed file could not be recognised, so the file is read every time.
     read = _content if info.mtime_ns else _content.__wrapped__
     return read(uri, info.size, info.mtime_ns)
@@ -117,7 +118,7 @@ class Store:
         """The sorted names of the files and directories in this directory, without lists of checksums; empty if it does
         not exist."""
         fs, path = filesystem(self.uri)
-        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        infos = persistent(self.uri, lambda: fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
         return sorted(info.base_name for info in infos if not is_list(info.base_name))
 
     def read_bytes(self, name: str) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from alray.data.sources.source import Source
+from alray.patience import may_pass, persistent
 from alray.reasons import why
 
 _THREADS = 16  # reads wait for a disk or a network, not for a CPU
@@ -49,10 +50,16 @@ def fetch_each(
     references: pa.Table, source: Source, image_column: str, threads: int = _THREADS
 ) -> list[bytes | ImageError]:
     """The bytes of each reference, or the reason why there are none."""
-    with ThreadPoolExecutor(threads) as pool:
-        found = source.read(pool, references, image_column)
     keys, uris, sizes = (references[name].to_pylist() for name in ("key", "uri", "size"))
+    with ThreadPoolExecutor(threads) as pool:
+        found = persistent(
+            uris[0] if uris else "", lambda: source.read(pool, references, image_column), again=_first_that_passes
+        )
     return [_checked(*item) for item in zip(found, keys, uris, sizes, strict=True)]
+
+
+def _first_that_passes(found: Sequence[bytes | Exception | None]) -> Exception | None:
+    return next((item for item in found if isinstance(item, Exception) and may_pass(item)), None)
 
 
 def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | None) -> bytes | ImageError:
