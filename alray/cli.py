@@ -28,6 +28,7 @@ __all__ = ["guarded", "job", "main", "options", "sweep_job"]
 T = TypeVar("T")
 
 _RUN = "alray run [RECIPE | CONFIG.json | JOB.py] [--option value ...]"
+_PLAN = "alray plan RECIPE|CONFIG.json|JOB.py [--price NUMBER] [--option value ...]"
 _SWEEP = "alray sweep RECIPE|CONFIG.json|JOB.py PATH=VALUES ... [--option value ...] [--sweep.option value ...]"
 
 
@@ -43,6 +44,38 @@ def run(argv: Sequence[str]) -> None:
         recipes.start(path, rest)
     else:
         job(recipes.presets(target), rest, _RUN)
+
+
+def plan(argv: Sequence[str]) -> None:
+    """Say what a run will take, before it starts: images, bytes, memory, and seconds by stage, measured in some seconds
+    on some of the real images; with --price, the price of one node for an hour, also the money. Takes the options of
+    `alray run`. Leaves with code 2 if the run cannot fit, and says what to change."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {_PLAN}\n\n{_words(plan)}")
+        return
+    target, *rest = argv
+    price = 0.0
+    if "--price" in rest:
+        at = rest.index("--price")
+        price = _number("--price", rest[at + 1 : at + 2])
+        del rest[at : at + 2]
+    config = options(recipes.presets(target), rest, _PLAN)
+
+    from alray.planning.plan import plan as made
+    from alray.prepare import check
+
+    with as_typed(leaves(RunConfig)):
+        found = made(check(config))
+    print("\n".join(found.lines(price)))
+    if found.problems:
+        raise ConfigError("the run cannot fit:\n" + "\n".join(found.problems))
+
+
+def _number(name: str, given: Sequence[str]) -> float:
+    try:
+        return float(given[0])
+    except (IndexError, ValueError):
+        raise ConfigError(f"{name}: expected a number, got {given[0] if given else 'nothing'}") from None
 
 
 def sweep(argv: Sequence[str]) -> None:
@@ -146,7 +179,7 @@ def guarded(work: Callable[[], T]) -> T:
         raise SystemExit(getattr(error, "exit_code", 2)) from None
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "sweep": sweep, **commands.COMMANDS}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "plan": plan, "sweep": sweep, **commands.COMMANDS}
 
 
 def _start(argv: Sequence[str]) -> None:

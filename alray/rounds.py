@@ -24,6 +24,7 @@ from alray.features.table import FeatureTable
 from alray.labeling.replay import after, corrected
 from alray.lease import lease
 from alray.models.device import without_gpu
+from alray.planning.plan import plan_once
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
 from alray.provenance import content_notes, find_run
@@ -96,6 +97,8 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
     """Make the rounds that are not committed. The caller holds the lease of the run directory."""
     config = found.config
     ready = begin(found, oracle, lambda line: None if quiet else print(line, flush=True))
+    if not quiet:
+        plan_once(found, ready.run, lambda line: print(f"{config.name} · {line}", flush=True))
     if not _complete(ready.run, config.rounds):
         _write_tables(ready.run, sum(ready.run.round(number).committed for number in range(config.rounds)))
     pool = ready.pool

@@ -42,6 +42,7 @@ PROGRESS, RAY = "progress.json", "ray"  # of a training that is not finished
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
+_PLAN = "plan.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
@@ -147,6 +148,14 @@ class RunDir(Store):
     def finished(self, rounds: int) -> bool:
         """Whether the last of this number of rounds is committed."""
         return self.round(rounds - 1).committed
+
+    def plan(self) -> dict[str, Any] | None:
+        """What the run was planned to take (`alray.planning.plan.Plan`); None if it was not planned."""
+        return dict(self.read_json(_PLAN)) if self.has(_PLAN) else None
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Keep what the run was planned to take."""
+        self.write_json(_PLAN, dict(plan))
 
     def cluster(self) -> dict[str, Any]:
         """The resources of the run's cluster; empty if it needed none."""

@@ -18,18 +18,13 @@ import ray
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from alray.data.augment import Transform
 from alray.data.catalog import Catalog
-from alray.data.decode import decode
 from alray.data.depth import Range
-from alray.data.fetch import fetch, take
-from alray.data.masks import Masks, check_size
-from alray.data.paired import PairTransform
+from alray.data.masks import Masks
+from alray.data.pixels import AnyTransform, Pixels
 from alray.data.sources.source import Source
-from alray.data.views import Views
 
 ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
-AnyTransform = Transform | Views | PairTransform
 _CAUSES = ("cause", "controller_failure", "_base_exc")  # attributes in which Ray's errors keep the error that they wrap
 _RAY_SUFFIX = "\nFailed to apply UDF transform"  # Ray adds advice about retries to the message
 # These loggers print, with Ray's whole stack, an error that the caller gets as an exception anyway.
@@ -97,31 +92,14 @@ class _Load:
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block[ROW].to_numpy()
         epochs = block[EPOCH].to_numpy() if EPOCH in block.column_names else np.zeros(len(rows), np.int64)
-        distinct, position = np.unique(rows, return_inverse=True)
-        references = take(ray.get(self.references), distinct)
-        encoded = fetch(references, self.source, self.image_column)
-        images = np.empty((len(rows), *self.transform.shape), np.uint8)
-        keys = references["key"].to_pylist()
-        masks = self.masks.fetch(references) if self.masks is not None else None
-        paired = masks is not None and isinstance(self.transform, PairTransform)
-        labels = np.empty((len(rows), *self.transform.shape[:2]) if paired else 0, np.uint8)
-        for i in np.argsort(position, kind="stable").tolist():
-            key = keys[position[i]]
-            image, row, epoch = decode(encoded[position[i]], key, self.pixel_range), int(rows[i]), int(epochs[i])
-            if isinstance(self.transform, PairTransform):
-                assert self.masks is not None
-                assert masks is not None
-                mask = self.masks.decode(masks[position[i]], key)
-                check_size(mask, image.size, key)
-                images[i], labels[i] = self.transform.pair(image, mask, row, epoch)
-            else:
-                images[i] = self.transform(image, row, epoch)
+        pixels = Pixels(self.source, self.image_column, self.pixel_range, self.transform, self.masks)
+        images, masks = pixels(ray.get(self.references), rows, epochs)
         block = block.append_column(IMAGE, ArrowTensorArray.from_numpy(images))
-        if paired:
-            return block.append_column(MASK, ArrowTensorArray.from_numpy(labels))
         if masks is None:
             return block
-        return block.append_column(MASK, pa.array([masks[i] for i in position], pa.binary()))
+        if isinstance(masks, list):
+            return block.append_column(MASK, pa.array(masks, pa.binary()))
+        return block.append_column(MASK, ArrowTensorArray.from_numpy(masks))
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from alray.durations import duration, ticks, unit
 from alray.report.comparisons import LEAST_SEEDS
-from alray.report.durations import duration, ticks, unit
 from alray.report.panel import Curves, Panel
 from alray.report.statistics import Floats, mean_interval
 from alray.report.styles import REFERENCE_LINE, Style, css, styles

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alray.config import fingerprint
-from alray.report.durations import duration, unit
+from alray.durations import duration, unit
 from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats

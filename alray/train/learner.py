@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from alray.cluster import Joined
 from alray.config import RunConfig
@@ -20,6 +20,10 @@ from alray.models.head import Head
 from alray.progress import Stages
 from alray.store import Store
 from alray.train.summary import TrainSummary
+
+if TYPE_CHECKING:
+    from alray.features.measures import Measure
+    from alray.train.objective import Recipe
 
 
 class Learner(ABC):
@@ -91,6 +95,26 @@ class Learner(ABC):
         self, table: FeatureTable | None, rows: Rows, labels: Array, out: Store, stages: Stages
     ) -> dict[str, Any]:
         """Metrics of this round's model on the test rows."""
+
+    def trial(self, rows: Rows, out: Store) -> Recipe | None:
+        """A training on some rows with any labels, whose speed is measured before a run; None if no image is trained
+        on."""
+        return None
+
+    def trial_measure(self) -> Measure | None:
+        """What `embed` measures, with the starting weights; None if no image is measured."""
+        return None
+
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        from alray.models.backbone import timm_model
+
+        model: Any = timm_model(self.config.model, self.config.transform.size)
+        return int(model.num_features)
+
+    def head_seconds(self, labels: int) -> float:
+        """Seconds of training on so many labels in this process, if it trains there: measured on random numbers."""
+        return 0.0
 
     @abstractmethod
     def class_counts(self, pool: Pool) -> Array:

@@ -5,6 +5,7 @@ Ray and timm are imported inside of functions: runs on a user's own embeddings s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from alray.config import ConfigError, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, LOGITS, Array
+from alray.features.measures import Features
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.progress import Stages
@@ -23,10 +25,21 @@ from alray.store import Store
 from alray.train.evaluate import evaluate_blocks
 from alray.train.learner import Learner
 from alray.train.linear import fit_head
-from alray.train.measure import bring_in, embeddings, extract_images, measure_images, measured, model_seed, watched
+from alray.train.measure import (
+    bring_in,
+    embeddings,
+    extract_images,
+    measure_images,
+    measured,
+    model_seed,
+    model_source,
+    watched,
+)
 from alray.train.summary import TrainSummary
 
 if TYPE_CHECKING:
+    from alray.features.measures import Measure
+    from alray.train.objective import Recipe
     from alray.train.targets import Targets
 
 _LOGITS = 1 << 26  # numbers in memory at a time
@@ -146,6 +159,23 @@ class LinearLearner(ClassLearner):
         extraction = embeddings(self.config, self.catalog)
         return measure_images(extraction, folder, self.config.resources, self.joined, stages)
 
+    def trial_measure(self) -> Measure | None:
+        """The embeddings of the frozen backbone."""
+        return embeddings(self.config, self.catalog).measure
+
+    def head_seconds(self, labels: int) -> float:
+        """Seconds of `train`: some epochs on random numbers, and as many more as the run has."""
+        wide, classes, config = self.width(), max(len(self.catalog.classes), 2), self.config.train
+        few = config.model_copy(update={"epochs": min(3, config.epochs), "patience": 0})
+        random = np.random.default_rng(0)
+        count = min(labels, max(256, (1 << 24) // wide))
+        x = random.standard_normal((count, wide), np.float32)
+        y = np.arange(count) % classes
+        fit_head(few, seed=0, num_classes=classes, embedding=x[:8], labels=y[:8])  # torch starts
+        begun = time.perf_counter()
+        fit_head(few, seed=0, num_classes=classes, embedding=x, labels=y)
+        return (time.perf_counter() - begun) / few.epochs * config.epochs * labels / count
+
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """The cached table."""
         assert self.table is not None
@@ -196,6 +226,14 @@ class EmbeddingsLearner(LinearLearner):
         """A head alone."""
         return "linear head on the embeddings of the source"
 
+    def trial_measure(self) -> Measure | None:
+        """None: nothing is measured."""
+        return None
+
+    def width(self) -> int:
+        """The second axis of the array."""
+        return int(self.catalog.embedding().shape[1])
+
     def features(self, folder: str, stages: Stages) -> FeatureTable:
         """The embeddings as a table."""
         return bring_in(self.catalog, folder)
@@ -217,6 +255,21 @@ class FinetuneLearner(ClassLearner):
 
     def begin(self, stages: Stages) -> None:
         """No-op: rounds share nothing."""
+
+    def trial(self, rows: Rows, out: Store) -> Recipe | None:
+        """A fine-tuning on these rows."""
+        from alray.train.supervised import supervised_recipe
+
+        nothing, label = rows[:0], np.zeros(len(rows), np.int64)
+        return supervised_recipe(
+            self.config, self.targets(), labeled=(rows, label), held_out=(nothing, nothing), round=0,
+            seed=model_seed(self.config), start=None, out=out,
+        )  # fmt: skip
+
+    def trial_measure(self) -> Measure | None:
+        """Embeddings and logits."""
+        config = self.config
+        return Features(model_source(config, self.catalog, None), config.transform, config.features, with_logits=True)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """Embeddings by the configured weights."""

@@ -23,7 +23,7 @@ from alray.train.batches import Array, Batch, BatchPlan, PairedPlan
 from alray.train.summary import TrainError
 
 if TYPE_CHECKING:
-    from alray.data.images import AnyTransform
+    from alray.data.pixels import AnyTransform
 
 State = dict[str, Any]
 Weights = dict[str, torch.Tensor]

@@ -21,7 +21,7 @@ from alray.data.catalog import Catalog
 from alray.data.masks import VOID, Masks, masks_of
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, PIXEL, Array
-from alray.features.measures import Extraction, Measured, ModelSource
+from alray.features.measures import Extraction, Measure, Measured, ModelSource
 from alray.features.table import FeatureTable
 from alray.models.head import Head
 from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
@@ -152,6 +152,10 @@ class SegmentationLearner(FinetuneLearner):
         """Embeddings by the configured weights."""
         with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
             return self._features(rows, None, out, stages)
+
+    def trial_measure(self) -> Measure | None:
+        """Embeddings and uncertainties."""
+        return SegmentationFeatures(self._source(None), self.config.transform, self.config.features)
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:
         """Pooled embeddings and uncertainties by this round's model."""

@@ -28,7 +28,7 @@ from alray.train.summary import TrainError
 from alray.train.targets import Targets
 
 if TYPE_CHECKING:
-    from alray.data.images import AnyTransform
+    from alray.data.pixels import AnyTransform
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from alray.train.losses import Loss, image_losses, pixel_losses, total
 from alray.train.objective import Weights, write_weights
 
 if TYPE_CHECKING:
-    from alray.data.images import AnyTransform
+    from alray.data.pixels import AnyTransform
 
 
 class Targets(Protocol):

@@ -25,7 +25,8 @@ from torch import nn
 from alray.config import ResourceConfig
 from alray.data.catalog import Catalog
 from alray.data.fetch import block_rows
-from alray.data.images import AnyTransform, first_cause, image_dataset
+from alray.data.images import first_cause, image_dataset
+from alray.data.pixels import AnyTransform
 from alray.rundir import PROGRESS
 from alray.store import Store
 from alray.train.batches import Array, Batch, BatchPlan, PairedPlan, blocks

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from alray import STRATEGIES
+from alray.durations import TICKS, duration, ticks, unit
 from alray.report.charts import cost_chart, stages_chart
-from alray.report.durations import TICKS, duration, ticks, unit
 from alray.report.panel import Line, arrange
 from alray.report.styles import Style, class_inks, inks, styles
 

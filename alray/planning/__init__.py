@@ -1,0 +1,1 @@
+"""What a run will cost, in images, bytes, memory, seconds and money, before it starts."""

@@ -1,0 +1,333 @@
+"""The plan of a run: amounts from its configuration and catalog, times from a probe of some seconds.
+
+Times are of a run that stops no training early and finds nothing done by another run. A stage takes as long as the
+slowest of its parts: the replicas of the model, the tasks that decode, and, without GPUs, the processor that they
+share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from alray.atomic import existing
+from alray.cluster import Cluster, Joined, logical_cpus
+from alray.data.pool import Rows
+from alray.durations import duration
+from alray.features.arrays import DISCRIMINATOR, EXTRACTED
+from alray.planning.probe import Probe, Speed, process_seconds
+from alray.planning.selecting import select_seconds
+from alray.prepare import Checked
+from alray.rundir import RunDir
+from alray.selection.protocol import LABELED, Context
+from alray.store import Store, is_remote
+from alray.train.objective import Recipe
+
+_TRAIN_START, _EXTRACT_START, _EXTRACT_AGAIN, _SELECT_START = 1.6, 1.0, 0.3, 0.6  # in process starts, as measured
+_DRIVER_ROW_BYTES = 16
+_START = 4.5  # CPU seconds of starting a worker, where they are not measured
+_DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    images: by use; read_bytes: of the encoded images, all epochs and rounds; feature_bytes: on disk at a time;
+    shard_bytes, driver_bytes: memory of a selection actor and of the driver's tables; gpu_bytes: of the largest batch,
+    0 without GPU; seconds: by stage and round; nodes; problems: why it cannot fit, with what to change.
+    """
+
+    images: dict[str, int]
+    read_bytes: int
+    feature_bytes: int
+    shard_bytes: int
+    driver_bytes: int
+    gpu_bytes: int
+    seconds: dict[str, list[float]]
+    nodes: int = 1
+    gpus: float = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run."""
+        return sum(map(sum, self.seconds.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON tree."""
+        return asdict(self)
+
+    def lines(self, price: float = 0.0) -> list[str]:
+        """The plan for a terminal. price: of one node for an hour, in any currency; 0: no money is shown."""
+        rounds = max(map(len, self.seconds.values()), default=0)
+        found = [f"{name:10} {number:,} images" for name, number in self.images.items()]
+        found += [
+            f"{'read':10} {_size(self.read_bytes)} of encoded images, over all epochs and rounds",
+            f"{'features':10} {_size(self.feature_bytes)} on disk",
+            f"{'memory':10} {_size(self.shard_bytes)} per selection shard, {_size(self.driver_bytes)} of the driver"
+            + (f", {_size(self.gpu_bytes)} of a GPU" if self.gpu_bytes else ""),
+        ]
+        for name, values in self.seconds.items():
+            if sum(values):
+                each = "once" if sum(value > 0 for value in values) == 1 else f"{rounds} rounds"
+                found.append(f"{name:10} {duration(sum(values))} ({each}; the longest {duration(max(values))})")
+        hours = self.total / 3600
+        whole = f"{'total':10} {duration(self.total)}"
+        whole += f" · {hours * self.gpus:.2g} GPU-hours" if self.gpus else ""
+        whole += f" · {hours * self.nodes * price:,.2f} for {self.nodes} node{'s' * (self.nodes > 1)}" if price else ""
+        return [*found, whole]
+
+
+def plan(found: Checked, joined: Joined | None = None, start: float | None = None) -> Plan:
+    """Probe a checked configuration and plan its run.
+
+    joined: the cluster of the run; it is joined only if resources.address or RAY_ADDRESS names one. start: seconds of
+    starting a worker; None: they are measured. Raises ImageError and what building the network raises.
+    """
+    return _Planner(
+        found, joined or Joined(found.config.resources), process_seconds() if start is None else start
+    ).plan()
+
+
+def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
+    """Plan a run that begins, say it in a line, and keep it in the run's directory. A run goes on without a plan where
+    the probe meets what only the run itself can judge, such as a damaged image."""
+    if run.plan() is not None:
+        return
+    try:
+        made = plan(found, start=_START)
+    except ValueError as error:
+        say(f"plan: none was made: {error}")
+        return
+    run.write_plan(made.to_json())
+    stages = ", ".join(f"{name} {duration(sum(values))}" for name, values in made.seconds.items())
+    say(f"plan: about {duration(made.total)} ({stages}), {_size(made.feature_bytes)} of features on disk")
+    for problem in made.problems:
+        say(f"plan: {problem}")
+
+
+class _Planner:
+    def __init__(self, found: Checked, joined: Joined, start: float) -> None:
+        self.found, self.config, self.catalog = found, found.config, found.catalog
+        self.learner = found.learner(found.config, found.catalog, joined)
+        self.cluster = _cluster(joined, found)
+        resources = self.config.resources
+        self.train_workers, self.actors = resources.train_workers, resources.extract_actors
+        self.shards = resources.select_shards
+        self.cores = self.cluster.cpus if _named_cluster(found) else float(os.cpu_count() or 1)
+        threads = int(resources.cpus_per_train_worker)
+        self.probe = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, threads)
+        self.measuring = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, 1)
+        self.start = self.process = start
+        self.read = 0.0
+
+    def plan(self) -> Plan:
+        config, found = self.config, self.found
+        rounds = range(config.rounds)
+        measure = self.learner.trial_measure()
+        trains = self._trains()
+        if measure is None and not trains:
+            self.start = 0.0
+        embed = None if measure is None else self.measuring.measuring(measure)
+        width = self.learner.width()
+        embedded = [self._embedded(number) for number in rounds]
+        seconds: dict[str, list[float]] = {}
+        seconds["pretext"] = self._once(self._pretext())
+        if embed is not None:
+            often = [len(self.catalog)] + [0] * (len(rounds) - 1) if found.learner.frozen else embedded
+            seconds["extract"] = [self._extract(embed, count, number > 0) for number, count in enumerate(often)]
+        seconds["train"] = self._train(embed)
+        seconds["vaal"] = self._vaal()
+        seconds["select"] = [self._select(number, width) for number in rounds]
+        if embed is not None and not len(found.task.embedded_test(found.test_rows)):
+            seconds["evaluate"] = [self._extract(embed, len(found.test_rows), True) for _ in rounds]
+        features = max([len(self.catalog)] if found.learner.frozen else embedded, default=0)
+        bytes_of_row = self._bytes_of_row(width)
+        shard = -(-max(embedded) // self.shards) * bytes_of_row if embedded else 0
+        made = Plan(
+            {"pool": len(found.pool_rows), "test": len(found.test_rows), "catalog": len(self.catalog)},
+            int(self.read), features * bytes_of_row if embed is not None else 0, shard,
+            _DRIVER_ROW_BYTES * len(self.catalog), 0 if embed is None else embed.device_bytes,
+            {name: [round(value, 2) for value in values] for name, values in seconds.items() if any(values)},
+            gpus=self.cluster.gpus if self.cluster.use_gpu else 0,
+        )  # fmt: skip
+        made.problems.extend(self._problems(made))
+        return made
+
+    def _trains(self) -> bool:
+        return not self.found.learner.trains_in_driver
+
+    def _labels(self, number: int) -> int:
+        return self.found.seed_set.size + number * self.config.budget
+
+    def _unlabeled(self, number: int) -> Rows:
+        count = len(self.found.pool_rows) - self.config.split.val_size - self._labels(number)
+        if self.config.subset_unlabeled:
+            count = min(count, self.config.subset_unlabeled)
+        return np.arange(max(count, 0), dtype=np.int64)
+
+    def _offered(self, number: int) -> int:
+        rows, strategy = self._unlabeled(number), self.found.strategy
+        context = Context(0, self.found.seed_set.round_of(number), pretext=(rows, np.linspace(0, 1, len(rows))))
+        return len(strategy.window(context, rows, self.config.budget))
+
+    def _embedded(self, number: int) -> int:
+        """Images that a round embeds."""
+        test, needs = len(self.found.task.embedded_test(self.found.test_rows)), self._needs(number)
+        if not needs & EXTRACTED:
+            return test
+        return self._offered(number) + test + (self._labels(number) if LABELED in needs else 0)
+
+    def _needs(self, number: int) -> frozenset[str]:
+        """What the selection of a round reads; the last round has none."""
+        last = number == self.config.rounds - 1
+        return frozenset() if last else self.found.strategy.needs_in(self.found.seed_set.round_of(number))
+
+    def _stage(self, images: float, speed: Speed, replicas: int) -> float:
+        """Seconds of a stage over so many images."""
+        decoders = max(1.0, self.cluster.cpus - (0 if self.cluster.use_gpu else replicas))
+        parts = [speed.compute / replicas, speed.decode / min(decoders, self.cores)]
+        if not self.cluster.use_gpu:
+            parts.append((speed.compute + speed.decode) / self.cores)
+        self.read += images * self._bytes_of_image()
+        return images * max(parts)
+
+    def _extract(self, speed: Speed, images: int, again: bool) -> float:
+        if not images:
+            return 0.0
+        return self.start * (_EXTRACT_AGAIN if again else _EXTRACT_START) + self._stage(images, speed, self.actors)
+
+    def _train(self, embed: Speed | None) -> list[float]:
+        config, learner = self.config, self.learner
+        numbers = range(config.rounds)
+        if self.found.learner.trains_in_driver:
+            one = learner.head_seconds(self._labels(config.rounds - 1)) / self._labels(config.rounds - 1)
+            return [one * self._labels(number) for number in numbers]
+        speed = self.probe.training(self._trial)
+        validation = 0.0
+        if config.split.val_size and embed is not None:
+            validation = self._stage(config.split.val_size, embed, self.train_workers)
+        return [
+            _TRAIN_START * self.start
+            + config.train.epochs * (self._stage(self._labels(number), speed, self.train_workers) + validation)
+            for number in numbers
+        ]
+
+    def _trial(self, rows: Rows, out: Store) -> Recipe:
+        recipe = self.learner.trial(rows, out)
+        assert recipe is not None  # it trains on Ray, so on images
+        return recipe
+
+    def _pretext(self) -> float:
+        if not self.found.trains_pretext:
+            return 0.0
+        from alray.train.pretext import PretextRecipe
+
+        config, pool = self.config, len(self.found.pool_rows)
+        speed = self.probe.training(
+            lambda rows, out: PretextRecipe(config.pretext, config.model, config.transform, 0, rows, out)
+        )
+        once = Speed(speed.decode, speed.compute / 3)  # a measurement has no backward pass
+        epochs = config.pretext.epochs * self._stage(pool, speed, self.train_workers)
+        return _TRAIN_START * self.start + epochs + self._extract(once, pool, False)
+
+    def _vaal(self) -> list[float]:
+        config, rounds = self.config, self.config.rounds
+        if DISCRIMINATOR not in self.found.strategy.needs:
+            return [0.0] * rounds
+        from alray.train.vaal import VaalRecipe
+
+        def recipe(rows: Rows, out: Store) -> VaalRecipe:
+            half = max(1, len(rows) // 2)
+            return VaalRecipe(config.vaal, 0, 0, rows[:half], rows[half:], out)
+
+        speed = self.probe.training(recipe)
+        return [
+            _TRAIN_START * self.start
+            + 2 * config.vaal.epochs * self._stage(self._labels(number), speed, self.train_workers)
+            + self._extract(Speed(speed.decode, speed.compute / 6), len(self._unlabeled(number)), True)
+            for number in range(rounds - 1)
+        ] + [0.0]
+
+    def _select(self, number: int, width: int) -> float:
+        if number == self.config.rounds - 1:
+            return 0.0
+        offered, budget = self._offered(number), min(self.config.budget, self._offered(number))
+        classes = max(2, len(self.catalog.classes))
+        took = select_seconds(self.found.strategy, offered, self._labels(number), budget, width, classes)
+        on_ray = self.config.resources.select_workers == "ray"
+        parts = min(self.shards, self.cores) if on_ray else 1
+        return took / parts + (_SELECT_START * self.process if on_ray else 0.0)
+
+    def _once(self, seconds: float) -> list[float]:
+        return [seconds] + [0.0] * (self.config.rounds - 1)
+
+    def _bytes_of_image(self) -> float:
+        sizes = pc.mean(self.catalog.references(self.found.pool_rows[:10_000])["size"]).as_py()
+        return float(sizes or 0.0)
+
+    def _bytes_of_row(self, width: int) -> int:
+        features = self.config.features
+        logits = 0 if self.found.learner.frozen else len(self.catalog.classes) * _DTYPES[features.logits_dtype]
+        return width * _DTYPES[features.dtype] + logits
+
+    def _problems(self, made: Plan) -> list[str]:
+        """Why the run cannot fit on this machine; a cluster that is joined is not looked at."""
+        found, root = [], self.config.run_dir or self.config.root
+        if not is_remote(root) and made.feature_bytes > (free := shutil.disk_usage(existing(root)).free):
+            found.append(
+                f"root: the features need {_size(made.feature_bytes)} on disk, {root} has {_size(free)} free: choose "
+                "another --root, or features.dtype float16"
+            )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if not _named_cluster(self.found) and made.driver_bytes > memory:
+            found.append(f"memory: the driver needs {_size(made.driver_bytes)}, this machine has {_size(memory)}")
+        if made.gpu_bytes and (total := _gpu_bytes()) and made.gpu_bytes > total:
+            found.append(
+                f"train.batch_size: a batch needs {_size(made.gpu_bytes)} of a GPU, it has {_size(total)}: lower "
+                "train.batch_size or features.batch_size, or use more workers"
+            )
+        return found
+
+
+def _named_cluster(found: Checked) -> bool:
+    address = found.config.resources.address or os.environ.get("RAY_ADDRESS", "local")
+    return address != "local"
+
+
+def _cluster(joined: Joined, found: Checked) -> Cluster:
+    """The cluster that the run names, or what one that is started here would have."""
+    if _named_cluster(found):
+        return joined.cluster
+    import torch
+
+    resources = found.config.resources
+    gpus = torch.cuda.device_count() if resources.use_gpu != "no" else 0
+    return Cluster(logical_cpus(resources), gpus, gpus > 0)
+
+
+def _gpu_bytes() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.3g} {unit}" if count < 100 else f"{count:,.0f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def compared(planned: dict[str, Sequence[float]], actual: dict[str, Sequence[float]]) -> list[tuple[str, float, float]]:
+    """(stage, planned seconds, actual seconds), the whole run last. Stages that were not planned are left out."""
+    rows = [(name, float(sum(values)), float(sum(actual.get(name, [])))) for name, values in planned.items()]
+    return [*rows, ("total", sum(row[1] for row in rows), sum(row[2] for row in rows))]

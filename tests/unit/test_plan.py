@@ -1,0 +1,117 @@
+"""The plan of a run: amounts are exact, times are positive and grow as they must, what cannot fit is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from image_sources import SOURCES, items
+
+from alray import RunConfig
+from alray.cli import main
+from alray.config import DataConfig, ModelConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig, replace
+from alray.data.augment import eval_transform
+from alray.features.measures import Features, ModelSource
+from alray.planning import plan as planning
+from alray.planning.plan import Plan, plan, plan_once
+from alray.planning.probe import Probe
+from alray.planning.selecting import select_seconds
+from alray.prepare import check
+from alray.rundir import RunDir
+from alray.selection.registry import build
+
+HALF = (0.5, 0.5, 0.5)
+TINY = ModelConfig(backbone="resnet18", options={"channels": [4, 4, 4, 4]}, small_stem=True, mean=HALF, std=HALF)
+
+
+def embeddings(folder: Path, **changes: Any) -> RunConfig:
+    label = np.arange(400) % 4
+    random = np.random.default_rng(0)
+    x = (random.normal(size=(4, 6))[label] + random.normal(size=(400, 6))).astype(np.float32)
+    np.savez(folder / "x.npz", features=x, label=label, split=np.where(np.arange(400) < 300, "train", "test"))
+    config = RunConfig(
+        name="planned", root=str(folder / "runs"), rounds=3, budget=20, strategy="margin",
+        data=DataConfig(root=str(folder / "x.npz")), split=SplitConfig(seed_set_size=10, val_size=0),
+        train=TrainConfig(mode="linear", epochs=5), resources=ResourceConfig(select_workers="process"),
+    )  # fmt: skip
+    return replace(config, changes)
+
+
+def images(folder: Path, **changes: Any) -> RunConfig:
+    write, key = SOURCES["folder"]
+    root = write(items(), folder / "source")
+    config = RunConfig(
+        name="planned", root=str(folder / "runs"), rounds=2, budget=2, strategy="entropy",
+        data=DataConfig(root=root, key=key, yes=True), split=SplitConfig(seed_set_size=4, val_size=0),
+        train=TrainConfig(mode="finetune", epochs=2, batch_size=4, patience=0), model=TINY,
+        transform=TransformConfig(size=16, resize=0, train="eval"),
+    )  # fmt: skip
+    return replace(config, changes)
+
+
+def test_the_plan_of_a_linear_run_on_embeddings(tmp_path: Path) -> None:
+    found = plan(check(embeddings(tmp_path)), start=4.0)
+    assert found.images == {"pool": 300, "test": 100, "catalog": 400}
+    assert (found.read_bytes, found.feature_bytes, found.gpu_bytes) == (0, 0, 0)
+    assert set(found.seconds) <= {"train", "select"} and found.problems == []
+    assert found.total < 10  # no worker starts
+
+
+def test_the_plan_of_a_fine_tuning(tmp_path: Path) -> None:
+    found = plan(check(images(tmp_path)), start=4.0)
+    pool, test = found.images["pool"], found.images["test"]
+    assert {"train", "extract", "select"} <= set(found.seconds)
+    assert all(len(values) == 2 for values in found.seconds.values())
+    size = np.mean([len(item.data) for item in items()])
+    embedded = (pool - 4) + test + test  # without the seed set; the last round embeds the test images alone
+    trained = 2 * (4 + 6)  # two epochs of the seed set, and of the seed set with one batch
+    assert found.read_bytes == pytest.approx((embedded + trained) * size, rel=0.3)
+    assert found.seconds["select"][1] == 0
+    twice = plan(check(images(tmp_path, **{"train.epochs": 40})), start=4.0)
+    assert sum(twice.seconds["train"]) > 2 * sum(found.seconds["train"]) - 4 * 1.6 * 4
+
+
+@pytest.mark.parametrize("strategy", ["random", "margin", "base", "k_center", "badge", "pt4al", "k_means", "balancing"])
+def test_every_kind_of_strategy_can_be_measured(strategy: str) -> None:
+    assert select_seconds(build(strategy, {}), 4000, 100, 50, 8, 5) > 0
+
+
+def test_the_probe_measures_images_not_the_machine(tmp_path: Path) -> None:
+    checked = check(images(tmp_path))
+    config, catalog = checked.config, checked.catalog
+    measure = Features(ModelSource(config.model, 3, 0, "", "", 16), config.transform, config.features, True)
+    assert measure.transform == eval_transform(config.transform)
+    speed = Probe(catalog, checked.pool_rows).measuring(measure)
+    assert 0 < speed.decode < 1 and 0 < speed.compute < 1 and speed.device_bytes == 0
+
+
+def test_what_cannot_fit_is_said_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = images(tmp_path)
+    (tmp_path / "c.json").write_text(config.to_json())
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", str(tmp_path / "c.json"), "--price", "2"])
+    said = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert "the features need" in said.err and "choose another --root" in said.err
+    assert "total" in said.out and "for 1 node" in said.out
+
+
+@pytest.mark.parametrize("wrong", [["--price"], ["--price", "much"]])
+def test_a_price_is_a_number(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(embeddings(tmp_path).to_json())
+    with pytest.raises(SystemExit):
+        main(["plan", str(tmp_path / "c.json"), *wrong])
+    assert "--price: expected a number" in capsys.readouterr().err
+
+
+def test_a_run_keeps_its_plan_and_says_it_once(tmp_path: Path) -> None:
+    checked, run, said = check(embeddings(tmp_path)), RunDir(str(tmp_path / "run")), list[str]()
+    plan_once(checked, run, said.append)
+    plan_once(checked, run, said.append)
+    assert len(said) == 1 and said[0].startswith("plan: about")
+    assert Plan(**run.plan() or {}).images["pool"] == 300
