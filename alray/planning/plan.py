@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -325,9 +325,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}" if count < 100 else f"{count:,.0f} {unit}"
         count /= 1000
     raise AssertionError
-
-
-def compared(planned: dict[str, Sequence[float]], actual: dict[str, Sequence[float]]) -> list[tuple[str, float, float]]:
-    """(stage, planned seconds, actual seconds), the whole run last. Stages that were not planned are left out."""
-    rows = [(name, float(sum(values)), float(sum(actual.get(name, [])))) for name, values in planned.items()]
-    return [*rows, ("total", sum(row[1] for row in rows), sum(row[2] for row in rows))]

@@ -58,8 +58,28 @@ def timing_section_parts(panel: Panel, measure: str = "") -> Timing:
         "of several runs does for all of them (embeddings of a frozen backbone, a pretext task) counts in full for "
         "each. A sweep does this work before its trials, so that no trial's time contains it. Times on machines with "
         "other load are not comparable.",
+        *planned_sentences([line.run for line in panel.lines if line.run is not None]),
     )
     return Timing(stages, costs, kind, notes, _table(stages, busy, kind), False)
+
+
+def planned_sentences(runs: Sequence[RunHistory]) -> list[str]:
+    """A sentence that holds the plans of the runs against what they took, if they were planned."""
+    planned: dict[str, list[float]] = {}
+    taken: dict[str, list[float]] = {}
+    for run in {run.dir: run for run in runs}.values():
+        if (plan := run.files.plan()) is None:
+            continue
+        for stage, seconds in plan["seconds"].items():
+            planned.setdefault(stage, []).append(sum(seconds))
+            taken.setdefault(stage, []).append(sum(float(m["seconds"].get(stage, 0.0)) for m in run.rounds))
+    if not planned:
+        return []
+    count = max(map(len, planned.values()))
+    pairs = [(stage, sum(planned[stage]) / count, sum(taken[stage]) / count) for stage in planned]
+    pairs.append(("in all", sum(pair[1] for pair in pairs), sum(pair[2] for pair in pairs)))
+    said = "; ".join(f"{stage} {duration(before)}, took {duration(after)}" for stage, before, after in pairs)
+    return [f"Planned before the start, mean per run that was planned: {said}. Stops before the last epoch take less."]
 
 
 def _joined(stages: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from alray.planning.plan import Plan, plan, plan_once
 from alray.planning.probe import Probe
 from alray.planning.selecting import select_seconds
 from alray.prepare import check
+from alray.report.runs import RunHistory
+from alray.report.timing import planned_sentences
+from alray.rounds import run
 from alray.rundir import RunDir
 from alray.selection.registry import build
 
@@ -110,8 +114,16 @@ def test_a_price_is_a_number(wrong: list[str], tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_run_keeps_its_plan_and_says_it_once(tmp_path: Path) -> None:
-    checked, run, said = check(embeddings(tmp_path)), RunDir(str(tmp_path / "run")), list[str]()
-    plan_once(checked, run, said.append)
-    plan_once(checked, run, said.append)
+    checked, folder, said = check(embeddings(tmp_path)), RunDir(str(tmp_path / "run")), list[str]()
+    plan_once(checked, folder, said.append)
+    plan_once(checked, folder, said.append)
     assert len(said) == 1 and said[0].startswith("plan: about")
-    assert Plan(**run.plan() or {}).images["pool"] == 300
+    assert Plan(**folder.plan() or {}).images["pool"] == 300
+
+
+def test_the_report_holds_the_plan_against_the_run(tmp_path: Path) -> None:
+    done = run(embeddings(tmp_path), quiet=False)
+    history = RunHistory(done.dir, "planned", "margin", 0, ("a",), list(done.rounds))
+    (said,) = planned_sentences([history, history])
+    assert re.search(r"train [\d.]+ s, took [\d.]+ s; select .* in all .*, took ", said)
+    assert planned_sentences([]) == []
