@@ -34,6 +34,7 @@ from alray.scalars import lines_written, write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.train.evaluate import labeled_set_metrics
 from alray.train.summary import TrainSummary
+from alray.watch import to_ray, watchers
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
         out = ready.run.round(number)
         last = number == config.rounds - 1
         if not _committed(out, last):
-            stages = _stages(config, number, out, quiet)
+            stages = _stages(config, ready.run, number, out, quiet)
             query = query or Query(ready, stages)
             pool = query.seed_set(pool, stages)
             ready, pool = _with_what_people_said(ready, pool, out)
@@ -150,9 +151,9 @@ def _committed(out: RoundDir, last: bool) -> bool:
     return out.committed and (last or out.labeled)
 
 
-def _stages(config: RunConfig, number: int, out: RoundDir, quiet: bool) -> Stages:
-    label = f"{config.name} · round {number + 1}/{config.rounds}"
-    return Stages(label, quiet, out.timings(), out.write_timings)
+def _stages(config: RunConfig, run: RunDir, number: int, out: RoundDir, quiet: bool) -> Stages:
+    watch = watchers(run)
+    return Stages(config.name, number, config.rounds, quiet, out.timings(), out.write_timings, watch)
 
 
 def _evaluate(
@@ -217,6 +218,7 @@ def _commit(
     _write_tables(ready.run, number + 1)
     if ready.config.features.keep == "last" and previous is not None:
         previous.delete(FEATURES_DIR)
+    to_ray(ready.config.name, "done", "", {"alray_labels": metrics["labels"]})
     stages.print_line(_line(metrics, stages.seconds))
 
 

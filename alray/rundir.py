@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
-PROGRESS, RAY = "progress.json", "ray"  # of a training that is not finished
+PROGRESS, RAY = "progress.json", "ray"  # what passes: of a run, and of a training that is not finished
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
@@ -156,6 +156,15 @@ class RunDir(Store):
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Keep what the run was planned to take."""
         self.write_json(_PLAN, dict(plan))
+
+    def now(self) -> dict[str, Any] | None:
+        """What the run does now or did last (`alray.progress.Now`); None if it never said."""
+        passing = Store(self.uri, sums="")
+        return dict(passing.read_json(PROGRESS)) if passing.has(PROGRESS) else None
+
+    def write_now(self, now: Mapping[str, Any]) -> None:
+        """Say what the run does now. The file passes: it has no checksum."""
+        Store(self.uri, sums="").write_json(PROGRESS, dict(now))
 
     def cluster(self) -> dict[str, Any]:
         """The resources of the run's cluster; empty if it needed none."""

@@ -7,6 +7,7 @@ from typing import Any
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
+from alray.watch import sentences
 
 _SHOWN = 5
 
@@ -31,6 +32,7 @@ def lines(run: RunDir) -> list[str]:
         found.append(f"the batch: {run.batch_files(batch.name).uri}")
         found.append(f"next: alray label {run.uri} FILE" if missing else f"next: {command}")
     elif len(done) < rounds:
+        found += sentences(run)
         found.append(f"next: {command}")
     else:
         found.append(f"the run is finished; next: alray report {run.uri}")

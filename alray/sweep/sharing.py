@@ -53,7 +53,7 @@ def _make(ready: Checked, quiet: bool) -> None:
     from alray.train.columns import Columns
 
     config = ready.config
-    stages = Stages(f"{config.name} · before the trials", quiet)
+    stages = Stages(f"{config.name} · before the trials", quiet=quiet)
     joined = Joined(config.resources)
     columns = Columns(config, ready.catalog, joined, ready.pool_rows)
     started = columns.with_backbone(stages)

@@ -111,7 +111,7 @@ def test_100_000_classes_fit_in_memory(tmp_path: Path, stored: bool) -> None:
     expected = classification_metrics(logits, labels, classes=classes, top_k=(5,))
     del logits
     tracemalloc.start()
-    found = learner.evaluate(table, rows, labels, store, Stages("", quiet=True))
+    found = learner.evaluate(table, rows, labels, store, Stages(quiet=True))
     evaluated = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
     predicted, probability = learner.predict(table, rows[::-1], store)
