@@ -12,12 +12,13 @@ first write to its end. A run that is finished is only read, which needs no leas
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from alray.config import RunConfig
+from alray.config import RunConfig, refuse_credentials
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
@@ -32,9 +33,12 @@ from alray.query import Query
 from alray.rundir import FEATURES_DIR, RoundDir, RunDir, RunError
 from alray.scalars import lines_written, write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
+from alray.tracking import TrackingError, check_mlflow, track
 from alray.train.evaluate import labeled_set_metrics
 from alray.train.summary import TrainSummary
 from alray.watch import to_ray, watchers
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ def run(
     expensive starts; OracleError, TrainError, ClusterError and ImageError where they occur. RunError also if another
     start of this run is at work; LeaseLost if this process stood still so long that another start went on in its place.
     """
+    if config.mlflow:
+        refuse_credentials({"mlflow": config.mlflow})
+        check_mlflow(config.mlflow)
     found = check(config, strategy, oracle)
     folder = find_run(found.config, found.catalog)
     notes = [*filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]
@@ -101,7 +108,7 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
     if not quiet:
         plan_once(found, ready.run, lambda line: print(f"{config.name} · {line}", flush=True))
     if not _complete(ready.run, config.rounds):
-        _write_tables(ready.run, sum(ready.run.round(number).committed for number in range(config.rounds)))
+        _write_tables(config, ready.run, sum(ready.run.round(number).committed for number in range(config.rounds)))
     pool = ready.pool
     query: Query | None = None
     previous: RoundDir | None = None
@@ -215,17 +222,21 @@ def _commit(
     ready: Prepared, metrics: dict[str, Any], out: RoundDir, previous: RoundDir | None, stages: Stages, number: int
 ) -> None:
     out.write_metrics({**metrics, "seconds": stages.seconds})
-    _write_tables(ready.run, number + 1)
+    _write_tables(ready.config, ready.run, number + 1)
     if ready.config.features.keep == "last" and previous is not None:
         previous.delete(FEATURES_DIR)
     to_ray(ready.config.name, "done", "", {"alray_labels": metrics["labels"]})
     stages.print_line(_line(metrics, stages.seconds))
 
 
-def _write_tables(run: RunDir, rounds: int) -> None:
+def _write_tables(config: RunConfig, run: RunDir, rounds: int) -> None:
     """Write the numbers of the first rounds for other programs, metrics.csv last: `_complete` looks at it."""
     metrics = [run.round(number).metrics() for number in range(rounds)]
     write_tensorboard(run, metrics)
+    try:
+        track(config, run, metrics)
+    except TrackingError as error:  # the next round logs what is missing
+        _log.warning("%s", error)
     write_scalars(run, metrics)
 
 

@@ -42,7 +42,7 @@ PROGRESS, RAY = "progress.json", "ray"  # what passes: of a run, and of a traini
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
-_PLAN = "plan.json"
+_PLAN, _TRACKED = "plan.json", "mlflow.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
@@ -156,6 +156,14 @@ class RunDir(Store):
     def write_plan(self, plan: Mapping[str, Any]) -> None:
         """Keep what the run was planned to take."""
         self.write_json(_PLAN, dict(plan))
+
+    def tracked(self) -> dict[str, Any] | None:
+        """The MLflow run of this run, and how many rounds it has; None if there is none."""
+        return dict(self.read_json(_TRACKED)) if self.has(_TRACKED) else None
+
+    def write_tracked(self, tracked: Mapping[str, Any]) -> None:
+        """Keep the MLflow run of this run."""
+        self.write_json(_TRACKED, dict(tracked))
 
     def now(self) -> dict[str, Any] | None:
         """What the run does now or did last (`alray.progress.Now`); None if it never said."""

@@ -48,6 +48,10 @@ class RunConfig(Frozen):
     """Options of the strategy, as names and values: class_order seeded. `alray strategies` lists them. They are added
     to the options in the job file. The job file's options are dropped if you choose another strategy.
     --strategy-options without a pair drops them, too."""
+    mlflow: Annotated[str, OUTSIDE] = ""
+    """Tracking URI of MLflow, a server or a folder, where the run and its rounds are logged; needs the extra
+    alray[mlflow]. Credentials belong in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. A sweep has
+    sweep.mlflow instead."""
     subset_labeled: int = Field(0, ge=0)
     """Labeled images that take part in a selection, drawn anew each round; 0 with subset_unlabeled 0: all."""
     subset_unlabeled: int = Field(0, ge=0)

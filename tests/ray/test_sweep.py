@@ -34,6 +34,7 @@ from alray.report import report
 from alray.rounds import run
 from alray.sweep import SweepConfig, SweepError, sweep
 from alray.sweep.tuner import _hide_gpus
+from alray.tracking import TrackingError
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -125,7 +126,7 @@ def test_tracking_that_cannot_work_is_refused_before_any_trial(tmp_path: Path) -
     pytest.importorskip("mlflow")
     config = config_of(tmp_path)
     for uri, says in (("http://127.0.0.1:9", "no server answers"), ("nonsense://x", "expected a folder or")):
-        with pytest.raises(SweepError, match=f"mlflow: {says}"):
+        with pytest.raises(TrackingError, match=f"mlflow: {says}"):
             sweep(config, {"seed": [0]}, SweepConfig(mlflow=uri), quiet=True)
     assert not (tmp_path / "runs").exists()
 

@@ -18,6 +18,7 @@ from alray.prepare import check
 from alray.store import Store, StoreError, filesystem
 from alray.sweep import SweepError, plan
 from alray.sweep.tracking import mlflow_callback
+from alray.tracking import TrackingError
 
 SECRET = "wJalrXUtnFEMI"
 WITH_SECRET = [
@@ -127,6 +128,6 @@ def test_a_message_about_another_field_does_not_show_it() -> None:
 @pytest.mark.parametrize("uri", [f"http://user:{SECRET}@127.0.0.1:9/", f"http://127.0.0.1:9/?token={SECRET}"])
 def test_mlflow_messages_hide_it(uri: str) -> None:
     pytest.importorskip("mlflow")
-    with pytest.raises(SweepError, match=r"no server answers at 'http://.*\*\*\*") as error:
+    with pytest.raises(TrackingError, match=r"no server answers at 'http://.*\*\*\*") as error:
         mlflow_callback(uri, "name")
     assert SECRET not in str(error.value)
