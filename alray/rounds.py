@@ -6,6 +6,23 @@ the driver, asks the oracle for their labels, and writes all of it down.
 A round is a directory, round_NN. A stage whose files exist is skipped; files are written atomically. metrics.json is
 written last and commits the round. A run that was killed and started again makes the same picks.
 
+Batch k is in round_kk, whichever round chooses it. Round n chooses batch n; with labels.overlap it chooses batch n + 1,
+too, while batch n is out (see `alray.labeling.turns`). The next start enters the first round n that lacks one of the
+files metrics.json and labels.parquet (the last round has no labels). Where it goes on depends on what is there:
+
+| the last file that is there | what the start does |
+|---|---|
+| nothing of the round but, with an overlap, batch n | notes in begun.json which answers count: none to batch n |
+| round_nn/begun.json | trains on the labels of batches 0 to n - 1; embeds; evaluates |
+| round_nn/checkpoint, features | chooses the round's first batch k that has no picks; earlier batches are pending |
+| round_kk/selection.json (model, pending rows) | chooses batch k again: the same rows |
+| round_kk/picks.parquet | writes the requests of batch k, with the predictions of this round's model |
+| round_kk/batch/requests.parquet | gives them to the oracle, keeps what it answers, and chooses the next batch |
+| the same of all batches of the round | asks for what batch n still lacks; waits for people if they have to answer |
+| round_nn/metrics.json, no labels.parquet | the same: the metrics were written for people to see before the wait |
+| all answers to batch n, or its --close | writes left_out.json and labels.parquet; answers to batch n + 1 stay unused |
+| round_nn/labels.parquet | writes metrics.json, which commits the round |
+
 Only one start of a run is at work at a time: it holds the lease of the run directory (`alray.lease`) from before its
 first write to its end. A run that is finished is only read, which needs no lease.
 """

@@ -184,7 +184,9 @@ class Desk:
         return self.classes(out.begun()["deliveries"])
 
     def _waiting(self, requests: Requests, missing: int, note: str) -> str:
+        others = [name for name in self.run.open_batches() if name != requests.batch]
+        more = f" {', '.join(others)} is out, too, but needed later." if others else ""
         return (
             f"waiting for labels, {requests.batch}: {len(requests) - missing:,} of {len(requests):,} answers "
-            f"are there.\n{note}"
+            f"are there.{more}\n{note}"
         ).rstrip()
