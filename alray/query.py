@@ -66,12 +66,12 @@ class Query:
 
     def rows_to_embed(self, pool: Pool, turns: Sequence[Turn], stages: Stages) -> Rows:
         """The rows to embed in a round, ascending: the test images whose embeddings are evaluated, and the rows that
-        the strategy reads. turns: the selections of the round."""
+        the strategy reads. turns: the selections of the round; a later one reads the picks of an earlier one."""
         rows, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
-        for turn in turns:
-            needs = strategy.needs_in(self._round(turn.batch))
-            if needs & EXTRACTED:
-                labeled = pool.labeled if LABELED in needs else pool.labeled[:0]
+        needs = [strategy.needs_in(self._round(turn.batch)) for turn in turns]
+        for at, turn in enumerate(turns):
+            if frozenset().union(*needs[at:]) & EXTRACTED:
+                labeled = pool.labeled if LABELED in strategy.needs else pool.labeled[:0]
                 rows = np.union1d(rows, np.concatenate([self._offered(pool, turn, stages)[1], turn.pending, labeled]))
         return rows
 

@@ -28,7 +28,10 @@ from alray.features.table import FeatureTable
 from alray.labeling import receive, state
 from alray.labeling.desk import Waiting
 from alray.labeling.standing import lines
-from alray.labeling.turns import past_turn
+from alray.labeling.turns import past_turn, turn_at, turns_of
+from alray.prepare import prepare
+from alray.progress import Stages
+from alray.query import Query
 from alray.report import report
 from alray.rounds import run
 from alray.rundir import RunDir, RunError
@@ -248,3 +251,24 @@ def test_an_overlap_is_part_of_the_identity_and_more_than_one_is_refused(data):
     assert len(marks) == 2
     with pytest.raises(ConfigError, match=r"labels\.overlap: expected one of 0, 1, got 2"):
         config_of(data, **{"labels.overlap": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "more"),
+    [
+        ("k_center", {}, {"subset_labeled": 12, "subset_unlabeled": 20}),
+        ("k_center", {}, {"subset_labeled": 4, "subset_unlabeled": 20, "budget": 20}),
+        ("pt4al", {"batches": 20, "rest": "carry"}, {}),
+        ("pt4al", {"batches": 30}, {}),
+    ],
+)
+def test_a_round_embeds_all_that_its_second_selection_reads_before_the_first_has_chosen(name, options, more, data):
+    """Where a network is trained, each round embeds only the rows that are read."""
+    config = config_of(data, strategy=name, strategy_options=options, **more)
+    folder = RunDir(run(config, quiet=True).dir)
+    ready, stages = prepare(config), Stages("", quiet=True)
+    query = Query(ready, stages)
+    early = query.rows_to_embed(ready.pool, turns_of(folder, config, 0), stages)
+    late = query.rows_to_embed(ready.pool, [turn_at(folder, 0, 1)], stages)
+    assert set(late.tolist()) <= set(early.tolist())
+    assert len(early) < len(ready.pool)
