@@ -5,8 +5,9 @@ It also makes the cold start, a seed set that pretext losses or k-means choose b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +29,12 @@ from alray.features.arrays import (
 )
 from alray.features.table import FeatureTable
 from alray.labeling.replay import taking_part
+from alray.labeling.turns import Turn
 from alray.models.head import Head
 from alray.prepare import Prepared
 from alray.progress import Stages
 from alray.rundir import RoundDir
+from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
 from alray.train.columns import Columns
@@ -61,26 +64,28 @@ class Query:
         self.ready = ready
         self.learn.catalog = self.columns.catalog = ready.catalog
 
-    def rows_to_embed(self, pool: Pool, number: int, last: bool, stages: Stages) -> Rows:
+    def rows_to_embed(self, pool: Pool, turns: Sequence[Turn], stages: Stages) -> Rows:
         """The rows to embed in a round, ascending: the test images whose embeddings are evaluated, and the rows that
-        the strategy reads."""
-        test, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
-        needs = strategy.needs_in(self._round(number))
-        if last or not needs & EXTRACTED:
-            return test
-        rows = np.union1d(self._offered(pool, number, stages)[1], test)
-        return np.union1d(rows, pool.labeled) if LABELED in needs else rows
+        the strategy reads. turns: the selections of the round; a later one reads the picks of an earlier one."""
+        rows, strategy = self.ready.task.embedded_test(self.ready.test_rows), self.ready.strategy
+        needs = [strategy.needs_in(self._round(turn.batch)) for turn in turns]
+        for at, turn in enumerate(turns):
+            if frozenset().union(*needs[at:]) & EXTRACTED:
+                labeled = pool.labeled if LABELED in strategy.needs else pool.labeled[:0]
+                rows = np.union1d(rows, np.concatenate([self._offered(pool, turn, stages)[1], turn.pending, labeled]))
+        return rows
 
-    def picks(
-        self, pool: Pool, table: FeatureTable | None, head: Head | None, number: int, out: RoundDir, stages: Stages
-    ) -> Picks:
-        """The picks of a round: read them if an earlier start made them, else choose and write them."""
+    def picks(self, pool: Pool, table: FeatureTable | None, head: Head | None, turn: Turn, stages: Stages) -> Picks:
+        """The picks of a batch: read them if an earlier start made them, else choose and write them."""
+        out = self.ready.run.round(turn.batch)
         if out.chosen:
             return Picks.from_table(out.picks())
         config = self.config
-        labeled, offered = self._offered(pool, number, stages)
-        more = self._measured(number, pool, offered, out, stages)
-        context = self._context(pool, labeled, table, head, number, stages)
+        labeled, offered = self._offered(pool, turn, stages)
+        more = self._measured(turn, pool, offered, out, stages)
+        context = self._context(pool, head, turn, stages)
+        classes = presumed(self.ready.strategy, turn.pending, partial(_source, table), context)
+        context = self._with_labels(context, pool, labeled, table, turn, classes)
         budget = min(config.budget, len(offered))  # images that people called unusable or skipped may be missing
         what = f"{budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
         picks = self._choose(
@@ -94,7 +99,8 @@ class Query:
             stages,
         )
         keys = self.ready.catalog.keys(picks.rows)
-        out.write_picks(picks.to_table().append_column("key", keys), picks.account, table)
+        account = {**picks.account, **turn.record(classes)}
+        out.write_picks(picks.to_table().append_column("key", keys), account, table)
         return picks
 
     def seed_set(self, pool: Pool, stages: Stages) -> Pool:
@@ -125,13 +131,14 @@ class Query:
         """The round number that the strategy gets: one more than the run's if the seed set was PT4AL's round 0."""
         return self.ready.seed_set.round_of(number)
 
-    def _offered(self, pool: Pool, number: int, stages: Stages) -> tuple[Rows, Rows]:
-        """The labeled and the unlabeled rows that take part in the selection, each ascending: what subset_* and the
-        strategy's window leave."""
+    def _offered(self, pool: Pool, turn: Turn, stages: Stages) -> tuple[Rows, Rows]:
+        """The labeled (or pending) and the unlabeled rows that take part in a selection, each ascending: what subset_*
+        and the strategy's window leave."""
         config, strategy = self.config, self.ready.strategy
-        labeled, unlabeled = taking_part(config, self.ready.run, pool, number)
-        context = Context(self.config.seed, self._round(number), pretext=self._pretext(strategy.needs, pool, stages))
-        return labeled, strategy.window(context, unlabeled, config.budget)
+        labeled, unlabeled = taking_part(config, self.ready.run, pool, turn)
+        pretext = self._pretext(strategy.needs, pool, stages)
+        context = Context(self.config.seed, self._round(turn.batch), pretext=pretext)
+        return labeled, strategy.window(context, unlabeled, config.budget + turn.unchosen)
 
     def _pretext(self, needs: frozenset[str], pool: Pool, stages: Stages) -> tuple[Rows, Array] | None:
         if PRETEXT_LOSS not in needs:
@@ -143,31 +150,35 @@ class Query:
         """Labels that have not been bought, for strategies that are marked as peeking."""
         return ask(self.ready.oracle, Requests.of(self.ready.catalog, rows))
 
-    def _measured(self, number: int, pool: Pool, rows: Rows, out: RoundDir, stages: Stages) -> dict[str, Array]:
+    def _measured(self, turn: Turn, pool: Pool, rows: Rows, out: RoundDir, stages: Stages) -> dict[str, Array]:
         if DISCRIMINATOR not in self.ready.strategy.needs:
             return {}
-        values = self.columns.discriminator(number, pool.labeled, pool.unlabeled, out, stages)
-        return {DISCRIMINATOR: values[np.searchsorted(pool.unlabeled, rows)]}
+        labeled, others = np.union1d(pool.labeled, turn.pending), np.setdiff1d(pool.unlabeled, turn.pending)
+        values = self.columns.discriminator(turn.batch, labeled, others, out, stages)
+        return {DISCRIMINATOR: values[np.searchsorted(others, rows)]}
 
-    def _context(
-        self,
-        pool: Pool,
-        labeled: Rows,
-        table: FeatureTable | None,
-        head: Head | None,
-        number: int,
-        stages: Stages,
-    ) -> Context:
-        ready, needs = self.ready, self.ready.strategy.needs
+    def _context(self, pool: Pool, head: Head | None, turn: Turn, stages: Stages) -> Context:
+        """What the strategy knows besides the features, without the labeled rows."""
+        ready, strategy = self.ready, self.ready.strategy
         return Context(
             self.config.seed,
-            self._round(number),
+            self._round(turn.batch),
             len(ready.catalog.classes),
             None if head is None else (head.weight, head.bias),
-            table.source(labeled) if table is not None and LABELED in needs else None,
-            pool.labels(labeled if LABELED in needs else pool.labeled),
-            self._peek if ready.strategy.peeks() else None,
-            self._pretext(needs, pool, stages),
+            peek=self._peek if strategy.peeks() else None,
+            pretext=self._pretext(strategy.needs, pool, stages),
+        )
+
+    def _with_labels(
+        self, context: Context, pool: Pool, labeled: Rows, table: FeatureTable | None, turn: Turn, classes: Labels
+    ) -> Context:
+        """The context with the labeled rows that take part. classes (p,): as which pending rows are counted."""
+        reads = LABELED in self.ready.strategy.needs
+        rows = labeled if reads else np.union1d(pool.labeled, turn.pending)
+        return replace(
+            context,
+            labeled=table.source(labeled) if table is not None and reads else None,
+            known=with_presumed(rows, pool.known[rows], turn.pending, classes),
         )
 
     def _choose(
@@ -202,6 +213,10 @@ class Query:
                 num_cpus=resources.cpus_per_shard,
                 watch=watch,
             )
+
+
+def _source(table: FeatureTable | None, rows: Rows) -> ShardSource:
+    return ArraySource(rows, {}) if table is None else table.source(rows)
 
 
 def _joined(ready: Prepared) -> Joined:

@@ -127,6 +127,11 @@ class RoundDir(_Asked):
         """The picks in order of choice: columns row, score, radius (of some strategies) and key."""
         return self.read_table(_PICKS)
 
+    def account(self) -> dict[str, Any]:
+        """The account of the selection: what it took; `model`, the round whose model chose, and `pending`, the rows
+        whose labels were awaited and the classes as which they were counted. Empty without picks."""
+        return dict(self.read_json(_ACCOUNT)) if self.has(_ACCOUNT) else {}
+
     def write_picks(self, picks: pa.Table, account: Mapping[str, Any], features: FeatureTable | None) -> None:
         """Write the picks. Before them write the account of the selection and the place of the features that it read.
 
@@ -163,7 +168,7 @@ class RoundDir(_Asked):
 
     def selected_by(self) -> FeatureTable:
         """The features that the round's selection read. Raises Missing if they were deleted."""
-        account = self.read_json(_ACCOUNT) if self.has(_ACCOUNT) else {}
+        account = self.account()
         if not account.get("features"):
             raise Missing("the run has no record of where its embeddings are")
         beside = resolve(account["features"], self.uri.rsplit("/", 2)[0])

@@ -6,6 +6,23 @@ the driver, asks the oracle for their labels, and writes all of it down.
 A round is a directory, round_NN. A stage whose files exist is skipped; files are written atomically. metrics.json is
 written last and commits the round. A run that was killed and started again makes the same picks.
 
+Batch k is in round_kk, whichever round chooses it. Round n chooses batch n; with labels.overlap it chooses batch n + 1,
+too, while batch n is out (see `alray.labeling.turns`). The next start enters the first round n that lacks one of the
+files metrics.json and labels.parquet (the last round has no labels). Where it goes on depends on what is there:
+
+| the last file that is there | what the start does |
+|---|---|
+| nothing of the round but, with an overlap, batch n | notes in begun.json which answers count: none to batch n |
+| round_nn/begun.json | trains on the labels of batches 0 to n - 1; embeds; evaluates |
+| round_nn/checkpoint, features | chooses the round's first batch k that has no picks; earlier batches are pending |
+| round_kk/selection.json (model, pending rows) | chooses batch k again: the same rows |
+| round_kk/picks.parquet | writes the requests of batch k, with the predictions of this round's model |
+| round_kk/batch/requests.parquet | gives them to the oracle, keeps what it answers, and chooses the next batch |
+| the same of all batches of the round | asks for what batch n still lacks; waits for people if they have to answer |
+| round_nn/metrics.json, no labels.parquet | the same: the metrics were written for people to see before the wait |
+| all answers to batch n, or its --close | writes left_out.json and labels.parquet; answers to batch n + 1 stay unused |
+| round_nn/labels.parquet | writes metrics.json, which commits the round |
+
 Only one start of a run is at work at a time: it holds the lease of the run directory (`alray.lease`) from before its
 first write to its end. A run that is finished is only read, which needs no lease.
 """
@@ -23,6 +40,7 @@ from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
 from alray.labeling.replay import after, corrected
+from alray.labeling.turns import out_before, turn_at, turns_of
 from alray.lease import lease
 from alray.models.device import without_gpu
 from alray.planning.plan import plan_once
@@ -120,17 +138,22 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             stages = _stages(config, ready.run, number, out, quiet)
             query = query or Query(ready, stages)
             pool = query.seed_set(pool, stages)
-            ready, pool = _with_what_people_said(ready, pool, out)
+            ready, pool = _with_what_people_said(ready, pool, number)
             query.take(ready)
             start = previous if config.train.warm_start else None
             summary = query.learn.train(number, pool, out, start, stages)
-            rows = query.rows_to_embed(pool, number, last, stages)
+            turns = turns_of(ready.run, config, number)
+            rows = query.rows_to_embed(pool, turns, stages)
             table = query.learn.embed(number, rows, out, stages)
             metrics = _evaluate(query, pool, bought, table, summary, number, out, stages)
+            for turn in turns:
+                turn = turn_at(ready.run, number, turn.batch)
+                query.picks(pool, table, query.learn.head(out), turn, stages)
+                if config.labels.overlap:
+                    _hand_out(query, _requests(query, table, turn.batch, out), stages)
             if not last:
-                picks = query.picks(pool, table, query.learn.head(out), number, out, stages)
                 commit = partial(_commit, ready, metrics, out, None, stages, number)
-                _ask(query, table, picks, number, out, stages, before_waiting=commit)
+                _ask(query, _requests(query, table, number, out), out, stages, before_waiting=commit)
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
         if not last:
@@ -139,14 +162,15 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
         previous = out
 
 
-def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[Prepared, Pool]:
+def _with_what_people_said(ready: Prepared, pool: Pool, number: int) -> tuple[Prepared, Pool]:
     """The run and the pool as a round begins: with the classes that came, and with corrections."""
+    out = ready.run.round(number)
     classes = ready.desk.begin(out)
     if classes != ready.catalog.classes and ready.task.classes_can_come:
         ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
         pool = pool.with_classes(len(classes))
     said = ready.desk.ledger.answers(out.begun()["deliveries"])
-    pool = corrected(pool, ready.catalog, said, ready.desk.classes())
+    pool = corrected(pool, ready.catalog, said, ready.desk.classes(), out_before(ready.run, number))
     if not len(pool.labeled):
         raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")
     return ready, pool
@@ -195,26 +219,33 @@ def _evaluate(
         }
 
 
-def _ask(
-    query: Query,
-    table: FeatureTable | None,
-    picks: Picks,
-    number: int,
-    out: RoundDir,
-    stages: Stages,
-    before_waiting: Callable[[], None],
-) -> None:
-    """Get the labels of the picks. before_waiting: called before the run waits for people, who can then see how good
-    the model is by now."""
+def _requests(query: Query, table: FeatureTable | None, batch: int, out: RoundDir) -> Requests:
+    """What is asked for in a batch, as it was written down; else with the predictions of the round that chooses it."""
+    ready = query.ready
+    written = ready.desk.requests(batch)
+    if written is not None:
+        return written
+    picks = Picks.from_table(ready.run.round(batch).picks())
+    return Requests.of(
+        ready.catalog, picks.rows, batch, *query.learn.predict(table, picks.rows, out), score=picks.scores
+    )
+
+
+def _hand_out(query: Query, requests: Requests, stages: Stages) -> None:
+    with stages.stage("label", f"giving out {len(requests):,} images to be labeled, {requests.batch}"):
+        query.ready.desk.hand_out(requests, [requests.batch] * len(requests))
+
+
+def _ask(query: Query, requests: Requests, out: RoundDir, stages: Stages, before_waiting: Callable[[], None]) -> None:
+    """Get the labels of the round's batch. before_waiting: called before the run waits for people, who can then see how
+    good the model is by now."""
     if out.labeled:
         return
-    with stages.stage("label", f"asking the oracle for {len(picks.rows):,} labels"):
-        predicted = query.learn.predict(table, picks.rows, out)
-        requests = Requests.of(query.ready.catalog, picks.rows, number, *predicted, picks.scores)
+    with stages.stage("label", f"asking the oracle for {len(requests):,} labels"):
         closed = query.ready.desk.ask(requests, [requests.batch] * len(requests), before_waiting)
         out.write_left_out(closed.unusable, closed.skipped)
-        known = closed.labeled
-        said = (None if column is None else column[known] for column in predicted)
+        known, seen = closed.labeled, (requests.predicted >= 0).all()  # an image with a mask has many classes
+        said = [column[known] for column in (requests.predicted, requests.probability) if seen]
         out.write_labels(closed.rows[known], closed.labels[known], *said)
 
 

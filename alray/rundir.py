@@ -127,6 +127,12 @@ class RunDir(Store):
             return self.round(number - 1).left_out("skipped")
         return np.union1d(*(self.batch(name).left_out("skipped") for name in (START, SEED_SET)))
 
+    def chosen_by(self, number: int) -> int | None:
+        """The round whose model chose the batch of this number; None if it is not chosen yet. It is the batch's own
+        round, or an earlier one (labels.overlap)."""
+        out = self.round(number)
+        return int(out.account().get("model", number)) if out.chosen else None
+
     def batch_files(self, name: str) -> Store:
         """The directory of the files of a batch that people read and write, so they have no checksums."""
         return Store(self.at(BATCHES, name.replace(" ", "_")), "")

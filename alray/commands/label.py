@@ -26,7 +26,8 @@ class Label(Command):
     extra: bool = False
     """Also take labels of images that nobody asked for."""
     close: bool = False
-    """Close the open batch: images without an answer go back to the pool and are not asked for in the next round."""
+    """Close the batch that is out, the one that the run needs first if there are two: images without an answer go back
+    to the pool and are not asked for in the next round."""
 
     def work(self) -> None:
         """Check the files, write the answers, and say what is missing."""
@@ -44,12 +45,11 @@ class Label(Command):
                 print(terminal(f"  {line}"))
             if len(got.notes) > 20:
                 print(f"  ... and {len(got.notes) - 20} more notes")
-            if got.missing:
-                print(f"{got.missing:,} of {got.asked:,} images of the open batch have no answer yet")
+            for name, (missing, asked) in got.open.items():
+                told = f"{missing:,} of {asked:,} images have no answer yet" if missing else "the batch is complete"
+                print(f"{name}: {told}")
         if self.close:
-            closed = receive.close(run)
-            print(f"the batch is closed; {closed.missing:,} of its {closed.asked:,} images got no answer")
+            ((name, (missing, asked)),) = receive.close(run).open.items()
+            print(f"{name}: the batch is closed; {missing:,} of its {asked:,} images got no answer")
+        if self.close or (self.files and got.open and not state.needed(run)):
             print("start the run's command again, or wait for the run that looks by itself")
-            return
-        if self.files and got.missing == 0:
-            print("the batch is complete: start the run's command again, or wait for the run that looks by itself")

@@ -42,6 +42,9 @@ class Select(Command):
     labeled: str = ""
     """Rows that are labeled: .npy of integers, text with a row number (or key) a line, or CSV or Parquet with a column
     row (or key)."""
+    pending: str = ""
+    """Rows whose labels are awaited, in the same form, such as the batch.csv of a run that waits for labels. They are
+    never picked, and strategies that cover the rows treat them as labeled."""
     exclude: str = ""
     """Rows never to pick, in the same form."""
     catalog: str = ""
@@ -75,9 +78,10 @@ class Select(Command):
             embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
             labels=self.labels or None, pretext_loss=self.pretext_loss or None,
             discriminator=self.discriminator or None, labeled=read_rows(self.labeled, names),
-            exclude=read_rows(self.exclude, names), on_rows=None if names is None else names.check,
-            round=self.round, seed=self.seed, num_shards=self.num_shards, workers=self.workers,
-            subset_labeled=self.subset_labeled, subset_unlabeled=self.subset_unlabeled,
+            pending=read_rows(self.pending, names), exclude=read_rows(self.exclude, names),
+            subset_labeled=self.subset_labeled, subset_unlabeled=self.subset_unlabeled, round=self.round,
+            seed=self.seed, num_shards=self.num_shards, workers=self.workers,
+            on_rows=None if names is None else names.check,
         )  # fmt: skip
         write_picks(picks, self.out, names)
         print(f"{len(picks.rows):,} rows: {self.out}")

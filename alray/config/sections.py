@@ -165,6 +165,11 @@ class LabelConfig(Frozen):
     `alray label`; package.module:Class is an oracle of your own."""
     new_classes: Literal["refuse", "allow"] = "refuse"
     """allow: a label that names no class so far adds a class, from the next round on."""
+    overlap: Literal[0, 1] = 0
+    """Batches that are chosen ahead. 1: while one batch is out, the next one is chosen with the model that there is,
+    and given out as well, so that people always have a batch while the next model is trained. Every batch after the
+    first is then chosen by a model that knows one batch less. Labels of the source (oracle hidden) come one round late,
+    to study what that costs."""
     wait: Annotated[Literal["auto", "exit", "poll"], OUTSIDE] = "auto"
     """What to do while people label. exit: stop with exit code 75; the same command goes on. poll: look again every
     labels.poll_seconds. auto: exit at a terminal, poll in a job that was submitted to a cluster."""

@@ -27,6 +27,7 @@ class Briefly:
         with suppress(RunError, ConfigError):
             self._replay = Replay(run)
         self._steps: Iterator[Step] = self._replay.steps() if self._replay else iter(())
+        self._step: Step | None = None
 
     def of(self, number: int, rows: Sequence[int]) -> dict[int, str]:
         """The words on some picks of a round; rounds must be asked for in ascending order."""
@@ -37,8 +38,10 @@ class Briefly:
         return {row: one.brief if strategy is None else strategy.brief(one) for row, one in cases.items()}
 
     def _case(self, number: int, row: int) -> Case:
-        step = next((step for step in self._steps if step.kind == "said" and step.number == number), None)
-        if self._replay and step:
-            return self._replay.case(number, step.pool, row, with_features=False)
+        model = self._run.chosen_by(number)
+        if self._step is None or self._step.number != model:  # the model of a round may have chosen two batches
+            self._step = next((step for step in self._steps if step.kind == "said" and step.number == model), None)
+        if self._replay and self._step:
+            return self._replay.case(number, self._step.pool, row, with_features=False)
         picks = Picks.from_table(self._run.round(number).picks())
         return Case(row, picks, Context(), np.sort(picks.rows), str, ())

@@ -18,9 +18,11 @@ from alray.features.table import FeatureTable
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.labeling.replay import after, at_start, corrected, taking_part
+from alray.labeling.turns import out_before, past_turn
 from alray.pool_rows import labeled_in
 from alray.rundir import Missing, RoundDir, RunDir, RunError
 from alray.selection.case import Case
+from alray.selection.pending import with_presumed
 from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Strategy
 from alray.tasks import Task, task_of
 
@@ -61,7 +63,8 @@ class Replay:
         for number in self.run.rounds():
             out = self.run.round(number)
             if out.begun():
-                pool = corrected(pool, self.catalog, ledger.answers(out.begun()["deliveries"]), self.classes)
+                said = ledger.answers(out.begun()["deliveries"])
+                pool = corrected(pool, self.catalog, said, self.classes, out_before(self.run, number))
             yield Step("said", number, pool)
             if not out.labeled:
                 return
@@ -69,21 +72,23 @@ class Replay:
             yield Step("bought", number, pool)
 
     def case(self, number: int, pool: Pool, row: int, with_features: bool = True) -> Case:
-        """The row in a round. pool: as the round began."""
+        """The row in the selection of a round's batch. pool: as the round began whose model chose it."""
         out, config, needs = self.run.round(number), self.config, self._needs(number)
-        labeled, offered = taking_part(config, self.run, pool, number)
+        turn, presumed = past_turn(self.run, number)
+        labeled, offered = taking_part(config, self.run, pool, turn)
+        known = labeled if LABELED in needs else np.union1d(pool.labeled, turn.pending)
         pretext = self._pretext(pool) if PRETEXT_LOSS in needs else None
         features = self._features(out, needs) if with_features else None
         head = None
         with suppress(Missing):
-            head = out.head()
+            head = self.run.round(turn.model).head()
         context = Context(
             config.seed,
             self._seed_set.round_of(number),
             len(self.classes),
             None if head is None else (head.weight, head.bias),
             features(labeled) if features and LABELED in needs and needs & EXTRACTED else None,
-            pool.labels(labeled if LABELED in needs else pool.labeled),
+            with_presumed(known, pool.known[known], turn.pending, presumed),
             pretext=pretext,
         )
         if self.strategy is not None and (pretext is not None or PRETEXT_LOSS not in needs):

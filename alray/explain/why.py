@@ -11,6 +11,7 @@ from alray.data.pool import ELSEWHERE, HELD_OUT, LABELED, UNLABELED, Pool
 from alray.explain.images import find
 from alray.explain.replay import Replay, Step
 from alray.labeling.replay import taking_part
+from alray.labeling.turns import Turn, past_turn
 from alray.pool_rows import test_and_pool_rows
 from alray.rundir import RunDir, RunError
 from alray.selection.case import Case
@@ -31,9 +32,11 @@ def why(run: RunDir, name: str, number: int = -1) -> list[str]:
     uri = replay.catalog.references(np.array([row]))["uri"][0].as_py()
     steps = list(replay.steps())
     found = [f"{replay.key(row)} · row {row} · {uri}", *_story(replay, steps, row)]
-    for step in steps:
-        if step.kind == "said" and step.number in chosen and number in (-1, step.number):
-            found += _in_round(replay, step, row, asked=number >= 0)
+    pools = {step.number: step.pool for step in steps if step.kind == "said"}
+    for one in chosen:
+        turn, _ = past_turn(run, one)
+        if turn.model in pools and number in (-1, one):
+            found += _in_round(replay, one, turn, pools[turn.model], row, asked=number >= 0)
     return found
 
 
@@ -92,17 +95,20 @@ def _elsewhere(replay: Replay, row: int) -> str:
     return "It is not in the pool: people called it unusable, or data.imbalance leaves it out."
 
 
-def _in_round(replay: Replay, step: Step, row: int, asked: bool) -> list[str]:
-    """A title and the reasons of a round; nothing if the round could not pick it, unless that was asked for."""
-    number, pool = step.number, step.pool
-    title = f"Round {number}, by {replay.config.strategy}"
+def _in_round(replay: Replay, number: int, turn: Turn, pool: Pool, row: int, asked: bool) -> list[str]:
+    """A title and the reasons of a round; nothing if the round could not pick it, unless that was asked for. pool: as
+    the round began whose model chose."""
+    ahead = f" with the model of round {turn.model}" if turn.model != number else ""
+    title = f"Round {number}, by {replay.config.strategy}{ahead}"
     if pool.status[row] != UNLABELED:
         return [f"{title}: it could not be picked any more."] if asked else []
+    if row in turn.pending:
+        return [f"{title}: it was picked before, and its label was awaited."] if asked else []
     out = replay.run.round(number)
     case = replay.case(number, pool, row)
-    if case.rank is None and row in replay.run.skipped_before(number):
+    if case.rank is None and row in replay.run.skipped_before(turn.model):
         return [f"{title}: not offered, because people had skipped it in the round before."]
-    if case.rank is None and row not in taking_part(replay.config, replay.run, pool, number)[1]:
+    if case.rank is None and row not in taking_part(replay.config, replay.run, pool, turn)[1]:
         return [f"{title}: it was not among the images that subset_unlabeled drew."]
     verdict = "not picked" if case.rank is None else "picked"
     if case.rank is not None and not out.labeled:

@@ -46,6 +46,7 @@ def labeled(run: RunDir, catalog: Catalog) -> list[Labeled]:
 def _origins(run: RunDir, catalog: Catalog) -> dict[str, str]:
     parts = [("validation", run.held_out()[0]), ("seed set", run.seed_set())]
     parts += [(f"round {step.round}", step.rows) for step in run.bought()]
+    parts += [(batch.name, batch.requests["row"].to_numpy()) for batch in state.open_batches(run)]
     return {key: name for name, rows in parts for key in catalog.keys(rows).to_pylist()}
 
 

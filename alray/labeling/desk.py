@@ -19,7 +19,7 @@ from alray.data.oracle import Answers, Oracle, OracleError, Requests, Status, ch
 from alray.data.pool import Labels, Rows
 from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
-from alray.labeling.ledger import Ledger, requests_table
+from alray.labeling.ledger import Ledger, requests_of, requests_table
 from alray.rundir import RoundDir, RunDir
 
 
@@ -88,10 +88,7 @@ class Desk:
         Raises Waiting if people have not answered and this process should not wait; OracleError if answers cannot be
         used; LeaseLost before it asks if another start of the run goes on instead.
         """
-        self.run.check_guards()  # a process that lost the lease buys nothing
-        place = self.run.batch(requests.batch)
-        if not place.has_requests:
-            place.write_requests(requests_table(requests, self.classes(), roles))
+        self._write(requests, roles)
         told = ""
         while True:
             known = self._known(requests)
@@ -111,14 +108,35 @@ class Desk:
             time.sleep(self.config.poll_seconds)
             self.run.check_guards()
 
+    def hand_out(self, requests: Requests, roles: Sequence[str]) -> None:
+        """Give a batch out, ahead of `ask`: write it down and ask the oracle once. Answers that come are kept."""
+        self._write(requests, roles)
+        known = self._known(requests)
+        missing = [at for at, key in enumerate(requests.keys) if key not in known]
+        if missing:
+            self._request(requests, missing, known, keep=True)
+
+    def requests(self, number: int) -> Requests | None:
+        """The batch of a round as it was written down; None if it was not."""
+        name = f"round {number}"
+        place = self.run.batch(name)
+        return requests_of(place.requests(), self.classes(), name, number) if place.has_requests else None
+
+    def _write(self, requests: Requests, roles: Sequence[str]) -> None:
+        self.run.check_guards()  # a process that lost the lease buys nothing
+        place = self.run.batch(requests.batch)
+        if not place.has_requests:
+            place.write_requests(requests_table(requests, self.classes(), roles))
+
     def _known(self, requests: Requests) -> dict[str, Answer]:
         here = set(requests.keys)
         return {key: answer for key, answer in self.ledger.answers().items() if key in here}
 
-    def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer]) -> str:
+    def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer], keep: bool = False) -> str:
         """Ask for the missing answers and add those that come to `known`. Returns the oracle's note.
 
-        Answers are written to the ledger unless all come at once: then the caller writes them down, as labels.
+        Answers are written to the ledger unless all come at once and the caller writes them down, as labels (keep
+        False).
         """
         asked = requests if len(missing) == len(requests) else requests.take(missing)
         answers, classes = checked(self.oracle, asked), self.classes()
@@ -133,7 +151,7 @@ class Desk:
                 f"expected one of the {len(classes)} classes, got {', '.join(map(repr, sorted(new)[:5]))}; "
                 "declare the classes in data.classes, or let new ones come with labels.new_classes=allow"
             )
-        if came and (new or len(came) < len(requests)):
+        if came and (keep or new or len(came) < len(requests)):
             self.ledger.deliver(came, type(self.oracle).__name__)
         known.update({line.key: (line.status, line.label) for line in came})
         return answers.note
@@ -166,7 +184,9 @@ class Desk:
         return self.classes(out.begun()["deliveries"])
 
     def _waiting(self, requests: Requests, missing: int, note: str) -> str:
+        others = [name for name in self.run.open_batches() if name != requests.batch]
+        more = f" {', '.join(others)} is out, too, but needed later." if others else ""
         return (
             f"waiting for labels, {requests.batch}: {len(requests) - missing:,} of {len(requests):,} answers "
-            f"are there.\n{note}"
+            f"are there.{more}\n{note}"
         ).rstrip()

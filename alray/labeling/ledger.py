@@ -125,6 +125,19 @@ def requests_table(requests: Requests, classes: Sequence[str], roles: Sequence[s
     )  # fmt: skip
 
 
+def requests_of(table: pa.Table, classes: Sequence[str], batch: str, round: int | None) -> Requests:
+    """The requests of a batch, from what `requests_table` made of them."""
+    number = {name: at for at, name in enumerate(classes)}
+    predicted = [-1 if name is None else number[name] for name in table["predicted"].to_pylist()]
+    probability, score = (
+        np.array([np.nan if value is None else value for value in table[name].to_pylist()], np.float64)
+        for name in ("probability", "score")
+    )
+    keys, uris = (table[name].to_pylist() for name in ("key", "uri"))
+    rows = table["row"].to_numpy()
+    return Requests(rows, keys, uris, round, np.array(predicted, np.int32), probability, score, batch)
+
+
 def _numbers(values: npt.NDArray[np.float64]) -> pa.Array:
     return pa.array(np.asarray(values, np.float64), from_pandas=True)  # NaN becomes null
 

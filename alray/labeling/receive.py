@@ -21,14 +21,13 @@ _SHOWN = 20  # refused lines in an error message
 @dataclass
 class Received:
     """What became of a delivery. taken: number of answers written; refused: one sentence per line that was left out;
-    notes: sentences about what was changed; missing: images of the open batch that still have no answer, None without
-    an open batch; asked: images of the open batch."""
+    notes: sentences about what was changed; open: of each batch that is out, the one that is needed first at the
+    beginning, the images without an answer and all images."""
 
     taken: int = 0
     refused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    missing: int | None = None
-    asked: int = 0
+    open: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def receive(
@@ -40,15 +39,15 @@ def receive(
     earlier ones, from the next round on. extra: labels of images that nobody asked for are taken, too. Raises
     LabelError with the refused lines; RunError if the run waits for nothing.
     """
-    ledger, batch = Ledger(run.deliveries), state.open_batch(run)
-    if batch is None and not (correct or extra):
+    ledger, batches = Ledger(run.deliveries), state.open_batches(run)
+    if not batches and not (correct or extra):
         raise RunError(
             f"{run.uri}: the run waits for no labels; --correct replaces a label that it has, --extra adds labels of "
             "images that it did not ask for"
         )
     answered = state.given(run) if correct or extra else ledger.answers()
-    table = batch.requests if batch else pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
-    asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
+    keys, uris = ([one for batch in batches for one in batch.requests[name].to_pylist()] for name in ("key", "uri"))
+    asked = Asked(keys, uris, answered, _catalog_keys(run))
     rules = Rules(state.classes(run), _allows_new(run), extra, correct)
     lines = [line for path in paths for line in read(path)]
     if not lines:
@@ -61,19 +60,23 @@ def receive(
     kind: Kind = "correction" if correct else "extra" if extra else "answer"
     if result.taken:
         ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", kind)
-    missing = len(batch.missing(ledger.answers())) if batch else None
-    return Received(len(result.taken), result.refused, result.notes, missing, len(asked.keys))
+    answers = ledger.answers()
+    left = {batch.name: (len(batch.missing(answers)), len(batch.requests)) for batch in batches}
+    return Received(len(result.taken), result.refused, result.notes, left)
 
 
 def close(run: RunDir) -> Received:
-    """Close the open batch: its images without an answer go back to the pool. Raises RunError if none is open."""
+    """Close the batch that the run needs first: its images without an answer go back to the pool. Raises RunError if it
+    is closed already, or if there is none."""
+    names, ledger = run.open_batches(), Ledger(run.deliveries)
+    if not names:
+        raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
     batch = state.open_batch(run)
     if batch is None:
-        raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
-    ledger = Ledger(run.deliveries)
+        raise RunError(f"{run.uri}: the batch {names[0]} is closed already; start the run's command again")
     missing = len(batch.missing(ledger.answers()))
     ledger.deliver([], batch.name, "close")
-    return Received(missing=missing, asked=len(batch.requests))
+    return Received(open={batch.name: (missing, len(batch.requests))})
 
 
 def _allows_new(run: RunDir) -> bool:

@@ -11,6 +11,7 @@ from alray.data.catalog import Catalog
 from alray.data.oracle import SEED_SET, Status
 from alray.data.pool import Pool, Rows
 from alray.labeling.check import Answer
+from alray.labeling.turns import Turn
 from alray.rundir import RoundDir, RunDir
 from alray.selection.subset import subset
 from alray.tasks import Task
@@ -36,16 +37,17 @@ def after(pool: Pool, out: RoundDir) -> Pool:
     return pool.label(rows[new], labels[new]).remove(out.left_out("unusable"))
 
 
-def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes: Sequence[str]) -> Pool:
+def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes: Sequence[str], awaited: Rows) -> Pool:
     """The pool with what people said apart from batches: corrected labels, labels that nobody asked for, and images
-    that cannot be used. said: the latest answer for each key; classes: the names by number."""
+    that cannot be used. said: the latest answer for each key; classes: the names by number; awaited: rows of batches
+    that are not closed, of which no answer counts yet."""
     if not said:
         return pool
     number = {name: at for at, name in enumerate(classes)}
     rows, answers = catalog.rows_of(list(said)), list(said.values())
     status = np.array([status for status, _ in answers])
     label = np.array([number[name] if name else -1 for _, name in answers], np.int32)
-    here = rows >= 0
+    here = (rows >= 0) & ~np.isin(rows, awaited)
     labeled, gone = here & (status == Status.LABEL), here & (status == Status.UNUSABLE)
     known = pool.known[rows]
     wrong = labeled & (known >= 0) & (known != label)
@@ -53,10 +55,15 @@ def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes:
     return pool.correct(rows[wrong], label[wrong]).label(rows[extra], label[extra]).remove(rows[gone])
 
 
-def taking_part(config: RunConfig, run: RunDir, pool: Pool, number: int) -> tuple[Rows, Rows]:
-    """The labeled and the unlabeled rows of a round, each ascending, before the strategy's own window: without what was
-    skipped just before, and what subset_* leaves."""
-    unlabeled = np.setdiff1d(pool.unlabeled, run.skipped_before(number), assume_unique=True)
+def taking_part(config: RunConfig, run: RunDir, pool: Pool, turn: Turn) -> tuple[Rows, Rows]:
+    """The labeled and the unlabeled rows of a selection, each ascending, before the strategy's own window: what
+    subset_* leaves, without what was skipped just before. Pending rows are among the labeled ones.
+
+    Where more pending rows are still to be chosen, the unlabeled rows hold all that can take part.
+    """
+    unlabeled = np.setdiff1d(pool.unlabeled, np.union1d(run.skipped_before(turn.model), turn.pending))
+    more = turn.unchosen if config.subset_unlabeled else 0
     return subset(
-        pool.labeled, unlabeled, config.subset_labeled, config.subset_unlabeled, config.budget, config.seed, number
-    )
+        np.union1d(pool.labeled, turn.pending), unlabeled, config.subset_labeled, config.subset_unlabeled + more,
+        config.budget, config.seed, turn.batch,
+    )  # fmt: skip

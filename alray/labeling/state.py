@@ -34,15 +34,24 @@ def existing(uri: str) -> RunDir:
     return run
 
 
-def open_batch(run: RunDir) -> OpenBatch | None:
-    """The batch that was asked for and is not closed, by all answers or by somebody; None if there is none."""
+def open_batches(run: RunDir) -> list[OpenBatch]:
+    """The batches that are out and that nobody closed, the one that the run needs first at the beginning. There are two
+    with labels.overlap. A batch with all answers stays open until the run has taken them."""
     ledger = Ledger(run.deliveries)
-    for name in run.open_batches():
-        if ledger.closed(name):
-            continue
-        place = run.batch(name)
-        return OpenBatch(name, place, place.requests())
-    return None
+    places = {name: run.batch(name) for name in run.open_batches() if not ledger.closed(name)}
+    return [OpenBatch(name, place, place.requests()) for name, place in places.items()]
+
+
+def open_batch(run: RunDir) -> OpenBatch | None:
+    """The batch that the run needs first; None if somebody closed it, or if none is out."""
+    first = run.open_batches()[:1]
+    return next((batch for batch in open_batches(run) if batch.name in first), None)
+
+
+def needed(run: RunDir) -> str:
+    """The name of the batch for which the run waits; empty if it can go on."""
+    batch = open_batch(run)
+    return batch.name if batch and batch.missing(Ledger(run.deliveries).answers()) else ""
 
 
 def classes(run: RunDir) -> list[str]:

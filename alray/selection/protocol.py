@@ -114,8 +114,9 @@ class Context:
 
     seed and round: with the row number, all that a strategy's randomness may depend on. num_classes. head: weight
     (c, d) and bias (c,) of the linear layer, logits = embedding @ weight.T + bias. labeled: the labeled rows with the
-    columns that the strategy needs, for strategies that need "labeled". known: their labels (m,) in row order. peek:
-    the oracle, which gives the labels of any rows; only strategies that peek get it. pretext: for strategies that need
+    columns that the strategy needs, for strategies that need "labeled". known: their labels (m,) in row order. Rows
+    whose labels are awaited are among both, with a presumed class or -1 (see `alray.selection.pending`). peek: the
+    oracle, which gives the labels of any rows; only strategies that peek get it. pretext: for strategies that need
     "pretext_loss", the rows of the whole pool, labeled ones too, (n,) int64 ascending, and their pretext losses (n,)
     float64. peek and pretext stay on the driver: Ray actors do not get them.
     """
@@ -214,7 +215,8 @@ class Strategy(ABC):
         """The rows that it will look at in this round, ascending, a part of `available` (n,) int64 ascending.
 
         Only these rows are embedded. Where it looks at all rows it returns `available` itself. Of the context only
-        seed, round and pretext are set.
+        seed, round and pretext are set. The window for a larger budget must hold the one for a smaller budget after
+        some available rows were taken, as many as the budgets differ: the next batch may be chosen while one is out.
         """
         return available
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
 from alray.selection.inputs import GivenFeatures, check_values, gather
+from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
     HEAD,
     HIDDEN_LABELS,
@@ -82,6 +83,7 @@ def select(
     discriminator: Any = None,
     labels: Any = None,
     labeled: Sequence[int] | npt.NDArray[Any] = (),
+    pending: Sequence[int] | npt.NDArray[Any] = (),
     exclude: Sequence[int] | npt.NDArray[Any] = (),
     subset_labeled: int = 0,
     subset_unlabeled: int = 0,
@@ -100,10 +102,11 @@ def select(
     which is logged. The labels of labeled rows are known to every
     strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),
     logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
-    table, Parquet file or Dataset has a column `row`. labeled, exclude: rows never to pick. subset_labeled,
-    subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what is random;
-    num_shards and workers ("process" or "ray") never change a pick. on_rows: called before any work with all rows (n,)
-    int64 ascending, and whether a column has given them; it may raise an error.
+    table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
+    whose labels are awaited; they are treated as labeled, but their labels are not read, see `alray.selection.pending`.
+    subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
+    is random; num_shards and workers ("process" or "ray") never change a pick. on_rows: called before any work with all
+    rows (n,) int64 ascending, and whether a column has given them; it may raise an error.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
@@ -125,24 +128,24 @@ def select(
     pool = _pool(strategy, strategy.needs_in(round), present, head)
     if on_rows is not None:
         on_rows(pool.rows, pool.numbered)
-    keep = _available(pool.rows, labeled, exclude)
+    keep = _available(pool.rows, labeled=labeled, pending=pending, exclude=exclude)
     _check_available(budget, len(keep))
-    all_labeled = _positions(pool.rows, labeled)
-    ordered = np.union1d(all_labeled, keep)  # the whole pool, of which PT4AL's batches are made
-    drawn = subset(
-        pool.rows[all_labeled], pool.rows[keep], subset_labeled, subset_unlabeled, budget, seed, round
-    )  # fmt: skip
+    out = np.setdiff1d(_positions(pool.rows, pending), _positions(pool.rows, labeled))
+    covered = np.union1d(out, _positions(pool.rows, labeled))
+    ordered = np.union1d(covered, keep)  # the whole pool, of which PT4AL's batches are made
+    drawn = subset(pool.rows[covered], pool.rows[keep], subset_labeled, subset_unlabeled, budget, seed, round)
     known, keep = (_positions(pool.rows, rows) for rows in drawn)
     used = np.zeros(len(pool.rows), bool)
-    used[keep] = used[known] = True
+    used[keep] = used[known] = used[out] = True
     if PRETEXT_LOSS in pool.columns:
         used[ordered] = True
     for name, column in pool.columns.items():
         check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
-    num_classes = _check_labels(strategy, pool, used, known, num_classes)
+    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(known, out), num_classes)
     num_cpus = share(num_shards) if workers == "ray" else 1  # with more shards than CPUs, whole CPUs would deadlock
-    context = Context(seed, round, num_classes, head, **_known(strategy, pool, known, all_labeled, ordered))
+    context = Context(seed, round, num_classes, head)
+    context = _knowing(context, strategy, pool, known, covered, ordered, out)
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
@@ -226,23 +229,35 @@ def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], 
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
 
 
-def _known(strategy: Strategy, pool: GivenFeatures, labeled: Rows, all_labeled: Rows, ordered: Rows) -> dict[str, Any]:
-    """The fields of the context that are about labeled rows, labels and pretext losses.
+def _knowing(
+    context: Context,
+    strategy: Strategy,
+    pool: GivenFeatures,
+    labeled: Rows,
+    all_labeled: Rows,
+    ordered: Rows,
+    out: Rows,
+) -> Context:
+    """The context with what is known of labeled and pending rows, labels and pretext losses.
 
-    All rows are given by position. Where the strategy reads the labeled rows' features, the labels are those of the
-    labeled rows that take part; otherwise those of all labeled rows.
+    All rows are given by position, and labeled ones include those that are out, the pending ones. Where the strategy
+    reads the labeled rows' features, the labels are those of the labeled rows that take part; otherwise those of all
+    labeled rows.
     """
-    found: dict[str, Any] = {}
     if PRETEXT_LOSS in pool.columns:
-        found["pretext"] = pool.rows[ordered], np.asarray(pool.columns[PRETEXT_LOSS][ordered], np.float64)
+        losses = np.asarray(pool.columns[PRETEXT_LOSS][ordered], np.float64)
+        context = replace(context, pretext=(pool.rows[ordered], losses))
     if LABELED in strategy.needs:
-        found["labeled"] = pool.shards(labeled, 1)[0]
-    if HIDDEN_LABELS in pool.columns:
-        labels = pool.columns[HIDDEN_LABELS]
-        found["known"] = labels[labeled if LABELED in strategy.needs else all_labeled]
-        if strategy.peeks():
-            found["peek"] = lambda rows: labels[np.searchsorted(pool.rows, rows)]
-    return found
+        context = replace(context, labeled=pool.shards(labeled, 1)[0])
+    if HIDDEN_LABELS not in pool.columns:
+        return context
+    labels = pool.columns[HIDDEN_LABELS]
+    if strategy.peeks():
+        context = replace(context, peek=lambda rows: labels[np.searchsorted(pool.rows, rows)])
+    at = labeled if LABELED in strategy.needs else all_labeled
+    pending = pool.rows[out]
+    classes = presumed(strategy, pending, lambda rows: pool.shards(out, 1)[0], context)
+    return replace(context, known=with_presumed(pool.rows[at], labels[at], pending, classes))
 
 
 def _check_labels(strategy: Strategy, pool: GivenFeatures, used: Any, known: Rows, classes: int | None) -> int | None:
@@ -266,10 +281,10 @@ def _positions(rows: Rows, labeled: Any) -> Rows:
     return np.searchsorted(rows, np.unique(np.asarray(labeled, np.int64)))
 
 
-def _available(rows: Rows, labeled: Any, exclude: Any) -> Rows:
-    """Ascending positions of the rows that are neither labeled nor excluded."""
+def _available(rows: Rows, **taken: Any) -> Rows:
+    """Ascending positions of the rows that may be picked. taken: the rows that may not, by the argument's name."""
     keep = np.ones(len(rows), bool)
-    for name, given in (("labeled", labeled), ("exclude", exclude)):
+    for name, given in taken.items():
         try:
             wanted = np.asarray(given)
         except ValueError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from program import facts, start
 
-from alray.config import DataConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig
+from alray.config import DataConfig, ResourceConfig, RunConfig, SplitConfig, TrainConfig, replace
 from alray.verify import verify
 
 ROUNDS = 3
@@ -67,6 +67,35 @@ def test_killed_in_a_stage(stage: str, when: str, undisturbed: tuple[Path, dict[
     data, expected = undisturbed
     config = config_of(tmp_path / "runs", data)
     assert start(config, STAGES[stage], when) == -9
+    assert start(config) == 0
+    assert facts(tmp_path / "runs") == expected
+    assert verify(str(tmp_path / "runs")).problems == []
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """An undisturbed run that chooses each batch while the one before is out."""
+    folder = tmp_path_factory.mktemp("ahead")
+    write_embeddings(folder / "data.npz")
+    assert start(with_overlap(folder / "runs", folder / "data.npz")) == 0
+    return folder / "data.npz", facts(folder / "runs")
+
+
+def with_overlap(root: Path, data: Path) -> RunConfig:
+    return replace(config_of(root, data), {"labels.overlap": 1, "rounds": 4})
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "round_00/batch/requests.parquet", "round_01/selection.json", "round_01/picks.parquet",
+        "round_01/batch/requests.parquet", "round_00/labels.parquet", "round_02/picks.parquet", "round_01/begun.json",
+    ],
+)  # fmt: skip
+def test_killed_while_two_batches_are_out(file: str, ahead: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    data, expected = ahead
+    config = with_overlap(tmp_path / "runs", data)
+    assert start(config, file) == -9
     assert start(config) == 0
     assert facts(tmp_path / "runs") == expected
     assert verify(str(tmp_path / "runs")).problems == []

@@ -6,7 +6,7 @@ import csv
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,7 +25,7 @@ NAMES = ("apple", "pear", "plum")
 BUDGET = 12
 
 
-def config_of(root: Path) -> RunConfig:
+def config_of(root: Path, overlap: Literal[0, 1]) -> RunConfig:
     rng, n = np.random.default_rng(0), 300
     features = (3 * np.eye(3, 8)[np.arange(n) % 3] + rng.standard_normal((n, 8))).astype(np.float32)
     root.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,8 @@ def config_of(root: Path) -> RunConfig:
     return RunConfig(
         name="kill", root=str(root), rounds=4, budget=BUDGET, strategy="margin", top_k=(),
         data=DataConfig(root=str(root / "pool.npz"), classes=NAMES), split=SplitConfig(seed_set_size=BUDGET),
-        labels=LabelConfig(oracle="files", wait="exit"), train=TrainConfig(mode="linear", epochs=3, lr=1.0),
+        labels=LabelConfig(oracle="files", wait="exit", overlap=overlap),
+        train=TrainConfig(mode="linear", epochs=3, lr=1.0),
         resources=ResourceConfig(select_workers="process"),
     )  # fmt: skip
 
@@ -43,7 +44,8 @@ class People:
     """Label a batch in two parts, with mistakes, skips and corrections that depend on the image alone."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.given, self.asked, self.seen = folder, {}, [], set()  # type: ignore[var-annotated]
+        self.folder, self.given, self.asked, self.seen = folder, {}, [], []  # type: ignore[var-annotated]
+        self.visits = self.most = 0
 
     def answer(self, key: str) -> tuple[str, str, str]:
         chance = random.Random(key).random()
@@ -55,18 +57,21 @@ class People:
         return key, f" {name.upper()}" if chance < 0.3 else name, ""
 
     def work(self, run: RunDir) -> None:
-        """One visit: half of what is open, or the rest; every visit begins with a file that is refused."""
-        batch = state.open_batch(run)
-        assert batch is not None
-        keys = batch.requests["key"].to_pylist()
-        if batch.name not in self.seen:
-            again = set(keys) & set(self.asked)
-            assert all(self.answer(key)[2] == "skip" for key in again), "an image was asked for twice"
-            self.asked += keys
-            self.seen.add(batch.name)
+        """One visit: half of a batch that is out, or the rest; every visit begins with a file that is refused."""
+        batches = state.open_batches(run)
+        for batch in batches:
+            keys = batch.requests["key"].to_pylist()
+            if batch.name not in self.seen:
+                again = set(keys) & set(self.asked)
+                assert all(self.answer(key)[2] == "skip" for key in again), "an image was asked for twice"
+                self.asked += keys
+                self.seen.append(batch.name)
+        self.most = max(self.most, len(batches))
         known = Ledger(run.deliveries).answers()
-        missing = [key for key in keys if key not in known]
-        part = missing[: len(keys) // 2]
+        missing = [(batch.missing(known), len(batch.requests)) for batch in batches]
+        left, size = random.Random(self.visits).choice([one for one in missing if one[0]])
+        self.visits += 1
+        part = left[: size // 2]
         with pytest.raises(LabelError, match="2 lines cannot be used"):
             receive.receive(run, [self.write([self.answer(part[0]), ("nobody", "pear", ""), (part[0], "zebra", "")])])
         receive.receive(run, [self.write([self.answer(key) for key in part])])
@@ -108,15 +113,26 @@ def facts(run: RunDir) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_people_label_a_run_that_is_killed_at_ten_moments(tmp_path: Path, seed: int) -> None:
+def many(overlap: Literal[0, 1], seeds: range) -> list[Any]:
+    return [pytest.param(overlap, seed, 10, marks=pytest.mark.slow) for seed in seeds]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "seed", "kills"), [(0, 0, 10), (1, 0, 5), *many(0, range(1, 2)), *many(1, range(1, 6))]
+)
+def test_people_label_a_run_that_is_killed_at_ten_moments(
+    tmp_path: Path, overlap: Literal[0, 1], seed: int, kills: int
+) -> None:
     quiet = People(tmp_path)
-    undisturbed = finish(config_of(tmp_path / "one"), quiet, [])
-    writes = random.Random(seed).sample(range(1, 30), 10)
+    undisturbed = finish(config_of(tmp_path / "one", overlap), quiet, [])
+    writes = random.Random(seed).sample(range(1, 30), kills)
     people = People(tmp_path)
-    run = finish(config_of(tmp_path / "two"), people, writes)
+    people.visits = 100 * (seed + 1)  # other people, who take the batches in another order
+    run = finish(config_of(tmp_path / "two", overlap), people, writes)
     assert facts(run) == facts(undisturbed)
     assert people.asked == quiet.asked
+    assert people.seen == quiet.seen == ["start", "round 0", "round 1", "round 2"]
+    assert people.most == quiet.most == 1 + overlap
     assert len(people.asked) == 4 * BUDGET  # no batch was asked for twice
     given = {key: name for key, (status, name) in state.given(run).items() if status == Status.LABEL}
     assert given == people.labels()

@@ -221,6 +221,62 @@ def test_every_strategy_equals_its_twin(name: str, kind: str, shards: int) -> No
 
 @pytest.mark.parametrize("shards", SHARDS)
 @pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("name", list(reference.TWINS))
+def test_with_pending_rows_every_strategy_equals_its_twin_that_knows_them_as_labeled(
+    name: str, kind: str, shards: int
+) -> None:
+    """A twin covers labeled and pending rows alike. Labels of pending rows are unknown, except to those that peek."""
+    if kind == "tied" and name in UNDECIDED:
+        pytest.skip(UNDECIDED[name])
+    all_ = given(kind)
+    labeled, pending = np.sort(all_.labeled[::2]), np.sort(all_.labeled[1::2])
+    columns = dict(all_.columns)
+    if not STRATEGIES[name].peeks():
+        columns["labels"] = np.where(np.isin(np.arange(len(columns["labels"])), labeled), columns["labels"], -7)
+    picks = select(
+        name, 9, **columns, head=(all_.weight, np.zeros(len(all_.weight))), labeled=labeled, pending=pending,
+        seed=all_.seed, round=all_.round, num_shards=shards,
+    )  # fmt: skip
+    assert_same(picks, reference.TWINS[name](all_, 9))
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_the_strategies_whose_twins_give_no_picks_know_pending_rows_too(kind: str, shards: int) -> None:
+    all_ = given(kind, n=20, m=6)
+    labeled, pending, x = all_.labeled[::2], all_.labeled[1::2], all_.columns["embedding"]
+    both = {"embedding": x, "num_shards": shards, "seed": 1}
+    robust = select("robust_k_center", 3, labeled=labeled, pending=pending, strategy_options={"outliers": 0.0}, **both)
+    best = reference.robust_radius(x[all_.rows], 3, x[all_.labeled], 0)
+    assert robust.account["radius"] == pytest.approx(best, rel=1e-9)
+    means = select("k_means", 3, labeled=labeled, pending=pending, **both)
+    assert means == select("k_means", 3, exclude=all_.labeled, **both)
+    assert not np.isin([*robust.rows, *means.rows], all_.labeled).any()
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("options", [{"quota": "fill"}, {"quota": "fill", "class_order": "seeded"}])
+def test_filled_quotas_count_a_pending_row_as_its_predicted_class(
+    options: dict[str, str], kind: str, shards: int
+) -> None:
+    all_ = given(kind)
+    labeled, pending = np.sort(all_.labeled[::2]), np.sort(all_.labeled[1::2])
+    columns, weight = dict(all_.columns), all_.weight
+    labels = columns.pop("labels")
+    others = {
+        "head": (weight, np.zeros(len(weight))), "seed": all_.seed, "round": all_.round, "strategy_options": options
+    }  # fmt: skip
+    counted = labels.copy()
+    counted[pending] = columns["logits"][pending].argmax(axis=1)
+    picks = select("base", 9, **columns, labels=labels, labeled=labeled, pending=pending, num_shards=shards, **others)
+    expected = select("base", 9, **columns, labels=counted, labeled=all_.labeled, **others)
+    assert picks == expected
+    assert picks != select("base", 9, **columns, labels=labels, labeled=labeled, exclude=pending, **others)
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
 @pytest.mark.parametrize("name", list(reference.PIXEL_TWINS))
 def test_every_strategy_of_pixels_equals_its_twin(name: str, kind: str, shards: int) -> None:
     """Sorted by the columns that the segmenter makes in float32: scores agree to its precision."""
