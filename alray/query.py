@@ -72,16 +72,26 @@ class Query:
         return np.union1d(rows, pool.labeled) if LABELED in needs else rows
 
     def picks(
-        self, pool: Pool, table: FeatureTable | None, head: Head | None, number: int, out: RoundDir, stages: Stages
+        self,
+        pool: Pool,
+        table: FeatureTable | None,
+        head: Head | None,
+        number: int,
+        most: int,
+        out: RoundDir,
+        stages: Stages,
     ) -> Picks:
-        """The picks of a round: read them if an earlier start made them, else choose and write them."""
+        """The picks of a round: read them if an earlier start made them, else choose and write them. most: how many
+        labels may be bought."""
         if out.chosen:
             return Picks.from_table(out.picks())
         config = self.config
         labeled, offered = self._offered(pool, number, stages)
         more = self._measured(number, pool, offered, out, stages)
         context = self._context(pool, labeled, table, head, number, stages)
-        budget = min(config.budget, len(offered))  # images that people called unusable or skipped may be missing
+        budget = min(most, len(offered))  # images that people called unusable or skipped may be missing
+        if most < config.budget:
+            stages.print_line(f"the batch is cut from {config.budget:,} to {most:,}: stop.* allows no more labels")
         what = f"{budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
         picks = self._choose(
             self.ready.strategy,

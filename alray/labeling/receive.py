@@ -21,8 +21,8 @@ _SHOWN = 20  # refused lines in an error message
 @dataclass
 class Received:
     """What became of a delivery. taken: number of answers written; refused: one sentence per line that was left out;
-    notes: sentences about what was changed; missing: images of the open batch that still have no answer, None without
-    an open batch; asked: images of the open batch."""
+    notes: sentences about what was changed; missing: images of the open batches that still have no answer, None without
+    an open batch; asked: images of the open batches."""
 
     taken: int = 0
     refused: list[str] = field(default_factory=list)
@@ -40,14 +40,15 @@ def receive(
     earlier ones, from the next round on. extra: labels of images that nobody asked for are taken, too. Raises
     LabelError with the refused lines; RunError if the run waits for nothing.
     """
-    ledger, batch = Ledger(run.deliveries), state.open_batch(run)
-    if batch is None and not (correct or extra):
+    ledger, batches = Ledger(run.deliveries), state.open_batches(run)
+    if not batches and not (correct or extra):
         raise RunError(
             f"{run.uri}: the run waits for no labels; --correct replaces a label that it has, --extra adds labels of "
             "images that it did not ask for"
         )
     answered = state.given(run) if correct or extra else ledger.answers()
-    table = batch.requests if batch else pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
+    nothing = pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
+    table = pa.concat_tables([nothing, *(batch.requests.select(["key", "uri"]) for batch in batches)])
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
     rules = Rules(state.classes(run), _allows_new(run), extra, correct)
     lines = [line for path in paths for line in read(path)]
@@ -61,15 +62,20 @@ def receive(
     kind: Kind = "correction" if correct else "extra" if extra else "answer"
     if result.taken:
         ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", kind)
-    missing = len(batch.missing(ledger.answers())) if batch else None
+    said = ledger.answers()
+    missing = sum(len(batch.missing(said)) for batch in batches) if batches else None
     return Received(len(result.taken), result.refused, result.notes, missing, len(asked.keys))
 
 
-def close(run: RunDir) -> Received:
-    """Close the open batch: its images without an answer go back to the pool. Raises RunError if none is open."""
-    batch = state.open_batch(run)
-    if batch is None:
+def close(run: RunDir, name: str = "") -> Received:
+    """Close the open batch, or that of this name: its images without an answer go back to the pool (those of a test do
+    not). Raises RunError if none is open, or several and no name is given."""
+    batches = {batch.name: batch for batch in state.open_batches(run)}
+    if not batches:
         raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
+    if name not in batches and (name or len(batches) > 1):
+        raise RunError(f"--batch: expected an open batch to close, one of {', '.join(batches)}; got {name or 'none'}")
+    batch = batches[name] if name else next(iter(batches.values()))
     ledger = Ledger(run.deliveries)
     missing = len(batch.missing(ledger.answers()))
     ledger.deliver([], batch.name, "close")

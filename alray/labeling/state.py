@@ -10,7 +10,7 @@ import pyarrow as pa
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
-from alray.rundir import BatchDir, Missing, RunDir, RunError
+from alray.rundir import BatchDir, DrawDir, Missing, RunDir, RunError
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class OpenBatch:
     name: str
     place: BatchDir
     requests: pa.Table
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it was drawn to estimate an accuracy, so that the run does not wait for it."""
+        return isinstance(self.place, DrawDir)
 
     def missing(self, answers: Mapping[str, Answer]) -> list[str]:
         """The keys of the images without an answer, in their order."""
@@ -34,15 +39,22 @@ def existing(uri: str) -> RunDir:
     return run
 
 
-def open_batch(run: RunDir) -> OpenBatch | None:
-    """The batch that was asked for and is not closed, by all answers or by somebody; None if there is none."""
+def open_batches(run: RunDir) -> list[OpenBatch]:
+    """The batches that were asked for and are not closed, by all answers or by somebody: at most one that the run waits
+    for, then those of tests."""
     ledger = Ledger(run.deliveries)
+    found = []
     for name in run.open_batches():
-        if ledger.closed(name):
-            continue
-        place = run.batch(name)
-        return OpenBatch(name, place, place.requests())
-    return None
+        if not ledger.closed(name):
+            place = run.batch(name)
+            found.append(OpenBatch(name, place, place.requests()))
+    waited = [batch for batch in found if not batch.is_test]
+    return waited[:1] + [batch for batch in found if batch.is_test and batch.missing(ledger.answers())]
+
+
+def open_batch(run: RunDir) -> OpenBatch | None:
+    """The batch that the run waits for; None if there is none."""
+    return next((batch for batch in open_batches(run) if not batch.is_test), None)
 
 
 def classes(run: RunDir) -> list[str]:
@@ -52,7 +64,7 @@ def classes(run: RunDir) -> list[str]:
 
 def given(run: RunDir) -> dict[str, Answer]:
     """The latest answer for every image that has one, by key: labels of the seed set, the validation set and the
-    rounds, as later deliveries corrected them."""
+    rounds and of tests, as later deliveries corrected them."""
     names, found = classes(run), dict[str, Answer]()
     parts = [run.held_out(), run.seed()] if run.split else []
     start = run.cold_start()
@@ -65,4 +77,6 @@ def given(run: RunDir) -> dict[str, Answer]:
     for rows, labels in parts:
         keys = catalog.keys(rows).to_pylist()
         found |= {key: (Status.LABEL, names[label]) for key, label in zip(keys, labels.tolist(), strict=True)}
+    for table in filter(None, (test.answers() for test in run.tests())):
+        found |= {one["key"]: (Status(one["status"]), one["label"]) for one in table.to_pylist()}
     return found | Ledger(run.deliveries).answers()
