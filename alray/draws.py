@@ -62,6 +62,8 @@ def draw_test(run: RunDir, size: int, how: str) -> list[str]:
     with lease(run, busy=lambda holder: _refuse(run, holder)):
         if found := drawn.record(run):  # the last command was killed, or labels were corrected
             return [*found, "the same command again draws another test"]
+        if not run.rounds():
+            raise DrawError(f"{run.uri}: expected a model to test, but no round is finished")
         replay = Replay(run)
         done = {test.number for test in drawn.tests(run)}
         number = next((at for at in range(len(run.tests())) if at not in done), len(run.tests()))
@@ -87,8 +89,6 @@ def _refuse(run: RunDir, holder: str) -> None:
 
 def _draw(replay: Replay, place: DrawDir, number: int, size: int, how: str) -> None:
     run, rounds = replay.run, replay.run.rounds()
-    if not rounds:
-        raise DrawError(f"{run.uri}: expected a model to test, but no round is finished")
     out = run.round(rounds[-1])
     if not out.committed:
         raise DrawError(f"{run.uri}: round {rounds[-1]} is not finished: start the run's command again, then draw")
@@ -184,7 +184,7 @@ def picks_estimate(run: RunDir, number: int = -1) -> str:
         )
     if step.predicted is None:
         raise DrawError(
-            f"round {number}: its model made no predictions for its picks; `alray label {run.uri} --test N` draws others"
+            f"round {number}: its model made no predictions for its picks; `alray label {run.uri} --test N` draws some"
         )
     at = {row: place for place, row in enumerate(step.rows.tolist())}
     where = np.array([at.get(row, -1) for row in picks.tolist()])
