@@ -98,7 +98,7 @@ def _draw(replay: Replay, place: DrawDir, number: int, size: int, how: str) -> N
     if not 2 <= size <= len(rows):
         raise DrawError(f"--test: expected from 2 to {len(rows):,} images, which have no label so far, got {size:,}")
     names = Ledger(run.deliveries).classes(run.about()["classes"], out.begun().get("deliveries", []))
-    predict = _model(replay, rounds[-1], names)
+    predict = predictor(replay, rounds[-1], names)
     weights = HOW[how](rows, predict)
     chosen, q = lure.draw(rows, weights, size, replay.config.seed, f"test {number}")
     predicted, probability = predict(chosen)
@@ -116,7 +116,7 @@ def _draw(replay: Replay, place: DrawDir, number: int, size: int, how: str) -> N
     place.write_draws(about, draws)
 
 
-def _model(replay: Replay, number: int, classes: tuple[str, ...]) -> Predict:
+def predictor(replay: Replay, number: int, classes: tuple[str, ...]) -> Predict:
     """What a round's model predicts: classes (n,) int32 and their probabilities (n,) for rows in any order. classes:
     those that the model knows."""
     config, out, stages = replay.config, replay.run.round(number), Stages(f"{replay.config.name} · test")
