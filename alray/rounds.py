@@ -121,6 +121,7 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             start = previous if config.train.warm_start else None
             summary = query.learn.train(number, pool, out, start, stages)
             now = Standing(len(pool.labeled), paid(ready.run, len(pool.labeled), number), summary.val_accuracy)
+            stop.check_round(now)
             last, why = stop.ends([*seen, now]), stop.reason([*seen, now])
             rows = query.rows_to_embed(pool, number, last, stages)
             table = query.learn.embed(number, rows, out, stages)

@@ -70,13 +70,20 @@ class Stop:
     config: RunConfig
 
     def reason(self, rounds: Sequence[Standing]) -> Reason | None:
-        """Why the run ends after the last of these rounds, which are all from the first on; None if no rule says so.
-        Raises RunError if a rule looks at validation labels that nobody gave."""
+        """Why the run ends after the last of these rounds, which are all from the first on; None if no rule says so."""
         return next((found for rule in self._rules() if (found := rule(rounds))), None)
 
     def ends(self, rounds: Sequence[Standing]) -> bool:
         """Whether the run ends after the last of these rounds, by a rule or because it has no more rounds."""
         return len(rounds) >= self.config.rounds or self.reason(rounds) is not None
+
+    def check_round(self, now: Standing) -> None:
+        """Raise RunError if a rule looks at an accuracy that a round does not have."""
+        stop = self.config.stop
+        if now.accuracy is None and (stop.target or stop.flat_rounds):
+            raise RunError(
+                "stop.target, stop.flat_rounds: expected an accuracy on the validation set, got none: nobody labeled it"
+            )
 
     def end(self, run: RunDir) -> int | None:
         """The number of the round with which a run ends; None if that round is not committed yet."""
@@ -149,12 +156,14 @@ class Stop:
         return Reason("stop.money", limit, count * cost, words) if left < 1 else None
 
     def _target(self, rounds: Sequence[Standing]) -> Reason | None:
-        limit, reached = self.config.stop.target, _accuracies("stop.target", rounds)[-1]
+        limit, reached = self.config.stop.target, rounds[-1].accuracy
+        if reached is None or reached < limit:
+            return None
         words = f"the validation accuracy is {reached:.4f}, and stop.target is {limit:g}"
-        return Reason("stop.target", limit, reached, words, True) if reached >= limit else None
+        return Reason("stop.target", limit, reached, words, True)
 
     def _flat(self, rounds: Sequence[Standing]) -> Reason | None:
-        stop, seen = self.config.stop, _accuracies("stop.flat_rounds", rounds)
+        stop, seen = self.config.stop, [one.accuracy for one in rounds if one.accuracy is not None]
         if len(seen) <= stop.flat_rounds:
             return None
         before, now = max(seen[: -stop.flat_rounds]), max(seen[-stop.flat_rounds :])
@@ -164,13 +173,6 @@ class Stop:
         )
         flat = now - before <= stop.flat_gain + _DUST
         return Reason("stop.flat_rounds", stop.flat_rounds, now - before, words, True) if flat else None
-
-
-def _accuracies(path: str, rounds: Sequence[Standing]) -> list[float]:
-    found = [one.accuracy for one in rounds if one.accuracy is not None]
-    if len(found) < len(rounds):
-        raise RunError(f"{path}: expected an accuracy on the validation set in every round, got none: it has no labels")
-    return found
 
 
 def ended(run: RunDir) -> bool:

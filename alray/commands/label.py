@@ -51,6 +51,8 @@ class Label(Command):
         run = state.existing(self.run)
         if bool(self.test) == bool(self.files or self.close):
             raise ConfigError(f"expected files with labels, --close, or --test alone; usage: {self.usage}")
+        if (self.batch and not self.close) or (self.how != "random" and not self.test):
+            raise ConfigError(f"--batch goes with --close, and --how with --test; usage: {self.usage}")
         if self.test:
             from alray.draws import draw_test
 

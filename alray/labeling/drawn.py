@@ -46,9 +46,9 @@ def population(number: int) -> str:
 
 def tests(run: RunDir) -> list[Tested]:
     """The closed tests of a run with their estimates, computed from the draws and the latest answers."""
-    ledger = Ledger(run.deliveries)
-    said, found = ledger.answers(), []
-    for number, place in enumerate(run.tests()):
+    places, ledger = run.tests(), Ledger(run.deliveries)
+    said, found = ledger.answers() if places else {}, []
+    for number, place in enumerate(places):
         answers = _answers(place) | said
         keys = place.draws()["key"].to_pylist()
         if place.has_requests and (ledger.closed(f"test {number}") or all(key in answers for key in keys)):

@@ -257,6 +257,9 @@ def test_the_commands_draw_answer_and_estimate(config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", folder.uri, "--test", "30", "--close"])
     assert "or --test alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["label", folder.uri, "--close", "--how", "active"])
+    assert "--how with --test" in capsys.readouterr().err
 
 
 def test_every_strategy_says_whether_its_picks_are_drawn():

@@ -13,7 +13,7 @@ from alray.data.oracle import Answers, Requests
 from alray.labeling.standing import lines
 from alray.report import report
 from alray.rounds import run
-from alray.rundir import RunDir
+from alray.rundir import RunDir, RunError
 from alray.stop import Standing, Stop, ended
 from alray.sweep.ledger import Ledger
 from alray.sweep.trials import plan
@@ -139,8 +139,14 @@ def test_a_flat_curve_ends_a_run_and_a_rising_one_does_not(config):
     assert (found.rule, round(found.value, 6), found.by_accuracy) == ("stop.flat_rounds", 0.01, True)
     assert "was 0.6000 and is 0.6100 in the last 2 rounds" in found.words
     assert Stop(config).reason(standings(0.5, 0.5, 0.5)) is None
-    with pytest.raises(ValueError, match="it has no labels"):
-        stop.reason(standings(0.5, None, 0.5))
+    with pytest.raises(RunError, match="nobody labeled it"):
+        stop.check_round(standings(None)[0])
+    Stop(config).check_round(standings(None)[0])
+
+
+def test_an_earlier_run_of_this_name_without_validation_disturbs_nothing(config):
+    run(replace(config, {"split.val_size": 0, "rounds": 2}), quiet=True)
+    assert len(run(replace(config, {"stop.target": 0.01}), quiet=True).rounds) == 1
 
 
 @pytest.mark.parametrize(
