@@ -33,6 +33,7 @@ from alray.provenance import find_run, open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named
+from alray.stop import Stop
 from alray.store import Store, StoreError, absolute, is_file
 from alray.submitted import check_places
 from alray.tasks import Task, task_of
@@ -157,7 +158,7 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     told += test_notes(len(marked), len(test_rows))
     if not _classes_may_come(config, task):
         told += task.check_classes(catalog, candidates, test_rows, simulated=simulated)
-    _check_sizes(config, len(candidates), seed_set.size)
+    Stop(config).check(len(candidates), seed_set.size, _given(config, seed_set))
     free = len(candidates) - config.split.val_size
     strategy.check_pool(free)
     seed_set.check_pool(free)
@@ -172,15 +173,16 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
 
 def _may_be_finished(config: RunConfig) -> bool:
     """Whether there is a finished run that can be that of the configuration. Its fingerprint is not known yet."""
+    stop = Stop(config)
     if config.run_dir:
-        return RunDir(config.run_dir).finished(config.rounds)
+        return stop.end(RunDir(config.run_dir)) is not None
     runs = Store(config.root)
     try:
         names = runs.names()
     except OSError:  # not a directory: the check that files can be written there says so
         return False
     named = [runs.at(name) for name in names if re.fullmatch(rf"{re.escape(config.name)}-[0-9a-f]+", name)]
-    return any(RunDir(uri).finished(config.rounds) for uri in named)
+    return any(stop.end(RunDir(uri)) is not None for uri in named)
 
 
 def _check_files(config: RunConfig) -> None:
@@ -283,15 +285,9 @@ def _classes_may_come(config: RunConfig, task: Task) -> bool:
     return task.classes_can_come and config.labels.new_classes == "allow"
 
 
-def _check_sizes(config: RunConfig, pool: int, seed_set: int) -> None:
-    bought = (config.rounds - 1) * config.budget
-    needed = config.split.val_size + seed_set + bought
-    if needed > pool:
-        raise ConfigError(
-            f"budget: the pool has {pool:,} images, but the run needs {needed:,}: validation "
-            f"{config.split.val_size:,}, seed set {seed_set:,}, and {config.rounds - 1} x "
-            f"{config.budget:,} to buy"
-        )
+def _given(config: RunConfig, seed_set: SeedSet) -> tuple[bool, bool]:
+    """Whether the source gives the labels of the validation set and of the seed set, so that nobody is asked."""
+    return config.split.val_how == "labeled", seed_set.given
 
 
 def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] | None) -> Pool:
@@ -302,8 +298,8 @@ def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] |
         held_out, seed_set = drawn
         in_pool = np.zeros(len(catalog), bool)
         in_pool[candidates] = True
-        given = [checked.config.split.val_how == "labeled", checked.seed_set.given]
-        start = label_start(desk, catalog, held_out, seed_set, np.repeat(given, [len(held_out), len(seed_set)]))
+        given = np.repeat(_given(checked.config, checked.seed_set), [len(held_out), len(seed_set)])
+        start = label_start(desk, catalog, held_out, seed_set, given)
         in_pool[start.unusable] = False
         run.write_split(in_pool, start.held_out, start.seed, start.labels)
     return at_start(run, catalog, checked.task, len(desk.classes()))

@@ -75,8 +75,11 @@ class Query:
                 rows = np.union1d(rows, np.concatenate([self._offered(pool, turn, stages)[1], turn.pending, labeled]))
         return rows
 
-    def picks(self, pool: Pool, table: FeatureTable | None, head: Head | None, turn: Turn, stages: Stages) -> Picks:
-        """The picks of a batch: read them if an earlier start made them, else choose and write them."""
+    def picks(
+        self, pool: Pool, table: FeatureTable | None, head: Head | None, turn: Turn, most: int, stages: Stages
+    ) -> Picks:
+        """The picks of a batch: read them if an earlier start made them, else choose and write them. most: how many
+        labels may be bought."""
         out = self.ready.run.round(turn.batch)
         if out.chosen:
             return Picks.from_table(out.picks())
@@ -86,7 +89,9 @@ class Query:
         context = self._context(pool, head, turn, stages)
         classes = presumed(self.ready.strategy, turn.pending, partial(_source, table), context)
         context = self._with_labels(context, pool, labeled, table, turn, classes)
-        budget = min(config.budget, len(offered))  # images that people called unusable or skipped may be missing
+        budget = min(most, len(offered))  # images that people called unusable or skipped may be missing
+        if most < config.budget:
+            stages.print_line(f"the batch is cut from {config.budget:,} to {most:,}: stop.* allows no more labels")
         what = f"{budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
         picks = self._choose(
             self.ready.strategy,

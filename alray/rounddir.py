@@ -22,6 +22,7 @@ METRICS = "metrics.json"  # its existence commits a round
 _PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
 _PREDICTED, _PROBABILITY = "predicted", "probability"  # columns of labels.parquet, if the model saw the images
 _REQUESTS, _BEGUN, _LEFT_OUT = "requests.parquet", "begun.json", "left_out.json"
+_DRAW, _DRAWN, _ANSWERS, _ESTIMATE = "draw.json", "draws.parquet", "answers.parquet", "estimate.json"
 
 
 class RunError(ValueError):
@@ -76,6 +77,60 @@ class BatchDir(_Asked):
     def write_requests(self, requests: pa.Table) -> None:
         """Write the batch."""
         self.write_together({_REQUESTS: table_bytes(requests)}, last=True)
+
+
+@dataclass(frozen=True)
+class DrawDir(BatchDir):
+    """The directory of a test: images that were drawn with known probabilities, to estimate an accuracy."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the images were drawn."""
+        return self.has(_DRAWN)
+
+    @property
+    def answered(self) -> bool:
+        """Whether an oracle gave all answers at once."""
+        return self.has(_ANSWERS)
+
+    def about(self) -> dict[str, Any]:
+        """How the images were drawn: how, seed, population (its number of images), round (of the model), first_round,
+        model_labels, and strategy of the run."""
+        return dict(self.read_json(_DRAW))
+
+    @property
+    def first_round(self) -> int:
+        """The first round whose batch is chosen without the drawn images."""
+        return int(self.about()["first_round"])
+
+    def draws(self) -> pa.Table:
+        """The images in order of their draws: columns row, key, q (the probability of each draw, given those before),
+        predicted (the name of a class) and probability (of that class)."""
+        return self.read_table(_DRAWN)
+
+    def rows(self) -> Rows:
+        """The rows of the draws (k,), in their order."""
+        return np.asarray(self.read_table(_DRAWN, ["row"])["row"].to_numpy())
+
+    def write_draws(self, about: Mapping[str, Any], draws: pa.Table) -> None:
+        """Write the draws, before anybody is asked."""
+        self.write_together({_DRAW: json_bytes(dict(about)), _DRAWN: table_bytes(draws)})
+
+    def answers(self) -> pa.Table | None:
+        """The answers that an oracle gave all at once: columns key, status, label (a name); None if there are none."""
+        return self.read_table(_ANSWERS) if self.has(_ANSWERS) else None
+
+    def write_answers(self, answers: pa.Table) -> None:
+        """Write the answers that an oracle gave all at once."""
+        self.write_table(_ANSWERS, answers)
+
+    def estimate(self) -> dict[str, Any]:
+        """The estimate of the accuracy as it was last written; empty if it was not."""
+        return dict(self.read_json(_ESTIMATE)) if self.has(_ESTIMATE) else {}
+
+    def write_estimate(self, estimate: Mapping[str, Any]) -> None:
+        """Write the estimate for other programs. alray computes it from the draws and the answers."""
+        self.write_json(_ESTIMATE, dict(estimate))
 
 
 @dataclass(frozen=True)

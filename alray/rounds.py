@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ from alray.config import RunConfig, refuse_credentials
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
-from alray.labeling.replay import after, corrected
+from alray.labeling.replay import after, corrected, without_drawn
 from alray.labeling.turns import out_before, turn_at, turns_of
 from alray.lease import lease
 from alray.models.device import without_gpu
@@ -51,6 +51,7 @@ from alray.query import Query
 from alray.rundir import FEATURES_DIR, RoundDir, RunDir, RunError
 from alray.scalars import lines_written, write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
+from alray.stop import Reason, Standing, Stop, paid, why_stopped
 from alray.tracking import TrackingError, check_mlflow, track
 from alray.train.evaluate import labeled_set_metrics
 from alray.train.summary import TrainSummary
@@ -75,7 +76,8 @@ def run(
     quiet: bool = False,
     on_round: Callable[[dict[str, Any]], None] = lambda metrics: None,
 ) -> RunResult:
-    """Run active learning to its last round, or continue where an earlier start of the same configuration stopped.
+    """Run active learning to its end, or continue where an earlier start of the same configuration stopped. The end is
+    the last round, or an earlier one with which a rule of config.stop ends the run (`alray.stop`).
 
     oracle: gives the labels (default: those of the source); strategy: your own object instead of config.strategy.
     quiet: print nothing. on_round: called with the metrics of every round, also of rounds that an earlier start
@@ -91,8 +93,9 @@ def run(
     notes = [*filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]
     if notes and not quiet:
         print("\n".join(notes), flush=True)
-    if _finished(folder, config.rounds) and _complete(folder, config.rounds):
-        for number in range(config.rounds):
+    end = _finished(folder, Stop(config))
+    if end is not None and _complete(folder, end + 1):
+        for number in range(end + 1):
             on_round(folder.round(number).metrics())
     else:
 
@@ -104,8 +107,8 @@ def run(
 
         no_gpu = without_gpu(config.resources.use_gpu == "no")
         with no_gpu, lease(folder, waiting, busy=lambda holder: _refuse(folder, holder)):
-            _rounds(found, oracle, quiet, on_round)
-    return RunResult(folder.uri, [folder.round(number).metrics() for number in range(config.rounds)])
+            end = _rounds(found, oracle, quiet, on_round)
+    return RunResult(folder.uri, [folder.round(number).metrics() for number in range(end + 1)])
 
 
 def _refuse(folder: RunDir, holder: str) -> None:
@@ -115,26 +118,30 @@ def _refuse(folder: RunDir, holder: str) -> None:
     )
 
 
-def _finished(folder: RunDir, rounds: int) -> bool:
-    return folder.exists and all(_committed(folder.round(number), number == rounds - 1) for number in range(rounds))
+def _finished(folder: RunDir, stop: Stop) -> int | None:
+    """The number of the round with which the run ended; None if it has not ended."""
+    end = stop.end(folder) if folder.exists else None
+    return end if end is not None and all(folder.round(number).labeled for number in range(end)) else None
 
 
-def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callable[[dict[str, Any]], None]) -> None:
-    """Make the rounds that are not committed. The caller holds the lease of the run directory."""
+def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callable[[dict[str, Any]], None]) -> int:
+    """Make the rounds that are not committed. Returns the number of the round with which the run ends. The caller holds
+    the lease of the run directory."""
     config = found.config
     ready = begin(found, oracle, lambda line: None if quiet else print(line, flush=True))
     if not quiet:
         plan_once(found, ready.run, lambda line: print(f"{config.name} · {line}", flush=True))
     if not _complete(ready.run, config.rounds):
         _write_tables(config, ready.run, sum(ready.run.round(number).committed for number in range(config.rounds)))
-    pool = ready.pool
+    pool, stop = ready.pool, Stop(config)
     query: Query | None = None
     previous: RoundDir | None = None
-    bought = 0
+    bought, seen, last = 0, list[Standing](), False
     for number in range(config.rounds):
         out = ready.run.round(number)
-        last = number == config.rounds - 1
-        if not _committed(out, last):
+        pool = without_drawn(pool, ready.run, number)
+        last = out.committed and stop.ends([*seen, Standing.of(ready.run, number)])
+        if not (last or (out.committed and out.labeled)):
             stages = _stages(config, ready.run, number, out, quiet)
             query = query or Query(ready, stages)
             pool = query.seed_set(pool, stages)
@@ -142,13 +149,16 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             query.take(ready)
             start = previous if config.train.warm_start else None
             summary = query.learn.train(number, pool, out, start, stages)
-            turns = turns_of(ready.run, config, number)
+            now = Standing(len(pool.labeled), paid(ready.run, len(pool.labeled), number), summary.val_accuracy)
+            stop.check_round(now)
+            last, why = stop.ends([*seen, now]), stop.reason([*seen, now])
+            turns = () if last else turns_of(ready.run, config, number)
             rows = query.rows_to_embed(pool, turns, stages)
             table = query.learn.embed(number, rows, out, stages)
-            metrics = _evaluate(query, pool, bought, table, summary, number, out, stages)
+            metrics = _evaluate(query, pool, bought, table, summary, number, out, stages) | _stopped(why)
             for turn in turns:
                 turn = turn_at(ready.run, number, turn.batch)
-                query.picks(pool, table, query.learn.head(out), turn, stages)
+                query.picks(pool, table, query.learn.head(out), turn, stop.batch(now), stages)
                 if config.labels.overlap:
                     _hand_out(query, _requests(query, table, turn.batch, out), stages)
             if not last:
@@ -156,10 +166,18 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
                 _ask(query, _requests(query, table, number, out), out, stages, before_waiting=commit)
             _commit(ready, metrics, out, previous, stages, number)
         on_round(out.metrics())
-        if not last:
-            pool = after(pool, out)
-            bought += len(out.labels()[0])
+        if last:
+            break
+        seen.append(Standing.of(ready.run, number))
+        pool = after(pool, out)
+        bought += len(out.labels()[0])
         previous = out
+    return number
+
+
+def _stopped(why: Reason | None) -> dict[str, Any]:
+    """What the metrics of a round say of the rule that ended the run with it."""
+    return {} if why is None else {"stopped": asdict(why)}
 
 
 def _with_what_people_said(ready: Prepared, pool: Pool, number: int) -> tuple[Prepared, Pool]:
@@ -174,12 +192,6 @@ def _with_what_people_said(ready: Prepared, pool: Pool, number: int) -> tuple[Pr
     if not len(pool.labeled):
         raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")
     return ready, pool
-
-
-def _committed(out: RoundDir, last: bool) -> bool:
-    """Whether the round is finished. A run that is continued with more rounds enters its former last round again, to
-    buy that round's labels."""
-    return out.committed and (last or out.labeled)
 
 
 def _stages(config: RunConfig, run: RunDir, number: int, out: RoundDir, quiet: bool) -> Stages:
@@ -258,6 +270,8 @@ def _commit(
         previous.delete(FEATURES_DIR)
     to_ray(ready.config.name, "done", "", {"alray_labels": metrics["labels"]})
     stages.print_line(_line(metrics, stages.seconds))
+    if why := why_stopped(metrics):
+        stages.print_line(f"the run ends · {why}")
 
 
 def _write_tables(config: RunConfig, run: RunDir, rounds: int) -> None:

@@ -25,6 +25,7 @@ from alray.rounddir import (
     METRICS,
     BatchDir,
     Bought,
+    DrawDir,
     Missing,
     RoundDir,
     RunError,
@@ -33,8 +34,25 @@ from alray.rounddir import (
 from alray.store import Damaged, Store, StoreError, join, table_bytes
 
 __all__ = [
-    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PROGRESS", "RAY", "RUN", "STARTED", "SUMMARY",
-    "SWEEP", "BatchDir", "Bought", "Missing", "RoundDir", "RunDir", "RunError", "Shared",
+    "BATCHES",
+    "CHECKPOINT",
+    "FEATURES_DIR",
+    "METRICS",
+    "MODEL",
+    "PROGRESS",
+    "RAY",
+    "RUN",
+    "STARTED",
+    "SUMMARY",
+    "SWEEP",
+    "BatchDir",
+    "Bought",
+    "DrawDir",
+    "Missing",
+    "RoundDir",
+    "RunDir",
+    "RunError",
+    "Shared",
 ]  # fmt: skip
 
 MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
@@ -48,6 +66,7 @@ STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
 _ROUND, _BATCH_OF_ROUND = re.compile(r"round_(\d+)"), re.compile(r"round (\d+)")
+_TESTS, _TEST, _BATCH_OF_TEST = "tests", re.compile(r"test_(\d+)"), re.compile(r"test (\d+)")
 _MISSING_SPLITS = "the run has no record of its seed set and validation set"
 
 
@@ -117,7 +136,9 @@ class RunDir(Store):
 
     def batch(self, name: str) -> BatchDir:
         """The directory of a batch. name: as in `Requests.batch`."""
-        round = _BATCH_OF_ROUND.fullmatch(name)
+        round, test = _BATCH_OF_ROUND.fullmatch(name), _BATCH_OF_TEST.fullmatch(name)
+        if test:
+            return self.test(int(test[1]))
         return BatchDir(self.round(int(round[1])).at(_BATCH) if round else self.at(_START, name.replace(" ", "_")))
 
     def skipped_before(self, number: int) -> Rows:
@@ -137,23 +158,30 @@ class RunDir(Store):
         """The directory of the files of a batch that people read and write, so they have no checksums."""
         return Store(self.at(BATCHES, name.replace(" ", "_")), "")
 
+    def test(self, number: int) -> DrawDir:
+        """The directory of a test. It need not exist yet."""
+        return DrawDir(self.at(_TESTS, f"test_{number:02d}"))
+
+    def tests(self) -> list[DrawDir]:
+        """The tests whose images were drawn, in their order."""
+        names = self.child(_TESTS).names()
+        found = [self.test(int(match[1])) for match in map(_TEST.fullmatch, names) if match]
+        return [test for test in found if test.drawn]
+
     def rounds(self) -> list[int]:
         """The numbers of the rounds that have a directory, ascending."""
         return sorted(int(match[1]) for match in map(_ROUND.fullmatch, self.names()) if match)
 
     def open_batches(self) -> list[str]:
-        """The names of the batches that were asked for and are not closed, in their order."""
+        """The names of the batches that were asked for and are not closed, in their order, those of tests last."""
         closed = {START: self.split, SEED_SET: self.has(_SEED_SET)}
         closed |= {f"round {number}": self.round(number).labeled for number in self.rounds()}
+        closed |= {f"test {number}": test.answered for number, test in enumerate(self.tests())}
         return [name for name, done in closed.items() if not done and self.batch(name).has_requests]
 
     def committed(self) -> list[int]:
         """The numbers of the rounds that are committed, ascending."""
         return [number for number in self.rounds() if self.round(number).committed]
-
-    def finished(self, rounds: int) -> bool:
-        """Whether the last of this number of rounds is committed."""
-        return self.round(rounds - 1).committed
 
     def plan(self) -> dict[str, Any] | None:
         """What the run was planned to take (`alray.planning.plan.Plan`); None if it was not planned."""

@@ -23,7 +23,7 @@ def flat(metrics: Metrics) -> dict[str, Any]:
 
     Lists and mappings, such as numbers per class, are left out. A section that is null has no scalars.
     """
-    scalars = {name: value for name, value in metrics.items() if name not in SECTIONS}
+    scalars = {name: value for name, value in metrics.items() if name not in SECTIONS and not isinstance(value, dict)}
     for section, prefix in SECTIONS.items():
         for name, value in (metrics[section] or {}).items():
             if not isinstance(value, list | dict):

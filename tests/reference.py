@@ -566,3 +566,16 @@ OTHER_TWINS: dict[str, Callable[..., Any]] = {"robust_k_center": robust_radius, 
 PIXEL_TWINS: dict[str, Callable[..., Picked]] = {
     "confidence": pixel_score, "margin": pixel_score, "entropy": pixel_score, "pt4al": pixel_pt4al,
 }  # fmt: skip
+
+
+def lure_mean(q: list[float], population: int, losses: list[bool]) -> float:
+    """R_LURE of Farquhar, Gal and Rainforth 2021 as the paper builds it: the mean of c_m a_m, where a_m estimates the
+    mean loss of the population from draw m and those before it, and c_m gives every loss its share."""
+    n, drawn = population, len(q)
+    if drawn == n:
+        return sum(losses) / n
+    total = 0.0
+    for m in range(1, drawn + 1):
+        a = losses[m - 1] / (n * q[m - 1]) + sum(losses[: m - 1]) / n
+        total += n * (n - drawn) / ((n - m) * (n - m + 1)) * a
+    return total / drawn

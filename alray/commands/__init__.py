@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from alray.commands.estimate import Estimate
 from alray.commands.export import Export
 from alray.commands.forecast import Forecast
 from alray.commands.formats import Formats
@@ -19,5 +20,7 @@ from alray.commands.verify import Verify
 from alray.commands.weights import Weights
 from alray.commands.why import Why
 
-_COMMANDS = (Index, Formats, Repack, Label, Status, Forecast, Why, Export, Select, Strategies, Weights, Report, Verify)
+_COMMANDS = (
+    Index, Formats, Repack, Label, Status, Estimate, Forecast, Why, Export, Select, Strategies, Weights, Report, Verify,
+)  # fmt: skip
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {one.__name__.lower(): one.start for one in _COMMANDS}

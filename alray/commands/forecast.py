@@ -10,7 +10,8 @@ from alray.commands.command import Command
 
 
 class Forecast(Command):
-    """Say how many labels, and how much money, a run needs to reach an accuracy, with an interval."""
+    """Say how many labels, and how much money, a run needs to reach an accuracy, with an interval; and how accurate its
+    model is on the pool, where a test was drawn (`alray label RUN --test N`)."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
     usage: ClassVar[str] = "alray forecast RUN --target 0.9 [--cost 0.05]"
@@ -21,11 +22,15 @@ class Forecast(Command):
     measure: str = ""
     """Column of metrics.csv that is forecast; empty: test_top1, or validation_top1 without a test set."""
     cost: float = Field(0.0, ge=0)
-    """Price of one label, in any currency; 0: no money is shown."""
+    """Price of one label, in any currency; 0: the labels.cost of the run, and no money is shown without one."""
 
     def work(self) -> None:
         """Print the forecast."""
+        from alray.labeling.drawn import tests
         from alray.labeling.state import existing
         from alray.report.forecast import sentences
 
-        print("\n".join(sentences(existing(self.run), self.target, self.measure, self.cost)))
+        run = existing(self.run)
+        cost = self.cost or run.settings().labels.cost
+        told = sentences(run, self.target, self.measure, cost)
+        print("\n".join([*told, *(test.sentence for test in tests(run))]))

@@ -16,6 +16,7 @@ from alray.config.sections import (
     ModelConfig,
     ResourceConfig,
     SplitConfig,
+    StopConfig,
     TransformConfig,
 )
 from alray.config.sweeping import SweepConfig
@@ -38,6 +39,7 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "SplitConfig",
+    "StopConfig",
     "SweepConfig",
     "TrainConfig",
     "TransformConfig",

@@ -175,6 +175,27 @@ class LabelConfig(Frozen):
     labels.poll_seconds. auto: exit at a terminal, poll in a job that was submitted to a cluster."""
     poll_seconds: Annotated[float, OUTSIDE] = Field(30.0, gt=0)
     """Seconds between two looks."""
+    cost: Annotated[float, OUTSIDE] = Field(0.0, ge=0)
+    """Price of one label, in any currency; 0: money is counted nowhere."""
+
+
+class StopConfig(Frozen):
+    """When a run ends before its last round; 0 switches a rule off. `rounds` stays the upper limit. A run that stopped
+    goes on when it is started again with a higher limit."""
+
+    labels: Annotated[int, COMMON] = Field(0, ge=0)
+    """Stop when the labeled set has so many labels. The seed set counts; validation and test labels do not."""
+    money: Annotated[float, COMMON] = Field(0.0, ge=0)
+    """Stop when this sum does not pay for one more label at labels.cost. Every label that was asked for counts: of the
+    seed set, the validation set, the rounds, and the draws of `alray label --test`; labels that the source gave do
+    not."""
+    target: Annotated[float, COMMON] = Field(0.0, ge=0, le=1)
+    """Stop when the accuracy on the validation set is at least this fraction."""
+    flat_rounds: int = Field(0, ge=0)
+    """Stop when the best validation accuracy of the last so many rounds is not more than stop.flat_gain above the best
+    one before."""
+    flat_gain: float = Field(0.0, ge=0, lt=1)
+    """The gain, a fraction, that stop.flat_rounds asks for."""
 
 
 class ModelConfig(Frozen):

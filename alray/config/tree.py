@@ -18,6 +18,7 @@ from alray.config.sections import (
     ModelConfig,
     ResourceConfig,
     SplitConfig,
+    StopConfig,
     TransformConfig,
 )
 from alray.config.train_sections import PretextConfig, TrainConfig, VaalConfig
@@ -61,6 +62,7 @@ class RunConfig(Frozen):
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     labels: LabelConfig = LabelConfig()
+    stop: Annotated[StopConfig, OUTSIDE] = StopConfig()
     transform: TransformConfig = TransformConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -84,6 +86,7 @@ class RunConfig(Frozen):
             )
         if self.task == "segmentation":
             _fits_segmentation(self)
+        _can_stop(self)
         if 0 < self.transform.resize < self.transform.size:
             raise ValueError(
                 f"transform.resize: expected 0 or at least transform.size={self.transform.size}, got "
@@ -122,6 +125,26 @@ def _fits_segmentation(config: RunConfig) -> None:
     ):
         if got != expected:
             raise ValueError(f"{path}: expected {expected} in segmentation, got {got}")
+
+
+def _can_stop(config: RunConfig) -> None:
+    stop = config.stop
+    for path, value in (("stop.target", stop.target), ("stop.flat_rounds", stop.flat_rounds)):
+        if value and not config.split.val_size:
+            raise ValueError(
+                f"{path}={value:g} looks at the validation accuracy, but split.val_size=0: give validation images, or "
+                f"{path}=0"
+            )
+    early = [path for path in ("labels", "money", "target", "flat_rounds") if getattr(stop, path)]
+    if config.labels.overlap and early:
+        raise ValueError(
+            f"stop.{early[0]}: expected labels.overlap=0 in a run that may end early, got {config.labels.overlap}: a batch "
+            "that is handed out while another one is labeled cannot be taken back"
+        )
+    if stop.money and not config.labels.cost:
+        raise ValueError(f"stop.money={stop.money:g} needs the price of a label: expected labels.cost above 0, got 0")
+    if stop.flat_gain and not stop.flat_rounds:
+        raise ValueError(f"stop.flat_gain={stop.flat_gain:g} needs stop.flat_rounds, got 0")
 
 
 # Changing the owning field resets its options.

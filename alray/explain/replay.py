@@ -17,7 +17,7 @@ from alray.features.arrays import DISCRIMINATOR, EXTRACTED, PRETEXT_LOSS, Array,
 from alray.features.table import FeatureTable
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
-from alray.labeling.replay import after, at_start, corrected, taking_part
+from alray.labeling.replay import after, at_start, corrected, taking_part, without_drawn
 from alray.labeling.turns import out_before, past_turn
 from alray.pool_rows import labeled_in
 from alray.rundir import Missing, RoundDir, RunDir, RunError
@@ -26,13 +26,13 @@ from alray.selection.pending import with_presumed
 from alray.selection.protocol import LABELED, Context, Picks, SelectionError, Strategy
 from alray.tasks import Task, task_of
 
-Kind = Literal["start", "said", "bought"]
+Kind = Literal["start", "drawn", "said", "bought"]
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The pool after something happened. kind: start (the seed set), said (what people said before round `number`), or
-    bought (the labels of round `number`)."""
+    """The pool after something happened. kind: start (the seed set), drawn (images for a test, before round `number`
+    chose its batch), said (what people said before round `number`), or bought (the labels of round `number`)."""
 
     kind: Kind
     number: int
@@ -60,16 +60,20 @@ class Replay:
         ledger = Ledger(self.run.deliveries)
         pool = at_start(self.run, self.catalog, self.task, len(self.classes))
         yield Step("start", 0, pool)
+        number = -1
         for number in self.run.rounds():
             out = self.run.round(number)
+            pool = without_drawn(pool, self.run, number)
+            yield Step("drawn", number, pool)
             if out.begun():
                 said = ledger.answers(out.begun()["deliveries"])
                 pool = corrected(pool, self.catalog, said, self.classes, out_before(self.run, number))
             yield Step("said", number, pool)
             if not out.labeled:
-                return
+                break
             pool = after(pool, out)
             yield Step("bought", number, pool)
+        yield Step("drawn", number + 1, without_drawn(pool, self.run, number + 1))
 
     def case(self, number: int, pool: Pool, row: int, with_features: bool = True) -> Case:
         """The row in the selection of a round's batch. pool: as the round began whose model chose it."""

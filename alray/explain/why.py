@@ -65,6 +65,8 @@ def _change(replay: Replay, step: Step, row: int, before: int) -> str:
         if status == ELSEWHERE:
             return f"Round {step.number} picked it, and people called it unusable."
         return f"It is labeled since round {step.number}, which picked it{named}."
+    if step.kind == "drawn":
+        return f"It was drawn for a test before round {step.number} chose its batch, so it is never picked."
     if status == ELSEWHERE:
         return f"People called it unusable before round {step.number}."
     if before == UNLABELED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alray.labeling.drawn import tests
 from alray.report.escape import code, markdown
 from alray.rundir import RunDir
 
@@ -27,6 +28,7 @@ def card(run: RunDir, number: int, classes: Sequence[str], files: Sequence[str],
     parts = [
         f"# {markdown(about['name'])}: an image classifier",
         f"Trained by active learning with alray. {_accuracy(metrics[-1])}",
+        *(markdown(test.sentence) for test in tests(run) if test.place.about()["round"] == number),
         _table(["", ""], [[name, str(value)] for name, value in facts.items()]),
         "## Accuracy by round",
         _table(["round", "labels", "test top-1", "validation top-1"], [_round(one) for one in metrics]),
@@ -50,7 +52,7 @@ _LOADS = {
 def _accuracy(metrics: Mapping[str, Any]) -> str:
     test = metrics["test"]
     if not test:
-        return "There was no test set, so its accuracy is not known."
+        return "There was no test set."
     return f"Top-1 accuracy on the test set: {test['top1']:.1%} with {metrics['labels']:,} labels."
 
 

@@ -26,7 +26,8 @@ _TAR_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Labeled:
-    """One labeled image. origin: "validation", "seed set", "round N", or "extra" where nobody asked for it."""
+    """One labeled image. origin: "validation", "seed set", "round N", "test N", or "extra" where nobody asked for
+    it."""
 
     key: str
     uri: str
@@ -47,6 +48,7 @@ def _origins(run: RunDir, catalog: Catalog) -> dict[str, str]:
     parts = [("validation", run.held_out()[0]), ("seed set", run.seed_set())]
     parts += [(f"round {step.round}", step.rows) for step in run.bought()]
     parts += [(batch.name, batch.requests["row"].to_numpy()) for batch in state.open_batches(run)]
+    parts += [(f"test {number}", test.rows()) for number, test in enumerate(run.tests())]
     return {key: name for name, rows in parts for key in catalog.keys(rows).to_pylist()}
 
 

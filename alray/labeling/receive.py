@@ -46,8 +46,9 @@ def receive(
             "images that it did not ask for"
         )
     answered = state.given(run) if correct or extra else ledger.answers()
-    keys, uris = ([one for batch in batches for one in batch.requests[name].to_pylist()] for name in ("key", "uri"))
-    asked = Asked(keys, uris, answered, _catalog_keys(run))
+    nothing = pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
+    table = pa.concat_tables([nothing, *(batch.requests.select(["key", "uri"]) for batch in batches)])
+    asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
     rules = Rules(state.classes(run), _allows_new(run), extra, correct)
     lines = [line for path in paths for line in read(path)]
     if not lines:
@@ -65,15 +66,22 @@ def receive(
     return Received(len(result.taken), result.refused, result.notes, left)
 
 
-def close(run: RunDir) -> Received:
-    """Close the batch that the run needs first: its images without an answer go back to the pool. Raises RunError if it
-    is closed already, or if there is none."""
-    names, ledger = run.open_batches(), Ledger(run.deliveries)
-    if not names:
-        raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
-    batch = state.open_batch(run)
-    if batch is None:
-        raise RunError(f"{run.uri}: the batch {names[0]} is closed already; start the run's command again")
+def close(run: RunDir, name: str = "") -> Received:
+    """Close a batch: its images without an answer go back to the pool (those of a test do not). name: which one; empty:
+    the one that the run needs first, or the only test that is open. Raises RunError if there is no such batch."""
+    batches, ledger = {batch.name: batch for batch in state.open_batches(run)}, Ledger(run.deliveries)
+    if not batches:
+        closed = next((one for one in run.open_batches() if ledger.closed(one)), "")
+        raise RunError(
+            f"{run.uri}: the batch {closed} is closed already; start the run's command again"
+            if closed
+            else f"{run.uri}: the run waits for no labels, so there is no batch to close"
+        )
+    first = state.open_batch(run)
+    name = name or (first.name if first else "")
+    if name not in batches and (name or len(batches) > 1):
+        raise RunError(f"--batch: expected an open batch to close, one of {', '.join(batches)}; got {name or 'none'}")
+    batch = batches[name] if name else next(iter(batches.values()))
     missing = len(batch.missing(ledger.answers()))
     ledger.deliver([], batch.name, "close")
     return Received(open={batch.name: (missing, len(batch.requests))})

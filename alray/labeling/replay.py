@@ -37,6 +37,13 @@ def after(pool: Pool, out: RoundDir) -> Pool:
     return pool.label(rows[new], labels[new]).remove(out.left_out("unusable"))
 
 
+def without_drawn(pool: Pool, run: RunDir, number: int) -> Pool:
+    """The pool without the images that were drawn for tests before a round chose its batch. They never come back: a
+    model that learned from them could not be tested on them."""
+    drawn = [test.rows() for test in run.tests() if test.first_round == number]
+    return pool.remove(np.concatenate(drawn)) if drawn else pool
+
+
 def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes: Sequence[str], awaited: Rows) -> Pool:
     """The pool with what people said apart from batches: corrected labels, labels that nobody asked for, and images
     that cannot be used. said: the latest answer for each key; classes: the names by number; awaited: rows of batches

@@ -7,9 +7,11 @@ from typing import Any
 
 from alray.labeling import state
 from alray.labeling.check import Answer
+from alray.labeling.drawn import tests
 from alray.labeling.ledger import Ledger
 from alray.labeling.state import OpenBatch
 from alray.rundir import RunDir
+from alray.stop import Standing, ended, why_stopped
 from alray.watch import sentences
 
 _SHOWN = 5
@@ -22,8 +24,12 @@ def lines(run: RunDir) -> list[str]:
     found = [f"{about['name']} · {run.uri}", f"rounds: {len(done)} of {rounds} are finished"]
     if done:
         found.append(_metrics(run.round(done[-1]).metrics()))
+        found += _money(run, done[-1])
+    found += [test.sentence for test in tests(run)]
     batches, needed = state.open_batches(run), state.needed(run)
     answers = Ledger(run.deliveries).answers()
+    found += [_test(batch, run, answers) for batch in batches if batch.is_test]
+    batches = [batch for batch in batches if not batch.is_test]
     for batch in batches:
         found += _waiting(run, batch, answers)
     if len(batches) > 1:
@@ -31,11 +37,12 @@ def lines(run: RunDir) -> list[str]:
         found.append(f"{len(batches)} batches are out; {goes_on}")
     if needed:
         found.append(f"next: alray label {run.uri} FILE")
-    elif batches or len(done) < rounds:
+    elif batches or not ended(run):
         found += sentences(run)
         found.append(f"next: alray run {run.at('config.json')}")
     else:
-        found.append(f"the run is finished; next: alray report {run.uri}")
+        why = why_stopped(run.round(done[-1]).metrics())
+        found.append(f"the run is finished{f' early: {why}' if why else ''}; next: alray report {run.uri}")
     return found
 
 
@@ -46,6 +53,22 @@ def _waiting(run: RunDir, batch: OpenBatch, answers: Mapping[str, Answer]) -> li
     if 0 < missing < asked:
         found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
     return [*found, f"the batch: {run.batch_files(batch.name).uri}"]
+
+
+def _test(batch: OpenBatch, run: RunDir, answers: Mapping[str, Answer]) -> str:
+    """What an open test waits for."""
+    asked, missing = len(batch.requests), len(batch.missing(answers))
+    where = run.batch_files(batch.name).uri
+    return f"{batch.name}: {asked - missing:,} of {asked:,} drawn images have an answer; the batch: {where}"
+
+
+def _money(run: RunDir, number: int) -> list[str]:
+    """What the labels cost that were asked for up to a round, where labels have a price."""
+    cost = run.settings().labels.cost
+    if not cost:
+        return []
+    count = Standing.of(run, number).paid
+    return [f"paid for by then: {count:,} labels at {cost:g} each, {count * cost:,.2f}"]
 
 
 def _metrics(metrics: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
-from alray.rundir import BatchDir, Missing, RunDir, RunError
+from alray.rundir import BatchDir, DrawDir, Missing, RunDir, RunError
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class OpenBatch:
     name: str
     place: BatchDir
     requests: pa.Table
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it was drawn to estimate an accuracy, so that the run does not wait for it."""
+        return isinstance(self.place, DrawDir)
 
     def missing(self, answers: Mapping[str, Answer]) -> list[str]:
         """The keys of the images without an answer, in their order."""
@@ -35,17 +40,22 @@ def existing(uri: str) -> RunDir:
 
 
 def open_batches(run: RunDir) -> list[OpenBatch]:
-    """The batches that are out and that nobody closed, the one that the run needs first at the beginning. There are two
-    with labels.overlap. A batch with all answers stays open until the run has taken them."""
+    """The batches that are out and that nobody closed: first those that the run waits for, the one that it needs first
+    at the beginning, then those of tests without an answer for each image. There are two of the first kind with
+    labels.overlap. Such a batch with all answers stays open until the run has taken them."""
     ledger = Ledger(run.deliveries)
     places = {name: run.batch(name) for name in run.open_batches() if not ledger.closed(name)}
-    return [OpenBatch(name, place, place.requests()) for name, place in places.items()]
+    found, answers = [OpenBatch(name, place, place.requests()) for name, place in places.items()], ledger.answers()
+    return [
+        *(batch for batch in found if not batch.is_test),
+        *(batch for batch in found if batch.is_test and batch.missing(answers)),
+    ]
 
 
 def open_batch(run: RunDir) -> OpenBatch | None:
     """The batch that the run needs first; None if somebody closed it, or if none is out."""
-    first = run.open_batches()[:1]
-    return next((batch for batch in open_batches(run) if batch.name in first), None)
+    first = next((name for name in run.open_batches() if not isinstance(run.batch(name), DrawDir)), None)
+    return next((batch for batch in open_batches(run) if batch.name == first), None)
 
 
 def needed(run: RunDir) -> str:
@@ -61,7 +71,7 @@ def classes(run: RunDir) -> list[str]:
 
 def given(run: RunDir) -> dict[str, Answer]:
     """The latest answer for every image that has one, by key: labels of the seed set, the validation set and the
-    rounds, as later deliveries corrected them."""
+    rounds and of tests, as later deliveries corrected them."""
     names, found = classes(run), dict[str, Answer]()
     parts = [run.held_out(), run.seed()] if run.split else []
     start = run.cold_start()
@@ -74,4 +84,6 @@ def given(run: RunDir) -> dict[str, Answer]:
     for rows, labels in parts:
         keys = catalog.keys(rows).to_pylist()
         found |= {key: (Status.LABEL, names[label]) for key, label in zip(keys, labels.tolist(), strict=True)}
+    for table in filter(None, (test.answers() for test in run.tests())):
+        found |= {one["key"]: (Status(one["status"]), one["label"]) for one in table.to_pylist()}
     return found | Ledger(run.deliveries).answers()

@@ -97,7 +97,7 @@ def _short(panel: Panel) -> list[str]:
 
 
 def _stopped(panel: Panel, stopped: Mapping[str, list[Line]]) -> list[str]:
-    """A sentence on the settings that have no statistics because a scheduler stopped runs. stopped: those runs by
+    """A sentence on the settings that have no statistics because runs were stopped early. stopped: those runs by
     setting."""
     if not stopped:
         return []
@@ -108,7 +108,7 @@ def _stopped(panel: Panel, stopped: Mapping[str, list[Line]]) -> list[str]:
         f"{by} stopped {sum(map(len, stopped.values()))} of {every} runs early because of their accuracy{where}. The "
         "survivors are a biased sample and are left out of the statistics: there are no intervals, no best strategy, "
         f"no differences and no claims for them. A mean marked {SURVIVORS} is over the survivors only and too high. "
-        "Compare strategies without a scheduler."
+        "Compare strategies without a scheduler and without such a rule."
     ]
 
 

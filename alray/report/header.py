@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from alray.labeling.drawn import tests
 from alray.reasons import first_of
 from alray.report.metrics import Metric
 from alray.report.panel import Panel
 from alray.report.runs import RunHistory
+from alray.stop import why_stopped
 
 Facts = tuple[tuple[str, str], ...]
 """(what, value) in words."""
@@ -40,6 +42,8 @@ def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
             "Test": _values(runs, lambda run: _images((run.rounds[-1]["test"] or {}).get("num_images", 0))),
             "Model": _values(runs, lambda run: str(run.about.get("model", ""))),
             "Labels": _values(runs, _labels),
+            "Tests": _values(runs, lambda run: "; ".join(test.sentence for test in tests(run.files))),
+            "End": _values(runs, lambda run: why_stopped(run.rounds[-1])),
         }
     else:
         first, last = (sorted({line.labels[at] for line in panel.lines}) for at in (0, -1))

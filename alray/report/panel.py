@@ -43,7 +43,8 @@ class Line:
     run: RunHistory | None = None
     """None for curves from a CSV."""
     stopped: str = ""
-    """The scheduler of a sweep that stopped this run before its last round because of its accuracy."""
+    """What stopped this run earlier than others because of its accuracy: the scheduler of a sweep, or a rule of its
+    own."""
     counted: Counted = IMAGES
     peeks: bool = False
 
@@ -95,8 +96,8 @@ class Panel:
         return [found[key] for key in sorted(found, key=lambda key: (key[0], _natural(key[1]), key[2]))]
 
     def stopped(self, setting: str) -> list[Line]:
-        """Runs of a setting that a scheduler stopped early. The survivors are a biased sample: such a setting is left
-        out of the statistics."""
+        """Runs of a setting that were stopped early because of their accuracy. The survivors are a biased sample:
+        such a setting is left out of the statistics."""
         return [line for line in (*self.lines, *self.incomplete) if line.setting == setting and line.stopped]
 
     def grid(self, setting: str) -> Floats:
@@ -174,8 +175,19 @@ def panel(histories: Sequence[RunHistory]) -> Panel:
     settings = _settings([{k: v for k, v in tree.items() if not k.startswith(_METHOD)} for tree in trees])
     methods = _methods([{k: v for k, v in tree.items() if k.startswith(_METHOD)} for tree in trees])
     lines = [_line(run, setting, method) for run, setting, method in zip(histories, settings, methods, strict=True)]
-    by = stopped_by(histories)
+    by = _by_own_rules(lines) | stopped_by(histories)
     return arrange([replace(line, stopped=by.get(run.dir, "")) for run, line in zip(histories, lines, strict=True)])
+
+
+def _by_own_rules(lines: Sequence[Line]) -> dict[str, str]:
+    """Run directory -> the rule on accuracies that ended the run, where other runs of its setting have more rounds."""
+    found = {}
+    for line in lines:
+        why = line.run.rounds[-1].get("stopped") if line.run else None
+        longer = any(len(other.labels) > len(line.labels) for other in lines if other.setting == line.setting)
+        if line.run and why and why["by_accuracy"] and longer:
+            found[line.run.dir] = str(why["rule"])
+    return found
 
 
 def arrange(lines: Sequence[Line]) -> Panel:

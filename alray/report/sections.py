@@ -55,7 +55,10 @@ def _curves(panel: Panel, shown: Sequence[Metric]) -> Section:
     if panel.cold_starts:
         notes.append("seed_set: how a strategy chose its seed set itself (a cold start); other seed sets were drawn.")
     if any(map(panel.stopped, panel.settings)):
-        notes.append("Where a scheduler stopped runs, lines show the survivors only: this is not a fair comparison.")
+        notes.append(
+            "Where runs were stopped early because of their accuracy, lines show the survivors only: this is not a "
+            "fair comparison."
+        )
     return Section("curves", "Learning curves", tuple(notes), tuple(drawn))
 
 

@@ -220,6 +220,12 @@ class Strategy(ABC):
         """
         return available
 
+    def probabilities(self, offered: int, picks: int) -> Scores | None:
+        """The probability of each pick, given those before it, (picks,) in order of choice: of a strategy that draws
+        its picks among `offered` rows with known probabilities. None for all others: an accuracy on their picks is
+        biased in a way that nobody knows."""
+        return None
+
     @abstractmethod
     def open(self, shard: Shard, context: Context) -> Any:
         """The state of one shard, made in the shard's worker; `Shards.map` calls its methods."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from alray.rundir import SWEEP, RunDir
+from alray.stop import ended
 from alray.store import Store
 from alray.sweep.trials import SweepPlan, Trial, committed, metrics_of
 
@@ -52,7 +53,8 @@ class Ledger:
         """After the sweep, set the status of running trials by the rounds in their directories."""
         for entry in (*self.entries, *self.others):
             if entry["status"] == "running":
-                entry.update(_progress(self.store.at(entry["run"]), entry["of"]))
+                run = RunDir(self.store.at(entry["run"]))
+                entry.update(_progress(run, entry["of"], ended(run)))
         self.write()
 
     def write(self) -> None:
@@ -66,14 +68,14 @@ class Ledger:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     run = trial.run.rsplit("/", 1)[1]  # only the last part, because the folder may be moved
-    progress = _progress(trial.run, trial.config.rounds)
+    progress = _progress(RunDir(trial.run), trial.config.rounds, trial.finished)
     return {"fields": dict(trial.fields), "run": run, "of": trial.config.rounds, "error": "", "rule": "", **progress}
 
 
-def _progress(run: str, of: int) -> dict[str, Any]:
-    rounds = min(committed(run), of)  # an earlier sweep may have run more rounds
-    last = accuracy(metrics_of(run, rounds - 1)) if rounds else None
-    return {"status": "finished" if rounds == of else "waiting", "rounds": rounds, "accuracy": last}
+def _progress(run: RunDir, of: int, finished: bool) -> dict[str, Any]:
+    rounds = min(committed(run.uri), of)  # an earlier sweep may have run more rounds
+    last = accuracy(metrics_of(run.uri, rounds - 1)) if rounds else None
+    return {"status": "finished" if finished else "waiting", "rounds": rounds, "accuracy": last}
 
 
 def accuracy(metrics: Mapping[str, Any]) -> float | None:

@@ -22,6 +22,7 @@ from alray.labeling.registry import replays
 from alray.prepare import Checked, check, with_absolute_paths
 from alray.provenance import identity_of
 from alray.rundir import RunDir
+from alray.stop import Stop
 from alray.store import join
 from alray.sweep.space import Space, check_path, expand, flatten
 
@@ -41,8 +42,8 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        """Whether the last round is committed."""
-        return RunDir(self.run).finished(self.config.rounds)
+        """Whether the round with which the run ends is committed."""
+        return Stop(self.config).end(RunDir(self.run)) is not None
 
     @property
     def title(self) -> str:

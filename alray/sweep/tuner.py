@@ -26,6 +26,7 @@ from alray.config import RunConfig, SweepConfig
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.scalars import flat
+from alray.stop import ended
 from alray.store import Store, join
 from alray.sweep.capacity import cluster_for, concurrency, driver_gpus
 from alray.sweep.failures import death, last_failure, message
@@ -66,9 +67,7 @@ def work(
         return
     # A scheduler compares with earlier trials: their metrics are reported to it again, before new trials start.
     told = ledger.numbers("finished", "stopped") if options.scheduler != "none" else []
-    watch = _Watch(
-        ledger, tuple((trial.run, trial.config.rounds) for trial in planned.trials), frozenset(told), screen, quiet
-    )
+    watch = _Watch(ledger, tuple(trial.run for trial in planned.trials), frozenset(told), screen, quiet)
     try:
         with _own_interrupts():
             _fit(planned, ledger, told, todo, options, concurrent, [watch, *callbacks])
@@ -199,7 +198,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     only."""
 
     ledger: Ledger
-    runs: tuple[tuple[str, int], ...]  # the directory of each trial, and how many rounds it has
+    runs: tuple[str, ...]  # the directory of each trial
     told: frozenset[int]
     screen: Screen
     quiet: bool
@@ -214,8 +213,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._set(trial, rounds=int(result["round"]) + 1, accuracy=accuracy)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        run, rounds = self.runs[_number(trial)]
-        self._set(trial, status="finished" if RunDir(run).finished(rounds) else "stopped")
+        self._set(trial, status="finished" if ended(RunDir(self.runs[_number(trial)])) else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         left = message(Store(self.ledger.store.at(ERRORS), sums=""), f"{_number(trial):05d}.txt")

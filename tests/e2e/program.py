@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from alray import RunConfig, checksums
 from alray.labeling.desk import Waiting
 from alray.rounds import run
+from alray.rundir import RunDir
 
 # Without this the server cannot import what it is to preload (Python hands it sys.path, and before 3.13 it is ignored),
 # says nothing, and every process imports torch by itself.
@@ -35,6 +36,22 @@ def start(config: RunConfig, kill_at: str = "", when: str = "after", kill_after_
     process.join()
     assert process.exitcode in (0, Waiting.exit_code, -signal.SIGKILL), "see the traceback above"
     return process.exitcode
+
+
+def draw(run: str, size: int, how: str, kill_at: str = "", when: str = "after") -> int:
+    """Draw a test as `alray label RUN --test` does, to its end or to the kill; the exit code: 0, or -9 when killed."""
+    process = _context.Process(target=_draw, args=(run, size, how, kill_at, when))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), "see the traceback above"
+    return process.exitcode
+
+
+def _draw(run: str, size: int, how: str, kill_at: str, when: str) -> None:
+    from alray.draws import draw_test
+
+    _arm(kill_at, when, 0)
+    draw_test(RunDir(run), size, how)
 
 
 def _run(config: str, kill_at: str, when: str, kill_after_writes: int) -> None:

@@ -158,7 +158,7 @@ def test_where_a_scheduler_stopped_runs_nothing_is_claimed(everyone: bool) -> No
         f"asha stopped {24 if everyone else 6} of 24 runs early because of their accuracy. The survivors"
     )
     parts = parts_of(lines)
-    assert any("a scheduler stopped runs" in note for note in parts["curves"].notes)
+    assert any("runs were stopped early" in note for note in parts["curves"].notes)
     assert not {"differences", "efficiency"} & set(parts)
 
 

@@ -117,6 +117,19 @@ def test_a_run_on_unlabeled_rows_asks_waits_and_goes_on_to_its_end(config, tmp_p
     assert state.open_batch(folder) is None
 
 
+def test_people_are_asked_for_no_more_labels_than_a_limit_allows(config, tmp_path):
+    config = replace(config, {"stop.labels": 10})
+    wait(config)
+    folder = folder_of(config)
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    wait(config)
+    assert len(batch_of(folder)[1]) == 4
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    result = run(config, quiet=True)
+    assert [one["labels"] for one in result.rounds] == [6, 10]
+    assert "the run is finished early: the labeled set has 10 labels" in lines(folder)[-1]
+
+
 def test_skipped_images_are_not_asked_for_in_the_next_round_and_unusable_ones_never(config, tmp_path):
     wait(config)
     folder = folder_of(config)

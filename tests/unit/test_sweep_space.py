@@ -416,7 +416,7 @@ def test_what_tune_pickles_holds_no_pool(tmp_path: Path) -> None:
     planned = plan(config, {"budget": [3, 4], "seed": [0, 1]})
     watch = _Watch(
         Ledger(planned, {"name": "s"}),
-        tuple((t.run, t.config.rounds) for t in planned.trials),
+        tuple(t.run for t in planned.trials),
         frozenset(),
         Screen(),
         True,

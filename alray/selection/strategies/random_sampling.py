@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from alray.features.arrays import Block, Shard
 from alray.keyed import uniform
 from alray.selection.case import Case
@@ -22,6 +24,10 @@ class RandomSampling(ScoreStrategy):
     def scorer(self, shard: Shard, context: Context) -> _Priority:
         """Scores by priority."""
         return _Priority(context.seed, f"random/{context.round}")
+
+    def probabilities(self, offered: int, picks: int) -> Scores:
+        """Each of the rows that are left has the same probability."""
+        return 1.0 / (offered - np.arange(picks))
 
     def reasons(self, case: Case) -> list[str]:
         """Its score, which is chance."""
