@@ -138,8 +138,8 @@ def _can_stop(config: RunConfig) -> None:
     early = [path for path in ("labels", "money", "target", "flat_rounds") if getattr(stop, path)]
     if config.labels.overlap and early:
         raise ValueError(
-            f"stop.{early[0]}: expected labels.overlap=0 in a run that may end early, got {config.labels.overlap}: a batch "
-            "that is handed out while another one is labeled cannot be taken back"
+            f"stop.{early[0]}: expected labels.overlap=0 in a run that may end early, got {config.labels.overlap}: a "
+            "batch that is handed out while another one is labeled cannot be taken back"
         )
     if stop.money and not config.labels.cost:
         raise ValueError(f"stop.money={stop.money:g} needs the price of a label: expected labels.cost above 0, got 0")
