@@ -118,12 +118,18 @@ class Desk:
     def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer]) -> str:
         """Ask for the missing answers and add those that come to `known`. Returns the oracle's note.
 
-        Answers are written to the ledger unless all come at once: then the caller writes them down, as labels.
+        Answers are written to the ledger unless a program gives all at once: then the caller writes them, as labels.
         """
         asked = requests if len(missing) == len(requests) else requests.take(missing)
         answers, classes = checked(self.oracle, asked), self.classes()
         came = [
-            Delivered(type(self.oracle).__name__, key, Status(status), self._name(answers, at, status, classes))
+            Delivered(
+                type(self.oracle).__name__,
+                key,
+                Status(status),
+                self._name(answers, at, status, classes),
+                answers.by[at] if answers.by else "",
+            )
             for at, (key, status) in enumerate(zip(asked.keys, answers.status.tolist(), strict=True))
             if status != Status.NOT_YET
         ]
@@ -133,7 +139,7 @@ class Desk:
                 f"expected one of the {len(classes)} classes, got {', '.join(map(repr, sorted(new)[:5]))}; "
                 "declare the classes in data.classes, or let new ones come with labels.new_classes=allow"
             )
-        if came and (new or len(came) < len(requests)):
+        if came and (new or answers.names is not None or len(came) < len(requests)):
             self.ledger.deliver(came, type(self.oracle).__name__)
         known.update({line.key: (line.status, line.label) for line in came})
         return answers.note
