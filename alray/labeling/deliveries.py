@@ -199,21 +199,24 @@ def of_task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
         if annotation.get("was_cancelled"):
             yield Delivered(where, key, Status.SKIP, "", annotator)
             continue
-        chosen = [answer for part in annotation.get("result", []) for answer in _chosen(part)]
+        status, chosen = _chosen(annotation.get("result", []))
         if len(chosen) > 1:
-            words = ", ".join(label or status.name.lower() for status, label in chosen)
-            yield from _bad(where, f"expected one choice, got {words}")
+            yield from _bad(where, f"expected one choice, got {', '.join(map(str, chosen))}")
             continue
-        yield from (Delivered(where, key, status, label, annotator) for status, label in chosen)
+        yield from (Delivered(where, key, status, str(choice).strip(), annotator) for choice in chosen)
 
 
-def _chosen(part: Mapping[str, Any]) -> list[tuple[Status, str]]:
-    """What one control of a labeling interface says."""
-    value, control = part.get("value", {}), part.get("from_name")
-    if control == UNUSABLE:
-        return [(Status.UNUSABLE, "")] if value.get("choices") else []
-    names = value.get("choices", []) + (value.get("text", []) if control == NEW_CLASS else [])
-    return [(Status.LABEL, str(name).strip()) for name in names]
+def _chosen(parts: Sequence[Mapping[str, Any]]) -> tuple[Status, list[str]]:
+    """What the controls of a labeling interface say. "unusable" goes before a class that was typed, and that before a
+    choice, because the class that the model predicts is chosen when an annotator comes."""
+    said: dict[str, list[str]] = {UNUSABLE: [], NEW_CLASS: [], "": []}
+    for part in parts:
+        control, value = str(part.get("from_name")), part.get("value", {})
+        said[control if control == UNUSABLE else ""] += value.get("choices", [])
+        said[NEW_CLASS] += value.get("text", []) if control == NEW_CLASS else []
+    if said[UNUSABLE]:
+        return Status.UNUSABLE, [""]
+    return Status.LABEL, said[NEW_CLASS] or said[""]
 
 
 def _key_of(data: Mapping[str, Any]) -> str:

@@ -32,12 +32,11 @@ class Interface:
 
 
 def for_classes(classes: Sequence[str], new_classes: bool) -> str:
-    """The interface of a project that alray makes: the image, its class, and "unusable".
+    """The interface of a project that alray makes: the class of the image, "unusable", and the image.
 
     new_classes: people may write the name of a class that is not among the choices.
     """
     view = ElementTree.Element("View")
-    ElementTree.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true")
     layout = {"layout": "select"} if len(classes) > _BUTTONS else {"showInline": "true"}
     choices = ElementTree.SubElement(view, "Choices", {"name": _LABEL, "toName": IMAGE, "choice": "single", **layout})
     for name in classes:
@@ -49,18 +48,23 @@ def for_classes(classes: Sequence[str], new_classes: bool) -> str:
         )  # fmt: skip
     no_image = ElementTree.SubElement(view, "Choices", name=UNUSABLE, toName=IMAGE, choice="single", showInline="true")
     ElementTree.SubElement(no_image, "Choice", value="unusable")
+    _show_image(view)  # below the choices, which a large image would push out of sight
     return ElementTree.tostring(view, "unicode")
 
 
 def for_masks(classes: Sequence[str]) -> str:
     """The interface for masks: the image, and a brush and polygons for every class."""
     view = ElementTree.Element("View")
-    ElementTree.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true")
+    _show_image(view)
     for kind in ("BrushLabels", "PolygonLabels"):
         labels = ElementTree.SubElement(view, kind, name=kind.removesuffix("Labels").lower(), toName=IMAGE)
         for name in classes:
             ElementTree.SubElement(labels, "Label", value=name)
     return ElementTree.tostring(view, "unicode")
+
+
+def _show_image(view: ElementTree.Element) -> None:
+    ElementTree.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true")
 
 
 def fitting(xml: str, classes: Sequence[str], new_classes: bool, where: str) -> Interface:
