@@ -22,6 +22,8 @@ from alray.labeling.deliveries import Delivered
 from alray.labeling.ledger import Ledger, requests_table
 from alray.rundir import RoundDir, RunDir
 
+NOTE = "note.txt"  # beside the files of a batch: what people have to do, as the oracle says it
+
 
 class Waiting(Exception):  # noqa: N818  nothing is wrong: people have to act
     """The run stops because people have not yet given all labels of a batch. The message says what to do next."""
@@ -103,6 +105,8 @@ class Desk:
             line = self._waiting(requests, len(missing), note)
             if not told:
                 before_waiting()
+            if line != told:
+                self.run.batch_files(requests.batch).write_bytes(NOTE, note.encode())
             if not self.poll:
                 raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
             if line != told:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from alray.labeling import state
+from alray.labeling.desk import NOTE
 from alray.labeling.ledger import Ledger
+from alray.labeling.sheet import CSV
 from alray.rundir import RunDir
 
 _SHOWN = 5
@@ -28,8 +30,10 @@ def lines(run: RunDir) -> list[str]:
         found.append(f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer")
         if 0 < missing < asked:
             found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
-        found.append(f"the batch: {run.batch_files(batch.name).uri}")
-        found.append(f"next: alray label {run.uri} FILE" if missing else f"next: {command}")
+        files = run.batch_files(batch.name)
+        found.append(f"the batch: {files.uri}")
+        found += files.read_bytes(NOTE).decode().splitlines() if files.has(NOTE) and missing else []
+        found.append(f"next: alray label {run.uri} FILE" if missing and files.has(CSV) else f"next: {command}")
     elif len(done) < rounds:
         found.append(f"next: {command}")
     else:

@@ -20,7 +20,6 @@ import numpy as np
 from alray.config import ConfigError, LabelConfig, refuse_credentials
 from alray.data.catalog import Catalog
 from alray.data.oracle import Answers, OracleError, Requests, Status
-from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.check import Asked, Rules, check
 from alray.labeling.deliveries import Delivered, of_task
@@ -171,9 +170,9 @@ class LabelStudio:
         if missing and noted.get("project") == self.project.id:
             keys = [requests.keys[at] for at in missing]
             told = [
-                f"{amount(len(keys), 'task')} that had no answer were deleted in Label Studio and are there again: "
-                f"{', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}. Skip an image, or call it "
-                "unusable, if nobody should label it"
+                f"Pushed again, because somebody deleted them in Label Studio before they had an answer: "
+                f"{', '.join(keys[:_SHOWN])}{f' and {len(keys) - _SHOWN} more' if len(keys) > _SHOWN else ''}. Skip an "
+                "image, or call it unusable, if nobody should label it."
             ]
         if missing:
             self.server.push(self.project, self._tasks(requests.take(missing), batch, interface))
