@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from alray.labeling.ledger import Ledger
 from alray.models.backbone import create
 from alray.rundir import BATCHES, RunDir
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 studio.sdk()
 from label_studio_sdk import LabelStudio as Sdk  # noqa: E402
 
@@ -338,7 +339,7 @@ def config_of(folder: Path, url: str) -> RunConfig:
     )  # fmt: skip
 
 
-def until(true: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 240) -> Any:
+def until(true: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 400) -> Any:
     end = time.monotonic() + seconds
     while not (found := true()):
         assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
@@ -424,7 +425,7 @@ def test_a_run_that_exits_says_where_to_label_and_takes_what_came(
     people.work(4)
     stopped = subprocess.run(command, capture_output=True, text=True)
     assert stopped.returncode == 75
-    assert f"{2} of {BUDGET} answers are there" in stopped.stderr
+    assert re.search(f"start: [12] of {BUDGET} answers are there", stopped.stderr)  # three people may see an image
     server.stop()
     stopped = subprocess.run(command, capture_output=True, text=True)
     server.start()
