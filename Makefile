@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check bench format
+.PHONY: setup demo test test-slow check bench format label-studio
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -30,6 +30,15 @@ check: $(STAMP)
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+label-studio: $(STAMP)  ## a server for tests/e2e/test_label_studio.py; it needs much that must not be beside alray
+	$(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/python -m pip install --quiet 'label-studio>=1.23,<2'
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -e '.[dev,label-studio]'; \
+	else \
+		$(BIN)/python -m pip install --quiet -e '.[dev,label-studio]'; \
+	fi
 
 bench: $(STAMP)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

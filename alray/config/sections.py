@@ -162,7 +162,7 @@ class LabelConfig(Frozen):
 
     oracle: Annotated[str, COMMON] = "hidden"
     """hidden replays the labels of the source, as research does; files writes each batch for people, who answer with
-    `alray label`; package.module:Class is an oracle of your own."""
+    `alray label`; label_studio asks people in Label Studio; package.module:Class is an oracle of your own."""
     new_classes: Literal["refuse", "allow"] = "refuse"
     """allow: a label that names no class so far adds a class, from the next round on."""
     overlap: Literal[0, 1] = 0
@@ -175,6 +175,21 @@ class LabelConfig(Frozen):
     labels.poll_seconds. auto: exit at a terminal, poll in a job that was submitted to a cluster."""
     poll_seconds: Annotated[float, OUTSIDE] = Field(30.0, gt=0)
     """Seconds between two looks."""
+    url: Annotated[str, OUTSIDE] = "http://localhost:8080"
+    """Label Studio: its address. The token of a user is in the environment variable LABEL_STUDIO_API_KEY."""
+    project: Annotated[str, OUTSIDE] = ""
+    """Label Studio: the number or the title of a project, which is made if there is none; empty: the run's name."""
+    images: Annotated[Literal["auto", "embed", "uri"], OUTSIDE] = "auto"
+    """Label Studio: where browsers find images. auto: presigned URLs for s3://, files below labels.local_root by
+    local-files serving; other images are in the tasks, as JPEG. embed: all are. uri: URIs as they are in the catalog,
+    for a project with a cloud storage of its own."""
+    local_root: Annotated[str, OUTSIDE, PLACE] = ""
+    """Label Studio: the server's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, if the images of this machine are below it."""
+    annotations: Annotated[int, OUTSIDE] = Field(1, ge=1)
+    """Label Studio: how many people look at an image before its answer counts."""
+    agreement: Annotated[Literal["majority", "dawid_skene"], OUTSIDE] = "majority"
+    """Label Studio: how different answers become one. majority: the most frequent one; a tie waits for one more person.
+    dawid_skene: the most probable one, by how often each person confuses which classes."""
     cost: Annotated[float, OUTSIDE] = Field(0.0, ge=0)
     """Price of one label, in any currency; 0: money is counted nowhere."""
 

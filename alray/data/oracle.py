@@ -95,13 +95,14 @@ class Answers:
     """The answers to requests, in their order.
 
     status (k,) uint8: values of `Status`; labels (k,) int32: the class where the status is LABEL, without meaning
-    elsewhere. names (k,): the names of the classes, for oracles that know names; they replace labels. note: what a
-    person has to do so that missing answers come, for the user of the run.
+    elsewhere. names (k,): the names of the classes, for oracles that know names; they replace labels. by (k,): who
+    answered, for the record. note: what a person has to do so that missing answers come, for the user of the run.
     """
 
     status: npt.NDArray[np.uint8]
     labels: Labels
     names: Sequence[str] | None = None
+    by: Sequence[str] | None = None
     note: str = ""
 
     @classmethod
@@ -160,7 +161,8 @@ def checked(oracle: Oracle, requests: Requests) -> Answers:
             f"{type(answers).__name__}"
         )
     shapes = np.shape(answers.status), np.shape(answers.labels)
-    if shapes != ((len(requests),),) * 2 or (answers.names is not None and len(answers.names) != len(requests)):
+    named = [column for column in (answers.names, answers.by) if column is not None]
+    if shapes != ((len(requests),),) * 2 or any(len(column) != len(requests) for column in named):
         raise OracleError(f"expected one answer for each of {len(requests)} requests, got status and labels {shapes}")
     return answers
 

@@ -90,7 +90,7 @@ def _new_classes(taken: Sequence[Delivered], classes: Sequence[str]) -> list[str
 
 def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rules, result: Checked) -> None:
     """Take one answer for the image, or refuse its lines."""
-    answer = _majority(lines)
+    answer = majority(lines)
     if answer is None:
         said = ", ".join(f"{line.label or line.status.name.lower()} ({line.where})" for line in lines)
         result.refused += [f"{line.where}: {key} has contradicting answers: {said}" for line in lines]
@@ -109,7 +109,7 @@ def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rule
         result.taken.append(answer)
 
 
-def _majority(lines: Sequence[Delivered]) -> Delivered | None:
+def majority(lines: Sequence[Delivered]) -> Delivered | None:
     """The answer that most annotators gave. None if two are equally frequent, or if one person (or nobody known) gave
     different answers."""
     votes = Counter((line.status, line.label) for line in lines)

@@ -25,6 +25,7 @@ _LABELS = ("label", "class", "category", "choice", "class_name")
 _STATUS, _ANNOTATOR = "status", "annotator"
 _WORDS = {"": Status.LABEL, "label": Status.LABEL, "skip": Status.SKIP, "unusable": Status.UNUSABLE}
 _SEPARATORS = ",;\t"
+UNUSABLE, NEW_CLASS = "unusable", "new_class"  # controls of alray's labeling interface in Label Studio
 
 
 class LabelError(ValueError):
@@ -175,15 +176,16 @@ def _read_json(name: str, text: str) -> list[Delivered]:
     if isinstance(tree, dict) and {"images", "annotations", "categories"} <= tree.keys():
         return list(_coco(name, tree))
     if isinstance(tree, list) and all(isinstance(task, dict) for task in tree):
-        return [answer for at, task in enumerate(tree, 1) for answer in _task(name, at, task)]
+        return [answer for at, task in enumerate(tree, 1) for answer in of_task(name, at, task)]
     raise LabelError(
         f"{name}: expected an export of Label Studio (a list of tasks) or COCO (images, annotations, categories), got "
         + (f"an object with {', '.join(sorted(map(str, tree))[:6])}" if isinstance(tree, dict) else "something else")
     )
 
 
-def _task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
-    """The answers of one task of Label Studio: one per annotation that was submitted or cancelled."""
+def of_task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
+    """The answers of one task of Label Studio: one per annotation that was submitted or cancelled. task: as in an
+    export; name and at: the file and the number, for messages."""
     where = f"{name}: task {task.get('id', at)}"
     if "annotations" not in task:  # the short export, JSON-MIN, has the choice beside the data
         yield from _record(where, task)
@@ -197,13 +199,24 @@ def _task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
         if annotation.get("was_cancelled"):
             yield Delivered(where, key, Status.SKIP, "", annotator)
             continue
-        chosen = [
-            choice for part in annotation.get("result", []) for choice in part.get("value", {}).get("choices", [])
-        ]
+        status, chosen = _chosen(annotation.get("result", []))
         if len(chosen) > 1:
             yield from _bad(where, f"expected one choice, got {', '.join(map(str, chosen))}")
             continue
-        yield from (Delivered(where, key, Status.LABEL, str(choice).strip(), annotator) for choice in chosen)
+        yield from (Delivered(where, key, status, str(choice).strip(), annotator) for choice in chosen)
+
+
+def _chosen(parts: Sequence[Mapping[str, Any]]) -> tuple[Status, list[str]]:
+    """What the controls of a labeling interface say. "unusable" goes before a class that was typed, and that before a
+    choice, because the class that the model predicts is chosen when an annotator comes."""
+    said: dict[str, list[str]] = {UNUSABLE: [], NEW_CLASS: [], "": []}
+    for part in parts:
+        control, value = str(part.get("from_name")), part.get("value", {})
+        said[control if control == UNUSABLE else ""] += value.get("choices", [])
+        said[NEW_CLASS] += value.get("text", []) if control == NEW_CLASS else []
+    if said[UNUSABLE]:
+        return Status.UNUSABLE, [""]
+    return Status.LABEL, said[NEW_CLASS] or said[""]
 
 
 def _key_of(data: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ from alray.labeling.deliveries import Delivered
 from alray.labeling.ledger import Ledger, requests_of, requests_table
 from alray.rundir import RoundDir, RunDir
 
+NOTE = "note.txt"  # beside the files of a batch: what people have to do, as the oracle says it
+
 
 class Waiting(Exception):  # noqa: N818  nothing is wrong: people have to act
     """The run stops because people have not yet given all labels of a batch. The message says what to do next."""
@@ -100,6 +102,8 @@ class Desk:
             line = self._waiting(requests, len(missing), note)
             if not told:
                 before_waiting()
+            if line != told:
+                self.run.batch_files(requests.batch).write_bytes(NOTE, note.encode())
             if not self.poll:
                 raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
             if line != told:
@@ -114,7 +118,8 @@ class Desk:
         known = self._known(requests)
         missing = [at for at, key in enumerate(requests.keys) if key not in known]
         if missing:
-            self._request(requests, missing, known, keep=True)
+            note = self._request(requests, missing, known, keep=True)
+            self.run.batch_files(requests.batch).write_bytes(NOTE, note.encode())
 
     def requests(self, number: int) -> Requests | None:
         """The batch of a round as it was written down; None if it was not."""
@@ -135,13 +140,19 @@ class Desk:
     def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer], keep: bool = False) -> str:
         """Ask for the missing answers and add those that come to `known`. Returns the oracle's note.
 
-        Answers are written to the ledger unless all come at once and the caller writes them down, as labels (keep
-        False).
+        Answers are written to the ledger unless a program gives all at once and the caller writes them down, as labels
+        (keep False).
         """
         asked = requests if len(missing) == len(requests) else requests.take(missing)
         answers, classes = checked(self.oracle, asked), self.classes()
         came = [
-            Delivered(type(self.oracle).__name__, key, Status(status), self._name(answers, at, status, classes))
+            Delivered(
+                type(self.oracle).__name__,
+                key,
+                Status(status),
+                self._name(answers, at, status, classes),
+                answers.by[at] if answers.by else "",
+            )
             for at, (key, status) in enumerate(zip(asked.keys, answers.status.tolist(), strict=True))
             if status != Status.NOT_YET
         ]
@@ -151,7 +162,7 @@ class Desk:
                 f"expected one of the {len(classes)} classes, got {', '.join(map(repr, sorted(new)[:5]))}; "
                 "declare the classes in data.classes, or let new ones come with labels.new_classes=allow"
             )
-        if came and (keep or new or len(came) < len(requests)):
+        if came and (keep or new or answers.names is not None or len(came) < len(requests)):
             self.ledger.deliver(came, type(self.oracle).__name__)
         known.update({line.key: (line.status, line.label) for line in came})
         return answers.note

@@ -33,8 +33,14 @@ def _files(setting: Setting) -> Oracle:
     return LabelFiles(setting.run, setting.catalog)
 
 
-HIDDEN = "hidden"
-_ORACLES: dict[str, Callable[[Setting], Oracle]] = {HIDDEN: _hidden, "files": _files}
+def _studio(setting: Setting) -> Oracle:
+    from alray.labeling.label_studio.oracle import LabelStudio
+
+    return LabelStudio(setting.run, setting.catalog, setting.config.labels)
+
+
+HIDDEN, _STUDIO = "hidden", "label_studio"
+_ORACLES: dict[str, Callable[[Setting], Oracle]] = {HIDDEN: _hidden, "files": _files, _STUDIO: _studio}
 
 
 def oracle_of(setting: Setting) -> Oracle:
@@ -53,6 +59,10 @@ def check(config: RunConfig) -> None:
             f"labels.oracle: expected {HIDDEN} or an oracle of your own for the task {config.task}, got {name}, which "
             "gives a class for each image"
         )
+    if name == _STUDIO:
+        from alray.labeling.label_studio.oracle import check_settings
+
+        check_settings(config.labels)
 
 
 def replays(config: RunConfig) -> bool:

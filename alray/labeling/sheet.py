@@ -40,9 +40,7 @@ def write(store: Store, batch: pa.Table, catalog: Catalog, classes: Sequence[str
         name = f"sheet-{start // _IMAGES + 1:03d}.html"
         if not store.has(name):
             part = slice(start, start + _IMAGES)
-            page = _page(
-                records[part], _thumbnails(catalog, batch["row"].to_numpy()[part]), classes, f"{title}, {name}"
-            )
+            page = _page(records[part], thumbnails(catalog, batch["row"].to_numpy()[part]), classes, f"{title}, {name}")
             store.write_bytes(name, page.encode())
         made.append(name)
     store.write_bytes(JSONL, "".join(_line(record) for record in records).encode())
@@ -66,21 +64,22 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _thumbnails(catalog: Catalog, rows: Rows) -> list[str]:
-    """A JPEG in base64 for every row, in their order; empty for an image that cannot be read."""
+def thumbnails(catalog: Catalog, rows: Rows, side: int = _SIDE) -> list[str]:
+    """A JPEG in base64 for every row, in their order; empty for an image that cannot be read. side: pixels of the
+    longer side of a larger image."""
     references = catalog.references(rows)
-    made = dict(zip(references["row"].to_pylist(), _jpegs(catalog, references), strict=True))
+    made = dict(zip(references["row"].to_pylist(), _jpegs(catalog, references, side), strict=True))
     return [made[int(row)] for row in rows]
 
 
-def _jpegs(catalog: Catalog, references: pa.Table) -> Iterator[str]:
+def _jpegs(catalog: Catalog, references: pa.Table, side: int) -> Iterator[str]:
     found = fetch_each(references, catalog.source, catalog.image_column)
     for data, key in zip(found, references["key"].to_pylist(), strict=True):
         try:
             if isinstance(data, ImageError):
                 raise data
             image = decode(data, key, catalog.pixel_range)
-            image.thumbnail((_SIDE, _SIDE))
+            image.thumbnail((side, side))
             out = io.BytesIO()
             image.save(out, "JPEG", quality=80)
             yield base64.b64encode(out.getvalue()).decode()

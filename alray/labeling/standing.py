@@ -7,8 +7,10 @@ from typing import Any
 
 from alray.labeling import state
 from alray.labeling.check import Answer
+from alray.labeling.desk import NOTE
 from alray.labeling.drawn import tests
 from alray.labeling.ledger import Ledger
+from alray.labeling.sheet import CSV
 from alray.labeling.state import OpenBatch
 from alray.rundir import RunDir
 from alray.stop import Standing, ended, why_stopped
@@ -35,7 +37,7 @@ def lines(run: RunDir) -> list[str]:
     if len(batches) > 1:
         goes_on = f"{needed} is needed first" if needed else f"the run can go on without {batches[-1].name}"
         found.append(f"{len(batches)} batches are out; {goes_on}")
-    if needed:
+    if needed and run.batch_files(needed).has(CSV):
         found.append(f"next: alray label {run.uri} FILE")
     elif batches or not ended(run):
         found += sentences(run)
@@ -52,7 +54,9 @@ def _waiting(run: RunDir, batch: OpenBatch, answers: Mapping[str, Answer]) -> li
     found = [f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer"]
     if 0 < missing < asked:
         found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
-    return [*found, f"the batch: {run.batch_files(batch.name).uri}"]
+    files = run.batch_files(batch.name)
+    note = files.read_bytes(NOTE).decode().splitlines() if missing and files.has(NOTE) else []
+    return [*found, f"the batch: {files.uri}", *note]
 
 
 def _test(batch: OpenBatch, run: RunDir, answers: Mapping[str, Answer]) -> str:

@@ -23,6 +23,7 @@ from alray.data.oracle import Answers, OracleError, Requests, Status
 from alray.labeling import receive, state
 from alray.labeling.deliveries import LabelError
 from alray.labeling.desk import Waiting
+from alray.labeling.ledger import Ledger
 from alray.labeling.standing import lines
 from alray.provenance import find_run
 from alray.report import report
@@ -288,6 +289,40 @@ def test_an_oracle_that_answers_in_parts_is_never_asked_for_the_same_image_again
     result = run(config, oracle=oracle, quiet=True)
     assert len(oracle.asked) == len(set(oracle.asked)) == 18
     assert result.rounds[-1]["labels"] == 18
+
+
+class Named:
+    """Answers all but the last image by name, and says who answered."""
+
+    def answer(self, requests: Requests) -> Answers:
+        names = [*truth_of(requests.keys[:-1]).values(), ""]
+        status = [*([Status.LABEL] * (len(names) - 1)), Status.SKIP]
+        return Answers(np.array(status, np.uint8), np.zeros(len(names), np.int32), names, ["ann"] * len(names))
+
+
+def test_answers_by_name_are_on_record_with_who_gave_them_although_all_came_at_once(config):
+    result = run(config, oracle=Named(), quiet=True)
+    said = [line for delivery in Ledger(RunDir(result.dir).deliveries).read() for line in delivery.answers]
+    assert len(said) == 18
+    assert {line.annotator for line in said} == {"ann"}
+    assert {line.key: line.label for line in said if line.label} == truth_of(line.key for line in said if line.label)
+    assert result.rounds[-1]["labels"] == 15
+
+
+class Absent:
+    """Answers nothing, and says why."""
+
+    def answer(self, requests: Requests) -> Answers:
+        nothing = np.zeros(len(requests), np.uint8)
+        return Answers(nothing, nothing.astype(np.int32), note="Ask Ann: she has the key.")
+
+
+def test_status_tells_what_the_oracle_says_that_people_have_to_do(config):
+    config = replace(config, {"labels.oracle": f"{__name__}:Absent"})
+    assert "Ask Ann" in wait(config)
+    said = lines(folder_of(config))
+    assert "Ask Ann: she has the key." in said
+    assert said[-1].startswith("next: alray run")
 
 
 class Wild:
