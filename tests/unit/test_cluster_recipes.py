@@ -29,7 +29,7 @@ CLUSTER = ROOT / "cluster"
 TOOLS = Path(os.environ.get("ALRAY_RECIPE_TOOLS", ROOT / ".venv-recipes"))
 LAUNCHERS = ["onpremise.yaml", "aws.yaml", "gcp.yaml"]
 KUBERAY = ["kuberay/raycluster.yaml", "kuberay/rayjob.yaml"]
-MANIFESTS = [*KUBERAY, "kuberay/redis.yaml", "kuberay/network.yaml"]
+MANIFESTS = [*KUBERAY, "kuberay/redis.yaml", "kuberay/access.yaml"]
 
 
 def tool(name: str) -> str:
@@ -212,10 +212,11 @@ def test_kuberay_takes_the_resource_and_rays_autoscaler_reads_it(name: str) -> N
 
 @pytest.mark.parametrize("name", KUBERAY)
 def test_pods_run_without_root_under_the_network_policy_and_are_not_restarted_in_place(name: str) -> None:
-    (given,), (policy,) = documents(name), documents("kuberay/network.yaml")
+    (given,), (account, policy) = documents(name), documents("kuberay/access.yaml")
     admitted = policy["spec"]["podSelector"]["matchLabels"]
     for template in templates(given):
         assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert template["spec"].get("serviceAccountName", "alray") == account["metadata"]["name"]
         assert template["spec"]["restartPolicy"] == "Never"  # KubeRay's autoscaler v2 demands it
         assert admitted.items() <= template["metadata"]["labels"].items()
         for container in template["spec"]["containers"]:
