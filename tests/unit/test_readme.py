@@ -3,8 +3,9 @@
 bash runs them in a folder that holds what the text takes for granted: generated images, random weights under the names
 that MoCo publishes, embeddings. Options are only appended, and only where the command would train for hours. /data/ and
 s3://bucket/ are folders. `make` targets are only looked up. Commands of `ray` are parsed by Ray's own command line and
-start no cluster here (tests/e2e/test_submit.py does); the program that a job submits is run. A command or block that
-nobody has declared below makes a test fail.
+start no cluster here (tests/e2e/test_submit.py does); the program that a job submits is run. Of commands that need
+Kubernetes, Slurm, SkyPilot or Docker only the files are looked up. A command or block that nobody has declared below
+makes a test fail.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ PRETEXT = "--pretext.epochs 1 --pretext.batch-size 32 --train.batch-size 16"
 ONE = "--resources.train-workers 1 --resources.extract-actors 1"
 
 
+# Programs that need a cluster or a cloud, or change the user's home. tests/unit/test_cluster_recipes.py checks the files that they are given.
+ELSEWHERE = r"chmod|kubectl|sbatch|docker|(?:RAY_AUTH_TOKEN=\"\$\(.*?\)\" )?sky|tail"
+
+
 @dataclass(frozen=True)
 class Run:
     """How the test gives a command: what it appends, and whether it takes minutes, because it starts Ray."""
@@ -55,6 +60,9 @@ class Run:
 PROGRAMS = {
     "alray index /data/imagenet": Run(),
     "python jobs/imagenet_base.py --data.catalog": Run(f"{PLAIN} {PIXELS}", slow=True),
+    "python jobs/imagenet_base.py --resources.use-gpu yes": Run(
+        f"{PLAIN} {PIXELS} {ONE} --resources.use-gpu no", slow=True
+    ),
     "python jobs/imagenet_base.py --data.root s3:": Run(f"{PLAIN} {PIXELS} {ONE}", slow=True),
     "python jobs/cifar10_pt4al.py": Run(f"--rounds 1 {FEW} {PRETEXT}", slow=True),
     "python jobs/camvid_pt4al.py": Run(f"--rounds 1 {FEW} {PRETEXT} --transform.size 32", slow=True),
@@ -104,7 +112,7 @@ def program(command: str) -> str | None:
     """What bash has to run here; of a submitted job its program, and None for other commands of Ray's and make's."""
     if re.match(r"(\w+=\S+ )*ray job submit ", command):
         return command.partition(" -- ")[2]
-    return None if re.match(r"((\w+=\S+ )*ray|make|export) ", command) else command
+    return None if re.match(rf"((\w+=\S+ )*ray|make|export|{ELSEWHERE}) ", command) else command
 
 
 def declared(command: str) -> Run | None:
@@ -233,6 +241,11 @@ def test_ray_knows_the_options_of_its_commands(page: str) -> None:
         context = known.make_context(known.name, words)
         if known.name == "submit":
             assert (ROOT / context.params["runtime_env"]).is_file()
+
+
+def test_files_of_the_cluster_that_commands_name_are_there() -> None:
+    named = re.findall(r"cluster/[\w./]+", "\n".join(commands(CLUSTER)))
+    assert named and [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_make_has_the_targets_that_are_named() -> None:
