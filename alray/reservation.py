@@ -121,11 +121,11 @@ class _Asked:
 
     def give_back(self) -> None:
         """Remove the group: what still runs in it ends."""
-        from ray.util import remove_placement_group
+        import ray
 
-        if self.group is not None:
-            remove_placement_group(self.group)
-            self.group = None
+        if self.group is not None and ray.is_initialized():
+            ray.util.remove_placement_group(self.group)
+        self.group = None
 
     def wait(self, share: Share, stage: str) -> None:
         """Wait until the group is granted. What is free is asked for instead of the whole if the stage can begin with

@@ -117,9 +117,13 @@ class RayActors:
         import ray
 
         sources, strategy, context = self._given
-        self._start()
-        self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
-        self._sources = [ray.put(source) for source in sources]
+        try:
+            self._start()
+            self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
+            self._sources = [ray.put(source) for source in sources]
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def _start(self) -> None:
@@ -127,15 +131,18 @@ class RayActors:
 
         from alray.models.device import for_workers  # imports torch
 
+        cpus = self._demand.workers[0]["CPU"]
         self._reservation = self._held.enter_context(reserve(self._share, "select", self._demand))
-        actor = ray.remote(_Actor).options(
-            num_cpus=self._demand.workers[0]["CPU"],
-            max_restarts=-1,
-            max_task_retries=-1,
-            runtime_env={"env_vars": {**_ONE_THREAD, **for_workers()}},
-        )
         self._actors = [
-            actor.options(scheduling_strategy=self._reservation.worker(number)).remote()
+            ray.remote(_Actor)
+            .options(
+                num_cpus=cpus,
+                scheduling_strategy=self._reservation.worker(number),
+                max_restarts=-1,
+                max_task_retries=-1,
+                runtime_env={"env_vars": {**_ONE_THREAD, **for_workers()}},
+            )
+            .remote()
             for number in range(self._reservation.workers)
         ]
 
