@@ -1,4 +1,4 @@
-"""What a stage asks of a cluster: bundles, how many decoders, and what no cluster of a kind can ever give. Without Ray."""
+"""What a stage asks of a cluster: bundles, how many decoders, and what a cluster can never give. Without Ray."""
 
 from __future__ import annotations
 
