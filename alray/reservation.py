@@ -225,8 +225,15 @@ def alive() -> list[Bundle]:
 
 def _adds_nodes() -> bool:
     """Whether the cluster has an autoscaler. Without one Ray calls the kind of each node after the node itself."""
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
     from ray.experimental.internal_kv import _internal_kv_get
 
+    if is_autoscaler_v2(fetch_from_server=True):
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+        kinds = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes, *status.pending_nodes)]
+        return any(not kind.startswith("node_") for kind in kinds)
     report = json.loads(_internal_kv_get("__autoscaling_status") or "{}").get("autoscaler_report") or {}
     kinds = [*(report.get("active_nodes") or {}), *(report.get("pending_launches") or {})]
     return any(not kind.startswith("node_") for kind in kinds)

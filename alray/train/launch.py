@@ -28,20 +28,23 @@ from alray.train.reserved import Decoding, InReservation
 from alray.train.summary import TrainError
 
 _NAME = "train"
-_UNUSED = "DatasetsCallback"  # of Ray Train; by its name, because its module is private
+_UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train; its modules are private
 
 log = logging.getLogger(__name__)
 
 
 class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray is untyped
-    """Ray Train's controller with workers in a reservation that was made before, and without what alray does not use,
-    because each costs a process or an import in every round: Ray's manager of datasets (workers read streams of their
-    own), and TorchTrainer, whose configuration imports torch into the controller."""
+    """Ray Train's controller with workers in a reservation that was made before.
+
+    It is without what alray does not use, because each costs a process or an import in every round: Ray's manager of
+    datasets (workers read streams of their own), the process that watches over Ray Train's own placement group (the
+    driver gives the reservation back), and TorchTrainer, whose configuration imports torch into the controller.
+    """
 
     reservation: Reservation
 
     def _create_default_callbacks(self) -> list[Any]:
-        kept = [found for found in super()._create_default_callbacks() if type(found).__name__ != _UNUSED]
+        kept = [found for found in super()._create_default_callbacks() if type(found).__name__ not in _UNUSED]
         return [InReservation(self.reservation), *kept]
 
 

@@ -14,13 +14,15 @@ import pytest
 import ray
 from PIL import Image
 
-from alray import demand
+from alray import RunConfig, demand, replace
 from alray.cluster import ClusterError, Joined
 from alray.config import ResourceConfig, TransformConfig
 from alray.data.augment import eval_transform
 from alray.data.catalog import index
 from alray.data.images import image_dataset
 from alray.reservation import Share, reserve
+from alray.rounds import run
+from alray.rundir import RunDir
 
 HERE = Path(__file__).parent
 TABLE = [
@@ -105,3 +107,62 @@ def test_auto_is_one_of_each_on_one_machine_and_what_was_told_otherwise() -> Non
     joined = Joined(ResourceConfig(select_shards=3), most_workers=64)
     found = joined.resources
     assert (found.train_workers, found.extract_actors, found.select_shards) == (1, 1, 3)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_keeps_what_was_chosen_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "e.npz", features=rng.normal(size=(90, 4)).astype(np.float32), label=np.arange(90) % 3)
+    config = RunConfig.model_validate(
+        {
+            "run_dir": str(tmp_path / "run"), "root": str(tmp_path), "rounds": 2, "budget": 5, "strategy": "margin",
+            "data": {"root": str(tmp_path / "e.npz")}, "split": {"seed_set_size": 6},
+            "top_k": [2], "train": {"mode": "linear", "epochs": 2},
+        }
+    )  # fmt: skip
+    run(config)
+    assert "1 shard(s)" in capsys.readouterr().out
+    noted = RunDir(config.run_dir).cluster()
+    assert [noted[name] for name in demand.COUNTED] == [1, 1, 1]
+    RunDir(config.run_dir).write_cluster({**noted, "select_shards": 3})  # as if the first cluster had had three nodes
+    run(replace(config, {"rounds": 3}))
+    assert "3 shard(s)" in capsys.readouterr().out
+    run(replace(config, {"rounds": 4, "resources.select_shards": 2}))
+    assert "2 shard(s)" in capsys.readouterr().out
+
+
+MANY_GPUS = """
+import json, time
+import ray
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+for _ in range(8):
+    cluster.add_node(num_cpus=64, num_gpus=8)
+cluster.wait_for_nodes()
+from alray import demand
+from alray.cluster import Joined
+from alray.config import ResourceConfig
+from alray.reservation import Share, reserve
+joined = Joined(ResourceConfig(), most_workers=demand.most_workers([2048]))
+taken = joined.resources
+began = time.monotonic()
+with reserve(joined.share(print), "train", demand.training(taken, joined.use_gpu)) as held:
+    seconds = time.monotonic() - began
+    nodes = held.nodes()
+    print(json.dumps({"taken": [getattr(taken, name) for name in demand.COUNTED], "use_gpu": joined.use_gpu,
+        "workers": [nodes.count(node) for node in set(nodes)], "decoders": held.decoders, "seconds": seconds}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_plain_command_uses_a_cluster_of_64_gpus() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY_GPUS], capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert found["taken"] == [64, 64, 64]
+    assert found["use_gpu"] is True
+    assert found["workers"] == [8] * 8
+    assert found["decoders"] == 8 * 64 - 64
