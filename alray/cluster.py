@@ -14,12 +14,16 @@ import os
 import secrets
 import socket
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from alray import demand
 from alray.config import ResourceConfig
+from alray.reservation import ClusterError, Share, alive, refuse_impossible
+
+__all__ = ["Cluster", "ClusterError", "Joined", "logical_cpus", "start"]
 
 # By default glibc returns the memory of large tensors to the system after every use and requests it again, page by
 # page, which takes up to half of the time of training on CPUs. Workers of a cluster that is started here inherit this.
@@ -43,10 +47,6 @@ _AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 T = TypeVar("T")
 
 
-class ClusterError(RuntimeError):
-    """A cluster cannot be joined or is too small for the run."""
-
-
 @dataclass(frozen=True)
 class Cluster:
     """The resources of a cluster, and whether the run uses its GPUs."""
@@ -62,17 +62,44 @@ class Joined:
     been computed already. Also holds what the run keeps on the cluster, which ends with this object.
     """
 
-    def __init__(self, resources: ResourceConfig, told: Callable[[Cluster], None] = lambda cluster: None) -> None:
-        """told: called with the cluster when it has been joined."""
-        self._resources, self._told = resources, told
+    def __init__(
+        self,
+        resources: ResourceConfig,
+        told: Callable[[Cluster, demand.Settled], None] = lambda cluster, resources: None,
+        *,
+        name: str = "alray",
+        most_workers: int = 1,
+    ) -> None:
+        """told: called with the cluster when it has been joined, and with the resources that the run takes of it. name:
+        of the run, for the messages of others. most_workers: the most training workers that "auto" stands for."""
+        self._asked, self._told = resources, told
+        self._name, self._most_workers = name, most_workers
         self._kept: dict[str, Any] = {}
 
     @cached_property
+    def _joined(self) -> tuple[Cluster, demand.Settled]:
+        found = start(self._asked)
+        resources = self.settled_on(alive(), found.use_gpu)
+        self._told(found, resources)
+        return found, resources
+
+    def settled_on(self, nodes: Sequence[demand.Bundle], use_gpu: bool) -> demand.Settled:
+        """The resources that the run would have on a cluster of these nodes, which need not exist."""
+        return demand.settled(self._asked, nodes, use_gpu, self._most_workers)
+
+    @property
     def cluster(self) -> Cluster:
         """What the cluster has; joins it. Raises ClusterError."""
-        found = start(self._resources)
-        self._told(found)
-        return found
+        return self._joined[0]
+
+    @property
+    def resources(self) -> demand.Settled:
+        """The resources of the run, with numbers for "auto"; joins the cluster. Raises ClusterError."""
+        return self._joined[1]
+
+    def share(self, say: Callable[[str], None]) -> Share:
+        """The share of the cluster that the run's stages ask for. say: prints a line while they wait."""
+        return Share(self._name, self._asked.wait_minutes, say)
 
     @property
     def use_gpu(self) -> bool:
@@ -95,10 +122,8 @@ def logical_cpus(resources: ResourceConfig) -> int:
     """
     if resources.num_cpus:
         return resources.num_cpus
-    train = resources.train_workers * resources.cpus_per_train_worker
-    extract = resources.extract_actors
-    select = resources.select_shards * resources.cpus_per_shard if resources.select_workers == "ray" else 0
-    return max(os.cpu_count() or 1, math.ceil(max(train, extract) + 2 * resources.decode_cpus), math.ceil(select))
+    most = max(demand.total(stage.bundles(2))["CPU"] for stage in demand.stages(resources, use_gpu=False))
+    return max(os.cpu_count() or 1, math.ceil(most))
 
 
 def start(resources: ResourceConfig) -> Cluster:
@@ -106,8 +131,8 @@ def start(resources: ResourceConfig) -> Cluster:
 
     A cluster that only happens to run on this machine is not joined, because it may be somebody else's; the address
     "auto" joins it. A cluster that is started here has its own token; a cluster that is joined gets the user's. Raises
-    ClusterError if it cannot be joined or has fewer CPUs or GPUs than the run needs. Ray would wait without end for
-    them.
+    ClusterError if it cannot be joined, or can never have as many CPUs or GPUs as a stage of the run needs. Ray would
+    wait without end for them.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -124,9 +149,8 @@ def start(resources: ResourceConfig) -> Cluster:
     gpus = total.get("GPU", 0.0)
     use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and gpus >= 1)
     kinds = sorted(name.partition(":")[2] for name in total if name.startswith("accelerator_type:"))
-    cluster = Cluster(total.get("CPU", 0.0), gpus, use_gpu, tuple(kinds))
-    _check(resources, cluster)
-    return cluster
+    refuse_impossible("the run", demand.stages(resources, use_gpu), alive())
+    return Cluster(total.get("CPU", 0.0), gpus, use_gpu, tuple(kinds))
 
 
 def _init(resources: ResourceConfig) -> None:
@@ -214,23 +238,3 @@ def _knock(address: str) -> None:
             GcsClient(address=address)
     except (OSError, RpcError) as error:
         raise ConnectionError(str(error)) from None
-
-
-def _check(resources: ResourceConfig, cluster: Cluster) -> None:
-    train = resources.train_workers * resources.cpus_per_train_worker
-    needed = max(train, 0 if cluster.use_gpu else resources.extract_actors) + resources.decode_cpus
-    if resources.select_workers == "ray":
-        needed = max(needed, resources.select_shards * resources.cpus_per_shard)
-    if cluster.cpus < needed:
-        raise ClusterError(
-            f"resources: the run needs {needed:g} CPUs, the cluster has {cluster.cpus:g}. Needed are "
-            f"{resources.train_workers} training workers of {resources.cpus_per_train_worker:g} (or "
-            f"{resources.extract_actors} extraction actors) and a decoding task of {resources.decode_cpus:g}, or "
-            f"{resources.select_shards} selection shards of {resources.cpus_per_shard:g}"
-        )
-    gpus = max(resources.train_workers, resources.extract_actors) if cluster.use_gpu else 0
-    if cluster.gpus < gpus:
-        raise ClusterError(
-            f"resources: the run needs {gpus} GPUs (one per training worker or extraction actor), the cluster has "
-            f"{cluster.gpus:g} GPUs"
-        )

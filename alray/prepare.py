@@ -250,7 +250,8 @@ def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, see
     if PRETEXT_LOSS in needs:
         from alray.pretext import check
 
-        check(config.pretext, config.model, config.transform.size, config.resources.train_workers)
+        workers = config.resources.train_workers
+        check(config.pretext, config.model, config.transform.size, 1 if workers == "auto" else workers)
 
 
 def _check_without_images(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:

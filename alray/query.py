@@ -12,10 +12,11 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from alray.cluster import Joined
+from alray.cluster import Cluster, Joined
 from alray.config import RunConfig
 from alray.data.oracle import SEED_SET, Requests, ask
 from alray.data.pool import Labels, Pool, Rows
+from alray.demand import COUNTED, Settled, most_workers
 from alray.features.arrays import (
     DISCRIMINATOR,
     EMBEDDING,
@@ -31,9 +32,9 @@ from alray.features.table import FeatureTable
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import Turn
 from alray.models.head import Head
-from alray.prepare import Prepared
+from alray.prepare import Checked, Prepared
 from alray.progress import Stages
-from alray.rundir import RoundDir
+from alray.rundir import RoundDir, RunDir
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
@@ -48,6 +49,7 @@ class Query:
     def __init__(self, ready: Prepared, stages: Stages) -> None:
         self.ready = ready
         joined = _joined(ready)
+        self._joined = joined
         self.columns = Columns(ready.config, ready.catalog, joined, ready.pool_rows)
         if ready.trains_pretext:
             ready.run.pin_pretext(self.columns.pretext_mark(stages))
@@ -130,7 +132,10 @@ class Query:
 
     @property
     def _shards(self) -> int:
-        return self.config.resources.select_shards
+        if self.config.resources.select_workers == "ray":
+            return self._joined.resources.select_shards
+        asked = self.config.resources.select_shards
+        return 1 if asked == "auto" else asked
 
     def _round(self, number: int) -> int:
         """The round number that the strategy gets: one more than the run's if the seed set was PT4AL's round 0."""
@@ -216,6 +221,7 @@ class Query:
                 context,
                 workers=resources.select_workers,
                 num_cpus=resources.cpus_per_shard,
+                share=self._joined.share(stages.print_line),
                 watch=watch,
             )
 
@@ -224,13 +230,30 @@ def _source(table: FeatureTable | None, rows: Rows) -> ShardSource:
     return ArraySource(rows, {}) if table is None else table.source(rows)
 
 
-def _joined(ready: Prepared) -> Joined:
-    """The run's cluster, which is joined at once if the run certainly needs it, else at its first use.
+def join(ready: Checked, run: RunDir | None = None) -> Joined:
+    """The cluster of a run, which is joined at its first use. run: its directory, where the cluster and what the run
+    takes of it are noted. Numbers that were chosen for an earlier start of the run are kept."""
+    resources, batches = ready.config.resources, []
+    noted = run.cluster() if run is not None else {}
+    auto = [name for name in COUNTED if getattr(resources, name) == "auto"]
+    kept = {name: noted.get(name, 1) for name in auto} if noted else {}  # there was no "auto" before it was noted
+    if not ready.learner.trains_in_driver:
+        batches.append(ready.config.train.batch_size)
+    if ready.trains_pretext:
+        batches.append(ready.config.pretext.batch_size)
+    if DISCRIMINATOR in ready.measured:
+        batches.append(ready.config.vaal.batch_size)
 
-    Its resources are noted in the run directory.
-    """
-    resources = ready.config.resources
-    joined = Joined(resources, lambda found: ready.run.write_cluster(asdict(found)))
-    if ready.learner.needs_cluster or resources.select_workers == "ray":
+    def note(cluster: Cluster, taken: Settled) -> None:
+        if run is not None:
+            run.write_cluster({**asdict(cluster), **{name: getattr(taken, name) for name in COUNTED}})
+
+    return Joined(resources.model_copy(update=kept), note, name=ready.config.name, most_workers=most_workers(batches))
+
+
+def _joined(ready: Prepared) -> Joined:
+    """The run's cluster, which is joined at once if the run certainly needs it, else at its first use."""
+    joined = join(ready, ready.run)
+    if ready.learner.needs_cluster or ready.config.resources.select_workers == "ray":
         _ = joined.cluster
     return joined

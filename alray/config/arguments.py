@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -122,6 +122,8 @@ def metavar(field: FieldInfo) -> str:
 
 
 def _kind(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _kind(get_args(kind)[0])
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
     if get_origin(kind) is dict:

@@ -1,9 +1,10 @@
 """The identity of a run: the fields that differ from a versioned set of defaults, and the content of data and weights.
 
 A new field with a default changes no identity, because it is not among the differences. The defaults of a version are
-in defaults_<version>.json and never change; new fields are added. A test fails when the code and the file differ, and
-`python tests/defaults.py` writes the file: for a new field that of the present version, for a changed default that of
-the next one, after VERSION was raised here.
+in defaults_<version>.json. They never change, but for those of fields that are marked OUTSIDE; new fields are added. A
+test fails when the code and the file differ, and `python tests/defaults.py` writes the file: for a new field, or one
+that is marked OUTSIDE, that of the present version; for another changed default that of the next one, after VERSION was
+raised here.
 """
 
 from __future__ import annotations

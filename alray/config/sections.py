@@ -10,6 +10,7 @@ from alray.config.fields import COMMON, OUTSIDE, PAIRS, PLACE, Frozen
 from alray.config.pairs import Pairs
 
 Dtype = Literal["float16", "bfloat16", "float32"]
+Number = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class ImbalanceConfig(Frozen):
@@ -272,17 +273,22 @@ class ResourceConfig(Frozen):
     """Logical CPUs of a cluster started here; 0: as many as the machine has, but enough for all workers of the run."""
     use_gpu: Annotated[Literal["auto", "yes", "no"], COMMON] = "auto"
     """auto: GPUs where the cluster has some. no: no GPU for anything, not for selection and linear heads either."""
-    train_workers: Annotated[int, COMMON] = Field(1, ge=1)
-    """Ray Train workers; the batch is shared between them."""
+    train_workers: Annotated[Number, COMMON] = "auto"
+    """Ray Train workers; the batch is shared between them. auto: as many as the cluster has GPUs (or nodes, if no GPU
+    is used), but at least 32 images of a batch for each. A run keeps what was chosen for it, on another cluster,
+    too."""
     cpus_per_train_worker: float = Field(1, gt=0)
     """CPUs each Ray Train worker reserves."""
     decode_cpus: float = Field(1, gt=0)
     """CPUs per decoding task."""
-    extract_actors: Annotated[int, COMMON] = Field(1, ge=1)
-    """Model replicas that embed the pool, one GPU each where there are GPUs."""
-    select_shards: Annotated[int, COMMON] = Field(1, ge=1)
-    """Parts the pool is cut into for selection."""
+    extract_actors: Annotated[Number, COMMON] = "auto"
+    """Model replicas that embed the pool, one GPU each where there are GPUs. auto: as many as GPUs (or nodes)."""
+    select_shards: Annotated[Number, COMMON] = "auto"
+    """Parts the pool is cut into for selection. auto: as many as GPUs (or nodes)."""
     select_workers: Literal["process", "ray"] = "ray"
     """Where selection runs: in this process, or on one actor per shard."""
     cpus_per_shard: float = Field(1, gt=0)
     """CPUs each selection actor reserves."""
+    wait_minutes: float = Field(24 * 60, gt=0)
+    """How long a stage waits for CPUs and GPUs that others hold, before the run ends with an error. The same command
+    goes on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -28,7 +28,9 @@ def expected(field: FieldInfo) -> str:
 def described(kind: Any) -> str:
     """A type in words."""
     if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
+        return f"{'one of ' if len(get_args(kind)) > 1 else ''}{', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is Annotated:
+        return expected(FieldInfo.from_annotation(kind))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join("none" if part is type(None) else described(part) for part in get_args(kind))
     if get_origin(kind) is tuple:

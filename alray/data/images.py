@@ -7,6 +7,7 @@ result depends on the blocks alone and not on which task was faster.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -41,6 +42,7 @@ def image_dataset(
     masks: Masks | None = None,
     num_cpus: float = 1,
     max_tasks: int | None = None,
+    where: Any = None,
 ) -> ray.data.Dataset:
     """Images of catalog rows as a Ray dataset: every table of `blocks` becomes one block, in order.
 
@@ -48,20 +50,26 @@ def image_dataset(
     with a column row, optionally a column epoch (for the transform's randomness, else 0), and other columns, which are
     kept. A column image is added: (m, size, size, 3) uint8 or, with `Views`, (m, 2, size, size, 3). With masks a column
     mask is added: (m, size, size) uint8 with a `PairTransform`, else the encoded bytes. num_cpus: CPUs of one task;
-    max_tasks: the most tasks at a time, None for no limit. A broken image stops the dataset: `first_cause` finds the
+    max_tasks: the most tasks at a time, None for no limit; where: their scheduling strategy, such as a reservation's. A
+    broken image stops the dataset: `first_cause` finds the
     ImageError inside the error that Ray raises.
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
     load = _Load(references, catalog.source, catalog.image_column, catalog.pixel_range, transform, masks)
     # Not `from_arrow`: it starts a task for every table to ask for its schema.
-    return ray.data.from_blocks(list(blocks)).map_batches(
-        load,
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=num_cpus,
-        compute=ray.data.TaskPoolStrategy(size=min(max_tasks, len(blocks)) if max_tasks else None),
-    )
+    with warnings.catch_warnings():
+        # Ray 2.64 removes arguments of tasks. `DataContext.scheduling_strategy`, also deprecated, would have Ray Data
+        # believe that there is no object store: a reservation holds no memory of it.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        return ray.data.from_blocks(list(blocks)).map_batches(
+            load,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=num_cpus,
+            compute=ray.data.TaskPoolStrategy(size=min(max_tasks, len(blocks)) if max_tasks else None),
+            **({} if where is None else {"scheduling_strategy": where}),
+        )
 
 
 def _settle_ray_data() -> None:

@@ -1,8 +1,9 @@
 """Measure images with a pool of Ray actors, and write the numbers to disk (contract C3).
 
-Images are decoded by Ray Data, in CPU tasks anywhere in the cluster. The model is in actors, which use one GPU each if
-there are GPUs. The unit of work is a part: its rows are decoded as one block, measured by one actor and written
-atomically as one file. A part that is on disk is not computed again, so a killed extraction continues where it stopped.
+Images are decoded by Ray Data, in CPU tasks anywhere in the extraction's reservation. The model is in actors, which use
+one GPU each if there are GPUs. The unit of work is a part: its rows are decoded as one block, measured by one actor and
+written atomically as one file. A part that is on disk is not computed again, so a killed extraction continues where it
+stopped.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import ray
 import ray.data
 import torch
 from ray.data.block import BlockAccessor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from alray import demand
 from alray.data.images import image_dataset, raise_first_cause
 from alray.features.arrays import Rows
 from alray.features.measures import Extraction, Measure, Measured
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
 from alray.models.device import best_device
+from alray.reservation import ANYBODY, Reservation, Share, reserve
 from alray.store import Store
 
 PART = "part"
@@ -79,38 +83,49 @@ class Measurers:
     """A pool of measuring actors. Ray ends them when this object is deleted.
 
     Without GPUs the actors are kept between extractions, because a new process would import torch and timm again.
-    Between extractions they hold neither a model nor a CPU, so that a training gets the CPUs that it waits for. With
-    GPUs every extraction starts its own actors, because an actor keeps its GPU as long as it lives.
+    Between extractions they hold neither a model nor a CPU. With GPUs every extraction starts its own actors inside its
+    reservation, because an actor keeps its GPU as long as it lives.
     """
 
     def __init__(self, number: int, use_gpu: bool = False) -> None:
         self.number, self.use_gpu = number, use_gpu
-        self._actors: list[Any] = []
+        self._actors: list[tuple[str, Any]] = []  # each with the node that it was started on
 
-    def some(self, wanted: int) -> list[Any]:
-        """The pool's actors, but at most `wanted` of them."""
-        number = min(self.number, wanted)
-        # Without `num_cpus` Ray places an actor where a CPU is free, and does not reserve it.
-        reserved = {"num_gpus": 1, "num_cpus": 0} if self.use_gpu else {}
-        actor = ray.remote(Measurer).options(
-            scheduling_strategy="SPREAD", max_restarts=-1, max_task_retries=-1, **reserved
-        )
-        self._actors += [actor.remote() for _ in range(number - len(self._actors))]
-        return self._actors[:number]
+    @property
+    def actors(self) -> list[Any]:
+        """Those that are alive."""
+        return [actor for _, actor in self._actors]
+
+    def some(self, reservation: Reservation) -> list[Any]:
+        """The pool's actors for an extraction, one for each worker of the reservation."""
+        actor = ray.remote(Measurer)
+        if self.use_gpu:
+            options = {"num_gpus": 1, "num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            self._actors = [
+                (node, actor.options(scheduling_strategy=reservation.worker(number), **options).remote())
+                for number, node in enumerate(reservation.nodes())
+            ]
+            return self.actors
+        resting, chosen = list(self._actors), []
+        for node in reservation.nodes():
+            kept = next((one for one in resting if one[0] == node), None)
+            if kept is None:
+                # It works on the CPU of its bundle but does not take it, so that it can outlive the reservation.
+                beside = NodeAffinitySchedulingStrategy(node, soft=True)
+                options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+                kept = node, actor.options(scheduling_strategy=beside, **options).remote()
+            else:
+                resting.remove(kept)
+            chosen.append(kept)
+        self._actors = [*chosen, *resting][: self.number]
+        return [actor for _, actor in chosen]
 
     def rest(self) -> None:
         """End the extraction: actors free their models, and those with GPUs end."""
         if self.use_gpu:
             self._actors.clear()
-        for actor in self._actors:
+        for _, actor in self._actors:
             actor.rest.remote()
-
-    def decoding_tasks(self, decode_cpus: float) -> int | None:
-        """The most decoding tasks that run beside the actors; None: as many as the cluster has CPUs for."""
-        if self.use_gpu:
-            return None
-        cpus = float(ray.cluster_resources().get("CPU", 0.0))
-        return max(1, int((cpus - self.number) / decode_cpus))
 
 
 def extract(
@@ -119,11 +134,13 @@ def extract(
     *,
     measurers: Measurers,
     decode_cpus: float,
+    share: Share = ANYBODY,
     advance: Advance = lambda rows, note: None,
 ) -> FeatureTable:
     """Measure all rows of the extraction into the directory `out`, or continue where a killed extraction stopped.
 
-    advance: called with the number of rows of each part that is finished, and once with those finished before. Raises
+    advance: called with the number of rows of each part that is finished, and once with those finished before. share:
+    who asks for the CPUs and GPUs. Raises ClusterError if there was no room,
     ImageError for an image that cannot be decoded, FeatureError for values that cannot be stored or if the directory
     has other features.
     """
@@ -142,7 +159,9 @@ def extract(
     advance(sum(len(part) for number, part in enumerate(parts) if part_name(number) in present), "")
     sums: dict[int, str] = {}
     if missing:
-        sums = _measure(extraction, out, {number: parts[number] for number in missing}, measurers, decode_cpus, advance)
+        sums = _measure(
+            extraction, out, {number: parts[number] for number in missing}, measurers, decode_cpus, share, advance
+        )
     first = read_part(Store(out.uri, sums=""), 0)[1]  # no part is listed yet
     widths = {name: (first[name].shape[1], dtype) for name, dtype in extraction.measure.columns.items()}
     return commit(out, parts, mark, widths, sums)
@@ -154,26 +173,29 @@ def _measure(
     parts: dict[int, Rows],
     measurers: Measurers,
     decode_cpus: float,
+    share: Share,
     advance: Advance,
 ) -> dict[int, str]:
     """Measure and write some parts, given by number; returns their checksums."""
     blocks = [pa.table({"row": rows, PART: np.full(len(rows), number, np.int32)}) for number, rows in parts.items()]
     rows = np.concatenate(list(parts.values()))
     measure = extraction.measure
-    images = image_dataset(
-        extraction.catalog, rows, blocks, measure.transform, masks=measure.masks, num_cpus=decode_cpus,
-        max_tasks=measurers.decoding_tasks(decode_cpus),
-    )  # fmt: skip
     job = ray.put(Job(measure, out, measurers.use_gpu, f"{out.uri} {extraction.fingerprint}"))
     sums = {}
-    try:
-        for done in _measured(job, images, measurers.some(len(parts))):
-            sums[done.part] = done.sum
-            advance(done.rows, "")
-    except Exception as error:
-        raise_first_cause(error)
-    finally:
-        measurers.rest()
+    needed = demand.extraction(min(measurers.number, len(parts)), decode_cpus, measurers.use_gpu)
+    with reserve(share, "extract", needed) as reservation:
+        images = image_dataset(
+            extraction.catalog, rows, blocks, measure.transform, masks=measure.masks, num_cpus=decode_cpus,
+            max_tasks=reservation.decoders, where=reservation.anywhere(),
+        )  # fmt: skip
+        try:
+            for done in _measured(job, images, measurers.some(reservation)):
+                sums[done.part] = done.sum
+                advance(done.rows, "")
+        except Exception as error:
+            raise_first_cause(error)
+        finally:
+            measurers.rest()
     return sums
 
 

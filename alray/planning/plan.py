@@ -19,11 +19,13 @@ import pyarrow.compute as pc
 from alray.atomic import existing
 from alray.cluster import Cluster, Joined, logical_cpus
 from alray.data.pool import Rows
+from alray.demand import Settled
 from alray.durations import duration
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED
 from alray.planning.probe import Probe, Speed, process_seconds
 from alray.planning.selecting import select_seconds
 from alray.prepare import Checked
+from alray.query import join
 from alray.rundir import RunDir
 from alray.selection.protocol import LABELED, Context
 from alray.store import Store, is_remote
@@ -91,9 +93,7 @@ def plan(found: Checked, joined: Joined | None = None, start: float | None = Non
     joined: the cluster of the run; it is joined only if resources.address or RAY_ADDRESS names one. start: seconds of
     starting a worker; None: they are measured. Raises ImageError and what building the network raises.
     """
-    return _Planner(
-        found, joined or Joined(found.config.resources), process_seconds() if start is None else start
-    ).plan()
+    return _Planner(found, joined or join(found), process_seconds() if start is None else start).plan()
 
 
 def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
@@ -117,8 +117,7 @@ class _Planner:
     def __init__(self, found: Checked, joined: Joined, start: float) -> None:
         self.found, self.config, self.catalog = found, found.config, found.catalog
         self.learner = found.learner(found.config, found.catalog, joined)
-        self.cluster = _cluster(joined, found)
-        resources = self.config.resources
+        self.cluster, resources = _cluster(joined, found)
         self.train_workers, self.actors = resources.train_workers, resources.extract_actors
         self.shards = resources.select_shards
         self.cores = self.cluster.cpus if _named_cluster(found) else float(os.cpu_count() or 1)
@@ -302,15 +301,16 @@ def _named_cluster(found: Checked) -> bool:
     return address != "local"
 
 
-def _cluster(joined: Joined, found: Checked) -> Cluster:
-    """The cluster that the run names, or what one that is started here would have."""
+def _cluster(joined: Joined, found: Checked) -> tuple[Cluster, Settled]:
+    """The cluster that the run names, or what one that is started here would have; and what the run takes of it."""
     if _named_cluster(found):
-        return joined.cluster
+        return joined.cluster, joined.resources
     import torch
 
     resources = found.config.resources
-    gpus = torch.cuda.device_count() if resources.use_gpu != "no" else 0
-    return Cluster(logical_cpus(resources), gpus, gpus > 0)
+    gpus, cpus = torch.cuda.device_count() if resources.use_gpu != "no" else 0, float(logical_cpus(resources))
+    here = Cluster(cpus, gpus, gpus > 0)
+    return here, joined.settled_on([{"CPU": cpus, "GPU": float(gpus)}], here.use_gpu)
 
 
 def _gpu_bytes() -> int:

@@ -150,12 +150,15 @@ def _sharers(line: Line, stage: str) -> tuple[str, ...]:
 
 
 def _busy(run: RunHistory, seconds: Mapping[str, Floats]) -> tuple[Floats, bool]:
-    resources = RunDir(run.dir).config().get("resources", {})
-    workers = int(resources.get("train_workers", 1))
-    each = {"train": 1 if run.frozen else workers, "extract": int(resources.get("extract_actors", 1))}
+    cluster = RunDir(run.dir).cluster()
+    taken = {**RunDir(run.dir).config().get("resources", {}), **cluster}
+    workers, actors = (
+        1 if (n := taken.get(name, 1)) == "auto" else int(n) for name in ("train_workers", "extract_actors")
+    )
+    each = {"train": 1 if run.frozen else workers, "extract": actors}
     each |= {"pretext": workers, "vaal": workers}
     spent = np.sum([seconds[stage] * number for stage, number in each.items() if stage in seconds], axis=0)
-    return np.cumsum(spent), bool(RunDir(run.dir).cluster().get("use_gpu"))
+    return np.cumsum(spent), bool(cluster.get("use_gpu"))
 
 
 def _stages(spent: Iterable[_Spent]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
+from alray.reservation import ANYBODY, Share
 from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
@@ -27,7 +28,7 @@ from alray.selection.protocol import (
     WeightAndBias,
 )
 from alray.selection.registry import build, name_of
-from alray.selection.shards import WORKERS, Metered, open_shards, share
+from alray.selection.shards import WORKERS, Metered, open_shards, share_of_cpus
 from alray.selection.subset import subset
 
 _CLASSES = 1 << 20  # a label beyond it is taken for a mistake
@@ -42,13 +43,14 @@ def select_from(
     *,
     workers: Workers = "process",
     num_cpus: float = 1,
+    share: Share = ANYBODY,
     watch: Callable[[int], None] = lambda picks: None,
 ) -> Picks:
     """Choose `budget` rows from shards of features; the picks do not depend on how the rows are cut into shards.
 
     workers: "process", one shard after the other in this process, or "ray", one actor with num_cpus CPUs per shard.
-    watch is called from time to time with the number of picks so far. Raises SelectionError when the shards
-    hold too few rows or lack what the strategy needs.
+    share: who asks for the CPUs. watch is called from time to time with the number of picks so far. Raises
+    SelectionError when the shards hold too few rows or lack what the strategy needs, ClusterError if there was no room.
     """
     _check_integer("budget", budget, 1)
     _check_workers(workers)
@@ -59,7 +61,7 @@ def select_from(
     if PRETEXT_LOSS in strategy.needs and context.pretext is None:
         raise SelectionError(f"{name_of(strategy)} needs the pool's pretext losses, got none")
     strategy.check_round(context.round)
-    with open_shards(workers, sources, strategy, context, num_cpus) as shards:
+    with open_shards(workers, sources, strategy, context, num_cpus, share) as shards:
         available = sum(shards.sizes())
         _check_available(budget, available)
         strategy.check(budget, available)
@@ -143,7 +145,8 @@ def select(
         check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, np.setdiff1d(known, out), num_classes)
-    num_cpus = share(num_shards) if workers == "ray" else 1  # with more shards than CPUs, whole CPUs would deadlock
+    # With more shards than CPUs, whole CPUs would deadlock.
+    num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
     context = Context(seed, round, num_classes, head)
     context = _knowing(context, strategy, pool, known, covered, ordered, out)
     return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)

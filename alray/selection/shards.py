@@ -6,27 +6,30 @@ A dead actor costs time and changes no pick. Ray is imported only where actors a
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from alray import cluster
+from alray import cluster, demand
 from alray.config import ResourceConfig
 from alray.features.arrays import ShardSource
 from alray.features.table import FeatureError
+from alray.reservation import ANYBODY, Reservation, Share, alive, reserve
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 _OURS = (SelectionError, FeatureError, StoreError)
 WORKERS = ("process", "ray")
+_LOOK = 5.0  # seconds without an answer until the actors' nodes are looked at
+_IN_PLACE = 20.0  # seconds that Ray has for placing lost actors on other nodes
 _LARGE = 1 << 16  # bytes: larger arguments go through the object store, once for all actors
 
 
@@ -90,37 +93,72 @@ class InProcess:
 
 
 class RayActors:
-    """One actor per shard, spread over the nodes. Dead actors are restarted; all are released when the context ends."""
+    """One actor per shard, spread over the nodes. Dead actors are restarted; all are released when the context ends.
+
+    All actors are in one reservation. If one of its nodes is lost and no other node has room at once, everything is
+    given back, waited for and started again: actors that hold CPUs never wait for more of them.
+    """
 
     def __init__(
-        self, sources: Sequence[ShardSource], strategy: Strategy, context: Context, num_cpus: float = 1
+        self,
+        sources: Sequence[ShardSource],
+        strategy: Strategy,
+        context: Context,
+        num_cpus: float = 1,
+        share: Share = ANYBODY,
     ) -> None:
+        self._given = sources, strategy, context
+        self._demand, self._share = demand.selection(len(sources), num_cpus), share
+        self._held = ExitStack()
+        self._reservation: Reservation | None = None
+        self._actors: list[Any] = []
+
+    def __enter__(self) -> RayActors:
+        import ray
+
+        sources, strategy, context = self._given
+        try:
+            self._start()
+            self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
+            self._sources = [ray.put(source) for source in sources]
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _start(self) -> None:
         import ray
 
         from alray.models.device import for_workers  # imports torch
 
-        actor = ray.remote(_Actor).options(
-            num_cpus=num_cpus,
-            scheduling_strategy="SPREAD",
-            max_restarts=-1,
-            max_task_retries=-1,
-            runtime_env={"env_vars": {**_ONE_THREAD, **for_workers()}},
-        )
-        self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
-        self._sources = [ray.put(source) for source in sources]
-        self._actors = [actor.remote() for _ in sources]
-
-    def __enter__(self) -> RayActors:
-        return self
+        cpus = self._demand.workers[0]["CPU"]
+        self._reservation = self._held.enter_context(reserve(self._share, "select", self._demand))
+        self._actors = [
+            ray.remote(_Actor)
+            .options(
+                num_cpus=cpus,
+                scheduling_strategy=self._reservation.worker(number),
+                max_restarts=-1,
+                max_task_retries=-1,
+                runtime_env={"env_vars": {**_ONE_THREAD, **for_workers()}},
+            )
+            .remote()
+            for number in range(self._reservation.workers)
+        ]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+        self._sources, self._shared = [], None
+
+    def _end(self) -> None:
         import ray
 
         for actor in self._actors:
             ray.kill(actor)
-        self._actors, self._sources, self._shared = [], [], None
+        self._actors = []
+        self._held.close()
 
     def map(self, method: str, *args: Any) -> list[Any]:
         """One answer per shard. An error of alray that was raised in an actor is raised again with its own type."""
@@ -146,18 +184,34 @@ class RayActors:
         from ray.exceptions import RayTaskError
 
         args = tuple(ray.put(value) if _large(value) else value for value in args)  # stored once for all actors
-        shards = enumerate(zip(self._actors, self._sources, strict=True))
-        waiting = {actor.ask.remote(self._shared, source, name, *args): i for i, (actor, source) in shards}
-        answers: list[Any] = [None] * len(waiting)
+        answers: dict[int, Any] = {}
         try:
-            while waiting:  # answers are fetched while other shards still work
-                (first,), _ = ray.wait(list(waiting), num_returns=1)
-                answers[waiting.pop(first)] = ray.get(first)
-            return answers
+            while len(answers) < len(self._actors):
+                left = [number for number in range(len(self._actors)) if number not in answers]
+                asked = {self._actors[i].ask.remote(self._shared, self._sources[i], name, *args): i for i in left}
+                self._collect(asked, answers)
+            return [answers[number] for number in range(len(answers))]
         except RayTaskError as error:
             if isinstance(error.cause, _OURS):
                 raise error.cause from None  # the message is enough; Ray's traceback would hide it
             raise
+
+    def _collect(self, waiting: dict[Any, int], answers: dict[int, Any]) -> None:
+        """Fetch answers while other shards still work. Ends early if the actors were started again."""
+        import ray
+
+        lost: float | None = None
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_LOOK)
+            if ready:
+                answers[waiting.pop(ready[0])] = ray.get(ready[0])
+            elif self._reservation is None or self._reservation.whole:
+                lost = None
+            elif time.monotonic() - (lost := lost or time.monotonic()) > _IN_PLACE:
+                self._share.say("select · a node with shards is gone, and no other has room for them: starting again")
+                self._end()
+                self._start()
+                return
 
 
 class _Actor:
@@ -177,14 +231,15 @@ def _large(value: Any) -> bool:
     return sum(column.nbytes for column in columns) > _LARGE
 
 
-def share(shards: int) -> float:
-    """CPUs per actor with which so many actors fit the cluster, at most one. Starts Ray where it is not running."""
+def share_of_cpus(shards: int) -> float:
+    """CPUs per actor with which so many actors fit the cluster: 1, 1/2, 1/3, ... Starts Ray where it is not running."""
     import ray
 
     if not ray.is_initialized():
         cluster.start(ResourceConfig())
-    cpus = float(ray.cluster_resources().get("CPU", 1.0))
-    return min(1.0, math.floor(1000 * cpus / shards) / 1000)
+    cpus = [node.get("CPU", 0.0) for node in alive()]
+    on_one = next((n for n in range(1, 10_000) if sum(int(n * each) for each in cpus) >= shards), 10_000)
+    return (10_000 // on_one) / 10_000  # Ray counts in steps of 1e-4
 
 
 class Metered:
@@ -227,10 +282,15 @@ class Metered:
 
 
 def open_shards(
-    workers: str, sources: Sequence[ShardSource], strategy: Strategy, context: Context, num_cpus: float = 1
+    workers: str,
+    sources: Sequence[ShardSource],
+    strategy: Strategy,
+    context: Context,
+    num_cpus: float = 1,
+    share: Share = ANYBODY,
 ) -> InProcess | RayActors:
     """The shards in this process ("process") or on actors ("ray")."""
     assert workers in WORKERS
     if workers == "ray":
-        return RayActors(sources, strategy, context, num_cpus)
+        return RayActors(sources, strategy, context, num_cpus, share)
     return InProcess(sources, strategy, context)

@@ -1,26 +1,28 @@
-"""The most trials that can run at once without a deadlock on CPUs or GPUs."""
+"""What a trial reserves, and how many trials the cluster has room for at a time."""
 
 from __future__ import annotations
 
 import math
 
-from alray import cluster
+from alray import cluster, demand
 from alray.cluster import Cluster, ClusterError
 from alray.config import ResourceConfig, SweepConfig
+from alray.demand import Bundle
 from alray.features.arrays import DISCRIMINATOR
 from alray.prepare import Checked
 from alray.sweep.trials import SweepPlan
 
 
 def concurrency(planned: SweepPlan, options: SweepConfig, found: Cluster, cores: float) -> int:
-    """The number of trials that run at once. A trial reserves CPUs and GPUs for its driver until it ends, and for its
-    workers while they run.
+    """The number of trials that run at once. A trial reserves CPUs and GPUs for its driver and its workers until it
+    ends.
 
     cores: number of cores of this machine if the cluster is started here, else infinite. Ray's logical CPUs may be more
     (see `logical_cpus`). Raises ClusterError if the cluster is too small for one trial.
     """
     inside = max(map(worker_cpus, planned.settings))
-    gpus = max(driver_gpus(ready, options) + worker_gpus(ready, found.use_gpu) for ready in planned.settings)
+    each_reserves = [demand.total(reserved(ready, options, found.use_gpu)) for ready in planned.settings]
+    gpus = max(one.get("GPU", 0.0) for one in each_reserves)
     each = options.cpus_per_trial + inside
     room = math.floor(found.cpus / each + 1e-9)
     if room > 1:
@@ -40,20 +42,21 @@ def trains_inside(ready: Checked) -> bool:
     return not ready.learner.trains_in_driver or DISCRIMINATOR in ready.strategy.needs
 
 
+def reserved(ready: Checked, options: SweepConfig, use_gpu: bool) -> list[Bundle]:
+    """What a trial reserves until it ends: a bundle for its driver, then those that the stages of its workers share."""
+    gpus = driver_gpus(ready, options)
+    return [{"CPU": options.cpus_per_trial, **({"GPU": gpus} if gpus else {})}, *_workers(ready, use_gpu)]
+
+
+def _workers(ready: Checked, use_gpu: bool) -> list[Bundle]:
+    resources = ready.config.resources
+    found = demand.stages(resources, use_gpu) if trains_inside(ready) else demand.selecting(resources)
+    return demand.covering(found)
+
+
 def worker_cpus(ready: Checked) -> float:
-    """The most CPUs that the workers of one trial use at a time. The CPUs of its driver are not counted."""
-    resources = ready.config.resources
-    select = resources.select_shards * resources.cpus_per_shard if resources.select_workers == "ray" else 0.0
-    if not trains_inside(ready):
-        return select
-    train = resources.train_workers * resources.cpus_per_train_worker
-    return max(select, max(train, float(resources.extract_actors)) + resources.decode_cpus)
-
-
-def worker_gpus(ready: Checked, use_gpu: bool) -> int:
-    """The most GPUs that the workers of one trial use at a time."""
-    resources = ready.config.resources
-    return max(resources.train_workers, resources.extract_actors) if use_gpu and trains_inside(ready) else 0
+    """The CPUs that one trial reserves for its workers. Those of its driver are not counted."""
+    return demand.total(_workers(ready, use_gpu=False)).get("CPU", 0.0)
 
 
 def driver_gpus(ready: Checked, options: SweepConfig) -> float:

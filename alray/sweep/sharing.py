@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from alray.cluster import ClusterError, Joined
+from alray.cluster import ClusterError
 from alray.config import fingerprint
 from alray.prepare import Checked
 from alray.progress import Stages
+from alray.query import join
 from alray.store import content_hash
 from alray.sweep.trials import SweepPlan
 
@@ -54,7 +55,7 @@ def _make(ready: Checked, quiet: bool) -> None:
 
     config = ready.config
     stages = Stages(f"{config.name} · before the trials", quiet=quiet)
-    joined = Joined(config.resources)
+    joined = join(ready)
     columns = Columns(config, ready.catalog, joined, ready.pool_rows)
     started = columns.with_backbone(stages)
     if ready.needs_pretext:

@@ -21,14 +21,16 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from alray import cluster
-from alray.config import RunConfig, SweepConfig
+from alray import cluster, demand
+from alray.config import RunConfig, SweepConfig, replace
+from alray.demand import COUNTED, Bundle
+from alray.reservation import Share, Waiting, any_pending, name_trial
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.scalars import flat
 from alray.stop import ended
 from alray.store import Store, join
-from alray.sweep.capacity import cluster_for, concurrency, driver_gpus
+from alray.sweep.capacity import cluster_for, concurrency, reserved
 from alray.sweep.failures import death, last_failure, message
 from alray.sweep.ledger import Ledger
 from alray.sweep.sharing import share
@@ -70,7 +72,8 @@ def work(
     watch = _Watch(ledger, tuple(trial.run for trial in planned.trials), frozenset(told), screen, quiet)
     try:
         with _own_interrupts():
-            _fit(planned, ledger, told, todo, options, concurrent, [watch, *callbacks])
+            room = _Room(planned.trials[0].config, reserved(planned.settings[0], options, found.use_gpu), quiet)
+            _fit(planned, ledger, told, todo, options, concurrent, found.use_gpu, [watch, room, *callbacks])
     finally:
         ledger.settle()
 
@@ -96,6 +99,7 @@ def _fit(
     todo: Sequence[int],
     options: SweepConfig,
     concurrent: int,
+    use_gpu: bool,
     callbacks: Sequence[tune.Callback],
 ) -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -107,7 +111,7 @@ def _fit(
         callbacks = [*callbacks, mlflow_callback(options.mlflow, trials[0].config.name)]
     grid = [{"number": number, **trials[number].fields} for number in (*told, *todo)]
     tune.Tuner(
-        _trainable(planned, ledger, told, todo, options),
+        _trainable(planned, ledger, told, todo, options, use_gpu),
         param_space={"trial": tune.grid_search(grid)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
@@ -126,25 +130,29 @@ def _fit(
 
 
 def _trainable(
-    planned: SweepPlan, ledger: Ledger, told: Sequence[int], todo: Sequence[int], options: SweepConfig
+    planned: SweepPlan, ledger: Ledger, told: Sequence[int], todo: Sequence[int], options: SweepConfig, use_gpu: bool
 ) -> Any:
-    """The function that Tune runs, with the resources of each trial's driver."""
+    """The function that Tune runs, with all that each trial reserves."""
     trials = planned.trials
-    gpus = [driver_gpus(planned.settings[trial.setting], options) for trial in trials]
+    bundles = [reserved(planned.settings[trial.setting], options, use_gpu) for trial in trials]
 
     def resources(space: dict[str, Any]) -> tune.PlacementGroupFactory:
-        gpu = gpus[space["trial"]["number"]]
-        return tune.PlacementGroupFactory([{"CPU": options.cpus_per_trial, **({"GPU": gpu} if gpu else {})}])
+        return tune.PlacementGroupFactory(bundles[space["trial"]["number"]])
 
     return tune.with_resources(
         tune.with_parameters(
             _run_trial,
-            configs={number: trials[number].config.to_json() for number in todo},
+            configs={number: _one_each(trials[number].config).to_json() for number in todo},
             told={number: (trials[number].run, ledger.entries[number]["rounds"]) for number in told},
             errors=join(planned.dir, ERRORS),
         ),
         resources,
     )
+
+
+def _one_each(config: RunConfig) -> RunConfig:
+    """The configuration of a trial: the cluster is shared among trials, so "auto" is one worker, actor and shard."""
+    return replace(config, {f"resources.{name}": 1 for name in COUNTED if getattr(config.resources, name) == "auto"})
 
 
 def _run_trial(
@@ -158,10 +166,12 @@ def _run_trial(
             _tell(metrics_of(folder, earlier))
         return
     _hide_gpus()
+    config = RunConfig.from_json(configs[number])
+    name_trial(config.name)
     store, name = Store(errors, sums=""), f"{number:05d}.txt"  # all trials write there
     store.delete(name)
     try:
-        run(RunConfig.from_json(configs[number]), quiet=True, on_round=_tell)
+        run(config, quiet=True, on_round=_tell)
     except Exception as error:
         about = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
         store.write_bytes(name, about.encode())
@@ -230,6 +240,42 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     def _show(self) -> None:
         if not self.quiet:
             self.screen.show(self.ledger.about["name"], self.ledger.entries)
+
+
+@dataclass
+class _Room(tune.Callback):  # type: ignore[misc]
+    """Tells that no trial has room to run, and who is in its place; ends the sweep if that goes on for too long."""
+
+    config: RunConfig
+    bundles: list[Bundle]  # of the first trial
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        self._waiting: Waiting | None = None
+        self._next = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_waiting": None}
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 1
+        if any(trial.status == TuneTrial.RUNNING for trial in trials) or not any_pending():
+            self._waiting = None
+            return
+        if self._waiting is None:
+            share = Share(self.config.name, self.config.resources.wait_minutes, _ignore if self.quiet else _print)
+            self._waiting = Waiting(share, "sweep", demand.total(self.bundles))
+        self._waiting.on()
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _ignore(line: str) -> None:
+    pass
 
 
 def _number(trial: TuneTrial) -> int:

@@ -84,8 +84,8 @@ class Columns:
         recipe = VaalRecipe(config.vaal, config.seed, number, labeled, unlabeled, folder)
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
             train(
-                recipe, self.catalog, what=f"VAAL of round {number}", resources=config.resources,
-                use_gpu=self.joined.use_gpu, progress=progress,
+                recipe, self.catalog, self.joined, what=f"VAAL of round {number}", progress=progress,
+                say=stages.print_line,
             )  # fmt: skip
         weights = folder.at(MODEL)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
@@ -106,8 +106,8 @@ class Columns:
                 return folder
             with watched(stages, "pretext", config.pretext.epochs, what) as progress:
                 train(
-                    recipe.into(folder), self.catalog, what=f"pretext task {config.pretext.task}",
-                    resources=config.resources, use_gpu=self.joined.use_gpu, progress=progress,
+                    recipe.into(folder), self.catalog, self.joined, what=f"pretext task {config.pretext.task}",
+                    progress=progress, say=stages.print_line,
                 )  # fmt: skip
         return folder
 
@@ -119,7 +119,7 @@ class Columns:
             return known
         (column,) = extraction.measure.columns
         with stages.stage("extract", f"{column} of {len(extraction.rows):,} images"):
-            return measure_images(extraction, folder, self.config.resources, self.joined, stages)
+            return measure_images(extraction, folder, self.joined, stages)
 
 
 def kept_pretext_loss(config: RunConfig, catalog: Catalog, pool: Rows) -> Array | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from alray.config import ResourceConfig
+from alray.cluster import Joined
 from alray.data.catalog import Catalog
 from alray.rundir import MODEL, SUMMARY
 from alray.train.launch import clean, launch
@@ -13,36 +14,41 @@ from alray.train.objective import Recipe
 from alray.train.summary import TrainError, TrainSummary
 from alray.train.worker import work
 
+log = logging.getLogger(__name__)
+
 
 def train(
     recipe: Recipe,
     catalog: Catalog,
+    joined: Joined,
     *,
     what: str,
-    resources: ResourceConfig,
-    use_gpu: bool,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    say: Callable[[str], None] = log.warning,
 ) -> TrainSummary:
     """Train a recipe; returns at once if its directory holds a finished training.
 
     Leaves model.pt and, last, train.json. what: the training's name in messages ("training of round 3"). progress is
     called at the start and then about once a second from a thread, with state, epoch (how many are finished) and
-    epochs, and while training also step, steps, loss and val_accuracy. Raises TrainError (cannot start, diverged, or a
-    worker failed), ImageError, ModelError, CheckpointError, StoreError.
+    epochs, and while training also step, steps, loss and val_accuracy. say: prints a line while the training waits for
+    CPUs or GPUs. Raises TrainError (cannot start, diverged, or a worker failed), ClusterError (there was no room),
+    ImageError, ModelError, CheckpointError, StoreError.
     """
     out = recipe.out
     if not out.has(SUMMARY):
+        resources = joined.resources
         try:
             recipe.check(resources.train_workers)
         except TrainError as error:
             raise TrainError(f"{what}: {error}") from None
         summary = launch(
-            lambda cpus: work(recipe, catalog, resources, cpus),
+            lambda decoding: work(recipe, catalog, resources, decoding),
             what=what,
             written=MODEL,
             out=out,
             resources=resources,
-            use_gpu=use_gpu,
+            use_gpu=joined.use_gpu,
+            share=joined.share(say),
             epochs=recipe.epochs,
             progress=progress,
         )

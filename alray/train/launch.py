@@ -18,67 +18,62 @@ import ray.train
 from ray.train import TrainingFailedError, WorkerGroupError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from alray import demand
 from alray.config import ResourceConfig
+from alray.reservation import Reservation, Share, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
+from alray.train.reserved import Decoding, InReservation
 from alray.train.summary import TrainError
 
 _NAME = "train"
-_UNUSED = "DatasetsCallback"  # of Ray Train; by its name, because its module is private
+_UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train; its modules are private
 
 log = logging.getLogger(__name__)
 
 
 class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray is untyped
-    """Ray Train's controller without what alray does not use, because each costs a process or an import in every round:
-    Ray's manager of datasets (workers read streams of their own), and TorchTrainer, whose configuration imports torch
-    into the controller."""
+    """Ray Train's controller with workers in a reservation that was made before.
+
+    It is without what alray does not use, because each costs a process or an import in every round: Ray's manager of
+    datasets (workers read streams of their own), the process that watches over Ray Train's own placement group (the
+    driver gives the reservation back), and TorchTrainer, whose configuration imports torch into the controller.
+    """
+
+    reservation: Reservation
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [found for found in super()._create_default_callbacks() if type(found).__name__ != _UNUSED]
+        kept = [found for found in super()._create_default_callbacks() if type(found).__name__ not in _UNUSED]
+        return [InReservation(self.reservation), *kept]
 
 
 def launch(
-    work: Callable[[float], dict[str, Any]],
+    work: Callable[[Decoding], dict[str, Any]],
     *,
     what: str,
     written: str,
     out: Store,
     resources: ResourceConfig,
     use_gpu: bool,
+    share: Share,
     epochs: int,
     progress: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
     """Run `work` on every training worker and return what worker 0 returns.
 
-    work is called with the number of CPUs for decoding this worker's images. what: the training's name in messages
+    work is called with what the worker has for decoding its images. what: the training's name in messages
     ("training of round 3"). written: a file in `out` that worker 0 must have written. progress is called at the start
-    and then from a thread with every message that worker 0 writes into progress.json. Raises TrainError, or the alray
-    error that a worker raised.
+    and then from a thread with every message that worker 0 writes into progress.json. Raises TrainError, ClusterError,
+    or the alray error that a worker raised.
     """
     out.check_writable()
     out.delete(PROGRESS)
     _discard_torn_snapshot(out)
-    cpus = _decoding_cpus(resources)
-    fs, path = filesystem(out.at(RAY))
-    trainer = _Trainer(
-        lambda: work(cpus),  # not by train_loop_config: Ray's controller would import torch and timm for it
-        backend_config=ProcessGroup(),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.train_workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_train_worker, **({"GPU": 1} if use_gpu else {})},
-        ),
-        run_config=ray.train.RunConfig(
-            name=_NAME,
-            storage_path=path,
-            storage_filesystem=fs,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
-    )
-    with _watched(out, epochs, progress):
+    needed = demand.training(resources, use_gpu)
+    with reserve(share, "train", needed) as reservation, _watched(out, epochs, progress):
+        decoding = Decoding(reservation, resources.decode_cpus)
+        trainer = _trainer(out, lambda: work(decoding), needed.workers[0], reservation)
         try:
             result = trainer.fit()
         except TrainingFailedError as error:
@@ -97,15 +92,26 @@ def clean(out: Store) -> None:
         out.delete(leftover)
 
 
-def _decoding_cpus(resources: ResourceConfig) -> float:
-    """CPUs for decoding each worker's images: an equal share of those that the workers themselves do not use."""
-    left = float(ray.cluster_resources().get("CPU", 0.0)) - resources.train_workers * resources.cpus_per_train_worker
-    if left < resources.decode_cpus:
-        raise TrainError(
-            f"the cluster has {left:g} CPUs beside {resources.train_workers} training workers of "
-            f"{resources.cpus_per_train_worker:g}; decoding needs {resources.decode_cpus:g} (resources.decode_cpus)"
-        )
-    return max(left / resources.train_workers, resources.decode_cpus)
+def _trainer(
+    out: Store, work: Callable[[], dict[str, Any]], worker: demand.Bundle, reservation: Reservation
+) -> _Trainer:
+    fs, path = filesystem(out.at(RAY))
+    trainer = _Trainer(
+        work,  # not by train_loop_config: Ray's controller would import torch and timm for it
+        backend_config=ProcessGroup(),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=reservation.workers, use_gpu="GPU" in worker, resources_per_worker=worker
+        ),
+        run_config=ray.train.RunConfig(
+            name=_NAME,
+            storage_path=path,
+            storage_filesystem=fs,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    trainer.reservation = reservation
+    return trainer
 
 
 def _discard_torn_snapshot(out: Store) -> None:

@@ -157,7 +157,7 @@ class LinearLearner(ClassLearner):
     def features(self, folder: str, stages: Stages) -> FeatureTable:
         """Extract the embeddings, or find them extracted."""
         extraction = embeddings(self.config, self.catalog)
-        return measure_images(extraction, folder, self.config.resources, self.joined, stages)
+        return measure_images(extraction, folder, self.joined, stages)
 
     def trial_measure(self) -> Measure | None:
         """The embeddings of the frozen backbone."""
@@ -296,16 +296,16 @@ class FinetuneLearner(ClassLearner):
             start=start.child(CHECKPOINT).at(MODEL) if start else None,
             out=store,
         )
-        workers, epochs = self.config.resources.train_workers, self.config.train.epochs
+        workers, epochs = self.joined.resources.train_workers, self.config.train.epochs
         what = f"{len(pool.labeled):,} labels, {workers} worker{'s' if workers > 1 else ''}"
         with watched(stages, "train", epochs, what) as progress:
             return train(
                 recipe,
                 self.catalog,
+                self.joined,
                 what=f"training of round {number}",
-                resources=self.config.resources,
-                use_gpu=self.joined.use_gpu,
                 progress=progress,
+                say=stages.print_line,
             )
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:

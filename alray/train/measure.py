@@ -10,7 +10,7 @@ import numpy as np
 
 from alray import keyed
 from alray.cluster import Joined
-from alray.config import Dtype, ResourceConfig, RunConfig
+from alray.config import Dtype, RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
 from alray.features.measures import Extraction, Features, ModelSource
@@ -86,9 +86,7 @@ def extract_images(
 ) -> FeatureTable:
     """Embed rows with the model of the configuration, or with a round's own weights, into folder/<fingerprint>."""
     measure = Features(model_source(config, catalog, weights), config.transform, config.features, with_logits)
-    return measure_images(
-        Extraction(catalog, rows, measure, config.features.part_rows), folder, config.resources, joined, stages
-    )
+    return measure_images(Extraction(catalog, rows, measure, config.features.part_rows), folder, joined, stages)
 
 
 def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> ModelSource:
@@ -103,9 +101,7 @@ def model_source(config: RunConfig, catalog: Catalog, weights: str | None) -> Mo
     )
 
 
-def measure_images(
-    extraction: Extraction, folder: str, resources: ResourceConfig, joined: Joined, stages: Stages
-) -> FeatureTable:
+def measure_images(extraction: Extraction, folder: str, joined: Joined, stages: Stages) -> FeatureTable:
     """Measure into folder/<fingerprint>. If another run is measuring the same images, wait for it.
 
     What has been measured already needs no cluster, and neither Ray nor torch.
@@ -115,10 +111,14 @@ def measure_images(
     from alray.features.extract import Measurers, extract
 
     out = Store(join(folder, extraction.fingerprint))
+    resources = joined.resources
     measurers = joined.keep("measurers", lambda cluster: Measurers(resources.extract_actors, cluster.use_gpu))
 
     def waiting(holder: str) -> None:
         stages.print_line(f"extract · {holder} measures these images: waiting for it")
 
     with lease(out, waiting), stages.bar("extract", len(extraction.rows), "images") as bar:
-        return extract(extraction, out, measurers=measurers, decode_cpus=resources.decode_cpus, advance=bar)
+        return extract(
+            extraction, out, measurers=measurers, decode_cpus=resources.decode_cpus,
+            share=joined.share(stages.print_line), advance=bar,
+        )  # fmt: skip

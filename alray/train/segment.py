@@ -200,7 +200,7 @@ class SegmentationLearner(FinetuneLearner):
         return replace(model_source(self.config, self.catalog, weights), num_classes=self.masks.num_classes)
 
     def _measured(self, extraction: Extraction, folder: str, stages: Stages) -> FeatureTable:
-        return measure_images(extraction, folder, self.config.resources, self.joined, stages)
+        return measure_images(extraction, folder, self.joined, stages)
 
 
 def as_stored(counts: Array) -> Array:

@@ -1,7 +1,7 @@
 """What Ray Train runs on every worker: the training loop on Ray Data streams.
 
-Each worker reads a stream of only those images that it trains on. Tasks anywhere in the cluster decode them, and no
-coordinator stands between the workers.
+Each worker reads a stream of only those images that it trains on. Tasks anywhere in the training's reservation
+decode them, and no coordinator stands between the workers.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from alray.store import Store
 from alray.train.batches import Array, Batch, BatchPlan, PairedPlan, blocks
 from alray.train.loop import fit
 from alray.train.objective import Place, Recipe, State, Tell
+from alray.train.reserved import Decoding
 
 _STATE = "state.pt"
 _TASK_ROWS = 512  # of small images: enough to hide a task's start, few enough to begin soon
 
 
-def work(recipe: Recipe, catalog: Catalog, resources: ResourceConfig, cpus: float) -> dict[str, Any]:
-    """One worker's training; returns its summary as JSON. cpus: for decoding this worker's images."""
-    with worker_place(resources.cpus_per_train_worker, cpus) as place:
-        images = RayImages(recipe, place, catalog, cpus, resources.decode_cpus)
+def work(recipe: Recipe, catalog: Catalog, resources: ResourceConfig, decoding: Decoding) -> dict[str, Any]:
+    """One worker's training; returns its summary as JSON."""
+    with worker_place(resources.cpus_per_train_worker, decoding) as place:
+        images = RayImages(recipe, place, catalog, decoding)
         summary = fit(
             recipe, place, images, wrap=wrap, report=report, tell=progress_of(recipe.out, place), state=restored()
         )
@@ -48,14 +49,14 @@ def work(recipe: Recipe, catalog: Catalog, resources: ResourceConfig, cpus: floa
 
 
 @contextmanager
-def worker_place(cpus: float, decoding_cpus: float) -> Iterator[Place]:
+def worker_place(cpus: float, decoding: Decoding) -> Iterator[Place]:
     """Context manager: limits torch's threads and Ray Data's CPUs, and yields rank, world size and device.
 
-    Re-raises an alray error instead of Ray's wrapper of it. cpus: of this worker itself; decoding_cpus: of its tasks.
+    Re-raises an alray error instead of Ray's wrapper of it. cpus: of this worker itself.
     """
     context = ray.train.get_context()
     torch.set_num_threads(max(1, int(cpus)))
-    limits = ray.data.ExecutionResources(cpu=decoding_cpus)
+    limits = ray.data.ExecutionResources(cpu=decoding.tasks * decoding.cpus_per_task)
     ray.data.DataContext.get_current().execution_options.resource_limits = limits
     try:
         yield Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
@@ -114,13 +115,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class RayImages:
-    """The images of one worker as Ray Data streams, decoded by tasks anywhere in the cluster."""
+    """The images of one worker as Ray Data streams, decoded by tasks anywhere in the training's reservation."""
 
     recipe: Recipe
     place: Place
     catalog: Catalog
-    cpus: float  # for decoding, all tasks together
-    decode_cpus: float  # of one task
+    decoding: Decoding
 
     def training(self, plan: BatchPlan | PairedPlan, first_epoch: int) -> Generator[Batch, None, None]:
         """Blocks of images in the plan's order, up to the last epoch."""
@@ -140,8 +140,8 @@ class RayImages:
     def _read(self, tables: list[pa.Table], rows: Array, transform: AnyTransform) -> Generator[Batch, None, None]:
         """Each table (columns row, epoch, label) with its images, in order. rows: all that may occur."""
         dataset = image_dataset(
-            self.catalog, rows, tables, transform, masks=self.recipe.masks, num_cpus=self.decode_cpus,
-            max_tasks=max(1, int(self.cpus / self.decode_cpus)),
+            self.catalog, rows, tables, transform, masks=self.recipe.masks, num_cpus=self.decoding.cpus_per_task,
+            max_tasks=self.decoding.tasks, where=self.decoding.reservation.anywhere(),
         )  # fmt: skip
         yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
 

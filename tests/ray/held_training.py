@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alray import cluster
+from alray.cluster import Joined
 from alray.config import ResourceConfig
 from alray.store import Store
 
@@ -18,15 +18,15 @@ READY, STOP, WRITTEN = "ready.txt", "stop", "written.json"
 
 
 def main(folder: Path) -> None:
-    resources = ResourceConfig(address="local", num_cpus=4, train_workers=2)
-    cluster.start(resources)
+    joined = Joined(ResourceConfig(address="local", num_cpus=4, train_workers=2))
+    resources = joined.resources
     import ray
 
     from alray.train.launch import launch
 
     gcs = ray.get_runtime_context().gcs_address
 
-    def work(cpus: float) -> dict[str, Any]:
+    def work(decoding: Any) -> dict[str, Any]:
         """All workers exchange tensors, so that every connection of a training is there."""
         import torch
         import torch.distributed as dist
@@ -44,8 +44,8 @@ def main(folder: Path) -> None:
         return {"workers": dist.get_world_size(), "backend": dist.get_backend()}
 
     found = launch(
-        work, what="held", written=WRITTEN, out=Store(str(folder)), resources=resources, use_gpu=False, epochs=1,
-        progress=None,
+        work, what="held", written=WRITTEN, out=Store(str(folder)), resources=resources, use_gpu=False,
+        share=joined.share(print), epochs=1, progress=None,
     )  # fmt: skip
     assert found == {"workers": 2, "backend": "gloo"}, found
 

@@ -14,6 +14,7 @@ from PIL import Image
 from ray.train import WorkerGroupError
 
 from alray import keyed
+from alray.cluster import Joined
 from alray.config import RunConfig, replace
 from alray.data import catalog as catalogs
 from alray.data.augment import eval_transform, train_transform
@@ -61,9 +62,8 @@ class Setup:
         return supervised_recipe(self.config, ClassTargets(3), **arguments)
 
     def finetune(self, out: Path, progress: Any = None, **changes: Any) -> TrainSummary:
-        recipe, resources = self.recipe(out, **changes), self.config.resources
-        what = "training of round 1"
-        return train(recipe, self.catalog, what=what, resources=resources, use_gpu=False, progress=progress)
+        recipe, joined = self.recipe(out, **changes), Joined(self.config.resources)
+        return train(recipe, self.catalog, joined, what="training of round 1", progress=progress)
 
 
 @pytest.fixture(scope="module")

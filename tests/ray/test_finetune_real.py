@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.augment import eval_transform
 from alray.data.catalog import index
@@ -42,7 +43,7 @@ def test_two_workers_report_what_one_process_measures(shared_data: Path, tmp_pat
         config, ClassTargets(10), labeled=(rows, labels[rows]), held_out=(held_out, labels[held_out]), round=0,
         seed=model_seed(config), start=None, out=Store(str(tmp_path / "out")),
     )  # fmt: skip
-    summary = train(recipe, catalog, what="training of round 0", resources=config.resources, use_gpu=False)
+    summary = train(recipe, catalog, Joined(config.resources), what="training of round 0")
     assert [epoch.images for epoch in summary.history] == [LABELED] * 2
 
     model = create(config.model, 10, 99, 32)

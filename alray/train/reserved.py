@@ -1,0 +1,60 @@
+"""Ray Train's workers in a reservation that was made before, and the decoders of their images.
+
+Ray Train makes a placement group of its own, with nothing in it but workers, and waits for it where nobody is told. Its
+controller is a process of its own: a callback that is sent there has it use the group of the reservation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+
+from alray.reservation import Reservation
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What a training worker has for decoding its images. cpus_per_task: CPUs that one decoding task takes."""
+
+    reservation: Reservation
+    cpus_per_task: float
+
+    @property
+    def tasks(self) -> int:
+        """The most decoding tasks of this worker at a time: its share of the reservation's, and at least one."""
+        return max(1, self.reservation.decoders // self.reservation.workers)
+
+
+class InReservation(ControllerCallback):  # type: ignore[misc]  # Ray is untyped
+    """Has Ray Train's controller use the group of a reservation."""
+
+    def __init__(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Called in the controller's process, before it starts workers."""
+        reservation = self._reservation
+
+        class Reserved(WorkerGroup):  # type: ignore[misc]
+            def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> _Handle:
+                return _Handle(reservation.group)
+
+            def _create_workers(self, num_workers: int, group: Any, resources: Any, *args: Any, **named: Any) -> Any:
+                if not args:
+                    bundles = [reservation.first + number for number in range(num_workers)]
+                    named = {"placement_group_bundle_indices": bundles, **named}
+                return super()._create_workers(num_workers, group, resources, *args, **named)
+
+        TrainController.worker_group_cls = Reserved
+
+
+class _Handle(DefaultPlacementGroupHandle):  # type: ignore[misc]
+    """A group that outlives Ray Train's workers: who reserved it gives it back."""
+
+    def shutdown(self) -> None:
+        """No-op: the workers have been ended one by one."""

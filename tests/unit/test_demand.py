@@ -1,0 +1,118 @@
+"""What a stage asks of a cluster: bundles, how many decoders, and what a cluster can never give. Without Ray."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from alray.config import ResourceConfig
+from alray.demand import covering, extraction, most_workers, selection, settled, spoken, stages, total, training
+
+ONE = [{"CPU": 4.0}]
+BIG = [{"CPU": 64.0, "GPU": 8.0}] * 8
+HEADED = [{"CPU": 0.0, "memory": 9.0}, {"CPU": 8.0}, {"CPU": 8.0}]  # a head that takes no work
+
+
+def test_a_training_asks_for_its_workers_first_and_for_decoders_in_the_same_breath() -> None:
+    demand = training(ResourceConfig(train_workers=2, cpus_per_train_worker=1.5, decode_cpus=0.5), use_gpu=True)
+    assert demand.bundles(2) == [{"CPU": 1.5, "GPU": 1}] * 2 + [{"CPU": 0.5}] * 2
+    assert demand.least == demand.bundles(1)
+    assert total(demand.least) == {"CPU": 3.5, "GPU": 2}
+    assert spoken(total(demand.least)) == "3.5 CPUs and 2 GPUs"
+    assert selection(3, 0.5).least == [{"CPU": 0.5}] * 3
+
+
+@pytest.mark.parametrize(
+    ("workers", "use_gpu", "nodes", "decoders"),
+    [
+        (1, False, ONE, 3),  # one worker of a cluster of one node: all of it
+        (2, False, ONE, 2),
+        (4, False, ONE, 1),  # at least one, whether there is room or not
+        (64, True, BIG, 512 - 64),
+        (8, True, BIG, 64 - 8),  # an eighth of the GPUs: an eighth of the CPUs
+        (1, False, HEADED, 7),
+        (2, False, HEADED, 14),
+    ],
+)
+def test_decoders_fill_the_part_of_the_cluster_that_belongs_to_the_workers(
+    workers: int, use_gpu: bool, nodes: list[dict[str, float]], decoders: int
+) -> None:
+    assert training(ResourceConfig(train_workers=workers), use_gpu).filling(nodes).decoders == decoders
+
+
+def test_what_is_free_is_taken_where_a_stage_can_begin_with_it() -> None:
+    demand = extraction(2, 1, use_gpu=False).filling([{"CPU": 16.0}] * 2)
+    assert demand.decoders == 30
+    assert [demand.fitting({"CPU": float(free)}) for free in (0, 2, 3, 7, 32, 99)] == [None, None, 1, 5, 30, 30]
+    assert extraction(2, 1, use_gpu=True).fitting({"CPU": 9.0, "GPU": 1.0}) is None
+    assert selection(2, 1).fitting({"CPU": 2.0}) == 0
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "says"),
+    [
+        ({"train_workers": 2}, [{"CPU": 2.0}], "needs 3 CPUs, the cluster has 2 CPUs"),
+        ({"train_workers": 2, "cpus_per_train_worker": 2}, [{"CPU": 3.0}] * 2, ""),
+        (
+            {"train_workers": 2, "cpus_per_train_worker": 2},
+            [{"CPU": 3.0}, {"CPU": 1.0}, {"CPU": 1.0}],
+            "2 times 2 CPUs",
+        ),
+        ({"select_shards": 9}, [{"CPU": 8.0}], "needs 9 CPUs"),
+        ({"select_shards": 9, "select_workers": "process"}, [{"CPU": 8.0}], ""),
+        ({"select_shards": 9, "cpus_per_shard": 0.1}, [{"CPU": 1.0}, {"CPU": 1.0}], ""),
+    ],
+)
+def test_what_a_cluster_can_never_give_is_known_without_asking(
+    resources: dict[str, Any], nodes: list[dict[str, float]], says: str
+) -> None:
+    lacking = [text for stage in stages(ResourceConfig(**resources), False) if (text := stage.lacks(nodes))]
+    assert bool(lacking) == bool(says)
+    assert says in "".join(lacking)
+
+
+def test_gpus_are_counted_too() -> None:
+    demand = training(ResourceConfig(train_workers=2), use_gpu=True)
+    assert demand.lacks([{"CPU": 8.0, "GPU": 1.0}]) == "needs 3 CPUs and 2 GPUs, the cluster has 8 CPUs and 1 GPU"
+    assert not demand.lacks([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}])
+
+
+def test_a_trial_covers_every_stage_with_the_first_of_its_bundles() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        resources = ResourceConfig(
+            train_workers=rng.randint(1, 4), extract_actors=rng.randint(1, 4), select_shards=rng.randint(1, 6),
+            cpus_per_train_worker=rng.choice([0.5, 1, 3]), cpus_per_shard=rng.choice([0.2, 1, 2]),
+        )  # fmt: skip
+        demands = stages(resources, use_gpu=rng.random() < 0.5)
+        bundles = covering(demands)
+        assert len(bundles) == max(len(demand.least) for demand in demands)
+        for demand in demands:
+            for needed, bundle in zip(demand.least, bundles, strict=False):
+                assert all(bundle[kind] >= amount for kind, amount in needed.items())
+
+
+@pytest.mark.parametrize(
+    ("told", "nodes", "use_gpu", "most", "expected"),
+    [
+        ({}, BIG, True, 64, (64, 64, 64)),
+        ({}, BIG, True, most_workers([128, 256]), (4, 64, 64)),
+        ({}, BIG, False, 64, (8, 8, 8)),
+        ({"train_workers": 2, "select_shards": 5}, BIG, True, 64, (2, 64, 5)),
+        ({}, ONE, False, 64, (1, 1, 1)),
+        ({}, HEADED, False, 64, (2, 2, 2)),
+        ({}, [{"CPU": 4.0, "GPU": 4.0}], True, 64, (3, 3, 3)),  # a CPU is left for the decoders
+    ],
+)
+def test_auto_follows_the_cluster_unless_told(
+    told: dict[str, int], nodes: list[dict[str, float]], use_gpu: bool, most: int, expected: tuple[int, int, int]
+) -> None:
+    found = settled(ResourceConfig(**told), nodes, use_gpu, most)
+    assert (found.train_workers, found.extract_actors, found.select_shards) == expected
+    assert found.decode_cpus == ResourceConfig().decode_cpus
+
+
+def test_a_batch_of_which_a_worker_would_get_too_little_limits_the_workers() -> None:
+    assert [most_workers(sizes) for sizes in ([], [16], [128], [1024, 256])] == [1, 1, 4, 8]
