@@ -81,7 +81,7 @@ def test_a_new_field_changes_no_fingerprint_of_features_either() -> None:
 def test_a_full_identity_has_every_field_that_counts(path: str, value: Any) -> None:
     config = replace(RunConfig(), {path: value, "resources.select_shards": 9, "name": "n"})
     expected = json.loads(config.to_json())
-    for name in ("name", "root", "run_dir", "rounds", "stop", "resources"):
+    for name in ("name", "root", "run_dir", "rounds", "mlflow", "stop", "resources"):
         del expected[name]
     full = full_identity(identity(config, "d", "w"))
     assert set(full) == {*expected, "data_fingerprint", "weights_fingerprint"}
