@@ -199,9 +199,9 @@ class StopConfig(Frozen):
     """When a run ends before its last round; 0 switches a rule off. `rounds` stays the upper limit. A run that stopped
     goes on when it is started again with a higher limit."""
 
-    labels: Annotated[int, COMMON] = Field(0, ge=0)
+    labels: int = Field(0, ge=0)
     """Stop when the labeled set has so many labels. The seed set counts; validation and test labels do not."""
-    money: Annotated[float, COMMON] = Field(0.0, ge=0)
+    money: float = Field(0.0, ge=0)
     """Stop when this sum does not pay for one more label at labels.cost. Every label that was asked for counts: of the
     seed set, the validation set, the rounds, and the draws of `alray label --test`; labels that the source gave do
     not."""
