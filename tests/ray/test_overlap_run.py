@@ -34,7 +34,7 @@ def images(folder: Path, count: int) -> None:
     [
         {"strategy": "base", "strategy_options": {"quota": "fill"}},
         {"strategy": "badge", "subset_labeled": 15, "subset_unlabeled": 40},
-        {"strategy": "vaal", "train": {"mode": "linear", "epochs": 5}},
+        {"strategy": "vaal"},
     ],
 )
 def test_a_run_with_two_batches_out(changes: dict[str, Any], tmp_path: Path) -> None:
