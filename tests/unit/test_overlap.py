@@ -266,7 +266,7 @@ def test_a_round_embeds_all_that_its_second_selection_reads_before_the_first_has
     """Where a network is trained, each round embeds only the rows that are read."""
     config = config_of(data, strategy=name, strategy_options=options, **more)
     folder = RunDir(run(config, quiet=True).dir)
-    ready, stages = prepare(config), Stages("", quiet=True)
+    ready, stages = prepare(config), Stages(quiet=True)
     query = Query(ready, stages)
     early = query.rows_to_embed(ready.pool, turns_of(folder, config, 0), stages)
     late = query.rows_to_embed(ready.pool, [turn_at(folder, 0, 1)], stages)
