@@ -106,6 +106,17 @@ def test_finished_trials_are_not_run_again_and_new_ones_are_added(tmp_path: Path
     assert [trial["status"] for trial in second.trials] == ["finished"] * 4
 
 
+def test_a_trial_that_ends_by_a_rule_is_finished_and_goes_on_under_a_higher_limit(tmp_path: Path) -> None:
+    config = replace(config_of(tmp_path), {"rounds": 9, "stop.labels": 13})
+    first = sweep(config, {"seed": [0]}, quiet=True)
+    assert [(one["status"], one["rounds"], one["of"]) for one in first.trials] == [("finished", 3, 9)]
+    before = times(first.dir)
+    sweep(config, {"seed": [0]}, quiet=True)
+    assert times(first.dir) == before
+    more = sweep(replace(config, {"stop.labels": 18}), {"seed": [0]}, quiet=True)
+    assert [(one["status"], one["rounds"]) for one in more.trials] == [("finished", 4)]
+
+
 def test_mlflow_is_told_every_trial_and_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
