@@ -67,7 +67,7 @@ def track(config: RunConfig, run: RunDir, rounds: Sequence[Mapping[str, Any]]) -
             values = {name: value for name, value in flat(dict(rounds[number])).items() if _is_number(value)}
             client.log_batch(known["run"], [Metric(name, float(value), 0, number) for name, value in values.items()])
             run.write_tracked({**known, "rounds": number + 1})
-        if len(rounds) == config.rounds:
+        if len(rounds) == config.rounds or rounds[-1].get("stopped"):
             client.set_terminated(known["run"])
     except Exception as error:
         raise TrackingError(
