@@ -79,13 +79,9 @@ class Joined:
     @cached_property
     def _joined(self) -> tuple[Cluster, demand.Settled]:
         found = start(self._asked)
-        resources = self.settled_on(alive(), found.use_gpu)
+        resources = self.taken(alive(), found.use_gpu)
         self._told(found, resources)
         return found, resources
-
-    def settled_on(self, nodes: Sequence[demand.Bundle], use_gpu: bool) -> demand.Settled:
-        """The resources that the run would have on a cluster of these nodes, which need not exist."""
-        return demand.settled(self._asked, nodes, use_gpu, self._most_workers)
 
     @property
     def cluster(self) -> Cluster:
@@ -96,6 +92,10 @@ class Joined:
     def resources(self) -> demand.Settled:
         """The resources of the run, with numbers for "auto"; joins the cluster. Raises ClusterError."""
         return self._joined[1]
+
+    def taken(self, nodes: Sequence[Mapping[str, float]], use_gpu: bool) -> demand.Settled:
+        """What the run would take of a cluster of these nodes, given by their resources."""
+        return demand.settled(self._asked, nodes, use_gpu, self._most_workers)
 
     def share(self, say: Callable[[str], None]) -> Share:
         """The share of the cluster that the run's stages ask for. say: prints a line while they wait."""

@@ -6,17 +6,16 @@ It also makes the cold start, a seed set that pretext losses or k-means choose b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from alray.cluster import Cluster, Joined
+from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.oracle import SEED_SET, Requests, ask
 from alray.data.pool import Labels, Pool, Rows
-from alray.demand import COUNTED, Settled, most_workers
 from alray.features.arrays import (
     DISCRIMINATOR,
     EMBEDDING,
@@ -29,12 +28,13 @@ from alray.features.arrays import (
     cut,
 )
 from alray.features.table import FeatureTable
+from alray.joining import join
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import Turn
 from alray.models.head import Head
-from alray.prepare import Checked, Prepared
+from alray.prepare import Prepared
 from alray.progress import Stages
-from alray.rundir import RoundDir, RunDir
+from alray.rundir import RoundDir
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import LABELED, Context, Picks, Strategy
 from alray.selection.select import select_from
@@ -228,27 +228,6 @@ class Query:
 
 def _source(table: FeatureTable | None, rows: Rows) -> ShardSource:
     return ArraySource(rows, {}) if table is None else table.source(rows)
-
-
-def join(ready: Checked, run: RunDir | None = None) -> Joined:
-    """The cluster of a run, which is joined at its first use. run: its directory, where the cluster and what the run
-    takes of it are noted. Numbers that were chosen for an earlier start of the run are kept."""
-    resources, batches = ready.config.resources, []
-    noted = run.cluster() if run is not None else {}
-    auto = [name for name in COUNTED if getattr(resources, name) == "auto"]
-    kept = {name: noted.get(name, 1) for name in auto} if noted else {}  # there was no "auto" before it was noted
-    if not ready.learner.trains_in_driver:
-        batches.append(ready.config.train.batch_size)
-    if ready.trains_pretext:
-        batches.append(ready.config.pretext.batch_size)
-    if DISCRIMINATOR in ready.measured:
-        batches.append(ready.config.vaal.batch_size)
-
-    def note(cluster: Cluster, taken: Settled) -> None:
-        if run is not None:
-            run.write_cluster({**asdict(cluster), **{name: getattr(taken, name) for name in COUNTED}})
-
-    return Joined(resources.model_copy(update=kept), note, name=ready.config.name, most_workers=most_workers(batches))
 
 
 def _joined(ready: Prepared) -> Joined:

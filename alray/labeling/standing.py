@@ -39,8 +39,8 @@ def lines(run: RunDir) -> list[str]:
         found.append(f"{len(batches)} batches are out; {goes_on}")
     if needed and run.batch_files(needed).has(CSV):
         found.append(f"next: alray label {run.uri} FILE")
-from alray.stop import Standing, ended, why_stopped
-from alray.watch import sentences
+    elif batches or not ended(run):
+        found += [] if batches else sentences(run)
         found.append(f"next: alray run {run.at('config.json')}")
     else:
         why = why_stopped(run.round(done[-1]).metrics())

@@ -22,10 +22,10 @@ from alray.data.pool import Rows
 from alray.demand import Settled
 from alray.durations import duration
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED
+from alray.joining import join
 from alray.planning.probe import Probe, Speed, process_seconds
 from alray.planning.selecting import select_seconds
 from alray.prepare import Checked
-from alray.query import join
 from alray.rundir import RunDir
 from alray.selection.protocol import LABELED, Context
 from alray.store import Store, is_remote
@@ -310,7 +310,7 @@ def _cluster(joined: Joined, found: Checked) -> tuple[Cluster, Settled]:
     resources = found.config.resources
     gpus, cpus = torch.cuda.device_count() if resources.use_gpu != "no" else 0, float(logical_cpus(resources))
     here = Cluster(cpus, gpus, gpus > 0)
-    return here, joined.settled_on([{"CPU": cpus, "GPU": float(gpus)}], here.use_gpu)
+    return here, joined.taken([{"CPU": cpus, "GPU": float(gpus)}], here.use_gpu)
 
 
 def _gpu_bytes() -> int:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from alray.cluster import ClusterError
 from alray.config import fingerprint
+from alray.joining import join
 from alray.prepare import Checked
 from alray.progress import Stages
-from alray.query import join
 from alray.store import content_hash
 from alray.sweep.trials import SweepPlan
 

@@ -1,0 +1,34 @@
+"""The cluster of a run: what the run takes of it is noted in its directory, and kept when the run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from alray.cluster import Cluster, Joined
+from alray.demand import COUNTED, Settled, most_workers
+from alray.features.arrays import DISCRIMINATOR
+from alray.prepare import Checked
+from alray.rundir import RunDir
+
+
+def join(found: Checked, run: RunDir | None = None) -> Joined:
+    """The cluster of a run, which is joined at its first use. run: its directory; None if there is none yet."""
+    config = found.config
+    noted = run.cluster() if run is not None else {}
+    auto = [name for name in COUNTED if getattr(config.resources, name) == "auto"]
+    kept = {name: noted.get(name, 1) for name in auto} if noted else {}  # earlier versions noted none, and took 1
+    batches = [
+        size
+        for size, used in (
+            (config.train.batch_size, not found.learner.trains_in_driver),
+            (config.pretext.batch_size, found.trains_pretext),
+            (config.vaal.batch_size, DISCRIMINATOR in found.measured),
+        )
+        if used
+    ]
+
+    def note(cluster: Cluster, taken: Settled) -> None:
+        if run is not None:
+            run.write_cluster({**asdict(cluster), **{name: getattr(taken, name) for name in COUNTED}})
+
+    return Joined(config.resources.model_copy(update=kept), note, name=config.name, most_workers=most_workers(batches))
