@@ -21,7 +21,6 @@ from alray.config import (
     DataConfig,
     ModelConfig,
     PretextConfig,
-    ResourceConfig,
     SplitConfig,
     TrainConfig,
     TransformConfig,
@@ -49,7 +48,6 @@ PT4AL = RunConfig(
     model=ModelConfig(backbone="mobilenetv3_small_100"),
     train=TrainConfig(epochs=60, batch_size=8, optimizer="adamw", lr=1e-3, weight_decay=1e-4, schedule="cosine"),
     pretext=PretextConfig(task="rotation", as_backbone=True, epochs=15, batch_size=64, lr=0.1),
-    resources=ResourceConfig(select_shards=2),
 )
 RANDOM = replace(PT4AL, {"strategy": "random", "split.seed_set_how": "random"})
 STREETS = replace(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from alray import RunConfig, replace
 from alray.cli import job
-from alray.config import DataConfig, ModelConfig, ResourceConfig, SplitConfig, TrainConfig, TransformConfig
+from alray.config import DataConfig, ModelConfig, SplitConfig, TrainConfig, TransformConfig
 
 CONFIG = RunConfig(
     name="cifar10",
@@ -27,7 +27,6 @@ CONFIG = RunConfig(
     train=TrainConfig(
         epochs=200, patience=50, batch_size=128, lr=1e-3, weight_decay=5e-4, schedule="cosine", freeze_bn=True
     ),
-    resources=ResourceConfig(select_shards=2),
 )
 SCRATCH = replace(CONFIG, {"name": "cifar10-scratch", "train.lr": 0.1, "train.freeze_bn": False})
 IMBALANCED = replace(

@@ -17,7 +17,6 @@ from alray.config import (
     DataConfig,
     ModelConfig,
     PretextConfig,
-    ResourceConfig,
     SplitConfig,
     TrainConfig,
     TransformConfig,
@@ -36,7 +35,6 @@ PAPER = RunConfig(
     ),
     train=TrainConfig(epochs=200, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="step", step_size=160),
     pretext=PretextConfig(task="rotation", epochs=15, batch_size=256, lr=0.1, weight_decay=5e-4),
-    resources=ResourceConfig(select_shards=2),
 )
 PUBLISHED = replace(
     PAPER,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from alray import RunConfig, replace
 from alray.cli import job
-from alray.config import DataConfig, FeatureConfig, ModelConfig, ResourceConfig, SplitConfig, TrainConfig
+from alray.config import DataConfig, FeatureConfig, ModelConfig, SplitConfig, TrainConfig
 
 LINEAR = RunConfig(
     name="imagenet",
@@ -26,7 +26,6 @@ LINEAR = RunConfig(
         mode="linear", epochs=60, patience=30, batch_size=128, lr=15.0, weight_decay=1e-4, schedule="step", step_size=20
     ),
     features=FeatureConfig(dtype="float16", batch_size=256),
-    resources=ResourceConfig(select_shards=4),
 )
 FINETUNE = replace(
     LINEAR,

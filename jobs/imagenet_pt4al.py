@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from alray import RunConfig, replace
 from alray.cli import job
-from alray.config import DataConfig, FeatureConfig, ModelConfig, PretextConfig, ResourceConfig, SplitConfig, TrainConfig
+from alray.config import DataConfig, FeatureConfig, ModelConfig, PretextConfig, SplitConfig, TrainConfig
 
 FINETUNE = RunConfig(
     name="imagenet-pt4al",
@@ -27,7 +27,6 @@ FINETUNE = RunConfig(
     ),
     pretext=PretextConfig(task="rotation", epochs=15, batch_size=256, lr=0.1, weight_decay=5e-4, amp="bf16"),
     features=FeatureConfig(dtype="float16", batch_size=256),
-    resources=ResourceConfig(select_shards=4),
 )
 BACKBONE = replace(
     FINETUNE,
