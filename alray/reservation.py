@@ -136,9 +136,12 @@ class _Asked:
         while not self.group.wait(1):
             if not waiting.on():
                 continue
-            fitting = self._demand.fitting(ray.available_resources())
-            wanted = self._demand.decoders if fitting in (None, self.decoders) else fitting
-            if wanted is not None and wanted != self.decoders:
+            wanted = self._demand.fitting(ray.available_resources())
+            if wanted is None:
+                wanted = self._demand.decoders
+            elif wanted == self.decoders:  # what is free lies on nodes in pieces that are too small
+                wanted = 1 if wanted > 1 else self._demand.decoders
+            if wanted != self.decoders:
                 self._ask(wanted)
 
 
