@@ -22,7 +22,7 @@ from alray.config import RunConfig, refuse_credentials
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
-from alray.labeling.replay import after, corrected
+from alray.labeling.replay import after, corrected, corrected_test
 from alray.lease import lease
 from alray.models.device import without_gpu
 from alray.planning.plan import plan_once
@@ -146,7 +146,10 @@ def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[
         ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
         pool = pool.with_classes(len(classes))
     said = ready.desk.ledger.answers(out.begun()["deliveries"])
-    pool = corrected(pool, ready.catalog, said, ready.desk.classes())
+    names = ready.desk.classes()
+    pool = corrected(pool, ready.catalog, said, names)
+    test_rows, test_labels = corrected_test(ready.test_rows, ready.test_labels, ready.catalog, said, names)
+    ready = replace(ready, test_rows=test_rows, test_labels=test_labels)
     if not len(pool.labeled):
         raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")
     return ready, pool

@@ -205,13 +205,13 @@ class RunDir(Store):
         """Whether the validation set and the seed set were drawn."""
         return self.has(_SPLITS)
 
-    def write_split(self, pool: Array, held_out: Rows, seed_set: Rows, labels: Array) -> None:
-        """Write the pool, the validation set and the seed set that was drawn.
+    def write_split(self, pool: Array, held_out: Rows, seed_set: Rows, test: Rows, labels: Array) -> None:
+        """Write the pool, the validation set, the seed set that was drawn, and the test images that people labeled.
 
-        pool (n,) bool: which catalog rows belong to the pool; labels: of the held-out rows, then of the seed set.
+        pool (n,) bool: which catalog rows belong to the pool; labels: of the held-out rows, the seed set and the test.
         """
-        role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set)
-        rows = np.concatenate([held_out, seed_set])
+        role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set) + ["test"] * len(test)
+        rows = np.concatenate([held_out, seed_set, test])
         drawn = pa.table({"row": rows, "role": pa.array(role, pa.string()), "label": labels})
         self.write_together({_POOL: table_bytes(pa.table({"in_pool": pool})), _SPLITS: table_bytes(drawn)})
 
@@ -222,6 +222,10 @@ class RunDir(Store):
     def seed(self) -> tuple[Rows, Array]:
         """The seed set that was drawn: rows and labels, empty if a cold start chose it. Raises Missing."""
         return self._drawn("seed")
+
+    def asked_test(self) -> tuple[Rows, Array]:
+        """The test images that people labeled, because the source did not: rows and labels. Raises Missing."""
+        return self._drawn("test")
 
     def _drawn(self, role: str) -> tuple[Rows, Array]:
         if not self.split:

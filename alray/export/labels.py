@@ -26,7 +26,7 @@ _TAR_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Labeled:
-    """One labeled image. origin: "validation", "seed set", "round N", or "extra" where nobody asked for it."""
+    """One labeled image. origin: "validation", "test", "seed set", "round N", or "extra" where nobody asked for it."""
 
     key: str
     uri: str
@@ -44,7 +44,7 @@ def labeled(run: RunDir, catalog: Catalog) -> list[Labeled]:
 
 
 def _origins(run: RunDir, catalog: Catalog) -> dict[str, str]:
-    parts = [("validation", run.held_out()[0]), ("seed set", run.seed_set())]
+    parts = [("validation", run.held_out()[0]), ("test", run.asked_test()[0]), ("seed set", run.seed_set())]
     parts += [(f"round {step.round}", step.rows) for step in run.bought()]
     return {key: name for name, rows in parts for key in catalog.keys(rows).to_pylist()}
 

@@ -9,7 +9,7 @@ import numpy as np
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.oracle import SEED_SET, Status
-from alray.data.pool import Pool, Rows
+from alray.data.pool import Labels, Pool, Rows
 from alray.labeling.check import Answer
 from alray.rundir import RoundDir, RunDir
 from alray.selection.subset import subset
@@ -51,6 +51,18 @@ def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes:
     wrong = labeled & (known >= 0) & (known != label)
     extra = labeled & np.isin(rows, pool.unlabeled)
     return pool.correct(rows[wrong], label[wrong]).label(rows[extra], label[extra]).remove(rows[gone])
+
+
+def corrected_test(
+    rows: Rows, labels: Labels, catalog: Catalog, said: Mapping[str, Answer], classes: Sequence[str]
+) -> tuple[Rows, Labels]:
+    """The test set (t,) with what people said of its images since, without those that cannot be used."""
+    at = np.flatnonzero(np.isin(rows, catalog.rows_of(list(said)))) if said else rows[:0]
+    answers = [said[key] for key in catalog.keys(rows[at]).to_pylist()]
+    labels, gone = labels.copy(), [place for place, one in zip(at, answers, strict=True) if one[0] == Status.UNUSABLE]
+    for place, (status, name) in zip(at, answers, strict=True):
+        labels[place] = classes.index(name) if status == Status.LABEL else labels[place]
+    return np.delete(rows, gone), np.delete(labels, gone)
 
 
 def taking_part(config: RunConfig, run: RunDir, pool: Pool, number: int) -> tuple[Rows, Rows]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
@@ -19,6 +20,7 @@ def lines(run: RunDir) -> list[str]:
     found = [f"{about['name']} · {run.uri}", f"rounds: {len(done)} of {rounds} are finished"]
     if done:
         found.append(_metrics(run.round(done[-1]).metrics()))
+    found += _apart(run) if run.split else []
     batch = state.open_batch(run)
     command = f"alray run {run.at('config.json')}"
     if batch is not None:
@@ -37,6 +39,14 @@ def lines(run: RunDir) -> list[str]:
     else:
         found.append(f"the run is finished; next: alray report {run.uri}")
     return found
+
+
+def _apart(run: RunDir) -> list[str]:
+    """A sentence on the labels that are no part of the labeled set."""
+    held_out, test = len(run.held_out()[0]), len(run.asked_test()[0])
+    parts = [f"validation: {amount(held_out, 'label')}, counted apart"] if held_out else []
+    parts += [f"test: {amount(test, 'label')} that people gave"] if test else []
+    return ["; ".join(parts)] if parts else []
 
 
 def _metrics(metrics: dict[str, Any]) -> str:

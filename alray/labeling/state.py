@@ -54,7 +54,7 @@ def given(run: RunDir) -> dict[str, Answer]:
     """The latest answer for every image that has one, by key: labels of the seed set, the validation set and the
     rounds, as later deliveries corrected them."""
     names, found = classes(run), dict[str, Answer]()
-    parts = [run.held_out(), run.seed()] if run.split else []
+    parts = [run.held_out(), run.seed(), run.asked_test()] if run.split else []
     start = run.cold_start()
     parts += [(start.rows, start.labels)] if start else []
     parts += [run.round(number).labels() for number in run.rounds() if run.round(number).labeled]
