@@ -142,13 +142,12 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
 def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[Prepared, Pool]:
     """The run and the pool as a round begins: with the classes that came, and with corrections."""
     classes = ready.desk.begin(out)
-    if classes != ready.catalog.classes and ready.task.classes_can_come:
+    if ready.task.classes_can_come:
         ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
         pool = pool.with_classes(len(classes))
     said = ready.desk.ledger.answers(out.begun()["deliveries"])
-    names = ready.desk.classes()
-    pool = corrected(pool, ready.catalog, said, names)
-    test_rows, test_labels = corrected_test(ready.test_rows, ready.test_labels, ready.catalog, said, names)
+    pool = corrected(pool, ready.catalog, said, classes)
+    test_rows, test_labels = corrected_test(ready.test_rows, ready.test_labels, ready.catalog, said, classes)
     ready = replace(ready, test_rows=test_rows, test_labels=test_labels)
     if not len(pool.labeled):
         raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")

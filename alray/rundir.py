@@ -7,7 +7,7 @@ tasks and checks of masks, which several runs can share, are beside the runs und
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _PLAN, _TRACKED = "plan.json", "mlflow.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
+_NEW_CLASSES = "new_classes.json"
 STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
@@ -109,6 +110,15 @@ class RunDir(Store):
     def round(self, number: int) -> RoundDir:
         """The directory of a round. It need not exist yet."""
         return RoundDir(self.at(f"round_{number:02d}"))
+
+    def new_classes(self) -> tuple[str, ...]:
+        """The classes that came with labels and have a number: labels or models were written with it. The list only
+        grows."""
+        return tuple(self.read_json(_NEW_CLASSES)["names"]) if self.has(_NEW_CLASSES) else ()
+
+    def write_new_classes(self, names: Sequence[str]) -> None:
+        """Write the classes that came with labels, before their numbers are used."""
+        self.write_json(_NEW_CLASSES, {"names": list(names)})
 
     @property
     def deliveries(self) -> Store:

@@ -77,7 +77,14 @@ class Desk:
 
     def classes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """The names of the classes by number. names: of the deliveries that count, all by default."""
-        return self.ledger.classes(self._first, names)
+        return self.ledger.classes((*self._first, *self.run.new_classes()), names)
+
+    def _numbered(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The classes, whose numbers are from now on in use: a correction moves none of them."""
+        classes = self.classes(names)
+        if (new := classes[len(self._first) :]) != self.run.new_classes():
+            self.run.write_new_classes(new)
+        return classes
 
     def ask(
         self, requests: Requests, roles: Sequence[str], before_waiting: Callable[[], None] = lambda: None
@@ -153,7 +160,7 @@ class Desk:
     def _closed(self, requests: Requests, known: dict[str, Answer]) -> Closed:
         """The answers by row; images without an answer in a batch that somebody closed count as skipped."""
         answers = [known.get(key, (Status.SKIP, "")) for key in requests.keys]
-        number = {name: at for at, name in enumerate(self.classes())}
+        number = {name: at for at, name in enumerate(self._numbered())}
         labels = [number[name] if status == Status.LABEL else 0 for status, name in answers]
         status = np.array([status for status, _ in answers], np.uint8)
         return Closed(requests.rows, status, np.array(labels, np.int32))
@@ -162,8 +169,9 @@ class Desk:
         """Note which deliveries a round knows when it begins, so that it does the same if it is started again. Returns
         the classes that the round learns."""
         if not out.begun():
-            out.write_begun({"deliveries": self.ledger.names()})
-        return self.classes(out.begun()["deliveries"])
+            names = self.ledger.names()
+            out.write_begun({"classes": len(self._numbered(names)), "deliveries": names})
+        return self.classes()[: out.begun()["classes"]]
 
     def _waiting(self, requests: Requests, missing: int, note: str) -> str:
         return (

@@ -49,7 +49,8 @@ def receive(
     answered = state.given(run) if correct or extra else ledger.answers()
     table = batch.requests if batch else pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
-    rules = Rules(state.classes(run), _allows_new(run), extra, correct)
+    classes = state.classes(run)
+    rules = Rules(classes, _allows_new(run), extra, correct, classes[len(state.numbered(run)) :])
     lines = [line for path in paths for line in read(path)]
     if not lines:
         raise LabelError(f"{', '.join(paths)}: expected answers, got no line with a label or a status")

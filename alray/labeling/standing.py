@@ -21,6 +21,7 @@ def lines(run: RunDir) -> list[str]:
     if done:
         found.append(_metrics(run.round(done[-1]).metrics()))
     found += _apart(run) if run.split else []
+    found += filter(None, [state.without_image(run)])
     batch = state.open_batch(run)
     command = f"alray run {run.at('config.json')}"
     if batch is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from alray.data.examples import first_of
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
@@ -47,7 +49,23 @@ def open_batch(run: RunDir) -> OpenBatch | None:
 
 def classes(run: RunDir) -> list[str]:
     """The names of the classes: those with which the run began, then those that came with labels."""
-    return list(Ledger(run.deliveries).classes(run.about()["classes"]))
+    return list(Ledger(run.deliveries).classes(numbered(run)))
+
+
+def numbered(run: RunDir) -> tuple[str, ...]:
+    """The names of the classes whose numbers are in use, so that no correction moves them."""
+    return (*run.about()["classes"], *run.new_classes())
+
+
+def without_image(run: RunDir) -> str:
+    """A sentence on classes that came with labels and were corrected away after a round was trained with them; empty if
+    there are none, or if the catalog is gone."""
+    held = set(run.new_classes())
+    with suppress(RunError):
+        held = {name for _, name in given(run).values()} if held else held
+    gone = [name for name in run.new_classes() if name not in held]
+    keeps = "it keeps its place" if len(gone) == 1 else "they keep their places"
+    return f"no image has the class {first_of(gone)} any more; {keeps}, because labels were used with it" * bool(gone)
 
 
 def given(run: RunDir) -> dict[str, Answer]:

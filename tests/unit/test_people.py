@@ -217,6 +217,35 @@ def test_new_classes_come_where_they_are_allowed(config, tmp_path):
     assert "plum" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_a_class_that_was_a_slip_leaves_the_list_when_it_is_corrected_before_a_round_learns_it(config, tmp_path):
+    config = replace(config, {"labels.new_classes": "allow", "name": "slip"})
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    sent = right(keys)
+    slip, kiwi = sent[0], (sent[1][0], "kiwi", "")
+    give(folder, tmp_path, [(slip[0], "aple", ""), kiwi, *sent[2:]])
+    assert state.classes(folder) == [*NAMES, "aple", "kiwi"]
+    give(folder, tmp_path, [slip], correct=True)
+    assert state.classes(folder) == [*NAMES, "kiwi"]
+    wait(config)
+    assert len(folder.round(0).metrics()["labeled_set"]["counts"]) == 4
+    give(folder, tmp_path, [sent[1]], correct=True)
+    assert state.classes(folder) == [*NAMES, "kiwi"], "a round was trained with it, so that its number stays"
+    said = "no image has the class kiwi any more; it keeps its place"
+    assert any(said in line for line in lines(folder))
+    last = (batch_of(folder)[1][0], "melon", "")
+    give(folder, tmp_path, [last, *right(batch_of(folder)[1][1:])])
+    wait(config)
+    counts = folder.round(1).metrics()["labeled_set"]["counts"]
+    assert len(counts) == 5 and counts[3:] == [0, 1]
+    assert state.given(folder)[last[0]] == (Status.LABEL, "melon")
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    result = run(config, quiet=True)
+    report([result.dir], str(tmp_path / "report"))
+    assert said in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_an_empty_delivery_is_refused_and_status_names_what_is_missing(config, tmp_path):
     wait(config)
     folder = folder_of(config)
