@@ -12,7 +12,7 @@ from alray.data import splits
 from alray.data.catalog import Catalog
 from alray.data.examples import first_of, refuse_unlabeled
 from alray.data.oracle import Oracle, unanswerable
-from alray.data.pool import Rows
+from alray.data.pool import Labels, Rows
 from alray.data.sources.label_text import numbers_of
 from alray.data.sources.scan import amount
 from alray.data.splits import Listed
@@ -187,10 +187,10 @@ def held_out(config: RunConfig, catalog: Catalog, candidates: Rows) -> Rows:
     return splits.draw_balanced(among, labels[among], split.val_size, config.seed, "val", classes, share)
 
 
-def labeled_in(config: RunConfig, catalog: Catalog, pool: Rows) -> int:
-    """The number of images of the pool that have a label in the source, without those of the validation set. Raises
-    ConfigError if there are fewer than that set needs."""
-    labeled = int((catalog.labels()[pool] >= 0).sum())
+def labeled_in(config: RunConfig, labels: Labels, pool: Rows) -> int:
+    """The number of images of the pool that have a label in the source, without those of the validation set. labels
+    (n,): those of the source. Raises ConfigError if there are fewer than that set needs."""
+    labeled = int((labels[pool] >= 0).sum())
     split = config.split
     if split.val_how == "labeled":
         if labeled < split.val_size:

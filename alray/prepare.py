@@ -70,7 +70,7 @@ class Checked:
         """Draw the validation set and the seed set, which is empty if a strategy chooses it. Raises SplitError."""
         held = self.given if len(self.given) else held_out(self.config, self.catalog, self.pool_rows)
         rest = np.setdiff1d(self.pool_rows, held, assume_unique=True)
-        labels, classes = self.catalog.labels()[rest], len(self.catalog.classes)
+        labels, classes = self.task.source_labels(self.config, self.catalog)[rest], len(self.catalog.classes)
         return held, self.seed_set.draw(rest, labels, self.config.seed, classes)
 
     @property
@@ -164,7 +164,7 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
         Store(config.run_dir or config.root).check_writable()
     catalog, told = _open_catalog(config, task)
     catalog, parts, unused = parts_of(config, catalog, task)
-    seed_set = SeedSet.of(config, strategy, labeled_in(config, catalog, parts.pool))
+    seed_set = SeedSet.of(config, strategy, labeled_in(config, task.source_labels(config, catalog), parts.pool))
     _check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
     classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
@@ -172,7 +172,7 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     simulated = oracle is None and replays(config)
     check_labels(config, catalog, parts, task.hidden_labels(catalog) if simulated else oracle, seed_set.reads_labels)
     candidates = np.union1d(imbalanced(config, catalog, parts.pool), parts.validation)
-    test_rows = task.testable(catalog, parts.test)
+    test_rows = task.testable(catalog, parts.test) if replays(config) else task.labeled(config, catalog, parts.test)
     asked_test = np.setdiff1d(parts.listed, test_rows)
     told += [*unused, *test_notes(len(parts.test), len(test_rows) + len(asked_test))]
     if not _classes_may_come(config, task):
@@ -184,7 +184,7 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     if config.rounds > 1:
         strategy.check(config.budget, free - seed_set.size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
-    catalog, seen = task.annotated(config, catalog, candidates, test_rows)
+    catalog, seen = task.annotated(config, catalog, candidates, test_rows, simulated=replays(config))
     told = [loaded, _fresh_hub_model(config), *told, *notes(config, strategy, seed_set, free), *seen]
     said = "\n".join(filter(None, told))
     return Checked(
@@ -313,13 +313,13 @@ def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] |
         held_out, seed_set = drawn
         in_pool = np.zeros(len(catalog), bool)
         in_pool[checked.pool_rows] = True
-        labeled = catalog.labels() >= 0
+        labels = checked.task.source_labels(checked.config, catalog)
         how = checked.config.split.val_how
         known = np.concatenate([
-            labeled[held_out] if len(checked.given) else np.full(len(held_out), how == "labeled"),
+            labels[held_out] >= 0 if len(checked.given) else np.full(len(held_out), how == "labeled"),
             np.full(len(seed_set), checked.seed_set.given), np.zeros(len(checked.asked_test), bool),
         ])  # fmt: skip
-        start = label_start(desk, catalog, held_out, seed_set, checked.asked_test, known)
+        start = label_start(desk, catalog, labels, held_out, seed_set, checked.asked_test, known)
         in_pool[start.unusable] = False
         run.write_split(in_pool, start.held_out, start.seed, start.test, start.labels)
     return at_start(run, catalog, checked.task, len(desk.classes()))

@@ -23,6 +23,7 @@ from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
 from alray.labeling.replay import after, corrected, corrected_test
+from alray.labeling.state import masks
 from alray.lease import lease
 from alray.models.device import without_gpu
 from alray.planning.plan import plan_once
@@ -140,12 +141,16 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
 
 
 def _with_what_people_said(ready: Prepared, pool: Pool, out: RoundDir) -> tuple[Prepared, Pool]:
-    """The run and the pool as a round begins: with the classes that came, and with corrections."""
+    """The run and the pool as a round begins: with the classes and masks that came, and with corrections."""
     classes = ready.desk.begin(out)
+    counted = out.begun()["deliveries"]
+    said, drawn = ready.desk.ledger.answers(counted), masks(ready.run, counted)
     if ready.task.classes_can_come:
-        ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
         pool = pool.with_classes(len(classes))
-    said = ready.desk.ledger.answers(out.begun()["deliveries"])
+    else:
+        classes = ready.catalog.classes
+    if (classes, drawn) != (ready.catalog.classes, ready.catalog.masks):
+        ready = replace(ready, catalog=replace(ready.catalog, classes=classes, masks=drawn))
     pool = corrected(pool, ready.catalog, said, classes)
     test_rows, test_labels = corrected_test(ready.test_rows, ready.test_labels, ready.catalog, said, classes)
     ready = replace(ready, test_rows=test_rows, test_labels=test_labels)

@@ -44,7 +44,7 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _PLAN, _TRACKED = "plan.json", "mlflow.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
-_NEW_CLASSES = "new_classes.json"
+_NEW_CLASSES, _MASKS = "new_classes.json", "masks"
 STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
@@ -124,6 +124,11 @@ class RunDir(Store):
     def deliveries(self) -> Store:
         """The directory of the answers that people gave."""
         return self.child(_DELIVERIES)
+
+    @property
+    def masks(self) -> Store:
+        """The directory of the masks that people drew, by hashes of their bytes."""
+        return self.child(_MASKS)
 
     def batch(self, name: str) -> BatchDir:
         """The directory of a batch. name: as in `Requests.batch`."""

@@ -6,7 +6,7 @@ catalog is a directory. Its meta.json is written last: a directory without it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -51,8 +51,9 @@ class Catalog:
     uri: the catalog's directory; format: name of the kind of source; classes: names by label number. fingerprint: 16
     hex digits that depend on the content (keys, sizes, labels, splits, classes and, where they were read, the bytes of
     the images) and not on where it is stored.
-    listed: rows and labels that a list of the user's gives to images without a label. image_column: the column of the
-    images in Parquet files. embedding_fingerprint: of the user's own embeddings and
+    listed: rows and labels that a list of the user's gives to images without a label. masks: the URI of the mask that
+    people drew, by key. image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's
+    own embeddings and
     pretext losses; empty for a catalog of images. size: number of rows. pixel_range: as declared (`IndexConfig`).
     """
 
@@ -65,6 +66,7 @@ class Catalog:
     size: int
     pixel_range: Range | None = None
     listed: tuple[Rows, npt.NDArray[np.int32]] | None = field(default=None, compare=False, repr=False)
+    masks: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, uri: str) -> Catalog:
@@ -103,8 +105,8 @@ class Catalog:
         return self._labels
 
     def is_test(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool: which rows belong to the test split. Read-only."""
-        return self._is_test
+        """(n,) bool: which rows belong to the test split."""
+        return np.asarray(pc.equal(self._read("split")["split"], "test").to_numpy())
 
     def is_validation(self) -> npt.NDArray[np.bool_]:
         """(n,) bool: which rows the user named as the validation set when the source was indexed."""
@@ -186,12 +188,6 @@ class Catalog:
             np.put(labels := np.array(labels), *self.listed)
         labels.setflags(write=False)  # Arrow's arrays are read-only already, unless several chunks were joined
         return labels
-
-    @cached_property
-    def _is_test(self) -> npt.NDArray[np.bool_]:
-        is_test: npt.NDArray[np.bool_] = pc.equal(self._read("split")["split"], "test").to_numpy()
-        is_test.setflags(write=False)
-        return is_test
 
     @cached_property
     def _keys(self) -> pa.ChunkedArray:

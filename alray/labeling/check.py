@@ -72,7 +72,7 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
         if key is None:
             result.refused.append(f"{line.where}: {problem}")
             continue
-        label = name_of(line.label) if line.status == Status.LABEL else ""
+        label = name_of(line.label) if line.status == Status.LABEL else line.label
         if label is None:
             result.refused.append(f"{line.where}: {_unknown_class(line.label, rules.classes)}")
             continue
@@ -129,21 +129,23 @@ def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rule
     """Take one answer for the image, or refuse its lines."""
     answer = _majority(lines)
     if answer is None:
-        said = ", ".join(f"{line.label or line.status.name.lower()} ({line.where})" for line in lines)
+        said = ", ".join(f"{_said(line.status, line.label)} ({line.where})" for line in lines)
         result.refused += [f"{line.where}: {key} has contradicting answers: {said}" for line in lines]
         return
     if len(lines) > 1:
-        result.notes.append(
-            f"{key}: {len(lines)} answers were taken as one, {answer.label or answer.status.name.lower()}"
-        )
+        result.notes.append(f"{key}: {len(lines)} answers were taken as one, {_said(answer.status, answer.label)}")
     now = answer.status, answer.label
     if before == now:
         result.notes.append(f"{answer.where}: {key} has this answer already")
     elif before is not None and not rules.correct:
-        was = before[1] or before[0].name.lower()
+        was = _said(*before)
         result.refused.append(f"{answer.where}: {key} was answered with {was}; --correct replaces an answer")
     else:
         result.taken.append(answer)
+
+
+def _said(status: Status, label: str) -> str:
+    return label if status == Status.LABEL else status.name.lower()
 
 
 def _majority(lines: Sequence[Delivered]) -> Delivered | None:

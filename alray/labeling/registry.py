@@ -30,7 +30,7 @@ def _hidden(setting: Setting) -> Oracle:
 def _files(setting: Setting) -> Oracle:
     from alray.labeling.label_files import LabelFiles
 
-    return LabelFiles(setting.run, setting.catalog)
+    return LabelFiles(setting.run, setting.catalog, setting.task.answers)
 
 
 HIDDEN = "hidden"
@@ -44,15 +44,10 @@ def oracle_of(setting: Setting) -> Oracle:
 
 
 def check(config: RunConfig) -> None:
-    """Raise ConfigError if there is no oracle of the configured name, or if it cannot serve the task."""
+    """Raise ConfigError if there is no oracle of the configured name."""
     name = config.labels.oracle
     if name not in _ORACLES:
         _own(name)
-    elif name != HIDDEN and config.task != "classification":
-        raise ConfigError(
-            f"labels.oracle: expected {HIDDEN} or an oracle of your own for the task {config.task}, got {name}, which "
-            "gives a class for each image"
-        )
 
 
 def replays(config: RunConfig) -> bool:

@@ -44,9 +44,9 @@ def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes:
     number = {name: at for at, name in enumerate(classes)}
     rows, answers = catalog.rows_of(list(said)), list(said.values())
     status = np.array([status for status, _ in answers])
-    label = np.array([number[name] if name else -1 for _, name in answers], np.int32)
+    label = np.array([number[name] if kind == Status.LABEL else 0 for kind, name in answers], np.int32)
     here = rows >= 0
-    labeled, gone = here & (status == Status.LABEL), here & (status == Status.UNUSABLE)
+    labeled, gone = here & np.isin(status, (Status.LABEL, Status.MASK)), here & (status == Status.UNUSABLE)
     known = pool.known[rows]
     wrong = labeled & (known >= 0) & (known != label)
     extra = labeled & np.isin(rows, pool.unlabeled)

@@ -28,16 +28,17 @@ class Start:
 
 
 def label_start(
-    desk: Desk, catalog: Catalog, held_out: Rows, seed: Rows, test: Rows, known: npt.NDArray[np.bool_]
+    desk: Desk, catalog: Catalog, labels: Labels, held_out: Rows, seed: Rows, test: Rows, known: npt.NDArray[np.bool_]
 ) -> Start:
     """Ask for the labels of the validation set, of the seed set and of test images, in one batch.
 
-    known (v + s + t,) bool: which of them, in this order, have a label in the source that counts as given, so that
-    nobody is asked. Rows that get no label are left out. Raises Waiting, OracleError.
+    labels (n,): of the source, by row. known (v + s + t,) bool: which of them, in this order, have a label in the
+    source that counts as given, so that nobody is asked. Rows that get no label are left out. Raises Waiting,
+    OracleError.
     """
     rows, parts = np.concatenate([held_out, seed, test]), {VALIDATION: held_out, SEED_SET: seed, TEST: test}
     roles = np.repeat(list(parts), [len(part) for part in parts.values()])
-    labels, labeled = catalog.labels()[rows], known.copy()
+    labels, labeled = labels[rows], known.copy()
     unusable = rows[:0]
     if not known.all():
         closed = desk.ask(Requests.of(catalog, rows[~known]), roles[~known].tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
 from alray.rundir import BatchDir, Missing, RunDir, RunError
+from alray.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def without_image(run: RunDir) -> str:
 def given(run: RunDir) -> dict[str, Answer]:
     """The latest answer for every image that has one, by key: labels of the seed set, the validation set and the
     rounds, as later deliveries corrected them."""
-    names, found = classes(run), dict[str, Answer]()
+    names, found, kind = classes(run), dict[str, Answer](), task_of(run.settings()).answers
     parts = [run.held_out(), run.seed(), run.asked_test()] if run.split else []
     start = run.cold_start()
     parts += [(start.rows, start.labels)] if start else []
@@ -82,5 +83,12 @@ def given(run: RunDir) -> dict[str, Answer]:
         raise RunError(f"{run.uri}: {missing}") from None
     for rows, labels in parts:
         keys = catalog.keys(rows).to_pylist()
-        found |= {key: (Status.LABEL, names[label]) for key, label in zip(keys, labels.tolist(), strict=True)}
+        known = [names[label] if kind == Status.LABEL else "" for label in labels.tolist()]
+        found |= {key: (kind, name) for key, name in zip(keys, known, strict=True)}
     return found | Ledger(run.deliveries).answers()
+
+
+def masks(run: RunDir, names: Sequence[str] | None = None) -> dict[str, str]:
+    """The URI of the latest mask that people drew, by key. names: of the deliveries that count, all by default."""
+    answers = Ledger(run.deliveries).answers(names).items()
+    return {key: run.masks.at(name) for key, (status, name) in answers if status == Status.MASK and name}
