@@ -106,14 +106,17 @@ class Desk:
             note = self._request(requests, missing, known) if missing else ""
             missing = [at for at in missing if requests.keys[at] not in known]
             if not missing or self.ledger.closed(requests.batch):
+                if told:
+                    self.say(f"{requests.batch}: the batch is complete, and the run goes on.")
                 return self._closed(requests, known)
-            line = self._waiting(requests, len(missing), note)
+            line = self._waiting(requests, len(missing))
             if not told:
                 before_waiting()
             if not self.poll:
-                raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
+                end = "When the labels are there, start the same command again: the run goes on."
+                raise Waiting("\n".join(filter(None, [line, note, end])))
             if line != told:
-                self.say(line)
+                self.say(line if told else "\n".join(filter(None, [line, note, self._polling])))
                 told = line
             time.sleep(self.config.poll_seconds)
             self.run.check_guards()
@@ -173,8 +176,13 @@ class Desk:
             out.write_begun({"classes": len(self._numbered(names)), "deliveries": names})
         return self.classes()[: out.begun()["classes"]]
 
-    def _waiting(self, requests: Requests, missing: int, note: str) -> str:
+    @property
+    def _polling(self) -> str:
         return (
-            f"waiting for labels, {requests.batch}: {len(requests) - missing:,} of {len(requests):,} answers "
-            f"are there.\n{note}"
-        ).rstrip()
+            f"The run looks again every {self.config.poll_seconds:g} s and goes on by itself. It can be stopped with "
+            "Ctrl-C; the same command goes on."
+        )
+
+    def _waiting(self, requests: Requests, missing: int) -> str:
+        done = len(requests) - missing
+        return f"waiting for labels, {requests.batch}: {done:,} of {len(requests):,} answers are there."

@@ -61,12 +61,19 @@ _KINDS: dict[Status, Callable[[RunDir], Kind]] = {
     Status.MASK: lambda run: _masks(run, run.catalog()),
 }
 COLUMN = {Status.LABEL: "label", Status.MASK: "mask"}  # of the batch's CSV, which people fill in
-ADVICE = {
-    Status.LABEL: "fill in the labels in {csv}, or open {sheets} in a browser and save its CSV. Then: {command} FILE",
-    Status.MASK: "draw a mask of each image in {csv} ({sheets} shows them). Then: {command} FOLDER, with PNG files of "
-    "class numbers, each named after its image as in data.mask_root; or a JSON of COCO instances; or {csv} with the "
-    "path of each mask",
-}
+
+
+def advice_on(gives: Status, csv: str, sheet: str, command: str) -> str:
+    """What people do with a batch. csv, sheet: names of its files, sheet empty if there is none; command: that takes
+    the answers."""
+    if gives == Status.MASK:
+        return (
+            f"draw a mask of each image in {csv} ({sheet} shows them). Then: {command} FOLDER, with PNG files of class "
+            "numbers, each named after its image as in data.mask_root; or a JSON of COCO instances; or a CSV with the "
+            "path of each mask"
+        )
+    page = f", or open {sheet} in a browser and save its CSV" if sheet else ""
+    return f"fill in the labels in {csv}{page}. Then: {command} FILE"
 
 
 def kind_of(run: RunDir) -> Kind:

@@ -7,7 +7,7 @@ import numpy as np
 from alray.data.catalog import Catalog
 from alray.data.oracle import Answers, Requests, Status
 from alray.labeling import sheet, state
-from alray.labeling.kinds import ADVICE, COLUMN
+from alray.labeling.kinds import COLUMN, advice_on
 from alray.labeling.ledger import requests_table
 from alray.rundir import RunDir
 
@@ -29,7 +29,8 @@ class LabelFiles:
             table = requests_table(requests, classes, [requests.batch] * len(requests))
             title = f"{self.run.uri.rpartition('/')[2]}, {requests.batch}"
             sheet.write(place, table, self.catalog, classes, title, COLUMN[self.gives])
-        advice = ADVICE[self.gives].format(csv=sheet.CSV, sheets=sheet.SHEETS, command=f"alray label {self.run.uri}")
+        sheets = sheet.SHEETS if self.catalog.source.decoded else ""  # embeddings cannot be looked at
+        advice = advice_on(self.gives, sheet.CSV, sheets, f"alray label {self.run.uri}")
         note = f"The batch is in {place.uri}: {advice}"
         nothing = np.full(len(requests), -1, np.int32)
         return Answers(np.full(len(requests), Status.NOT_YET, np.uint8), nothing, note=note)

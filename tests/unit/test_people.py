@@ -24,6 +24,7 @@ from alray.labeling import receive, state
 from alray.labeling.deliveries import LabelError
 from alray.labeling.desk import Waiting
 from alray.labeling.standing import lines
+from alray.prepare import begin, check
 from alray.provenance import find_run
 from alray.report import report
 from alray.rounds import run
@@ -296,6 +297,27 @@ class Halves:
         self.asked += keys
         known = [NAMES.index(name) for name in truth_of(keys).values()]
         return Answers.of([*known, *[None] * (len(requests) - len(known))])
+
+
+def test_a_run_that_polls_says_what_it_waits_for_once_and_then_how_far_it_is(config, tmp_path, monkeypatch):
+    config = replace(config, {"labels.wait": "poll", "labels.poll_seconds": 0.5, "rounds": 1})
+    said: list[str] = []
+
+    def rest(seconds):
+        """People work while the run sleeps."""
+        folder = folder_of(config)
+        keys = batch_of(folder)[1]
+        give(folder, tmp_path, right([key for key in keys if key not in state.given(folder)][:4]))
+
+    monkeypatch.setattr("alray.labeling.desk.time.sleep", rest)
+    begin(check(config), None, said.append)
+    folder = folder_of(config).uri
+    assert said[0].splitlines()[0] == "waiting for labels, start: 0 of 6 answers are there."
+    assert f"fill in the labels in batch.csv. Then: alray label {folder} FILE" in said[0], "embeddings have no sheet"
+    assert "looks again every 0.5 s and goes on by itself. It can be stopped with Ctrl-C" in said[0]
+    assert said[1:] == [
+        "waiting for labels, start: 4 of 6 answers are there.", "start: the batch is complete, and the run goes on.",
+    ]  # fmt: skip
 
 
 def test_an_oracle_that_answers_in_parts_is_never_asked_for_the_same_image_again(config):
