@@ -10,13 +10,13 @@ import numpy as np
 from alray.config import LISTS, ConfigError, RunConfig, value_at
 from alray.data import splits
 from alray.data.catalog import Catalog
-from alray.data.examples import first_of, refuse_unlabeled
+from alray.data.examples import refuse_unlabeled
 from alray.data.oracle import Oracle, unanswerable
 from alray.data.pool import Labels, Rows
 from alray.data.sources.label_text import numbers_of
 from alray.data.sources.scan import amount
 from alray.data.splits import Listed
-from alray.reasons import why
+from alray.reasons import first_of, why
 from alray.store import read_bytes
 from alray.tasks import Task
 

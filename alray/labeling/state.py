@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from alray.data.examples import first_of
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
+from alray.reasons import first_of
 from alray.rundir import BatchDir, Missing, RunDir, RunError
 from alray.tasks import task_of
 
