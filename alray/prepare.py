@@ -74,6 +74,11 @@ class Checked:
         return held, self.seed_set.draw(rest, labels, self.config.seed, classes)
 
     @property
+    def val_size(self) -> int:
+        """The number of images of the validation set, given or drawn."""
+        return len(self.given) or self.config.split.val_size
+
+    @property
     def needs_pretext(self) -> bool:
         """Whether pretext losses are needed, by the strategy or for the seed set."""
         return PRETEXT_LOSS in self.strategy.needs | self.seed_set.needs
