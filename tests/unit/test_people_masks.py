@@ -14,6 +14,7 @@ from PIL import Image
 from alray.config import RunConfig
 from alray.data.masks import masks_of
 from alray.data.oracle import Status
+from alray.export.labels import labeled, write_masks
 from alray.labeling import receive, state
 from alray.labeling.deliveries import LabelError
 from alray.labeling.desk import Waiting
@@ -21,6 +22,7 @@ from alray.labeling.mask_deliveries import rasterised
 from alray.prepare import prepare
 from alray.rounds import run
 from alray.rundir import RunDir
+from alray.store import Store
 from alray.verify import verify
 
 WIDTH, HEIGHT = 24, 20
@@ -111,6 +113,13 @@ def test_masks_come_as_a_folder_a_table_or_coco_and_are_stored_as_they_were_draw
     ready = prepare(folder.settings())
     assert ready.pool.labeled.tolist() == sorted(ready.catalog.rows_of([*keys[:3], *keys[4:]]).tolist())
     assert state.given(folder)[keys[3]] == (Status.SKIP, "")
+    exported = labeled(folder, folder.catalog())
+    assert {image.key: image.label for image in exported} == {
+        key: f"masks/{key.replace('.png', '_mask.png')}" for key in (*keys[:3], *keys[4:])
+    }
+    write_masks(exported, folder, folder.catalog(), Store(str(tmp_path / "out"), ""))
+    for image in exported:
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / image.label)), stored(folder, image.key))
     assert verify(folder.uri).problems == []
 
 
