@@ -23,7 +23,6 @@ from alray.features.arrays import Array
 from alray.features.table import FeatureTable
 from alray.labeling import drawn, state
 from alray.labeling.desk import Desk, Waiting
-from alray.labeling.ledger import Ledger
 from alray.labeling.registry import Setting, oracle_of
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import past_turn
@@ -99,7 +98,7 @@ def _draw(replay: Replay, place: DrawDir, number: int, size: int, how: str) -> N
     rows = np.setdiff1d(pool.unlabeled, np.concatenate([np.empty(0, np.int64), *taken]))
     if not 2 <= size <= len(rows):
         raise DrawError(f"--test: expected from 2 to {len(rows):,} images, which have no label so far, got {size:,}")
-    names = Ledger(run.deliveries).classes(run.about()["classes"], out.begun().get("deliveries", []))
+    names = tuple(state.classes(run)[: out.begun()["classes"]])
     predict = predictor(replay, last, names)
     weights = HOW[how](rows, predict)
     chosen, q = lure.draw(rows, weights, size, replay.config.seed, f"test {number}")

@@ -14,8 +14,18 @@ from typing import Any
 import numpy as np
 
 from alray.cold_start import SeedSet, notes, strategy_of
-from alray.config import ConfigError, IndexConfig, RunConfig, changed, fingerprint, places, refuse_credentials, replace
-from alray.data import splits
+from alray.config import (
+    LISTS,
+    ConfigError,
+    IndexConfig,
+    RunConfig,
+    changed,
+    fingerprint,
+    places,
+    refuse_credentials,
+    replace,
+    value_at,
+)
 from alray.data.catalog import Catalog
 from alray.data.examples import test_notes
 from alray.data.oracle import Oracle
@@ -28,7 +38,7 @@ from alray.labeling.registry import check as check_oracle
 from alray.labeling.replay import at_start
 from alray.labeling.start import label_start
 from alray.models.weight_files import look
-from alray.pool_rows import check_labels, imbalanced, labeled_in, test_and_pool_rows
+from alray.pool_rows import check_labels, held_out, imbalanced, labeled_in, parts_of
 from alray.provenance import find_run, open_run
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
@@ -53,11 +63,21 @@ class Checked:
     learner: type[Learner]
     pool_rows: Rows  # (n,) int64 ascending, with the rows of the validation set
     test_rows: Rows
+    given: Rows  # of a validation set that is not drawn
+    asked_test: Rows  # test images without a label, for which people are asked
     notes: str  # for the user to read before the run: which weights were loaded, and settings that may be mistakes
 
     def draw(self) -> tuple[Rows, Rows]:
         """Draw the validation set and the seed set, which is empty if a strategy chooses it. Raises SplitError."""
-        return _draw(self.config, self.catalog, self.pool_rows, self.seed_set)
+        held = self.given if len(self.given) else held_out(self.config, self.catalog, self.pool_rows)
+        rest = np.setdiff1d(self.pool_rows, held, assume_unique=True)
+        labels, classes = self.task.source_labels(self.config, self.catalog)[rest], len(self.catalog.classes)
+        return held, self.seed_set.draw(rest, labels, self.config.seed, classes)
+
+    @property
+    def val_size(self) -> int:
+        """The number of images of the validation set, given or drawn."""
+        return len(self.given) or self.config.split.val_size
 
     @property
     def needs_pretext(self) -> bool:
@@ -118,8 +138,11 @@ def begin(found: Checked, oracle: Oracle | None = None, say: Callable[[str], Non
     desk = Desk(run, oracle, config.labels, classes, waits_here(config.labels.wait), say)
     pool = _split(found, desk, run, drawn)
     counts = task.pool_counts(catalog, found.pool_rows) if replays(config) else None
-    labels = catalog.labels()[found.test_rows]
-    return Prepared(**vars(found), oracle=oracle, desk=desk, run=run, pool=pool, pool_counts=counts, test_labels=labels)
+    asked, answers = run.asked_test()
+    rows, labels = np.append(found.test_rows, asked), np.append(catalog.labels()[found.test_rows], answers)
+    order = np.argsort(rows)
+    tests = {"test_rows": rows[order], "test_labels": labels[order]}
+    return Prepared(**{**vars(found), **tests}, oracle=oracle, desk=desk, run=run, pool=pool, pool_counts=counts)
 
 
 def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | None = None) -> Checked:
@@ -146,29 +169,35 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     if not _may_be_finished(config):  # a finished run is only read
         Store(config.run_dir or config.root).check_writable()
     catalog, told = _open_catalog(config, task)
-    marked, rows = test_and_pool_rows(config, catalog, task)
-    seed_set = SeedSet.of(config, strategy, labeled_in(config, catalog, rows))
+    catalog, parts, unused = parts_of(config, catalog, task)
+    seed_set = SeedSet.of(config, strategy, labeled_in(config, task.source_labels(config, catalog), parts.pool))
     _check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
     classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
     loaded = learner.check(config, catalog, lambda: task.build(config, classes))
     simulated = oracle is None and replays(config)
-    check_labels(config, catalog, rows, task.hidden_labels(catalog) if simulated else oracle, seed_set.reads_labels)
-    candidates, test_rows = imbalanced(config, catalog, rows), task.testable(catalog, marked)
-    told += test_notes(len(marked), len(test_rows))
+    check_labels(config, catalog, parts, task.hidden_labels(catalog) if simulated else oracle, seed_set.reads_labels)
+    candidates = np.union1d(imbalanced(config, catalog, parts.pool), parts.validation)
+    test_rows = task.testable(catalog, parts.test) if replays(config) else task.labeled(config, catalog, parts.test)
+    asked_test = np.setdiff1d(parts.listed, test_rows)
+    told += [*unused, *test_notes(len(parts.test), len(test_rows) + len(asked_test))]
     if not _classes_may_come(config, task):
         told += task.check_classes(catalog, candidates, test_rows, simulated=simulated)
-    Stop(config).check(len(candidates), seed_set.size, _given(config, seed_set))
-    free = len(candidates) - config.split.val_size
+    validation = len(parts.validation) or config.split.val_size
+    unknown = _unknown(config, task.source_labels(config, catalog), parts.validation, len(asked_test))
+    Stop(config).check(len(candidates), validation, seed_set.size, unknown + (0 if seed_set.given else seed_set.size))
+    free = len(candidates) - validation
     strategy.check_pool(free)
     seed_set.check_pool(free)
     if config.rounds > 1:
         strategy.check(config.budget, free - seed_set.size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
-    catalog, seen = task.annotated(config, catalog, candidates, test_rows)
+    catalog, seen = task.annotated(config, catalog, candidates, test_rows, simulated=replays(config))
     told = [loaded, _fresh_hub_model(config), *told, *notes(config, strategy, seed_set, free), *seen]
     said = "\n".join(filter(None, told))
-    return Checked(config, catalog, strategy, seed_set, task, learner, candidates, test_rows, said)
+    return Checked(
+        config, catalog, strategy, seed_set, task, learner, candidates, test_rows, parts.validation, asked_test, said
+    )
 
 
 def _may_be_finished(config: RunConfig) -> bool:
@@ -191,8 +220,8 @@ def _check_files(config: RunConfig) -> None:
     checkpoint = config.model.checkpoint
     if checkpoint and (is_file(checkpoint) or Store(checkpoint).names()):
         look(checkpoint)
-    for path, place in (("model.checkpoint", config.model.checkpoint), ("data.train_list", config.data.train_list)):
-        if place and not is_file(place):
+    for path in ("model.checkpoint", *LISTS):
+        if (place := value_at(config, path)) and not is_file(place):
             raise ConfigError(f"{path}: expected a file, got none at {place}")
     if config.model.checkpoint_part and not config.model.checkpoint:
         raise ConfigError(
@@ -286,35 +315,27 @@ def _classes_may_come(config: RunConfig, task: Task) -> bool:
     return task.classes_can_come and config.labels.new_classes == "allow"
 
 
-def _given(config: RunConfig, seed_set: SeedSet) -> tuple[bool, bool]:
-    """Whether the source gives the labels of the validation set and of the seed set, so that nobody is asked."""
-    return config.split.val_how == "labeled", seed_set.given
+def _unknown(config: RunConfig, labels: Labels, validation: Rows, asked_test: int) -> int:
+    """How many labels of the validation set and of the test set are asked for. labels (n,): of the source."""
+    drawn = 0 if config.split.val_how == "labeled" else config.split.val_size
+    return asked_test + (int((labels[validation] < 0).sum()) if len(validation) else drawn)
 
 
 def _split(checked: Checked, desk: Desk, run: RunDir, drawn: tuple[Rows, Rows] | None) -> Pool:
     """The pool with its validation set and seed set. They are read from the run directory; those that were just drawn
     are labeled and written there."""
-    catalog, candidates = checked.catalog, checked.pool_rows
+    catalog = checked.catalog
     if drawn is not None:
         held_out, seed_set = drawn
         in_pool = np.zeros(len(catalog), bool)
-        in_pool[candidates] = True
-        given = np.repeat(_given(checked.config, checked.seed_set), [len(held_out), len(seed_set)])
-        start = label_start(desk, catalog, held_out, seed_set, given)
+        in_pool[checked.pool_rows] = True
+        labels = checked.task.source_labels(checked.config, catalog)
+        how = checked.config.split.val_how
+        known = np.concatenate([
+            labels[held_out] >= 0 if len(checked.given) else np.full(len(held_out), how == "labeled"),
+            np.full(len(seed_set), checked.seed_set.given), np.zeros(len(checked.asked_test), bool),
+        ])  # fmt: skip
+        start = label_start(desk, catalog, labels, held_out, seed_set, checked.asked_test, known)
         in_pool[start.unusable] = False
-        run.write_split(in_pool, start.held_out, start.seed, start.labels)
+        run.write_split(in_pool, start.held_out, start.seed, start.test, start.labels)
     return at_start(run, catalog, checked.task, len(desk.classes()))
-
-
-def _draw(config: RunConfig, catalog: Catalog, candidates: Rows, seed_set: SeedSet) -> tuple[Rows, Rows]:
-    split, seed, classes = config.split, config.seed, len(catalog.classes)
-    labels = catalog.labels()
-    if split.val_how in ("balanced", "labeled") and split.val_size:
-        among = candidates[labels[candidates] >= 0] if split.val_how == "labeled" else candidates
-        held_out = splits.draw_balanced(
-            among, labels[among], split.val_size, seed, "val", classes, split.val_max_class_share
-        )
-    else:
-        held_out = splits.draw_random(candidates, split.val_size, seed, "val")
-    rest = np.setdiff1d(candidates, held_out, assume_unique=True)
-    return held_out, seed_set.draw(rest, labels[rest], seed, classes)

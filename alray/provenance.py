@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alray import __version__
-from alray.config import RunConfig, fingerprint, full_identity, identity, places
+from alray.config import LISTS, RunConfig, fingerprint, full_identity, identity, places, value_at
 from alray.data.catalog import Catalog
 from alray.data.decode import DECODING
 from alray.rundir import STARTED, RunDir, RunError
@@ -24,7 +24,7 @@ _CONTENT = {
     "data_fingerprint": "the data (images or labels)",
     "masks_fingerprint": "the masks",
     "weights_fingerprint": "model.checkpoint",
-    "train_list_fingerprint": "data.train_list",
+    **{name: path for path, name in LISTS.items()},
 }
 _LIBRARIES = ("ray", "torch", "timm", "numpy", "scipy", "pyarrow")
 
@@ -35,8 +35,8 @@ def identity_of(config: RunConfig, catalog: Catalog) -> dict[str, Any]:
     mine = identity(config, catalog.fingerprint, weights_fingerprint(config.model.checkpoint))
     if catalog.source.decoded:
         mine = {**mine, "decoding": DECODING}
-    listed = config.data.train_list
-    return {**mine, "train_list_fingerprint": weights_fingerprint(listed)} if listed else mine
+    lists = {name: value_at(config, path) for path, name in LISTS.items()}
+    return mine | {name: weights_fingerprint(place) for name, place in lists.items() if place}
 
 
 def find_run(config: RunConfig, catalog: Catalog) -> RunDir:

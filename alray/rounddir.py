@@ -214,7 +214,7 @@ class RoundDir(_Asked):
         self.write_table(_LABELS, pa.table(columns))
 
     def begun(self) -> dict[str, Any]:
-        """What was known when the round began: deliveries (names of files) and classes; empty without any."""
+        """What was known when the round began: deliveries (names of files), and the number of classes; empty before."""
         return dict(self.read_json(_BEGUN)) if self.has(_BEGUN) else {}
 
     def write_begun(self, begun: Mapping[str, Any]) -> None:

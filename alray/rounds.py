@@ -39,7 +39,8 @@ from alray.config import RunConfig, refuse_credentials
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
-from alray.labeling.replay import after, corrected, without_drawn
+from alray.labeling.replay import after, corrected, corrected_test, without_drawn
+from alray.labeling.state import masks
 from alray.labeling.turns import out_before, turn_at, turns_of
 from alray.lease import lease
 from alray.models.device import without_gpu
@@ -181,14 +182,20 @@ def _stopped(why: Reason | None) -> dict[str, Any]:
 
 
 def _with_what_people_said(ready: Prepared, pool: Pool, number: int) -> tuple[Prepared, Pool]:
-    """The run and the pool as a round begins: with the classes that came, and with corrections."""
+    """The run and the pool as a round begins: with the classes and masks that came, and with corrections."""
     out = ready.run.round(number)
     classes = ready.desk.begin(out)
-    if classes != ready.catalog.classes and ready.task.classes_can_come:
-        ready = replace(ready, catalog=replace(ready.catalog, classes=classes))
+    counted = out.begun()["deliveries"]
+    said, drawn = ready.desk.ledger.answers(counted), masks(ready.run, counted)
+    if ready.task.classes_can_come:
         pool = pool.with_classes(len(classes))
-    said = ready.desk.ledger.answers(out.begun()["deliveries"])
-    pool = corrected(pool, ready.catalog, said, ready.desk.classes(), out_before(ready.run, number))
+    else:
+        classes = ready.catalog.classes
+    if (classes, drawn) != (ready.catalog.classes, ready.catalog.masks):
+        ready = replace(ready, catalog=replace(ready.catalog, classes=classes, masks=drawn))
+    pool = corrected(pool, ready.catalog, said, classes, out_before(ready.run, number))
+    test_rows, test_labels = corrected_test(ready.test_rows, ready.test_labels, ready.catalog, said, classes)
+    ready = replace(ready, test_rows=test_rows, test_labels=test_labels)
     if not len(pool.labeled):
         raise OracleError(f"{out.uri}: expected labels to train on, got none: nobody gave a label so far")
     return ready, pool

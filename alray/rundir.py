@@ -7,7 +7,7 @@ tasks and checks of masks, which several runs can share, are beside the runs und
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
 _PLAN, _TRACKED = "plan.json", "mlflow.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
+_NEW_CLASSES, _MASKS = "new_classes.json", "masks"
 STARTED = "started"  # a directory of notes on runs, beside them
 BATCHES = "batches"  # of files that people work with, so they have no checksums
 _BATCH, _DELIVERIES, _START = "batch", "deliveries", "start"
@@ -129,10 +130,24 @@ class RunDir(Store):
         """The directory of a round. It need not exist yet."""
         return RoundDir(self.at(f"round_{number:02d}"))
 
+    def new_classes(self) -> tuple[str, ...]:
+        """The classes that came with labels and have a number: labels or models were written with it. The list only
+        grows."""
+        return tuple(self.read_json(_NEW_CLASSES)["names"]) if self.has(_NEW_CLASSES) else ()
+
+    def write_new_classes(self, names: Sequence[str]) -> None:
+        """Write the classes that came with labels, before their numbers are used."""
+        self.write_json(_NEW_CLASSES, {"names": list(names)})
+
     @property
     def deliveries(self) -> Store:
         """The directory of the answers that people gave."""
         return self.child(_DELIVERIES)
+
+    @property
+    def masks(self) -> Store:
+        """The directory of the masks that people drew, by hashes of their bytes."""
+        return self.child(_MASKS)
 
     def batch(self, name: str) -> BatchDir:
         """The directory of a batch. name: as in `Requests.batch`."""
@@ -239,13 +254,13 @@ class RunDir(Store):
         """Whether the validation set and the seed set were drawn."""
         return self.has(_SPLITS)
 
-    def write_split(self, pool: Array, held_out: Rows, seed_set: Rows, labels: Array) -> None:
-        """Write the pool, the validation set and the seed set that was drawn.
+    def write_split(self, pool: Array, held_out: Rows, seed_set: Rows, test: Rows, labels: Array) -> None:
+        """Write the pool, the validation set, the seed set that was drawn, and the test images that people labeled.
 
-        pool (n,) bool: which catalog rows belong to the pool; labels: of the held-out rows, then of the seed set.
+        pool (n,) bool: which catalog rows belong to the pool; labels: of the held-out rows, the seed set and the test.
         """
-        role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set)
-        rows = np.concatenate([held_out, seed_set])
+        role = ["held_out"] * len(held_out) + ["seed"] * len(seed_set) + ["test"] * len(test)
+        rows = np.concatenate([held_out, seed_set, test])
         drawn = pa.table({"row": rows, "role": pa.array(role, pa.string()), "label": labels})
         self.write_together({_POOL: table_bytes(pa.table({"in_pool": pool})), _SPLITS: table_bytes(drawn)})
 
@@ -256,6 +271,10 @@ class RunDir(Store):
     def seed(self) -> tuple[Rows, Array]:
         """The seed set that was drawn: rows and labels, empty if a cold start chose it. Raises Missing."""
         return self._drawn("seed")
+
+    def asked_test(self) -> tuple[Rows, Array]:
+        """The test images that people labeled, because the source did not: rows and labels. Raises Missing."""
+        return self._drawn("test")
 
     def _drawn(self, role: str) -> tuple[Rows, Array]:
         if not self.split:

@@ -45,7 +45,8 @@ def paid(run: RunDir, labels: int, number: int) -> int:
     asked = start.requests()["row"].to_numpy() if start.has_requests else []
     given = len(np.setdiff1d(run.seed()[0], asked))
     tests = sum(len(test.rows()) for test in run.tests() if test.first_round <= number)
-    return labels - given + len(np.intersect1d(run.held_out()[0], asked)) + tests
+    apart = np.concatenate([run.held_out()[0], run.asked_test()[0]])
+    return labels - given + len(np.intersect1d(apart, asked)) + tests
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,10 @@ class Stop:
         """The number of labels that the next batch may have: the budget of a round, or what the limits leave."""
         return min(self.config.budget, *self._left(now.labels, now.paid))
 
-    def check(self, pool: int, seed_set: int, given: tuple[bool, bool]) -> None:
+    def check(self, pool: int, validation: int, seed_set: int, start: int) -> None:
         """Raise ConfigError if the pool (number of images with the validation set) or the limits are too small for
-        what the run is going to ask for. given: whether the source gives the labels of the validation set and of the
-        seed set."""
-        config, validation = self.config, self.config.split.val_size
-        start = sum(size for size, known in zip((validation, seed_set), given, strict=True) if not known)
+        what the run is going to ask for. start: how many labels it asks for before the first round."""
+        config = self.config
         rounds = config.rounds - 1
         bought = rounds * config.budget
         left = dict(zip(("stop.labels", "stop.money"), self._left(seed_set, start), strict=True))

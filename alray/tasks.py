@@ -20,7 +20,7 @@ from alray.data.examples import class_notes, refuse_few_classes
 from alray.data.mask_check import mask_sizes, with_masks
 from alray.data.masks import masks_of
 from alray.data.oracle import HiddenLabels, Oracle, Status
-from alray.data.pool import Pool, Rows
+from alray.data.pool import Labels, Pool, Rows
 from alray.rundir import Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import build, build_for_segmentation
@@ -38,6 +38,7 @@ class Task(ABC):
     name: ClassVar[str]
     class_per_image: ClassVar[bool] = False  # whether the label of an image is its class
     classes_can_come: ClassVar[bool] = False  # whether labels may add classes while the run goes on
+    answers: ClassVar[Status] = Status.LABEL  # what people give for an image: a class or a mask
 
     def index_config(self, data: DataConfig) -> DataConfig:
         """The configuration for indexing the source. By default it is the run's."""
@@ -47,9 +48,12 @@ class Task(ABC):
     def classes(self, data: DataConfig, catalog: Catalog) -> tuple[str, ...]:
         """The classes to learn; empty if neither the configuration nor the catalog has any."""
 
-    def annotated(self, config: RunConfig, catalog: Catalog, pool: Rows, test: Rows) -> tuple[Catalog, list[str]]:
-        """Check annotations of these rows other than classes, such as masks. Returns the catalog with a fingerprint
-        that includes them, and sentences for the user. Raises CatalogError."""
+    def annotated(
+        self, config: RunConfig, catalog: Catalog, pool: Rows, test: Rows, *, simulated: bool
+    ) -> tuple[Catalog, list[str]]:
+        """Check annotations of these rows other than classes, such as masks. simulated: whether the source gives the
+        labels, so that every row needs one. Returns the catalog with a fingerprint that includes them, and sentences
+        for the user. Raises CatalogError."""
         return catalog, []
 
     @abstractmethod
@@ -65,8 +69,12 @@ class Task(ABC):
         """The test rows that have a label or a mask."""
 
     @abstractmethod
+    def source_labels(self, config: RunConfig, catalog: Catalog) -> Labels:
+        """(n,) int32: the label in a pool of every row that has one in the source, -1 for the others."""
+
     def labeled(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
         """The rows that have a label or a mask in the source."""
+        return rows[self.source_labels(config, catalog)[rows] >= 0]
 
     def check_classes(self, catalog: Catalog, pool: Rows, test: Rows, *, simulated: bool) -> list[str]:
         """Sentences on classes without examples. pool, test: rows; simulated: whether the source gives the labels.
@@ -127,9 +135,9 @@ class Classification(Task):
         """The test rows with a label."""
         return rows[catalog.labels()[rows] >= 0]
 
-    def labeled(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
-        """The rows with a label."""
-        return self.testable(catalog, rows)
+    def source_labels(self, config: RunConfig, catalog: Catalog) -> Labels:
+        """The classes."""
+        return catalog.labels()
 
     def check_classes(self, catalog: Catalog, pool: Rows, test: Rows, *, simulated: bool) -> list[str]:
         """Sentences on classes without examples, as far as labels are known. Raises ConfigError for fewer than two
@@ -164,6 +172,7 @@ class Segmentation(Task):
     mask. The classes of the masks are in the catalog or in data.classes."""
 
     name: ClassVar[str] = "segmentation"
+    answers: ClassVar[Status] = Status.MASK
 
     def index_config(self, data: DataConfig) -> DataConfig:
         """Index without labels: classes come from masks, not from the names of folders."""
@@ -173,8 +182,15 @@ class Segmentation(Task):
         """The classes of the masks, without the ignored class."""
         return masks_of(data, catalog).names if data.classes or catalog.classes else ()
 
-    def annotated(self, config: RunConfig, catalog: Catalog, pool: Rows, test: Rows) -> tuple[Catalog, list[str]]:
-        """Check the masks, and return the catalog with a fingerprint that includes them."""
+    def annotated(
+        self, config: RunConfig, catalog: Catalog, pool: Rows, test: Rows, *, simulated: bool
+    ) -> tuple[Catalog, list[str]]:
+        """Check the masks, and return the catalog with a fingerprint that includes them. Masks that people draw are
+        checked when they come."""
+        if not simulated:
+            pool, test = (self.labeled(config, catalog, rows) for rows in (pool, test))
+            if not len(pool) + len(test):
+                return catalog, []
         return with_masks(config.data, catalog, pool, test, Shared(config.root).masks)
 
     def hidden_labels(self, catalog: Catalog) -> Oracle:
@@ -189,9 +205,11 @@ class Segmentation(Task):
         """All test rows, because each has a mask."""
         return rows
 
-    def labeled(self, config: RunConfig, catalog: Catalog, rows: Rows) -> Rows:
-        """The rows with a mask."""
-        return rows[mask_sizes(masks_of(config.data, catalog), catalog)[rows] >= 0]
+    def source_labels(self, config: RunConfig, catalog: Catalog) -> Labels:
+        """0 for the rows with a mask."""
+        if not (config.data.mask_root or catalog.source.has_columns):
+            return np.full(len(catalog), -1, np.int32)
+        return np.minimum(mask_sizes(masks_of(config.data, catalog), catalog), 0).astype(np.int32)
 
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
         """None, because the masks of the pool are not read."""

@@ -21,9 +21,10 @@ from alray.config.sections import (
 )
 from alray.config.sweeping import SweepConfig
 from alray.config.train_sections import OptimisationConfig, PretextConfig, TrainConfig, VaalConfig
-from alray.config.tree import RunConfig, places, replace, value_at
+from alray.config.tree import LISTS, RunConfig, places, replace, value_at
 
 __all__ = [
+    "LISTS",
     "ConfigError",
     "DataConfig",
     "Dtype",

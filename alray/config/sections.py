@@ -53,12 +53,12 @@ class IndexConfig(Frozen):
     """Parquet: column with the encoded image bytes. Tars: suffix of the members that are images, where a sample has
     several. Manifests: column with the path or URI, by default 'uri' or 'path'. Embeddings: their array. Where none of
     these names is there, the only one that fits is taken, and told."""
-    split: Annotated[dict[str, Literal["train", "test", "ignore", "class"]], PAIRS, OUTSIDE] = Field(
+    split: Annotated[dict[str, Literal["train", "test", "validation", "ignore", "class"]], PAIRS, OUTSIDE] = Field(
         default_factory=dict
     )
-    """What names of folders, shards and splits mean, as in: --split extra train old ignore. class: it is a class and no
-    split. Other names mean what is usual, in any case: train, training; val, valid, validation, dev, eval (test images
-    here); test, testing."""
+    """What names of folders, shards and splits mean, as in: --split extra train old ignore. validation: they are the
+    validation set. class: it is a class and no split. Other names mean what is usual, in any case: train, training;
+    val, valid, validation, dev, eval (test images here); test, testing."""
     class_depth: Annotated[int, OUTSIDE] = Field(0, ge=0)
     """Folders: how many of the folders between the split and the file name the class; 0: all, and as many for every
     image."""
@@ -140,6 +140,11 @@ class SplitConfig(Frozen):
     strategy is the same one, they are added to its options. Otherwise the defaults of pt4al or k_means apply."""
     test_share: float = Field(0.0, ge=0, lt=1)
     """Share of all images kept as test set; only for a source that has no test split."""
+    val_list: Annotated[str, OUTSIDE, PLACE] = ""
+    """A list file of your own validation set, instead of one that is drawn: a key on each line, or 'key class'. Images
+    without a label are labeled first. split.val_size stays 0."""
+    test_list: Annotated[str, OUTSIDE, PLACE] = ""
+    """A list file of the test set, as split.val_list. Other test images of the source are then not used."""
 
 
 class TransformConfig(Frozen):

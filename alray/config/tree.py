@@ -73,11 +73,9 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        if self.train.patience and self.train.patience < self.train.epochs and self.split.val_size == 0:
-            raise ValueError(
-                f"train.patience={self.train.patience} stops early on validation accuracy, but split.val_size=0: "
-                "give validation images, or train.patience=0"
-            )
+        split = self.split
+        if not (self.data.catalog or split.val_size or split.val_list or "validation" in self.data.split.values()):
+            self.refuse_patience()
         subset = self.subset_labeled, self.subset_unlabeled
         if any(subset) and (not self.subset_labeled or self.subset_unlabeled < self.budget):
             raise ValueError(
@@ -95,6 +93,14 @@ class RunConfig(Frozen):
         if any(k < 2 for k in self.top_k):
             raise ValueError(f"top_k: expected numbers of 2 and more, got {self.top_k} (top-1 is always reported)")
         return self
+
+    def refuse_patience(self) -> None:
+        """Raise ConfigError if training waits for validation images, of which there are none."""
+        if self.train.patience and self.train.patience < self.train.epochs:
+            raise ConfigError(
+                f"train.patience={self.train.patience} stops early on validation accuracy, but split.val_size=0: "
+                "give validation images, or train.patience=0"
+            )
 
     def to_json(self) -> str:
         """The whole tree as JSON text; `from_json` gives it back."""
@@ -146,6 +152,11 @@ def _can_stop(config: RunConfig) -> None:
     if stop.flat_gain and not stop.flat_rounds:
         raise ValueError(f"stop.flat_gain={stop.flat_gain:g} needs stop.flat_rounds, got 0")
 
+
+# The fields that name lists of images, and what the identity of a run calls the content of these files.
+LISTS = {f"{section}.{name}": f"{name}_fingerprint" for section, name in (
+    ("data", "train_list"), ("split", "val_list"), ("split", "test_list"),
+)}  # fmt: skip
 
 # Changing the owning field resets its options.
 OWNERS = {"strategy_options": "strategy", "split.seed_set_options": "split.seed_set_how"}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from alray.data.sources.damaged import NOT_UTF8, NOT_UTF8_PATTERN
 from alray.data.sources.label_text import Tidied, are_names, numbers_of, refuse_spellings, tidied, tidy, whole_number
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, agree, concat
-from alray.data.sources.split_names import SPLITS
+from alray.data.sources.split_names import ROLES, SPLITS
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,10 @@ def _numbers(labels: pa.DictionaryArray, classes: Sequence[str]) -> tuple[pa.Arr
 
 
 def _splits(splits: pa.ChunkedArray) -> pa.Array:
-    """train or test; null where the source names another split."""
+    """One of ROLES; null where the source names another split."""
     encoded = pc.fill_null(splits.combine_chunks(), "train").dictionary_encode()
-    known = pa.array([SPLITS.get(text.strip().lower()) for text in encoded.dictionary.to_pylist()], pa.string())
+    texts = encoded.dictionary.to_pylist()
+    known = pa.array([text if text in ROLES else SPLITS.get(text.strip().lower()) for text in texts], pa.string())
     return known.take(encoded.indices)
 
 

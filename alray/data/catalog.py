@@ -6,8 +6,8 @@ catalog is a directory. Its meta.json is written last: a directory without it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from alray.data.sources.listing import NO_FILES
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
+from alray.data.sources.split_names import VALIDATION
 from alray.data.understood import understood
 from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_bytes
 
@@ -50,7 +51,9 @@ class Catalog:
     uri: the catalog's directory; format: name of the kind of source; classes: names by label number. fingerprint: 16
     hex digits that depend on the content (keys, sizes, labels, splits, classes and, where they were read, the bytes of
     the images) and not on where it is stored.
-    image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's own embeddings and
+    listed: rows and labels that a list of the user's gives to images without a label. masks: the URI of the mask that
+    people drew, by key. image_column: the column of the images in Parquet files. embedding_fingerprint: of the user's
+    own embeddings and
     pretext losses; empty for a catalog of images. size: number of rows. pixel_range: as declared (`IndexConfig`).
     """
 
@@ -62,6 +65,8 @@ class Catalog:
     embedding_fingerprint: str
     size: int
     pixel_range: Range | None = None
+    listed: tuple[Rows, npt.NDArray[np.int32]] | None = field(default=None, compare=False, repr=False)
+    masks: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, uri: str) -> Catalog:
@@ -100,8 +105,12 @@ class Catalog:
         return self._labels
 
     def is_test(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool: which rows belong to the test split. Read-only."""
-        return self._is_test
+        """(n,) bool: which rows belong to the test split."""
+        return np.asarray(pc.equal(self._read("split")["split"], "test").to_numpy())
+
+    def is_validation(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: which rows the user named as the validation set when the source was indexed."""
+        return np.asarray(pc.equal(self._read("split")["split"], VALIDATION).to_numpy())
 
     def keys(self, rows: Rows | None = None) -> pa.Array:
         """The keys of some rows in the given order; by default of all rows."""
@@ -175,14 +184,10 @@ class Catalog:
     @cached_property
     def _labels(self) -> npt.NDArray[np.int32]:
         labels: npt.NDArray[np.int32] = pc.fill_null(self._read("label")["label"], -1).to_numpy()
+        if self.listed is not None:
+            np.put(labels := np.array(labels), *self.listed)
         labels.setflags(write=False)  # Arrow's arrays are read-only already, unless several chunks were joined
         return labels
-
-    @cached_property
-    def _is_test(self) -> npt.NDArray[np.bool_]:
-        is_test: npt.NDArray[np.bool_] = pc.equal(self._read("split")["split"], "test").to_numpy()
-        is_test.setflags(write=False)
-        return is_test
 
     @cached_property
     def _keys(self) -> pa.ChunkedArray:
@@ -303,8 +308,7 @@ def _without(found: Assembled, problems: pa.Table) -> Assembled:
 
 
 def _write(store: Store, found: Assembled, about: dict[str, Any], content: str, files: memoryview) -> Catalog:
-    images = found.images
-    n = len(images)
+    images, n = found.images, len(found.images)
     test = int(pc.sum(pc.equal(images["split"], "test")).as_py())
     counted = {"images": n, "test": test, "unlabeled": images["label"].null_count, "problems": counts(found.problems)}
     Store(store.uri, sums="").delete(REFUSED)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from alray.data.fetch import fetch_each, processors
 from alray.data.sources.source import Found, Source
+from alray.data.sources.split_names import VALIDATION
 
 _POSITION = "position"
 _CHUNK_ROWS = 256  # images that one thread reads before it takes the next
@@ -87,6 +88,9 @@ def fingerprint_of(images: pa.Table, classes: Sequence[str], content: str) -> st
     for name, unknown in (("size", -1), ("label", -1)):
         digest.update(pc.fill_null(images[name], unknown).to_numpy().tobytes())
     digest.update(pc.equal(images["split"], "test").to_numpy().tobytes())
+    held_out = pc.equal(images["split"], VALIDATION).to_numpy()
+    if held_out.any():
+        digest.update(held_out.tobytes())
     if not images["hash"].null_count:
         digest.update(images["hash"].to_numpy().tobytes())
     return digest.hexdigest()

@@ -86,6 +86,11 @@ def mask_files(masks: Masks, catalog: Catalog) -> tuple[Rows, Rows]:
     For Parquet it is the size of the column in the mask's row group. No mask is read. Raises CatalogError if there is
     no folder or no column of masks.
     """
+    if not masks.root and not catalog.source.has_columns:
+        raise CatalogError(
+            f"data.mask_root: expected a folder of masks for a source of format {catalog.format}, got none (only "
+            "Parquet files can hold masks beside the images); people can draw them (labels.oracle=files)"
+        )
     references = catalog.references(np.arange(len(catalog), dtype=np.int64))
     if masks.root:
         uris, files = pa.array([masks.uri(key) for key in references["key"].to_pylist()]), list_files(masks.root)
@@ -198,7 +203,7 @@ def _check_chunk(masks: Masks, catalog: Catalog, chunk: pa.Table) -> tuple[Conte
         chunk["row"].to_pylist(), chunk["key"].to_pylist(), images, masks.fetch_each(chunk), strict=True
     ):
         try:
-            found, unsure = _check_one(masks, key, image, data)
+            found, unsure = check_one(masks, key, image, data)
             counts += found
             turned += unsure
         except ImageError as error:
@@ -207,10 +212,11 @@ def _check_chunk(masks: Masks, catalog: Catalog, chunk: pa.Table) -> tuple[Conte
     return Contents(len(chunk) - len(broken), pixels, int(counts[VOID]), turned), broken
 
 
-def _check_one(
+def check_one(
     masks: Masks, key: str, image: bytes | ImageError, data: bytes | ImageError
 ) -> tuple[npt.NDArray[np.int64], bool]:
-    """(256,) the pixels of each channel and of VOID; and whether the image is turned without a sign in its size."""
+    """(256,) the pixels of each channel and of VOID; and whether the image is turned without a sign in its size. Raises
+    ImageError for a mask that cannot be used."""
     encoded, encoded_mask = all_found((image, data))
     mask = masks.decode(encoded_mask, key)
     size, unsure = shown_size(encoded, key)

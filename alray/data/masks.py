@@ -8,7 +8,8 @@ none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ class Masks:
     suffix: str  # the end of a mask's name
     ignore: int  # the class number of pixels that become VOID
     classes: tuple[str, ...]  # names by class number; the ignored number may be one of them
+    drawn: Mapping[str, str] = field(default_factory=dict, hash=False)  # by key: the URIs of masks that people drew
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,19 +63,28 @@ class Masks:
     def fetch_each(self, references: pa.Table) -> list[bytes | ImageError]:
         """The encoded mask of each image reference, or the reason why there is none."""
         keys = references["key"].to_pylist()
-        uris = [self.uri(key) for key in keys] if self.root else references["uri"]
-        table = pa.table({
-            "key": references["key"], "uri": uris, "offset": references["offset"],
-            "size": pa.nulls(len(keys), pa.int64()),  # the size of the image says nothing about its mask
-        })  # fmt: skip
-        found = fetch_each(table, FOLDER if self.root else self.source, self.column)
-        return [
-            _no_mask(item, key) if isinstance(item, ImageError) else item for item, key in zip(found, keys, strict=True)
-        ]
+        in_files = np.array([bool(self.root) or key in self.drawn for key in keys], bool)
+        found: list[bytes | ImageError] = [ImageError(f"{key}: no mask: nobody has drawn one") for key in keys]
+        for at, source in ((np.flatnonzero(in_files), FOLDER), (np.flatnonzero(~in_files), self.source)):
+            if not len(at) or not (source.has_columns or in_files[at[0]]):
+                continue
+            part = references.take(pa.array(at))
+            uris = pa.array([self.uri(keys[one]) for one in at.tolist()]) if in_files[at[0]] else part["uri"]
+            table = pa.table({
+                "key": part["key"], "uri": uris, "offset": part["offset"],
+                "size": pa.nulls(len(at), pa.int64()),  # the size of the image says nothing about its mask
+            })  # fmt: skip
+            for one, item in zip(at.tolist(), fetch_each(table, source, self.column), strict=True):
+                found[one] = _no_mask(item, keys[one]) if isinstance(item, ImageError) else item
+        return found
 
     def uri(self, key: str) -> str:
-        """The path or URI of an image's mask in the folder of masks."""
-        return join(self.root, self._stem(key) + self.suffix)
+        """The path or URI of an image's mask: the one that people drew, else the one in the folder of masks."""
+        return self.drawn.get(key) or join(self.root, self.name(key))
+
+    def name(self, key: str) -> str:
+        """The name of an image's mask."""
+        return self._stem(key) + self.suffix
 
     def _stem(self, key: str) -> str:
         if self.image_suffix:
@@ -166,16 +177,11 @@ def check_size(mask: Mask, size: tuple[int, int], key: str) -> None:
 def masks_of(config: DataConfig, catalog: Catalog) -> Masks:
     """The masks of a catalog as configured. config.classes, if given, replace the catalog's classes.
 
-    Raises CatalogError if the source cannot have masks or the number of classes does not fit into 8 bits.
+    Raises CatalogError if the number of classes does not fit into 8 bits.
     """
-    if not config.mask_root and not catalog.source.has_columns:
-        raise CatalogError(
-            f"data.mask_root: expected a folder of masks for a source of format {catalog.format}, got none (only "
-            "Parquet files can hold masks beside the images)"
-        )
     masks = Masks(
         catalog.source, config.mask_column, config.mask_root, config.image_suffix, config.mask_suffix,
-        config.ignore_label, config.classes or catalog.classes,
+        config.ignore_label, config.classes or catalog.classes, catalog.masks,
     )  # fmt: skip
     if not 1 <= masks.num_classes <= _MOST:
         raise CatalogError(

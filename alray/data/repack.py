@@ -38,12 +38,18 @@ def repack(
     webdataset writes shard-00000.tar ... (and test-00000.tar ... for the test split), in which each image
     is followed by its class in a .cls member. folder writes a file at each key's path. Both write alray-classes.txt,
     which keeps the order of the classes. Raises CatalogError if a key cannot be a file name, if the written files
-    would be indexed with another split or class than the catalog has, or if the source has changed.
+    would be indexed with another split or class than the catalog has, if it has a validation set, or if the source
+    has changed.
     """
     target = SOURCES.get(format)
     if target is None or not target.writable:
         names = " or ".join(source.name for source in SOURCES.values() if source.writable)
         raise CatalogError(f"format: expected {names}, got {format!r}")
+    if held_out := int(catalog.is_validation().sum()):
+        raise CatalogError(
+            f"{catalog.uri}: {held_out:,} images are the validation set, as --split says, which repacked files would "
+            "not show; index without that, repack, and name them in a list (split.val_list)"
+        )
     store = Store(absolute(out), sums="")  # a data set, and perhaps a million files: repacking makes it again
     if store.names():
         raise CatalogError(f"{out}: expected an empty directory, got one with {store.names()[0]}")

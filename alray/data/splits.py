@@ -7,6 +7,7 @@ Balanced draws read hidden labels, as the papers' protocols do; the caller count
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -111,23 +112,44 @@ def imbalance(
     return _first_per_class(rows, labels, quotas, seed, "imbalance")
 
 
-def from_list(keys: pa.Array, lines: Sequence[str], name: str) -> Rows:
-    """The rows of the images that a list file names; ascending.
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """The images that a list file names. rows (k,): ascending, without repetition; classes (k,): the class beside each
+    as text, null where the line has none."""
 
-    keys (n,): keys of the catalog in row order. lines: 'key' or 'key label' each, as in the lists of ImageNet-LT. name:
-    the list file, for error messages. Raises SplitError for a key that is not in the catalog.
+    rows: Rows
+    classes: pa.Array
+
+
+def from_list(keys: pa.Array, lines: Sequence[str], name: str) -> Listed:
+    """Find the images that a list file names.
+
+    keys (n,): keys of the catalog in row order. lines: a key, or a key and a class with a tab, comma, semicolon or
+    space between them, as in the lists of ImageNet-LT. name: the field and the file, for error messages. Raises
+    SplitError for an empty list, for a key that is not in the catalog, and for two classes of one image.
     """
-    wanted = pa.array([_without_label(line.strip()) for line in lines if line.strip()], pa.string())
-    found = pc.index_in(wanted, value_set=keys.cast(wanted.type))
-    if found.null_count:
-        missing = wanted.filter(pc.is_null(found))
+    wanted = [line.strip() for line in lines if line.strip()]
+    if not wanted:
+        raise SplitError(f"{name}: expected the key of an image on each line, got an empty list")
+    rows, classes = np.full(len(wanted), -1, np.int64), [""] * len(wanted)
+    for mark in ("", "\t", ",", ";", " "):  # a key may contain any of these
+        open_ = np.flatnonzero(rows < 0).tolist()
+        parts = [wanted[at].rpartition(mark) if mark else (wanted[at], "", "") for at in open_]
+        found = pc.index_in(pa.array([part[0].strip() for part in parts], keys.type), value_set=keys)
+        for at, part, row in zip(open_, parts, found.to_pylist(), strict=True):
+            if row is not None:
+                rows[at], classes[at] = row, part[2].strip()
+    if (missing := np.flatnonzero(rows < 0)).size:
         raise SplitError(
             f"{name}: expected keys of the catalog, got {len(missing)} of {len(wanted)} others, first "
-            f"{missing[0].as_py()!r}"
+            f"{wanted[missing[0]]!r}"
         )
-    return np.unique(found.to_numpy().astype(np.int64))
-
-
-def _without_label(line: str) -> str:
-    key, _, label = line.rpartition(" ")
-    return key if key and label.isdigit() else line
+    table = pa.table({"row": rows, "class": pa.array(classes)}).filter(pc.not_equal(pa.array(classes), ""))
+    several = table.group_by("row").aggregate([("class", "count_distinct"), ("class", "min")]).sort_by("row")
+    twice = several.filter(pc.greater(several["class_count_distinct"], 1))["row"].to_pylist()
+    if twice:
+        both = " and ".join(sorted({text for row, text in zip(rows, classes, strict=True) if row == twice[0] and text}))
+        raise SplitError(f"{name}: {keys[twice[0]].as_py()}: expected one class, got {both}")
+    named = np.unique(rows)
+    at = pc.index_in(pa.array(named), value_set=several["row"].combine_chunks())
+    return Listed(named, several["class_min"].combine_chunks().take(at))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from alray.data.assemble import Assembled
 from alray.data.sources import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
-from alray.data.sources.split_names import kind_of_split
+from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
 from alray.reasons import first_of
 
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
@@ -47,17 +47,19 @@ class Understood:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Numbers of images. by_class, train, test (c,) int64: with each class, of all, training and test images."""
+    """Numbers of images. train, test, validation (c,) int64: with each class, of the images for training and so on."""
 
     images: int
     train: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
     train_images: int
     test_images: int
+    validation_images: int
 
     @property
     def by_class(self) -> npt.NDArray[np.int64]:
-        return self.train + self.test
+        return self.train + self.test + self.validation
 
 
 def understood(
@@ -90,11 +92,11 @@ def understood(
 
 
 def _count(found: Assembled) -> _Counts:
-    is_test = pc.equal(found.images["split"], "test").to_numpy()
     labels = pc.fill_null(found.images["label"], len(found.classes)).to_numpy()
     size = len(found.classes) + 1  # the last one counts images without a label
-    train, test = (np.bincount(labels[rows], minlength=size)[:-1] for rows in (~is_test, is_test))
-    return _Counts(len(labels), train, test, int((~is_test).sum()), int(is_test.sum()))
+    parts = [pc.equal(found.images["split"], role).to_numpy() for role in ROLES]
+    train, test, held_out = (np.bincount(labels[rows], minlength=size)[:-1] for rows in parts)
+    return _Counts(len(labels), train, test, held_out, *(int(rows.sum()) for rows in parts))
 
 
 def _splits_line(counts: _Counts, splits: Sequence[SplitCount]) -> str:
@@ -108,7 +110,11 @@ def _splits_line(counts: _Counts, splits: Sequence[SplitCount]) -> str:
         shown = ", ".join(f"{name} {number:,}" if len(names) > 1 else name for name, number in names.items())
         return f"{images:,} {role} ({shown})"
 
-    return f"{amount(counts.images, 'image')}: {part('train', counts.train_images)}, {part('test', counts.test_images)}"
+    held_out = f", {part(VALIDATION, counts.validation_images)}" if counts.validation_images else ""
+    return (
+        f"{amount(counts.images, 'image')}: {part('train', counts.train_images)}, {part('test', counts.test_images)}"
+        f"{held_out}"
+    )
 
 
 def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
@@ -129,9 +135,11 @@ def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
 def _labels_line(counts: _Counts) -> str:
     train = counts.train_images - int(counts.train.sum())
     test = counts.test_images - int(counts.test.sum())
-    if not train + test:
+    held_out = counts.validation_images - int(counts.validation.sum())
+    if not train + test + held_out:
         return "every image has a label"
-    return f"{amount(train + test, 'image')} without a label ({train:,} train, {test:,} test)"
+    more = f", {held_out:,} {VALIDATION}" if held_out else ""
+    return f"{amount(train + test + held_out, 'image')} without a label ({train:,} train, {test:,} test{more})"
 
 
 def _by_size(item: tuple[str, int]) -> tuple[int, str]:
@@ -152,10 +160,10 @@ def _notes(splits: Sequence[SplitCount], counts: _Counts) -> Iterator[str]:
         names = " and ".join(f"{split.name} ({split.images:,})" for split in each)
         first = next(split.name for split in each if kind_of_split(split.name) == "val")
         yield (
-            f"{names} are both used as test images; --split {first} train puts {first} into the pool, and "
-            f"--split {first} ignore leaves it out"
+            f"{names} are both used as test images; --split {first} train puts {first} into the pool, "
+            f"--split {first} validation makes it the validation set, and --split {first} ignore leaves it out"
         )
-    labeled = int(counts.train.sum() + counts.test.sum())
+    labeled = int(counts.by_class.sum())
     for split in splits:
         if labeled and split.role == "test" and split.unlabeled:
             yield (
@@ -179,10 +187,11 @@ def _twice(splits: Sequence[SplitCount]) -> Iterator[str]:
 
 
 def _split_doubts(splits: Sequence[SplitCount], counts: _Counts, wants_test: bool) -> Iterator[str]:
-    labeled = int(counts.train.sum() + counts.test.sum())
+    labeled = int(counts.by_class.sum())
     if counts.images and not counts.train_images:
         name = next((split.name for split in splits if split.name), "NAME")
-        yield f"all images are test images, and none is left to learn from. Pass --split {name} train to change that"
+        others = "test or validation images" if counts.validation_images else "test images"
+        yield f"all images are {others}, and none is left to learn from. Pass --split {name} train to change that"
     elif wants_test and labeled and not counts.test_images:
         yield (
             "there are no test images. Pass --test-root FOLDER, or --split NAME test if they have another name; with "

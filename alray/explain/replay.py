@@ -119,7 +119,8 @@ class Replay:
         config, strategy = self.config, self.strategy
         if strategy is None:
             return SeedSet(config.split.seed_set_how, config.split.seed_set_size)
-        return SeedSet.of(config, strategy, labeled_in(config, self.catalog, self.pool_rows))
+        rows = self.pool_rows if config.split.val_size else self.run.pool()  # a given validation set is no part of it
+        return SeedSet.of(config, strategy, labeled_in(config, self.task.source_labels(config, self.catalog), rows))
 
     def _features(self, out: RoundDir, needs: frozenset[str]) -> Callable[[Rows], ShardSource] | None:
         """What opens the features that the selection of a round read; None if there are none."""

@@ -12,7 +12,7 @@ from alray.explain.images import find
 from alray.explain.replay import Replay, Step
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import Turn, past_turn
-from alray.pool_rows import test_and_pool_rows
+from alray.pool_rows import parts_of
 from alray.rundir import RunDir, RunError
 from alray.selection.case import Case
 
@@ -87,12 +87,15 @@ def _elsewhere(replay: Replay, row: int) -> str:
     if row in replay.run.batch(SEED_SET).left_out("unusable"):
         return "People called it unusable when it was chosen for the seed set."
     try:
-        test, rows = test_and_pool_rows(replay.config, replay.catalog, replay.task)
+        _, parts, _ = parts_of(replay.config, replay.catalog, replay.task)
     except (ValueError, OSError):  # a list of images that is no longer there
         return "It is not in the pool of this run."
-    if row in test:
-        return "It is a test image, drawn by split.test_share, so it is never picked."
-    if row not in rows:
+    if row in parts.test:
+        by = "named by split.test_list" if row in parts.listed else "drawn by split.test_share"
+        return f"It is a test image, {by}, so it is never picked."
+    if row in parts.validation:
+        return "It is in the given validation set, but has no label."
+    if row not in parts.pool:
         return "It is not in the pool: data.train_list or data.unlabeled leave it out."
     return "It is not in the pool: people called it unusable, or data.imbalance leaves it out."
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alray.data.catalog import Catalog
 from alray.data.fetch import fetch
+from alray.data.masks import masks_of
 from alray.data.oracle import Status
 from alray.data.sources import SOURCES
 from alray.data.sources.scan import CLASSES_FILE
@@ -19,15 +20,15 @@ from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
 from alray.store import Store
 
-CSV = "labels.csv"
+CSV, MASKS = "labels.csv", "masks"
 _IMAGES = 256  # images in memory at a time
 _TAR_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """One labeled image. origin: "validation", "seed set", "round N", "test N", or "extra" where nobody asked for
-    it."""
+    """One labeled image. label: the class, or the place of the mask beside labels.csv; origin: "validation", "test",
+    "seed set", "round N", "test N", or "extra" where nobody asked for it."""
 
     key: str
     uri: str
@@ -38,14 +39,28 @@ class Labeled:
 def labeled(run: RunDir, catalog: Catalog) -> list[Labeled]:
     """All images of a run that have a label, with the latest one, in the order of the catalog. Raises RunError."""
     origin = _origins(run, catalog)
-    answers = {key: name for key, (status, name) in state.given(run).items() if status == Status.LABEL}
+    given = state.given(run)
+    answers = {key: name for key, (status, name) in given.items() if status == Status.LABEL}
+    if drawn := [key for key, (status, _) in given.items() if status == Status.MASK]:
+        masks = masks_of(run.settings().data, catalog)
+        answers |= {key: f"{MASKS}/{masks.name(key)}" for key in drawn}
     places = catalog.references(catalog.rows_of(list(answers)))
     keys, uris = places["key"].to_pylist(), places["uri"].to_pylist()
     return [Labeled(key, uri, answers[key], origin.get(key, "extra")) for key, uri in zip(keys, uris, strict=True)]
 
 
+def write_masks(images: list[Labeled], run: RunDir, catalog: Catalog, store: Store) -> None:
+    """Write the mask of each image, byte for byte, under the name that `labeled` gives it. Raises ImageError."""
+    masks = masks_of(run.settings().data, replace(catalog, masks=state.masks(run)))
+    for start in range(0, len(images), _IMAGES):
+        part = images[start : start + _IMAGES]
+        references = catalog.references(catalog.rows_of([image.key for image in part]))
+        for image, data in zip(part, masks.fetch(references), strict=True):
+            store.write_bytes(image.label, data)
+
+
 def _origins(run: RunDir, catalog: Catalog) -> dict[str, str]:
-    parts = [("validation", run.held_out()[0]), ("seed set", run.seed_set())]
+    parts = [("validation", run.held_out()[0]), ("test", run.asked_test()[0]), ("seed set", run.seed_set())]
     parts += [(f"round {step.round}", step.rows) for step in run.bought()]
     parts += [(batch.name, batch.requests["row"].to_numpy()) for batch in state.open_batches(run)]
     parts += [(f"test {number}", test.rows()) for number, test in enumerate(run.tests())]

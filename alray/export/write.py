@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from alray.data.oracle import Status
 from alray.export import card
-from alray.export.labels import CSV, as_csv, labeled, skipped, write_images
+from alray.export.labels import CSV, MASKS, as_csv, labeled, skipped, write_images, write_masks
 from alray.export.model import ExportError, as_timm, rebuild, write_onnx, write_timm
 from alray.labeling import state
 from alray.rundir import Missing, RunDir
 from alray.store import Store, absolute
+from alray.tasks import task_of
 
 
 def export(run: RunDir, out: str, format: str, labels: str, number: int = -1) -> list[str]:
@@ -31,12 +33,17 @@ def export(run: RunDir, out: str, format: str, labels: str, number: int = -1) ->
         catalog = run.catalog()
     except Missing as missing:
         raise ExportError(f"{run.uri}: {missing}") from None
-    images = labeled(run, catalog)
+    images, drawn = labeled(run, catalog), task_of(run.settings()).answers == Status.MASK
+    if drawn and labels != "csv":
+        raise ExportError(f"--labels: expected csv, because images have masks and no classes, got {labels}")
     files: list[str] = []
     told: list[str] = []
     if format != "none":
         files, told = _write_model(run, number, format, store)
     store.write_bytes(CSV, as_csv(images).encode())
+    if drawn:
+        write_masks(images, run, catalog, store)
+        told.append(f"{len(images):,} masks: {store.at(MASKS)}")
     if labels != "csv":
         write_images(images, catalog, state.classes(run), labels, store.child("images"))
         told.append(f"{len(images):,} labeled images: {store.at('images')}")

@@ -39,12 +39,14 @@ class Asked:
 @dataclass(frozen=True)
 class Rules:
     """What is allowed. classes: their names; new_classes: others may come; extra: images that nobody asked for may be
-    labeled; correct: answers may replace earlier ones."""
+    labeled; correct: answers may replace earlier ones. renamable: the classes that came with labels and whose
+    numbers are not in use yet, so that a correction may spell them otherwise."""
 
     classes: Sequence[str]
     new_classes: bool = False
     extra: bool = False
     correct: bool = False
+    renamable: Sequence[str] = ()
 
 
 def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked:
@@ -55,7 +57,12 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
     where no class has the name, a class that differs only in case is meant.
     """
     result, changed = Checked(), Counter[str]()
-    find, name_of = _finder(asked), _namer(rules)
+    spelled: dict[str, Counter[str]] = defaultdict(Counter)
+    find, delivered = _finder(asked), list(delivered)
+    renamed = _renamed(delivered, asked, rules, find)
+    rules = replace(rules, classes=[renamed.get(name, name) for name in rules.classes])
+    name_of = _namer(rules)
+    result.notes += [f"the class {old!r} is now spelled {new!r}" for old, new in renamed.items()]
     good: dict[str, list[Delivered]] = defaultdict(list)
     for line in delivered:
         if line.problem:
@@ -65,48 +72,80 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
         if key is None:
             result.refused.append(f"{line.where}: {problem}")
             continue
-        label = name_of(line.label) if line.status == Status.LABEL else ""
+        label = name_of(line.label) if line.status == Status.LABEL else line.label
         if label is None:
             result.refused.append(f"{line.where}: {_unknown_class(line.label, rules.classes)}")
             continue
-        changed[f"{line.label!r} was read as the class {label!r}"] += label != line.label
+        spelled[label][normal(line.label)] += 1
+        rename = f"; give all images of {label!r} again to rename it" * (rules.correct and label in rules.renamable)
+        changed[f"{line.label!r} was read as the class {label!r}{rename}"] += label != line.label
         good[key].append(replace(line, key=key, label=label))
     for key, lines in good.items():
         _settle(key, lines, asked.answered.get(key), rules, result)
     result.notes += [f"{what} ({amount(count, 'time')})" for what, count in sorted(changed.items()) if count]
-    result.notes[:0] = _new_classes(result.taken, rules.classes)
+    result.notes[:0] = _new_classes(result.taken, rules.classes, spelled)
     return result
 
 
-def _new_classes(taken: Sequence[Delivered], classes: Sequence[str]) -> list[str]:
-    """A sentence on every class that did not exist before: it may be a slip."""
+def _renamed(
+    delivered: Sequence[Delivered], asked: Asked, rules: Rules, find: Callable[[str, bool], tuple[str | None, str]]
+) -> dict[str, str]:
+    """The new spelling by the old one, of each class of which a correction spells all images anew."""
+    if not (rules.correct and rules.new_classes):
+        return {}
+    given: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in rules.renamable}
+    folded = {normal(name).casefold(): name for name in rules.renamable}
+    for line in delivered:
+        text = normal(line.label)
+        old = folded.get(text.casefold())
+        if old is not None and text != old:
+            given[old][text].add(find(line.key, True)[0] or "")
+    images: dict[str, set[str]] = defaultdict(set)
+    for key, (_, label) in asked.answered.items():
+        images[label].add(key)
+    return {old: text for old, by_text in given.items() for text, keys in by_text.items() if keys >= images[old]}
+
+
+def _new_classes(taken: Sequence[Delivered], classes: Sequence[str], spelled: Mapping[str, Counter[str]]) -> list[str]:
+    """A sentence on every class that did not exist before: it may be a slip. spelled: how often each class was written
+    in which way."""
     new = Counter(line.label for line in taken if line.status == Status.LABEL and line.label not in set(classes))
-    return [
-        f"NEW CLASS {name!r}, with {amount(count, 'image')}{_nearest(name, classes)}. If it is a slip, give these "
-        "images again with --correct"
-        for name, count in new.items()
-    ]
+    notes = []
+    for name, count in new.items():
+        ways = spelled[name]
+        several = f". It was written {_counted(ways)}: the first spelling is the class" if len(ways) > 1 else ""
+        notes.append(
+            f"NEW CLASS {name!r}, with {amount(count, 'image')}{_nearest(name, classes)}{several}. If it is a slip, "
+            "give these images again with --correct"
+        )
+    return notes
+
+
+def _counted(spellings: Counter[str]) -> str:
+    return ", ".join(f"{text!r} ({amount(count, 'time')})" for text, count in spellings.items())
 
 
 def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rules, result: Checked) -> None:
     """Take one answer for the image, or refuse its lines."""
     answer = majority(lines)
     if answer is None:
-        said = ", ".join(f"{line.label or line.status.name.lower()} ({line.where})" for line in lines)
+        said = ", ".join(f"{_said(line.status, line.label)} ({line.where})" for line in lines)
         result.refused += [f"{line.where}: {key} has contradicting answers: {said}" for line in lines]
         return
     if len(lines) > 1:
-        result.notes.append(
-            f"{key}: {len(lines)} answers were taken as one, {answer.label or answer.status.name.lower()}"
-        )
+        result.notes.append(f"{key}: {len(lines)} answers were taken as one, {_said(answer.status, answer.label)}")
     now = answer.status, answer.label
     if before == now:
         result.notes.append(f"{answer.where}: {key} has this answer already")
     elif before is not None and not rules.correct:
-        was = before[1] or before[0].name.lower()
+        was = _said(*before)
         result.refused.append(f"{answer.where}: {key} was answered with {was}; --correct replaces an answer")
     else:
         result.taken.append(answer)
+
+
+def _said(status: Status, label: str) -> str:
+    return label if status == Status.LABEL else status.name.lower()
 
 
 def majority(lines: Sequence[Delivered]) -> Delivered | None:

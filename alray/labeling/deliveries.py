@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -37,8 +38,8 @@ class Delivered:
     """One answer as people gave it.
 
     where: the file and line, for messages; key: the key, the URI or the file name of the image; label: name of the
-    class as it was written, empty unless the status is LABEL; annotator: who gave it, empty if the file does not say;
-    problem: why the line cannot be used, empty if it can.
+    class as it was written, or the name of the mask's file in the run, empty for other answers; annotator: who gave
+    it, empty if the file does not say; problem: why the line cannot be used, empty if it can.
     """
 
     where: str
@@ -49,26 +50,29 @@ class Delivered:
     problem: str = ""
 
 
-def read(path: str) -> list[Delivered]:
-    """Read a delivery. The kind is recognised by the name's extension and the content.
+def read(path: str, answers: Sequence[str] = _LABELS) -> list[Delivered]:
+    """Read a delivery of classes. The kind is recognised by the name's extension and the content. answers: the names
+    of the column that holds the answer.
 
     A line that cannot be used says so in its `problem`. Raises LabelError if the file does not exist or cannot be read
     as a whole.
     """
     if not is_remote(path) and Path(path).is_dir():
         return _read_folder(Path(path))
+    table, lines = partial(_read_csv, answers=answers), partial(_read_lines, answers=answers)
     readers: Mapping[str, Callable[[str, str], list[Delivered]]] = {
-        ".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".jsonl": _read_lines, ".ndjson": _read_lines,
-        ".json": _read_json, ".xml": _read_cvat,
+        ".csv": table, ".tsv": table, ".txt": table, ".jsonl": lines, ".ndjson": lines, ".json": _read_json,
+        ".xml": _read_cvat,
     }  # fmt: skip
     name = path.rstrip("/").rpartition("/")[2]
     reader = readers.get(Path(name).suffix.lower())
     if reader is None:
         raise LabelError(f"{path}: expected a folder or a file that ends with {', '.join(readers)}")
-    return reader(name, _text(path))
+    return reader(name, text_of(path))
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
+    """The text of a file. Raises LabelError if it cannot be read as UTF-8."""
     try:
         return read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
@@ -82,17 +86,17 @@ def _text(path: str) -> str:
         raise LabelError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_csv(name: str, text: str) -> list[Delivered]:
+def _read_csv(name: str, text: str, answers: Sequence[str]) -> list[Delivered]:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text))
     try:
         header = [cell.strip().casefold() for cell in next(lines, [])]
-        columns = _columns(header, name)
+        columns = _columns(header, name, answers)
         found = []
         for cells in lines:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                found += _bad(f"{name}:{lines.line_num}", f"expected {len(header)} cells, got {len(cells)}")
+                found += bad(f"{name}:{lines.line_num}", f"expected {len(header)} cells, got {len(cells)}")
                 continue
             record = {column: cells[at] for column, at in columns.items()}
             found += _answer(f"{name}:{lines.line_num}", record)
@@ -107,14 +111,14 @@ def _separator(text: str) -> str:
     return max(_SEPARATORS, key=lambda mark: (first.count(mark), mark == ","))
 
 
-def _columns(header: Sequence[str], name: str) -> dict[str, int]:
+def _columns(header: Sequence[str], name: str, answers: Sequence[str]) -> dict[str, int]:
     twice = [column for column, count in Counter(header).items() if count > 1 and column]
     if twice:
         raise LabelError(f"{name}:1: expected different column names, got {twice[0]!r} more than once")
     key = next((column for column in _KEYS if column in header), None)
-    label = next((column for column in _LABELS if column in header), None)
+    label = next((column for column in answers if column in header), None)
     if key is None or label is None:
-        missing = f"key (or {', '.join(_KEYS[1:])})" if key is None else f"label (or {', '.join(_LABELS[1:])})"
+        missing = f"key (or {', '.join(_KEYS[1:])})" if key is None else f"{answers[0]} (or {', '.join(answers[1:])})"
         raise LabelError(f"{name}:1: expected a column {missing}, got {', '.join(header) or 'an empty file'}")
     columns = {"key": header.index(key), "label": header.index(label)}
     return columns | {column: header.index(column) for column in (_STATUS, _ANNOTATOR) if column in header}
@@ -125,22 +129,23 @@ def _answer(where: str, record: Mapping[str, Any]) -> list[Delivered]:
     key, label = (str(record.get(name) if record.get(name) is not None else "").strip() for name in ("key", "label"))
     word = str(record.get(_STATUS) or "").strip().casefold()
     if not key:
-        return _bad(where, "expected the key of an image, got none")
+        return bad(where, "expected the key of an image, got none")
     if word not in _WORDS:
-        return _bad(where, f"expected the status label, skip or unusable, got {word!r}")
+        return bad(where, f"expected the status label, skip or unusable, got {word!r}")
     status = _WORDS[word]
     if status != Status.LABEL and label:
-        return _bad(where, f"expected no label beside the status {word}, got {label!r}")
+        return bad(where, f"expected no label beside the status {word}, got {label!r}")
     if status == Status.LABEL and not label:
         return []  # nobody has looked at this image yet
     return [Delivered(where, key, status, label, str(record.get(_ANNOTATOR) or "").strip())]
 
 
-def _bad(where: str, problem: str) -> list[Delivered]:
+def bad(where: str, problem: str) -> list[Delivered]:
+    """A line that cannot be used, and why."""
     return [Delivered(where, "", Status.NOT_YET, "", problem=problem)]
 
 
-def _read_lines(name: str, text: str) -> list[Delivered]:
+def _read_lines(name: str, text: str, answers: Sequence[str]) -> list[Delivered]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
@@ -148,22 +153,22 @@ def _read_lines(name: str, text: str) -> list[Delivered]:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                found += _bad(where, f"expected a JSON object, got something else: {error}")
+                found += bad(where, f"expected a JSON object, got something else: {error}")
                 continue
-            found += _record(where, record)
+            found += _record(where, record, answers)
     return found
 
 
-def _record(where: str, record: Any) -> list[Delivered]:
+def _record(where: str, record: Any, answers: Sequence[str] = _LABELS) -> list[Delivered]:
     """The answer of one JSON object; none if it has neither a label nor a status."""
     if not isinstance(record, dict):
-        return _bad(where, f"expected a JSON object with key and label, got {type(record).__name__}")
+        return bad(where, f"expected a JSON object with key and label, got {type(record).__name__}")
     given = {str(name).strip().casefold(): value for name, value in record.items()}
     key = next((given[name] for name in _KEYS if given.get(name) is not None), None)
-    label = next((given[name] for name in _LABELS if given.get(name) is not None), None)
+    label = next((given[name] for name in answers if given.get(name) is not None), None)
     for value, what in ((key, "key"), (label, "label")):
         if not isinstance(value, str | int | None):
-            return _bad(where, f"expected text as {what}, got {json.dumps(value)[:60]}")
+            return bad(where, f"expected text as {what}, got {json.dumps(value)[:60]}")
     named = {"key": key, "label": label, _STATUS: given.get(_STATUS), _ANNOTATOR: given.get(_ANNOTATOR)}
     return _answer(where, named)
 
@@ -192,7 +197,7 @@ def of_task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
         return
     key = _key_of(task.get("data") or {})
     if not key:
-        yield from _bad(where, "expected the image in data.key or data.image, got neither")
+        yield from bad(where, "expected the image in data.key or data.image, got neither")
         return
     for annotation in task["annotations"]:
         annotator = str(annotation.get("completed_by") or "")
@@ -201,7 +206,7 @@ def of_task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
             continue
         status, chosen = _chosen(annotation.get("result", []))
         if len(chosen) > 1:
-            yield from _bad(where, f"expected one choice, got {', '.join(map(str, chosen))}")
+            yield from bad(where, f"expected one choice, got {', '.join(map(str, chosen))}")
             continue
         yield from (Delivered(where, key, status, str(choice).strip(), annotator) for choice in chosen)
 

@@ -79,7 +79,14 @@ class Desk:
 
     def classes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """The names of the classes by number. names: of the deliveries that count, all by default."""
-        return self.ledger.classes(self._first, names)
+        return self.ledger.classes((*self._first, *self.run.new_classes()), names)
+
+    def _numbered(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The classes, whose numbers are from now on in use: a correction moves none of them."""
+        classes = self.classes(names)
+        if (new := classes[len(self._first) :]) != self.run.new_classes():
+            self.run.write_new_classes(new)
+        return classes
 
     def ask(
         self, requests: Requests, roles: Sequence[str], before_waiting: Callable[[], None] = lambda: None
@@ -98,16 +105,19 @@ class Desk:
             note = self._request(requests, missing, known) if missing else ""
             missing = [at for at in missing if requests.keys[at] not in known]
             if not missing or self.ledger.closed(requests.batch):
+                if told:
+                    self.say(f"{requests.batch}: the batch is complete, and the run goes on.")
                 return self._closed(requests, known)
-            line = self._waiting(requests, len(missing), note)
+            line = self._waiting(requests, len(missing))
             if not told:
                 before_waiting()
             if line != told:
                 self.run.batch_files(requests.batch).write_bytes(NOTE, note.encode())
             if not self.poll:
-                raise Waiting(f"{line}\nWhen the labels are there, start the same command again: the run goes on.")
+                end = "When the labels are there, start the same command again: the run goes on."
+                raise Waiting("\n".join(filter(None, [line, note, end])))
             if line != told:
-                self.say(line)
+                self.say(line if told else "\n".join(filter(None, [line, note, self._polling])))
                 told = line
             time.sleep(self.config.poll_seconds)
             self.run.check_guards()
@@ -182,7 +192,7 @@ class Desk:
     def _closed(self, requests: Requests, known: dict[str, Answer]) -> Closed:
         """The answers by row; images without an answer in a batch that somebody closed count as skipped."""
         answers = [known.get(key, (Status.SKIP, "")) for key in requests.keys]
-        number = {name: at for at, name in enumerate(self.classes())}
+        number = {name: at for at, name in enumerate(self._numbered())}
         labels = [number[name] if status == Status.LABEL else 0 for status, name in answers]
         status = np.array([status for status, _ in answers], np.uint8)
         return Closed(requests.rows, status, np.array(labels, np.int32))
@@ -191,13 +201,18 @@ class Desk:
         """Note which deliveries a round knows when it begins, so that it does the same if it is started again. Returns
         the classes that the round learns."""
         if not out.begun():
-            out.write_begun({"deliveries": self.ledger.names()})
-        return self.classes(out.begun()["deliveries"])
+            names = self.ledger.names()
+            out.write_begun({"classes": len(self._numbered(names)), "deliveries": names})
+        return self.classes()[: out.begun()["classes"]]
 
-    def _waiting(self, requests: Requests, missing: int, note: str) -> str:
-        others = [name for name in self.run.open_batches() if name != requests.batch]
-        more = f" {', '.join(others)} is out, too, but needed later." if others else ""
+    @property
+    def _polling(self) -> str:
         return (
-            f"waiting for labels, {requests.batch}: {len(requests) - missing:,} of {len(requests):,} answers "
-            f"are there.{more}\n{note}"
-        ).rstrip()
+            f"The run looks again every {self.config.poll_seconds:g} s and goes on by itself. It can be stopped with "
+            "Ctrl-C; the same command goes on."
+        )
+
+    def _waiting(self, requests: Requests, missing: int) -> str:
+        done, others = len(requests) - missing, [name for name in self.run.open_batches() if name != requests.batch]
+        more = f" {', '.join(others)} is out, too, but needed later." if others else ""
+        return f"waiting for labels, {requests.batch}: {done:,} of {len(requests):,} answers are there.{more}"

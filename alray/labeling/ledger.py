@@ -99,10 +99,12 @@ class Ledger:
         return {line.key: (line.status, line.label) for delivery in self.read(names) for line in delivery.answers}
 
     def classes(self, first: Sequence[str], names: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The names of the classes by number: the first ones, with which the run began, then those that came with
-        deliveries, in their order. names: of the deliveries that count, all by default."""
-        given = (line for delivery in self.read(names) for line in delivery.answers if line.status == Status.LABEL)
-        return tuple(dict.fromkeys([*first, *(line.label for line in given)]))
+        """The names of the classes by number: the first ones, whose numbers are in use, then those that came with
+        deliveries, in their order. A name that was corrected away, so that no image has it, is no class unless it is
+        one of the first. names: of the deliveries that count, all by default."""
+        held = {label for status, label in self.answers(names).values() if status == Status.LABEL}
+        given = (line.label for delivery in self.read(names) for line in delivery.answers if line.label in held)
+        return tuple(dict.fromkeys([*first, *given]))
 
     def closed(self, batch: str) -> bool:
         """Whether somebody closed the batch of this name."""

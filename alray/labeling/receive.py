@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +12,9 @@ import pyarrow.compute as pc
 from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.check import Answer, Asked, Checked, Rules, check
-from alray.labeling.deliveries import LabelError, read
-from alray.labeling.ledger import Kind, Ledger, whoami
+from alray.labeling.deliveries import LabelError
+from alray.labeling.kinds import Kind, kind_of
+from alray.labeling.ledger import Ledger, whoami
 from alray.rundir import Missing, RunDir, RunError
 
 _SHOWN = 20  # refused lines in an error message
@@ -45,22 +47,26 @@ def receive(
             f"{run.uri}: the run waits for no labels; --correct replaces a label that it has, --extra adds labels of "
             "images that it did not ask for"
         )
-    answered = state.given(run) if correct or extra else ledger.answers()
+    kind, answered = kind_of(run), state.given(run) if correct or extra else ledger.answers()
     nothing = pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
     table = pa.concat_tables([nothing, *(batch.requests.select(["key", "uri"]) for batch in batches)])
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
-    rules = Rules(state.classes(run), _allows_new(run), extra, correct)
-    lines = [line for path in paths for line in read(path)]
+    classes = state.classes(run)
+    rules = Rules(classes, _allows_new(run), extra, correct, classes[len(state.numbered(run)) :])
+    keys = run.catalog().keys().to_pylist() if extra else list(dict.fromkeys([*asked.keys, *answered]))
+    lines = [line for path in paths for line in kind.read(path, keys)]
     if not lines:
         raise LabelError(f"{', '.join(paths)}: expected answers, got no line with a label or a status")
     result = check(lines, asked, rules)
     if correct and not extra:
         _only_corrections(result, answered, set(asked.keys))
+    _only_usable(result, kind)
     if result.refused and not (take_good and result.taken):
         raise LabelError(_refusal(result, take_good))
-    kind: Kind = "correction" if correct else "extra" if extra else "answer"
+    what: Literal["correction", "extra", "answer"] = "correction" if correct else "extra" if extra else "answer"
     if result.taken:
-        ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", kind)
+        kind.store(result.taken, run.masks)
+        ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", what)
     answers = ledger.answers()
     left = {batch.name: (len(batch.missing(answers)), len(batch.requests)) for batch in batches}
     return Received(len(result.taken), result.refused, result.notes, left)
@@ -112,6 +118,14 @@ def _only_corrections(result: Checked, answered: dict[str, Answer], asked: set[s
     new = [line for line in result.taken if line.key not in answered and line.key not in asked]
     result.refused += [f"{line.where}: {line.key} has no label to correct; --extra adds one" for line in new]
     result.taken = [line for line in result.taken if line not in new]
+
+
+def _only_usable(result: Checked, kind: Kind) -> None:
+    """Refuse answers that fit what was asked and cannot be used all the same."""
+    result.notes += kind.notes
+    wrong = kind.problems(result.taken)
+    result.refused += [f"{line.where}: {line.key}: {wrong[line.key]}" for line in result.taken if line.key in wrong]
+    result.taken = [line for line in result.taken if line.key not in wrong]
 
 
 def _refusal(result: Checked, take_good: bool) -> str:

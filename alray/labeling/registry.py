@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from alray.config import ConfigError, RunConfig
 from alray.data.catalog import Catalog
-from alray.data.oracle import Oracle
+from alray.data.oracle import Oracle, Status
 from alray.rundir import RunDir
-from alray.tasks import Task
+from alray.tasks import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def _hidden(setting: Setting) -> Oracle:
 def _files(setting: Setting) -> Oracle:
     from alray.labeling.label_files import LabelFiles
 
-    return LabelFiles(setting.run, setting.catalog)
+    return LabelFiles(setting.run, setting.catalog, setting.task.answers)
 
 
 def _studio(setting: Setting) -> Oracle:
@@ -50,18 +50,18 @@ def oracle_of(setting: Setting) -> Oracle:
 
 
 def check(config: RunConfig) -> None:
-    """Raise ConfigError if there is no oracle of the configured name, or if it cannot serve the task."""
+    """Raise ConfigError if there is no oracle of the configured name."""
     name = config.labels.oracle
     if name not in _ORACLES:
         _own(name)
-    elif name != HIDDEN and config.task != "classification":
-        raise ConfigError(
-            f"labels.oracle: expected {HIDDEN} or an oracle of your own for the task {config.task}, got {name}, which "
-            "gives a class for each image"
-        )
     if name == _STUDIO:
         from alray.labeling.label_studio.oracle import check_settings
 
+        if task_of(config).answers != Status.LABEL:
+            raise ConfigError(
+                f"labels.oracle: expected {HIDDEN}, files or an oracle of your own for the task {config.task}, got "
+                f"{name}, which gives a class for each image"
+            )
         check_settings(config.labels)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.oracle import SEED_SET, Status
-from alray.data.pool import Pool, Rows
+from alray.data.pool import Labels, Pool, Rows
 from alray.labeling.check import Answer
 from alray.labeling.turns import Turn
 from alray.rundir import RoundDir, RunDir
@@ -53,13 +53,25 @@ def corrected(pool: Pool, catalog: Catalog, said: Mapping[str, Answer], classes:
     number = {name: at for at, name in enumerate(classes)}
     rows, answers = catalog.rows_of(list(said)), list(said.values())
     status = np.array([status for status, _ in answers])
-    label = np.array([number[name] if name else -1 for _, name in answers], np.int32)
+    label = np.array([number[name] if kind == Status.LABEL else 0 for kind, name in answers], np.int32)
     here = (rows >= 0) & ~np.isin(rows, awaited)
-    labeled, gone = here & (status == Status.LABEL), here & (status == Status.UNUSABLE)
+    labeled, gone = here & np.isin(status, (Status.LABEL, Status.MASK)), here & (status == Status.UNUSABLE)
     known = pool.known[rows]
     wrong = labeled & (known >= 0) & (known != label)
     extra = labeled & np.isin(rows, pool.unlabeled)
     return pool.correct(rows[wrong], label[wrong]).label(rows[extra], label[extra]).remove(rows[gone])
+
+
+def corrected_test(
+    rows: Rows, labels: Labels, catalog: Catalog, said: Mapping[str, Answer], classes: Sequence[str]
+) -> tuple[Rows, Labels]:
+    """The test set (t,) with what people said of its images since, without those that cannot be used."""
+    at = np.flatnonzero(np.isin(rows, catalog.rows_of(list(said)))) if said else rows[:0]
+    answers = [said[key] for key in catalog.keys(rows[at]).to_pylist()]
+    labels, gone = labels.copy(), [place for place, one in zip(at, answers, strict=True) if one[0] == Status.UNUSABLE]
+    for place, (status, name) in zip(at, answers, strict=True):
+        labels[place] = classes.index(name) if status == Status.LABEL else labels[place]
+    return np.delete(rows, gone), np.delete(labels, gone)
 
 
 def taking_part(config: RunConfig, run: RunDir, pool: Pool, turn: Turn) -> tuple[Rows, Rows]:

@@ -27,10 +27,13 @@ _SIDE = 192  # pixels of the longer side of a thumbnail
 _IMAGES = 500  # images of one sheet, about 5 MB
 
 
-def write(store: Store, batch: pa.Table, catalog: Catalog, classes: Sequence[str], title: str) -> list[str]:
+def write(
+    store: Store, batch: pa.Table, catalog: Catalog, classes: Sequence[str], title: str, column: str
+) -> list[str]:
     """Write the files of a batch, unless they are there. Returns their names.
 
-    batch: a table of `alray.labeling.ledger.requests_table`; title: names the run and the batch on the page and in the
+    batch: a table of `alray.labeling.ledger.requests_table`; column: the name of the empty column that people fill in,
+    label or mask; title: names the run and the batch on the page and in the
     browser's memory. A catalog without images (embeddings) gets no contact sheet.
     """
     records = batch.select(["key", "uri", "role", "predicted", "probability", "score"]).to_pylist()
@@ -43,21 +46,21 @@ def write(store: Store, batch: pa.Table, catalog: Catalog, classes: Sequence[str
             page = _page(records[part], thumbnails(catalog, batch["row"].to_numpy()[part]), classes, f"{title}, {name}")
             store.write_bytes(name, page.encode())
         made.append(name)
-    store.write_bytes(JSONL, "".join(_line(record) for record in records).encode())
-    store.write_bytes(CSV, _csv(records).encode())
+    store.write_bytes(JSONL, "".join(_line(record, column) for record in records).encode())
+    store.write_bytes(CSV, _csv(records, column).encode())
     return [CSV, JSONL, *made]
 
 
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps({**record, "label": None}, ensure_ascii=False) + "\n"
+def _line(record: dict[str, Any], column: str) -> str:
+    return json.dumps({**record, column: None}, ensure_ascii=False) + "\n"
 
 
-def _csv(records: Sequence[dict[str, Any]]) -> str:
-    """Columns key, label and status, which people fill in, then what the model says. Keys are byte for byte those of
-    the catalog, because alray reads them back."""
+def _csv(records: Sequence[dict[str, Any]], column: str) -> str:
+    """Columns key, label (or mask) and status, which people fill in, then what the model says. Keys are byte for byte
+    those of the catalog, because alray reads them back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["key", "label", "status", "role", "predicted", "probability", "score", "uri"])
+    writer.writerow(["key", column, "status", "role", "predicted", "probability", "score", "uri"])
     for record in records:
         said = ["" if record[name] is None else record[name] for name in ("role", "predicted", "probability", "score")]
         writer.writerow([record["key"], "", "", *said, record["uri"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.check import Answer
 from alray.labeling.desk import NOTE
@@ -27,6 +28,8 @@ def lines(run: RunDir) -> list[str]:
     if done:
         found.append(_metrics(run.round(done[-1]).metrics()))
         found += _money(run, done[-1])
+    found += _apart(run) if run.split else []
+    found += filter(None, [state.without_image(run)])
     found += [test.sentence for test in tests(run)]
     batches, needed = state.open_batches(run), state.needed(run)
     answers = Ledger(run.deliveries).answers()
@@ -73,6 +76,14 @@ def _money(run: RunDir, number: int) -> list[str]:
         return []
     count = Standing.of(run, number).paid
     return [f"paid for by then: {count:,} labels at {cost:g} each, {count * cost:,.2f}"]
+
+
+def _apart(run: RunDir) -> list[str]:
+    """A sentence on the labels that are no part of the labeled set."""
+    held_out, test = len(run.held_out()[0]), len(run.asked_test()[0])
+    parts = [f"validation: {amount(held_out, 'label')}, counted apart"] if held_out else []
+    parts += [f"test: {amount(test, 'label')} that people gave"] if test else []
+    return ["; ".join(parts)] if parts else []
 
 
 def _metrics(metrics: dict[str, Any]) -> str:

@@ -167,7 +167,7 @@ class _Planner:
         return self.found.seed_set.size + number * self.config.budget
 
     def _unlabeled(self, number: int) -> Rows:
-        count = len(self.found.pool_rows) - self.config.split.val_size - self._labels(number)
+        count = len(self.found.pool_rows) - self.found.val_size - self._labels(number)
         if self.config.subset_unlabeled:
             count = min(count, self.config.subset_unlabeled)
         return np.arange(max(count, 0), dtype=np.int64)
@@ -211,8 +211,8 @@ class _Planner:
             return [one * self._labels(number) for number in numbers]
         speed = self.probe.training(self._trial)
         validation = 0.0
-        if config.split.val_size and embed is not None:
-            validation = self._stage(config.split.val_size, embed, self.train_workers)
+        if self.found.val_size and embed is not None:
+            validation = self._stage(self.found.val_size, embed, self.train_workers)
         return [
             _TRAIN_START * self.start
             + config.train.epochs * (self._stage(self._labels(number), speed, self.train_workers) + validation)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alray.labeling.state import without_image
 from alray.report.layout import Section, titled
 from alray.report.panel import Panel
 from alray.report.runs import RunHistory
@@ -41,11 +42,13 @@ def classes_section(panel: Panel) -> Section:
         tables += made
         notes += [left_out] if left_out else []
     measured = any(len(table.bars) for table in tables)
-    named = f"{name[0].upper()}{name[1:]}"
-    about = f"{named} on the test set and l" if measured else "L"
+    title = f"{name[0].upper()}{name[1:]}"
+    about = f"{title} on the test set and l" if measured else "L"
     about += f"abeled {noun}s of each class, seed set included, after the last round"
+    named = [line.run for line in panel.lines if line.run is not None]
+    notes += [f"{run.name}: {said}." for run in named if (said := without_image(run.files))]
     notes.insert(0, f"{about}{'' if panel.one_seed else '; means over seeds'}.")
-    title = f"{named} per class" if measured else "Labels per class"
+    title = f"{title} per class" if measured else "Labels per class"
     return Section("classes", title, tuple(dict.fromkeys(notes)) if tables else (), (), tuple(tables))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from alray.data.decode import decode
 from alray.data.fetch import ImageError, fetch
 from alray.data.masks import VOID, Masks, masks_of
 from alray.features.arrays import Array, Rows
+from alray.labeling import state
 from alray.report.runs import RunHistory
 from alray.report.styles import class_inks
 from alray.rundir import Missing
@@ -93,6 +94,7 @@ class MaskPainter:
     def of(cls, run: RunHistory, catalog: Catalog) -> MaskPainter:
         """A painter of the masks that a run learned from. Raises Missing where it does not say where they are."""
         try:
+            catalog = replace(catalog, masks=state.masks(run.files))
             masks = masks_of(validated(DataConfig, run.files.config().get("data", {})), catalog)
         except (ConfigError, CatalogError) as error:
             raise Missing(f"the masks cannot be found ({error})") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from alray.config import DataConfig, RunConfig, SweepConfig, full_identity
+from alray.config import LISTS, DataConfig, RunConfig, SweepConfig, full_identity
 from alray.config.tree import OWNERS, value_at
 from alray.provenance import differences, identity_of
 from alray.rundir import SWEEP, RunDir
@@ -15,14 +15,15 @@ from alray.sweep.trials import SweepError, SweepPlan
 # Fields that change the accuracy at a round whatever a trial does: under one scheduler all trials must share them.
 _ALIKE = (
     "task", "budget", "split.seed_set_size", "split.val_size", "split.val_how", "split.test_share",
+    "split.val_list", "split.test_list",
     *(f"data.{field}" for field in DataConfig.model_fields),
 )  # fmt: skip
 
 
 # What an identity knows of the content of files -> the fields that name the files.
 _CONTENT = {
-    "data_fingerprint": "data.", "decoding": "data.", "train_list_fingerprint": "data.train_list",
-    "weights_fingerprint": "model.checkpoint",
+    "data_fingerprint": "data.", "decoding": "data.", "weights_fingerprint": "model.checkpoint",
+    **{name: path for path, name in LISTS.items()},
 }  # fmt: skip
 _SHOWN = 3  # differences that a message names
 
@@ -33,7 +34,7 @@ def check_scheduler(options: SweepConfig, planned: SweepPlan) -> None:
         return
     configs = [trial.config for trial in planned.trials]
     for trial in planned.trials:
-        if trial.config.split.val_size == 0:
+        if trial.config.split.val_size == 0 and not len(planned.settings[trial.setting].given):
             raise SweepError(
                 f"scheduler: {options.scheduler} stops trials by validation accuracy, but split.val_size=0 ("
                 f"{trial.title}): give validation images (the test set chooses nothing)"

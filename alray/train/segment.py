@@ -141,8 +141,12 @@ class SegmentationLearner(FinetuneLearner):
 
     def __init__(self, config: RunConfig, catalog: Catalog, joined: Joined) -> None:
         super().__init__(config, catalog, joined)
-        self.masks = masks_of(config.data, catalog)
-        self._counted: dict[int, Array] = {}
+        self._counted: dict[tuple[int, str], Array] = {}
+
+    @property
+    def masks(self) -> Masks:
+        """The masks, with those that people drew before the round."""
+        return masks_of(self.config.data, self.catalog)
 
     def targets(self) -> MaskTargets:
         """The masks of the images."""
@@ -181,16 +185,18 @@ class SegmentationLearner(FinetuneLearner):
 
     def class_counts(self, pool: Pool) -> Array:
         """Pixels of every class in the labeled images, (c,) int64."""
-        new = np.array([row for row in pool.labeled.tolist() if row not in self._counted], np.int64)
+        masks, labeled = self.masks, pool.labeled
+        drawn = [masks.drawn.get(key, "") for key in self.catalog.keys(labeled).to_pylist()] if masks.drawn else []
+        marks = list(zip(labeled.tolist(), drawn or [""] * len(labeled), strict=True))
+        mark_of = dict(marks)
+        new = np.array([mark[0] for mark in marks if mark not in self._counted], np.int64)
         for start in range(0, len(new), _ROWS):
-            rows = new[start : start + _ROWS]
-            references: pa.Table = self.catalog.references(rows)
-            keys = references["key"].to_pylist()
-            for row, key, data in zip(rows.tolist(), keys, self.masks.fetch(references), strict=True):
-                mask = self.masks.decode(data, key)
-                self._counted[row] = np.bincount(mask[mask != VOID], minlength=self.masks.num_classes)
-        counts = np.sum([self._counted[row] for row in pool.labeled.tolist()], axis=0, dtype=np.int64)
-        return np.asarray(counts)
+            references: pa.Table = self.catalog.references(new[start : start + _ROWS])
+            rows, keys = references["row"].to_pylist(), references["key"].to_pylist()
+            for row, key, data in zip(rows, keys, masks.fetch(references), strict=True):
+                mask = masks.decode(data, key)
+                self._counted[row, mark_of[row]] = np.bincount(mask[mask != VOID], minlength=masks.num_classes)
+        return np.asarray(np.sum([self._counted[mark] for mark in marks], axis=0, dtype=np.int64))
 
     def _features(self, rows: Rows, weights: str | None, out: Store, stages: Stages) -> FeatureTable:
         measure = SegmentationFeatures(self._source(weights), self.config.transform, self.config.features)

@@ -79,7 +79,11 @@ def test_a_circle_is_found(graph: dict[str, set[str]], expected: list[str]) -> N
 
 # A choice: how code asks for it, the files that own it, and how often others may ask all the same.
 CHOICES = {
-    "task": (r"""["']segmentation["']""", ("config/", "tasks.py", "report/runs.py"), 0),
+    "task": (
+        r"""(?<!annotation\[)["']segmentation["']""",  # annotation["segmentation"] is a field of COCO
+        ("config/", "tasks.py", "report/runs.py"),
+        0,
+    ),
     "kind of source": (r"""["'](embeddings|webdataset|parquet|manifest|folder)["']""", ("config/", "data/sources/"), 1),
     "way to learn": (r"""\btrain\.mode\b|==\s*["'](linear|finetune)["']""", ("config/", "train/learner"), 2),
     "seed set": (r"seed_set_how\s*(==|!=|\bin\b)", ("config/", "cold_start.py"), 1),

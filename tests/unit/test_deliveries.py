@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -154,8 +155,22 @@ def test_new_classes_come_only_where_they_are_allowed_and_in_one_spelling():
     result = check(lines, ASKED, Rules(["cat"], new_classes=True))
     assert [taken.label for taken in result.taken] == ["bird", "bird"]
     assert result.notes[0].startswith("NEW CLASS 'bird', with 2 images")
+    assert "It was written 'bird' (1 time), 'Bird' (1 time): the first spelling is the class" in result.notes[0]
     slip = check([line("a/1.png", "catt")], ASKED, Rules(["cat"], new_classes=True))
     assert "did you mean 'cat'?" in slip.notes[0]
+
+
+def test_a_correction_of_all_images_of_a_new_class_spells_it_otherwise():
+    birds = {key: (Status.LABEL, "bird") for key in ("a/1.png", "a/2.png")}
+    asked = Asked(ASKED.keys, ASKED.uris, birds)
+    rules = Rules(["cat", "bird"], new_classes=True, correct=True, renamable=["bird"])
+    result = check([line(key, "Bird") for key in birds], asked, rules)
+    assert [taken.label for taken in result.taken] == ["Bird", "Bird"]
+    assert result.notes == ["the class 'bird' is now spelled 'Bird'"]
+    some = check([line("a/1.png", "Bird")], asked, rules)
+    assert some.taken == []
+    assert any("give all images of 'bird' again to rename it" in note for note in some.notes)
+    assert check([line(key, "Bird") for key in birds], asked, replace(rules, renamable=[])).taken == []
 
 
 def test_of_contradicting_lines_none_is_taken_and_equal_lines_count_once():

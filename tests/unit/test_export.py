@@ -56,7 +56,7 @@ def finished(root: Path, model: ModelConfig, mode: str = "finetune") -> tuple[Ru
         train=TrainConfig(mode=mode),
     )  # fmt: skip
     run = open_run(config, catalog, CLASSES, {"peeks": False, "frozen": False})
-    run.write_split(np.ones(12, bool), np.array([0]), np.array([1, 2, 3]), catalog.labels()[:4])
+    run.write_split(np.ones(12, bool), np.array([0]), np.array([1, 2, 3]), np.array([], int), catalog.labels()[:4])
     network = create(config.model, 3, 5, 32)
     with torch.no_grad():
         network.head.weight.normal_(generator=torch.Generator().manual_seed(1))

@@ -25,6 +25,7 @@ from alray.labeling.deliveries import LabelError
 from alray.labeling.desk import Waiting
 from alray.labeling.ledger import Ledger
 from alray.labeling.standing import lines
+from alray.prepare import begin, check
 from alray.provenance import find_run
 from alray.report import report
 from alray.rounds import run
@@ -231,6 +232,35 @@ def test_new_classes_come_where_they_are_allowed(config, tmp_path):
     assert "plum" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_a_class_that_was_a_slip_leaves_the_list_when_it_is_corrected_before_a_round_learns_it(config, tmp_path):
+    config = replace(config, {"labels.new_classes": "allow", "name": "slip"})
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    sent = right(keys)
+    slip, kiwi = sent[0], (sent[1][0], "kiwi", "")
+    give(folder, tmp_path, [(slip[0], "aple", ""), kiwi, *sent[2:]])
+    assert state.classes(folder) == [*NAMES, "aple", "kiwi"]
+    give(folder, tmp_path, [slip], correct=True)
+    assert state.classes(folder) == [*NAMES, "kiwi"]
+    wait(config)
+    assert len(folder.round(0).metrics()["labeled_set"]["counts"]) == 4
+    give(folder, tmp_path, [sent[1]], correct=True)
+    assert state.classes(folder) == [*NAMES, "kiwi"], "a round was trained with it, so that its number stays"
+    said = "no image has the class kiwi any more; it keeps its place"
+    assert any(said in line for line in lines(folder))
+    last = (batch_of(folder)[1][0], "melon", "")
+    give(folder, tmp_path, [last, *right(batch_of(folder)[1][1:])])
+    wait(config)
+    counts = folder.round(1).metrics()["labeled_set"]["counts"]
+    assert len(counts) == 5 and counts[3:] == [0, 1]
+    assert state.given(folder)[last[0]] == (Status.LABEL, "melon")
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    result = run(config, quiet=True)
+    report([result.dir], str(tmp_path / "report"))
+    assert said in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_an_empty_delivery_is_refused_and_status_names_what_is_missing(config, tmp_path):
     wait(config)
     folder = folder_of(config)
@@ -281,6 +311,27 @@ class Halves:
         self.asked += keys
         known = [NAMES.index(name) for name in truth_of(keys).values()]
         return Answers.of([*known, *[None] * (len(requests) - len(known))])
+
+
+def test_a_run_that_polls_says_what_it_waits_for_once_and_then_how_far_it_is(config, tmp_path, monkeypatch):
+    config = replace(config, {"labels.wait": "poll", "labels.poll_seconds": 0.5, "rounds": 1})
+    said: list[str] = []
+
+    def rest(seconds):
+        """People work while the run sleeps."""
+        folder = folder_of(config)
+        keys = batch_of(folder)[1]
+        give(folder, tmp_path, right([key for key in keys if key not in state.given(folder)][:4]))
+
+    monkeypatch.setattr("alray.labeling.desk.time.sleep", rest)
+    begin(check(config), None, said.append)
+    folder = folder_of(config).uri
+    assert said[0].splitlines()[0] == "waiting for labels, start: 0 of 6 answers are there."
+    assert f"fill in the labels in batch.csv. Then: alray label {folder} FILE" in said[0], "embeddings have no sheet"
+    assert "looks again every 0.5 s and goes on by itself. It can be stopped with Ctrl-C" in said[0]
+    assert said[1:] == [
+        "waiting for labels, start: 4 of 6 answers are there.", "start: the batch is complete, and the run goes on.",
+    ]  # fmt: skip
 
 
 def test_an_oracle_that_answers_in_parts_is_never_asked_for_the_same_image_again(config):

@@ -79,11 +79,24 @@ def test_draws_depend_on_seed_and_rows_alone() -> None:
 
 
 def test_list_files_with_and_without_labels() -> None:
-    keys = pa.array(["train/a/1.jpg", "train/a/2 b.jpg", "train/b/3.jpg"])
+    keys = pa.array(["train/a/1.jpg", "train/a/2 b.jpg", "train/b/3.jpg", "x,y 1"])
     lines = ["train/b/3.jpg 1", "train/a/2 b.jpg 0", "", "train/b/3.jpg 1"]
-    assert splits.from_list(keys, lines, "lt.txt").tolist() == [1, 2]
-    assert splits.from_list(keys, ["train/a/1.jpg"], "lt.txt").tolist() == [0]
-    with pytest.raises(
-        splits.SplitError, match=r"lt.txt: expected keys of the catalog, got 1 of 2 others, first 'train/c/9.jpg'"
-    ):
-        splits.from_list(keys, ["train/a/1.jpg 0", "train/c/9.jpg 5"], "lt.txt")
+    found = splits.from_list(keys, lines, "lt.txt")
+    assert found.rows.tolist() == [1, 2]
+    assert found.classes.to_pylist() == ["0", "1"]
+    found = splits.from_list(keys, ["train/a/1.jpg", "x,y 1", "train/b/3.jpg, white shark"], "lt.txt")
+    assert found.rows.tolist() == [0, 2, 3]
+    assert found.classes.to_pylist() == [None, "white shark", None]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["train/a/1.jpg 0", "train/c/9.jpg 5"], r"lt.txt: expected keys .* 1 of 2 others, first 'train/c/9.jpg 5'"),
+        (["", "  "], "lt.txt: .* got an empty list"),
+        (["train/a/1.jpg cat", "train/a/1.jpg dog"], "train/a/1.jpg: expected one class, got cat and dog"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(lines: list[str], message: str) -> None:
+    with pytest.raises(splits.SplitError, match=message):
+        splits.from_list(pa.array(["train/a/1.jpg"]), lines, "lt.txt")

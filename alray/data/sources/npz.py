@@ -13,7 +13,7 @@ import pyarrow as pa
 from alray.data.sources import columns
 from alray.data.sources.label_text import as_text
 from alray.data.sources.scan import CatalogError, ScanOptions
-from alray.data.sources.split_names import split_role
+from alray.data.sources.split_names import ROLES, split_role
 
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -137,7 +137,7 @@ def split_names(
     distinct, at = np.unique(names, return_inverse=True)
     roles = [split_role(name, options.split) for name in distinct.tolist()]
     for name, role in zip(distinct.tolist(), roles, strict=True):
-        if role not in ("train", "test"):
+        if role not in ROLES:
             what = found.splits or found.tests or "split"
             why = " to ignore: no embedding can be left out" if role == "ignore" else ""
             raise CatalogError(

@@ -64,7 +64,7 @@ class SplitCount:
     """What one split of a source holds, under the source's own name for it."""
 
     name: str  # empty: the source names no split
-    role: str  # train or test
+    role: str  # one of `split_names.ROLES`
     images: int
     unlabeled: int
 
@@ -171,7 +171,7 @@ def agree(found: Iterable[tuple[str, ...] | None], what: str) -> tuple[str, ...]
 
 
 def with_roles(scan: Scan, given: Mapping[str, str]) -> Scan:
-    """The scan with train or test instead of the source's own names of splits, and with a count of each of these.
+    """The scan with roles instead of the source's own names of splits, and with a count of each of these.
 
     given: `ScanOptions.split`. Images of splits to ignore are left out, with a note. A name that means no split stays,
     and is a problem of its images.

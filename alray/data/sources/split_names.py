@@ -14,7 +14,9 @@ SYNONYMS = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-# Images for validation are test images here: alray holds out its own validation set.
+# Images for validation are test images here, unless the user says that they are the validation set.
+VALIDATION = "validation"
+ROLES = ("train", "test", VALIDATION)  # what images of a catalog are for
 SPLITS = {name: "train" if kind == "train" else "test" for kind, names in SYNONYMS.items() for name in names}
 
 # For `alray formats`.
@@ -23,8 +25,8 @@ MEANING = (
     "train2017 or test_images; in the name of a tar or Parquet file its first or last word; in lists and Parquet the "
     "column split. "
     + "; ".join(f"{', '.join(names)}: {SPLITS[names[0]]} images" for names in SYNONYMS.values())
-    + ". alray holds out its own validation set. --split NAME train|test|ignore|class says otherwise, --test-root is a "
-    "test set in another place, and without names all images are training images."
+    + ". alray holds out its own validation set. --split NAME train|test|validation|ignore|class says otherwise, "
+    "--test-root is a test set in another place, and without names all images are training images."
 )
 
 _ALL = "|".join(sorted(SPLITS, key=len, reverse=True))
@@ -44,7 +46,7 @@ def kind_of_split(name: str) -> str | None:
 
 
 def split_role(name: str, given: Mapping[str, str]) -> str | None:
-    """How images under this name are used: train, test or ignore; None where it does not name a split.
+    """How images under this name are used: one of ROLES or ignore; None where it does not name a split.
 
     given: what the user says about names, which goes before the table; "class" there means that it names no split.
     """
