@@ -249,7 +249,7 @@ def test_masks_in_a_folder(tmp_path: Path) -> None:
     decoded = [masks.decode(data, "x") for data in masks.fetch(references)]
     assert np.array_equal(decoded[0], channels(scene(1)[1])) and np.array_equal(decoded[1], channels(scene(3)[1]))
     with pytest.raises(CatalogError, match="mask_root: expected a folder of masks"):
-        masks_of(DataConfig(), catalog)
+        mask_sizes(masks_of(DataConfig(), catalog), catalog)
     other = replace_fields(masks, image_suffix="_rgb.png")
     with pytest.raises(CatalogError, match="image_suffix: .* end with _rgb.png, got 6 of 6 that do not, first 00.png"):
         check_masks(other, catalog, np.arange(6), mask_sizes(other, catalog))
