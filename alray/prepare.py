@@ -31,13 +31,14 @@ from alray.data.examples import test_notes
 from alray.data.oracle import Oracle
 from alray.data.origin import ensure_catalog
 from alray.data.pool import Labels, Pool, Rows
-from alray.features.arrays import EMBEDDING, PRETEXT_LOSS
+from alray.features.arrays import PRETEXT_LOSS
 from alray.labeling.desk import Desk, waits_here
 from alray.labeling.registry import Setting, oracle_of, replays
 from alray.labeling.registry import check as check_oracle
 from alray.labeling.replay import at_start
 from alray.labeling.start import label_start
 from alray.models.weight_files import look
+from alray.other_networks import check_networks
 from alray.pool_rows import check_labels, held_out, imbalanced, labeled_in, parts_of
 from alray.provenance import find_run, open_run
 from alray.rundir import RunDir, RunError, Shared
@@ -171,7 +172,7 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     catalog, told = _open_catalog(config, task)
     catalog, parts, unused = parts_of(config, catalog, task)
     seed_set = SeedSet.of(config, strategy, labeled_in(config, task.source_labels(config, catalog), parts.pool))
-    _check_networks(config, catalog, strategy, seed_set)
+    check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
     classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
     loaded = learner.check(config, catalog, lambda: task.build(config, classes))
@@ -250,52 +251,6 @@ def _absolute(path: str, place: str) -> str:
         return absolute(place)
     except StoreError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> None:
-    """Check that networks besides the main one have images, and that a needed pretext task is configured."""
-    task, needs = config.pretext.task, (strategy.needs | seed_set.needs) & MEASURED
-    if config.pretext.as_backbone:
-        needs = needs | {PRETEXT_LOSS}
-    if catalog.provided_columns:
-        _check_without_images(config, catalog, needs)
-        return
-    if PRETEXT_LOSS in needs and task == "none":
-        raise ConfigError(
-            f"pretext.task: strategy {config.strategy}, seed set {seed_set.how}, as_backbone "
-            f"{config.pretext.as_backbone} need a pretext task, got none; expected rotation, colorization, simsiam or "
-            "simclr"
-        )
-    if config.pretext.as_backbone and (config.model.checkpoint or config.model.pretrained):
-        raise ConfigError(
-            "pretext.as_backbone: expected a model without weights, got model.checkpoint or model.pretrained"
-        )
-    weights = config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone
-    if EMBEDDING in seed_set.needs and not weights:
-        raise ConfigError(
-            f"split.seed_set_how: {seed_set.how} reads embeddings before any training, expected a model with weights, "
-            "got none; set model.checkpoint, model.pretrained or pretext.as_backbone"
-        )
-    if PRETEXT_LOSS in needs:
-        from alray.pretext import check
-
-        workers = config.resources.train_workers
-        check(config.pretext, config.model, config.transform.size, 1 if workers == "auto" else workers)
-
-
-def _check_without_images(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:
-    """Check a run on the user's own embeddings: nothing can be measured, but they may come with pretext losses."""
-    if config.pretext.task != "none" or config.pretext.as_backbone:
-        raise ConfigError(
-            "pretext: a task needs images, but the source has only embeddings (and possibly losses): expected task "
-            f"none and as_backbone False, got task {config.pretext.task}, as_backbone {config.pretext.as_backbone}"
-        )
-    if needs <= catalog.provided_columns:
-        return
-    raise ConfigError(
-        f"strategy {config.strategy}, seed set {config.split.seed_set_how}: {', '.join(sorted(needs))} is measured on "
-        "images, but the source has only embeddings; expected images (or, for pt4al, an array pretext_loss)"
-    )
 
 
 def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
