@@ -207,9 +207,10 @@ class Segmentation(Task):
 
     def source_labels(self, config: RunConfig, catalog: Catalog) -> Labels:
         """0 for the rows with a mask."""
-        if not (config.data.mask_root or catalog.source.has_columns):
+        masks = masks_of(config.data, catalog)
+        if not masks.in_source:
             return np.full(len(catalog), -1, np.int32)
-        return np.minimum(mask_sizes(masks_of(config.data, catalog), catalog), 0).astype(np.int32)
+        return np.minimum(mask_sizes(masks, catalog), 0).astype(np.int32)
 
     def pool_counts(self, catalog: Catalog, rows: Rows) -> list[int] | None:
         """None, because the masks of the pool are not read."""

@@ -86,7 +86,7 @@ def mask_files(masks: Masks, catalog: Catalog) -> tuple[Rows, Rows]:
     For Parquet it is the size of the column in the mask's row group. No mask is read. Raises CatalogError if there is
     no folder or no column of masks.
     """
-    if not masks.root and not catalog.source.has_columns:
+    if not masks.in_source:
         raise CatalogError(
             f"data.mask_root: expected a folder of masks for a source of format {catalog.format}, got none (only "
             "Parquet files can hold masks beside the images); people can draw them (labels.oracle=files)"

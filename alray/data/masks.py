@@ -56,6 +56,11 @@ class Masks:
         """The number of channels."""
         return len(self.names)
 
+    @property
+    def in_source(self) -> bool:
+        """Whether the source can have masks: in a folder, or beside the images in files with columns."""
+        return bool(self.root) or self.source.has_columns
+
     def fetch(self, references: pa.Table) -> list[bytes]:
         """The encoded mask of each image reference (key, uri, offset, size), in their order. Raises ImageError."""
         return all_found(self.fetch_each(references))

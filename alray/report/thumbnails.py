@@ -98,6 +98,8 @@ class MaskPainter:
             masks = masks_of(validated(DataConfig, run.files.config().get("data", {})), catalog)
         except (ConfigError, CatalogError) as error:
             raise Missing(f"the masks cannot be found ({error})") from None
+        if not (masks.in_source or masks.drawn):
+            raise Missing("the masks cannot be found (no folder of them is known, and nobody has drawn any)")
         return cls(catalog, masks, tuple(class_inks(masks.num_classes)))
 
     @property
