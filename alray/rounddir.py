@@ -22,6 +22,7 @@ METRICS = "metrics.json"  # its existence commits a round
 _PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
 _PREDICTED, _PROBABILITY = "predicted", "probability"  # columns of labels.parquet, if the model saw the images
 _REQUESTS, _BEGUN, _LEFT_OUT = "requests.parquet", "begun.json", "left_out.json"
+_AFTER = b"after"
 _DRAW, _DRAWN, _ANSWERS, _ESTIMATE = "draw.json", "draws.parquet", "answers.parquet", "estimate.json"
 
 
@@ -74,9 +75,15 @@ class BatchDir(_Asked):
         """The batch: columns row, key, uri, role, predicted, probability, score."""
         return self.read_table(_REQUESTS)
 
-    def write_requests(self, requests: pa.Table) -> None:
-        """Write the batch."""
-        self.write_together({_REQUESTS: table_bytes(requests)}, last=True)
+    @property
+    def after(self) -> str:
+        """The name of the last delivery of answers before the batch was given out; empty if there was none."""
+        return str((self.requests().schema.metadata or {}).get(_AFTER, b"").decode())
+
+    def write_requests(self, requests: pa.Table, after: str) -> None:
+        """Write the batch. after: see `after`."""
+        table = requests.replace_schema_metadata({_AFTER: after})
+        self.write_together({_REQUESTS: table_bytes(table)}, last=True)
 
 
 @dataclass(frozen=True)

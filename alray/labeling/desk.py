@@ -141,11 +141,13 @@ class Desk:
         self.run.check_guards()  # a process that lost the lease buys nothing
         place = self.run.batch(requests.batch)
         if not place.has_requests:
-            place.write_requests(requests_table(requests, self.classes(), roles))
+            before = self.ledger.names()
+            place.write_requests(requests_table(requests, self.classes(), roles), before[-1] if before else "")
 
     def _known(self, requests: Requests) -> dict[str, Answer]:
         here = set(requests.keys)
-        return {key: answer for key, answer in self.ledger.answers().items() if key in here}
+        answers = self.ledger.answers(after=self.run.batch(requests.batch).after)
+        return {key: answer for key, answer in answers.items() if key in here}
 
     def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer], keep: bool = False) -> str:
         """Ask for the missing answers and add those that come to `known`. Returns the oracle's note.

@@ -94,9 +94,19 @@ class Ledger:
         ]
         return Delivery(name, about["kind"], about["source"], about["time"], lines)
 
-    def answers(self, names: Sequence[str] | None = None) -> dict[str, Answer]:
-        """The latest answer for every key that has one."""
-        return {line.key: (line.status, line.label) for delivery in self.read(names) for line in delivery.answers}
+    def answers(self, names: Sequence[str] | None = None, after: str = "") -> dict[str, Answer]:
+        """The latest answer for every key that has one.
+
+        names: of the deliveries that count, all by default. after: the last delivery before a batch was given out. An
+        image that was skipped by then may be asked for again, so such a skip is no answer to the batch.
+        """
+        found: dict[str, Answer] = {}
+        for delivery in self.read(names):
+            for line in delivery.answers:
+                found[line.key] = (line.status, line.label)
+                if line.status == Status.SKIP and delivery.name <= after:
+                    del found[line.key]
+        return found
 
     def classes(self, first: Sequence[str], names: Sequence[str] | None = None) -> tuple[str, ...]:
         """The names of the classes by number: the first ones, whose numbers are in use, then those that came with

@@ -47,7 +47,7 @@ def receive(
             f"{run.uri}: the run waits for no labels; --correct replaces a label that it has, --extra adds labels of "
             "images that it did not ask for"
         )
-    kind, answered = kind_of(run), state.given(run) if correct or extra else ledger.answers()
+    kind, answered = kind_of(run), state.given(run) if correct or extra else _answered(batches, ledger)
     nothing = pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
     table = pa.concat_tables([nothing, *(batch.requests.select(["key", "uri"]) for batch in batches)])
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
@@ -67,8 +67,7 @@ def receive(
     if result.taken:
         kind.store(result.taken, run.masks)
         ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", what)
-    answers = ledger.answers()
-    left = {batch.name: (len(batch.missing(answers)), len(batch.requests)) for batch in batches}
+    left = {batch.name: (len(batch.missing(ledger)), len(batch.requests)) for batch in batches}
     return Received(len(result.taken), result.refused, result.notes, left)
 
 
@@ -88,9 +87,13 @@ def close(run: RunDir, name: str = "") -> Received:
     if name not in batches and (name or len(batches) > 1):
         raise RunError(f"--batch: expected an open batch to close, one of {', '.join(batches)}; got {name or 'none'}")
     batch = batches[name] if name else next(iter(batches.values()))
-    missing = len(batch.missing(ledger.answers()))
+    missing = len(batch.missing(ledger))
     ledger.deliver([], batch.name, "close")
     return Received(open={batch.name: (missing, len(batch.requests))})
+
+
+def _answered(batches: Sequence[state.OpenBatch], ledger: Ledger) -> dict[str, Answer]:
+    return {key: answer for batch in batches for key, answer in batch.answers(ledger).items()}
 
 
 def _allows_new(run: RunDir) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from alray.data.sources.scan import amount
 from alray.labeling import state
-from alray.labeling.check import Answer
 from alray.labeling.desk import NOTE
 from alray.labeling.drawn import tests
 from alray.labeling.ledger import Ledger
@@ -32,11 +30,11 @@ def lines(run: RunDir) -> list[str]:
     found += filter(None, [state.without_image(run)])
     found += [test.sentence for test in tests(run)]
     batches, needed = state.open_batches(run), state.needed(run)
-    answers = Ledger(run.deliveries).answers()
-    found += [_test(batch, run, answers) for batch in batches if batch.is_test]
+    ledger = Ledger(run.deliveries)
+    found += [_test(batch, run, ledger) for batch in batches if batch.is_test]
     batches = [batch for batch in batches if not batch.is_test]
     for batch in batches:
-        found += _waiting(run, batch, answers)
+        found += _waiting(run, batch, ledger)
     if len(batches) > 1:
         goes_on = f"{needed} is needed first" if needed else f"the run can go on without {batches[-1].name}"
         found.append(f"{len(batches)} batches are out; {goes_on}")
@@ -51,8 +49,8 @@ def lines(run: RunDir) -> list[str]:
     return found
 
 
-def _waiting(run: RunDir, batch: OpenBatch, answers: Mapping[str, Answer]) -> list[str]:
-    asked, names = len(batch.requests), batch.missing(answers)
+def _waiting(run: RunDir, batch: OpenBatch, ledger: Ledger) -> list[str]:
+    asked, names = len(batch.requests), batch.missing(ledger)
     missing = len(names)
     found = [f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer"]
     if 0 < missing < asked:
@@ -62,9 +60,9 @@ def _waiting(run: RunDir, batch: OpenBatch, answers: Mapping[str, Answer]) -> li
     return [*found, f"the batch: {files.uri}", *note]
 
 
-def _test(batch: OpenBatch, run: RunDir, answers: Mapping[str, Answer]) -> str:
+def _test(batch: OpenBatch, run: RunDir, ledger: Ledger) -> str:
     """What an open test waits for."""
-    asked, missing = len(batch.requests), len(batch.missing(answers))
+    asked, missing = len(batch.requests), len(batch.missing(ledger))
     where = run.batch_files(batch.name).uri
     return f"{batch.name}: {asked - missing:,} of {asked:,} drawn images have an answer; the batch: {where}"
 

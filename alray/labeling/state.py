@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -29,8 +29,14 @@ class OpenBatch:
         """Whether it was drawn to estimate an accuracy, so that the run does not wait for it."""
         return isinstance(self.place, DrawDir)
 
-    def missing(self, answers: Mapping[str, Answer]) -> list[str]:
+    def answers(self, ledger: Ledger) -> dict[str, Answer]:
+        """The latest answers to the batch by key. A skip of an earlier batch is none."""
+        said = ledger.answers(after=self.place.after)
+        return {key: said[key] for key in self.requests["key"].to_pylist() if key in said}
+
+    def missing(self, ledger: Ledger) -> list[str]:
         """The keys of the images without an answer, in their order."""
+        answers = self.answers(ledger)
         return [key for key in self.requests["key"].to_pylist() if key not in answers]
 
 
@@ -48,10 +54,10 @@ def open_batches(run: RunDir) -> list[OpenBatch]:
     labels.overlap. Such a batch with all answers stays open until the run has taken them."""
     ledger = Ledger(run.deliveries)
     places = {name: run.batch(name) for name in run.open_batches() if not ledger.closed(name)}
-    found, answers = [OpenBatch(name, place, place.requests()) for name, place in places.items()], ledger.answers()
+    found = [OpenBatch(name, place, place.requests()) for name, place in places.items()]
     return [
         *(batch for batch in found if not batch.is_test),
-        *(batch for batch in found if batch.is_test and batch.missing(answers)),
+        *(batch for batch in found if batch.is_test and batch.missing(ledger)),
     ]
 
 
@@ -64,7 +70,7 @@ def open_batch(run: RunDir) -> OpenBatch | None:
 def needed(run: RunDir) -> str:
     """The name of the batch for which the run waits; empty if it can go on."""
     batch = open_batch(run)
-    return batch.name if batch and batch.missing(Ledger(run.deliveries).answers()) else ""
+    return batch.name if batch and batch.missing(Ledger(run.deliveries)) else ""
 
 
 def classes(run: RunDir) -> list[str]:

@@ -67,8 +67,8 @@ class People:
                 self.asked += keys
                 self.seen.append(batch.name)
         self.most = max(self.most, len(batches))
-        known = Ledger(run.deliveries).answers()
-        missing = [(batch.missing(known), len(batch.requests)) for batch in batches]
+        ledger = Ledger(run.deliveries)
+        missing = [(batch.missing(ledger), len(batch.requests)) for batch in batches]
         left, size = random.Random(self.visits).choice([one for one in missing if one[0]])
         self.visits += 1
         part = left[: size // 2]

@@ -148,6 +148,28 @@ def test_skipped_images_are_not_asked_for_in_the_next_round_and_unusable_ones_ne
     assert [one["unlabeled"] for one in result.rounds] == [54, 49, 43]
 
 
+def test_a_skipped_image_can_be_asked_for_again_and_then_needs_an_answer(config, tmp_path):
+    features = np.random.default_rng(0).standard_normal((18, 8)).astype(np.float32)
+    np.savez(tmp_path / "pool.npz", features=features, label=np.full(18, -1))  # every image is asked for in the end
+    wait(config)
+    folder = folder_of(config)
+    first = batch_of(folder)[1]
+    give(folder, tmp_path, [*right(first[1:]), (first[0], "", "skip")])
+    wait(config)
+    second = batch_of(folder)[1]
+    assert first[0] not in second
+    give(folder, tmp_path, right(second))
+    others = sorted(set(folder.catalog().keys().to_pylist()) - {*first, *second})
+    give(folder, tmp_path, right(others[:1]), extra=True)  # six images have no label now
+    assert "0 of 6 answers are there" in wait(config)
+    batch, third = batch_of(folder)
+    assert first[0] in third
+    assert first[0] in batch.missing(Ledger(folder.deliveries))
+    give(folder, tmp_path, right(third))
+    result = run(config, quiet=True)
+    assert [one["labels"] for one in result.rounds] == [5, 12, 18]
+
+
 def test_a_batch_can_be_closed_before_every_answer_is_there(config, tmp_path):
     wait(config)
     folder = folder_of(config)
@@ -207,7 +229,7 @@ def test_one_bad_line_means_that_nothing_is_written_unless_the_good_ones_are_wan
     assert "2 lines cannot be used" in str(refused.value)
     assert "did you mean 'apple'?" in str(refused.value)
     assert ":5: 'aple'" in str(refused.value)
-    assert len(batch_of(folder)[0].missing({})) == 6
+    assert len(batch_of(folder)[0].missing(Ledger(folder.deliveries))) == 6
     got = give(folder, tmp_path, sent, take_good=True)
     assert (got.taken, len(got.refused), got.open) == (3, 2, {"start": (3, 6)})
 
