@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -24,10 +22,12 @@ from alray.durations import duration
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED
 from alray.joining import join
 from alray.planning.probe import Probe, Speed, process_seconds
+from alray.planning.result import Plan, size
 from alray.planning.selecting import select_seconds
 from alray.prepare import Checked
 from alray.rundir import RunDir
 from alray.selection.protocol import LABELED, Context
+from alray.stop import Standing, Stop
 from alray.store import Store, is_remote
 from alray.train.objective import Recipe
 
@@ -35,56 +35,6 @@ _TRAIN_START, _EXTRACT_START, _EXTRACT_AGAIN, _SELECT_START = 1.6, 1.0, 0.3, 0.6
 _DRIVER_ROW_BYTES = 16
 _START = 4.5  # CPU seconds of starting a worker, where they are not measured
 _DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will take.
-
-    images: by use; read_bytes: of the encoded images, all epochs and rounds; feature_bytes: on disk at a time;
-    shard_bytes, driver_bytes: memory of a selection actor and of the driver's tables; gpu_bytes: of the largest batch,
-    0 without GPU; seconds: by stage and round; nodes; problems: why it cannot fit, with what to change.
-    """
-
-    images: dict[str, int]
-    read_bytes: int
-    feature_bytes: int
-    shard_bytes: int
-    driver_bytes: int
-    gpu_bytes: int
-    seconds: dict[str, list[float]]
-    nodes: int = 1
-    gpus: float = 0
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def total(self) -> float:
-        """Seconds of the whole run."""
-        return sum(map(sum, self.seconds.values()))
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON tree."""
-        return asdict(self)
-
-    def lines(self, price: float = 0.0) -> list[str]:
-        """The plan for a terminal. price: of one node for an hour, in any currency; 0: no money is shown."""
-        rounds = max(map(len, self.seconds.values()), default=0)
-        found = [f"{name:10} {number:,} images" for name, number in self.images.items()]
-        found += [
-            f"{'read':10} {_size(self.read_bytes)} of encoded images, over all epochs and rounds",
-            f"{'features':10} {_size(self.feature_bytes)} on disk",
-            f"{'memory':10} {_size(self.shard_bytes)} per selection shard, {_size(self.driver_bytes)} of the driver"
-            + (f", {_size(self.gpu_bytes)} of a GPU" if self.gpu_bytes else ""),
-        ]
-        for name, values in self.seconds.items():
-            if sum(values):
-                each = "once" if sum(value > 0 for value in values) == 1 else f"{rounds} rounds"
-                found.append(f"{name:10} {duration(sum(values))} ({each}; the longest {duration(max(values))})")
-        hours = self.total / 3600
-        whole = f"{'total':10} {duration(self.total)}"
-        whole += f" · {hours * self.gpus:.2g} GPU-hours" if self.gpus else ""
-        whole += f" · {hours * self.nodes * price:,.2f} for {self.nodes} node{'s' * (self.nodes > 1)}" if price else ""
-        return [*found, whole]
 
 
 def plan(found: Checked, joined: Joined | None = None, start: float | None = None) -> Plan:
@@ -108,7 +58,7 @@ def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
         return
     run.write_plan(made.to_json())
     stages = ", ".join(f"{name} {duration(sum(values))}" for name, values in made.seconds.items())
-    say(f"plan: about {duration(made.total)} ({stages}), {_size(made.feature_bytes)} of features on disk")
+    say(f"plan: about {duration(made.total)} ({stages}), {size(made.feature_bytes)} of features on disk")
     for problem in made.problems:
         say(f"plan: {problem}")
 
@@ -126,10 +76,10 @@ class _Planner:
         self.measuring = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, 1)
         self.start = self.process = start
         self.read = 0.0
+        self.rounds = self._rounds()
 
     def plan(self) -> Plan:
-        config, found = self.config, self.found
-        rounds = range(config.rounds)
+        found, rounds = self.found, range(self.rounds)
         measure = self.learner.trial_measure()
         trains = self._trains()
         if measure is None and not trains:
@@ -163,8 +113,18 @@ class _Planner:
     def _trains(self) -> bool:
         return not self.found.learner.trains_in_driver
 
+    def _rounds(self) -> int:
+        """The number of rounds, as far as limits of labels and money tell. A target or a flat gain may end the run
+        earlier."""
+        seen: list[Standing] = []
+        while not seen or not Stop(self.config).ends(seen):
+            labels = self._labels(len(seen))
+            seen.append(Standing(labels, labels + self.found.val_size, None))
+        return len(seen)
+
     def _labels(self, number: int) -> int:
-        return self.found.seed_set.size + number * self.config.budget
+        labels, limit = self.found.seed_set.size + number * self.config.budget, self.config.stop.labels
+        return min(labels, limit) if limit else labels
 
     def _unlabeled(self, number: int) -> Rows:
         count = len(self.found.pool_rows) - self.found.val_size - self._labels(number)
@@ -186,7 +146,7 @@ class _Planner:
 
     def _needs(self, number: int) -> frozenset[str]:
         """What the selection of a round reads; the last round has none."""
-        last = number == self.config.rounds - 1
+        last = number == self.rounds - 1
         return frozenset() if last else self.found.strategy.needs_in(self.found.seed_set.round_of(number))
 
     def _stage(self, images: float, speed: Speed, replicas: int) -> float:
@@ -205,9 +165,10 @@ class _Planner:
 
     def _train(self, embed: Speed | None) -> list[float]:
         config, learner = self.config, self.learner
-        numbers = range(config.rounds)
+        numbers = range(self.rounds)
         if self.found.learner.trains_in_driver:
-            one = learner.head_seconds(self._labels(config.rounds - 1)) / self._labels(config.rounds - 1)
+            most = self._labels(self.rounds - 1)
+            one = learner.head_seconds(most) / most
             return [one * self._labels(number) for number in numbers]
         speed = self.probe.training(self._trial)
         validation = 0.0
@@ -238,7 +199,7 @@ class _Planner:
         return _TRAIN_START * self.start + epochs + self._extract(once, pool, False)
 
     def _vaal(self) -> list[float]:
-        config, rounds = self.config, self.config.rounds
+        config, rounds = self.config, self.rounds
         if DISCRIMINATOR not in self.found.strategy.needs:
             return [0.0] * rounds
         from alray.train.vaal import VaalRecipe
@@ -256,7 +217,7 @@ class _Planner:
         ] + [0.0]
 
     def _select(self, number: int, width: int) -> float:
-        if number == self.config.rounds - 1:
+        if number == self.rounds - 1:
             return 0.0
         offered, budget = self._offered(number), min(self.config.budget, self._offered(number))
         classes = max(2, len(self.catalog.classes))
@@ -266,7 +227,7 @@ class _Planner:
         return took / parts + (_SELECT_START * self.process if on_ray else 0.0)
 
     def _once(self, seconds: float) -> list[float]:
-        return [seconds] + [0.0] * (self.config.rounds - 1)
+        return [seconds] + [0.0] * (self.rounds - 1)
 
     def _bytes_of_image(self) -> float:
         sizes = pc.mean(self.catalog.references(self.found.pool_rows[:10_000])["size"]).as_py()
@@ -282,15 +243,15 @@ class _Planner:
         found, root = [], self.config.run_dir or self.config.root
         if not is_remote(root) and made.feature_bytes > (free := shutil.disk_usage(existing(root)).free):
             found.append(
-                f"root: the features need {_size(made.feature_bytes)} on disk, {root} has {_size(free)} free: choose "
+                f"root: the features need {size(made.feature_bytes)} on disk, {root} has {size(free)} free: choose "
                 "another --root, or features.dtype float16"
             )
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if not _named_cluster(self.found) and made.driver_bytes > memory:
-            found.append(f"memory: the driver needs {_size(made.driver_bytes)}, this machine has {_size(memory)}")
+            found.append(f"memory: the driver needs {size(made.driver_bytes)}, this machine has {size(memory)}")
         if made.gpu_bytes and (total := _gpu_bytes()) and made.gpu_bytes > total:
             found.append(
-                f"train.batch_size: a batch needs {_size(made.gpu_bytes)} of a GPU, it has {_size(total)}: lower "
+                f"train.batch_size: a batch needs {size(made.gpu_bytes)} of a GPU, it has {size(total)}: lower "
                 "train.batch_size or features.batch_size, or use more workers"
             )
         return found
@@ -317,11 +278,3 @@ def _gpu_bytes() -> int:
     import torch
 
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.3g} {unit}" if count < 100 else f"{count:,.0f} {unit}"
-        count /= 1000
-    raise AssertionError

@@ -16,8 +16,9 @@ from alray.config import DataConfig, ModelConfig, ResourceConfig, SplitConfig, T
 from alray.data.augment import eval_transform
 from alray.features.measures import Features, ModelSource
 from alray.planning import plan as planning
-from alray.planning.plan import Plan, plan, plan_once
+from alray.planning.plan import plan, plan_once
 from alray.planning.probe import Probe
+from alray.planning.result import Plan
 from alray.planning.selecting import select_seconds
 from alray.prepare import check
 from alray.report.runs import RunHistory
@@ -61,6 +62,14 @@ def test_the_plan_of_a_linear_run_on_embeddings(tmp_path: Path) -> None:
     assert (found.read_bytes, found.feature_bytes, found.gpu_bytes) == (0, 0, 0)
     assert set(found.seconds) <= {"train", "select"} and found.problems == []
     assert found.total < 10  # no worker starts
+
+
+def test_a_limit_of_labels_or_money_ends_the_plan_early(tmp_path: Path) -> None:
+    whole = plan(check(embeddings(tmp_path, rounds=6)), start=4.0)
+    assert {len(values) for values in whole.seconds.values()} == {6}
+    for limit in ({"stop.labels": 40}, {"stop.money": 20.0, "labels.cost": 0.5}):
+        found = plan(check(embeddings(tmp_path, rounds=6, **limit)), start=4.0)
+        assert {len(values) for values in found.seconds.values()} == {3}
 
 
 def test_the_plan_of_a_fine_tuning(tmp_path: Path) -> None:
