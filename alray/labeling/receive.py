@@ -15,7 +15,7 @@ from alray.labeling.check import Answer, Asked, Checked, Rules, check
 from alray.labeling.deliveries import LabelError
 from alray.labeling.kinds import Kind, kind_of
 from alray.labeling.ledger import Ledger, whoami
-from alray.rundir import Missing, RunDir, RunError
+from alray.rundir import DrawDir, Missing, RunDir, RunError
 
 _SHOWN = 20  # refused lines in an error message
 
@@ -75,21 +75,17 @@ def close(run: RunDir, name: str = "") -> Received:
     """Close a batch: its images without an answer go back to the pool (those of a test do not). name: which one; empty:
     the one that the run needs first, or the only test that is open. Raises RunError if there is no such batch."""
     batches, ledger = {batch.name: batch for batch in state.open_batches(run)}, Ledger(run.deliveries)
+    waited = [one for one in run.open_batches() if not isinstance(run.batch(one), DrawDir)]
+    name = name or next(iter(waited), "") or (next(iter(batches), "") if len(batches) == 1 else "")
+    if ledger.closed(name):
+        raise RunError(f"{run.uri}: the batch {name} is closed already; start the run's command again")
     if not batches:
-        closed = next((one for one in run.open_batches() if ledger.closed(one)), "")
-        raise RunError(
-            f"{run.uri}: the batch {closed} is closed already; start the run's command again"
-            if closed
-            else f"{run.uri}: the run waits for no labels, so there is no batch to close"
-        )
-    first = state.open_batch(run)
-    name = name or (first.name if first else "")
-    if name not in batches and (name or len(batches) > 1):
+        raise RunError(f"{run.uri}: the run waits for no labels, so there is no batch to close")
+    if name not in batches:
         raise RunError(f"--batch: expected an open batch to close, one of {', '.join(batches)}; got {name or 'none'}")
-    batch = batches[name] if name else next(iter(batches.values()))
-    missing = len(batch.missing(ledger))
-    ledger.deliver([], batch.name, "close")
-    return Received(open={batch.name: (missing, len(batch.requests))})
+    missing, asked = len(batches[name].missing(ledger)), len(batches[name].requests)
+    ledger.deliver([], name, "close")
+    return Received(open={name: (missing, asked)})
 
 
 def _answered(batches: Sequence[state.OpenBatch], ledger: Ledger) -> dict[str, Answer]:

@@ -174,9 +174,9 @@ def test_skipped_images_are_told_and_a_corrected_label_changes_the_estimate(conf
     keys = folder.tests()[0].draws()["key"].to_pylist()
     predicted = folder.tests()[0].draws()["predicted"].to_pylist()
     give(folder, tmp_path, [*right(keys[:16]), (keys[16], "", "skip"), (keys[17], "", "unusable")])
-    with pytest.raises(RunError, match="one of round 0, test 0; got none"):
-        receive.close(folder)
-    assert receive.close(folder, "test 0").missing == 2
+    with pytest.raises(RunError, match="one of round 0, test 0; got test 7"):
+        receive.close(folder, "test 7")
+    assert receive.close(folder, "test 0").open == {"test 0": (2, 20)}
     assert [batch.name for batch in state.open_batches(folder)] == ["round 0"]
     (said,) = drawn.record(folder)
     assert "Only 16 draws have a label" in said

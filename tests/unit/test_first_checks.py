@@ -139,7 +139,7 @@ def test_a_check_for_writing_leaves_nothing(tmp_path: Path) -> None:
         ("--top-k a 3", "--top-k: expected an integer, got 'a'"),
         ("--data.pixel-range 5", "--data.pixel-range: expected 2 numbers or none, got fewer"),
         ("--data.pixel-range 5 1", "--data.pixel-range: expected two numbers of which the second is larger, got "),
-        ("--data.split x tests", "--data.split: expected one of train, test, ignore, class, got 'tests'"),
+        ("--data.split x tests", "--data.split: expected one of train, test, validation, ignore, class, got 'tests'"),
         ("--train.step-size 0 --budget 0", "--train.step-size: expected an integer of at least 1, got 0"),
     ],
 )

@@ -88,7 +88,7 @@ def test_masks_come_as_a_folder_a_table_or_coco_and_are_stored_as_they_were_draw
     assert next(csv.DictReader((batch / "batch.csv").open())).keys() >= {"key", "mask", "status"}
     assert (batch / "sheet-001.html").exists()
     got = receive.receive(folder, [draw(tmp_path / "a", {key: mask_of(number_of(key)) for key in keys[:2]})])
-    assert (got.taken, got.missing) == (2, 4)
+    assert (got.taken, got.open) == (2, {"start": (4, 6)})
     draw(tmp_path / "b", {"one.png": mask_of(number_of(keys[2]))})
     (tmp_path / "b" / "list.csv").write_text(f"key,mask,status\n{keys[2]},one_mask.png,\n{keys[3]},,skip\n")
     assert receive.receive(folder, [str(tmp_path / "b" / "list.csv")]).taken == 2
@@ -102,7 +102,7 @@ def test_masks_come_as_a_folder_a_table_or_coco_and_are_stored_as_they_were_draw
     }
     (tmp_path / "coco.json").write_text(json.dumps(tree))
     got = receive.receive(folder, [str(tmp_path / "coco.json")])
-    assert (got.taken, got.missing) == (2, 0)
+    assert (got.taken, got.open) == (2, {"start": (0, 6)})
     assert "coco.json: pixels in no polygon are background" in got.notes
     for key in keys[:3]:
         np.testing.assert_array_equal(stored(folder, key), mask_of(number_of(key)))
