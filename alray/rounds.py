@@ -173,6 +173,7 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
         pool = after(pool, out)
         bought += len(out.labels()[0])
         previous = out
+    ready.run.forget_now()
     return number
 
 

@@ -34,24 +34,8 @@ from alray.rounddir import (
 from alray.store import Damaged, Store, StoreError, join, table_bytes
 
 __all__ = [
-    "BATCHES",
-    "CHECKPOINT",
-    "FEATURES_DIR",
-    "METRICS",
-    "MODEL",
-    "PROGRESS",
-    "RAY",
-    "RUN",
-    "STARTED",
-    "SUMMARY",
-    "SWEEP",
-    "BatchDir",
-    "Bought",
-    "DrawDir",
-    "Missing",
-    "RoundDir",
-    "RunDir",
-    "RunError",
+    "BATCHES", "CHECKPOINT", "FEATURES_DIR", "METRICS", "MODEL", "PLAN", "PROGRESS", "RAY", "RUN", "STARTED",
+    "SUMMARY", "SWEEP", "TRACKED", "BatchDir", "Bought", "DrawDir", "Missing", "RoundDir", "RunDir", "RunError",
     "Shared",
 ]  # fmt: skip
 
@@ -60,7 +44,7 @@ PROGRESS, RAY = "progress.json", "ray"  # what passes: of a run, and of a traini
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
 _CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
-_PLAN, _TRACKED = "plan.json", "mlflow.json"
+PLAN, TRACKED = "plan.json", "mlflow.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 _NEW_CLASSES, _MASKS = "new_classes.json", "masks"
 STARTED = "started"  # a directory of notes on runs, beside them
@@ -198,21 +182,14 @@ class RunDir(Store):
         """The numbers of the rounds that are committed, ascending."""
         return [number for number in self.rounds() if self.round(number).committed]
 
-    def plan(self) -> dict[str, Any] | None:
-        """What the run was planned to take (`alray.planning.plan.Plan`); None if it was not planned."""
-        return dict(self.read_json(_PLAN)) if self.has(_PLAN) else None
+    def noted(self, name: str) -> dict[str, Any] | None:
+        """What was noted of the run, None if nothing was. name: PLAN (`alray.planning.result.Plan`) or TRACKED (its run
+        of MLflow, and how many rounds that has)."""
+        return dict(self.read_json(name)) if self.has(name) else None
 
-    def write_plan(self, plan: Mapping[str, Any]) -> None:
-        """Keep what the run was planned to take."""
-        self.write_json(_PLAN, dict(plan))
-
-    def tracked(self) -> dict[str, Any] | None:
-        """The MLflow run of this run, and how many rounds it has; None if there is none."""
-        return dict(self.read_json(_TRACKED)) if self.has(_TRACKED) else None
-
-    def write_tracked(self, tracked: Mapping[str, Any]) -> None:
-        """Keep the MLflow run of this run."""
-        self.write_json(_TRACKED, dict(tracked))
+    def note(self, name: str, content: Mapping[str, Any]) -> None:
+        """Note something of the run, for `noted`."""
+        self.write_json(name, dict(content))
 
     def now(self) -> dict[str, Any] | None:
         """What the run does now or did last (`alray.progress.Now`); None if it never said."""
@@ -222,6 +199,10 @@ class RunDir(Store):
     def write_now(self, now: Mapping[str, Any]) -> None:
         """Say what the run does now. The file passes: it has no checksum."""
         Store(self.uri, sums="").write_json(PROGRESS, dict(now))
+
+    def forget_now(self) -> None:
+        """Remove what `write_now` wrote, because the run has ended."""
+        Store(self.uri, sums="").delete(PROGRESS)
 
     def cluster(self) -> dict[str, Any]:
         """The resources of the run's cluster; empty if it needed none."""

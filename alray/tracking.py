@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 from alray.config import RunConfig, changed
 from alray.credentials import has_credentials, redacted
-from alray.rundir import RunDir
+from alray.rundir import TRACKED, RunDir
 from alray.scalars import flat
 
 _LONGEST = 500  # characters of a parameter's value that MLflow takes
@@ -54,7 +54,7 @@ def track(config: RunConfig, run: RunDir, rounds: Sequence[Mapping[str, Any]]) -
 
     try:
         client = mlflow.MlflowClient(config.mlflow)
-        known = run.tracked()
+        known = run.noted(TRACKED)
         if known is None or known["uri"] != config.mlflow:
             experiment = client.get_experiment_by_name(config.name)
             place = experiment.experiment_id if experiment else client.create_experiment(config.name)
@@ -62,11 +62,11 @@ def track(config: RunConfig, run: RunDir, rounds: Sequence[Mapping[str, Any]]) -
             known = {"uri": config.mlflow, "run": made.info.run_id, "rounds": 0}
             params = [Param(name, str(value)[:_LONGEST]) for name, value in _leaves(changed(config)).items()]
             client.log_batch(known["run"], params=params)
-            run.write_tracked(known)
+            run.note(TRACKED, known)
         for number in range(known["rounds"], len(rounds)):
             values = {name: value for name, value in flat(dict(rounds[number])).items() if _is_number(value)}
             client.log_batch(known["run"], [Metric(name, float(value), 0, number) for name, value in values.items()])
-            run.write_tracked({**known, "rounds": number + 1})
+            run.note(TRACKED, {**known, "rounds": number + 1})
         if len(rounds) == config.rounds or rounds[-1].get("stopped"):
             client.set_terminated(known["run"])
     except Exception as error:

@@ -25,7 +25,7 @@ from alray.planning.probe import Probe, Speed, process_seconds
 from alray.planning.result import Plan, size
 from alray.planning.selecting import select_seconds
 from alray.prepare import Checked
-from alray.rundir import RunDir
+from alray.rundir import PLAN, RunDir
 from alray.selection.protocol import LABELED, Context
 from alray.stop import Standing, Stop
 from alray.store import Store, is_remote
@@ -49,14 +49,14 @@ def plan(found: Checked, joined: Joined | None = None, start: float | None = Non
 def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
     """Plan a run that begins, say it in a line, and keep it in the run's directory. A run goes on without a plan where
     the probe meets what only the run itself can judge, such as a damaged image."""
-    if run.plan() is not None:
+    if run.noted(PLAN) is not None:
         return
     try:
         made = plan(found, start=_START)
     except ValueError as error:
         say(f"plan: none was made: {error}")
         return
-    run.write_plan(made.to_json())
+    run.note(PLAN, made.to_json())
     stages = ", ".join(f"{name} {duration(sum(values))}" for name, values in made.seconds.items())
     say(f"plan: about {duration(made.total)} ({stages}), {size(made.feature_bytes)} of features on disk")
     for problem in made.problems:

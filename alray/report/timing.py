@@ -13,7 +13,7 @@ from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.statistics import Floats
 from alray.report.tables import Table
-from alray.rundir import RunDir
+from alray.rundir import PLAN, RunDir
 
 _STAGES = ("pretext", "extract", "train", "evaluate", "vaal", "select", "label")
 _MADE_OF = ("data", "model", "transform", "features", "pretext")
@@ -68,7 +68,7 @@ def planned_sentences(runs: Sequence[RunHistory]) -> list[str]:
     planned: dict[str, list[float]] = {}
     taken: dict[str, list[float]] = {}
     for run in {run.dir: run for run in runs}.values():
-        if (plan := run.files.plan()) is None:
+        if (plan := run.files.noted(PLAN)) is None:
             continue
         for stage, seconds in plan["seconds"].items():
             planned.setdefault(stage, []).append(sum(seconds))

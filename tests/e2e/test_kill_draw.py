@@ -25,7 +25,7 @@ def give(folder: RunDir, batch: state.OpenBatch, place: Path) -> None:
 
 
 def test_a_killed_draw_is_the_same_draw_and_no_image_is_drawn_and_picked(tmp_path: Path) -> None:
-    config = config_of(tmp_path)
+    config = config_of(tmp_path, 0)
     for _ in range(2):
         with pytest.raises(Waiting):
             run(config, quiet=True)

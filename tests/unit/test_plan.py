@@ -24,7 +24,7 @@ from alray.prepare import check
 from alray.report.runs import RunHistory
 from alray.report.timing import planned_sentences
 from alray.rounds import run
-from alray.rundir import RunDir
+from alray.rundir import PLAN, RunDir
 from alray.selection.registry import build
 
 HALF = (0.5, 0.5, 0.5)
@@ -127,7 +127,7 @@ def test_a_run_keeps_its_plan_and_says_it_once(tmp_path: Path) -> None:
     plan_once(checked, folder, said.append)
     plan_once(checked, folder, said.append)
     assert len(said) == 1 and said[0].startswith("plan: about")
-    assert Plan(**folder.plan() or {}).images["pool"] == 300
+    assert Plan(**folder.noted(PLAN) or {}).images["pool"] == 300
 
 
 def test_the_report_holds_the_plan_against_the_run(tmp_path: Path) -> None:
