@@ -195,7 +195,8 @@ class LabelConfig(Frozen):
     """Label Studio: how many people look at an image before its answer counts."""
     agreement: Annotated[Literal["majority", "dawid_skene"], OUTSIDE] = "majority"
     """Label Studio: how different answers become one. majority: the most frequent one; a tie waits for one more person.
-    dawid_skene: the most probable one, by how often each person confuses which classes."""
+    dawid_skene: the most probable one, by how often each person confuses which classes. Of masks, majority decides each
+    pixel, which is void after a tie."""
     cost: Annotated[float, OUTSIDE] = Field(0.0, ge=0)
     """Price of one label, in any currency; 0: money is counted nowhere."""
 

@@ -25,7 +25,7 @@ class Status(IntEnum):
 
     NOT_YET = 0  # nobody has looked at the image so far
     LABEL = 1  # the class of the image
-    MASK = 2  # the mask of the image is now stored where the run reads masks
+    MASK = 2  # the mask of the image: it comes with the answer, or the source has it
     SKIP = 3  # the annotator did not decide; the run may ask for the image again
     UNUSABLE = 4  # the image should not be in the pool
 
@@ -95,8 +95,10 @@ class Answers:
     """The answers to requests, in their order.
 
     status (k,) uint8: values of `Status`; labels (k,) int32: the class where the status is LABEL, without meaning
-    elsewhere. names (k,): the names of the classes, for oracles that know names; they replace labels. by (k,): who
-    answered, for the record. note: what a person has to do so that missing answers come, for the user of the run.
+    elsewhere. names (k,): the names of the classes, for oracles that know names; they replace labels. masks (k,): the
+    bytes of a PNG of class numbers, as files in data.mask_root are, for each answer that is a mask, None for others; an
+    oracle whose masks are in the source leaves the column out. by (k,): who answered, for the record. note: what a
+    person has to do so that missing answers come, for the user of the run.
     """
 
     status: npt.NDArray[np.uint8]
@@ -104,6 +106,7 @@ class Answers:
     names: Sequence[str] | None = None
     by: Sequence[str] | None = None
     note: str = ""
+    masks: Sequence[bytes | None] | None = None
 
     @classmethod
     def of(cls, labels: Sequence[int | None] | npt.NDArray[np.integer]) -> Answers:
@@ -161,9 +164,15 @@ def checked(oracle: Oracle, requests: Requests) -> Answers:
             f"{type(answers).__name__}"
         )
     shapes = np.shape(answers.status), np.shape(answers.labels)
-    named = [column for column in (answers.names, answers.by) if column is not None]
+    named = [column for column in (answers.names, answers.by, answers.masks) if column is not None]
     if shapes != ((len(requests),),) * 2 or any(len(column) != len(requests) for column in named):
         raise OracleError(f"expected one answer for each of {len(requests)} requests, got status and labels {shapes}")
+    for key, status, mask in zip(requests.keys, answers.status.tolist(), answers.masks or (), strict=False):
+        if isinstance(mask, bytes) != (status == Status.MASK) or not isinstance(mask, bytes | None):
+            raise OracleError(
+                f"{type(oracle).__name__}.answer: expected in masks the bytes of a PNG for each answer that is a mask, "
+                f"and None for the others, got {type(mask).__name__} for the answer {Status(status).name} to {key}"
+            )
     return answers
 
 

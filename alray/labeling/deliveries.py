@@ -10,8 +10,8 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,40 +188,47 @@ def _read_json(name: str, text: str) -> list[Delivered]:
     )
 
 
-def of_task(name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
+def of_task(
+    name: str, at: int, task: Mapping[str, Any],
+    read: Callable[[Delivered, Mapping[str, Any]], Iterable[Delivered]] | None = None,
+) -> Iterator[Delivered]:  # fmt: skip
     """The answers of one task of Label Studio: one per annotation that was submitted or cancelled. task: as in an
-    export; name and at: the file and the number, for messages."""
+    export; name and at: the file and the number, for messages. read: makes answers of an annotation that somebody
+    submitted, from an empty one of the same image and annotator; by default it reads a class."""
     where = f"{name}: task {task.get('id', at)}"
-    if "annotations" not in task:  # the short export, JSON-MIN, has the choice beside the data
+    if "annotations" not in task and read is None:  # the short export, JSON-MIN, has the choice beside the data
         yield from _record(where, task)
         return
     key = _key_of(task.get("data") or {})
     if not key:
         yield from bad(where, "expected the image in data.key or data.image, got neither")
         return
+    if "annotations" not in task:
+        yield from bad(where, "expected annotations, got none; export it as JSON")
+        return
     for annotation in task["annotations"]:
-        annotator = str(annotation.get("completed_by") or "")
+        empty = Delivered(where, key, Status.NOT_YET, "", str(annotation.get("completed_by") or ""))
         if annotation.get("was_cancelled"):
-            yield Delivered(where, key, Status.SKIP, "", annotator)
-            continue
-        status, chosen = _chosen(annotation.get("result", []))
-        if len(chosen) > 1:
-            yield from bad(where, f"expected one choice, got {', '.join(map(str, chosen))}")
-            continue
-        yield from (Delivered(where, key, status, str(choice).strip(), annotator) for choice in chosen)
+            yield replace(empty, status=Status.SKIP)
+        elif any(part.get("from_name") == UNUSABLE and _choices(part) for part in annotation.get("result", [])):
+            yield replace(empty, status=Status.UNUSABLE)
+        else:
+            yield from (read or _chosen)(empty, annotation)
 
 
-def _chosen(parts: Sequence[Mapping[str, Any]]) -> tuple[Status, list[str]]:
-    """What the controls of a labeling interface say. "unusable" goes before a class that was typed, and that before a
-    choice, because the class that the model predicts is chosen when an annotator comes."""
-    said: dict[str, list[str]] = {UNUSABLE: [], NEW_CLASS: [], "": []}
-    for part in parts:
-        control, value = str(part.get("from_name")), part.get("value", {})
-        said[control if control == UNUSABLE else ""] += value.get("choices", [])
-        said[NEW_CLASS] += value.get("text", []) if control == NEW_CLASS else []
-    if said[UNUSABLE]:
-        return Status.UNUSABLE, [""]
-    return Status.LABEL, said[NEW_CLASS] or said[""]
+def _chosen(empty: Delivered, annotation: Mapping[str, Any]) -> list[Delivered]:
+    """The class that an annotation gives. One that was typed goes before a choice, because the class that the model
+    predicts is chosen when an annotator comes."""
+    parts = annotation.get("result", [])
+    texts = [part.get("value", {}).get("text", []) for part in parts if part.get("from_name") == NEW_CLASS]
+    chosen = [text for typed in texts for text in typed] or [choice for part in parts for choice in _choices(part)]
+    if len(chosen) > 1:
+        return bad(empty.where, f"expected one choice, got {', '.join(map(str, chosen))}")
+    return [replace(empty, status=Status.LABEL, label=str(choice).strip()) for choice in chosen]
+
+
+def _choices(part: Mapping[str, Any]) -> list[str]:
+    return list(part.get("value", {}).get("choices", []))
 
 
 def _key_of(data: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from alray.data.oracle import Answers, Oracle, OracleError, Requests, Status, ch
 from alray.data.pool import Labels, Rows
 from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
+from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
 from alray.rundir import RoundDir, RunDir
 
@@ -98,7 +99,7 @@ class Desk:
         used; LeaseLost before it asks if another start of the run goes on instead.
         """
         self._write(requests, roles)
-        told = ""
+        told, heard = "", list[str]()
         while True:
             known = self._known(requests)
             missing = [at for at, key in enumerate(requests.keys) if key not in known]
@@ -111,14 +112,15 @@ class Desk:
             line = self._waiting(requests, len(missing))
             if not told:
                 before_waiting()
-            if line != told:
+            news = [one for one in note.splitlines() if one not in heard]
+            if news or line != told:
                 self.run.batch_files(requests.batch).write_bytes(NOTE, note.encode())
             if not self.poll:
                 end = "When the labels are there, start the same command again: the run goes on."
                 raise Waiting("\n".join(filter(None, [line, note, end])))
-            if line != told:
-                self.say(line if told else "\n".join(filter(None, [line, note, self._polling])))
-                told = line
+            if news or line != told:
+                self.say("\n".join([line, *news, *([] if told else [self._polling])]))
+                told, heard = line, note.splitlines()
             time.sleep(self.config.poll_seconds)
             self.run.check_guards()
 
@@ -174,10 +176,24 @@ class Desk:
                 f"expected one of the {len(classes)} classes, got {', '.join(map(repr, sorted(new)[:5]))}; "
                 "declare the classes in data.classes, or let new ones come with labels.new_classes=allow"
             )
-        if came and (keep or new or answers.names is not None or len(came) < len(requests)):
+        masks = dict(zip(asked.keys, answers.masks or (), strict=False))
+        came, wrong = self._stored(came, {key: data for key, data in masks.items() if data is not None})
+        if came and (keep or new or masks or answers.names is not None or len(came) < len(requests)):
             self.ledger.deliver(came, type(self.oracle).__name__)
         known.update({line.key: (line.status, line.label) for line in came})
-        return answers.note
+        return "\n".join(filter(None, [answers.note, *wrong]))
+
+    def _stored(self, came: list[Delivered], masks: Mapping[str, bytes]) -> tuple[list[Delivered], list[str]]:
+        """The answers that can be used, whose masks are now in the run's directory; and a sentence on each mask that
+        cannot be used, so that its image still needs an answer. masks: those that came, by key."""
+        if not masks:
+            return came, []
+        kind = kind_of(self.run)
+        lines = [kind.drawn(line, masks[line.key]) if line.key in masks else line for line in came]
+        wrong = kind.problems(lines)
+        good = [line for line in lines if line not in wrong]
+        kind.store(good, self.run.masks)
+        return good, [f"{line.where}: {line.key}: {problem}" for line, problem in wrong.items()]
 
     def _name(self, answers: Answers, at: int, status: int, classes: Sequence[str]) -> str:
         if status != Status.LABEL:

@@ -1,4 +1,5 @@
-"""Read the masks that people drew: a folder of PNG files, a table that names them, or COCO's polygons and RLE.
+"""Read the masks that people drew: a folder of PNG files, a table that names them, COCO's polygons and RLE, or the
+annotations of Label Studio.
 
 A mask is stored in the run's directory under a hash of its bytes, so that a delivery names one content for ever.
 """
@@ -23,17 +24,18 @@ from alray.data.fetch import ImageError, fetch_each
 from alray.data.mask_check import check_one
 from alray.data.masks import Masks
 from alray.data.oracle import Status
-from alray.labeling.deliveries import Delivered, LabelError, bad, read, text_of
+from alray.labeling.deliveries import Delivered, LabelError, bad, of_task, read, text_of
+from alray.labeling.label_studio.regions import mask_of
 from alray.reasons import why
 from alray.store import Store, StoreError, content_hash, is_remote, join, read_bytes
 
 COLUMNS = ("mask", "mask_path", "label")  # of a table, with the place of a mask
-BACKGROUND = "background"  # the class of pixels that no polygon covers, if there is a class of this name
+BACKGROUND = "background"  # the class of pixels that nothing covers, if there is a class of this name
 
 
 @dataclass
 class DrawnMasks:
-    """Masks of deliveries. contents: encoded PNG by name, for those that `read` met; notes: sentences for people."""
+    """Masks of deliveries. contents: encoded PNG by name, for those that were read; notes: sentences for people."""
 
     masks: Masks
     catalog: Catalog
@@ -48,7 +50,7 @@ class DrawnMasks:
         if not is_remote(path) and Path(path).is_dir():
             return self._folder(Path(path), keys)
         if path.lower().endswith(".json"):
-            return self._coco(path.rpartition("/")[2], text_of(path))
+            return self._json(path.rpartition("/")[2], text_of(path))
         base = path.rpartition("/")[0]
         return [self._placed(line, base) for line in read(path, COLUMNS)]
 
@@ -58,11 +60,40 @@ class DrawnMasks:
             return line
         place = line.label if is_remote(line.label) or Path(line.label).is_absolute() else join(base, line.label)
         try:
-            return self._mask(line, read_bytes(place if base or is_remote(place) else line.label))
+            return self.drawn(line, read_bytes(place if base or is_remote(place) else line.label))
         except (OSError, StoreError) as error:
             return replace(line, problem=f"the mask cannot be read: {why(error)}")
 
-    def _mask(self, line: Delivered, data: bytes) -> Delivered:
+    def of_task(self, name: str, at: int, task: Mapping[str, Any]) -> Iterator[Delivered]:
+        """The answers of one task of Label Studio. Where nothing is drawn a mask has the class `background`, else void;
+        an annotation in which nothing at all is drawn is no answer."""
+        note = f"{name}: pixels in no region are {self._rest_name}"
+        self.notes += [note] * (note not in self.notes)
+        return of_task(name, at, task, self._annotated)
+
+    def _annotated(self, empty: Delivered, annotation: Mapping[str, Any]) -> list[Delivered]:
+        try:
+            return [self._encoded(empty, mask_of(annotation, self.masks.classes, self._rest))]
+        except LabelError as error:
+            return bad(empty.where, str(error))
+
+    @property
+    def _rest(self) -> int:
+        """The number of a pixel that nothing covers: that of BACKGROUND, or of void if no class has this name."""
+        classes = self.masks.classes
+        return classes.index(BACKGROUND) if BACKGROUND in classes else self.masks.ignore
+
+    @property
+    def _rest_name(self) -> str:
+        return BACKGROUND if self._rest != self.masks.ignore else f"void ({self.masks.ignore})"
+
+    def _encoded(self, line: Delivered, numbers: npt.NDArray[np.uint8]) -> Delivered:
+        out = io.BytesIO()
+        Image.fromarray(numbers).save(out, "PNG")
+        return self.drawn(line, out.getvalue())
+
+    def drawn(self, line: Delivered, data: bytes) -> Delivered:
+        """The answer that has this PNG as its mask."""
         name = f"{content_hash(data)}.png"
         self.contents[name] = data
         return replace(line, status=Status.MASK, label=name)
@@ -83,28 +114,33 @@ class DrawnMasks:
                 found += bad(str(path), f"fits several images, {' and '.join(map(named.get, fitting[:2]))}")  # type: ignore[arg-type]
             else:
                 key = named[fitting[0]] if fitting else name
-                found.append(self._mask(Delivered(str(path), key, Status.MASK, ""), path.read_bytes()))
+                found.append(self.drawn(Delivered(str(path), key, Status.MASK, ""), path.read_bytes()))
         if not found:
             raise LabelError(f"{folder}: expected masks that are named after their images, got no file")
         return found
 
-    def _coco(self, name: str, text: str) -> list[Delivered]:
-        """The polygons and RLE of COCO instances, drawn in their order: of two that overlap the later one counts."""
+    def _json(self, name: str, text: str) -> list[Delivered]:
         try:
             tree = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise LabelError(f"{name}:{error.lineno}: expected JSON, got something else: {error.msg}") from None
+        if isinstance(tree, list) and all(isinstance(task, dict) for task in tree):  # an export of Label Studio
+            return [line for at, task in enumerate(tree, 1) for line in self.of_task(name, at, task)]
+        self.notes.append(f"{name}: pixels in no polygon are {self._rest_name}")
+        return self._coco(name, tree)
+
+    def _coco(self, name: str, tree: Any) -> list[Delivered]:
+        """The polygons and RLE of COCO instances, drawn in their order: of two that overlap the later one counts."""
+        try:
             images = {image["id"]: image for image in tree["images"]}
             classes = {category["id"]: str(category["name"]) for category in tree["categories"]}
             parts: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
             for annotation in tree["annotations"]:
                 parts[annotation["image_id"]].append(annotation)
-        except json.JSONDecodeError as error:
-            raise LabelError(f"{name}:{error.lineno}: expected JSON, got something else: {error.msg}") from None
         except (KeyError, TypeError) as error:
             raise LabelError(f"{name}: expected COCO's images, annotations and categories: {error!r}") from None
         if empty := len(images.keys() - parts.keys()):
             self.notes.append(f"{name}: {empty:,} images have no annotation, and so no answer")
-        rest = BACKGROUND if BACKGROUND in self.masks.classes else f"void ({self.masks.ignore})"
-        self.notes.append(f"{name}: pixels in no polygon are {rest}")
         return [line for number, drawn in parts.items() for line in self._drawn(name, number, images, classes, drawn)]
 
     def _drawn(
@@ -118,7 +154,7 @@ class DrawnMasks:
         numbers = {label: at for at, label in enumerate(self.masks.classes)}
         try:
             size = int(images[number]["width"]), int(images[number]["height"])
-            canvas = np.full(size[::-1], numbers.get(BACKGROUND, self.masks.ignore), np.uint8)
+            canvas = np.full(size[::-1], self._rest, np.uint8)
             for annotation in drawn:
                 label = classes.get(annotation["category_id"], f"category {annotation['category_id']}")
                 if label not in numbers:
@@ -128,22 +164,36 @@ class DrawnMasks:
         except (KeyError, TypeError, ValueError) as error:
             yield from bad(where, f"{error}" if isinstance(error, ValueError) else f"expected COCO's fields: {error!r}")
             return
-        out = io.BytesIO()
-        Image.fromarray(canvas).save(out, "PNG")
-        yield self._mask(line, out.getvalue())
+        yield self._encoded(line, canvas)
 
-    def problems(self, lines: Sequence[Delivered]) -> dict[str, str]:
-        """Why masks cannot be used, by key: as masks of the source are checked (`alray.data.mask_check`)."""
-        wanted = {line.key: line.label for line in lines if line.status == Status.MASK}
-        references: pa.Table = self.catalog.references(self.catalog.rows_of(list(wanted)))
-        images = fetch_each(references, self.catalog.source, self.catalog.image_column)
+    def problems(self, lines: Sequence[Delivered]) -> dict[Delivered, str]:
+        """Why masks cannot be used, by answer: as masks of the source are checked (`alray.data.mask_check`)."""
+        drawn = [line for line in lines if line.status == Status.MASK]
+        keys = list(dict.fromkeys(line.key for line in drawn))
+        references: pa.Table = self.catalog.references(self.catalog.rows_of(keys))
+        fetched = fetch_each(references, self.catalog.source, self.catalog.image_column)
+        images = dict(zip(references["key"].to_pylist(), fetched, strict=True))
         found = {}
-        for key, image in zip(references["key"].to_pylist(), images, strict=True):
+        for line in drawn:
             try:
-                check_one(self.masks, key, image, self.contents[wanted[key]])
+                check_one(self.masks, line.key, images[line.key], self.contents[line.label])
             except ImageError as error:
-                found[key] = str(error).removeprefix(f"{key}: ")
+                found[line] = str(error).removeprefix(f"{line.key}: ")
         return found
+
+    def together(self, lines: Sequence[Delivered]) -> list[Delivered]:
+        """Give all who drew a mask of one image, in its size, the same mask: a pixel has the number that most of them
+        gave it, and is void where two numbers are equally frequent."""
+        drawn = [line for line in lines if line.status == Status.MASK]
+        if len(drawn) < 2:
+            return list(lines)
+        said = np.stack([np.asarray(Image.open(io.BytesIO(self.contents[line.label]))) for line in drawn])
+        numbers = np.unique(said)
+        votes = np.stack([(said == number).sum(axis=0) for number in numbers])
+        tied = (votes == votes.max(axis=0)).sum(axis=0) > 1
+        most = np.where(tied, self.masks.ignore, numbers[votes.argmax(axis=0)]).astype(np.uint8)
+        name = self._encoded(drawn[0], most).label
+        return [replace(line, label=name) if line.status == Status.MASK else line for line in lines]
 
     def store(self, lines: Sequence[Delivered], masks: Store) -> None:
         """Write the masks that were taken, before the delivery that names them."""

@@ -123,8 +123,8 @@ def _only_usable(result: Checked, kind: Kind) -> None:
     """Refuse answers that fit what was asked and cannot be used all the same."""
     result.notes += kind.notes
     wrong = kind.problems(result.taken)
-    result.refused += [f"{line.where}: {line.key}: {wrong[line.key]}" for line in result.taken if line.key in wrong]
-    result.taken = [line for line in result.taken if line.key not in wrong]
+    result.refused += [f"{line.where}: {line.key}: {wrong[line]}" for line in result.taken if line in wrong]
+    result.taken = [line for line in result.taken if line not in wrong]
 
 
 def _refusal(result: Checked, take_good: bool) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from alray.config import ConfigError, RunConfig
 from alray.data.catalog import Catalog
-from alray.data.oracle import Oracle, Status
+from alray.data.oracle import Oracle
 from alray.rundir import RunDir
 from alray.tasks import Task, task_of
 
@@ -36,7 +36,7 @@ def _files(setting: Setting) -> Oracle:
 def _studio(setting: Setting) -> Oracle:
     from alray.labeling.label_studio.oracle import LabelStudio
 
-    return LabelStudio(setting.run, setting.catalog, setting.config.labels)
+    return LabelStudio(setting.run, setting.catalog, setting.config.labels, setting.task.answers)
 
 
 HIDDEN, _STUDIO = "hidden", "label_studio"
@@ -57,12 +57,7 @@ def check(config: RunConfig) -> None:
     if name == _STUDIO:
         from alray.labeling.label_studio.oracle import check_settings
 
-        if task_of(config).answers != Status.LABEL:
-            raise ConfigError(
-                f"labels.oracle: expected {HIDDEN}, files or an oracle of your own for the task {config.task}, got "
-                f"{name}, which gives a class for each image"
-            )
-        check_settings(config.labels)
+        check_settings(config.labels, task_of(config).answers)
 
 
 def replays(config: RunConfig) -> bool:

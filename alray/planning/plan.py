@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,6 +22,7 @@ from alray.demand import Settled
 from alray.durations import duration
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED
 from alray.joining import join
+from alray.labeling.state import masks
 from alray.planning.probe import Probe, Speed, process_seconds
 from alray.planning.result import Plan, size
 from alray.planning.selecting import select_seconds
@@ -48,19 +50,20 @@ def plan(found: Checked, joined: Joined | None = None, start: float | None = Non
 
 def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
     """Plan a run that begins, say it in a line, and keep it in the run's directory. A run goes on without a plan where
-    the probe meets what only the run itself can judge, such as a damaged image."""
+    the probe meets what only the run itself can judge, such as a damaged image. Training is measured on
+    masks that people drew so far, too."""
     if run.noted(PLAN) is not None:
         return
     try:
-        made = plan(found, start=_START)
+        made = plan(replace(found, catalog=replace(found.catalog, masks=masks(run))), start=_START)
     except ValueError as error:
         say(f"plan: none was made: {error}")
         return
     run.note(PLAN, made.to_json())
     stages = ", ".join(f"{name} {duration(sum(values))}" for name, values in made.seconds.items())
     say(f"plan: about {duration(made.total)} ({stages}), {size(made.feature_bytes)} of features on disk")
-    for problem in made.problems:
-        say(f"plan: {problem}")
+    for line in (*made.unknown, *made.problems):
+        say(f"plan: {line}")
 
 
 class _Planner:
@@ -75,7 +78,7 @@ class _Planner:
         self.probe = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, threads)
         self.measuring = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, 1)
         self.start = self.process = start
-        self.read = 0.0
+        self.read, self.unknown = 0.0, list[str]()
         self.rounds = self._rounds()
 
     def plan(self) -> Plan:
@@ -108,6 +111,7 @@ class _Planner:
             gpus=self.cluster.gpus if self.cluster.use_gpu else 0,
         )  # fmt: skip
         made.problems.extend(self._problems(made))
+        made.unknown.extend(self.unknown)
         return made
 
     def _trains(self) -> bool:
@@ -170,7 +174,11 @@ class _Planner:
             most = self._labels(self.rounds - 1)
             one = learner.head_seconds(most) / most
             return [one * self._labels(number) for number in numbers]
-        speed = self.probe.training(self._trial)
+        rows = learner.trial_rows(self.found.pool_rows)
+        if not len(rows):
+            self.unknown.append("the time of training is not in the plan: no image has a mask yet to measure it on")
+            return [0.0 for _ in numbers]
+        speed = replace(self.probe, rows=rows).training(self._trial)
         validation = 0.0
         if self.found.val_size and embed is not None:
             validation = self._stage(self.found.val_size, embed, self.train_workers)

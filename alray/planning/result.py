@@ -14,7 +14,8 @@ class Plan:
 
     images: by use; read_bytes: of the encoded images, all epochs and rounds; feature_bytes: on disk at a time;
     shard_bytes, driver_bytes: memory of a selection actor and of the driver's tables; gpu_bytes: of the largest batch,
-    0 without GPU; seconds: by stage and round; nodes; problems: why it cannot fit, with what to change.
+    0 without GPU; seconds: by stage and round; nodes; problems: why it cannot fit, with what to change; unknown: what
+    is not in the plan.
     """
 
     images: dict[str, int]
@@ -27,6 +28,7 @@ class Plan:
     nodes: int = 1
     gpus: float = 0
     problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> float:
@@ -55,7 +57,7 @@ class Plan:
         whole = f"{'total':10} {duration(self.total)}"
         whole += f" · {hours * self.gpus:.2g} GPU-hours" if self.gpus else ""
         whole += f" · {hours * self.nodes * price:,.2f} for {self.nodes} node{'s' * (self.nodes > 1)}" if price else ""
-        return [*found, whole]
+        return [*found, whole, *self.unknown]
 
 
 def size(count: float) -> str:

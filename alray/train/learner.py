@@ -101,6 +101,10 @@ class Learner(ABC):
         on."""
         return None
 
+    def trial_rows(self, rows: Rows) -> Rows:
+        """Those of some rows that `trial` can train on: all, as it needs no labels."""
+        return rows
+
     def trial_measure(self) -> Measure | None:
         """What `embed` measures, with the starting weights; None if no image is measured."""
         return None

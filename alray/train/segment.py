@@ -18,6 +18,7 @@ from alray.cluster import Joined
 from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig, changed
 from alray.data.augment import Transform, eval_transform
 from alray.data.catalog import Catalog
+from alray.data.mask_check import mask_sizes
 from alray.data.masks import VOID, Masks, masks_of
 from alray.data.pool import Pool, Rows
 from alray.features.arrays import EMBEDDING, PIXEL, Array
@@ -156,6 +157,12 @@ class SegmentationLearner(FinetuneLearner):
         """Embeddings by the configured weights."""
         with stages.stage("extract", f"embeddings of {len(rows):,} images by the starting weights"):
             return self._features(rows, None, out, stages)
+
+    def trial_rows(self, rows: Rows) -> Rows:
+        """Those that have a mask, in the source or from people."""
+        masks = self.masks
+        drawn = np.array([key in masks.drawn for key in self.catalog.keys(rows).to_pylist()], bool)
+        return rows[drawn | (mask_sizes(masks, self.catalog)[rows] >= 0)] if masks.in_source else rows[drawn]
 
     def trial_measure(self) -> Measure | None:
         """Embeddings and uncertainties."""

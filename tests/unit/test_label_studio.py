@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,14 @@ import pytest
 from PIL import Image
 from test_object_store import BUCKET, s3  # noqa: F401  the fixture
 
-from alray.config import LabelConfig, RunConfig
+from alray.config import ConfigError, LabelConfig, RunConfig, TransformConfig
 from alray.data.catalog import index
 from alray.data.masks import VOID
 from alray.data.oracle import Answers, OracleError, Requests, Status, checked
-from alray.labeling.deliveries import LabelError, of_task
+from alray.labeling.deliveries import Delivered, LabelError, of_task
 from alray.labeling.label_studio.agreement import agreed
 from alray.labeling.label_studio.images import Images, expires_soon
-from alray.labeling.label_studio.interface import fitting, for_classes, for_masks
+from alray.labeling.label_studio.interface import fitting, fitting_masks, for_classes, for_masks
 from alray.labeling.label_studio.oracle import tasks_of
 from alray.labeling.label_studio.regions import mask_of
 from alray.labeling.label_studio.server import TOKEN, parts
@@ -144,6 +146,22 @@ def test_most_people_are_right_and_a_tie_waits_for_one_more(said: str, enough: i
         assert "one more annotation decides" in found.open[0]
 
 
+def test_masks_of_several_people_are_one_answer() -> None:
+    """What makes masks equal is tested with them; here it is that equal answers are settled, and others are not."""
+    lines = [
+        Delivered("here", "k", status, label, who)
+        for status, label, who in [(Status.MASK, "a.png", "1"), (Status.UNUSABLE, "", "2"), (Status.MASK, "b.png", "3")]
+    ]
+
+    def together(given: Sequence[Delivered]) -> list[Delivered]:
+        return [replace(line, label="c.png" if line.label else "") for line in given]
+
+    assert [line.label for line in agreed({"k": lines}, 3, "majority", together).settled] == ["c.png"]
+    assert agreed({"k": lines[:2]}, 2, "majority", together).open == [
+        "k: people disagree, mask (annotator 1), unusable (annotator 2); one more annotation decides"
+    ]
+
+
 def test_who_agreed_is_on_record() -> None:
     (line,) = agreed(votes(k="4a 2a 9b"), 3, "majority").settled
     assert line.annotator == "4, 2, 9"
@@ -250,42 +268,86 @@ def test_large_tasks_are_pushed_in_small_requests() -> None:
 
 
 def region(kind: str, name: str, **value: Any) -> dict[str, Any]:
-    return {"type": kind, "original_width": 20, "original_height": 10, "value": {kind: [name], **value}}
+    return {
+        "from_name": kind.removesuffix("labels"), "to_name": "image", "type": kind, "original_width": 20,
+        "original_height": 10, "image_rotation": 0, "value": {kind: [name], **value},
+    }  # fmt: skip
+
+
+def rectangle(name: str, left: float, top: float, right: float, bottom: float) -> dict[str, Any]:
+    points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    return region("polygonlabels", name, points=points, closed=True)
 
 
 def test_polygons_become_a_mask() -> None:
-    square = region("polygonlabels", "bee", points=[[25, 20], [75, 20], [75, 80], [25, 80]])
-    inner = region("polygonlabels", "ant", points=[[45, 40], [55, 40], [55, 60], [45, 60]])
-    mask = mask_of({"result": [square, inner, choice("ant")]}, 10, 20, ["ant", "bee"])
+    square, inner = rectangle("bee", 25, 20, 75, 80), rectangle("ant", 45, 40, 55, 60)
+    mask = mask_of({"result": [square, inner, choice("good", "quality")]}, ["ant", "bee"], VOID)
     assert (mask.shape, mask.dtype) == ((10, 20), np.uint8)
     assert mask[0, 0] == VOID
     assert mask[5, 7] == 1
     assert mask[5, 10] == 0
     assert abs(int((mask != VOID).sum()) - 60) <= 22  # 10 x 6 pixels, and at most the border
-    for bad, said in [
-        (region("polygonlabels", "cow", points=[]), "expected a region of one of ant, bee, got cow"),
-        (region("polygonlabels", "ant", points=[[1, 1]]), "a polygon with 3 corners or more, got 1"),
-    ]:
-        with pytest.raises(LabelError, match=said):
-            mask_of({"id": 4, "result": [bad]}, 10, 20, ["ant", "bee"])
-    with pytest.raises(LabelError, match="20 x 20 pixels"):
-        mask_of({"result": [square]}, 20, 20, ["ant", "bee"])
+    assert mask_of({"result": [square]}, ["ant", "bee"], 0)[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ([], "annotation 4: expected a brush or a polygon, got none"),
+        ([choice("ant")], "expected a brush or a polygon, got none"),
+        ([region("polygonlabels", "cow", points=[])], "expected a region of one of ant, bee, got cow"),
+        ([region("polygonlabels", "ant", points=[[1, 1]])], "a polygon with 3 corners or more, got 1"),
+        ([region("rectanglelabels", "ant", x=1, y=1, width=5, height=5)], "brushlabels or polygonlabels .* got r"),
+        ([rectangle("ant", 1, 1, 9, 9) | {"image_rotation": 90}], "an image that is not rotated"),
+        ([rectangle("ant", 1, 1, 9, 9) | {"original_width": None}], "expected regions with the size of one image"),
+        ([rectangle("ant", 1, 1, 9, 9), rectangle("ant", 1, 1, 9, 9) | {"original_width": 30}], "of one image"),
+    ],
+)  # fmt: skip
+def test_drawings_that_are_no_mask_are_refused(result: list[Any], said: str) -> None:
+    with pytest.raises(LabelError, match=said):
+        mask_of({"id": 4, "result": result}, ["ant", "bee"], VOID)
+
+
+# A brush of 20 x 10 pixels that covers rows 2 to 4 and columns 3 to 10, as mask2rle of label-studio-sdk 2.0 packs it.
+RECORDED = [0, 0, 3, 32, 57, 27, 254, 171, 0, 195, 255, 248, 188, 3, 15, 255, 226, 240, 12, 63, 255, 192, 108, 192, 0]
 
 
 def test_brushes_become_a_mask() -> None:
+    pytest.importorskip("label_studio_sdk", reason="label-studio-sdk: pip install 'alray[label-studio]'")
+    drawn = np.zeros((10, 20), bool)
+    drawn[2:5, 3:11] = True
+    mask = mask_of({"result": [region("brushlabels", "bee", rle=RECORDED)]}, ["ant", "bee"], VOID)
+    np.testing.assert_array_equal(mask, np.where(drawn, 1, VOID))
+    with pytest.raises(LabelError, match="expected a brush of 10 x 20 pixels, got something else"):
+        mask_of({"result": [region("brushlabels", "bee", rle=RECORDED[:-9])]}, ["ant", "bee"], VOID)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_masks_that_are_packed_as_brushes_come_back(seed: int) -> None:
     brush = pytest.importorskip("label_studio_sdk.converter.brush", reason="label-studio-sdk")
-    drawn = np.zeros((10, 20), np.uint8)
-    drawn[2:5, 3:11] = 255
-    rle = brush.mask2rle(drawn)
-    mask = mask_of({"result": [region("brushlabels", "bee", rle=rle)]}, 10, 20, ["ant", "bee"])
-    assert np.array_equal(mask == 1, drawn > 0)
-    assert set(np.unique(mask).tolist()) == {1, VOID}
+    random = np.random.default_rng(seed)
+    numbers = random.integers(0, 3, (5, 10)).repeat(2, 0).repeat(2, 1)  # two classes, and 2 where nothing is drawn
+    regions = [
+        region("brushlabels", name, rle=brush.mask2rle(np.where(numbers == at, 255, 0).astype(np.uint8)))
+        for at, name in enumerate(("ant", "bee"))
+    ]
+    np.testing.assert_array_equal(mask_of({"result": regions}, ["ant", "bee"], 2), numbers)
 
 
 def test_the_interface_for_masks_has_a_brush_and_polygons() -> None:
-    view = ElementTree.fromstring(for_masks(["road", "sky"]))
-    found = {tag.tag: [label.get("value") for label in tag] for tag in view if len(tag)}
-    assert found == {"BrushLabels": ["road", "sky"], "PolygonLabels": ["road", "sky"]}
+    xml = for_masks(["road", "sky"], False)
+    found = {tag.tag: [label.get("value") for label in tag] for tag in ElementTree.fromstring(xml) if len(tag)}
+    assert found == {"BrushLabels": ["road", "sky"], "PolygonLabels": ["road", "sky"], "Choices": ["unusable"]}
+    fits = fitting_masks(xml, ["road", "sky"], False, "here")
+    assert (fits.image, fits.classes, fits.xml) == ("image", ("road", "sky"), xml)
+    for classes, said in [
+        (["road", "sky", "sea"], "'brush' has no label for 'sea'"),
+        (["road"], "'brush' has labels that are no class, 'sky'"),
+    ]:
+        with pytest.raises(OracleError, match=f"^here: .*{said}"):
+            fitting_masks(xml, classes, False, "here")
+    with pytest.raises(OracleError, match="and <BrushLabels> or <PolygonLabels> for it, got <Choices>"):
+        fitting_masks(for_classes(["road"], False), ["road"], False, "here")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +365,12 @@ def test_settings_with_which_nobody_can_be_asked_are_refused_first(
     with pytest.raises(ValueError, match=said) as refused:
         check(RunConfig(labels=LabelConfig(oracle="label_studio", **labels)))
     assert "secret" not in str(refused.value)
+
+
+def test_annotators_are_not_weighed_by_masks() -> None:
+    labels = LabelConfig(oracle="label_studio", url="http://127.0.0.1:9", annotations=2, agreement="dawid_skene")
+    with pytest.raises(ConfigError, match=r"labels.agreement: expected majority, got dawid_skene: a pixel of a mask"):
+        check(RunConfig(task="segmentation", labels=labels, strategy="entropy", transform=TransformConfig(resize=0)))
 
 
 def test_an_answer_may_say_who_gave_it() -> None:

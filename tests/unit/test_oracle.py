@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_in
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from pins import CONFIG, features
 from alray import ConfigError, replace, run
 from alray.data.catalog import Catalog, index_arrays
 from alray.data.oracle import Answers, HiddenLabels, OracleError, Requests, Status, ask
+
+MASKS = np.full(2, Status.MASK, np.uint8)
 
 
 @pytest.fixture
@@ -46,6 +49,15 @@ def test_a_mask_counts_as_a_label(catalog: Catalog) -> None:
         (Answers.of([1, None]), "got 1 not yet; the first is c"),
         (Answers(np.array([Status.SKIP, Status.UNUSABLE], np.uint8), np.zeros(2, np.int32)), "1 skip, 1 unusable"),
         (Answers.of([1]), "expected one answer for each of 2 requests"),
+        (replace_in(Answers.of([1, 0]), masks=[None]), "expected one answer for each of 2 requests"),
+        (
+            replace_in(Answers.of([1, 0]), masks=[None, b"x"]),
+            "None for the others, got bytes for the answer LABEL to c",
+        ),
+        (
+            Answers(MASKS, np.zeros(2, np.int32), masks=[b"x", None]),
+            "of a PNG .* got NoneType for the answer MASK to c",
+        ),
     ],
 )
 def test_answers_that_are_no_labels_are_refused_and_counted(catalog: Catalog, answers: Answers, message: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +15,16 @@ from PIL import Image
 
 from alray.config import RunConfig
 from alray.data.masks import masks_of
-from alray.data.oracle import Status
+from alray.data.oracle import Answers, Status
 from alray.export.labels import labeled, write_masks
 from alray.labeling import receive, state
-from alray.labeling.deliveries import LabelError
+from alray.labeling.deliveries import Delivered, LabelError
 from alray.labeling.desk import Waiting
+from alray.labeling.kinds import kind_of
 from alray.labeling.mask_deliveries import rasterised
-from alray.prepare import prepare
+from alray.planning.plan import plan, plan_once
+from alray.planning.result import Plan
+from alray.prepare import begin, check, prepare
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.store import Store
@@ -179,3 +184,101 @@ def test_rle_and_polygons_are_rasterised():
     assert square.shape == (6, 8) and square[1:4, 2:6].all() and square.sum() == 12
     column = rasterised({"size": [3, 2], "counts": [1, 2, 3]}, (2, 3))
     assert column.astype(int).tolist() == [[0, 0], [1, 0], [1, 0]]
+
+
+def region(kind, name, **value):
+    return {"type": kind, "original_width": WIDTH, "original_height": HEIGHT, "value": {kind: [name], **value}}
+
+
+def box(name, left, top, right, bottom):
+    """A polygon around pixels [top, bottom) x [left, right)."""
+    x, y = (
+        (100 * (left + 0.5) / WIDTH, 100 * (right - 0.5) / WIDTH),
+        (100 * (top + 0.5) / HEIGHT, 100 * (bottom - 0.5) / HEIGHT),
+    )
+    return region("polygonlabels", name, points=[[x[0], y[0]], [x[1], y[0]], [x[1], y[1]], [x[0], y[1]]])
+
+
+def test_an_export_of_label_studio_holds_masks(folder, tmp_path):
+    keys = keys_of(folder)
+    unusable = {"from_name": "unusable", "type": "choices", "value": {"choices": ["unusable"]}}
+    small = box("red", 1, 1, 9, 9)
+    said = [[box("red", 4, 2, 14, 12), box("green", 0, 0, 3, 2)], [], [small, unusable], [small]]
+    tasks = [
+        {"id": at, "data": {"key": key}, "annotations": [{"id": 7, "completed_by": 1, "result": result}]}
+        for at, (key, result) in enumerate(zip(keys, said, strict=False))
+    ]
+    tasks[3]["annotations"][0]["was_cancelled"] = True
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    with pytest.raises(LabelError, match="task 1: annotation 7: expected a brush or a polygon, got none"):
+        receive.receive(folder, [str(tmp_path / "export.json")])
+    got = receive.receive(folder, [str(tmp_path / "export.json")], take_good=True)
+    assert got.taken == 3 and "export.json: pixels in no region are background" in got.notes
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[2:12, 4:14], expected[:2, :3] = 1, 2
+    np.testing.assert_array_equal(stored(folder, keys[0]), expected)
+    assert [state.given(folder)[key][0] for key in (keys[2], keys[3])] == [Status.UNUSABLE, Status.SKIP]
+
+
+def test_each_pixel_has_the_class_that_most_people_gave_it(folder):
+    kind = kind_of(folder)
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, 3, (4, HEIGHT, WIDTH)).astype(np.uint8)
+    drawn[0][drawn[0] == 0] = 255
+    lines = [kind.drawn(Delivered("x", "k", Status.NOT_YET, "", str(who)), png(one)) for who, one in enumerate(drawn)]
+    skip = Delivered("x", "k", Status.SKIP, "", "5")
+    for count in (1, 2, 3, 4):
+        found = kind.together([*lines[:count], skip])
+        assert [line.annotator for line in found] == [*map(str, range(count)), "5"] and found[-1] == skip
+        assert len({line.label for line in found[:-1]}) == 1
+        mask = np.asarray(Image.open(io.BytesIO(kind.contents[found[0].label])))
+        for at in np.ndindex(HEIGHT, WIDTH):
+            (first, most), *others = Counter(drawn[(slice(count), *at)].tolist()).most_common(2)
+            assert mask[at] == (255 if others and others[0][1] == most else first)
+
+
+def png(mask):
+    out = io.BytesIO()
+    Image.fromarray(mask).save(out, "PNG")
+    return out.getvalue()
+
+
+class Draws:
+    """An oracle of one's own that draws: at first one mask is wrong."""
+
+    def __init__(self):
+        self.asked = []
+
+    def answer(self, requests):
+        first, masks = not self.asked, [png(mask_of(number_of(key))) for key in requests.keys]
+        self.asked.append(list(requests.keys))
+        if first:
+            masks[0] = png(mask_of(0)[:, :9])
+        return Answers(np.full(len(masks), Status.MASK, np.uint8), np.zeros(len(masks), np.int32), masks=masks)
+
+
+def test_an_oracle_of_ones_own_may_draw_and_what_cannot_be_used_is_asked_for_again(folder):
+    config, oracle = folder.settings(), Draws()
+    with pytest.raises(Waiting, match="5 of 6 answers are there") as waits:
+        begin(check(config), oracle)
+    first = oracle.asked[0]
+    assert f"Draws: {first[0]}: mask: expected the image's 24 x 20 pixels, got 9 x 20" in str(waits.value)
+    assert sorted(state.masks(folder)) == sorted(first[1:])
+    ready = begin(check(config), oracle)
+    assert oracle.asked[1] == first[:1]
+    assert len(ready.pool.labeled) == 6
+    for key in first:
+        np.testing.assert_array_equal(stored(folder, key), mask_of(number_of(key)))
+
+
+def test_a_plan_measures_training_on_the_masks_that_are_there(folder):
+    checked, said = check(folder.settings()), []
+    begun = plan(checked, start=4.0)
+    assert "train" not in begun.seconds
+    assert begun.unknown == ["the time of training is not in the plan: no image has a mask yet to measure it on"]
+    assert begun.lines()[-1] == begun.unknown[0]
+    with pytest.raises(Waiting):
+        begin(checked, Draws())
+    plan_once(checked, folder, said.append)
+    assert len(said) == 1 and said[0].startswith("plan: about") and "train" in said[0]
+    assert Plan(**folder.plan()).unknown == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -22,18 +22,24 @@ class Agreed:
     open: list[str] = field(default_factory=list)
 
 
-def agreed(votes: Mapping[str, Sequence[Delivered]], enough: int, how: How) -> Agreed:
+def agreed(
+    votes: Mapping[str, Sequence[Delivered]], enough: int, how: How,
+    together: Callable[[Sequence[Delivered]], Sequence[Delivered]] = list,
+) -> Agreed:  # fmt: skip
     """Settle the images that at least `enough` people looked at.
 
     votes: annotations by key; of one person the last counts. Who skipped an image has no say if somebody answered;
     if all skipped it, the answer is "skip". majority: the most frequent answer; a tie stays open until one more person
     decides it. dawid_skene: the most probable answer (Dawid & Skene 1979), which weighs people by how often they
-    confuse which answers, as estimated from all votes. Raises OracleError if crowd-kit is not installed.
+    confuse which answers, as estimated from all votes. together: makes one of what people gave for an image where it
+    need not be equal, such as masks. Raises OracleError if crowd-kit is not installed.
     """
     found = Agreed()
     last = {key: list({line.annotator: line for line in lines}.values()) for key, lines in votes.items()}
+    said: dict[str, Sequence[Delivered]]
     said = {key: [line for line in lines if line.status != Status.SKIP] or lines for key, lines in last.items()}
     ready = [key for key, lines in last.items() if len(lines) >= enough]
+    said |= {key: together(said[key]) for key in ready}
     disputed = [key for key in ready if len({_answer(line) for line in said[key]}) > 1]
     weighed = _dawid_skene(said) if how == "dawid_skene" and disputed else {}
     for key in ready:
@@ -51,7 +57,7 @@ def _answer(line: Delivered) -> tuple[Status, str]:
 
 
 def _word(line: Delivered) -> str:
-    return line.label or line.status.name.lower()
+    return line.label if line.status == Status.LABEL else line.status.name.lower()
 
 
 def _dawid_skene(said: Mapping[str, Sequence[Delivered]]) -> dict[str, Delivered]:

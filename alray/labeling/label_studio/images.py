@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 
 from alray.config import LabelConfig
 from alray.data.catalog import Catalog
-from alray.data.oracle import OracleError
+from alray.data.oracle import OracleError, Status
 from alray.data.pool import Rows
 from alray.labeling.sheet import thumbnails
 from alray.reasons import why
@@ -23,14 +24,15 @@ from alray.store import is_remote
 LOCAL = "/data/local-files/?d="  # Label Studio serves files below its document root there
 _SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp")  # that every browser shows
 _VALID = timedelta(days=7)  # of a presigned URL, the most that S3 allows
-_SIDE = 1024  # pixels of the longer side of an embedded image
+_SIDE = {Status.LABEL: 1024, Status.MASK: sys.maxsize}  # most pixels of the longer side of an embedded image
 
 
 class Images:
-    """Gives the images of a catalog addresses. config: `images` says how, `local_root` which files the server sees."""
+    """Gives the images of a catalog addresses. config: `images` says how, `local_root` which files the server sees;
+    gives: what people give, because a mask needs all pixels of its image."""
 
-    def __init__(self, config: LabelConfig, catalog: Catalog) -> None:
-        self.config, self.catalog = config, catalog
+    def __init__(self, config: LabelConfig, catalog: Catalog, gives: Status = Status.LABEL) -> None:
+        self.config, self.catalog, self.side = config, catalog, _SIDE[gives]
         self.root = Path(config.local_root) if config.local_root else None
 
     def addresses(self, rows: Rows) -> list[str]:
@@ -46,7 +48,7 @@ class Images:
             for row, uri, offset in zip(*(places[name].to_pylist() for name in ("row", "uri", "offset")), strict=True)
         }
         embedded = [row for row, address in found.items() if not address]
-        for row, jpeg in zip(embedded, thumbnails(self.catalog, np.array(embedded, np.int64), _SIDE), strict=True):
+        for row, jpeg in zip(embedded, thumbnails(self.catalog, np.array(embedded, np.int64), self.side), strict=True):
             if not jpeg:
                 key = self.catalog.keys(np.array([row]))[0].as_py()
                 raise OracleError(f"{key}: the image cannot be read, so that nobody can label it")

@@ -6,6 +6,9 @@ may finish a request whose sender was killed) are reduced to one, unless people 
 annotations count. A task that somebody deleted is pushed again if its image has no answer yet, and this is told;
 answers that the run has written down stay. Annotations that change later are not read again: `alray label --correct`
 corrects an answer.
+
+People choose classes or draw masks, as the run's task has it (`Task.answers`). Tasks for masks carry no prediction: a
+mask that the model predicts is not shown.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from alray.data.catalog import Catalog
 from alray.data.oracle import Answers, OracleError, Requests, Status
 from alray.labeling import state
 from alray.labeling.check import Asked, Rules, check
-from alray.labeling.deliveries import Delivered, of_task
+from alray.labeling.deliveries import Delivered
+from alray.labeling.kinds import kind_of
 from alray.labeling.label_studio import interface
 from alray.labeling.label_studio.agreement import agreed
 from alray.labeling.label_studio.images import Images, expires_soon
@@ -38,8 +42,19 @@ _SHOWN = 5
 Task = Mapping[str, Any]
 
 
-def check_settings(config: LabelConfig) -> None:
-    """Raise ConfigError or OracleError for settings with which nobody can be asked."""
+_INTERFACES = {  # how people give each kind of answer: an interface for it, and whether one that is there fits
+    Status.LABEL: (interface.for_classes, interface.fitting),
+    Status.MASK: (interface.for_masks, interface.fitting_masks),
+}
+
+
+def check_settings(config: LabelConfig, gives: Status) -> None:
+    """Raise ConfigError or OracleError for settings with which nobody can be asked. gives: what people give."""
+    if gives == Status.MASK and config.agreement != "majority":
+        raise ConfigError(
+            f"labels.agreement: expected majority, got {config.agreement}: a pixel of a mask has the class that "
+            "most people gave it"
+        )
     refuse_credentials({"labels.url": config.url})
     if not config.url.startswith(("http://", "https://")):
         raise ConfigError(f"labels.url: expected http://... or https://..., got {config.url!r}")
@@ -49,11 +64,12 @@ def check_settings(config: LabelConfig) -> None:
 class LabelStudio:
     """Asks people through Label Studio. Raises OracleError if the server, its token or the project cannot be used."""
 
-    def __init__(self, run: RunDir, catalog: Catalog, config: LabelConfig) -> None:
+    def __init__(self, run: RunDir, catalog: Catalog, config: LabelConfig, gives: Status = Status.LABEL) -> None:
         if not catalog.source.decoded:
             raise ConfigError("labels.oracle label_studio shows images to people, but the source has only embeddings")
-        self.run, self.catalog, self.config = run, catalog, config
-        self.images = Images(config, catalog)
+        self.run, self.catalog, self.config, self.gives = run, catalog, config, gives
+        self._make, self._fitting = _INTERFACES[gives]
+        self.images = Images(config, catalog, gives)
         self.server = Server(config.url)
         self._seen: dict[str, int] = {}  # tasks of a batch when they were looked up
         self._fit()
@@ -75,24 +91,28 @@ class LabelStudio:
         return self._answers(requests, {task["id"]: task for part in tasks for task in part}.values(), pushed, nothing)
 
     def _answers(self, requests: Requests, tasks: Iterable[Task], notes: list[str], nothing: Answers) -> Answers:
-        asked, votes = set(requests.keys), defaultdict[str, list[Delivered]](list)
-        for task in tasks:
-            key = str(task["data"]["key"])
-            if key in asked:
-                votes[key] += of_task("Label Studio", task["id"], task)
-        refused = [f"{line.where}: {line.problem}" for lines in votes.values() for line in lines if line.problem]
-        usable = {key: [line for line in lines if not line.problem] for key, lines in votes.items()}
-        found = agreed(usable, self.config.annotations, self.config.agreement)
+        kind, asked = kind_of(self.run, self.gives), set(requests.keys)
+        tasks = [task for task in tasks if str(task["data"]["key"]) in asked]
+        lines = [line for task in tasks for line in kind.of_task("Label Studio", task["id"], task)]
+        wrong = {line: line.problem for line in lines if line.problem}
+        wrong |= kind.problems([line for line in lines if line not in wrong])
+        refused = [f"{line.where}: {problem}" for line, problem in wrong.items()]
+        votes = defaultdict[str, list[Delivered]](list)
+        for line in lines:
+            if line not in wrong:
+                votes[line.key].append(line)
+        found = agreed(votes, self.config.annotations, self.config.agreement, kind.together)
         rules = Rules(state.classes(self.run), self.config.new_classes == "allow")
         checked = check(found.settled, Asked(requests.keys, requests.uris, {}), rules)
         said = {line.key: line for line in checked.taken}
         answers = [said.get(key) for key in requests.keys]
-        told = [*notes, *_few(found.open), *_few([*refused, *checked.refused]), *checked.notes]
+        told = [*notes, *kind.notes, *_few(found.open), *_few([*refused, *checked.refused]), *checked.notes]
         return replace(
             nothing,
             status=np.array([Status.NOT_YET if one is None else one.status for one in answers], np.uint8),
             names=["" if one is None else one.label for one in answers],
             by=["" if one is None else one.annotator for one in answers],
+            masks=[None if one is None else kind.contents.get(one.label) for one in answers],
             note="\n".join([f"Label the images in the project {self.project.title!r}: {self._link}", *told]),
         )
 
@@ -122,7 +142,7 @@ class LabelStudio:
             )
         found = self.server.titled(title)
         if found is None:
-            xml = interface.for_classes(state.classes(self.run), self.config.new_classes == "allow")
+            xml = self._make(state.classes(self.run), self.config.new_classes == "allow")
             found = self.server.create(title, xml, self.config.annotations)
         return self._note(found)
 
@@ -148,7 +168,7 @@ class LabelStudio:
         self.project = self._find()
         where = f"{self.server.url}: the project {self.project.title!r}"
         new = self.config.new_classes == "allow"
-        found = interface.fitting(self.project.interface, state.classes(self.run), new, where)
+        found = self._fitting(self.project.interface, state.classes(self.run), new, where)
         if found.xml != self.project.interface:
             self.project = self.server.change(self.project, label_config=found.xml)
         if self.project.annotations < self.config.annotations:
