@@ -347,52 +347,73 @@ def until(true: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, 
     return found
 
 
+class Job:
+    """A run as a process of its own, which can be killed and started again."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder, self.config, self.log = folder, config, folder / "run.log"
+        (folder / "config.json").write_text(config.to_json())
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            command = [sys.executable, "-c", CODE, "run", str(self.folder / "config.json")]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def until(self, true: Callable[[], Any]) -> Any:
+        return until(true, self.process, self.log)
+
+    def asks(self, batch: str) -> RunDir:
+        """The run's directory, when the tasks of a batch are pushed."""
+
+        def noted() -> RunDir | None:
+            found = [
+                path for path in Path(self.config.root).glob(f"{self.config.name}-*") if (path / "run.json").exists()
+            ]
+            run = RunDir(str(found[0])) if found else None
+            return run if run and run.batch_files(batch).has(NOTED) else None
+
+        found: RunDir = self.until(noted)
+        return found
+
+
+def project_of(run: RunDir) -> int:
+    return int(json.loads(Path(run.at(BATCHES), NOTED).read_text())["project"])
+
+
+def pushed_to(sdk: Any, project: int) -> Counter[tuple[str, str]]:
+    return Counter((task.data["batch"], task.data["key"]) for task in sdk.tasks.list(project=project))
+
+
 def test_three_rounds_with_partial_answers_a_killed_run_and_a_server_that_goes_away(
     tmp_path: Path, server: studio.Studio, sdk: Any
 ) -> None:
-    config, log = config_of(tmp_path, server.url), tmp_path / "run.log"
-    (tmp_path / "config.json").write_text(config.to_json())
-
-    def start() -> subprocess.Popen[bytes]:
-        with log.open("ab") as out:
-            command = [sys.executable, "-c", CODE, "run", str(tmp_path / "config.json")]
-            return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-
-    def run() -> RunDir | None:
-        found = [path for path in (tmp_path / "runs").glob("studio-*") if (path / "run.json").exists()]
-        return RunDir(str(found[0])) if found else None
-
-    def noted(batch: str) -> bool:
-        found = run()
-        return found is not None and found.batch_files(batch).has(NOTED)
-
-    process = start()
+    job = Job(tmp_path, config_of(tmp_path, server.url))
     try:
-        until(lambda: noted("start"), process, log)
-        folder = run()
-        assert folder is not None
-        people = People(sdk, json.loads(Path(folder.at(BATCHES), NOTED).read_text())["project"])
+        folder = job.asks("start")
+        people = People(sdk, project_of(folder))
         people.work(7)
-        until(lambda: Ledger(folder.deliveries).names(), process, log)  # part of the answers
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process = start()
+        job.until(lambda: Ledger(folder.deliveries).names())  # part of the answers
+        job.kill()
+        job.start()
         people.work(100)
-        until(lambda: noted("round 0"), process, log)
+        job.asks("round 0")
         people.work(8)
         server.stop()
-        until(lambda: "Label Studio does not answer" in log.read_text(), process, log)
-        assert process.poll() is None
+        job.until(lambda: "Label Studio does not answer" in job.log.read_text())
         server.start()
-        while process.poll() is None:
+        while job.process.poll() is None:
             people.work(6)
             time.sleep(0.5)
-        assert process.returncode == 0, log.read_text()[-3000:]
+        assert job.process.returncode == 0, job.log.read_text()[-3000:]
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    pushed = Counter((task.data["batch"], task.data["key"]) for task in sdk.tasks.list(project=people.project))
+        job.kill()
+    pushed = pushed_to(sdk, people.project)
     assert set(pushed.values()) == {1}
     assert len(pushed) == 3 * BUDGET
     again = [key for key, count in Counter(key for _, key in pushed).items() if count > 1]
@@ -434,3 +455,97 @@ def test_a_run_that_exits_says_where_to_label_and_takes_what_came(
     assert "Traceback" not in stopped.stderr
     people.work(100)
     assert subprocess.run(command).returncode == 0
+
+
+PIXELS = 32
+MASKED = ("background", "red", "green")
+
+
+def mask_of(key: str) -> np.ndarray:
+    number = int(key[:3])
+    mask = np.zeros((PIXELS, PIXELS), np.uint8)
+    mask[2 + number % 7 : 18, 4 + number % 5 : 20] = 1 + number % 2
+    return mask
+
+
+def region(kind: str, name: str, side: int = PIXELS, **value: Any) -> dict[str, Any]:
+    return {
+        "from_name": kind.removesuffix("labels"), "to_name": "image", "type": kind, "original_width": PIXELS,
+        "original_height": side, "image_rotation": 0, "value": {kind: [name], **value},
+    }  # fmt: skip
+
+
+def drawing(key: str, side: int = PIXELS) -> list[dict[str, Any]]:
+    """The mask of an image, by a brush or, where the rest of a number by three is one, by a polygon of its corners."""
+    from label_studio_sdk.converter.brush import mask2rle
+
+    mask = mask_of(key)
+    name = MASKED[mask.max()]
+    if int(key[:3]) % 3 != 1:
+        return [
+            region("brushlabels", name, side, format="rle", rle=mask2rle(np.where(mask > 0, 255, 0).astype(np.uint8)))
+        ]
+    rows, columns = np.nonzero(mask)
+    (top, bottom), (left, right) = (
+        [100 * (each.min() + 0.5) / PIXELS, 100 * (each.max() + 0.5) / PIXELS] for each in (rows, columns)
+    )
+    points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    return [region("polygonlabels", name, side, points=points, closed=True)]
+
+
+def segmenting(folder: Path, url: str) -> RunConfig:
+    (folder / "photos").mkdir()
+    for number in range(24):
+        key = f"{number:03d}.png"
+        image = np.random.default_rng(number).integers(0, 60, (PIXELS, PIXELS, 3), dtype=np.uint8)
+        image[mask_of(key) > 0, number % 2] = 230
+        Image.fromarray(image).save(folder / "photos" / key)
+    return RunConfig(
+        name="drawn", root=str(folder / "runs"), task="segmentation", rounds=2, budget=4, strategy="entropy", top_k=(),
+        data=DataConfig(root=str(folder / "photos"), classes=MASKED),
+        split=SplitConfig(seed_set_size=4), transform=TransformConfig(size=PIXELS, resize=0),
+        model=ModelConfig(backbone="test_resnet"), train=TrainConfig(epochs=1, batch_size=4, patience=0),
+        labels=LabelConfig(oracle="label_studio", url=url, wait="poll", poll_seconds=0.5),
+        resources=ResourceConfig(select_workers="process"),
+    )  # fmt: skip
+
+
+def test_people_draw_masks_in_two_rounds_of_a_run_that_is_killed_once(
+    tmp_path: Path, server: studio.Studio, sdk: Any
+) -> None:
+    job = Job(tmp_path, segmenting(tmp_path, server.url))
+    try:
+        folder = job.asks("start")
+        project = project_of(folder)
+        first, wrong, *rest = sdk.tasks.list(project=project)
+        sdk.annotations.create(id=first.id, result=drawing(first.data["key"]))
+        slip = sdk.annotations.create(id=wrong.id, result=[*drawing("001.png", 20)])
+        job.until(lambda: Ledger(folder.deliveries).names())  # part of the answers
+        refused = f"task {wrong.id}: mask: expected the image's 32 x 32 pixels, got 32 x 20"
+        job.until(lambda: refused in job.log.read_text())
+        job.kill()
+        sdk.annotations.update(id=slip.id, result=drawing(wrong.data["key"]))
+        job.start()
+        for task in rest:
+            sdk.annotations.create(id=task.id, result=drawing(task.data["key"]))
+        job.asks("round 0")
+        skipped, unusable, *rest = [task for task in sdk.tasks.list(project=project) if "round 0" in task.data["batch"]]
+        sdk.annotations.create(id=skipped.id, result=[], was_cancelled=True)
+        sdk.annotations.create(id=unusable.id, result=choose("unusable", "unusable"))
+        for task in rest:
+            sdk.annotations.create(id=task.id, result=drawing(task.data["key"]))
+        assert job.process.wait(400) == 0, job.log.read_text()[-3000:]
+    finally:
+        job.kill()
+    assert len(pushed := pushed_to(sdk, project)) == 8 and set(pushed.values()) == {1}
+    drawn = state.masks(folder)
+    left = {skipped.data["key"]: Status.SKIP, unusable.data["key"]: Status.UNUSABLE}
+    assert {key: status for key, (status, _) in state.given(folder).items() if key not in drawn} == left
+    assert drawn.keys() | left.keys() == {key for _, key in pushed}
+    for key, uri in drawn.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(uri)), mask_of(key))
+    metrics = [folder.round(number).metrics() for number in range(2)]
+    assert [one["labels"] for one in metrics] == [4, 6]
+    counts = np.sum([np.bincount(mask_of(key).ravel(), minlength=3) for key in drawn], axis=0)
+    assert metrics[1]["labeled_set"]["counts"] == counts.tolist()
+    assert "train" in (folder.plan() or {})["seconds"] and "plan: none was made" not in job.log.read_text()

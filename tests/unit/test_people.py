@@ -356,6 +356,24 @@ def test_a_run_that_polls_says_what_it_waits_for_once_and_then_how_far_it_is(con
     ]  # fmt: skip
 
 
+def test_a_run_that_polls_says_news_of_its_oracle_once(config):
+    notes = ["label them", "label them", "label them\nno answer to x: expected y", "the server is away", "label them"]
+    config, said = replace(config, {"labels.wait": "poll", "labels.poll_seconds": 0.01, "rounds": 1}), []
+
+    class Talks:
+        def answer(self, requests):
+            if not notes:
+                return Answers.of(np.zeros(len(requests), np.int64))
+            nobody = Answers.of([None] * len(requests))
+            return Answers(nobody.status, nobody.labels, note=notes.pop(0))
+
+    begin(check(config, None, Talks()), Talks(), said.append)
+    line = "waiting for labels, start: 0 of 6 answers are there."
+    assert said[0].startswith(f"{line}\nlabel them\nThe run looks again every 0.01 s")
+    news = ["no answer to x: expected y", "the server is away", "label them"]
+    assert said[1:] == [*(f"{line}\n{one}" for one in news), "start: the batch is complete, and the run goes on."]
+
+
 def test_an_oracle_that_answers_in_parts_is_never_asked_for_the_same_image_again(config):
     config = replace(config, {"labels.oracle": "hidden", "labels.wait": "poll", "labels.poll_seconds": 0.01})
     oracle = Halves()
