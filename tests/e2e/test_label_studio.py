@@ -40,7 +40,7 @@ from alray.labeling.label_studio.oracle import NOTED, LabelStudio
 from alray.labeling.label_studio.server import TOKEN, Server
 from alray.labeling.ledger import Ledger
 from alray.models.backbone import create
-from alray.rundir import BATCHES, RunDir
+from alray.rundir import BATCHES, PLAN, RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 studio.sdk()
@@ -548,4 +548,4 @@ def test_people_draw_masks_in_two_rounds_of_a_run_that_is_killed_once(
     assert [one["labels"] for one in metrics] == [4, 6]
     counts = np.sum([np.bincount(mask_of(key).ravel(), minlength=3) for key in drawn], axis=0)
     assert metrics[1]["labeled_set"]["counts"] == counts.tolist()
-    assert "train" in (folder.plan() or {})["seconds"] and "plan: none was made" not in job.log.read_text()
+    assert "train" in (folder.noted(PLAN) or {})["seconds"] and "plan: none was made" not in job.log.read_text()

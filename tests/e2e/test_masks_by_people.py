@@ -15,7 +15,7 @@ from PIL import Image
 
 from alray import RunConfig
 from alray.cli import main
-from alray.rundir import RunDir
+from alray.rundir import PLAN, RunDir
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
@@ -96,7 +96,7 @@ def test_a_flat_folder_becomes_a_segmentation_model_and_a_set_of_masks(
         rest = draw(tmp_path / f"c{number}", {key: mask_of(key) for key in keys[3:]})
         assert "the batch is complete" in alray("label", str(run), rest)
     run_job(tmp_path)
-    assert sum((RunDir(str(run)).plan() or {})["seconds"]["train"]) > 0, "measured on the first masks"
+    assert sum((RunDir(str(run)).noted(PLAN) or {})["seconds"]["train"]) > 0, "measured on the first masks"
     assert sorted(asked["start"][-2:]) == list(TEST)
     given = [key for keys in asked.values() for key in keys]
     assert len(given) == len(set(given)) == 6 + 2 + 5 + 5

@@ -26,7 +26,7 @@ from alray.planning.plan import plan, plan_once
 from alray.planning.result import Plan
 from alray.prepare import begin, check, prepare
 from alray.rounds import run
-from alray.rundir import RunDir
+from alray.rundir import PLAN, RunDir
 from alray.store import Store
 from alray.verify import verify
 
@@ -281,4 +281,4 @@ def test_a_plan_measures_training_on_the_masks_that_are_there(folder):
         begin(checked, Draws())
     plan_once(checked, folder, said.append)
     assert len(said) == 1 and said[0].startswith("plan: about") and "train" in said[0]
-    assert Plan(**folder.plan()).unknown == []
+    assert Plan(**folder.noted(PLAN)).unknown == []
