@@ -112,10 +112,10 @@ def _answers(addresses: Mapping[str, str], probes: Mapping[str, str], read: Mapp
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a node with another alray has no such function
     try:
         # One call per process: what the probe loads must not change how many threads a later worker has.
-        look = ray.remote(num_cpus=0, max_calls=1)(_look)
+        look, ours = ray.remote(num_cpus=0, max_calls=1)(_look), _versions()
         asked = {
             look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)).remote(
-                _versions(), id, probes, read
+                ours, id, probes, read
             ): id
             for id in addresses
         }
@@ -128,7 +128,7 @@ def _answers(addresses: Mapping[str, str], probes: Mapping[str, str], read: Mapp
         try:
             answers[asked[ref]] = ray.get(ref)
         except ray.exceptions.RayError as error:
-            failed[asked[ref]] = f"failed: {why(error)}"
+            failed[asked[ref]] = f"failed: {why(getattr(error, 'cause', None) or error)}"
     alive = _alive()
     if left := [f"node {addresses[id]} {text}" for id, text in failed.items() if id in alive]:
         raise ClusterError(
