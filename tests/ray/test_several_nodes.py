@@ -12,7 +12,7 @@ from test_sharing import program
 def test_nodes_are_asked_what_they_have_and_reach_and_share_the_work(tmp_path: Path) -> None:
     found = program("three_nodes.py", tmp_path, seconds=280)
     assert found["several"] is True
-    assert found["fits"] == found["again"] == ""
+    assert found["fits"] == found["again"] == found["in a bucket"] == ""
     assert found["again seconds"] < 0.2, "a process asks the same nodes once"
     assert found["left behind"] == []
     said = found["own memory"]  # every process has a memory:// of its own
@@ -20,6 +20,8 @@ def test_nodes_are_asked_what_they_have_and_reach_and_share_the_work(tmp_path: P
     assert "got memory://runs/one, which nodes " in said and said.endswith("what was written there for it is not there")
     said = found["no file"]
     assert said.startswith("model.checkpoint: ") and said.endswith("there is no such file or directory")
+    said = found["wrong key"]
+    assert said.startswith("root: ") and "got s3://alray-test/runs, which node " in said and "ACCESS_DENIED" in said
     assert found["selection"] == {"equal": True, "nodes": 3}
     assert found["trained on"] == {"pack": 1, "spread": 2}
     said = found["other alray"]

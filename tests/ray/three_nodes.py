@@ -2,17 +2,21 @@
 
 python three_nodes.py <folder>
 
-Prints one JSON object. The fourth node, which comes last, has another alray.
+Prints one JSON object. Two more nodes come last: one with a wrong key to the object store, one with another alray.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import ray
@@ -28,6 +32,7 @@ from alray.selection.protocol import Context
 from alray.selection.registry import build
 from alray.selection.select import select_from
 from alray.selection.shards import RayActors
+from alray.store import Store
 
 CPUS = 3
 
@@ -39,6 +44,30 @@ def other_alray(folder: Path) -> dict[str, str]:
         file.write("# changed\n")
     (folder / "sitecustomize.py").write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport alray\n")
     return {"PYTHONPATH": str(folder)}
+
+
+@contextmanager
+def object_store() -> Iterator[str]:
+    """A bucket of a server that demands keys, which the environment of this process names."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    os.environ.update(AWS_ENDPOINT_URL=url, AWS_DEFAULT_REGION="us-east-1", AWS_EC2_METADATA_DISABLED="true")
+    os.environ.update(AWS_ACCESS_KEY_ID="any", AWS_SECRET_ACCESS_KEY="any")
+    boto3.client("s3").create_bucket(Bucket="alray-test")
+    iam, rule = boto3.client("iam"), {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    iam.create_user(UserName="user")
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
+    iam.put_user_policy(UserName="user", PolicyName="all", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="user")["AccessKey"]
+    os.environ.update(AWS_ACCESS_KEY_ID=key["AccessKeyId"], AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"])
+    demand = Request(f"{url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}, method="POST")
+    urlopen(demand).close()  # from now on
+    yield "s3://alray-test/runs"
+    server.stop()
 
 
 def refusal(*places: dict[str, str]) -> str:
@@ -69,7 +98,7 @@ def trained(placement: str) -> int:
         return len(set(held.nodes()))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, bucket: str) -> None:
     head = {"num_cpus": CPUS, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
     for _ in range(2):
@@ -77,23 +106,29 @@ def main(folder: Path) -> None:
     cluster.wait_for_nodes()
     place = folder / "runs"
     place.mkdir()
+    written = {"root": str(place)}
     began = time.monotonic()
-    found: dict[str, Any] = {"several": node_check.several(), "fits": refusal({"root": str(place)}, {})}
+    found: dict[str, Any] = {"several": node_check.several(), "fits": refusal(written, {})}
     found["seconds"], began = time.monotonic() - began, time.monotonic()
-    found["again"] = refusal({"root": str(place)}, {})
+    found["again"] = refusal(written, {})
     found["again seconds"] = time.monotonic() - began
-    found["left behind"] = [path.name for path in place.iterdir()]
-    found["own memory"] = refusal({"root": str(place), "run_dir": "memory://runs/one"}, {})
-    found["no file"] = refusal({"root": str(place)}, {"model.checkpoint": str(folder / "none.pt")})
+    found["in a bucket"] = refusal({"root": bucket}, {})
+    found["left behind"] = [path.name for path in place.iterdir()] + Store(bucket, sums="").names()
+    found["own memory"] = refusal({**written, "run_dir": "memory://runs/one"}, {})
+    found["no file"] = refusal(written, {"model.checkpoint": str(folder / "none.pt")})
     found["selection"] = selection()
     found["trained on"] = {placement: trained(placement) for placement in ("pack", "spread")}
+    cluster.add_node(num_cpus=CPUS, env_vars={"AWS_SECRET_ACCESS_KEY": "wrong"})
+    cluster.wait_for_nodes()
+    found["wrong key"] = refusal({"root": bucket}, {})
     cluster.add_node(num_cpus=CPUS, env_vars=other_alray(folder / "other"))
     cluster.wait_for_nodes()
-    found["other alray"] = refusal({"root": str(place)}, {})
+    found["other alray"] = refusal(written, {})
     print(json.dumps(found), flush=True)
     ray.shutdown()
     cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with object_store() as uri:
+        main(Path(sys.argv[1]), uri)
