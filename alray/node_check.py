@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -55,7 +55,7 @@ def _check(nodes: frozenset[tuple[str, str]], written: tuple[tuple[str, str], ..
     finally:
         for probe in probes.values():
             atomic.delete(probe.uri)
-    _refuse_versions({addresses[id]: versions for id, (versions, _) in answers.items()})
+    _refuse_versions([(addresses[id], versions) for id, (versions, _) in answers.items()])
     wrong: dict[tuple[str, str], list[str]] = {}
     for id, (_, problems) in answers.items():
         lost = {setting: "what it wrote there did not arrive here" for setting in probes if id not in arrived[setting]}
@@ -72,9 +72,9 @@ def _unreached(setting: str, problem: str, places: Mapping[str, str], addresses:
     )
 
 
-def _refuse_versions(found: Mapping[str, Mapping[str, str]]) -> None:
+def _refuse_versions(found: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     ours, others = _versions(), dict[str, list[str]]()
-    for address, versions in found.items():
+    for address, versions in found:
         differing = [f"{name} {version}" for name, version in versions.items() if version != ours[name]]
         if differing:
             others.setdefault(" and ".join(differing), []).append(address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -60,9 +61,15 @@ def job(folder: Path, name: str, kind: str, address: str) -> dict[str, Any]:
     return {"code": done.returncode, "said": done.stdout[-3000:], "picks": picks}
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        found: int = opened.getsockname()[1]
+    return found
+
+
 def main(folder: Path) -> None:
     write_images(folder)
-    head = {"num_cpus": CPUS, "include_dashboard": True, "dashboard_port": 0}
+    head = {"num_cpus": CPUS, "include_dashboard": True, "dashboard_port": free_port()}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.head_node, *(cluster.add_node(num_cpus=CPUS) for _ in range(2))]
     numbers = {node.node_id: number for number, node in enumerate(nodes)}
