@@ -97,7 +97,7 @@ def test_the_digits_run_over_three_nodes(user: Machine, nodes: list[Host], folde
 def test_a_root_that_one_node_does_not_reach_is_refused(user: Machine, nodes: list[Host], folder: Path) -> None:
     done = user.submit(f"python jobs/digits.py --root '{folder}/partly/runs' --strategy random {SHORT}")
     assert done.returncode != 0
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("error: "))
+    line = next(line for line in done.stdout.splitlines() if line.startswith("error: root: "))
     assert f"got {folder}/partly/runs, which node {nodes[2].address} does not reach: what was written" in line, line
     assert "on a shared file system or in an object store" in line
     assert not list((folder / "partly").rglob("round_*"))
