@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from alray import demand
 from alray.config import ResourceConfig
+from alray.reasons import why
 from alray.reservation import ClusterError, Share, alive, refuse_impossible
 
 __all__ = ["Cluster", "ClusterError", "Joined", "logical_cpus", "start"]
@@ -174,6 +175,13 @@ def _join(address: str) -> None:
             f"resources.address: the Ray cluster at {address!r} expected its token, got none or another one; set "
             "RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in "
             "~/.ray/auth_token"
+        ) from None
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise ClusterError(
+            f"resources.address: expected a Ray cluster at {address!r} with the Ray and Python of this process: "
+            f"{why(error)}"
         ) from None
     except ConnectionError as error:
         raise ClusterError(

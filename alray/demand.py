@@ -90,7 +90,8 @@ def training(resources: ResourceConfig, use_gpu: bool) -> Demand:
     workers, cpus = _number(resources.train_workers), resources.cpus_per_train_worker
     worker = {"CPU": cpus, **({"GPU": 1.0} if use_gpu else {})}
     told = f"train_workers={workers}, cpus_per_train_worker={cpus:g}, decode_cpus={resources.decode_cpus:g}"
-    return Demand((worker,) * workers, told, {"CPU": resources.decode_cpus}, 1)
+    spread = resources.train_placement == "spread"
+    return Demand((worker,) * workers, told, {"CPU": resources.decode_cpus}, 1, spread)
 
 
 def extraction(actors: int, decode_cpus: float, use_gpu: bool) -> Demand:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from alray import node_check
 from alray.cluster import Cluster, Joined
 from alray.demand import COUNTED, Settled, most_workers
-from alray.features.arrays import DISCRIMINATOR
+from alray.features.arrays import DISCRIMINATOR, EMBEDDING
 from alray.prepare import Checked
 from alray.rundir import RunDir
 
@@ -28,7 +29,20 @@ def join(found: Checked, run: RunDir | None = None) -> Joined:
     ]
 
     def note(cluster: Cluster, taken: Settled) -> None:
+        check_nodes(found)
         if run is not None:
             run.write_cluster({**asdict(cluster), **{name: getattr(taken, name) for name in COUNTED}})
 
     return Joined(config.resources.model_copy(update=kept), note, name=config.name, most_workers=most_workers(batches))
+
+
+def check_nodes(found: Checked) -> None:
+    """Raise ClusterError if a node of the cluster that was joined cannot work for the run (see `alray.node_check`)."""
+    if not node_check.several():
+        return
+    config, catalog = found.config, found.catalog
+    written = {"root": config.root, "run_dir": config.run_dir}
+    read = {"data.mask_root": config.data.mask_root, "model.checkpoint": config.model.checkpoint}
+    if EMBEDDING not in catalog.provided_columns:  # else the driver reads them, and no node does
+        read["data.root"] = catalog.references(found.pool_rows[:1])["uri"][0].as_py()
+    node_check.check(*({name: place for name, place in places.items() if place} for places in (written, read)))

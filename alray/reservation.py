@@ -252,6 +252,13 @@ def name_trial(name: str) -> None:
     _internal_kv_put(group.id.hex(), f"{_OURS}{name}:sweep", namespace=_NAMES)
 
 
+def in_trial() -> bool:
+    """Whether this process is a trial of a sweep, which holds a group for all of its stages."""
+    import ray
+
+    return ray.util.get_current_placement_group() is not None
+
+
 def _in_trial(demand: Demand) -> Reservation | None:
     """The part of the trial's group that the demand can use, whose first bundle is that of the driver; None outside of
     a trial, and where the group is not made for it."""

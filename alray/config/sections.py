@@ -283,6 +283,10 @@ class ResourceConfig(Frozen):
     """Ray Train workers; the batch is shared between them. auto: as many as the cluster has GPUs (or nodes, if no GPU
     is used), but at least 32 images of a batch for each. A run keeps what was chosen for it, on another cluster,
     too."""
+    train_placement: Literal["pack", "spread"] = "pack"
+    """pack: training workers and their decoders on as few nodes as possible, where workers exchange gradients fastest.
+    spread: over as many nodes as possible, where nodes have too few CPUs to decode for all. In a trial of a sweep they
+    are where the trial is."""
     cpus_per_train_worker: float = Field(1, gt=0)
     """CPUs each Ray Train worker reserves."""
     decode_cpus: float = Field(1, gt=0)

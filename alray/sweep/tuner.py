@@ -24,6 +24,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from alray import cluster, demand
 from alray.config import RunConfig, SweepConfig, replace
 from alray.demand import COUNTED, Bundle
+from alray.joining import check_nodes
 from alray.reservation import Share, Waiting, any_pending, name_trial
 from alray.rounds import run
 from alray.rundir import RunDir
@@ -59,6 +60,7 @@ def work(
     joins = ray.is_initialized() or resources.address or os.environ.get("RAY_ADDRESS")
     cores = math.inf if joins else os.cpu_count() or 1
     found = cluster.start(cluster_for(planned, options))
+    check_nodes(planned.settings[0])
     concurrent = concurrency(planned, options, found, cores)
     failed = share(planned, {planned.trials[number].setting for number in todo}, quiet)
     for number in todo:

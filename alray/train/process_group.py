@@ -5,8 +5,9 @@ train, and which takes a second and 650 MB more. And its rendezvous listens on e
 store and gloo have no authentication, so whoever can connect can read and change the messages of the workers.
 
 Here only the workers import torch. If all of them are on one machine, they use its loopback address, which other
-machines cannot reach. Workers on several machines must listen on the network: the store listens only on the address of
-worker 0's node, gloo and NCCL on addresses that torch chooses. That network must be closed to others.
+machines cannot reach. Workers on several machines must listen on the network: the store on the address of worker 0's
+node, gloo on the interface of each node's address, NCCL on addresses that it chooses. That network must be closed to
+others.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def _listen(host: str) -> int:
 
 
 def _join(backend: str, host: str, port: int, interface: str, timeout_s: int) -> None:
-    """Make this worker a member of the process group. interface: on which gloo and NCCL listen; empty: they choose."""
+    """Make this worker a member of the process group. interface: on which gloo and NCCL listen; empty: gloo on that of
+    the node's address, NCCL where it chooses."""
     global _listening
     import torch.distributed as dist
 
@@ -106,6 +108,9 @@ def _join(backend: str, host: str, port: int, interface: str, timeout_s: int) ->
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # "=": exactly this name, not as a prefix
+    elif name := _interface_of(_node()[1]):
+        # By itself gloo listens where the machine's own name leads, which is often its loopback address.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     if "TORCH_NCCL_BLOCKING_WAIT" not in os.environ:
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a lost worker ends the others, too
     timeout = timedelta(seconds=timeout_s)
@@ -114,6 +119,14 @@ def _join(backend: str, host: str, port: int, interface: str, timeout_s: int) ->
     serves = descriptor is not None
     store = dist.TCPStore(host, port, size, serves, timeout, master_listen_fd=descriptor)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
+def _interface_of(address: str) -> str:
+    """The name of the network interface of this machine that has the address; empty if none has."""
+    import psutil  # comes with Ray
+
+    found = psutil.net_if_addrs().items()
+    return next((name for name, has in found if any(one.address.partition("%")[0] == address for one in has)), "")
 
 
 def _leave() -> None:

@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import signal
 import socket
-import subprocess
-import sysconfig
 import tempfile
-import time
-import venv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from namespaces import host
+from shells import SHORT, START, TOKEN, Machine, environment_of, stop, with_mode
 
-REPOSITORY = Path(__file__).parents[2]
-TOKEN, START, SUBMIT = re.findall(
-    r"^((?:RAY_AUTH_MODE=token )?ray (?:get-auth-token|start|job submit) .*?)(?: +#.*)?$",
-    (REPOSITORY / "README.md").read_text(),
-    flags=re.MULTILINE,
-)
-SHORT = "--strategy random --rounds 2 --budget 10 --train.epochs 1 --train.checkpoint-every 1"  # one run, not two
+PROGRAMS = ["python jobs/digits.py", "jobs/digits.py"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A user's shell on a machine with a home and a cluster of its own."""
-
-    environment: dict[str, str]
-    dashboard: int
-
-    def shell(self, command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", command], cwd=REPOSITORY, env={**self.environment, **changes}, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-    def submit(self, program: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        """README's `ray job submit`, with another program behind the dashes."""
-        command = SUBMIT.partition(" -- ")[0].replace("127.0.0.1:8265", f"127.0.0.1:{self.dashboard}")
-        return self.shell(f"{command} -- {program}", **changes)
-
-
-def python_without_alray(folder: Path) -> Path:
-    """A virtual environment with everything that is installed here but alray; its programs."""
-    venv.create(folder, symlinks=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "alray" not in entry.name and not (packages / entry.name).exists():
-            (packages / entry.name).symlink_to(entry)
-    ray = folder / "bin/ray"
-    ray.write_text(f"#!{folder}/bin/python\nfrom ray.scripts.scripts import main\nmain()\n")
-    ray.chmod(0o755)
-    return folder / "bin"
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,47 +26,36 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def stop(home: Path) -> None:
-    """End every process that has this home: `ray stop` would end other clusters on this machine as well."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if f"HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(folder.name), sent)
-            except OSError:
-                continue  # it has ended, or is somebody else's
-        time.sleep(2)
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def started(mode: str, inside: tuple[str, ...] = ()) -> Iterator[Machine]:
+    """A machine with a cluster that demands a token, or none."""
     folder = Path(tempfile.mkdtemp(prefix="alray"))  # short: Ray's sockets lie below it
-    home = folder / "home"
-    home.mkdir()
-    keep = {name: os.environ[name] for name in ("LANG", "LD_LIBRARY_PATH") if name in os.environ}
     port, dashboard, client, agent = free_ports(4)
-    environment = {
-        **keep,
-        "HOME": str(home),
-        "PATH": f"{python_without_alray(folder / 'python')}:/usr/local/bin:/usr/bin:/bin",
-        "RAY_TMPDIR": str(folder / "ray"),
-        "RAY_raylet_start_wait_time_s": "180",
-        "AUTOSCALER_METRIC_PORT": "-1",  # no port: the usual one may be another cluster's
-        "DASHBOARD_METRIC_PORT": "-1",
-    }
-    here = Machine(environment, dashboard)
+    here = Machine(environment_of(folder), f"127.0.0.1:{dashboard}", inside)
     try:
         assert here.shell(TOKEN).returncode == 0
         own = {
             "port": port, "dashboard-port": dashboard, "ray-client-server-port": client,
             "dashboard-agent-listen-port": agent,
         }  # fmt: skip
-        started = here.shell(" ".join([START, *(f"--{name} {number}" for name, number in own.items())]))
-        assert started.returncode == 0, started.stdout
+        options = [f"--{name} {number}" for name, number in own.items()]
+        done = here.shell(" ".join([with_mode(START, mode), *options]))
+        assert done.returncode == 0, done.stdout
         yield here
     finally:
-        stop(home)
+        stop(here.environment["HOME"])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    yield from started("token")
+
+
+@pytest.fixture(scope="module")
+def open_machine() -> Iterator[Machine]:
+    """Its cluster demands no token, so it is connected with nothing: who reaches such a cluster can run code on it."""
+    with host() as alone:
+        yield from started("disabled", tuple(alone.inside))
 
 
 def test_alray_is_not_installed_there(machine: Machine) -> None:
@@ -118,9 +63,9 @@ def test_alray_is_not_installed_there(machine: Machine) -> None:
     assert "No module named 'alray'" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("program", ["python jobs/digits.py", "jobs/digits.py"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_the_demo_runs_where_it_is_submitted(program: str, machine: Machine, tmp_path: Path) -> None:
-    done = machine.submit(f"{program} --root '{tmp_path}/runs' {SHORT}")
+    done = machine.submit(f"{program} --root '{tmp_path}/runs' --strategy random {SHORT}")  # one run, not two
     assert done.returncode == 0, done.stdout
     (run,) = (tmp_path / "runs").glob("digits-*/run.json")
     assert (run.parent / "round_01/metrics.json").is_file()
@@ -155,3 +100,10 @@ def test_a_job_without_the_token_is_not_accepted(machine: Machine, tmp_path: Pat
     assert done.returncode != 0
     assert "42" not in done.stdout
     assert "authentication" in done.stdout.lower(), done.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_demo_runs_on_a_cluster_that_demands_no_token(program: str, open_machine: Machine, tmp_path: Path) -> None:
+    done = open_machine.submit(f"{program} --root '{tmp_path}/runs' --strategy random {SHORT}", mode="disabled")
+    assert done.returncode == 0, done.stdout
+    assert len(list((tmp_path / "runs").glob("digits-*/round_01/metrics.json"))) == 1

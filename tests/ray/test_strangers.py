@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,38 +13,17 @@ from pathlib import Path
 
 import pytest
 from held_training import READY, STOP
+from namespaces import network
 
-HERE, NAMESPACE = Path(__file__).parent, f"alray{os.getpid()}"
-CABLE = (f"al{os.getpid()}a", f"al{os.getpid()}b")
+HERE = Path(__file__).parent
 NET = "10.231.77"
-
-
-def ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 @pytest.fixture(scope="module")
 def other_host() -> Iterator[list[str]]:
     """What to put in front of a command so that it runs there; this host is its way to everywhere."""
-    if os.geteuid() or not shutil.which("ip"):
-        pytest.skip("another host is played by a network namespace, which needs root and the program ip (iproute2)")
-    try:
-        ip("netns", "add", NAMESPACE)
-    except OSError as error:
-        pytest.skip(f"no network namespace can be made here: {error}")
-    try:
-        ip("link", "add", CABLE[0], "type", "veth", "peer", "name", CABLE[1], "netns", NAMESPACE)
-        ip("addr", "add", f"{NET}.1/24", "dev", CABLE[0])
-        ip("link", "set", CABLE[0], "up")
-        ip("-n", NAMESPACE, "addr", "add", f"{NET}.2/24", "dev", CABLE[1])
-        ip("-n", NAMESPACE, "link", "set", CABLE[1], "up")
-        ip("-n", NAMESPACE, "link", "set", "lo", "up")
-        ip("-n", NAMESPACE, "route", "add", "default", "via", f"{NET}.1")
-        yield ["ip", "netns", "exec", NAMESPACE]
-    finally:
-        ip("netns", "del", NAMESPACE)  # the cable goes with it
+    with network(1, NET) as (other,):
+        yield other.inside
 
 
 @pytest.fixture(scope="module")

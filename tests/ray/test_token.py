@@ -55,6 +55,7 @@ try:
 except cluster.ClusterError as error:
     print(error)
 """
+JOIN_WITH_ANOTHER_RAY = JOIN.replace("from alray import", "ray.__version__ = '2.0.1'\nfrom alray import", 1)
 
 
 def program(text: str, home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -123,3 +124,11 @@ def test_a_cluster_whose_token_is_not_known_is_named(given: list[str], cluster_o
     assert done.returncode == 0, done.stderr
     assert f"the Ray cluster at '{cluster_of_theirs}' expected its token" in done.stdout
     assert "RAY_AUTH_TOKEN_PATH" in done.stdout
+
+
+def test_a_cluster_with_another_ray_is_refused_with_both_versions(cluster_of_theirs: str, tmp_path: Path) -> None:
+    given = ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={THEIRS}"]
+    done = program(JOIN_WITH_ANOTHER_RAY, tmp_path, cluster_of_theirs, *given)
+    assert done.returncode == 0, done.stderr
+    assert f"a Ray cluster at '{cluster_of_theirs}' with the Ray and Python of this process" in done.stdout
+    assert "Ray: 2.0.1" in done.stdout

@@ -22,6 +22,7 @@ def test_a_training_asks_for_its_workers_first_and_for_decoders_in_the_same_brea
     assert total(demand.least) == {"CPU": 3.5, "GPU": 2}
     assert spoken(total(demand.least)) == "3.5 CPUs and 2 GPUs"
     assert selection(3, 0.5).least == [{"CPU": 0.5}] * 3
+    assert not demand.spread and training(ResourceConfig(train_placement="spread"), use_gpu=True).spread
 
 
 @pytest.mark.parametrize(

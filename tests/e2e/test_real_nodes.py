@@ -1,0 +1,110 @@
+"""Three nodes with addresses of their own, started by the commands of cluster/README.md, one token for all of them.
+
+The nodes are network namespaces, each with a temporary folder of its own as another machine has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from namespaces import Host, network
+from shells import REPOSITORY, SHORT, TOKEN, Machine, environment_of, stop
+
+HEAD, WORKER = re.findall(
+    r"^(RAY_AUTH_MODE=token ray start .*?)(?: +#.*)?$", (REPOSITORY / "cluster/README.md").read_text(), re.MULTILINE
+)[:2]
+ROOM = "--num-cpus 3 --object-store-memory 150000000"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """What all nodes share, but for <folder>/ray, which is another one on each, and <folder>/partly, which the last
+    node does not share."""
+    made = Path(tempfile.mkdtemp(prefix="alray"))  # short: Ray's sockets lie below it
+    for name in ("ray", "partly", "runs"):
+        (made / name).mkdir()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[Host]]:
+    with network(3, "10.231.78") as hosts:
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def user(folder: Path, nodes: list[Host]) -> Iterator[Machine]:
+    """The shell of a user on a fourth machine, who has the token."""
+    here = Machine(environment_of(folder), f"{nodes[0].address}:8265")
+    try:
+        assert here.shell(TOKEN).returncode == 0
+        for number, node in enumerate(nodes):
+            own = [folder / "ray", *([folder / "partly"] if number == 2 else [])]
+            command = " && ".join(f"mount -t tmpfs tmpfs '{place}'" for place in own)
+            command += f" && {WORKER if number else HEAD} --node-ip-address {node.address} {ROOM}"
+            command = command.replace("HEAD:", f"{nodes[0].address}:")
+            command += "" if number else f" --dashboard-host {node.address}"
+            done = replace(here, inside=tuple(node.inside)).shell(command)
+            assert done.returncode == 0, done.stdout
+        yield here
+    finally:
+        stop(here.environment["HOME"])
+
+
+def actors(user: Machine) -> dict[str, Counter[str]]:
+    """How many actors of each class were on which node, by its address, as Ray's state API tells."""
+
+    def listed(what: str) -> list[dict[str, str]]:
+        done = user.shell(
+            f"RAY_AUTH_MODE=token ray list {what} --address http://{user.dashboard} --limit 1000 --format json 2>&-"
+        )
+        assert done.returncode == 0, done.stdout
+        found: list[dict[str, str]] = json.loads(done.stdout[done.stdout.index("[") :])
+        return found
+
+    addresses = {node["node_id"]: node["node_ip"] for node in listed("nodes")}
+    found: dict[str, Counter[str]] = {}
+    for actor in listed("actors"):
+        found.setdefault(actor["class_name"], Counter())[addresses.get(actor["node_id"], "nowhere")] += 1
+    return found
+
+
+def test_the_digits_run_over_three_nodes(user: Machine, nodes: list[Host], folder: Path) -> None:
+    done = user.submit(
+        f"python jobs/digits.py --root '{folder}/runs' --strategy margin {SHORT} --resources.train-placement spread "
+        "--resources.extract-actors 3 --resources.select-shards 3"
+    )
+    assert done.returncode == 0, done.stdout
+    assert len(list((folder / "runs").glob("digits-*/round_01/metrics.json"))) == 2  # margin and random
+    assert not list((folder / "runs").rglob(".alray-node-check*"))
+    where, every = actors(user), {node.address for node in nodes}
+    print(json.dumps(where))
+    assert set(where["_Actor"]) == set(where["Measurer"]) == every
+    assert len(set(where["RayTrainWorker"]) & every) >= 2
+
+
+def test_a_root_that_one_node_does_not_reach_is_refused(user: Machine, nodes: list[Host], folder: Path) -> None:
+    done = user.submit(f"python jobs/digits.py --root '{folder}/partly/runs' --strategy random {SHORT}")
+    assert done.returncode != 0
+    line = next(line for line in done.stdout.splitlines() if line.startswith("error: root: "))
+    assert f"got {folder}/partly/runs, which node {nodes[2].address} does not reach: what was written" in line, line
+    assert "on a shared file system or in an object store" in line
+    assert not list((folder / "partly").rglob("round_*"))
+
+
+def test_who_has_no_token_is_refused(user: Machine, tmp_path: Path) -> None:
+    done = user.submit("python -c 'print(6 * 7)'", mode="disabled", HOME=str(tmp_path))
+    assert done.returncode != 0
+    assert "42" not in done.stdout
+    assert "authentication" in done.stdout.lower(), done.stdout
