@@ -6,6 +6,8 @@ controller is a process of its own: a callback that is sent there has it use the
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,9 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 from alray.reservation import Reservation
+from alray.train.restarts import DEAD, ours
+
+_CAUSE_SECONDS = 5.0  # in which Ray notices that a process died
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,20 @@ class InReservation(ControllerCallback):  # type: ignore[misc]  # Ray is untyped
                     named = {"placement_group_bundle_indices": bundles, **named}
                 return super()._create_workers(num_workers, group, resources, *args, **named)
 
+            def poll_status(self, timeout: float | None = None) -> Any:
+                """When a worker dies, the others fail because they miss it, and may say so first: look again."""
+                status, until = super().poll_status(timeout), time.monotonic() + _CAUSE_SECONDS
+                while _only_symptoms(status.errors) and time.monotonic() < until:
+                    time.sleep(0.5)
+                    status = super().poll_status(timeout)
+                return status
+
         TrainController.worker_group_cls = Reserved
+
+
+def _only_symptoms(errors: Mapping[int, BaseException]) -> bool:
+    """Whether workers have failed, none of them by dying or by an error of alray's own."""
+    return bool(errors) and not any(isinstance(error, DEAD) or ours(error) for error in errors.values())
 
 
 class _Handle(DefaultPlacementGroupHandle):  # type: ignore[misc]
