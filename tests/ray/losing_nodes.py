@@ -203,13 +203,8 @@ def main(what: str, folder: Path) -> None:
     for _ in range(3):
         cluster.add_node(num_cpus=2, object_store_memory=SMALL)
     cluster.wait_for_nodes()
-    print(
-        json.dumps(
-            {"training": training, "extraction": extraction, "selection": selection, "too_few": too_few}[what](
-                folder, cluster
-            )
-        )
-    )
+    stages = {"training": training, "extraction": extraction, "selection": selection, "too_few": too_few}
+    print(json.dumps(stages[what](folder, cluster)))
     ray.shutdown()
     cluster.shutdown()
 

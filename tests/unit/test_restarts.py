@@ -13,6 +13,9 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from alray.data.fetch import ImageError
 from alray.lost_nodes import NodeLost
+from alray.report.runs import RunHistory
+from alray.report.timing import restart_sentences
+from alray.rounddir import RoundDir
 from alray.store import Store
 from alray.train.restarts import Restarts, kept_epochs, lost
 from alray.train.summary import TrainFailed
@@ -65,3 +68,18 @@ def test_there_are_so_many_restarts_and_each_is_noted_when_training_goes_on(tmp_
 def test_what_is_tried_again(error: Exception, said: str | None) -> None:
     found = lost(error)
     assert found is None if said is None else found is not None and found.startswith(said)
+
+
+def test_restarts_are_kept_beside_the_seconds_and_told_in_the_report(tmp_path: Path) -> None:
+    out, one = RoundDir(str(tmp_path)), {"stage": "train", "cause": "worker 1 died", "epoch": 3, "seconds": 12.5}
+    assert out.restarts() == []
+    out.write_timings({"train": 30.0}, [one])
+    assert (out.timings(), out.restarts()) == ({"train": 30.0}, [one])
+
+    def history(name: str, *rounds: dict[str, Any]) -> RunHistory:
+        return RunHistory(str(tmp_path / name), name, "margin", 0, ("a", "b"), list(rounds))
+
+    runs = [history("a", {"restarts": [one]}, {}), history("b", {"restarts": [one, one]}), history("c", {})]
+    (said,) = restart_sentences([*runs, runs[0]])
+    assert "lost workers and went on from its last checkpoint 3 times" in said and "took 38 s in all" in said
+    assert restart_sentences(runs[2:]) == []
