@@ -192,6 +192,8 @@ def held_by(wanted: Mapping[str, float]) -> str:
         if some := {k: n for k, n in amounts.items() if k in wanted and n > 1e-3}:
             verb = "" if parts else f" {'is' if list(some.values()) == [1] else 'are'} held"
             parts.append(f"{spoken(some)}{verb} by {name}")
+    if any(whole.get(kind, 0.0) < n for kind, n in wanted.items()):
+        parts.append(f"the cluster has {spoken({kind: whole.get(kind, 0.0) for kind in wanted})} now")
     return ", ".join(parts) or "all are free, but not on the same nodes"
 
 
