@@ -41,7 +41,7 @@ class Restart:
 
 class Restarts:
     """The restarts of one training. most: how many there may be; say: prints a line; note: called with every restart
-    as a dictionary, when the workers train again."""
+    as a dictionary, when the training has ended or failed again."""
 
     def __init__(
         self, out: Store, what: str, most: int, say: Callable[[str], None], note: Callable[[dict[str, Any]], None]
@@ -49,19 +49,22 @@ class Restarts:
         self._out, self._what, self._most, self._say, self._note = out, what, most, say, note
         self._began = time.monotonic()
         self._reached: dict[int, float] = {}  # when so many epochs were done
-        self._cause, self._epoch, self._since = "", 0, 0.0  # of the restart that is under way, if there is a cause
+        self._cause, self._epoch, self._since = "", 0, 0.0  # of the last restart, if there was one
+        self._again = 0.0  # when the workers trained again
         self.count = 0
 
     def saw(self, message: dict[str, Any]) -> None:
-        """Call with every message of worker 0."""
-        self.end()
-        self._reached.setdefault(int(message["epoch"]), time.monotonic())
+        """Call with every message of worker 0, from any thread."""
+        now = time.monotonic()
+        self._again = self._again or now
+        self._reached.setdefault(int(message["epoch"]), now)
 
     def end(self) -> None:
-        """The workers train again, or have finished: note the restart, if there was one."""
+        """The workers have failed again, or have finished: note the restart that was before, if there was one."""
         if self._cause:
-            self._note(asdict(Restart(self._cause, self._epoch, round(time.monotonic() - self._since, 3))))
-            self._cause, self._began = "", time.monotonic()
+            seconds = (self._again or time.monotonic()) - self._since
+            self._note(asdict(Restart(self._cause, self._epoch, round(seconds, 3))))
+            self._cause, self._began = "", self._again or time.monotonic()
 
     def failed(self, cause: str) -> None:
         """Prepare for another start. Raises TrainFailed if there were enough of them."""
@@ -75,7 +78,7 @@ class Restarts:
         self.count += 1
         kept = kept_epochs(self._out)
         self._since = self._reached.get(kept, self._began)
-        self._cause, self._epoch, self._reached = cause, kept, {}
+        self._cause, self._epoch, self._reached, self._again = cause, kept, {}, 0.0
         self._out.delete(PROGRESS)
         where = f"after epoch {kept}" if kept else "from the beginning"
         self._say(f"train · {cause}; going on {where}, {self.count} of {self._most} restarts")

@@ -15,17 +15,17 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def gcs_of(address: str) -> int:
-    """The process of the GCS that listens on the port of an address."""
-    port = f"--gcs_server_port={address.rpartition(':')[2]}"
+def gcs_of(driver: int) -> int:
+    """The process of the GCS of a cluster that a process has started."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            program = (folder / "cmdline").read_bytes().split(b"\0")[0]
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if words[0].endswith("gcs_server") and port in words:
+        if program.endswith(b"gcs_server") and parent == driver:
             return int(folder.name)
-    raise AssertionError(f"no GCS at {address}")
+    raise AssertionError("no GCS")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_head_that_is_gone_is_noticed_within_15_seconds(joined: subprocess.Pop
         assert joined.poll() is None, joined.stderr and joined.stderr.read()
         time.sleep(0.1)
     address = (tmp_path / "ready").read_text()
-    os.kill(gcs_of(address), signal.SIGKILL)
+    os.kill(gcs_of(joined.pid), signal.SIGKILL)
     killed = time.monotonic()
     _, errors = joined.communicate(timeout=200)
     seconds = time.monotonic() - killed
