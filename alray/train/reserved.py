@@ -7,7 +7,6 @@ controller is a process of its own: a callback that is sent there has it use the
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 from alray.reservation import Reservation
-from alray.train.restarts import DEAD, ours
-
-_CAUSE_SECONDS = 5.0  # in which Ray notices that a process died
+from alray.train.restarts import until_known
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,13 @@ class InReservation(ControllerCallback):  # type: ignore[misc]  # Ray is untyped
 
             def poll_status(self, timeout: float | None = None) -> Any:
                 """When a worker dies, the others fail because they miss it, and may say so first: look again."""
-                status, until = super().poll_status(timeout), time.monotonic() + _CAUSE_SECONDS
-                while _only_symptoms(status.errors) and time.monotonic() < until:
+                status, began = super().poll_status(timeout), time.monotonic()
+                while time.monotonic() - began < until_known(status.errors):
                     time.sleep(0.5)
                     status = super().poll_status(timeout)
                 return status
 
         TrainController.worker_group_cls = Reserved
-
-
-def _only_symptoms(errors: Mapping[int, BaseException]) -> bool:
-    """Whether workers have failed, none of them by dying or by an error of alray's own."""
-    return bool(errors) and not any(isinstance(error, DEAD) or ours(error) for error in errors.values())
 
 
 class _Handle(DefaultPlacementGroupHandle):  # type: ignore[misc]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
@@ -25,7 +25,8 @@ from alray.store import Store, read_bytes
 from alray.train.summary import TrainFailed
 
 NAME = "train"  # of the training, for Ray Train
-DEAD = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
+_DEAD = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
+_PROCESS_SECONDS, _NODE_SECONDS = 5.0, 20.0  # in which Ray notices that a process or a node is gone
 _BROKEN = re.compile(r"gloo|NCCL|connection (closed|reset|refused)|broken pipe|socket|TCPStore", re.IGNORECASE)
 
 
@@ -111,7 +112,7 @@ def lost(error: BaseException) -> str | None:
     failures = error.worker_failures
     if any(map(ours, failures.values())):
         return None
-    dead = {rank: failure for rank, failure in failures.items() if isinstance(failure, DEAD)}
+    dead = {rank: failure for rank, failure in failures.items() if isinstance(failure, _DEAD)}
     if dead:
         return _death(dead)
     for rank, failure in failures.items():
@@ -122,6 +123,20 @@ def lost(error: BaseException) -> str | None:
     return None
 
 
+def until_known(failures: Mapping[int, BaseException]) -> float:
+    """Seconds in which Ray may still find out why workers have failed; 0 if it is known, or if none has failed."""
+    if not failures or any(
+        ours(error) or (isinstance(error, _DEAD) and not _away(error)) for error in failures.values()
+    ):
+        return 0.0
+    return _NODE_SECONDS if any(map(_away, found)) else _PROCESS_SECONDS
+
+
+def _away(error: BaseException) -> bool:
+    """Whether a worker cannot be reached, and Ray does not know yet whether it is dead."""
+    return isinstance(getattr(error, "health_check_failure", None), ActorUnavailableError)
+
+
 def ours(error: BaseException) -> bool:
     """Whether it is an error of alray's own."""
     return type(error).__module__.startswith("alray.")
@@ -130,9 +145,10 @@ def ours(error: BaseException) -> bool:
 def _death(dead: dict[int, BaseException]) -> str:
     """Which workers died, and why."""
     rank, failure = next(iter(dead.items()))
+    who = f"worker {rank}{f' and {len(dead) - 1} more' if len(dead) > 1 else ''}"
     if isinstance(failure, WorkerHealthCheckTimeoutError):
-        return f"worker {rank} did not answer for minutes"
-    return f"worker {rank}{f' and {len(dead) - 1} more' if len(dead) > 1 else ''}: {death(str(failure))}"
+        return f"{who} did not answer for minutes"
+    return f"{who} cannot be reached" if _away(failure) else f"{who}: {death(str(failure))}"
 
 
 def _line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
@@ -18,10 +18,11 @@ from alray.report.runs import RunHistory
 from alray.report.timing import restart_sentences
 from alray.rounddir import RoundDir
 from alray.store import Store
-from alray.train.restarts import Restarts, kept_epochs, lost
+from alray.train.restarts import Restarts, kept_epochs, lost, until_known
 from alray.train.summary import TrainFailed
 
-DEAD = WorkerHealthCheckFailedError("Worker info", ActorUnavailableError("Worker exit detail: End of file", None))
+DEAD = WorkerHealthCheckFailedError("Worker info", RayActorError(error_msg="Worker exit detail: End of file"))
+AWAY = WorkerHealthCheckFailedError("Worker info", ActorUnavailableError("connection refused", None))
 
 
 def snapshot(folder: Path, *epochs: int) -> None:
@@ -60,6 +61,7 @@ def test_there_are_so_many_restarts_and_each_is_noted(tmp_path: Path) -> None:
         ),
         (WorkerGroupError("", {0: RuntimeError("gloo: Connection closed")}), "worker 0 lost its connection to another"),
         (WorkerGroupError("", {2: DEAD, 3: DEAD}), "worker 2 and 1 more: its process died"),
+        (WorkerGroupError("", {2: AWAY}), "worker 2 cannot be reached"),
         (ControllerError(RuntimeError("no start")), "the workers could not start"),
         (ActorUnavailableError("gone", None), "the process that leads the training was lost"),
         (NodeLost("a node was lost"), "a node was lost"),
@@ -71,6 +73,12 @@ def test_there_are_so_many_restarts_and_each_is_noted(tmp_path: Path) -> None:
 def test_what_is_tried_again(error: Exception, said: str | None) -> None:
     found = lost(error)
     assert found is None if said is None else found is not None and found.startswith(said)
+
+
+def test_how_long_the_cause_is_looked_for() -> None:
+    symptom = RuntimeError("gloo: Connection closed")
+    asked = [{}, {0: symptom}, {0: symptom, 1: AWAY}, {0: symptom, 1: DEAD}, {0: ImageError("a.png"), 1: symptom}]
+    assert [until_known(failures) for failures in asked] == [0, 5, 20, 0, 0]
 
 
 def test_restarts_are_kept_beside_the_seconds_and_told_in_the_report(tmp_path: Path) -> None:
