@@ -125,9 +125,8 @@ def lost(error: BaseException) -> str | None:
 
 def until_known(failures: Mapping[int, BaseException]) -> float:
     """Seconds in which Ray may still find out why workers have failed; 0 if it is known, or if none has failed."""
-    if not failures or any(
-        ours(error) or (isinstance(error, _DEAD) and not _away(error)) for error in failures.values()
-    ):
+    found = list(failures.values())
+    if not found or any(ours(error) or (isinstance(error, _DEAD) and not _away(error)) for error in found):
         return 0.0
     return _NODE_SECONDS if any(map(_away, found)) else _PROCESS_SECONDS
 

@@ -136,7 +136,13 @@ def extraction(folder: Path, cluster: Cluster) -> dict[str, Any]:
         )  # fmt: skip
         seconds.append(time.monotonic() - began)
         found.append([path.read_bytes() for path in sorted((folder / name).glob("part-*"))])
-    return {"same": found[0] == found[1], "parts": len(found[1]), "said": said, "seconds": seconds}
+    return {
+        "same": found[0] == found[1],
+        "parts": len(found[1]),
+        "killed": killer.killed,
+        "said": said,
+        "seconds": seconds,
+    }
 
 
 def slow(name: str, mark: Path) -> Strategy:
@@ -177,9 +183,10 @@ def selection(folder: Path, cluster: Cluster, cpus: float = 1) -> dict[str, Any]
     seconds = [time.monotonic() - began]
     began = time.monotonic()
     with RayActors(sources, slow("k_center", folder / "mark"), context, cpus, Share("x", 3, said.append)) as actors:
-        Killer(cluster, 1).when((folder / "mark").exists)
+        killer = Killer(cluster, 1)
+        killer.when((folder / "mark").exists)
         same = strategy.select(actors, 200, context) == expected
-    return {"same": same, "said": said, "seconds": [*seconds, time.monotonic() - began]}
+    return {"same": same, "killed": killer.killed, "said": said, "seconds": [*seconds, time.monotonic() - began]}
 
 
 def too_few(folder: Path, cluster: Cluster) -> dict[str, Any]:

@@ -21,13 +21,13 @@ def test_a_training_goes_on_without_a_node(tmp_path: Path) -> None:
 def test_an_extraction_goes_on_without_a_node(tmp_path: Path) -> None:
     found = program("losing_nodes.py", "extraction", tmp_path, seconds=500)
     print(found)
-    assert found["same"] and found["parts"] == 20
+    assert found["same"] and found["killed"] and found["parts"] == 20
 
 
 def test_a_selection_goes_on_without_a_node(tmp_path: Path) -> None:
     found = program("losing_nodes.py", "selection", tmp_path, seconds=500)
     print(found)
-    assert found["same"]
+    assert found["same"] and found["killed"]
 
 
 def test_a_selection_without_room_for_its_shards_ends_with_an_error(tmp_path: Path) -> None:
