@@ -1,7 +1,9 @@
 """The command line: `alray COMMAND`, and `job` and `sweep_job`, which make a job file a program (contract C8).
 
 The options of a command are the fields of its class, under their names; docstrings are the help. An error that alray
-raises itself is printed as one message with exit code 2; any other keeps its traceback, because it is a defect.
+raises itself is printed as one message; any other keeps its traceback, because it is a defect. Exit codes: 0 done; 1 a
+defect, or the cluster or storage failed (the same command goes on); 2 a mistake in what was asked for; 75 people have
+to label first; 130 Ctrl-C. An error with another code than 2 has it as its attribute `exit_code`.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ def job(
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do the work. An error of alray's own is printed as one message with exit code 2; Ctrl-C leaves with 130."""
+    """Do the work. An error of alray's own is printed, and leaves with its exit code; Ctrl-C leaves with 130."""
     try:
         done = work()
         sys.stdout.flush()
@@ -174,9 +176,10 @@ def guarded(work: Callable[[], T]) -> T:
         meant_for_people = type(error).__module__.startswith("alray.")
         if not meant_for_people or os.environ.get("ALRAY_TRACEBACK"):
             raise
-        prefix = "" if hasattr(error, "exit_code") else "error: "  # nothing is wrong where a run waits for people
+        code = getattr(error, "exit_code", 2)
+        prefix = "" if code == os.EX_TEMPFAIL else "error: "  # nothing is wrong where a run waits for people
         print(f"{prefix}{redacted(str(error))}", file=sys.stderr)
-        raise SystemExit(getattr(error, "exit_code", 2)) from None
+        raise SystemExit(code) from None
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "plan": plan, "sweep": sweep, **commands.COMMANDS}

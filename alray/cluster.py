@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from alray import demand
 from alray.config import ResourceConfig
+from alray.head_watch import watch_head
 from alray.reasons import why
 from alray.reservation import ClusterError, Share, alive, refuse_impossible
 
@@ -146,6 +147,8 @@ def start(resources: ResourceConfig) -> Cluster:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if not ray.is_initialized():
         _init(resources)
+        if not ray.util.client.ray.is_connected():  # a client of Ray's has no address of the head
+            watch_head(ray.get_runtime_context().gcs_address)
     total = ray.cluster_resources()
     gpus = total.get("GPU", 0.0)
     use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and gpus >= 1)

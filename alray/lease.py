@@ -44,6 +44,8 @@ _BEATS = 6  # beats in that time
 class LeaseLost(RuntimeError):  # noqa: N818  what happened, and to whom, says more than the suffix
     """This process stood still for so long that another one took over its lease. It must not write any more."""
 
+    exit_code = 1
+
 
 @contextmanager
 def lease(

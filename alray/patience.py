@@ -46,6 +46,8 @@ class StoreError(OSError):
 class Away(StoreError):  # noqa: N818  the name says what is wrong
     """A store did not come back in time. The message names what was wanted, the last error, and what to do."""
 
+    exit_code = 1
+
 
 _LASTING = (Away, FileNotFoundError, FileExistsError, PermissionError)
 

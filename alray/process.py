@@ -1,12 +1,19 @@
-"""Which process of which machine wrote a file, and whether it still runs."""
+"""Which process of which machine wrote a file, whether it still runs, and why it ended."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_DIED = "its process died"
+_DETAIL = re.compile(r"Worker exit detail: (.*)")
+_MACHINE = re.compile(r"^\s*ip: (\S+)", re.MULTILINE)
+_SHORT_OF_MEMORY = re.compile(r"running low on memory|due to memory pressure", re.IGNORECASE)
+_LOST = re.compile(r"\bnode (has died|died|was terminated|is dead|was preempted)", re.IGNORECASE)
 
 
 def here() -> str:
@@ -58,3 +65,23 @@ def _state(pid: int) -> tuple[str, str]:
         return "", ""
     fields = text.rpartition(")")[2].split()  # the name of the program, in brackets, may hold blanks and brackets
     return fields[0], fields[19]
+
+
+def death(text: str) -> str:
+    """Why a process ended without a message of its own. text: what Ray says of it.
+
+    Ray names its own memory monitor, lost machines and SIGTERM. Of a process that was killed or crashed it only sees
+    that the connection is closed: then the possible reasons are named, and where to look.
+    """
+    machine = f" ({found[1]})" if (found := _MACHINE.search(text)) else ""
+    detail = found[1].strip() if (found := _DETAIL.search(text)) else ""
+    if _SHORT_OF_MEMORY.search(text):
+        return f"{_DIED}: Ray ended it, because its machine{machine} was short of memory; let less run there at a time"
+    if _LOST.search(text):
+        return f"{_DIED}: its machine{machine} was lost"
+    if "End of file" in detail:
+        return (
+            f"{_DIED} without a message: it was killed by a signal (SIGKILL, which the kernel sends if memory runs "
+            f"out) or crashed (SIGSEGV); where it was memory, the kernel's log (dmesg) of its machine{machine} says so"
+        )
+    return f"{_DIED}: {detail}" if detail else _DIED

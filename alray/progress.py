@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -55,7 +56,8 @@ class Now:
 class Stages:
     """Prints the stages of one round and measures their seconds.
 
-    save: called with the seconds after each stage, so that a killed round keeps them. watch: called when a stage begins
+    restarts: of workers that were lost, see `note_restart`. save: called with the seconds and the restarts after each
+    stage, so that a killed round keeps them. watch: called when a stage begins
     and every few seconds while it runs.
     """
 
@@ -64,7 +66,8 @@ class Stages:
     rounds: int = 0
     quiet: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    save: Callable[[dict[str, float]], None] = lambda seconds: None
+    restarts: list[dict[str, Any]] = field(default_factory=list)
+    save: Callable[[dict[str, float], list[dict[str, Any]]], None] = lambda seconds, restarts: None
     watch: Callable[[Now], None] = lambda now: None
     _now: Now | None = field(default=None, init=False)
 
@@ -99,7 +102,13 @@ class Stages:
         finally:
             self._now = outer
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
-            self.save(self.seconds)
+            self.save(self.seconds, self.restarts)
+
+    def note_restart(self, restart: dict[str, Any]) -> None:
+        """Keep what a restart of the stage's workers was for, and what it cost: its cause, epoch and seconds."""
+        stage = self._now.stage if self._now else ""
+        self.restarts.append({"stage": stage, **restart})
+        self.save(self.seconds, self.restarts)
 
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:

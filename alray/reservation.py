@@ -35,6 +35,13 @@ class ClusterError(RuntimeError):
     """A cluster cannot be joined, is too small for the run, or has had no room for it."""
 
 
+class ClusterLost(ClusterError):  # noqa: N818  what happened
+    """A cluster is gone, has lost what the run needs, or had no room in time: the same command goes on later, or on
+    another cluster."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Share:
     """Who asks for a part of the cluster. name: of the run, for the messages of others. minutes: how long to wait.
@@ -160,7 +167,7 @@ class Waiting:
         if now >= self._tell or late:
             text = f"waiting for {spoken(self._wanted)}: {held_by(self._wanted)}"
             if late:
-                raise ClusterError(
+                raise ClusterLost(
                     f"{self._stage}: {text}. That was so for {self._share.minutes:g} minutes "
                     "(resources.wait_minutes). Start it again when there is room, or let it need less "
                     "(resources.train_workers, extract_actors, select_shards)"
@@ -185,6 +192,8 @@ def held_by(wanted: Mapping[str, float]) -> str:
         if some := {k: n for k, n in amounts.items() if k in wanted and n > 1e-3}:
             verb = "" if parts else f" {'is' if list(some.values()) == [1] else 'are'} held"
             parts.append(f"{spoken(some)}{verb} by {name}")
+    if any(whole.get(kind, 0.0) < n for kind, n in wanted.items()):
+        parts.append(f"the cluster has {spoken({kind: whole.get(kind, 0.0) for kind in wanted})} now")
     return ", ".join(parts) or "all are free, but not on the same nodes"
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ CHECKPOINT, FEATURES_DIR = "checkpoint", "features"  # directories of a round
 METRICS = "metrics.json"  # its existence commits a round
 
 _PICKS, _ACCOUNT, _LABELS, _TIMINGS = "picks.parquet", "selection.json", "labels.parquet", "timings.json"
+_RESTARTS = "restarts"  # in timings.json
 _PREDICTED, _PROBABILITY = "predicted", "probability"  # columns of labels.parquet, if the model saw the images
 _REQUESTS, _BEGUN, _LEFT_OUT = "requests.parquet", "begun.json", "left_out.json"
 _AFTER = b"after"
@@ -179,11 +180,17 @@ class RoundDir(_Asked):
 
     def timings(self) -> dict[str, float]:
         """The seconds of each stage of the round so far, also from earlier starts."""
-        return dict(self.read_json(_TIMINGS)) if self.has(_TIMINGS) else {}
+        found = dict(self.read_json(_TIMINGS)) if self.has(_TIMINGS) else {}
+        found.pop(_RESTARTS, None)
+        return found
 
-    def write_timings(self, seconds: Mapping[str, float]) -> None:
-        """Write the seconds of each stage."""
-        self.write_json(_TIMINGS, dict(seconds))
+    def restarts(self) -> list[dict[str, Any]]:
+        """The restarts of lost workers in the round so far, also in earlier starts: stage, cause, epoch, seconds."""
+        return list(self.read_json(_TIMINGS).get(_RESTARTS, [])) if self.has(_TIMINGS) else []
+
+    def write_timings(self, seconds: Mapping[str, float], restarts: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write the seconds of each stage, and the restarts if there were any."""
+        self.write_json(_TIMINGS, {**seconds, **({_RESTARTS: list(restarts)} if restarts else {})})
 
     def picks(self) -> pa.Table:
         """The picks in order of choice: columns row, score, radius (of some strategies) and key."""

@@ -204,7 +204,7 @@ def _with_what_people_said(ready: Prepared, pool: Pool, number: int) -> tuple[Pr
 
 def _stages(config: RunConfig, run: RunDir, number: int, out: RoundDir, quiet: bool) -> Stages:
     watch = watchers(run)
-    return Stages(config.name, number, config.rounds, quiet, out.timings(), out.write_timings, watch)
+    return Stages(config.name, number, config.rounds, quiet, out.timings(), out.restarts(), out.write_timings, watch)
 
 
 def _evaluate(
@@ -272,7 +272,8 @@ def _ask(query: Query, requests: Requests, out: RoundDir, stages: Stages, before
 def _commit(
     ready: Prepared, metrics: dict[str, Any], out: RoundDir, previous: RoundDir | None, stages: Stages, number: int
 ) -> None:
-    out.write_metrics({**metrics, "seconds": stages.seconds})
+    restarts = {"restarts": stages.restarts} if stages.restarts else {}
+    out.write_metrics({**metrics, "seconds": stages.seconds, **restarts})
     _write_tables(ready.config, ready.run, number + 1)
     if ready.config.features.keep == "last" and previous is not None:
         previous.delete(FEATURES_DIR)

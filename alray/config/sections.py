@@ -299,6 +299,9 @@ class ResourceConfig(Frozen):
     """Where selection runs: in this process, or on one actor per shard."""
     cpus_per_shard: float = Field(1, gt=0)
     """CPUs each selection actor reserves."""
+    train_retries: int = Field(3, ge=0)
+    """How often a training goes on from its last checkpoint after a worker was killed or a node was lost. Errors in the
+    images or in the training itself are not tried again."""
     wait_minutes: float = Field(24 * 60, gt=0)
     """How long a stage waits for CPUs and GPUs that others hold, before the run ends with an error. The same command
     goes on."""

@@ -25,6 +25,7 @@ from alray.data.images import image_dataset, raise_first_cause
 from alray.features.arrays import Rows
 from alray.features.measures import Extraction, Measure, Measured
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
+from alray.lost_nodes import NodeLost, after_loss, kept_whole
 from alray.models.device import best_device
 from alray.reservation import ANYBODY, Reservation, Share, reserve
 from alray.store import Store
@@ -155,13 +156,18 @@ def extract(
         return table
     parts = extraction.parts()
     present = set(out.names())
-    missing = [number for number in range(len(parts)) if part_name(number) not in present]
+    missing = {number: part for number, part in enumerate(parts) if part_name(number) not in present}
     advance(sum(len(part) for number, part in enumerate(parts) if part_name(number) in present), "")
     sums: dict[int, str] = {}
-    if missing:
-        sums = _measure(
-            extraction, out, {number: parts[number] for number in missing}, measurers, decode_cpus, share, advance
-        )
+    lost = False
+    while missing:
+        try:
+            with after_loss(lost):
+                _measure(extraction, out, missing, measurers, decode_cpus, share, advance, sums)
+        except NodeLost as error:
+            lost = True
+            share.say(f"extract · {error}: going on with the parts that are missing")
+        missing = {number: part for number, part in missing.items() if number not in sums}
     first = read_part(Store(out.uri, sums=""), 0)[1]  # no part is listed yet
     widths = {name: (first[name].shape[1], dtype) for name, dtype in extraction.measure.columns.items()}
     return commit(out, parts, mark, widths, sums)
@@ -175,15 +181,16 @@ def _measure(
     decode_cpus: float,
     share: Share,
     advance: Advance,
-) -> dict[int, str]:
-    """Measure and write some parts, given by number; returns their checksums."""
+    sums: dict[int, str],
+) -> None:
+    """Measure and write some parts, given by number, and add their checksums to `sums`. Raises NodeLost when a node is
+    gone and the rest needs another reservation."""
     blocks = [pa.table({"row": rows, PART: np.full(len(rows), number, np.int32)}) for number, rows in parts.items()]
     rows = np.concatenate(list(parts.values()))
     measure = extraction.measure
     job = ray.put(Job(measure, out, measurers.use_gpu, f"{out.uri} {extraction.fingerprint}"))
-    sums = {}
     needed = demand.extraction(min(measurers.number, len(parts)), decode_cpus, measurers.use_gpu)
-    with reserve(share, "extract", needed) as reservation:
+    with reserve(share, "extract", needed) as reservation, kept_whole(reservation):
         images = image_dataset(
             extraction.catalog, rows, blocks, measure.transform, masks=measure.masks, num_cpus=decode_cpus,
             max_tasks=reservation.decoders, where=reservation.anywhere(),
@@ -196,7 +203,6 @@ def _measure(
             raise_first_cause(error)
         finally:
             measurers.rest()
-    return sums
 
 
 def _measured(job: Any, images: ray.data.Dataset, actors: list[Any]) -> Iterator[Written]:

@@ -59,6 +59,7 @@ def timing_section_parts(panel: Panel, measure: str = "") -> Timing:
         "each. A sweep does this work before its trials, so that no trial's time contains it. Times on machines with "
         "other load are not comparable.",
         *planned_sentences([line.run for line in panel.lines if line.run is not None]),
+        *restart_sentences([line.run for line in panel.lines if line.run is not None]),
     )
     return Timing(stages, costs, kind, notes, _table(stages, busy, kind), False)
 
@@ -80,6 +81,19 @@ def planned_sentences(runs: Sequence[RunHistory]) -> list[str]:
     pairs.append(("in all", sum(pair[1] for pair in pairs), sum(pair[2] for pair in pairs)))
     said = "; ".join(f"{stage} {duration(before)}, took {duration(after)}" for stage, before, after in pairs)
     return [f"Planned before the start, mean per run that was planned: {said}. Stops before the last epoch take less."]
+
+
+def restart_sentences(runs: Sequence[RunHistory]) -> list[str]:
+    """A sentence that says how often workers of the runs were lost and started again, if any were."""
+    different = {run.dir: run for run in runs}.values()
+    seconds = [float(one["seconds"]) for run in different for m in run.rounds for one in m.get("restarts", [])]
+    if not seconds:
+        return []
+    times = "once" if len(seconds) == 1 else f"{len(seconds)} times"
+    return [
+        f"Training lost workers and went on from its last checkpoint {times}; from there until it trained again this "
+        f"took {duration(sum(seconds))} in all, which is in the times above."
+    ]
 
 
 def _joined(stages: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -21,6 +21,7 @@ from alray import cluster, demand
 from alray.config import ResourceConfig
 from alray.features.arrays import ShardSource
 from alray.features.table import FeatureError
+from alray.lost_nodes import IN_PLACE, after_loss
 from alray.reservation import ANYBODY, Reservation, Share, alive, reserve
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
@@ -29,7 +30,6 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 _OURS = (SelectionError, FeatureError, StoreError)
 WORKERS = ("process", "ray")
 _LOOK = 5.0  # seconds without an answer until the actors' nodes are looked at
-_IN_PLACE = 20.0  # seconds that Ray has for placing lost actors on other nodes
 _LARGE = 1 << 16  # bytes: larger arguments go through the object store, once for all actors
 
 
@@ -207,10 +207,11 @@ class RayActors:
                 answers[waiting.pop(ready[0])] = ray.get(ready[0])
             elif self._reservation is None or self._reservation.whole:
                 lost = None
-            elif time.monotonic() - (lost := lost or time.monotonic()) > _IN_PLACE:
+            elif time.monotonic() - (lost := lost or time.monotonic()) > IN_PLACE:
                 self._share.say("select · a node with shards is gone, and no other has room for them: starting again")
                 self._end()
-                self._start()
+                with after_loss():
+                    self._start()
                 return
 
 

@@ -25,6 +25,7 @@ from alray import cluster, demand
 from alray.config import RunConfig, SweepConfig, replace
 from alray.demand import COUNTED, Bundle
 from alray.joining import check_nodes
+from alray.process import death
 from alray.reservation import Share, Waiting, any_pending, name_trial
 from alray.rounds import run
 from alray.rundir import RunDir
@@ -32,7 +33,7 @@ from alray.scalars import flat
 from alray.stop import ended
 from alray.store import Store, join
 from alray.sweep.capacity import cluster_for, concurrency, reserved
-from alray.sweep.failures import death, last_failure, message
+from alray.sweep.failures import last_failure, message
 from alray.sweep.ledger import Ledger
 from alray.sweep.sharing import share
 from alray.sweep.table import Screen

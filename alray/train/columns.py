@@ -85,7 +85,7 @@ class Columns:
         with watched(stages, "vaal", config.vaal.epochs, f"{len(labeled):,} labeled images") as progress:
             train(
                 recipe, self.catalog, self.joined, what=f"VAAL of round {number}", progress=progress,
-                say=stages.print_line,
+                stages=stages,
             )  # fmt: skip
         weights = folder.at(MODEL)
         measure = Discriminating(config.vaal, weights, weights_fingerprint(weights))
@@ -107,7 +107,7 @@ class Columns:
             with watched(stages, "pretext", config.pretext.epochs, what) as progress:
                 train(
                     recipe.into(folder), self.catalog, self.joined, what=f"pretext task {config.pretext.task}",
-                    progress=progress, say=stages.print_line,
+                    progress=progress, stages=stages,
                 )  # fmt: skip
         return folder
 

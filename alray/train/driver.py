@@ -8,6 +8,7 @@ from typing import Any
 
 from alray.cluster import Joined
 from alray.data.catalog import Catalog
+from alray.progress import Stages
 from alray.rundir import MODEL, SUMMARY
 from alray.train.launch import clean, launch
 from alray.train.objective import Recipe
@@ -24,15 +25,16 @@ def train(
     *,
     what: str,
     progress: Callable[[dict[str, Any]], None] | None = None,
-    say: Callable[[str], None] = log.warning,
+    stages: Stages | None = None,
 ) -> TrainSummary:
     """Train a recipe; returns at once if its directory holds a finished training.
 
     Leaves model.pt and, last, train.json. what: the training's name in messages ("training of round 3"). progress is
     called at the start and then about once a second from a thread, with state, epoch (how many are finished) and
-    epochs, and while training also step, steps, loss and val_accuracy. say: prints a line while the training waits for
-    CPUs or GPUs. Raises TrainError (cannot start, diverged, or a worker failed), ClusterError (there was no room),
-    ImageError, ModelError, CheckpointError, StoreError.
+    epochs, and while training also step, steps, loss and val_accuracy. stages: prints a line while the training waits
+    for CPUs or GPUs, and notes restarts. Raises TrainError (cannot start or diverged), TrainFailed (workers died more
+    often than they are restarted), ClusterError (there was no room), ImageError, ModelError, CheckpointError,
+    StoreError.
     """
     out = recipe.out
     if not out.has(SUMMARY):
@@ -48,9 +50,10 @@ def train(
             out=out,
             resources=resources,
             use_gpu=joined.use_gpu,
-            share=joined.share(say),
+            share=joined.share(stages.print_line if stages else log.warning),
             epochs=recipe.epochs,
             progress=progress,
+            note=stages.note_restart if stages else lambda restart: None,
         )
         out.write_json(SUMMARY, summary, last=True)
     clean(out)

@@ -15,19 +15,21 @@ from typing import Any, NoReturn
 
 import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError, WorkerGroupError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray import demand
 from alray.config import ResourceConfig
+from alray.lost_nodes import NodeLost, after_loss, kept_whole
 from alray.reservation import Reservation, Share, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
 from alray.train.reserved import Decoding, InReservation
-from alray.train.summary import TrainError
+from alray.train.restarts import NAME, Restarts, lost, ours, snapshot
+from alray.train.summary import TrainError, TrainFailed
 
-_NAME = "train"
 _UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train; its modules are private
 
 log = logging.getLogger(__name__)
@@ -59,31 +61,62 @@ def launch(
     share: Share,
     epochs: int,
     progress: Callable[[dict[str, Any]], None] | None,
+    note: Callable[[dict[str, Any]], None] = lambda restart: None,
 ) -> dict[str, Any]:
     """Run `work` on every training worker and return what worker 0 returns.
 
     work is called with what the worker has for decoding its images. what: the training's name in messages
     ("training of round 3"). written: a file in `out` that worker 0 must have written. progress is called at the start
-    and then from a thread with every message that worker 0 writes into progress.json. Raises TrainError, ClusterError,
-    or the alray error that a worker raised.
+    and then from a thread with every message that worker 0 writes into progress.json. note: called with every restart
+    (`Restart`).
+
+    When a worker dies or a node is lost, everything is given back, asked for anew and started again from the last
+    checkpoint, resources.train_retries times. A checkpoint has all that the next epoch needs, and batches and
+    augmentations are drawn from keys and not from a state: on CPUs the weights are, to the last bit, those of an
+    undisturbed training with the same number of workers on processors of the same kind. On GPUs the same numbers are
+    drawn, but some of torch's kernels add in an order that changes from run to run: there the weights are equal as
+    those of two undisturbed trainings are, statistically. The seconds of the epochs differ.
+
+    Raises TrainError, TrainFailed, ClusterError, or the alray error that a worker raised.
     """
     out.check_writable()
     out.delete(PROGRESS)
     _discard_torn_snapshot(out)
     needed = demand.training(resources, use_gpu)
-    with reserve(share, "train", needed) as reservation, _watched(out, epochs, progress):
-        decoding = Decoding(reservation, resources.decode_cpus)
-        trainer = _trainer(out, lambda: work(decoding), needed.workers[0], reservation)
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            _raise_cause(error, what)
+    restarts = Restarts(out, what, resources.train_retries, share.say, note)
+    with _watched(out, epochs, progress, restarts.saw):
+        while (summary := _attempt(work, what, out, resources, needed, share, restarts)) is None:
+            pass
+        restarts.end()
     if not out.has(written):
         raise TrainError(
             f"{out.at(written)}: a worker wrote it, but the driver cannot read it; on several machines the runs must "
             "be on storage that all of them share"
         )
-    return dict(result.return_value)
+    return summary
+
+
+def _attempt(
+    work: Callable[[Decoding], dict[str, Any]],
+    what: str,
+    out: Store,
+    resources: ResourceConfig,
+    needed: demand.Demand,
+    share: Share,
+    restarts: Restarts,
+) -> dict[str, Any] | None:
+    """Reserve, start the workers and wait; returns what worker 0 returns, or None if it is to be tried again."""
+    try:
+        with after_loss(restarts.count > 0), reserve(share, "train", needed) as reservation, kept_whole(reservation):
+            decoding = Decoding(reservation, resources.decode_cpus)
+            return dict(_trainer(out, lambda: work(decoding), needed.workers[0], reservation).fit().return_value)
+    except (TrainingFailedError, RayActorError, NodeLost) as error:
+        cause = lost(error)
+        if cause is None:
+            _raise_cause(error, what)
+        restarts.failed(cause)
+        _discard_torn_snapshot(out)
+        return None
 
 
 def clean(out: Store) -> None:
@@ -103,9 +136,10 @@ def _trainer(
             num_workers=reservation.workers, use_gpu="GPU" in worker, resources_per_worker=worker
         ),
         run_config=ray.train.RunConfig(
-            name=_NAME,
+            name=NAME,
             storage_path=path,
             storage_filesystem=fs,
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),  # `launch` tries again
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
@@ -116,34 +150,36 @@ def _trainer(
 
 def _discard_torn_snapshot(out: Store) -> None:
     """Ray writes its list of checkpoints in place: a kill during the write leaves half a file, which Ray refuses."""
-    snapshot = out.at(RAY, _NAME, "checkpoint_manager_snapshot.json")
     try:
-        json.loads(read_bytes(snapshot))
+        json.loads(read_bytes(snapshot(out)))
     except FileNotFoundError:
         return
     except ValueError:
-        log.warning("%s is incomplete because an earlier start was killed; this training begins again", snapshot)
+        log.warning("%s is incomplete because a start was killed; this training begins again", snapshot(out))
         out.delete(RAY)
 
 
-def _raise_cause(error: TrainingFailedError, what: str) -> NoReturn:
+def _raise_cause(error: Exception, what: str) -> NoReturn:
     """Raise the alray error of a worker without Ray's stack. Any other failure keeps its kind, message and stack."""
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for failure in failures.values():
-        if type(failure).__module__.startswith("alray."):
+        if ours(failure):
             raise failure from None
     rank, cause = next(iter(failures.items()), (None, error))
     where = "" if rank is None else f" on worker {rank}"
-    raise TrainError(f"{what} failed{where}: {type(cause).__name__}: {cause}") from error
+    raise TrainFailed(f"{what} failed{where}: {type(cause).__name__}: {cause}") from error
 
 
 @contextmanager
-def _watched(out: Store, epochs: int, progress: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
-    """Context manager: while the body runs, a thread forwards worker 0's progress messages to the callback."""
-    if progress is None:
-        yield
-        return
-    progress({"state": "starting workers", "epoch": 0, "epochs": epochs})
+def _watched(
+    out: Store,
+    epochs: int,
+    progress: Callable[[dict[str, Any]], None] | None,
+    saw: Callable[[dict[str, Any]], None],
+) -> Iterator[None]:
+    """Context manager: while the body runs, a thread forwards worker 0's progress messages to the callbacks."""
+    if progress is not None:
+        progress({"state": "starting workers", "epoch": 0, "epochs": epochs})
     done = threading.Event()
 
     def watch() -> None:
@@ -154,7 +190,9 @@ def _watched(out: Store, epochs: int, progress: Callable[[dict[str, Any]], None]
             except OSError:  # a busy object store must not stop the training: the message is skipped
                 continue
             if state is not None and state != last:
-                progress(state)
+                saw(state)
+                if progress is not None:
+                    progress(state)
                 last = state
 
     thread = threading.Thread(target=watch, name="alray-progress", daemon=True)

@@ -305,7 +305,7 @@ class FinetuneLearner(ClassLearner):
                 self.joined,
                 what=f"training of round {number}",
                 progress=progress,
-                say=stages.print_line,
+                stages=stages,
             )
 
     def embed(self, number: int, rows: Rows, out: Store, stages: Stages) -> FeatureTable | None:

@@ -6,6 +6,7 @@ controller is a process of its own: a callback that is sent there has it use the
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 from alray.reservation import Reservation
+from alray.train.restarts import until_known
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class InReservation(ControllerCallback):  # type: ignore[misc]  # Ray is untyped
                     bundles = [reservation.first + number for number in range(num_workers)]
                     named = {"placement_group_bundle_indices": bundles, **named}
                 return super()._create_workers(num_workers, group, resources, *args, **named)
+
+            def poll_status(self, timeout: float | None = None) -> Any:
+                """When a worker dies, the others fail because they miss it, and may say so first: look again."""
+                status, began = super().poll_status(timeout), time.monotonic()
+                while time.monotonic() - began < until_known(status.errors):
+                    time.sleep(0.5)
+                    status = super().poll_status(timeout)
+                return status
 
         TrainController.worker_group_cls = Reserved
 

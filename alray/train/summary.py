@@ -17,6 +17,12 @@ class TrainError(ValueError):
     """A training cannot start or has failed; the message says what to change."""
 
 
+class TrainFailed(TrainError):  # noqa: N818  what happened
+    """A training failed because the cluster lost a part of it, or because of a defect."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """One pass over the training images."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, fields
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from alray.data.catalog import Catalog
 from alray.data.fetch import ImageError
 from alray.models.backbone import create, embed_images
 from alray.models.head import Head
+from alray.progress import Stages
 from alray.rounds import run
 from alray.store import Store
 from alray.train.batches import Batch, BatchPlan, blocks
@@ -175,6 +181,75 @@ def test_two_workers_make_the_steps_of_one(
     ours, theirs = (torch.load(folder / "model.pt", weights_only=True) for folder in (trained[0], tmp_path))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-2, atol=1e-4)
+
+
+Disturb = Callable[[int, int], str]  # of rank and epoch: a command for the shell, with the worker's process as $pid
+
+
+def disturbed(recipe: SupervisedRecipe, disturb: Disturb, marks: Path) -> SupervisedRecipe:
+    """The recipe, but each of its disturbances happens once, in the second step of the epoch."""
+
+    class Disturbed(SupervisedRecipe):
+        def build(self, place: Place, wrap: Any) -> Any:
+            objective = super().build(place, wrap)
+            begin, step, at = objective.begin, objective.step, [0, 0]
+
+            def begins(epoch: int) -> float:
+                at[:] = epoch, 0
+                return begin(epoch)
+
+            def steps(batch: Batch, norm: float) -> torch.Tensor:
+                at[1] += 1
+                mark, command = marks / f"{place.rank} {at[0]}", disturb(place.rank, at[0])
+                if command and at[1] == 2 and not mark.exists():
+                    mark.touch()
+                    subprocess.Popen(["sh", "-c", command], env={"pid": str(os.getpid())}, start_new_session=True)
+                    time.sleep(1)
+                return step(batch, norm)
+
+            objective.begin, objective.step = begins, steps
+            return objective
+
+    return Disturbed(**{field.name: getattr(recipe, field.name) for field in fields(recipe)})
+
+
+def same(ours: Path, theirs: Path) -> bool:
+    """Whether two trainings gave the same weights to the last bit, and the same history but for its seconds."""
+    read = [TrainSummary.from_json(Store(str(out)).read_json("train.json")).history for out in (ours, theirs)]
+    histories = [[replaced(epoch, seconds=0.0) for epoch in history] for history in read]
+    return histories[0] == histories[1] and (ours / "model.pt").read_bytes() == (theirs / "model.pt").read_bytes()
+
+
+def test_a_training_goes_on_after_its_workers_were_killed(
+    setup: Setup, trained: tuple[Path, TrainSummary, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill(rank: int, epoch: int) -> str:
+        return "kill -KILL $pid" if (rank, epoch) in ((0, 0), (1, 3)) else ""
+
+    saved: list[Any] = []
+    stages = Stages("digits", save=lambda seconds, restarts: saved.append(list(restarts)))
+    recipe = disturbed(setup.recipe(tmp_path / "out"), kill, tmp_path)
+    with stages.stage("train"):
+        train(recipe, setup.catalog, Joined(setup.config.resources), what="training of round 1", stages=stages)
+    assert same(tmp_path / "out", trained[0])
+    said = [line for line in capsys.readouterr().out.splitlines() if "restarts" in line]
+    assert re.search(r"worker 0: its process died .*SIGKILL.*; going on from the beginning, 1 of 3 restarts", said[0])
+    assert re.search(r"worker 1: its process died .*SIGKILL.*; going on after epoch 2, 2 of 3 restarts", said[1])
+    assert [(one["stage"], one["epoch"]) for one in stages.restarts] == [("train", 0), ("train", 2)]
+    assert all(0 < one["seconds"] < 300 for one in stages.restarts)
+    assert saved[-1] == stages.restarts
+
+
+@pytest.mark.slow
+def test_a_training_waits_for_a_worker_that_stands_still(
+    setup: Setup, trained: tuple[Path, TrainSummary, Any], tmp_path: Path
+) -> None:
+    def stand(rank: int, epoch: int) -> str:
+        return "kill -STOP $pid; sleep 20; kill -CONT $pid" if (rank, epoch) == (1, 1) else ""
+
+    recipe = disturbed(setup.recipe(tmp_path / "out"), stand, tmp_path)
+    train(recipe, setup.catalog, Joined(setup.config.resources), what="training of round 1")
+    assert same(tmp_path / "out", trained[0]) and (tmp_path / "1 1").exists()
 
 
 def test_a_finished_training_returns_at_once(setup: Setup, trained: tuple[Path, TrainSummary, Any]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from alray.process import death
 from alray.store import Store
 from alray.sweep import SweepConfig
-from alray.sweep.failures import death, last_failure, message
+from alray.sweep.failures import last_failure, message
 
 DIED = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: ImplicitFunc\n\tpid: 5313\n"

@@ -1,0 +1,62 @@
+"""What a stage does when a node of its reservation is lost: it ends what waits for that node, and reserves anew."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alray.reservation import ClusterError, ClusterLost, Reservation
+
+IN_PLACE = 20.0  # seconds that Ray has for placing what was on a lost node on other nodes
+_LOOK = 5.0  # seconds between looks at the nodes of a reservation
+
+
+class NodeLost(ClusterLost):
+    """A part of a stage's reservation is lost. The stage can reserve anew and go on from what it has written."""
+
+
+@contextmanager
+def kept_whole(reservation: Reservation) -> Iterator[None]:
+    """Context manager: if a node of the reservation is lost and no other one takes its place in some seconds, what runs
+    in the reservation is ended, and NodeLost is raised: it would wait without end for what is gone. In a trial of a
+    sweep this is a no-op: its group is not the stage's own."""
+    import ray
+
+    if reservation.first:
+        yield
+        return
+    over, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        lost: float | None = None
+        while not over.wait(_LOOK):
+            if reservation.whole:
+                lost = None
+            elif time.monotonic() - (lost := lost or time.monotonic()) > IN_PLACE and not over.is_set():
+                ended.set()
+                ray.util.remove_placement_group(reservation.group)
+                return
+
+    threading.Thread(target=watch, name="alray-reservation", daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        if ended.is_set():
+            raise NodeLost("a node was lost, and no other one had room for what it held") from error
+        raise
+    finally:
+        over.set()
+
+
+@contextmanager
+def after_loss(lost: bool = True) -> Iterator[None]:
+    """Context manager: where a node was lost, a cluster that is too small is no mistake of the user's: ClusterLost is
+    raised instead of ClusterError."""
+    try:
+        yield
+    except ClusterError as error:
+        if not lost or isinstance(error, ClusterLost):
+            raise
+        raise ClusterLost(f"a node was lost, and the others are too few: {error}") from None

@@ -1,0 +1,220 @@
+"""A program: a stage on a cluster of three nodes, one of which is killed while the stage works.
+
+python losing_nodes.py <what is done> <folder>
+
+Prints one JSON object: whether the result is that of the undisturbed stage, its lines, and seconds of both.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from PIL import Image
+from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
+
+from alray import RunConfig
+from alray.cluster import ClusterError, Joined
+from alray.data.catalog import Catalog, index
+from alray.features.arrays import ArraySource, Shard, cut
+from alray.features.extract import Measurers, extract
+from alray.features.measures import Extraction, Features, ModelSource
+from alray.reservation import Share
+from alray.selection.protocol import Context, Strategy
+from alray.selection.registry import build
+from alray.selection.select import select_from
+from alray.selection.shards import RayActors
+from alray.store import Store
+
+SMALL = 80 * 2**20  # bytes of an object store
+NOTICED_SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 6,
+}
+LOADED: dict[str, Any] = {
+    "model": {"backbone": "test_resnet"},
+    "transform": {"size": 16, "train": "crop_pad", "pad": 1, "resize": 0},
+    "train": {"epochs": 6, "batch_size": 16, "lr": 0.1, "checkpoint_every": 1},
+    "resources": {"train_workers": 2, "wait_minutes": 3},
+}
+
+
+def images(folder: Path, number: int) -> Catalog:
+    rng = np.random.default_rng(0)
+    for at in range(number):
+        path = folder / "images" / f"class{at % 3}" / f"{at:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(path)
+    return index(str(folder / "images"), str(folder / "catalog"))
+
+
+class Killer:
+    """Kills the node of the last bundle (or the first) of the stage's reservation when a moment has come."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.cluster, self.number, self.killed = cluster, number, ""
+
+    def now(self) -> None:
+        """Kill once."""
+        if self.killed:
+            return
+        (group,) = (one for one in placement_group_table().values() if one["state"] == "CREATED")
+        nodes = group["bundles_to_node_id"]
+        self.killed = nodes[sorted(nodes)[self.number]]
+        (node,) = (one for one in self.cluster.worker_nodes if one.node_id == self.killed)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def when(self, come: Callable[[], bool]) -> threading.Thread:
+        """Kill in a thread when the moment has come."""
+
+        def wait() -> None:
+            while not come():
+                time.sleep(0.02)
+            self.now()
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        return thread
+
+
+def training(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """The node of a training worker."""
+    from alray.config import replace
+    from alray.progress import Stages
+    from alray.train.driver import train
+    from alray.train.measure import model_seed
+    from alray.train.restarts import kept_epochs
+    from alray.train.supervised import supervised_recipe
+    from alray.train.targets import ClassTargets
+
+    catalog, config = images(folder, 120), replace(RunConfig(), LOADED)
+    rows, labels = np.arange(96), catalog.labels()
+    joined, found, seconds = Joined(config.resources), [], []
+    for name in ("undisturbed", "lost"):
+        out = Store(str(folder / name))
+        recipe = supervised_recipe(
+            config, ClassTargets(3), labeled=(rows, labels[:96]), held_out=(np.arange(96, 120), labels[96:]), round=1,
+            seed=model_seed(config), start=None, out=out,
+        )  # fmt: skip
+        stages, began = Stages(name), time.monotonic()
+        if name == "lost":
+            Killer(cluster, 1).when(lambda out=out: kept_epochs(out) >= 2)  # type: ignore[misc]
+        train(recipe, catalog, joined, what="training of round 1", stages=stages)
+        seconds.append(time.monotonic() - began)
+        found.append(out.read_bytes("model.pt"))
+    return {"same": found[0] == found[1], "restarts": stages.restarts, "seconds": seconds}
+
+
+def extraction(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """The node of an extraction actor and of decoders."""
+    from alray.config import FeatureConfig, replace
+
+    catalog, config = images(folder, 200), replace(RunConfig(), LOADED)
+    source = ModelSource(config.model, 3, seed=1, weights="", weights_id="fresh", image_size=16)
+    measure = Features(source, config.transform, FeatureConfig(dtype="float32", batch_size=8), with_logits=True)
+    found, seconds, said = [], [], list[str]()
+    for name in ("undisturbed", "lost"):
+        killer = Killer(cluster, 0)
+
+        def advance(rows: int, note: str, name: str = name, killer: Killer = killer) -> None:
+            if rows and name == "lost":
+                killer.now()
+
+        began = time.monotonic()
+        extract(
+            Extraction(catalog, np.arange(200), measure, part_rows=10), Store(str(folder / name)),
+            measurers=Measurers(2), decode_cpus=1, share=Share("x", 3, said.append), advance=advance,
+        )  # fmt: skip
+        seconds.append(time.monotonic() - began)
+        found.append([path.read_bytes() for path in sorted((folder / name).glob("part-*"))])
+    return {
+        "same": found[0] == found[1],
+        "parts": len(found[1]),
+        "killed": killer.killed,
+        "said": said,
+        "seconds": seconds,
+    }
+
+
+def slow(name: str, mark: Path) -> Strategy:
+    """The strategy, whose shards take their time from the third call on. Local classes travel by value."""
+    strategy = build(name)
+
+    class State:
+        def __init__(self, state: Any) -> None:
+            self.state, self.calls = state, 0
+
+        def __getattr__(self, method: str) -> Any:
+            self.calls += 1
+            if self.calls > 2:
+                mark.touch()
+                time.sleep(0.3)
+            return getattr(self.state, method)
+
+    class Slow(Strategy):
+        needs = strategy.needs
+
+        def open(self, shard: Shard, context: Context) -> State:
+            return State(strategy.open(shard, context))
+
+        def select(self, shards: Any, budget: int, context: Context) -> Any:
+            raise NotImplementedError
+
+    return Slow()
+
+
+def selection(folder: Path, cluster: Cluster, cpus: float = 1) -> dict[str, Any]:
+    """The node of a shard. With two CPUs for each shard the two nodes that are left have no room for three."""
+    rng = np.random.default_rng(0)
+    embedding, context = rng.normal(size=(600, 8)).astype(np.float32), Context(seed=1, round=0, num_classes=3)
+    rows, strategy, said = np.arange(600), build("k_center"), list[str]()
+    sources = [ArraySource(rows[part], {"embedding": embedding[part]}) for part in cut(600, 3)]
+    began = time.monotonic()
+    expected = select_from(sources, strategy, 200, context)
+    seconds = [time.monotonic() - began]
+    began = time.monotonic()
+    with RayActors(sources, slow("k_center", folder / "mark"), context, cpus, Share("x", 3, said.append)) as actors:
+        killer = Killer(cluster, 1)
+        killer.when((folder / "mark").exists)
+        same = strategy.select(actors, 200, context) == expected
+    return {"same": same, "killed": killer.killed, "said": said, "seconds": [*seconds, time.monotonic() - began]}
+
+
+def too_few(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """A selection for which the nodes that are left are too few."""
+    began = time.monotonic()
+    try:
+        return selection(folder, cluster, cpus=2)
+    except ClusterError as error:
+        code = getattr(error, "exit_code", 2)
+        return {"error": str(error), "exit_code": code, "seconds": time.monotonic() - began}
+
+
+def main(what: str, folder: Path) -> None:
+    cluster = Cluster(
+        initialize_head=True,
+        connect=True,
+        head_node_args={
+            "num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL, "_system_config": NOTICED_SOON,
+        },
+    )  # fmt: skip
+    for _ in range(3):
+        cluster.add_node(num_cpus=2, object_store_memory=SMALL)
+    cluster.wait_for_nodes()
+    stages = {"training": training, "extraction": extraction, "selection": selection, "too_few": too_few}
+    print(json.dumps(stages[what](folder, cluster)))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
