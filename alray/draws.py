@@ -202,7 +202,7 @@ def estimates(run: RunDir) -> list[str]:
     found = [test.sentence for test in drawn.tests(run)]
     if not found:
         waiting = [batch.name for batch in state.open_batches(run) if batch.is_test]
-        more = f"; {', '.join(waiting)} waits for answers" if waiting else ""
+        more = f"; {', '.join(waiting)} waits for answers: `alray label {run.uri} FILE` gives them" if waiting else ""
         raise DrawError(
             f"{run.uri}: expected a test with labels, got none{more}; `alray label {run.uri} --test N` draws one, and "
             "--picks uses the picks of a strategy that draws at random"

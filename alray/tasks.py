@@ -26,7 +26,6 @@ from alray.selection.protocol import Strategy
 from alray.selection.registry import build, build_for_segmentation
 from alray.store import weights_fingerprint
 from alray.train.learner import Learner
-from alray.train.learners import learner_kind
 
 if TYPE_CHECKING:
     from alray.models.checkpoint import LoadReport
@@ -158,6 +157,8 @@ class Classification(Task):
 
     def learner(self, config: RunConfig, catalog: Catalog) -> type[Learner]:
         """The learner for `train.mode`."""
+        from alray.train.learners import learner_kind  # imports torch
+
         return learner_kind(config, catalog)
 
     def create(self, model: ModelConfig, classes: int, size: int) -> LoadReport | None:

@@ -34,8 +34,8 @@ class Label(Command):
     extra: bool = False
     """Also take labels of images that nobody asked for."""
     close: bool = False
-    """Close the batch that is out, the one that the run needs first if there are several: images without an answer go
-    back to the pool and are not asked for in the next round."""
+    """Close the batch that is out, the one that the run needs first if there are two (where a test is out, too, --batch
+    names it): images without an answer go back to the pool and are not asked for in the next round."""
     batch: str = ""
     """Which batch to close, where several are open: "round 3", "test 0"."""
     test: int = Field(0, ge=0)

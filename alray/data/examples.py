@@ -26,8 +26,9 @@ def test_notes(marked: int, usable: int) -> list[str]:
     """Sentences on a test set that measures less than it seems to. marked: number of test images; usable: of those with
     a label."""
     advice = (
-        "no accuracy will be measured; data.test_root names labeled test images, and split.test_share keeps a part of "
-        "the images for the test"
+        "no accuracy will be measured; data.test_root names labeled test images, split.test_list some of the source's, "
+        "and split.test_share keeps a part of the images for the test. With people, `alray label RUN --test N` asks for "
+        "N labels and estimates the accuracy from them"
     )
     if not marked:
         return [f"There are no test images: {advice}."]

@@ -21,7 +21,7 @@ from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
-from alray.rundir import RoundDir, RunDir
+from alray.rundir import DrawDir, RoundDir, RunDir
 
 NOTE = "note.txt"  # beside the files of a batch: what people have to do, as the oracle says it
 
@@ -232,5 +232,6 @@ class Desk:
 
     def _waiting(self, requests: Requests, missing: int) -> str:
         done, others = len(requests) - missing, [name for name in self.run.open_batches() if name != requests.batch]
-        more = f" {', '.join(others)} is out, too, but needed later." if others else ""
+        first = "" if isinstance(self.run.batch(requests.batch), DrawDir) else ", but needed later"
+        more = f" {', '.join(others)} is out, too{first}." if others else ""
         return f"waiting for labels, {requests.batch}: {done:,} of {len(requests):,} answers are there.{more}"

@@ -73,10 +73,14 @@ def receive(
 
 def close(run: RunDir, name: str = "") -> Received:
     """Close a batch: its images without an answer go back to the pool (those of a test do not). name: which one; empty:
-    the one that the run needs first, or the only test that is open. Raises RunError if there is no such batch."""
+    the one that the run needs first; where a test is open, too, there must be a name. Raises RunError if there is no
+    such batch."""
     batches, ledger = {batch.name: batch for batch in state.open_batches(run)}, Ledger(run.deliveries)
     waited = [one for one in run.open_batches() if not isinstance(run.batch(one), DrawDir)]
-    name = name or next(iter(waited), "") or (next(iter(batches), "") if len(batches) == 1 else "")
+    if not name and not any(batch.is_test for batch in batches.values()):
+        name = next(iter(waited), "")
+    elif len(batches) == 1:
+        name = name or next(iter(batches))
     if ledger.closed(name):
         raise RunError(f"{run.uri}: the batch {name} is closed already; start the run's command again")
     if not batches:
