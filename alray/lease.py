@@ -109,6 +109,13 @@ def _wait(
         time.sleep(min(1.0, stale / 10) if alive is not False else 0.05)
 
 
+def at_work(store: Store) -> bool | None:
+    """Whether a process holds the lease on a directory and runs; None if it is on another machine, where that cannot
+    be seen."""
+    found = claim_on(store, LEASE).look()
+    return False if found is None else running(found.holder)
+
+
 def _name(found: Seen) -> str:
     holder = found.holder
     if "pid" not in holder:

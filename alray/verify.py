@@ -73,6 +73,11 @@ def _verify_tree(uri: str, found: Verified) -> None:
     folders = _tree(uri, found.exempt)
     if not folders:
         raise StoreError(f"{uri}: expected a directory with files that alray wrote, got none")
+    if not any(is_list(file) for files in folders.values() for file in files):
+        raise StoreError(
+            f"{uri}: expected a directory with files that alray wrote, got one without any list of checksums ({LIST}); "
+            "a run of alray 0.1 gets its lists with --record True"
+        )
     for folder, files in folders.items():
         _verify_folder(folder, files, found)
     if not found.problems:  # a damaged table may name any number of rounds

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
+from alray.lease import at_work
 from alray.patience import impatient
 from alray.progress import Now
 from alray.rundir import RunDir
@@ -78,7 +79,10 @@ def sentences(run: RunDir) -> list[str]:
     now = Now(**told)
     ago = max(0.0, time.time() - now.at)
     words = f"round {now.round + 1} of {now.rounds}, {now.stage}" + (f" ({now.detail})" if now.detail else "")
-    if ago > _STALE:
+    working = at_work(run)
+    if working is False:
+        return [f"nobody works on it now; the last sign was {duration(ago)} ago, in {words}"]
+    if working is None and ago > _STALE:
         return [f"last sign {duration(ago)} ago, in {words}: it may have stopped"]
     if not now.total:
         return [f"now: {words}, since {duration(now.at - now.began)}"]

@@ -84,7 +84,8 @@ def _row_column(names: list[str], path: str) -> str:
     except columns.ColumnError as error:
         raise SelectionError(f"{path}: {error}") from None
     if found is None:
-        raise SelectionError(f"{path}: {columns.missing(_ROWS, names)}")
+        keys = "; its keys are read where --catalog or --keys says which images they are" if "key" in names else ""
+        raise SelectionError(f"{path}: {columns.missing(_ROWS, names)}{keys}")
     return found.name
 
 

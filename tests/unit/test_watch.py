@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from alray.labeling.standing import lines
+from alray.lease import LEASE
+from alray.process import describe
 from alray.progress import LOG, Now, Stages
 from alray.rundir import RUN, RunDir
 from alray.verify import verify
@@ -34,19 +37,26 @@ def test_rate_and_time_to_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ago", "changes", "said"),
+    ("ago", "changes", "holder", "said"),
     [
-        (0, {}, "now: round 1 of 2, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
-        (0, {"done": 0, "total": 0}, "now: round 1 of 2, train (40 labels), since 10 s"),
-        (300, {}, "last sign 5 min ago, in round 1 of 2, train (40 labels): it may have stopped"),
+        (0, {}, "here", "now: round 1 of 2, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
+        (0, {"done": 0, "total": 0}, "elsewhere", "now: round 1 of 2, train (40 labels), since 10 s"),
+        (300, {}, "elsewhere", "last sign 5 min ago, in round 1 of 2, train (40 labels): it may have stopped"),
+        (300, {}, "here", "now: round 1 of 2, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
+        (300, {}, "", "nobody works on it now; the last sign was 5 min ago, in round 1 of 2, train (40 labels)"),
     ],
 )
-def test_status_says_what_the_run_does(ago: float, changes: dict[str, int], said: str, tmp_path: Path) -> None:
+def test_status_says_what_the_run_does(
+    ago: float, changes: dict[str, int], holder: str, said: str, tmp_path: Path
+) -> None:
     run = RunDir(str(tmp_path / "run"))
     assert sentences(run) == []
     at = time.time() - ago
     now = Now("r", 0, 2, "train", "40 labels", 5, 20, "epochs", at - 10, at)
     run.write_now(asdict(replace(now, **changes)))
+    who = {"here": describe(os.getpid()), "elsewhere": {"host": "another", "pid": 1}}
+    if holder:
+        Path(run.at(LEASE)).write_text(json.dumps(who[holder]))
     assert sentences(run) == [said]
 
 
@@ -55,7 +65,7 @@ def test_alray_status_has_the_stage_and_verify_does_not_mind(tmp_path: Path) -> 
     run.write_json(RUN, {"name": "r"})
     run.write_config(json.dumps({"rounds": 3}))
     watchers(run)(Now("r", 0, 3, "train", began=time.time(), at=time.time()))
-    assert any(line.startswith("now: round 1 of 3, train") for line in lines(run))
+    assert any("in round 1 of 3, train" in line for line in lines(run))
     assert verify(run.uri).problems == []
 
 
