@@ -3,9 +3,6 @@ weights, losses, picks, labels and metrics after a restart."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,9 +24,7 @@ from alray.config import (
     SplitConfig,
     TrainConfig,
     TransformConfig,
-    replace,
 )
-from alray.report import report
 
 SNAPSHOT = "ray/train/checkpoint_manager_snapshot.json"  # Ray Train has a checkpoint to go on from
 PROGRAM = "import sys; from alray import RunConfig, run; run(RunConfig.from_json(sys.argv[1]), quiet=True)"
@@ -91,23 +86,6 @@ def extracted(folder: Path) -> Path:
     return next(folder.glob("*"), folder / "nothing")
 
 
-def workers(driver: int) -> list[int]:
-    """The training workers of a driver on this machine, by their process ids."""
-    parents, found = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"TrainWorker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-
-    def below(pid: int) -> bool:
-        return pid == driver or (pid in parents and below(parents[pid]))
-
-    return sorted(filter(below, found))
-
-
 STAGES: dict[str, Callable[[Path], bool]] = {
     "pretext task": lambda run: unfinished(task(run), SNAPSHOT, "train.json"),
     "its losses": lambda run: unfinished(extracted(task(run) / "losses"), "part-*", "manifest.json"),
@@ -131,39 +109,3 @@ def test_killed_in_every_stage_on_images(tmp_path: Path) -> None:
     for name in (*weights, *losses, "pretext/*/model.pt", "pretext/*/encoder.pt"):
         one, other = (next((tmp_path / root).glob(name)).read_bytes() for root in ("undisturbed", "killed"))
         assert one == other, name
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_run_goes_on_by_itself_when_its_training_workers_are_killed(tmp_path: Path) -> None:
-    write_images(tmp_path / "images")
-    changes = {
-        "strategy": "margin",
-        "strategy_options": {},
-        "split.seed_set_how": "random",
-        "pretext.as_backbone": False,
-    }
-    undisturbed, killed = (
-        replace(config_of(tmp_path / name, tmp_path / "images"), changes) for name in ("undisturbed", "killed")
-    )
-    start(undisturbed)
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, killed.to_json()])
-    shot = set[str]()
-    while process.poll() is None:
-        for snapshot in tmp_path.glob(f"killed/kill-*/round_*/checkpoint/{SNAPSHOT}"):
-            if str(snapshot) not in shot and (found := workers(process.pid)):
-                shot.add(str(snapshot))
-                os.kill(found[len(shot) % 2], signal.SIGKILL)
-        time.sleep(0.02)
-    assert process.returncode == 0
-    assert facts(tmp_path / "killed") == facts(tmp_path / "undisturbed")
-    for number in range(2):
-        out, folder = [next((tmp_path / name).glob(f"kill-*/round_{number:02d}")) for name in ("undisturbed", "killed")]
-        assert (out / "checkpoint/model.pt").read_bytes() == (folder / "checkpoint/model.pt").read_bytes()
-        (one,) = json.loads((folder / "timings.json").read_text())["restarts"]
-        assert json.loads((folder / "metrics.json").read_text())["restarts"] == [one]
-        assert one["stage"] == "train" and "its process died" in one["cause"] and one["epoch"] > 0
-        print(one, *(json.loads((at / "timings.json").read_text())["train"] for at in (out, folder)))
-    report([str(next((tmp_path / "killed").glob("kill-*")))], str(tmp_path / "report"))
-    said = (tmp_path / "report/report.html").read_text()
-    assert "Training lost workers and went on from its last checkpoint 2 times" in said

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -127,24 +126,6 @@ def test_actors_stay_between_extractions_and_a_killed_one_costs_time_only(catalo
     assert until(lambda: ray.available_resources().get("CPU") == 4)  # at rest they hold none: training waits for all
     del measurers
     assert until(lambda: not alive(kept) and not alive(restarted))
-
-
-@pytest.mark.slow
-def test_extraction_waits_for_an_actor_that_stands_still(catalog: Catalog, tmp_path: Path) -> None:
-    measurers, plan = Measurers(2), replace(extraction(catalog, np.arange(50)), part_rows=4)
-    extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1)
-    first, _ = processes(measurers)
-    stops: list[subprocess.Popen[bytes]] = []
-
-    def stop(rows: int, note: str) -> None:
-        if rows and not stops:
-            stops.append(subprocess.Popen(["sh", "-c", f"kill -STOP {first}; sleep 20; kill -CONT {first}"]))
-
-    began = time.monotonic()
-    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, advance=stop)
-    assert time.monotonic() - began > 15
-    assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
-    assert stops[0].wait() == 0
 
 
 def test_a_broken_image_is_named(catalog: Catalog, tmp_path: Path) -> None:

@@ -240,18 +240,6 @@ def test_a_training_goes_on_after_its_workers_were_killed(
     assert saved[-1] == stages.restarts
 
 
-@pytest.mark.slow
-def test_a_training_waits_for_a_worker_that_stands_still(
-    setup: Setup, trained: tuple[Path, TrainSummary, Any], tmp_path: Path
-) -> None:
-    def stand(rank: int, epoch: int) -> str:
-        return "kill -STOP $pid; sleep 20; kill -CONT $pid" if (rank, epoch) == (1, 1) else ""
-
-    recipe = disturbed(setup.recipe(tmp_path / "out"), stand, tmp_path)
-    train(recipe, setup.catalog, Joined(setup.config.resources), what="training of round 1")
-    assert same(tmp_path / "out", trained[0]) and (tmp_path / "1 1").exists()
-
-
 def test_a_finished_training_returns_at_once(setup: Setup, trained: tuple[Path, TrainSummary, Any]) -> None:
     out, summary, _ = trained
     told: list[Any] = []

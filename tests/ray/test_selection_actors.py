@@ -6,9 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,23 +107,16 @@ class _Part:
     actors: RayActors
     name: str
     columns: tuple[str, ...]
-    calls: Counter[str] = field(default_factory=Counter)
 
     def map(self, method: str, *args: Any) -> list[Any]:
-        phase = "-".join([method, *(arg for arg in args if isinstance(arg, str) and method == "call")])
-        self.calls[phase] += 1
-        return self.actors.map("call", self.name, self.columns, f"{phase} {self.calls[phase]}", method, *args)
+        return self.actors.map("call", self.name, self.columns, method, *args)
 
     def report_progress(self, picks: int) -> None:
         pass
 
 
-def _several(kills: Path | None = None) -> Strategy:
-    """All strategies at once, each on the shard with one of its columns. Local classes travel by value.
-
-    kills: a folder for marks. The first actor that has done the first or the third call of a phase of a strategy is
-    killed before it answers.
-    """
+def _several() -> Strategy:
+    """All strategies at once, each on the shard with one of its columns. Local classes travel by value."""
     strategies, given = STRATEGIES, {name: inputs(name) for name in STRATEGIES}
 
     class State:
@@ -136,13 +127,8 @@ def _several(kills: Path | None = None) -> Strategy:
                     cut = [replace(s, columns={c: s.columns[c] for c in columns}) for s in shard.segments]
                     self.states[name, columns] = strategy.open(Shard(cut), context)
 
-        def call(self, name: str, columns: tuple[str, ...], phase: str, method: str, *args: Any) -> Any:
-            answer = getattr(self.states[name, columns], method)(*args)
-            if kills is not None and phase.endswith((" 1", " 3")) and not (kills / f"{name} {phase}").exists():
-                with suppress(FileExistsError):
-                    (kills / f"{name} {phase}").touch(exist_ok=False)
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return answer
+        def call(self, name: str, columns: tuple[str, ...], method: str, *args: Any) -> Any:
+            return getattr(self.states[name, columns], method)(*args)
 
     class Several(Strategy):
         needs = frozenset({"embedding", "logits", "head"})
@@ -175,21 +161,6 @@ def test_killed_actors_change_nothing(tmp_path: Path) -> None:
             os.kill(middle[0], signal.SIGKILL)
             assert STRATEGIES[name].select(actors, 30, CONTEXT) == expected
             assert actors.pids()[0] != middle[0]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_an_actor_killed_in_every_phase_of_every_strategy_changes_nothing(tmp_path: Path) -> None:
-    called = []
-    with RayActors(sources(2), _several(tmp_path), CONTEXT, CPUS) as actors:
-        for name, strategy in STRATEGIES.items():
-            columns = inputs(name)[0]
-            expected = select_from(sources(1, *columns), strategy, 30, CONTEXT)
-            part = _Part(actors, name, columns)
-            assert strategy.select(part, 30, CONTEXT) == expected, name
-            called += [f"{name} {phase} {n}" for phase, most in part.calls.items() for n in (1, 3) if n <= most]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(called)
-    assert len(called) > len(STRATEGIES)
 
 
 MIDDLE = {"base": "nearest", "margin": "answer", "k_center": "far", "badge": "rings"}
