@@ -113,8 +113,8 @@ def sentences(run: RunDir, target: float, measure: str = "", cost: float = 0.0) 
     name = next((name for name in names if rounds and rounds[-1].get(name) is not None), None)
     if name is None:
         raise ForecastError(
-            f"{run.uri}: expected finished rounds with {' or '.join(names)}, got {len(rounds)} without: a forecast needs "
-            "a labeled test or validation set (data.test_root, split.test_list, split.val_list, split.val_size)"
+            f"{run.uri}: expected finished rounds with {' or '.join(names)}, got {len(rounds)} without: a forecast "
+            "needs a labeled test or validation set (data.test_root, split.test_list, split.val_list, split.val_size)"
         )
     measured = {one["labels"]: one[name] for one in rounds if one.get(name) is not None}
     curve = fit(list(measured), list(measured.values()))
