@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from alray.data.oracle import Status
+from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
+from alray.reasons import first_of
+
+_FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|gif|npy)$", re.IGNORECASE)
 
 Answer = tuple[Status, str]  # the status and the name of the class, empty unless the status is LABEL
 
@@ -74,9 +78,9 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
             continue
         label = name_of(line.label) if line.status == Status.LABEL else line.label
         if label is None:
-            result.refused.append(f"{line.where}: {_unknown_class(line.label, rules.classes)}")
+            result.refused.append(f"{line.where}: {_unknown_class(line.label, rules)}")
             continue
-        spelled[label][normal(line.label)] += 1
+        spelled[label][tidy(line.label)] += 1
         rename = f"; give all images of {label!r} again to rename it" * (rules.correct and label in rules.renamable)
         changed[f"{line.label!r} was read as the class {label!r}{rename}"] += label != line.label
         good[key].append(replace(line, key=key, label=label))
@@ -94,9 +98,9 @@ def _renamed(
     if not (rules.correct and rules.new_classes):
         return {}
     given: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in rules.renamable}
-    folded = {normal(name).casefold(): name for name in rules.renamable}
+    folded = {tidy(name).casefold(): name for name in rules.renamable}
     for line in delivered:
-        text = normal(line.label)
+        text = tidy(line.label)
         old = folded.get(text.casefold())
         if old is not None and text != old:
             given[old][text].add(find(line.key, True)[0] or "")
@@ -193,20 +197,24 @@ def same_end(key: str, name: str) -> bool:
 
 
 def _namer(rules: Rules) -> Callable[[str], str | None]:
-    """A function that gives the class that a label means; None if there is none."""
-    known = {normal(name): name for name in rules.classes}
+    """A function that gives the class that a label means; None if there is none. A number is the number of a class, as
+    in a source, unless classes have numbers as names. The name of an image file is no new class."""
+    known = {tidy(name): name for name in rules.classes}
+    numbered = bool(rules.classes) and are_names(rules.classes)
     folded: dict[str, set[str]] = defaultdict(set)
     for name in rules.classes:
-        folded[normal(name).casefold()].add(name)
+        folded[tidy(name).casefold()].add(name)
 
     def name_of(label: str) -> str | None:
-        text = normal(label)
+        text = tidy(label)
         if text in known:
             return known[text]
+        if numbered and text.isdecimal():
+            return rules.classes[int(text)] if int(text) < len(rules.classes) else None
         similar = folded.get(text.casefold(), set())
         if len(similar) == 1:
             return next(iter(similar))
-        if not rules.new_classes or similar or not text:
+        if not rules.new_classes or similar or not text or _FILE.search(text):
             return None
         known[text] = text
         folded[text.casefold()].add(text)  # of two new spellings the first is the class
@@ -215,19 +223,13 @@ def _namer(rules: Rules) -> Callable[[str], str | None]:
     return name_of
 
 
-def normal(label: str) -> str:
-    """The text without spaces at its ends, in Unicode's form NFC."""
-    return unicodedata.normalize("NFC", label).strip()
-
-
 def _nearest(label: str, classes: Sequence[str]) -> str:
     near = get_close_matches(label, classes, 1, 0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _unknown_class(label: str, classes: Sequence[str]) -> str:
-    few = ", ".join(classes[:8]) + (f" ... ({len(classes)})" if len(classes) > 8 else "")
-    return (
-        f"{label!r} is not a class{_nearest(label, classes)}; expected one of {few or 'none'} "
-        "(labels.new_classes=allow lets others come)"
-    )
+def _unknown_class(label: str, rules: Rules) -> str:
+    classes = rules.classes
+    why = "a number or a file is no new class" if rules.new_classes else "labels.new_classes=allow lets others come"
+    few = first_of(classes, most=8) or "none"
+    return f"{label!r} is not a class{_nearest(label, classes)}; expected one of {few} ({why})"

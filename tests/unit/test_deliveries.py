@@ -212,3 +212,25 @@ def test_a_ledger_keeps_every_delivery_and_the_latest_answer_counts(tmp_path):
     assert ledger.closed("round 1")
     assert not ledger.closed("round 2")
     assert [delivery.kind for delivery in ledger.read()] == ["answer", "correction", "close"]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("1", "dog"),
+        (" 0 ", "cat"),
+        ("2", None),
+        ("masks/x.png", None),
+        ("a.JPG", None),
+        ("bird", "bird"),
+        ("v1.5", "v1.5"),
+    ],
+)
+def test_a_number_is_that_of_a_class_and_a_file_is_no_new_class(said: str, meant: str | None) -> None:
+    """Also where new classes may come: the slip of a delivery must not become a class."""
+    line = Delivered("file:2", "key", Status.LABEL, said)
+    found = check([line], Asked(["key"], ["uri"], {}), Rules(["cat", "dog"], new_classes=True))
+    assert [one.label for one in found.taken] == ([] if meant is None else [meant])
+    assert len(found.refused) == (meant is None)
+    numbers = check([line], Asked(["key"], ["uri"], {}), Rules(["1", "2"], new_classes=True))
+    assert said.strip() not in ("1", "2") or [one.label for one in numbers.taken] == [said.strip()]
