@@ -20,6 +20,7 @@ from alray.config.arguments import as_typed
 from alray.config.command_line import Presets, options, sweep_options
 from alray.config.fields import leaves
 from alray.credentials import redacted
+from alray.reasons import ours
 
 if TYPE_CHECKING:
     from alray.data.oracle import Oracle
@@ -173,8 +174,7 @@ def guarded(work: Callable[[], T]) -> T:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is still to be flushed
         raise SystemExit(1) from None
     except Exception as error:
-        meant_for_people = type(error).__module__.startswith("alray.")
-        if not meant_for_people or os.environ.get("ALRAY_TRACEBACK"):
+        if not ours(error) or os.environ.get("ALRAY_TRACEBACK"):
             raise
         code = getattr(error, "exit_code", 2)
         prefix = "" if code == os.EX_TEMPFAIL else "error: "  # nothing is wrong where a run waits for people

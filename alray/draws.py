@@ -147,11 +147,11 @@ def _ask(replay: Replay, place: DrawDir, number: int) -> list[str]:
     rows = place.rows()
     requests = Requests.of(replay.catalog, rows, batch=f"test {number}")
     oracle = oracle_of(Setting(config, replay.catalog, replay.task, run))
-    desk = Desk(run, oracle, config.labels, run.about()["classes"], poll=False)
+    desk = Desk(run, oracle, config.labels, run.about()["classes"], poll=False, then="")
     try:
         closed = desk.ask(requests, ["test"] * len(requests))
     except Waiting as waiting:
-        return [line for line in str(waiting).splitlines() if not line.startswith("When the labels")]
+        return str(waiting).splitlines()
     names = desk.classes()
     labels = [names[label] if known else "" for label, known in zip(closed.labels, closed.labeled, strict=True)]
     place.write_answers(

@@ -9,12 +9,28 @@ from contextlib import contextmanager
 
 from alray.reservation import ClusterError, ClusterLost, Reservation
 
-IN_PLACE = 20.0  # seconds that Ray has for placing what was on a lost node on other nodes
-_LOOK = 5.0  # seconds between looks at the nodes of a reservation
+_IN_PLACE = 20.0  # seconds that Ray has for placing what was on a lost node on other nodes
+LOOK = 5.0  # seconds between looks at the nodes of a reservation
 
 
 class NodeLost(ClusterLost):
     """A part of a stage's reservation is lost. The stage can reserve anew and go on from what it has written."""
+
+
+class Loss:
+    """Whether a reservation lacks a node, and no other one has taken its place in some seconds."""
+
+    def __init__(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self._since: float | None = None
+
+    def lasts(self) -> bool:
+        """Call every few seconds."""
+        if self._reservation.whole:
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > _IN_PLACE
 
 
 @contextmanager
@@ -30,11 +46,9 @@ def kept_whole(reservation: Reservation) -> Iterator[None]:
     over, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
-        lost: float | None = None
-        while not over.wait(_LOOK):
-            if reservation.whole:
-                lost = None
-            elif time.monotonic() - (lost := lost or time.monotonic()) > IN_PLACE and not over.is_set():
+        loss = Loss(reservation)
+        while not over.wait(LOOK):
+            if loss.lasts() and not over.is_set():
                 ended.set()
                 ray.util.remove_placement_group(reservation.group)
                 return

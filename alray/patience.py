@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from alray.reasons import why
+
 T = TypeVar("T")
 
 PATIENCE = "ALRAY_STORE_PATIENCE"  # environment variable: seconds to wait for a store that is away
@@ -97,7 +99,7 @@ def persistent(what: str, work: Callable[[], T], again: Callable[[T], BaseExcept
         seconds = float(os.environ.get(PATIENCE, _SECONDS))
         if time.monotonic() - begun + pause > seconds:
             raise Away(
-                f"{what}: storage was away for {seconds:g} s ({_line(failed)}). Nothing that was written is lost: "
+                f"{what}: storage was away for {seconds:g} s ({why(failed)}). Nothing that was written is lost: "
                 "start the same command again when storage is back. The environment variable "
                 f"{PATIENCE} sets how long to wait"
             ) from failed
@@ -111,8 +113,4 @@ def _tell(what: str, error: BaseException, seconds: float) -> None:
     now = time.monotonic()
     if now - _told[0] >= _TELL_EVERY:
         _told[0] = now
-        _log.warning("%s: storage is away, trying again for up to %g s: %s", what, seconds, _line(error))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        _log.warning("%s: storage is away, trying again for up to %g s: %s", what, seconds, why(error))

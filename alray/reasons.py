@@ -34,8 +34,22 @@ def utf8_name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def ours(error: BaseException) -> bool:
+    """Whether it is an error of alray's own, whose message is for people; any other one is a defect or another
+    library's."""
+    return type(error).__module__.startswith("alray.")
+
+
 def first_of(names: Sequence[str], between: str = ", ", most: int = 5, count: int = 0) -> str:
     """The first names, and how many more there are. count: how many there are, if the names are only the first."""
     count = max(count, len(names))
     more = f" and {count - most:,} more" if count > most else ""
     return between.join(names[:most]) + more
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes in words: 458 kB."""
+    for unit, of in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= of:
+            return f"{count / of:.1f} {unit}" if count < 10 * of else f"{count / of:,.0f} {unit}"
+    return f"{count:.0f} bytes"

@@ -68,6 +68,11 @@ class BatchDir(_Asked):
     """The directory of a batch: what is asked for, and the files that people work with."""
 
     @property
+    def is_test(self) -> bool:
+        """Whether it was drawn to estimate an accuracy, so that the run does not wait for it."""
+        return False
+
+    @property
     def has_requests(self) -> bool:
         """Whether the batch was written."""
         return self.has(_REQUESTS)
@@ -90,6 +95,11 @@ class BatchDir(_Asked):
 @dataclass(frozen=True)
 class DrawDir(BatchDir):
     """The directory of a test: images that were drawn with known probabilities, to estimate an accuracy."""
+
+    @property
+    def is_test(self) -> bool:
+        """True."""
+        return True
 
     @property
     def drawn(self) -> bool:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
 from alray.config import RunConfig, changed
+from alray.config.fields import flat_tree
 from alray.credentials import has_credentials, redacted
 from alray.rundir import TRACKED, RunDir
 from alray.scalars import flat
@@ -60,7 +61,7 @@ def track(config: RunConfig, run: RunDir, rounds: Sequence[Mapping[str, Any]]) -
             place = experiment.experiment_id if experiment else client.create_experiment(config.name)
             made = client.create_run(place, run_name=run.uri.rpartition("/")[2])
             known = {"uri": config.mlflow, "run": made.info.run_id, "rounds": 0}
-            params = [Param(name, str(value)[:_LONGEST]) for name, value in _leaves(changed(config)).items()]
+            params = [Param(name, str(value)[:_LONGEST]) for name, value in flat_tree(changed(config)).items()]
             client.log_batch(known["run"], params=params)
             run.note(TRACKED, known)
         for number in range(known["rounds"], len(rounds)):
@@ -77,13 +78,6 @@ def track(config: RunConfig, run: RunDir, rounds: Sequence[Mapping[str, Any]]) -
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _leaves(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found.update(_leaves(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value})
-    return found
 
 
 def _check_server(uri: str) -> None:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from alray.config.fields import PAIRS, ConfigError, marked, nearest
 from alray.config.pairs import pairs
+from alray.reasons import ours
 
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "1", "0")  # what pydantic takes for a bool
 
@@ -33,7 +34,7 @@ def as_typed(fields: Collection[str], words: Collection[str] = ()) -> Iterator[N
     try:
         yield
     except Exception as error:
-        if type(error).__module__.startswith("alray.") and error.args and isinstance(error.args[0], str):
+        if ours(error) and error.args and isinstance(error.args[0], str):
             lines = [_typed(line, fields, words) for line in error.args[0].split("\n")]
             error.args = ("\n".join(lines), *error.args[1:])
         raise

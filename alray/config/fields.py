@@ -108,6 +108,15 @@ def _line(item: Any, known: Mapping[str, FieldInfo]) -> str:
     return f"{path}: {wanted}, got {redacted(got(item['input']))}"
 
 
+def flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted paths; an empty mapping is a leaf, too."""
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {
+        k: v for name, value in tree.items() for k, v in flat_tree(value, f"{path}.{name}" if path else name).items()
+    }
+
+
 def refuse_credentials(places: Mapping[str, str]) -> None:
     """Raise ConfigError for paths and URIs, by name, that hold a password, an access key or a token. The message names
     them and does not show the secret."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from alray.reasons import in_bytes
 from alray.store import filesystem
 
 _READS = 16  # reads wait for a disk or a network, not for a CPU
@@ -31,7 +32,7 @@ def random_access(images: pa.Table, column: str) -> tuple[str, ...]:
     if not wanted or read < _DEAR_BYTES or read < _DEAR_TIMES * wanted:
         return ()
     return (
-        f"Reading one random image reads {_size(read)} for {_size(wanted)} ({read / wanted:,.0f} times), because "
+        f"Reading one random image reads {in_bytes(read)} for {in_bytes(wanted)} ({read / wanted:,.0f} times), because "
         "Parquet files are read by whole row groups. `alray repack CATALOG --out DIRECTORY` writes tars in which one "
         "image is one read.",
     )
@@ -49,10 +50,3 @@ def _cost(column: str, uri: str) -> tuple[int, float]:
             group.num_rows * sum(group.column(leaf).total_compressed_size for leaf in leaves) for group in groups
         )
         return metadata.num_rows, total + metadata.num_rows * max(metadata.serialized_size, _FOOTER)
-
-
-def _size(size: float) -> str:
-    for unit, of in (("MB", 1e6), ("kB", 1e3)):
-        if size >= of:
-            return f"{size / of:.1f} {unit}" if size < 10 * of else f"{size / of:,.0f} {unit}"
-    return f"{size:.0f} bytes"

@@ -24,6 +24,7 @@ from alray.data.depth import Range
 from alray.data.masks import Masks
 from alray.data.pixels import AnyTransform, Pixels
 from alray.data.sources.source import Source
+from alray.reasons import ours
 
 ROW, EPOCH, IMAGE, MASK = "row", "epoch", "image", "mask"
 _CAUSES = ("cause", "controller_failure", "_base_exc")  # attributes in which Ray's errors keep the error that they wrap
@@ -119,7 +120,7 @@ def first_cause(error: BaseException) -> BaseException:
         one = waiting.pop()
         if not isinstance(one, BaseException) or id(one) in seen:
             continue
-        if type(one).__module__.startswith("alray."):
+        if ours(one):
             one.args = (str(one).partition(_RAY_SUFFIX)[0],)
             return one
         seen.add(id(one))

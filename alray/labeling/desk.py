@@ -21,9 +21,10 @@ from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
-from alray.rundir import DrawDir, RoundDir, RunDir
+from alray.rundir import RoundDir, RunDir
 
 NOTE = "note.txt"  # beside the files of a batch: what people have to do, as the oracle says it
+_GO_ON = "When the labels are there, start the same command again: the run goes on."
 
 
 class Waiting(Exception):  # noqa: N818  nothing is wrong: people have to act
@@ -67,14 +68,16 @@ class Desk:
     """Gets labels from an oracle.
 
     classes: the names with which the run began; others can come where the configuration allows new classes. poll:
-    whether to wait in this process instead of raising Waiting. say: prints a line for the user.
+    whether to wait in this process instead of raising Waiting. say: prints a line for the user. then: the last line of
+    Waiting, on what to do when the labels are there.
     """
 
     def __init__(
         self, run: RunDir, oracle: Oracle, config: LabelConfig, classes: Sequence[str], poll: bool,
-        say: Callable[[str], None] = lambda line: None,
+        say: Callable[[str], None] = lambda line: None, then: str = _GO_ON,
     ) -> None:  # fmt: skip
         self.run, self.oracle, self.config, self.poll, self.say = run, oracle, config, poll, say
+        self.then = then
         self._first = tuple(classes)
         self.ledger = Ledger(run.deliveries)
 
@@ -116,8 +119,7 @@ class Desk:
             if news or line != told:
                 self.run.batch_files(requests.batch).write_bytes(NOTE, note.encode())
             if not self.poll:
-                end = "When the labels are there, start the same command again: the run goes on."
-                raise Waiting("\n".join(filter(None, [line, note, end])))
+                raise Waiting("\n".join(filter(None, [line, note, self.then])))
             if news or line != told:
                 self.say("\n".join([line, *news, *([] if told else [self._polling])]))
                 told, heard = line, note.splitlines()
@@ -232,6 +234,6 @@ class Desk:
 
     def _waiting(self, requests: Requests, missing: int) -> str:
         done, others = len(requests) - missing, [name for name in self.run.open_batches() if name != requests.batch]
-        first = "" if isinstance(self.run.batch(requests.batch), DrawDir) else ", but needed later"
+        first = "" if self.run.batch(requests.batch).is_test else ", but needed later"
         more = f" {', '.join(others)} is out, too{first}." if others else ""
         return f"waiting for labels, {requests.batch}: {done:,} of {len(requests):,} answers are there.{more}"

@@ -10,6 +10,7 @@ import numpy as np
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
+from alray.labeling.state import drawn_answers
 from alray.lure import Estimate, estimate
 from alray.rundir import DrawDir, RunDir
 
@@ -49,17 +50,11 @@ def tests(run: RunDir) -> list[Tested]:
     places, ledger = run.tests(), Ledger(run.deliveries)
     said, found = ledger.answers() if places else {}, []
     for number, place in enumerate(places):
-        answers = _answers(place) | said
+        answers = drawn_answers(place) | said
         keys = place.draws()["key"].to_pylist()
         if place.has_requests and (ledger.closed(f"test {number}") or all(key in answers for key in keys)):
             found.append(Tested(number, place, _estimated(place, [answers.get(key) for key in keys])))
     return found
-
-
-def _answers(place: DrawDir) -> dict[str, Answer]:
-    table = place.answers()
-    lines = [] if table is None else table.to_pylist()
-    return {line["key"]: (Status(line["status"]), line["label"]) for line in lines}
 
 
 def _estimated(place: DrawDir, answers: Sequence[Answer | None]) -> Estimate | None:

@@ -15,7 +15,7 @@ from alray.labeling.check import Answer, Asked, Checked, Rules, check
 from alray.labeling.deliveries import LabelError
 from alray.labeling.kinds import Kind, kind_of
 from alray.labeling.ledger import Ledger, whoami
-from alray.rundir import DrawDir, Missing, RunDir, RunError
+from alray.rundir import Missing, RunDir, RunError
 
 _SHOWN = 20  # refused lines in an error message
 
@@ -76,7 +76,7 @@ def close(run: RunDir, name: str = "") -> Received:
     the one that the run needs first; where a test is open, too, there must be a name. Raises RunError if there is no
     such batch."""
     batches, ledger = {batch.name: batch for batch in state.open_batches(run)}, Ledger(run.deliveries)
-    waited = [one for one in run.open_batches() if not isinstance(run.batch(one), DrawDir)]
+    waited = [one for one in run.open_batches() if not run.batch(one).is_test]
     if not name and not any(batch.is_test for batch in batches.values()):
         name = next(iter(waited), "")
     elif len(batches) == 1:

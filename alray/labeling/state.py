@@ -27,7 +27,7 @@ class OpenBatch:
     @property
     def is_test(self) -> bool:
         """Whether it was drawn to estimate an accuracy, so that the run does not wait for it."""
-        return isinstance(self.place, DrawDir)
+        return self.place.is_test
 
     def answers(self, ledger: Ledger) -> dict[str, Answer]:
         """The latest answers to the batch by key. A skip of an earlier batch is none."""
@@ -63,7 +63,7 @@ def open_batches(run: RunDir) -> list[OpenBatch]:
 
 def open_batch(run: RunDir) -> OpenBatch | None:
     """The batch that the run needs first; None if somebody closed it, or if none is out."""
-    first = next((name for name in run.open_batches() if not isinstance(run.batch(name), DrawDir)), None)
+    first = next((name for name in run.open_batches() if not run.batch(name).is_test), None)
     return next((batch for batch in open_batches(run) if batch.name == first), None)
 
 
@@ -110,9 +110,16 @@ def given(run: RunDir) -> dict[str, Answer]:
         keys = catalog.keys(rows).to_pylist()
         known = [names[label] if kind == Status.LABEL else "" for label in labels.tolist()]
         found |= {key: (kind, name) for key, name in zip(keys, known, strict=True)}
-    for table in filter(None, (test.answers() for test in run.tests())):
-        found |= {one["key"]: (Status(one["status"]), one["label"]) for one in table.to_pylist()}
+    for test in run.tests():
+        found |= drawn_answers(test)
     return found | Ledger(run.deliveries).answers()
+
+
+def drawn_answers(test: DrawDir) -> dict[str, Answer]:
+    """The answers to a test that an oracle gave all at once, by key; those of people are in the ledger."""
+    table = test.answers()
+    lines = [] if table is None else table.to_pylist()
+    return {line["key"]: (Status(line["status"]), line["label"]) for line in lines}
 
 
 def masks(run: RunDir, names: Sequence[str] | None = None) -> dict[str, str]:

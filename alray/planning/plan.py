@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow.compute as pc
@@ -24,9 +25,10 @@ from alray.features.arrays import DISCRIMINATOR, EXTRACTED
 from alray.joining import join
 from alray.labeling.state import masks
 from alray.planning.probe import Probe, Speed, process_seconds
-from alray.planning.result import Plan, size
+from alray.planning.result import Plan
 from alray.planning.selecting import select_seconds
 from alray.prepare import Checked
+from alray.reasons import in_bytes
 from alray.rundir import PLAN, RunDir
 from alray.selection.protocol import LABELED, Context
 from alray.stop import Standing, Stop
@@ -61,7 +63,7 @@ def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
         return
     run.note(PLAN, made.to_json())
     stages = ", ".join(f"{name} {duration(sum(values))}" for name, values in made.seconds.items())
-    say(f"plan: about {duration(made.total)} ({stages}), {size(made.feature_bytes)} of features on disk")
+    say(f"plan: about {duration(made.total)} ({stages}), {in_bytes(made.feature_bytes)} of features on disk")
     for line in (*made.unknown, *made.problems):
         say(f"plan: {line}")
 
@@ -80,6 +82,7 @@ class _Planner:
         self.start = self.process = start
         self.read, self.unknown = 0.0, list[str]()
         self.rounds = self._rounds()
+        self.offered = [self._window(number) for number in range(self.rounds)]
 
     def plan(self) -> Plan:
         found, rounds = self.found, range(self.rounds)
@@ -136,7 +139,7 @@ class _Planner:
             count = min(count, self.config.subset_unlabeled)
         return np.arange(max(count, 0), dtype=np.int64)
 
-    def _offered(self, number: int) -> int:
+    def _window(self, number: int) -> int:
         rows, strategy = self._unlabeled(number), self.found.strategy
         context = Context(0, self.found.seed_set.round_of(number), pretext=(rows, np.linspace(0, 1, len(rows))))
         return len(strategy.window(context, rows, self.config.budget))
@@ -146,7 +149,7 @@ class _Planner:
         test, needs = len(self.found.task.embedded_test(self.found.test_rows)), self._needs(number)
         if not needs & EXTRACTED:
             return test
-        return self._offered(number) + test + (self._labels(number) if LABELED in needs else 0)
+        return self.offered[number] + test + (self._labels(number) if LABELED in needs else 0)
 
     def _needs(self, number: int) -> frozenset[str]:
         """What the selection of a round reads; the last round has none."""
@@ -159,7 +162,7 @@ class _Planner:
         parts = [speed.compute / replicas, speed.decode / min(decoders, self.cores)]
         if not self.cluster.use_gpu:
             parts.append((speed.compute + speed.decode) / self.cores)
-        self.read += images * self._bytes_of_image()
+        self.read += images * self._bytes_of_image
         return images * max(parts)
 
     def _extract(self, speed: Speed, images: int, again: bool) -> float:
@@ -227,7 +230,7 @@ class _Planner:
     def _select(self, number: int, width: int) -> float:
         if number == self.rounds - 1:
             return 0.0
-        offered, budget = self._offered(number), min(self.config.budget, self._offered(number))
+        offered, budget = self.offered[number], min(self.config.budget, self.offered[number])
         classes = max(2, len(self.catalog.classes))
         took = select_seconds(self.found.strategy, offered, self._labels(number), budget, width, classes)
         on_ray = self.config.resources.select_workers == "ray"
@@ -237,6 +240,7 @@ class _Planner:
     def _once(self, seconds: float) -> list[float]:
         return [seconds] + [0.0] * (self.rounds - 1)
 
+    @cached_property
     def _bytes_of_image(self) -> float:
         sizes = pc.mean(self.catalog.references(self.found.pool_rows[:10_000])["size"]).as_py()
         return float(sizes or 0.0)
@@ -251,15 +255,15 @@ class _Planner:
         found, root = [], self.config.run_dir or self.config.root
         if not is_remote(root) and made.feature_bytes > (free := shutil.disk_usage(existing(root)).free):
             found.append(
-                f"root: the features need {size(made.feature_bytes)} on disk, {root} has {size(free)} free: choose "
-                "another --root, or features.dtype float16"
+                f"root: the features need {in_bytes(made.feature_bytes)} on disk, {root} has {in_bytes(free)} free: "
+                "choose another --root, or features.dtype float16"
             )
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if not _named_cluster(self.found) and made.driver_bytes > memory:
-            found.append(f"memory: the driver needs {size(made.driver_bytes)}, this machine has {size(memory)}")
+            found.append(f"memory: the driver needs {in_bytes(made.driver_bytes)}, this machine has {in_bytes(memory)}")
         if made.gpu_bytes and (total := _gpu_bytes()) and made.gpu_bytes > total:
             found.append(
-                f"train.batch_size: a batch needs {size(made.gpu_bytes)} of a GPU, it has {size(total)}: lower "
+                f"train.batch_size: a batch needs {in_bytes(made.gpu_bytes)} of a GPU, it has {in_bytes(total)}: lower "
                 "train.batch_size or features.batch_size, or use more workers"
             )
         return found

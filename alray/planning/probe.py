@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -54,7 +55,6 @@ class Probe:
     use_gpu: bool = False
     threads: int = 1
     most: int = 256
-    _decoded: dict[int, float] = field(default_factory=dict)
 
     @cached_property
     def device(self) -> torch.device:
@@ -167,14 +167,12 @@ def process_seconds() -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-class _threads:  # noqa: N801  used as a function
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
     """Context manager: torch computes with so many threads."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.before = number, torch.get_num_threads()
-
-    def __enter__(self) -> None:
-        torch.set_num_threads(max(1, self.number))
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, number))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

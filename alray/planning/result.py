@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from alray.durations import duration
+from alray.reasons import in_bytes
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class Plan:
         rounds = max(map(len, self.seconds.values()), default=0)
         found = [f"{name:10} {number:,} images" for name, number in self.images.items()]
         found += [
-            f"{'read':10} {size(self.read_bytes)} of encoded images, over all epochs and rounds",
-            f"{'features':10} {size(self.feature_bytes)} on disk",
-            f"{'memory':10} {size(self.shard_bytes)} per selection shard, {size(self.driver_bytes)} of the driver"
-            + (f", {size(self.gpu_bytes)} of a GPU" if self.gpu_bytes else ""),
+            f"{'read':10} {in_bytes(self.read_bytes)} of encoded images, over all epochs and rounds",
+            f"{'features':10} {in_bytes(self.feature_bytes)} on disk",
+            f"{'memory':10} {in_bytes(self.shard_bytes)} per selection shard, "
+            f"{in_bytes(self.driver_bytes)} of the driver"
+            + (f", {in_bytes(self.gpu_bytes)} of a GPU" if self.gpu_bytes else ""),
         ]
         for name, values in self.seconds.items():
             if sum(values):
@@ -58,12 +60,3 @@ class Plan:
         whole += f" · {hours * self.gpus:.2g} GPU-hours" if self.gpus else ""
         whole += f" · {hours * self.nodes * price:,.2f} for {self.nodes} node{'s' * (self.nodes > 1)}" if price else ""
         return [*found, whole, *self.unknown]
-
-
-def size(count: float) -> str:
-    """A number of bytes in words: 458 KB."""
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.3g} {unit}" if count < 100 else f"{count:,.0f} {unit}"
-        count /= 1000
-    raise AssertionError

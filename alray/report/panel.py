@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from alray.config import fingerprint
+from alray.config.fields import flat_tree
 from alray.report.runs import IMAGES, Counted, ReportError, RunHistory, stopped_by
 from alray.report.statistics import Floats, area, on_grid
 from alray.scalars import flat
@@ -227,15 +228,6 @@ def _tree(run: RunHistory) -> dict[str, Any]:
     moved = {"split.seed_set_how": _SEED_SET}
     moved |= {path: path.replace(_OPTIONS, f"{_SEED_SET}.") for path in tree if path.startswith(_OPTIONS)}
     return {**{moved.get(path, path): value for path, value in tree.items()}, "split.seed_set_how": "random"}
-
-
-def flat_tree(tree: Any, path: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their dotted paths; an empty mapping is a leaf, too."""
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    return {
-        k: v for name, value in tree.items() for k, v in flat_tree(value, f"{path}.{name}" if path else name).items()
-    }
 
 
 def _settings(trees: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from alray.config.fields import flat_tree
 from alray.report.metrics import metric
-from alray.report.panel import Line, Panel, flat_tree
+from alray.report.panel import Line, Panel
 from alray.report.runs import RunHistory
 from alray.report.tables import NOTHING, Table
 from alray.rundir import SWEEP, RunDir

@@ -21,7 +21,7 @@ from alray import cluster, demand
 from alray.config import ResourceConfig
 from alray.features.arrays import ShardSource
 from alray.features.table import FeatureError
-from alray.lost_nodes import IN_PLACE, after_loss
+from alray.lost_nodes import LOOK, Loss, after_loss
 from alray.reservation import ANYBODY, Reservation, Share, alive, reserve
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
@@ -29,7 +29,6 @@ from alray.store import StoreError
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 _OURS = (SelectionError, FeatureError, StoreError)
 WORKERS = ("process", "ray")
-_LOOK = 5.0  # seconds without an answer until the actors' nodes are looked at
 _LARGE = 1 << 16  # bytes: larger arguments go through the object store, once for all actors
 
 
@@ -200,14 +199,13 @@ class RayActors:
         """Fetch answers while other shards still work. Ends early if the actors were started again."""
         import ray
 
-        lost: float | None = None
+        assert self._reservation is not None
+        loss = Loss(self._reservation)
         while waiting:
-            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_LOOK)
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK)
             if ready:
                 answers[waiting.pop(ready[0])] = ray.get(ready[0])
-            elif self._reservation is None or self._reservation.whole:
-                lost = None
-            elif time.monotonic() - (lost := lost or time.monotonic()) > IN_PLACE:
+            elif loss.lasts():
                 self._share.say("select · a node with shards is gone, and no other has room for them: starting again")
                 self._end()
                 with after_loss():

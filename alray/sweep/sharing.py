@@ -10,6 +10,7 @@ from alray.config import fingerprint
 from alray.joining import join
 from alray.prepare import Checked
 from alray.progress import Stages
+from alray.reasons import ours
 from alray.store import content_hash
 from alray.sweep.trials import SweepPlan
 
@@ -24,7 +25,7 @@ def share(plan: SweepPlan, settings: Iterable[int], quiet: bool = False) -> dict
         try:
             _make(plan.settings[numbers[0]], quiet)
         except Exception as error:
-            if isinstance(error, ClusterError) or not type(error).__module__.startswith("alray."):
+            if isinstance(error, ClusterError) or not ours(error):
                 raise  # not the fault of this setting
             failed.update(dict.fromkeys(numbers, f"before the trials: {type(error).__name__}: {error}"))
     return failed

@@ -22,12 +22,13 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from alray import demand
 from alray.config import ResourceConfig
 from alray.lost_nodes import NodeLost, after_loss, kept_whole
+from alray.reasons import ours
 from alray.reservation import Reservation, Share, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
 from alray.train.reserved import Decoding, InReservation
-from alray.train.restarts import NAME, Restarts, lost, ours, snapshot
+from alray.train.restarts import NAME, Restarts, lost, snapshot
 from alray.train.summary import TrainError, TrainFailed
 
 _UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train; its modules are private

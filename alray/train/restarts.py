@@ -20,6 +20,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 
 from alray.lost_nodes import NodeLost
 from alray.process import death
+from alray.reasons import ours
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, read_bytes
 from alray.train.summary import TrainFailed
@@ -134,11 +135,6 @@ def until_known(failures: Mapping[int, BaseException]) -> float:
 def _away(error: BaseException) -> bool:
     """Whether a worker cannot be reached, and Ray does not know yet whether it is dead."""
     return isinstance(getattr(error, "health_check_failure", None), ActorUnavailableError)
-
-
-def ours(error: BaseException) -> bool:
-    """Whether it is an error of alray's own."""
-    return type(error).__module__.startswith("alray.")
 
 
 def _death(dead: dict[int, BaseException]) -> str:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from alray.data.oracle import OracleError
 from alray.labeling.deliveries import NEW_CLASS, UNUSABLE
+from alray.reasons import first_of
 
 IMAGE = "image"  # the field of a task's data that holds the address of the image
 _BUTTONS = 30  # with more classes there is a list with a search field instead of a button for each
@@ -147,4 +148,4 @@ def _tags(view: ElementTree.Element) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return first_of(list(map(repr, names)))
