@@ -81,15 +81,16 @@ class BatchDir(_Asked):
         """The batch: columns row, key, uri, role, predicted, probability, score."""
         return self.read_table(_REQUESTS)
 
-    @property
-    def after(self) -> str:
-        """The name of the last delivery of answers before the batch was given out; empty if there was none."""
-        return str((self.requests().schema.metadata or {}).get(_AFTER, b"").decode())
-
     def write_requests(self, requests: pa.Table, after: str) -> None:
-        """Write the batch. after: see `after`."""
+        """Write the batch. after: see `given_after`."""
         table = requests.replace_schema_metadata({_AFTER: after})
         self.write_together({_REQUESTS: table_bytes(table)}, last=True)
+
+
+def given_after(requests: pa.Table) -> str:
+    """The name of the last delivery of answers before a batch was given out; empty if there was none. requests: as
+    `BatchDir.requests` returns them."""
+    return str((requests.schema.metadata or {}).get(_AFTER, b"").decode())
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
+from alray.rounddir import given_after
 from alray.rundir import RoundDir, RunDir
 
 NOTE = "note.txt"  # beside the files of a batch: what people have to do, as the oracle says it
@@ -150,7 +151,7 @@ class Desk:
 
     def _known(self, requests: Requests) -> dict[str, Answer]:
         here = set(requests.keys)
-        answers = self.ledger.answers(after=self.run.batch(requests.batch).after)
+        answers = self.ledger.answers(after=given_after(self.run.batch(requests.batch).requests()))
         return {key: answer for key, answer in answers.items() if key in here}
 
     def _request(self, requests: Requests, missing: Sequence[int], known: dict[str, Answer], keep: bool = False) -> str:

@@ -12,6 +12,7 @@ from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
 from alray.reasons import first_of
+from alray.rounddir import given_after
 from alray.rundir import BatchDir, DrawDir, Missing, RunDir, RunError
 from alray.tasks import task_of
 
@@ -31,7 +32,7 @@ class OpenBatch:
 
     def answers(self, ledger: Ledger) -> dict[str, Answer]:
         """The latest answers to the batch by key. A skip of an earlier batch is none."""
-        said = ledger.answers(after=self.place.after)
+        said = ledger.answers(after=given_after(self.requests))
         return {key: said[key] for key in self.requests["key"].to_pylist() if key in said}
 
     def missing(self, ledger: Ledger) -> list[str]:
