@@ -81,6 +81,15 @@ def predictions(folder: RunDir, number: int, config: RunConfig):
         return (arrays["features"] @ head.weight.T + head.bias).argmax(axis=1)
 
 
+def with_a_model(config, tmp_path):
+    """A run that waits for its first round's batch: people have labeled the start."""
+    config = people(config, tmp_path)
+    folder = wait(config)
+    give(folder, tmp_path, right(state.open_batch(folder).requests["key"].to_pylist()))
+    wait(config)
+    return config, folder
+
+
 @pytest.mark.parametrize("how", ["random", "active"])
 def test_a_finished_run_is_tested_and_the_drawn_images_leave_the_pool(config, how, tmp_path):
     result = run(config, quiet=True)
@@ -166,10 +175,7 @@ def test_people_answer_a_test_beside_a_round_and_the_run_learns_nothing_from_it(
 
 
 def test_skipped_images_are_told_and_a_corrected_label_changes_the_estimate(config, tmp_path):
-    config = people(config, tmp_path)
-    folder = wait(config)
-    give(folder, tmp_path, right(state.open_batch(folder).requests["key"].to_pylist()))
-    wait(config)
+    config, folder = with_a_model(config, tmp_path)
     draw_test(folder, 20, "random")
     keys = folder.tests()[0].draws()["key"].to_pylist()
     predicted = folder.tests()[0].draws()["predicted"].to_pylist()
@@ -190,10 +196,7 @@ def test_skipped_images_are_told_and_a_corrected_label_changes_the_estimate(conf
 
 
 def test_a_draw_that_was_killed_draws_the_same_images_again(config, tmp_path):
-    config = people(config, tmp_path)
-    folder = wait(config)
-    give(folder, tmp_path, right(state.open_batch(folder).requests["key"].to_pylist()))
-    wait(config)
+    config, folder = with_a_model(config, tmp_path)
     draw_test(folder, 25, "active")
     before = folder.tests()[0].draws()
     files = ("requests.parquet", "draws.parquet", "draw.json")
