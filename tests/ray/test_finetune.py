@@ -36,6 +36,7 @@ from alray.train.launch import _discard_torn_snapshot, _raise_cause
 from alray.train.loop import fit
 from alray.train.measure import model_seed
 from alray.train.objective import Place
+from alray.train.restarts import kept_epochs
 from alray.train.summary import TrainError, TrainSummary
 from alray.train.supervised import SupervisedRecipe, supervised_recipe
 from alray.train.targets import ClassTargets
@@ -187,7 +188,9 @@ Disturb = Callable[[int, int], str]  # of rank and epoch: a command for the shel
 
 
 def disturbed(recipe: SupervisedRecipe, disturb: Disturb, marks: Path) -> SupervisedRecipe:
-    """The recipe, but each of its disturbances happens once, in the second step of the epoch."""
+    """The recipe, but each disturbance happens once, in the second step of the epoch, when Ray Train, which asks
+    its workers every second or two, has listed the checkpoint of the epochs before."""
+    every = recipe.checkpoint_every
 
     class Disturbed(SupervisedRecipe):
         def build(self, place: Place, wrap: Any) -> Any:
@@ -203,6 +206,9 @@ def disturbed(recipe: SupervisedRecipe, disturb: Disturb, marks: Path) -> Superv
                 mark, command = marks / f"{place.rank} {at[0]}", disturb(place.rank, at[0])
                 if command and at[1] == 2 and not mark.exists():
                     mark.touch()
+                    deadline = time.monotonic() + 120
+                    while kept_epochs(recipe.out) < at[0] // every * every and time.monotonic() < deadline:
+                        time.sleep(0.1)
                     subprocess.Popen(["sh", "-c", command], env={"pid": str(os.getpid())}, start_new_session=True)
                     time.sleep(1)
                 return step(batch, norm)
