@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import ray
@@ -17,9 +21,10 @@ from PIL import Image
 from alray import RunConfig, demand, replace
 from alray.cluster import ClusterError, Joined
 from alray.config import ResourceConfig, TransformConfig
-from alray.data.augment import eval_transform
-from alray.data.catalog import index
+from alray.data.augment import Transform, eval_transform
+from alray.data.catalog import index, index_arrays
 from alray.data.images import image_dataset
+from alray.joining import rejoin
 from alray.reservation import Share, reserve
 from alray.rounds import run
 from alray.rundir import RunDir
@@ -94,6 +99,39 @@ def test_decoders_run_where_the_stage_reserved(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_stage_decodes_with_all_that_it_reserved_while_others_read(tmp_path: Path) -> None:
+    """Ray Data would divide the CPUs of the cluster equally among those who read."""
+
+    @dataclass(frozen=True)
+    class Slow(Transform):
+        folder: str
+
+        def __call__(self, image: Image.Image, row: int, epoch: int = 0) -> npt.NDArray[np.uint8]:
+            began = time.time()
+            time.sleep(1)
+            Path(self.folder, f"{row}").write_text(f"{began} {time.time()}")
+            return super().__call__(image, row, epoch)
+
+    catalog = index_arrays(np.zeros((12, 8, 8, 3), np.uint8), None, str(tmp_path / "catalog"))
+    slow = Slow(TransformConfig(size=8, resize=0), None, str(tmp_path))
+    others = [threading.Thread(target=ray.data.range(8).map_batches(lambda batch: batch).count) for _ in range(3)]
+    with reserve(Share("all"), "extract", demand.extraction(1, 0.75, use_gpu=False)) as held:
+        assert held.decoders == 4
+        for other in others:
+            other.start()  # its tasks wait until the stage has given everything back
+        time.sleep(5)
+        dataset = image_dataset(
+            catalog, np.arange(12), [pa.table({"row": [row]}) for row in range(12)], slow, num_cpus=0.75,
+            max_tasks=held.decoders, where=held.anywhere(),
+        )  # fmt: skip
+        assert sum(len(block["row"]) for block in dataset.iter_batches(batch_size=None)) == 12
+    for other in others:
+        other.join()
+    times = [[float(time) for time in (tmp_path / f"{row}").read_text().split()] for row in range(12)]
+    assert max(sum(began <= at < ended for began, ended in times) for at, _ in times) == 4
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_what_the_cluster_can_never_give_is_refused_at_once() -> None:
     with pytest.raises(ClusterError, match=r"needs 9 CPUs, the cluster has 4 CPUs \(select_shards=9.*Let it need less"):
         Joined(ResourceConfig(select_shards=9)).cluster  # noqa: B018
@@ -127,6 +165,9 @@ def test_a_run_keeps_what_was_chosen_for_it(tmp_path: Path, capsys: pytest.Captu
     RunDir(config.run_dir).write_cluster({**noted, "select_shards": 3})  # as if the first cluster had had three nodes
     run(replace(config, {"rounds": 3}))
     assert "3 shard(s)" in capsys.readouterr().out
+    done = RunDir(config.run_dir)
+    assert rejoin(done, config, done.catalog(), done.pool()).resources.select_shards == 3
+    assert done.cluster() == {**noted, "select_shards": 3}
     run(replace(config, {"rounds": 4, "resources.select_shards": 2}))
     assert "2 shard(s)" in capsys.readouterr().out
 
