@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,9 +47,35 @@ def adds_nodes() -> bool:
     return any(not kind.startswith("node_") for kind in kinds)
 
 
-def group_name(run: str, stage: str) -> str:
-    """A name for a placement group of a stage. Ray refuses a name that a group has already."""
-    return f"{_OURS}{run}:{stage}:{secrets.token_hex(4)}"
+def group_name(run: str, stage: str, since: float, least: Mapping[str, float]) -> str:
+    """A name for a placement group of a stage. since: when it was first asked for. least: without which the stage
+    cannot begin."""
+    amounts = ":".join(f"{least.get(kind, 0.0):g}" for kind in ("CPU", "GPU"))
+    return f"{_OURS}{run}:{stage}:{since:.0f}:{amounts}:{secrets.token_hex(4)}"  # Ray refuses a name that is taken
+
+
+def kept_waiting(minutes: float) -> str:
+    """The stage that has waited longest, if it has waited for so many minutes and what is free and what other stages
+    hold, which come to their end, is enough for it; else empty. It is named as holders are."""
+    import ray
+    from ray.util import placement_group_table
+
+    entries = list(placement_group_table().values())
+    ending = [list(entry["bundles"].values()) for entry in entries if _of_stage(entry) and entry["state"] in _HELD]
+    obtainable = total([ray.available_resources(), *(total(bundles) for bundles in ending)])
+    waiting = [entry["name"].split(":")[1:6] for entry in entries if _of_stage(entry) and entry["state"] == "PENDING"]
+    for run, stage, since, cpus, gpus in sorted(waiting, key=lambda parts: float(parts[2])):
+        if time.time() - float(since) < 60 * minutes:
+            break
+        least = {"CPU": float(cpus), "GPU": float(gpus)}
+        if all(obtainable.get(kind, 0.0) + 1e-3 > amount for kind, amount in least.items()):
+            return f"{run} ({stage})"
+    return ""
+
+
+def _of_stage(entry: Mapping[str, Any]) -> bool:
+    """Whether a group belongs to a stage of a run; the groups of trials have names of Tune's."""
+    return str(entry["name"]).startswith(_OURS)
 
 
 def name_trial(name: str) -> None:

@@ -7,7 +7,10 @@ its stage and gives it back, after a failure and an interruption, too; Ray takes
 sweep keeps to the same rule: a trial is granted one group for its driver and for the largest of its stages, and its
 stages run inside that group. Leases of files (`alray.lease`) are taken before a group is asked for, never after.
 
-A large demand may wait while smaller ones pass it. It is granted when those that came before it have ended.
+Ray grants what fits, so that a small demand passes a large one that waits. A stream of small ones would keep the large
+one waiting without end. A stage therefore does not ask while another one has waited for ten minutes and would get what
+it needs from stages that end: it lets that one go first, for at most ten minutes. It holds nothing meanwhile. Trials of
+a sweep are started by Ray Tune and let nobody go first: a demand that needs what they hold waits for their end.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from alray.cluster_state import adds_nodes, alive, free_now, group_name, held_by, nodes_of, state_of
+from alray.cluster_state import adds_nodes, alive, free_now, group_name, held_by, kept_waiting, nodes_of, state_of
 from alray.demand import Bundle, Demand, spoken, total
 from alray.placement import Layout, loose, spread
 
 PATIENCE = 5.0  # seconds before a wait is told
 _SETTLE = 0.3  # seconds in which Ray hears of the CPUs that were given back
+TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
 
 log = logging.getLogger(__name__)
@@ -100,6 +104,7 @@ def reserve(share: Share, stage: str, demand: Demand) -> Iterator[Reservation]:
         return
     nodes = alive()
     refuse_impossible(stage, [demand], nodes)
+    _let_others_go_first(share, stage)
     asked = _Asked(share.name, stage, demand.filling(nodes), nodes)
     try:
         asked.wait(share)
@@ -108,11 +113,22 @@ def reserve(share: Share, stage: str, demand: Demand) -> Iterator[Reservation]:
         asked.give_back()
 
 
+def _let_others_go_first(share: Share, stage: str) -> None:
+    """Return when no other stage has waited for too long, or after some minutes."""
+    began, told = time.monotonic(), ""
+    while time.monotonic() - began < 60 * TURN and (other := kept_waiting(TURN)):
+        if other != told:
+            share.say(f"{stage} · waiting for {other}, which has waited for more than {TURN:g} minutes, to go first")
+            told = other
+        time.sleep(1)
+
+
 class _Asked:
     """A placement group that was asked for and is waited for."""
 
     def __init__(self, run: str, stage: str, demand: Demand, nodes: Sequence[Bundle]) -> None:
         self._run, self._stage, self._demand = run, stage, demand
+        self._since = time.time()
         self.group: Any = None
         self._ask(self._over(nodes) or loose(demand, demand.decoders))
 
@@ -124,7 +140,7 @@ class _Asked:
         self.group = placement_group(
             [dict(bundle) for bundle in layout.bundles],
             strategy=layout.strategy,
-            name=group_name(self._run, self._stage),
+            name=group_name(self._run, self._stage, self._since, total(self._demand.least)),
         )
 
     def _over(self, nodes: Sequence[Mapping[str, float]]) -> Layout | None:

@@ -67,6 +67,14 @@ def test_whatever_runs_demand_none_waits_for_ever(seed: int, meetings: int) -> N
     assert "for 0.15 minutes (resources.wait_minutes)" in found["ended"]
 
 
+@pytest.mark.timeout(300)
+def test_a_large_demand_gets_its_turn_beside_a_stream_of_small_ones() -> None:
+    found = program("taking_turns.py", seconds=280)
+    assert found["seconds"] is not None, "it was never granted"
+    assert found["before"] > 4 and found["after"] > 2  # the others went on, before and after
+    assert any("waiting for large (train), which has waited for more than" in line for line in found["said"])
+
+
 @pytest.mark.parametrize(
     ("cpus", "kinds"),
     [pytest.param(cpus, kinds, marks=[] if n == 0 else pytest.mark.slow) for n, (cpus, kinds) in enumerate(TABLE)],
@@ -75,6 +83,7 @@ def test_whatever_runs_demand_none_waits_for_ever(seed: int, meetings: int) -> N
 def test_jobs_that_share_a_cluster_finish(cpus: int, kinds: list[str], tmp_path: Path) -> None:
     found = program("many_jobs.py", tmp_path, cpus, *kinds, seconds=1100)
     for job in found["jobs"]:
+        print(f"{cpus} CPUs: {job['kind']} ended with {job['code']} after {job['seconds']} s")
         assert job["code"] == 0, job
 
 
@@ -173,25 +182,43 @@ def test_a_run_keeps_what_was_chosen_for_it(tmp_path: Path, capsys: pytest.Captu
 
 
 MANY_GPUS = """
-import json, time
+import json, sys, time
+import numpy as np
 import ray
+from PIL import Image
 from ray.cluster_utils import Cluster
+folder = sys.argv[1]
+for number in range(8):
+    Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(f"{folder}/images/{'ab'[number % 2]}/{number}.png")
+from alray import RunConfig, demand
+from alray.joining import join
+from alray.prepare import prepare
+from alray.reservation import reserve
+config = RunConfig.model_validate({"root": folder + "/runs", "data": {"root": folder + "/images"}, "budget": 1,
+    "strategy": "margin", "split": {"seed_set_size": 2}, "model": {"backbone": "test_resnet"}, "top_k": [1],
+    "transform": {"size": 8, "train": "crop_pad", "resize": 0}, "train": {"batch_size": 2048}, "rounds": 2})
+ready = prepare(config)
+node = {"num_cpus": 64, "num_gpus": 8, "object_store_memory": 80 * 2**20}
 cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 for _ in range(8):
-    cluster.add_node(num_cpus=64, num_gpus=8)
+    cluster.add_node(**node)
 cluster.wait_for_nodes()
-from alray import demand
-from alray.cluster import Joined
-from alray.config import ResourceConfig
-from alray.reservation import Share, reserve
-joined = Joined(ResourceConfig(), most_workers=demand.most_workers([2048]))
+joined = join(ready, ready.run)
 taken = joined.resources
-began = time.monotonic()
-with reserve(joined.share(print), "train", demand.training(taken, joined.use_gpu)) as held:
-    seconds = time.monotonic() - began
-    nodes = held.nodes()
-    print(json.dumps({"taken": [getattr(taken, name) for name in demand.COUNTED], "use_gpu": joined.use_gpu,
-        "workers": [nodes.count(node) for node in set(nodes)], "decoders": held.decoders, "seconds": seconds}))
+began, found = time.monotonic(), {}
+for stage, wanted in (("train", demand.training(taken, joined.use_gpu)),
+        ("extract", demand.extraction(taken.extract_actors, 1, joined.use_gpu)),
+        ("select", demand.selection(taken.select_shards, 1))):
+    with reserve(joined.share(print), stage, wanted) as held:
+        nodes = held.nodes()
+        found[stage] = [sorted(nodes.count(node) for node in set(nodes)), held.decoders]
+seconds = time.monotonic() - began
+cluster.add_node(**node)
+cluster.wait_for_nodes()
+again = join(ready, ready.run).resources  # the run goes on
+noted = ready.run.cluster()
+print(json.dumps({"taken": [getattr(taken, name) for name in demand.COUNTED], "use_gpu": joined.use_gpu,
+    "again": [getattr(again, name) for name in demand.COUNTED], "noted": noted, "stages": found, "seconds": seconds}))
 ray.shutdown()
 cluster.shutdown()
 """
@@ -199,11 +226,16 @@ cluster.shutdown()
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_plain_command_uses_a_cluster_of_64_gpus() -> None:
-    done = subprocess.run([sys.executable, "-c", MANY_GPUS], capture_output=True, text=True, timeout=580)
+def test_the_plain_command_uses_a_cluster_of_64_gpus_and_keeps_to_it(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "images" / name).mkdir(parents=True)
+    command = [sys.executable, "-c", MANY_GPUS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    assert found["taken"] == [64, 64, 64]
+    assert found["taken"] == found["again"] == [64, 64, 64]
     assert found["use_gpu"] is True
-    assert found["workers"] == [8] * 8
-    assert found["decoders"] == 8 * 64 - 64
+    assert found["noted"].items() >= {**dict.fromkeys(demand.COUNTED, 64), "use_gpu": True}.items()
+    for stage in ("train", "extract", "select"):
+        assert found["stages"][stage][0] == [8] * 8, stage
+    assert [found["stages"][stage][1] for stage in ("train", "extract", "select")] == [8 * 64 - 64, 8 * 64, 0]
