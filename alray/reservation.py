@@ -27,7 +27,8 @@ from alray.demand import Bundle, Demand, spoken, total
 from alray.placement import Layout, loose, spread
 
 PATIENCE = 5.0  # seconds before a wait is told
-_SETTLE = 0.3  # seconds in which Ray hears of the CPUs that were given back
+_APART = 3.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
+_SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
 TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
 
@@ -159,17 +160,15 @@ class _Asked:
     def wait(self, share: Share) -> None:
         """Wait until the group is granted. After some seconds what is free is asked for instead of the whole, if the
         stage can begin with it."""
-        waiting = Waiting(share, self._stage, total(self.layout.bundles))
+        waiting, began = Waiting(share, self._stage, total(self.layout.bundles)), time.monotonic()
         while True:
-            if (granted := self.group.wait(1)) and self._apart:
-                return
-            late = waiting.on()
-            if granted and late:
+            granted = self.group.wait(1)
+            if granted and (self._apart or time.monotonic() - began > _APART):
                 return
             if granted:  # the stage before has just ended, and Ray did not know yet that its nodes are free
                 time.sleep(_SETTLE)
                 self._ask(self.layout)
-            elif late:
+            elif waiting.on():
                 self._ask_for_less()
 
     @property
