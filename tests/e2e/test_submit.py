@@ -76,9 +76,7 @@ def checkout(folder: Path) -> Path:
 def test_the_command_runs_as_it_is_written(machine: Machine, tmp_path: Path) -> None:
     """It is only made shorter, by options behind it."""
     here = checkout(tmp_path / "alray")
-    done = machine.shell(
-        f"{SUBMIT.replace('127.0.0.1:8265', machine.dashboard)} --strategy random {SHORT}", where=here
-    )
+    done = machine.shell(f"{SUBMIT.replace('127.0.0.1:8265', machine.dashboard)} --strategy random {SHORT}", where=here)
     assert done.returncode == 0, done.stdout
     assert len(list((here / "runs").glob("digits-*/round_01/metrics.json"))) == 1
     assert (here / "runs/digits-report/report.html").is_file()
@@ -117,7 +115,7 @@ def test_relative_places_are_refused_with_what_to_give(machine: Machine) -> None
 
 
 def test_a_job_without_the_token_is_not_accepted(machine: Machine, tmp_path: Path) -> None:
-    done = machine.submit("python -c 'print("it" + " ran")'", HOME=str(tmp_path), RAY_AUTH_MODE="disabled")
+    done = machine.submit('python -c \'print("it" + " ran")\'', HOME=str(tmp_path), RAY_AUTH_MODE="disabled")
     assert done.returncode != 0
     assert "it ran" not in done.stdout
     assert "authentication" in done.stdout.lower(), done.stdout
