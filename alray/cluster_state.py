@@ -54,28 +54,23 @@ def group_name(run: str, stage: str, since: float, least: Mapping[str, float]) -
     return f"{_OURS}{run}:{stage}:{since:.0f}:{amounts}:{secrets.token_hex(4)}"  # Ray refuses a name that is taken
 
 
-def kept_waiting(minutes: float) -> str:
-    """The stage that has waited longest, if it has waited for so many minutes and what is free and what other stages
-    hold, which come to their end, is enough for it; else empty. It is named as holders are."""
+def kept_waiting(minutes: float) -> list[tuple[str, bool]]:
+    """The stages that have waited for so many minutes, the longest first, named as holders are, and whether what is
+    free and what other stages hold, which come to their end, is enough for each."""
     import ray
     from ray.util import placement_group_table
 
-    entries = list(placement_group_table().values())
-    ending = [list(entry["bundles"].values()) for entry in entries if _of_stage(entry) and entry["state"] in _HELD]
-    obtainable = total([ray.available_resources(), *(total(bundles) for bundles in ending)])
-    waiting = [entry["name"].split(":")[1:6] for entry in entries if _of_stage(entry) and entry["state"] == "PENDING"]
-    for run, stage, since, cpus, gpus in sorted(waiting, key=lambda parts: float(parts[2])):
-        if time.time() - float(since) < 60 * minutes:
-            break
-        least = {"CPU": float(cpus), "GPU": float(gpus)}
-        if all(obtainable.get(kind, 0.0) + 1e-3 > amount for kind, amount in least.items()):
-            return f"{run} ({stage})"
-    return ""
-
-
-def _of_stage(entry: Mapping[str, Any]) -> bool:
-    """Whether a group belongs to a stage of a run; the groups of trials have names of Tune's."""
-    return str(entry["name"]).startswith(_OURS)
+    stages = [entry for entry in placement_group_table().values() if str(entry["name"]).startswith(_OURS)]
+    waiting = [entry["name"].split(":")[1:6] for entry in stages if entry["state"] == "PENDING"]
+    waiting = [parts for parts in waiting if time.time() - float(parts[2]) >= 60 * minutes]
+    if not waiting:
+        return []
+    ending = [total(entry["bundles"].values()) for entry in stages if entry["state"] in _HELD]
+    obtainable = total([ray.available_resources(), *ending])
+    return [
+        (f"{run} ({stage})", obtainable.get("CPU", 0.0) >= float(cpus) and obtainable.get("GPU", 0.0) >= float(gpus))
+        for run, stage, _, cpus, gpus in sorted(waiting, key=lambda parts: float(parts[2]))
+    ]
 
 
 def name_trial(name: str) -> None:

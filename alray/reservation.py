@@ -116,12 +116,17 @@ def reserve(share: Share, stage: str, demand: Demand) -> Iterator[Reservation]:
 
 def _let_others_go_first(share: Share, stage: str) -> None:
     """Return when no other stage has waited for too long, or after some minutes."""
-    began, told = time.monotonic(), ""
-    while time.monotonic() - began < 60 * TURN and (other := kept_waiting(TURN)):
-        if other != told:
-            share.say(f"{stage} · waiting for {other}, which has waited for more than {TURN:g} minutes, to go first")
-            told = other
-        time.sleep(1)
+    began = enough = time.monotonic()
+    told = ""
+    while (others := kept_waiting(TURN)) and time.monotonic() - began < 60 * TURN:
+        if served := [other for other, will_do in others if will_do]:
+            enough = time.monotonic()
+            if served[0] != told:
+                told = served[0]
+                share.say(f"{stage} · {told} has waited for more than {TURN:g} minutes: letting it go first")
+        elif time.monotonic() - enough > _APART:  # longer than Ray needs to hear of what was given back
+            return
+        time.sleep(0.5)
 
 
 class _Asked:
