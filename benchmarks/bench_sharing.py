@@ -56,13 +56,18 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def main(sizes: list[int]) -> None:
-    found = [cell(cpus, pair) for pair in PAIRS for cpus in sizes]
+    found: list[dict[str, Any]] = []
+    for cpus in sizes:
+        for pair in PAIRS:
+            found.append(cell(cpus, pair))
+            finished = sum(not any(one["codes"]) for one in found)
+            record("sharing", {"finished": finished, "of": len(found), "cells": found})
+            print(cpus, pair, shown(found[-1]), flush=True)
     print("| jobs | " + " | ".join(f"{cpus} CPUs" for cpus in sizes) + " |")
     print("|---" * (1 + len(sizes)) + "|")
     for pair in PAIRS:
         cells = [shown(one) for one in found if one["jobs"] == pair]
         print("| " + " | ".join([" + ".join(NAMES[kind] for kind in pair), *cells]) + " |")
-    record("sharing", {"finished": sum(not any(one["codes"]) for one in found), "of": len(found), "cells": found})
 
 
 if __name__ == "__main__":

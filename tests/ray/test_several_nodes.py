@@ -8,9 +8,9 @@ import pytest
 from test_sharing import program
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nodes_are_asked_what_they_have_and_reach_and_share_the_work(tmp_path: Path) -> None:
-    found = program("three_nodes.py", tmp_path, seconds=280)
+    found = program("three_nodes.py", tmp_path, seconds=580)
     assert found["several"] is True
     assert found["fits"] == found["again"] == found["in a bucket"] == ""
     assert found["again seconds"] < 0.2, "a process asks the same nodes once"
@@ -24,7 +24,7 @@ def test_nodes_are_asked_what_they_have_and_reach_and_share_the_work(tmp_path: P
     assert said.startswith("root: ") and "got s3://alray-test/runs, which node " in said and "ACCESS_DENIED" in said
     assert found["selection"] == {"equal": True, "nodes": 3}
     assert found["trained on"] == {"pack": 1, "spread": 2}
-    assert found["one after the other"] == [[3, 6], [3, 6], [3, 0]] * 4
+    assert found["one after the other"] == [[3, 6], [3, 6], [3, 0]] * 2
     assert found["drawing"].startswith("run_dir: expected a place that every node of the cluster reaches")
     said = found["other alray"]
     assert said.startswith("resources: expected the same alray, Ray and Python on every node, as here (alray ")

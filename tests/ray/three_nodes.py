@@ -152,7 +152,7 @@ def main(folder: Path, bucket: str) -> None:
     found["no file"] = refusal(written, {"model.checkpoint": str(folder / "none.pt")})
     found["selection"] = selected()
     found["trained on"] = {placement: trained(placement) for placement in ("pack", "spread")}
-    found["one after the other"] = one_after_the_other(4)
+    found["one after the other"] = one_after_the_other(2)
     found["drawing"] = drawing(folder)
     cluster.add_node(num_cpus=CPUS, env_vars={"AWS_SECRET_ACCESS_KEY": "wrong"})
     cluster.wait_for_nodes()
