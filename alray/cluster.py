@@ -20,10 +20,11 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from alray import demand
+from alray.cluster_state import alive
 from alray.config import ResourceConfig
 from alray.head_watch import watch_head
 from alray.reasons import why
-from alray.reservation import ClusterError, Share, alive, refuse_impossible
+from alray.reservation import ClusterError, Share, refuse_impossible
 
 __all__ = ["Cluster", "ClusterError", "Joined", "logical_cpus", "start"]
 

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from alray import lure
-from alray.cluster import Joined
 from alray.data.oracle import Requests
 from alray.data.pool import Rows
 from alray.explain.replay import Replay
 from alray.features.arrays import Array
 from alray.features.table import FeatureTable
+from alray.joining import rejoin
 from alray.labeling import drawn, state
 from alray.labeling.desk import Desk, Waiting
 from alray.labeling.registry import Setting, oracle_of
@@ -121,7 +121,8 @@ def predictor(replay: Replay, number: int, classes: tuple[str, ...]) -> Predict:
     """What a round's model predicts: classes (n,) int32 and their probabilities (n,) for rows in any order. classes:
     those that the model knows."""
     config, out, stages = replay.config, replay.run.round(number), Stages(f"{replay.config.name} · test")
-    catalog, joined = replace(replay.catalog, classes=classes), Joined(config.resources)
+    catalog = replace(replay.catalog, classes=classes)
+    joined = rejoin(replay.run, config, catalog, replay.pool_rows)
     columns = Columns(config, catalog, joined, replay.pool_rows)
     learn = replay.task.learner(config, catalog)(columns.with_backbone(stages), catalog, joined)
     if learn.head(out) is None:

@@ -40,7 +40,7 @@ def kept_whole(reservation: Reservation) -> Iterator[None]:
     sweep this is a no-op: its group is not the stage's own."""
     import ray
 
-    if reservation.first:
+    if not reservation.own:
         yield
         return
     over, ended = threading.Event(), threading.Event()

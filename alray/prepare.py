@@ -48,6 +48,7 @@ from alray.stop import Stop
 from alray.store import Store, StoreError, absolute, is_file
 from alray.submitted import check_places
 from alray.tasks import Task, task_of
+from alray.tracking import check_mlflow
 from alray.train.columns import MEASURED
 from alray.train.learner import Learner
 
@@ -158,6 +159,9 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
         )
     given, config = config, with_absolute_paths(config)
     check_places(given)
+    if config.mlflow:
+        refuse_credentials({"mlflow": config.mlflow})
+        check_mlflow(config.mlflow)
     _check_files(config)
     task = task_of(config)
     check_oracle(config)

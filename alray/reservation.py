@@ -7,26 +7,30 @@ its stage and gives it back, after a failure and an interruption, too; Ray takes
 sweep keeps to the same rule: a trial is granted one group for its driver and for the largest of its stages, and its
 stages run inside that group. Leases of files (`alray.lease`) are taken before a group is asked for, never after.
 
-A large demand may wait while smaller ones pass it. It is granted when those that came before it have ended.
+Ray grants what fits, so that a small demand passes a large one that waits. A stream of small ones would keep the large
+one waiting without end. A stage therefore does not ask while another one has waited for ten minutes and would get what
+it needs from stages that end: it lets that one go first, for at most ten minutes. It holds nothing meanwhile. Trials of
+a sweep are started by Ray Tune and let nobody go first: a demand that needs what they hold waits for their end.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from alray.cluster_state import adds_nodes, alive, free_now, group_name, held_by, kept_waiting, nodes_of, state_of
 from alray.demand import Bundle, Demand, spoken, total
+from alray.placement import Layout, loose, spread
 
 PATIENCE = 5.0  # seconds before a wait is told
+_APART = 3.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
+_SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
+TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
-_OURS, _NAMES = "alray:", b"alray"
-_HELD = ("CREATED", "RESCHEDULING")
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +61,22 @@ ANYBODY = Share()
 
 @dataclass(frozen=True)
 class Reservation:
-    """A part of the cluster that belongs to one stage. group: a placement group of Ray's. first: the number of the
-    bundle of the stage's first worker. workers, decoders: how many there is room for."""
+    """A part of the cluster that belongs to one stage. group: a placement group of Ray's. bundles: the number of each
+    worker's bundle. decoders: for how many there is room. own: whether the group has nothing but this stage."""
 
     group: Any
-    first: int
-    workers: int
+    bundles: tuple[int, ...]
     decoders: int
+    own: bool = True
+
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        return len(self.bundles)
 
     def worker(self, number: int) -> Any:
         """The scheduling strategy of a worker."""
-        return _inside(self.group, self.first + number)
+        return _inside(self.group, self.bundles[number])
 
     def anywhere(self) -> Any:
         """The scheduling strategy of decoding tasks: wherever the group has CPUs left."""
@@ -75,15 +84,13 @@ class Reservation:
 
     def nodes(self) -> list[str]:
         """The node of each worker, by its id in hexadecimal digits."""
-        import ray
-
-        nodes = ray.util.placement_group_table(self.group)["bundles_to_node_id"]
-        return [nodes[self.first + number] for number in range(self.workers)]
+        nodes = nodes_of(self.group)
+        return [nodes[bundle] for bundle in self.bundles]
 
     @property
     def whole(self) -> bool:
         """Whether no node of it is lost."""
-        return _state(self.group) == "CREATED"
+        return state_of(self.group) == "CREATED"
 
 
 @contextmanager
@@ -98,33 +105,54 @@ def reserve(share: Share, stage: str, demand: Demand) -> Iterator[Reservation]:
         return
     nodes = alive()
     refuse_impossible(stage, [demand], nodes)
-    demand = demand.filling(nodes)
-    asked = _Asked(f"{_OURS}{share.name}:{stage}", demand)
+    _let_others_go_first(share, stage)
+    asked = _Asked(share.name, stage, demand.filling(nodes), nodes)
     try:
-        asked.wait(share, stage)
-        yield Reservation(asked.group, 0, len(demand.workers), asked.decoders)
+        asked.wait(share)
+        yield Reservation(asked.group, asked.layout.workers, asked.layout.decoders)
     finally:
         asked.give_back()
+
+
+def _let_others_go_first(share: Share, stage: str) -> None:
+    """Return when no other stage has waited for too long, or after some minutes."""
+    began = enough = time.monotonic()
+    told = ""
+    while (others := kept_waiting(TURN)) and time.monotonic() - began < 60 * TURN:
+        if served := [other for other, will_do in others if will_do]:
+            enough = time.monotonic()
+            if served[0] != told:
+                told = served[0]
+                share.say(f"{stage} · {told} has waited for more than {TURN:g} minutes: letting it go first")
+        elif time.monotonic() - enough > _APART:  # longer than Ray needs to hear of what was given back
+            return
+        time.sleep(0.5)
 
 
 class _Asked:
     """A placement group that was asked for and is waited for."""
 
-    def __init__(self, name: str, demand: Demand) -> None:
-        self._name, self._demand = name, demand
+    def __init__(self, run: str, stage: str, demand: Demand, nodes: Sequence[Bundle]) -> None:
+        self._run, self._stage, self._demand = run, stage, demand
+        self._since = time.time()
         self.group: Any = None
-        self._ask(demand.decoders)
+        self._ask(self._over(nodes) or loose(demand, demand.decoders))
 
-    def _ask(self, decoders: int) -> None:
+    def _ask(self, layout: Layout) -> None:
         from ray.util import placement_group
 
         self.give_back()
-        self.decoders = decoders
+        self.layout = layout
         self.group = placement_group(
-            self._demand.bundles(decoders),
-            strategy="SPREAD" if self._demand.spread else "PACK",
-            name=f"{self._name}:{secrets.token_hex(4)}",  # Ray refuses a name that a group has already
+            [dict(bundle) for bundle in layout.bundles],
+            strategy=layout.strategy,
+            name=group_name(self._run, self._stage, self._since, total(self._demand.least)),
         )
+
+    def _over(self, nodes: Sequence[Mapping[str, float]]) -> Layout | None:
+        """The layout with as many decoders as these nodes have room for; None if the stage cannot begin on them."""
+        found = spread(self._demand, nodes)
+        return found if found is None or self._demand.spread else loose(self._demand, found.decoders)
 
     def give_back(self) -> None:
         """Remove the group: what still runs in it ends."""
@@ -134,22 +162,39 @@ class _Asked:
             ray.util.remove_placement_group(self.group)
         self.group = None
 
-    def wait(self, share: Share, stage: str) -> None:
-        """Wait until the group is granted. What is free is asked for instead of the whole if the stage can begin with
-        it."""
-        import ray
+    def wait(self, share: Share) -> None:
+        """Wait until the group is granted. After some seconds what is free is asked for instead of the whole, if the
+        stage can begin with it."""
+        waiting, began = Waiting(share, self._stage, total(self.layout.bundles)), time.monotonic()
+        while True:
+            granted = self.group.wait(1)
+            if granted and (self._apart or time.monotonic() - began > _APART):
+                return
+            if granted:  # the stage before has just ended, and Ray did not know yet that its nodes are free
+                time.sleep(_SETTLE)
+                self._ask(self.layout)
+            elif waiting.on():
+                self._ask_for_less()
 
-        waiting = Waiting(share, stage, total(self._demand.bundles(self.decoders)))
-        while not self.group.wait(1):
-            if not waiting.on():
-                continue
-            wanted = self._demand.fitting(ray.available_resources())
-            if wanted is None:
-                wanted = self._demand.decoders
-            elif wanted == self.decoders:  # what is free lies on nodes in pieces that are too small
-                wanted = 1 if wanted > 1 else self._demand.decoders
-            if wanted != self.decoders:
-                self._ask(wanted)
+    @property
+    def _apart(self) -> bool:
+        """Whether every node has its part, where that is wanted."""
+        return not self.layout.apart or len({*nodes_of(self.group).values()}) == len(self.layout.bundles)
+
+    def _ask_for_less(self) -> None:
+        """Ask for what is free now. What is asked for stays if there is not enough for a beginning."""
+        free = free_now()
+        wanted = self._demand.fitting(total(free))
+        if wanted is None:
+            ways = [loose(self._demand, self._demand.decoders)]
+        else:  # in turn: what Ray tells of the nodes may be old, and what is free may lie there in small pieces
+            ways = [loose(self._demand, wanted), loose(self._demand, min(wanted, 1))]
+            if (over := self._over(free)) is not None:
+                ways.insert(0, over)
+        ways = [way for at, way in enumerate(ways) if way not in ways[:at]]
+        at = ways.index(self.layout) + 1 if self.layout in ways else 0
+        if (following := ways[at % len(ways)]) != self.layout:
+            self._ask(following)
 
 
 class Waiting:
@@ -177,88 +222,14 @@ class Waiting:
         return now - self._began > PATIENCE
 
 
-def held_by(wanted: Mapping[str, float]) -> str:
-    """Who holds the CPUs, and GPUs if they are wanted: '4 CPUs are held by digits (train), 2 CPUs by others'."""
-    import ray
-
-    whole, free = total([ray.cluster_resources()]), total([ray.available_resources()])
-    held: dict[str, Bundle] = {}
-    for name, bundles in _holders():
-        held[name] = total([held.get(name, {}), *bundles])
-    ours = total(held.values())
-    held["others"] = {k: n - free.get(k, 0.0) - ours.get(k, 0.0) for k, n in whole.items()}
-    parts: list[str] = []
-    for name, amounts in held.items():
-        if some := {k: n for k, n in amounts.items() if k in wanted and n > 1e-3}:
-            verb = "" if parts else f" {'is' if list(some.values()) == [1] else 'are'} held"
-            parts.append(f"{spoken(some)}{verb} by {name}")
-    if any(whole.get(kind, 0.0) < n for kind, n in wanted.items()):
-        parts.append(f"the cluster has {spoken({kind: whole.get(kind, 0.0) for kind in wanted})} now")
-    return ", ".join(parts) or "all are free, but not on the same nodes"
-
-
-def _holders() -> Iterator[tuple[str, list[Bundle]]]:
-    """The name of the holder, and the bundles, of each group of alray's that is granted."""
-    from ray.experimental.internal_kv import _internal_kv_get
-    from ray.util import placement_group_table
-
-    for id, entry in placement_group_table().items():
-        if entry["state"] not in _HELD:
-            continue
-        name = entry["name"] or (_internal_kv_get(id, namespace=_NAMES) or b"").decode()
-        if name.startswith(_OURS):
-            _, run, stage, *_ = name.split(":")
-            yield f"{run} ({stage})", list(entry["bundles"].values())
-
-
-def any_pending() -> bool:
-    """Whether any group of the cluster waits for room."""
-    from ray.util import placement_group_table
-
-    return any(entry["state"] == "PENDING" for entry in placement_group_table().values())
-
-
 def refuse_impossible(stage: str, demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:
     """Raise ClusterError if one of the demands can never be met: the cluster is too small and adds no nodes."""
     for demand in demands:
-        if (lacking := demand.lacks(nodes)) and not _adds_nodes():
+        if (lacking := demand.lacks(nodes)) and not adds_nodes():
             raise ClusterError(
                 f"resources: {stage} {lacking} ({demand.told}). Let it need less (--resources.train-workers, "
                 "--resources.extract-actors, --resources.select-shards, ...), or join a larger cluster"
             )
-
-
-def alive() -> list[Bundle]:
-    """The resources of every node that is alive."""
-    import ray
-
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-
-
-def _adds_nodes() -> bool:
-    """Whether the cluster has an autoscaler. Without one Ray calls the kind of each node after the node itself."""
-    import ray
-    from ray.autoscaler.v2.sdk import get_cluster_status
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if is_autoscaler_v2(fetch_from_server=True):
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        kinds = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes, *status.pending_nodes)]
-        return any(not kind.startswith("node_") for kind in kinds)
-    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}").get("autoscaler_report") or {}
-    kinds = [*(report.get("active_nodes") or {}), *(report.get("pending_launches") or {})]
-    return any(not kind.startswith("node_") for kind in kinds)
-
-
-def name_trial(name: str) -> None:
-    """Let the messages of others name the group in which this process, a trial of a sweep, runs."""
-    import ray
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    group = ray.util.get_current_placement_group()
-    assert group is not None
-    _internal_kv_put(group.id.hex(), f"{_OURS}{name}:sweep", namespace=_NAMES)
 
 
 def in_trial() -> bool:
@@ -283,16 +254,11 @@ def _in_trial(demand: Demand) -> Reservation | None:
         for kind, amount in needed.items()
     ):
         return None
-    return Reservation(group, 1, len(demand.workers), min(1, len(demand.least) - len(demand.workers)))
+    first = tuple(range(1, 1 + len(demand.workers)))
+    return Reservation(group, first, min(1, len(demand.least) - len(demand.workers)), own=False)
 
 
 def _inside(group: Any, bundle: int) -> Any:
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     return PlacementGroupSchedulingStrategy(group, bundle)
-
-
-def _state(group: Any) -> str:
-    from ray.util import placement_group_table
-
-    return str(placement_group_table(group).get("state", "REMOVED"))

@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from alray.config import RunConfig, refuse_credentials
+from alray.config import RunConfig
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
 from alray.features.table import FeatureTable
@@ -53,7 +53,7 @@ from alray.rundir import FEATURES_DIR, RoundDir, RunDir, RunError
 from alray.scalars import lines_written, write_scalars, write_tensorboard
 from alray.selection.protocol import Picks, Strategy
 from alray.stop import Reason, Standing, Stop, paid, why_stopped
-from alray.tracking import TrackingError, check_mlflow, track
+from alray.tracking import TrackingError, track
 from alray.train.evaluate import labeled_set_metrics
 from alray.train.summary import TrainSummary
 from alray.watch import to_ray, watchers
@@ -86,9 +86,6 @@ def run(
     expensive starts; OracleError, TrainError, ClusterError and ImageError where they occur. RunError also if another
     start of this run is at work; LeaseLost if this process stood still so long that another start went on in its place.
     """
-    if config.mlflow:
-        refuse_credentials({"mlflow": config.mlflow})
-        check_mlflow(config.mlflow)
     found = check(config, strategy, oracle)
     folder = find_run(found.config, found.catalog)
     notes = [*filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]

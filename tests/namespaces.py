@@ -52,14 +52,16 @@ def host() -> Iterator[Host]:
 
 
 @contextmanager
-def network(count: int, net: str = "10.231.77") -> Iterator[list[Host]]:
-    """So many hosts and this one on a switch. This one has the address <net>.1, and is the way to everywhere."""
+def network(count: int, net: str = "10.231.77", with_this: bool = True) -> Iterator[list[Host]]:
+    """So many hosts on a switch. with_this: this machine, too, with the address <net>.1, as the way to everywhere; else
+    nobody but the hosts can reach them."""
     with ExitStack() as stack:
         hosts = [stack.enter_context(host()) for _ in range(count)]
         switch = f"al{os.getpid()}s{next(_numbers)}"  # the kernel allows 15 letters
         ip("link", "add", switch, "type", "bridge")
         stack.callback(ip, "link", "del", switch)
-        ip("addr", "add", f"{net}.1/24", "dev", switch)
+        if with_this:
+            ip("addr", "add", f"{net}.1/24", "dev", switch)
         ip("link", "set", switch, "up")
         found = []
         for number, made in enumerate(hosts):
@@ -69,5 +71,6 @@ def network(count: int, net: str = "10.231.77") -> Iterator[list[Host]]:
             found.append(Host(made.name, f"{net}.{number + 2}"))
             ip("-n", made.name, "addr", "add", f"{found[-1].address}/24", "dev", "eth0")
             ip("-n", made.name, "link", "set", "eth0", "up")
-            ip("-n", made.name, "route", "add", "default", "via", f"{net}.1")
+            if with_this:
+                ip("-n", made.name, "route", "add", "default", "via", f"{net}.1")
         yield found

@@ -51,25 +51,27 @@ def image_dataset(
     with a column row, optionally a column epoch (for the transform's randomness, else 0), and other columns, which are
     kept. A column image is added: (m, size, size, 3) uint8 or, with `Views`, (m, 2, size, size, 3). With masks a column
     mask is added: (m, size, size) uint8 with a `PairTransform`, else the encoded bytes. num_cpus: CPUs of one task;
-    max_tasks: the most tasks at a time, None for no limit; where: their scheduling strategy, such as a reservation's. A
-    broken image stops the dataset: `first_cause` finds the
-    ImageError inside the error that Ray raises.
+    max_tasks: the most tasks at a time, None for no limit; where: the scheduling strategy of tasks in a reservation. A
+    broken image stops the dataset: `first_cause` finds the ImageError inside the error that Ray raises.
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
     load = _Load(references, catalog.source, catalog.image_column, catalog.pixel_range, transform, masks)
+    reserved = {"num_cpus": num_cpus, "scheduling_strategy": where}
     # Not `from_arrow`: it starts a task for every table to ask for its schema.
     with warnings.catch_warnings():
         # Ray 2.64 removes arguments of tasks. `DataContext.scheduling_strategy`, also deprecated, would have Ray Data
         # believe that there is no object store: a reservation holds no memory of it.
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
         return ray.data.from_blocks(list(blocks)).map_batches(
             load,
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=num_cpus,
+            # Ray Data divides the CPUs of the cluster, and of each node, among all datasets that are read at the time,
+            # whoever holds them. A reservation's belong to its tasks: Ray Data is not told of them, but Ray is.
+            num_cpus=num_cpus if where is None else 0,
+            ray_remote_args_fn=None if where is None else lambda: dict(reserved),
             compute=ray.data.TaskPoolStrategy(size=min(max_tasks, len(blocks)) if max_tasks else None),
-            **({} if where is None else {"scheduling_strategy": where}),
         )
 
 

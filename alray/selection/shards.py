@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from alray import cluster, demand
+from alray.cluster_state import alive
 from alray.config import ResourceConfig
 from alray.features.arrays import ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss, after_loss
-from alray.reservation import ANYBODY, Reservation, Share, alive, reserve
+from alray.reservation import ANYBODY, Reservation, Share, reserve
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
 

@@ -22,11 +22,12 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from alray import cluster, demand
+from alray.cluster_state import any_pending, name_trial
 from alray.config import RunConfig, SweepConfig, replace
 from alray.demand import COUNTED, Bundle
 from alray.joining import check_nodes
 from alray.process import death
-from alray.reservation import Share, Waiting, any_pending, name_trial
+from alray.reservation import Share, Waiting
 from alray.rounds import run
 from alray.rundir import RunDir
 from alray.scalars import flat
@@ -61,7 +62,8 @@ def work(
     joins = ray.is_initialized() or resources.address or os.environ.get("RAY_ADDRESS")
     cores = math.inf if joins else os.cpu_count() or 1
     found = cluster.start(cluster_for(planned, options))
-    check_nodes(planned.settings[0])
+    first = planned.settings[0]
+    check_nodes(first.config, first.catalog, first.pool_rows)
     concurrent = concurrency(planned, options, found, cores)
     failed = share(planned, {planned.trials[number].setting for number in todo}, quiet)
     for number in todo:

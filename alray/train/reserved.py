@@ -26,10 +26,10 @@ class Decoding:
     reservation: Reservation
     cpus_per_task: float
 
-    @property
-    def tasks(self) -> int:
-        """The most decoding tasks of this worker at a time: its share of the reservation's, and at least one."""
-        return max(1, self.reservation.decoders // self.reservation.workers)
+    def tasks(self, rank: int) -> int:
+        """The most decoding tasks of a worker at a time: its part of the reservation's, and at least one."""
+        each, more = divmod(self.reservation.decoders, self.reservation.workers)
+        return max(1, each + (rank < more))
 
 
 class InReservation(ControllerCallback):  # type: ignore[misc]  # Ray is untyped
@@ -48,8 +48,7 @@ class InReservation(ControllerCallback):  # type: ignore[misc]  # Ray is untyped
 
             def _create_workers(self, num_workers: int, group: Any, resources: Any, *args: Any, **named: Any) -> Any:
                 if not args:
-                    bundles = [reservation.first + number for number in range(num_workers)]
-                    named = {"placement_group_bundle_indices": bundles, **named}
+                    named = {"placement_group_bundle_indices": [*reservation.bundles], **named}
                 return super()._create_workers(num_workers, group, resources, *args, **named)
 
             def poll_status(self, timeout: float | None = None) -> Any:

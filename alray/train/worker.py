@@ -40,7 +40,7 @@ _TASK_ROWS = 512  # of small images: enough to hide a task's start, few enough t
 
 def work(recipe: Recipe, catalog: Catalog, resources: ResourceConfig, decoding: Decoding) -> dict[str, Any]:
     """One worker's training; returns its summary as JSON."""
-    with worker_place(resources.cpus_per_train_worker, decoding) as place:
+    with worker_place(resources.cpus_per_train_worker) as place:
         images = RayImages(recipe, place, catalog, decoding)
         summary = fit(
             recipe, place, images, wrap=wrap, report=report, tell=progress_of(recipe.out, place), state=restored()
@@ -49,15 +49,13 @@ def work(recipe: Recipe, catalog: Catalog, resources: ResourceConfig, decoding: 
 
 
 @contextmanager
-def worker_place(cpus: float, decoding: Decoding) -> Iterator[Place]:
-    """Context manager: limits torch's threads and Ray Data's CPUs, and yields rank, world size and device.
+def worker_place(cpus: float) -> Iterator[Place]:
+    """Context manager: limits torch's threads, and yields rank, world size and device.
 
     Re-raises an alray error instead of Ray's wrapper of it. cpus: of this worker itself.
     """
     context = ray.train.get_context()
     torch.set_num_threads(max(1, int(cpus)))
-    limits = ray.data.ExecutionResources(cpu=decoding.tasks * decoding.cpus_per_task)
-    ray.data.DataContext.get_current().execution_options.resource_limits = limits
     try:
         yield Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     except Exception as error:
@@ -141,7 +139,7 @@ class RayImages:
         """Each table (columns row, epoch, label) with its images, in order. rows: all that may occur."""
         dataset = image_dataset(
             self.catalog, rows, tables, transform, masks=self.recipe.masks, num_cpus=self.decoding.cpus_per_task,
-            max_tasks=self.decoding.tasks, where=self.decoding.reservation.anywhere(),
+            max_tasks=self.decoding.tasks(self.place.rank), where=self.decoding.reservation.anywhere(),
         )  # fmt: skip
         yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
 

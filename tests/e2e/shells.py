@@ -30,9 +30,9 @@ class Machine:
     dashboard: str
     inside: tuple[str, ...] = ()
 
-    def shell(self, command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, command: str, where: Path = REPOSITORY, **changes: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.inside, "bash", "-c", command], cwd=REPOSITORY, env={**self.environment, **changes}, check=False,
+            [*self.inside, "bash", "-c", command], cwd=where, env={**self.environment, **changes}, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 

@@ -38,7 +38,7 @@ from alray.rounds import run
 run(config)
 """
 JOBS = {"packed": "finetune", "spread": "finetune", "sweep": "sweep"}
-NUMBERS = {"resources.train_workers": 2, "resources.extract_actors": 3, "resources.select_shards": 3}
+NUMBERS = {"resources.train_workers": 3, "resources.extract_actors": 3, "resources.select_shards": 3}
 SPREAD = {**NUMBERS, "resources.train_placement": "spread", "features.part_rows": 3}
 CHANGES: dict[str, dict[str, Any]] = {
     "packed": {**NUMBERS, "features.part_rows": 3}, "spread": SPREAD, "one node": SPREAD, "sweep": {},

@@ -20,9 +20,10 @@ from ray.cluster_utils import Cluster
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from alray import demand
+from alray.cluster_state import adds_nodes, alive, name_trial
 from alray.config import ResourceConfig
 from alray.demand import Demand
-from alray.reservation import ClusterError, Reservation, Share, _adds_nodes, alive, name_trial, reserve
+from alray.reservation import ClusterError, Reservation, Share, reserve
 
 SIZES = ((2, 1), (4, 2), (8, 3), (16, 4))  # CPUs and nodes
 
@@ -98,7 +99,7 @@ def told_who_is_in_the_way() -> dict[str, Any]:
     trial = placement_group([{"CPU": 1}, {"CPU": 1}])
     assert stranger.wait(30)
     assert trial.wait(30)
-    strategy = Reservation(trial, 0, 1, 0).worker(0)
+    strategy = Reservation(trial, (0,), 0).worker(0)
     inside = ray.get(within.options(num_cpus=1, scheduling_strategy=strategy).remote())
     with reserve(Share("mine"), "select", demand.selection(cpus - 3, 1)):
         try:
@@ -117,7 +118,7 @@ def within() -> dict[str, Any]:
     name_trial("grid")
     group = ray.util.get_current_placement_group()
     with reserve(Share("grid"), "select", demand.selection(1, 1)) as one:
-        first = [one.group == group, one.first, one.workers]
+        first = [one.group == group, one.bundles[0], one.workers]
     return {"reserved": first, "still there": placement_group_table(group)["state"]}
 
 
@@ -126,7 +127,7 @@ def main(seed: int, meetings: int) -> None:
     cluster = Cluster(
         initialize_head=True, connect=True, head_node_args={"num_cpus": SIZES[0][0], "include_dashboard": False}
     )
-    found: dict[str, Any] = {"adds nodes": _adds_nodes()}
+    found: dict[str, Any] = {"adds nodes": adds_nodes()}
     for cpus, nodes in SIZES:
         while len(cluster.list_all_nodes()) < nodes:
             more = cpus - int(ray.cluster_resources()["CPU"])

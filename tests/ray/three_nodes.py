@@ -23,11 +23,14 @@ import ray
 from ray.cluster_utils import Cluster
 
 import alray
-from alray import node_check
+from alray import RunConfig, node_check
 from alray.config import ResourceConfig
-from alray.demand import training
+from alray.data.catalog import index
+from alray.demand import extraction, selection, training
 from alray.features.arrays import ArraySource, cut
+from alray.joining import rejoin
 from alray.reservation import ANYBODY, ClusterError, reserve
+from alray.rundir import RunDir
 from alray.selection.protocol import Context
 from alray.selection.registry import build
 from alray.selection.select import select_from
@@ -70,6 +73,17 @@ def object_store() -> Iterator[str]:
     server.stop()
 
 
+def drawing(folder: Path) -> str:
+    """What a command is told that works on a run whose directory the nodes do not reach."""
+    np.savez(folder / "pool.npz", features=np.ones((4, 2), np.float32), label=[0, 1, 0, 1])
+    catalog = index(str(folder / "pool.npz"), str(folder / "catalog"))
+    try:
+        rejoin(RunDir("memory://runs/drawn"), RunConfig(root=str(folder)), catalog, np.arange(4)).cluster  # noqa: B018
+    except ClusterError as error:
+        return str(error)
+    return ""
+
+
 def refusal(*places: dict[str, str]) -> str:
     try:
         node_check.check(*places)
@@ -78,7 +92,7 @@ def refusal(*places: dict[str, str]) -> str:
     return ""
 
 
-def selection() -> dict[str, Any]:
+def selected() -> dict[str, Any]:
     """The picks of three shards on three nodes, and of one in this process."""
     rng = np.random.default_rng(0)
     columns = {"embedding": rng.normal(size=(300, 6)).astype(np.float32)}
@@ -89,6 +103,26 @@ def selection() -> dict[str, Any]:
         (group,) = (held for held in ray.util.placement_group_table().values() if held["state"] == "CREATED")
     one = select_from([ArraySource(np.arange(300), columns)], strategy, 30, context)
     return {"equal": one == three, "nodes": len(set(group["bundles_to_node_id"].values()))}
+
+
+@ray.remote(num_cpus=1)
+class Idle:
+    def node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
+
+def one_after_the_other(times: int) -> list[list[int]]:
+    """On how many nodes the three workers of each stage are, and for how many decoders it has room. Each stage is asked
+    for as soon as the one before has given back what its actors still use. Decoders take a whole CPU, as workers do."""
+    resources = ResourceConfig.model_validate({"train_workers": 3, "train_placement": "spread"})
+    found = list[list[int]]()
+    for wanted in [extraction(3, 1, False), training(resources, False), selection(3, 1)] * times:
+        with reserve(ANYBODY, "stage", wanted) as held:
+            actors = [Idle.options(scheduling_strategy=held.worker(n)).remote() for n in range(3)]
+            where = ray.get([actor.node.remote() for actor in actors])
+            assert where == held.nodes()
+            found.append([len(set(where)), held.decoders])
+    return found
 
 
 def trained(placement: str) -> int:
@@ -116,8 +150,10 @@ def main(folder: Path, bucket: str) -> None:
     found["left behind"] = [path.name for path in place.iterdir()] + Store(bucket, sums="").names()
     found["own memory"] = refusal({**written, "run_dir": "memory://runs/one"}, {})
     found["no file"] = refusal(written, {"model.checkpoint": str(folder / "none.pt")})
-    found["selection"] = selection()
+    found["selection"] = selected()
     found["trained on"] = {placement: trained(placement) for placement in ("pack", "spread")}
+    found["one after the other"] = one_after_the_other(2)
+    found["drawing"] = drawing(folder)
     cluster.add_node(num_cpus=CPUS, env_vars={"AWS_SECRET_ACCESS_KEY": "wrong"})
     cluster.wait_for_nodes()
     found["wrong key"] = refusal({"root": bucket}, {})

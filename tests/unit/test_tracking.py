@@ -8,8 +8,10 @@ import pytest
 from test_plan import embeddings
 
 from alray.config import ConfigError
+from alray.prepare import check
 from alray.rounds import run
 from alray.rundir import RunDir
+from alray.sweep.trials import SweepError, plan
 from alray.tracking import TrackingError
 
 mlflow = pytest.importorskip("mlflow")
@@ -34,3 +36,12 @@ def test_a_server_that_is_away_is_refused_before_the_run(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="expected no credentials"):
         run(embeddings(tmp_path, mlflow="http://me:secret@127.0.0.1:9"), quiet=True)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_server_that_is_away_is_refused_with_the_rest_of_a_configuration(tmp_path: Path) -> None:
+    """`alray plan` says so, too, and a sweep before its first trial."""
+    config = embeddings(tmp_path, mlflow="http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="mlflow: no server answers"):
+        check(config)
+    with pytest.raises(SweepError, match=r"trial seed=0: mlflow: no server answers"):
+        plan(config, {"seed": [0, 1]})
