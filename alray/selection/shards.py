@@ -19,10 +19,11 @@ import numpy as np
 
 from alray import cluster, demand
 from alray.config import ResourceConfig
-from alray.features.arrays import ShardSource
+from alray.features.arrays import ArraySource, ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss, after_loss
 from alray.reservation import ANYBODY, Reservation, Share, alive, reserve
+from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
 
@@ -67,6 +68,9 @@ class InProcess:
     """All shards in this process, worked on one after the other."""
 
     def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
+        if context.labeled is not None:
+            context = replace(context, labeled=read(context.labeled, strategy))
+        self.context = context
         self._workers = [ShardWorker(source, strategy, context) for source in sources]
 
     def __enter__(self) -> InProcess:
@@ -106,7 +110,7 @@ class RayActors:
         num_cpus: float = 1,
         share: Share = ANYBODY,
     ) -> None:
-        self._given = sources, strategy, context
+        self._given, self.context = (sources, strategy), context
         self._demand, self._share = demand.selection(len(sources), num_cpus), share
         self._held = ExitStack()
         self._reservation: Reservation | None = None
@@ -115,15 +119,26 @@ class RayActors:
     def __enter__(self) -> RayActors:
         import ray
 
-        sources, strategy, context = self._given
+        sources, strategy = self._given
         try:
             self._start()
-            self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
             self._sources = [ray.put(source) for source in sources]
+            self.context = replace(self.context, labeled=self._labeled())
+            self._shared = ray.put((strategy, replace(self.context, peek=None, pretext=None)))
         except BaseException:
             self._end()
             raise
         return self
+
+    def _labeled(self) -> ShardSource | None:
+        """The labeled rows as arrays, read by the shards in whose files they are, else by this process."""
+        sources, strategy = self._given
+        if self.context.labeled is None:
+            return None
+        pieces = dealt(self.context.labeled, sources)
+        if not pieces:
+            return read(self.context.labeled, strategy)
+        return joined(self._ask_each(lambda at, actor: actor.read.remote(pieces[at], strategy)))
 
     def _start(self) -> None:
         import ray
@@ -180,15 +195,19 @@ class RayActors:
 
     def _ask(self, name: str, *args: Any) -> list[Any]:
         import ray
-        from ray.exceptions import RayTaskError
 
         args = tuple(ray.put(value) if _large(value) else value for value in args)  # stored once for all actors
+        return self._ask_each(lambda at, actor: actor.ask.remote(self._shared, self._sources[at], name, *args))
+
+    def _ask_each(self, call: Callable[[int, Any], Any]) -> list[Any]:
+        """One answer per shard. call: begins the call of one actor, by its number."""
+        from ray.exceptions import RayTaskError
+
         answers: dict[int, Any] = {}
         try:
             while len(answers) < len(self._actors):
                 left = [number for number in range(len(self._actors)) if number not in answers]
-                asked = {self._actors[i].ask.remote(self._shared, self._sources[i], name, *args): i for i in left}
-                self._collect(asked, answers)
+                self._collect({call(at, self._actors[at]): at for at in left}, answers)
             return [answers[number] for number in range(len(answers))]
         except RayTaskError as error:
             if isinstance(error.cause, _OURS):
@@ -218,6 +237,9 @@ class _Actor:
 
     def __init__(self) -> None:
         self._worker: ShardWorker | None = None
+
+    def read(self, piece: ShardSource, strategy: Strategy) -> ArraySource:
+        return read(piece, strategy)
 
     def ask(self, shared: tuple[Strategy, Context], source: ShardSource, name: str, *args: Any) -> Any:
         if self._worker is None:
