@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from embeddings import heavy_tailed
 from PIL import Image
 
@@ -46,6 +45,8 @@ TRANSFORM = TransformConfig(size=32, train="crop_pad", resize=0)
 
 def tree_seconds() -> float:
     """CPU seconds of this process and of all processes below it, those that have ended too."""
+    import psutil  # comes with Ray
+
     total = 0.0
     for process in (me := psutil.Process(), *me.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
@@ -83,6 +84,10 @@ def several() -> Strategy:
         def __init__(self, shard: Shard, context: Context) -> None:
             self.shard, self.context, self.states = shard, context, dict[str, Any]()
 
+        def imports(self) -> None:
+            import alray.selection.kernels.race
+            import alray.selection.kernels.sieve  # noqa: F401  with torch, which takes seconds
+
         def call(self, name: str, method: str, *args: Any) -> Any:
             if name not in self.states:
                 self.states[name] = strategies[name].open(self.shard, self.context)
@@ -118,9 +123,13 @@ def context_of(table: FeatureTable) -> tuple[Context, np.ndarray]:
 
 def selection(table: FeatureTable, actors: int) -> dict[str, Any]:
     """Each strategy's counters on so many actors."""
+    import alray.selection.kernels.farthest
+    import alray.selection.kernels.gradients  # noqa: F401
+
     context, pool = context_of(table)
     found: dict[str, Any] = {}
     with RayActors(table.shards(pool, actors), several(), context, 0.5) as held:
+        held.map("imports")
         before = _cpu(held)
         for name in NAMES:
             shards, start = Counted(held, name), time.process_time()

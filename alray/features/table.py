@@ -9,6 +9,8 @@ table. Letters: n rows, d width of the embedding, c classes.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +41,7 @@ from alray.features.row_runs import RowRuns
 from alray.store import Store, filesystem, json_bytes, table_bytes, write_bytes
 
 MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
+_KEPT_FREE = 0.05  # of the disk of temporary files
 
 
 class FeatureError(ValueError):
@@ -94,20 +97,32 @@ def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]
 
 
 def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
-    """The rows and columns of a part. On local disk they are memory-mapped and not copied, and the process reads a part
-    once before, for its checksum. Raises Damaged."""
+    """The rows and columns of a part, memory-mapped. On local disk they are not copied, and the process reads a part
+    once before, for its checksum. From an object store they are copied to a local temporary file. Raises Damaged."""
     fs, path = filesystem(store.at(part_name(part)))
     if isinstance(fs, pafs.LocalFileSystem):
         store.check(part_name(part))
         source = pa.memory_map(path)
     else:
-        source = pa.BufferReader(store.read_bytes(part_name(part)))
+        source = _copied(store.read_bytes(part_name(part)))
     batch = pa.ipc.open_file(source).get_batch(0)
     columns: dict[str, Array] = {}
     for name in batch.schema.names[1:]:
         column = batch.column(name)
         columns[name] = column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
     return batch.column(ROW).to_numpy(), columns
+
+
+def _copied(data: bytes) -> pa.NativeFile:
+    """A part in a temporary file that has lost its name, and is gone when nothing reads it any more. Unlike a copy in
+    memory, its pages can be taken back by the system. A part stays in memory if the disk would become too full."""
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    if disk.free - len(data) < disk.total * _KEPT_FREE:
+        return pa.BufferReader(data)
+    with tempfile.NamedTemporaryFile(prefix="alray-part-") as file:
+        file.write(data)
+        file.flush()
+        return pa.memory_map(file.name)
 
 
 @dataclass(frozen=True)

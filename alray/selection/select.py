@@ -117,7 +117,8 @@ def select(
     table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
     whose labels are awaited; they are treated as labeled, but their labels are not read, see `alray.selection.pending`.
     subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
-    is random; num_shards and workers ("process" or "ray") never change a pick. on_rows: called before any work with all
+    is random; num_shards and workers ("process" or "ray") never change a pick. To Ray actors a .npy file is sent by its
+    path, which every node must reach, and everything else once per shard. on_rows: called before any work with all
     row numbers (n,) ascending, and whether a column has given them; it may raise an error.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError

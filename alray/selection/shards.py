@@ -19,7 +19,7 @@ import numpy as np
 
 from alray import cluster, demand
 from alray.config import ResourceConfig
-from alray.features.arrays import ArraySource, ShardSource
+from alray.features.arrays import ArraySource, Shard, ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss, after_loss
 from alray.reservation import ANYBODY, Reservation, Share, alive, reserve
@@ -38,6 +38,7 @@ class ShardWorker:
 
     def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
         self._source, self._strategy, self._context = source, strategy, context
+        self._shard: Shard | None = None  # until there is a state, which may need only a part of it
         self._state: Any = None
         self._seconds = 0.0
 
@@ -45,7 +46,7 @@ class ShardWorker:
         """Answer one `Shards.map` call."""
         start = time.process_time()
         if self._state is None:
-            self._state = self._strategy.open(self._source.open(), self._context)
+            self._state, self._shard = self._strategy.open(self._opened(), self._context), None
         answer = getattr(self._state, method)(*args)
         self._seconds += time.process_time() - start
         return answer
@@ -57,7 +58,12 @@ class ShardWorker:
 
     def size(self) -> int:
         """Number of rows."""
-        return len(self._source.open())
+        return len(self._opened())
+
+    def _opened(self) -> Shard:
+        if self._shard is None:
+            self._shard = self._source.open()
+        return self._shard
 
     def pid(self) -> int:
         """Id of the process that holds the shard."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from alray.features.table import FeatureTable
 from alray.selection.protocol import Context
@@ -61,6 +62,9 @@ def main() -> None:
     small = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
     for name in names:
         select(name, 5, embedding=small, head=head(8), labeled=[1, 2])  # imports, and threads with their stacks
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    assert len(FeatureTable.open(str(folder / "table")).read(np.arange(5), "embedding"))  # threads of Arrow
     limit = data_bytes() + slack
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     found = {name: [attempt(lambda n=name, f=f: f(folder, n)) for f in (from_file, from_table)] for name in names}

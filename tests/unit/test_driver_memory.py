@@ -96,7 +96,7 @@ def test_what_selection_holds_while_a_strategy_works_is_at_most_eight_bytes_for_
             return Picks(np.arange(K), np.zeros(K))
 
         monkeypatch.setattr("alray.selection.select.select_from", begin)
-        given = {"pretext_loss": str(tmp_path / "loss.npy")} if name == "pt4al" else {}
+        given: dict[str, Any] = {"pretext_loss": str(tmp_path / "loss.npy")} if name == "pt4al" else {}
         tracemalloc.start()
         try:
             select(

@@ -12,7 +12,7 @@ from alray.selection.protocol import Ties
 
 N = 500
 RNG = np.random.default_rng(0)
-VALUES = {
+VALUES: dict[str, np.ndarray] = {
     "random": RNG.normal(size=N),
     "float32": RNG.normal(size=N).astype(np.float32),
     "tied": RNG.integers(-2, 3, N).astype(np.float16),
