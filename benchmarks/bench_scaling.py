@@ -40,6 +40,7 @@ WORKERS = (1, 2, 4, 8)
 ROWS, ROWS_EACH = 40_000, 10_000  # of selection: in all, and for each shard
 IMAGES, IMAGES_EACH = 1024, 256
 NODES = (1, 2, 4)
+MEASURED = ("margin", "k_center", "pt4al")  # strategies whose memory is measured
 GPUS, POOLS = (8, 64, 256), (10**8, 10**9)
 D, LABELED, PICKS = 2048, 100_000, 10_000  # of the model: float16 embeddings of a ResNet-50
 POOL, INDEX = 5, 4  # bytes per row on the driver: status and label of the pool, and rows of the feature table
@@ -58,8 +59,8 @@ def measured(folder: Path) -> dict[str, Any]:
                 tables[n_of(workers)], workers
             )
             print("selection", kind, workers, found["selection"][f"{kind} {workers}"], flush=True)
-    found["driver_bytes_per_row"] = {name: round(per_row(name, driver=True), 2) for name in NAMES}
-    found["shard_bytes_per_row"] = {name: round(per_row(name, driver=False), 2) for name in NAMES}
+    for place in ("driver", "shard"):
+        found[f"{place}_bytes_per_row"] = {name: round(per_row(name, place == "driver"), 2) for name in MEASURED}
     print(found["driver_bytes_per_row"], found["shard_bytes_per_row"], flush=True)
     catalog = images(folder, IMAGES_EACH * max(WORKERS))
     for stage, work, most in (("extraction", extraction, IMAGES_EACH * max(WORKERS)), ("training", training, IMAGES)):

@@ -11,6 +11,7 @@ import os
 import pickle
 import time
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def selection(table: FeatureTable, actors: int) -> dict[str, Any]:
                 "exchanges": shards.exchanges,
                 "sent_bytes": shards.sent,
                 "received_bytes": shards.received,
-                "picks": f"{hash(picks.rows.tobytes()) & 0xFFFFFFFF:08x}",
+                "picks": f"{zlib.crc32(picks.rows.tobytes()):08x}",
             }
             before = after
         found["largest_shard_bytes"] = int(max(one["peak_bytes"] for one in held.accounts()))

@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from alray.features.arrays import ShardSource
@@ -16,14 +15,19 @@ from alray.selection.shards import InProcess
 
 
 class OtherProcess:
-    """All shards in one other process. sent, received: the bytes of the messages; exchanges: their number."""
+    """All shards in one other process, which can serve one selection after the other. sent, received: the bytes of the
+    messages; exchanges: their number."""
 
-    def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
+    def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._here, there = spawn.Pipe()
         self._process = spawn.Process(target=_serve, args=(there,), daemon=True)
         self._process.start()
         there.close()
+        self.sent = self.received = self.exchanges = 0
+
+    def hold(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
+        """Begin a selection with other shards."""
         self.sent = self.received = self.exchanges = 0
         self._here.send_bytes(pickle.dumps((sources, strategy, replace(context, peek=None, pretext=None))))
 
@@ -48,24 +52,22 @@ class OtherProcess:
             raise found
         return found
 
-    def maps(self) -> list[str]:
-        """The files and memory that the other process has mapped."""
-        return Path(f"/proc/{self._process.pid}/maps").read_text().splitlines()
-
     def report_progress(self, picks: int) -> None:
         """No-op."""
 
 
 def _serve(pipe: Connection) -> None:
-    sources, strategy, context = pickle.loads(pipe.recv_bytes())
-    shards = InProcess(sources, strategy, context)
+    shards: Any = None
     while True:
         try:
-            method, args = pickle.loads(pipe.recv_bytes())
+            message = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
+        if len(message) == 3:
+            shards = InProcess(*message)
+            continue
         try:
-            answer: Any = shards.map(method, *args)
+            answer: Any = shards.map(message[0], *message[1])
         except Exception as error:
             answer = error
         pipe.send_bytes(pickle.dumps(answer, protocol=5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from alray.features.arrays import ArraySource, Shard, cut, narrow_values
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.protocol import Context, Picks, Shards, Strategy
 from alray.selection.registry import build
+from alray.selection.shards import InProcess
 
 SMALL, LARGE = 100_000, 300_000  # rows: what grows with them is the difference
 C, D, M, K = 4, 4, 50, 40
-LIMIT = 8.0  # bytes per row
+LIMIT, NOISE = 8.0, 0.05  # bytes per row; noise: what else is allocated now and then
 OPTIONS: dict[str, dict[str, Any]] = {"robust_k_center": {"points": 60}, "k_means": {"iterations": 2}}
 
 
@@ -39,27 +41,35 @@ def inputs(strategy: Strategy, n: int) -> tuple[list[ArraySource], Context]:
     return [ArraySource(wide[p], {name: one[p] for name, one in columns.items()}) for p in cut(n, 3)], context
 
 
-def peak(strategy: Strategy, n: int) -> int:
-    """The most bytes that the driver allocated while it chose."""
-    sources, context = inputs(strategy, n)
-    with OtherProcess(sources, strategy, context) as shards:
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[OtherProcess]:
+    with OtherProcess() as shards:
+        yield shards
+
+
+def grown(strategy: Strategy, shards: OtherProcess) -> float:
+    """By how many bytes per row the most grows that the driver allocates while it chooses."""
+    sources, context = inputs(strategy, 1000)
+    strategy.select(InProcess(sources, strategy, context), K, context)  # imports
+    peaks = []
+    for n in (SMALL, LARGE):
+        sources, context = inputs(strategy, n)
+        shards.hold(sources, strategy, context)
         del sources
         tracemalloc.start()
         try:
             strategy.select(shards, K, context)
-            return tracemalloc.get_traced_memory()[1]
+            peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
+    return (peaks[1] - peaks[0]) / (LARGE - SMALL)
 
 
 @pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "balancing"])
-def test_the_driver_needs_at_most_eight_bytes_for_each_row(name: str) -> None:
+def test_the_driver_needs_at_most_eight_bytes_for_each_row(name: str, elsewhere: OtherProcess) -> None:
     """Balancing has one exchange per pick, and the same messages for any number of rows: it would only take long.
     PT4AL also holds rows and pretext losses, 8 bytes, which are measured below."""
-    strategy = build(name, OPTIONS.get(name))
-    peak(strategy, 1000)  # imports
-    grown = (peak(strategy, LARGE) - peak(strategy, SMALL)) / (LARGE - SMALL)
-    assert grown <= LIMIT
+    assert grown(build(name, OPTIONS.get(name)), elsewhere) <= LIMIT + NOISE
 
 
 class _AllRows(ScoreStrategy):
@@ -73,8 +83,8 @@ class _AllRows(ScoreStrategy):
         return shard
 
 
-def test_a_strategy_that_holds_all_rows_is_noticed() -> None:
-    assert (peak(_AllRows(), LARGE) - peak(_AllRows(), SMALL)) / (LARGE - SMALL) > LIMIT
+def test_a_strategy_that_holds_all_rows_is_noticed(elsewhere: OtherProcess) -> None:
+    assert grown(_AllRows(), elsewhere) > LIMIT
 
 
 @pytest.mark.parametrize("name", ["margin", "pt4al"])
@@ -109,7 +119,7 @@ def test_what_selection_holds_while_a_strategy_works_is_at_most_eight_bytes_for_
 
     monkeypatch.setattr("alray.selection.select.share_of_cpus", lambda shards: 1.0)
     held(1000 * K)  # imports
-    assert (held(LARGE) - held(SMALL)) / (LARGE - SMALL) <= (LIMIT if name == "pt4al" else 0.1)
+    assert (held(LARGE) - held(SMALL)) / (LARGE - SMALL) <= (LIMIT if name == "pt4al" else 0) + NOISE
 
 
 def test_pretext_losses_are_held_in_single_precision_only_where_they_are_single() -> None:

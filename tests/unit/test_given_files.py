@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from other_process import OtherProcess
 
 from alray import select
 from alray.features.arrays import Shard, cut
@@ -15,9 +14,8 @@ from alray.features.table import FeatureTable, write_arrays
 from alray.selection.given_files import FilePart
 from alray.selection.inputs import GivenFeatures, gather
 from alray.selection.labeled_rows import dealt, joined, read
-from alray.selection.protocol import Context, SelectionError
+from alray.selection.protocol import SelectionError
 from alray.selection.registry import build
-from alray.selection.select import select_from
 from alray.store import Store
 
 N, D = 4000, 32
@@ -110,20 +108,6 @@ def test_labeled_rows_in_files_that_no_shard_opens_are_read_once(tmp_path: Path)
     found = joined([read(piece, build("k_center")) for piece in pieces])
     assert found.rows.tolist() == labeled.tolist()
     assert np.array_equal(found.columns["embedding"], X[labeled])
-
-
-@pytest.mark.parametrize("name", ["k_center", "partitioned_k_center", "robust_k_center"])
-def test_a_shard_maps_no_more_files_than_its_own(name: str, tmp_path: Path) -> None:
-    """The process of the shards opens the last quarter of the table. Before, labeled rows made it open every file."""
-    features = table(tmp_path)
-    labeled, pool = np.arange(0, N, 10), np.setdiff1d(np.arange(3000, N), np.arange(0, N, 10))
-    strategy, context = build(name), Context(labeled=features.source(labeled))
-    gathered = Context(labeled=read(features.source(labeled), strategy))
-    expected = select_from(features.shards(pool, 1), strategy, 20, context)
-    with OtherProcess(features.shards(pool, 2), strategy, gathered) as shards:
-        assert strategy.select(shards, 20, gathered) == expected
-        mapped = {line.split("/")[-1] for line in shards.maps() if ".arrow" in line}
-    assert mapped == {"part-00006.arrow", "part-00007.arrow"}
 
 
 def test_cut_shards_of_random_sizes_cover_the_table(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from alray.selection.case import Case
 from alray.selection.options import with_options
 from alray.selection.protocol import HIDDEN_LABELS, Context, Picks, SelectionError, Shards, Strategy
 
-_PAGE = 1 << 16  # rows that a shard sends at once
+_PAGE = 1 << 15  # rows that a shard sends at once
 
 
 @with_options
