@@ -23,10 +23,13 @@ from alray.features.arrays import (
     PRETEXT_LOSS,
     Array,
     ArraySource,
+    Integers,
     ShardSource,
     WithColumns,
     cut,
+    narrow_rows,
 )
+from alray.features.row_runs import RowRuns, RowsSource
 from alray.features.table import FeatureTable
 from alray.joining import join
 from alray.labeling.replay import taking_part
@@ -94,17 +97,10 @@ class Query:
         budget = min(most, len(offered))  # images that people called unusable or skipped may be missing
         if most < config.budget:
             stages.print_line(f"the batch is cut from {config.budget:,} to {most:,}: stop.* allows no more labels")
-        what = f"{budget:,} of {len(pool.unlabeled):,} by {config.strategy}"
-        picks = self._choose(
-            self.ready.strategy,
-            budget,
-            offered,
-            table,
-            more,
-            context,
-            f"{what}, {self._shards} shard(s)",
-            stages,
-        )
+        what = f"{budget:,} of {len(pool.unlabeled):,} by {config.strategy}, {self._shards} shard(s)"
+        sources = self._sources(self.ready.strategy, offered, table, more, context)
+        del offered, more  # the shards read their own rows: the driver needs no number of each row any more
+        picks = self._choose(self.ready.strategy, budget, sources, context, what, stages)
         keys = self.ready.catalog.keys(picks.rows)
         account = {**picks.account, **turn.record(classes)}
         out.write_picks(picks.to_table().append_column("key", keys), account, table)
@@ -121,7 +117,8 @@ class Query:
             table = self.learn.start_features(pool.unlabeled, ready.run, stages)
         context = Context(self.config.seed, 0, len(ready.catalog.classes), pretext=self._pretext(needs, pool, stages))
         what = f"a seed set of {size:,} by {ready.seed_set.how}"
-        picks = self._choose(start, size, pool.unlabeled, table, {}, context, what, stages)
+        sources = self._sources(start, pool.unlabeled, table, {}, context)
+        picks = self._choose(start, size, sources, context, what, stages)
         asked = Requests.of(ready.catalog, picks.rows, score=picks.scores, batch=SEED_SET)
         closed = ready.desk.ask(asked, [SEED_SET] * len(asked))
         ready.run.batch(SEED_SET).write_left_out(closed.unusable, closed.skipped)
@@ -150,11 +147,11 @@ class Query:
         context = Context(self.config.seed, self._round(turn.batch), pretext=pretext)
         return labeled, strategy.window(context, unlabeled, config.budget + turn.unchosen)
 
-    def _pretext(self, needs: frozenset[str], pool: Pool, stages: Stages) -> tuple[Rows, Array] | None:
+    def _pretext(self, needs: frozenset[str], pool: Pool, stages: Stages) -> tuple[Integers, Array] | None:
         if PRETEXT_LOSS not in needs:
             return None
         rows = np.union1d(pool.labeled, pool.unlabeled)
-        return rows, self.columns.pretext_loss(rows, stages)
+        return narrow_rows(rows), self.columns.pretext_loss(rows, stages)
 
     def _peek(self, rows: Rows) -> Labels:
         """Labels that have not been bought, for strategies that are marked as peeking."""
@@ -191,21 +188,33 @@ class Query:
             known=with_presumed(rows, pool.known[rows], turn.pending, classes),
         )
 
+    def _sources(
+        self, strategy: Strategy, rows: Rows, table: FeatureTable | None, more: Mapping[str, Array], context: Context
+    ) -> list[ShardSource]:
+        """The rows (n,) to choose from, cut into shards. more: columns (n,) that are in no table."""
+        parts = cut(len(rows), self._shards)
+        if table is None or not strategy.needs_in(context.round) & EXTRACTED:
+            return [
+                RowsSource(RowRuns.of(rows[part]), {name: one[part] for name, one in more.items()}) for part in parts
+            ]
+        sources = table.shards(rows, self._shards)
+        if not more:
+            return list(sources)
+        return [
+            WithColumns(source, rows[part], {name: column[part] for name, column in more.items()})
+            for source, part in zip(sources, parts, strict=True)
+        ]
+
     def _choose(
         self,
         strategy: Strategy,
         budget: int,
-        rows: Rows,
-        table: FeatureTable | None,
-        more: Mapping[str, Array],
+        sources: Sequence[ShardSource],
         context: Context,
         what: str,
         stages: Stages,
     ) -> Picks:
         resources = self.config.resources
-        sources: list[ShardSource] = [ArraySource(rows[part], {}) for part in cut(len(rows), self._shards)]
-        if table is not None and strategy.needs_in(context.round) & EXTRACTED:
-            sources = list(table.shards(rows, self._shards))
         with stages.stage("select", what), stages.bar("select", budget, "picks") as bar:
             seen = 0
 
@@ -215,7 +224,7 @@ class Query:
                 seen = picks
 
             return select_from(
-                [WithColumns(source, rows, more) for source in sources] if more else sources,
+                sources,
                 strategy,
                 budget,
                 context,

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.integer]
 Array = npt.NDArray[Any]
 
 EMBEDDING, LOGITS, PRETEXT_LOSS, DISCRIMINATOR = "embedding", "logits", "pretext_loss", "discriminator"
 PIXEL = {name: f"pixel_{name}" for name in ("confidence", "margin", "entropy")}  # means over the pixels of an image
 EXTRACTED = frozenset({EMBEDDING, LOGITS, *PIXEL.values()})  # the columns that are extracted with the main model
+_BLOCK = 1 << 20  # numbers worked on together
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits are stored as uint16
 
 
@@ -133,6 +135,47 @@ class WithColumns:
                 more[name] = np.zeros(length, values.dtype)
                 more[name][segment.positions] = values
         return Segment(segment.rows, segment.positions, {**segment.columns, **more})
+
+
+def gathered(shard: Shard) -> ArraySource:
+    """The rows of a shard, copied into memory as they are stored."""
+    rows, columns = shard.rows(), {}
+    for name in shard.segments[0].columns if shard.segments else ():
+        parts = [
+            part.columns[name][slice(None) if part.positions is None else part.positions] for part in shard.segments
+        ]
+        columns[name] = np.concatenate(parts)  # a copy, even of one part
+    return ArraySource(rows, columns)
+
+
+def narrow_rows(rows: Integers) -> Integers:
+    """Ascending rows as a copy with 4 bytes each if they are below 2^31, else with 8."""
+    return rows.astype(np.int32 if not len(rows) or int(rows[-1]) < 2**31 else np.int64)
+
+
+def narrow_values(values: Array) -> Array:
+    """Floating point numbers (n,) in float32 if that changes none of them, else as they are."""
+    if values.dtype != np.float64:
+        return values
+    narrow = np.empty(len(values), np.float32)
+    for start in range(0, len(values), _BLOCK):
+        part = values[start : start + _BLOCK]
+        with np.errstate(over="ignore"):
+            narrow[start : start + _BLOCK] = part
+        if not np.array_equal(narrow[start : start + _BLOCK], part):
+            return values
+    return narrow
+
+
+def positions_of(mask: npt.NDArray[np.bool_]) -> Integers:
+    """The positions (k,) where a mask (n,) is true, ascending, in few bytes each."""
+    found: Integers = np.empty(np.count_nonzero(mask), np.int32 if len(mask) < 2**31 else np.int64)
+    done = 0
+    for start in range(0, len(mask), _BLOCK):
+        here = np.flatnonzero(mask[start : start + _BLOCK])
+        found[done : done + len(here)] = here + start
+        done += len(here)
+    return found
 
 
 def cut(n: int, shards: int) -> list[slice]:

@@ -9,6 +9,8 @@ table. Letters: n rows, d width of the embedding, c classes.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,16 +28,20 @@ from alray.features.arrays import (
     EMBEDDING,
     LOGITS,
     Array,
+    Integers,
     Rows,
     Segment,
     Shard,
     concatenate,
     cut,
     floating,
+    narrow_rows,
 )
+from alray.features.row_runs import RowRuns
 from alray.store import Store, filesystem, json_bytes, table_bytes, write_bytes
 
 MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
+_KEPT_FREE = 0.05  # of the disk of temporary files
 
 
 class FeatureError(ValueError):
@@ -91,14 +97,14 @@ def write_part(store: Store, part: int, rows: Rows, columns: Mapping[str, Array]
 
 
 def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
-    """The rows and columns of a part. On local disk they are memory-mapped and not copied, and the process reads a part
-    once before, for its checksum. Raises Damaged."""
+    """The rows and columns of a part, memory-mapped. On local disk they are not copied, and the process reads a part
+    once before, for its checksum. From an object store they are copied to a local temporary file. Raises Damaged."""
     fs, path = filesystem(store.at(part_name(part)))
     if isinstance(fs, pafs.LocalFileSystem):
         store.check(part_name(part))
         source = pa.memory_map(path)
     else:
-        source = pa.BufferReader(store.read_bytes(part_name(part)))
+        source = _copied(store.read_bytes(part_name(part)))
     batch = pa.ipc.open_file(source).get_batch(0)
     columns: dict[str, Array] = {}
     for name in batch.schema.names[1:]:
@@ -107,18 +113,31 @@ def read_part(store: Store, part: int) -> tuple[Rows, dict[str, Array]]:
     return batch.column(ROW).to_numpy(), columns
 
 
+def _copied(data: bytes) -> pa.NativeFile:
+    """A part in a temporary file that has lost its name, and is gone when nothing reads it any more. Unlike a copy in
+    memory, its pages can be taken back by the system. A part stays in memory if the disk would become too full."""
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    if disk.free - len(data) < disk.total * _KEPT_FREE:
+        return pa.BufferReader(data)
+    with tempfile.NamedTemporaryFile(prefix="alray-part-") as file:
+        file.write(data)
+        file.flush()
+        return pa.memory_map(file.name)
+
+
 @dataclass(frozen=True)
 class TableSource:
     """A shard of a table: numbers of parts, and the rows to take from each."""
 
     uri: str
-    parts: Sequence[tuple[int, Rows]]
+    parts: Sequence[tuple[int, RowRuns]]
     columns: tuple[str, ...]
 
     def open(self) -> Shard:
         """Map the parts. Raises FeatureError if a row is not in the part that the index names."""
         segments = []
-        for part, wanted in self.parts:
+        for part, runs in self.parts:
+            wanted = runs.rows()
             rows, columns = read_part(Store(self.uri), part)
             positions = None if len(rows) == len(wanted) else np.searchsorted(rows, wanted)
             if not np.array_equal(rows if positions is None else rows[positions], wanted):
@@ -155,29 +174,35 @@ class FeatureTable:
         return int(self.manifest["columns"][EMBEDDING]["width"])
 
     @cached_property
-    def _index(self) -> tuple[Rows, Rows]:
+    def _index(self) -> tuple[Integers, Integers, Integers]:
+        """All rows (n,) ascending, in few bytes each; the numbers of the parts, and where each of them begins."""
         table = Store(self.uri).read_table(INDEX)
-        return table[ROW].to_numpy(), table["part"].to_numpy()
+        parts = table["part"].to_numpy()
+        starts = np.concatenate([np.zeros(min(1, len(parts)), np.int64), np.flatnonzero(np.diff(parts)) + 1])
+        return narrow_rows(table[ROW].to_numpy()), parts[starts], starts
 
     @property
     def rows(self) -> Rows:
         """All rows, (n,) int64 ascending."""
-        return self._index[0]
+        return self._index[0].astype(np.int64)
 
-    def source(self, rows: Rows, columns: Sequence[str] | None = None) -> TableSource:
+    def source(self, rows: Integers, columns: Sequence[str] | None = None) -> TableSource:
         """One shard with the given ascending rows. Raises FeatureError for rows that are not in the table."""
-        all_rows, all_parts = self._index
-        at = np.searchsorted(all_rows, rows)
+        all_rows, numbers, starts = self._index
+        at = np.searchsorted(all_rows, rows.astype(all_rows.dtype))
         missing = (at >= len(all_rows)) | (all_rows[np.minimum(at, len(all_rows) - 1)] != rows)
         if missing.any():
             first = int(rows[int(np.argmax(missing))])
             raise FeatureError(f"{self.uri}: {int(missing.sum())} rows have no features, first row {first}")
-        part_of = all_parts[at]
-        edges = np.flatnonzero(np.diff(part_of, prepend=-1, append=-1))
-        parts = [(int(part_of[a]), rows[a:b]) for a, b in pairwise(edges)] if len(rows) else []
+        edges = np.searchsorted(at, np.append(starts, len(all_rows)))
+        parts = [
+            (int(number), RowRuns.of(rows[a:b]))
+            for number, (a, b) in zip(numbers, pairwise(edges), strict=True)
+            if b > a
+        ]
         return TableSource(self.uri, parts, tuple(columns or self.columns))
 
-    def shards(self, rows: Rows, num_shards: int) -> list[TableSource]:
+    def shards(self, rows: Integers, num_shards: int) -> list[TableSource]:
         """Cut the given ascending rows into contiguous shards of nearly equal length."""
         return [self.source(rows[part]) for part in cut(len(rows), num_shards)]
 

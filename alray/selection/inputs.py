@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from alray.features.arrays import Array, Rows, Segment, Shard, cut
+from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut, narrow_rows
+from alray.features.row_runs import RowRuns
 from alray.reasons import why
+from alray.selection.given_files import FilePart
 from alray.selection.protocol import HIDDEN_LABELS, SelectionError
 from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, from_file
 
@@ -27,36 +29,51 @@ RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has t
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """The features that were given: rows (n,) int64 ascending, columns by name, each (n, ...) in the same order.
-    numbered: whether a column has given the row numbers; else they are positions."""
+    """The features that were given: rows (n,) ascending, in few bytes each, columns by name, each (n, ...) in the same
+    order. numbered: whether a column has given the row numbers; else they are positions."""
 
-    rows: Rows
+    rows: Integers
     columns: Mapping[str, Array]
     numbered: bool = False
 
-    def shards(self, keep: Rows, number: int) -> list[GivenSource]:
+    def places(self, rows: Rows) -> Rows:
+        """The positions of rows that are known to be there, in their order."""
+        return np.searchsorted(self.rows, rows.astype(self.rows.dtype)) if self.numbered else rows
+
+    def positions(self, rows: Any) -> Rows:
+        """The ascending positions of rows that are known to be there."""
+        return self.places(np.unique(np.asarray(rows, np.int64)))
+
+    def shards(self, keep: Integers, number: int) -> list[GivenSource]:
         """The rows at these ascending positions, cut into contiguous near-equal shards that share no memory."""
         sources = []
         for part in cut(len(keep), number):
             at = keep[part]
             first, last = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
-            inside = None if last - first == len(at) else at - first
-            columns = {name: column[first:last] for name, column in self.columns.items() if name != HIDDEN_LABELS}
-            sources.append(GivenSource(self.rows[at], inside, columns))
+            inside = None if last - first == len(at) else RowRuns.of(at - first)
+            columns = {
+                name: FilePart.of(column[first:last]) or column[first:last]
+                for name, column in self.columns.items()
+                if name != HIDDEN_LABELS
+            }
+            sources.append(GivenSource(RowRuns.of(self.rows[at]), inside, columns))
         return sources
 
 
 @dataclass(frozen=True)
 class GivenSource:
-    """A shard of arrays in memory (or mapped), of which only some positions take part."""
+    """A shard of arrays in memory or in files, of which only some positions take part. A file is named, not read: its
+    numbers are in no message."""
 
-    rows: Rows
-    positions: Rows | None
-    columns: Mapping[str, Array]
+    rows: RowRuns
+    positions: RowRuns | None
+    columns: Mapping[str, Array | FilePart]
 
     def open(self) -> Shard:
-        """The arrays as one segment."""
-        return Shard([Segment(self.rows, self.positions, self.columns)])
+        """The arrays as one segment; files are mapped. Raises SelectionError if one is not there."""
+        columns = {name: one.open() if isinstance(one, FilePart) else one for name, one in self.columns.items()}
+        positions = None if self.positions is None else self.positions.rows()
+        return Shard([Segment(self.rows.rows(), positions, columns)])
 
 
 def gather(values: Mapping[str, Any]) -> GivenFeatures:
@@ -70,7 +87,10 @@ def gather(values: Mapping[str, Any]) -> GivenFeatures:
         )
     if not numbered:
         n = next(iter(sizes.values()))
-        return GivenFeatures(np.arange(n), {name: array for name, (_, array) in found.items()})
+        return GivenFeatures(
+            np.arange(n, dtype=np.int32) if n < 2**31 else np.arange(n),
+            {name: array for name, (_, array) in found.items()},
+        )
     orders = {name: np.argsort(rows, kind="stable") for name, rows in numbered.items()}
     first = next(iter(numbered))
     rows = numbered[first][orders[first]]
@@ -81,7 +101,8 @@ def gather(values: Mapping[str, Any]) -> GivenFeatures:
             raise SelectionError(f"{name} has no column {ROW!r}, but {first} has: expected it in both or neither")
         if not np.array_equal(numbered[name][orders[name]], rows):
             raise SelectionError(f"{name} and {first} have different numbers in the column {ROW!r}")
-    return GivenFeatures(rows, {name: _arranged(array, orders[name]) for name, (_, array) in found.items()}, True)
+    columns = {name: _arranged(array, orders[name]) for name, (_, array) in found.items()}
+    return GivenFeatures(narrow_rows(rows), columns, True)
 
 
 def read(name: str, value: Any) -> RowsAndColumn:
@@ -128,7 +149,7 @@ def checked(name: str, array: Array, where: str) -> Array:
     return array
 
 
-def check_values(name: str, rows: Rows, array: Array, used: Array) -> None:
+def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
     """Raises SelectionError that names the first row, among the used ones (n,) bool, with NaN, infinity, or numbers too
     large to be squared."""
     if array.dtype.kind != "f":

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from alray.features.arrays import Rows
+from alray.features.arrays import Integers, Rows
 from alray.reasons import why
 from alray.selection.protocol import SelectionError
 from alray.store import absolute, read_bytes
@@ -51,7 +51,7 @@ class Names:
         """Whether all of these are keys."""
         return not pc.index_in(pa.array(keys, pa.string()), self._dictionary).null_count
 
-    def check(self, rows: Rows, numbered: bool) -> None:
+    def check(self, rows: Integers, numbered: bool) -> None:
         """Raise SelectionError unless there is one key for each of these ascending rows. numbered: whether a column has
         given the row numbers, so that some of them may be missing."""
         n = int(rows[-1]) + 1 if len(rows) else 0

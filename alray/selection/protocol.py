@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alray.features.arrays import Rows, Shard, ShardSource
+from alray.features.arrays import Array, Integers, Rows, Shard, ShardSource
 from alray.keyed import priorities
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class Context:
     columns that the strategy needs, for strategies that need "labeled". known: their labels (m,) in row order. Rows
     whose labels are awaited are among both, with a presumed class or -1 (see `alray.selection.pending`). peek: the
     oracle, which gives the labels of any rows; only strategies that peek get it. pretext: for strategies that need
-    "pretext_loss", the rows of the whole pool, labeled ones too, (n,) int64 ascending, and their pretext losses (n,)
-    float64. peek and pretext stay on the driver: Ray actors do not get them.
+    "pretext_loss", the rows of the whole pool, labeled ones too, (n,) ascending, and their pretext losses (n,), both in
+    the smallest type that holds them. peek and pretext stay on the driver: Ray actors do not get them.
     """
 
     seed: int = 0
@@ -128,7 +128,7 @@ class Context:
     labeled: ShardSource | None = field(default=None, repr=False)
     known: npt.NDArray[np.integer] | None = field(default=None, repr=False)
     peek: Callable[[Rows], npt.NDArray[np.integer]] | None = field(default=None, repr=False)
-    pretext: tuple[Rows, Scores] | None = field(default=None, repr=False)
+    pretext: tuple[Integers, Array] | None = field(default=None, repr=False)
 
     @property
     def ties(self) -> Ties:

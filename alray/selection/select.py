@@ -13,7 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import DISCRIMINATOR, EMBEDDING, LOGITS, PRETEXT_LOSS, Rows, ShardSource
+from alray.features.arrays import (
+    DISCRIMINATOR,
+    EMBEDDING,
+    LOGITS,
+    PRETEXT_LOSS,
+    Array,
+    Integers,
+    ShardSource,
+    narrow_values,
+    positions_of,
+)
 from alray.reservation import ANYBODY, Share
 from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
@@ -29,7 +39,7 @@ from alray.selection.protocol import (
 )
 from alray.selection.registry import build, name_of
 from alray.selection.shards import WORKERS, Metered, open_shards, share_of_cpus
-from alray.selection.subset import subset
+from alray.selection.taking_part import Parts, available
 
 _CLASSES = 1 << 20  # a label beyond it is taken for a mistake
 Workers = Literal["process", "ray"]
@@ -66,7 +76,7 @@ def select_from(
         _check_available(budget, available)
         strategy.check(budget, available)
         metered = Metered(shards, watch)
-        picks = strategy.select(metered, budget, context)
+        picks = strategy.select(metered, budget, shards.context)
         picks = replace(picks, account={**metered.account(), **picks.account})
     if len(picks) != budget:
         raise SelectionError(f"{name_of(strategy)}: expected {budget:,} picks, got {len(picks):,}")
@@ -93,7 +103,7 @@ def select(
     seed: int = 0,
     num_shards: int = 1,
     workers: Workers = "process",
-    on_rows: Callable[[Rows, bool], None] | None = None,
+    on_rows: Callable[[Integers, bool], None] | None = None,
 ) -> Picks:
     """Choose `budget` rows from features that were made elsewhere.
 
@@ -107,8 +117,9 @@ def select(
     table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
     whose labels are awaited; they are treated as labeled, but their labels are not read, see `alray.selection.pending`.
     subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
-    is random; num_shards and workers ("process" or "ray") never change a pick. on_rows: called before any work with all
-    rows (n,) int64 ascending, and whether a column has given them; it may raise an error.
+    is random; num_shards and workers ("process" or "ray") never change a pick. To Ray actors a .npy file is sent by its
+    path, which every node must reach, and everything else once per shard. on_rows: called before any work with all
+    row numbers (n,) ascending, and whether a column has given them; it may raise an error.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
@@ -130,26 +141,22 @@ def select(
     pool = _pool(strategy, strategy.needs_in(round), present, head)
     if on_rows is not None:
         on_rows(pool.rows, pool.numbered)
-    keep = _available(pool.rows, labeled=labeled, pending=pending, exclude=exclude)
-    _check_available(budget, len(keep))
-    out = np.setdiff1d(_positions(pool.rows, pending), _positions(pool.rows, labeled))
-    covered = np.union1d(out, _positions(pool.rows, labeled))
-    ordered = np.union1d(covered, keep)  # the whole pool, of which PT4AL's batches are made
-    drawn = subset(pool.rows[covered], pool.rows[keep], subset_labeled, subset_unlabeled, budget, seed, round)
-    known, keep = (_positions(pool.rows, rows) for rows in drawn)
-    used = np.zeros(len(pool.rows), bool)
-    used[keep] = used[known] = used[out] = True
-    if PRETEXT_LOSS in pool.columns:
-        used[ordered] = True
+    free = available(pool, labeled=labeled, pending=pending, exclude=exclude)
+    _check_available(budget, int(np.count_nonzero(free)))
+    known, out = pool.positions(labeled), np.setdiff1d(pool.positions(pending), pool.positions(labeled))
+    parts = Parts.of(pool, free, known, out).drawn(pool, subset_labeled, subset_unlabeled, budget, seed, round)
+    del free
+    used = parts.used(PRETEXT_LOSS in pool.columns)
     for name, column in pool.columns.items():
         check_values(name, pool.rows, column, used)
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
-    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(known, out), num_classes)
+    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
+    context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
+    sources = pool.shards(positions_of(parts.keep), num_shards)
+    del pool, parts, used  # the strategy's work needs none of these numbers per row
     # With more shards than CPUs, whole CPUs would deadlock.
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
-    context = Context(seed, round, num_classes, head)
-    context = _knowing(context, strategy, pool, known, covered, ordered, out)
-    return select_from(pool.shards(keep, num_shards), strategy, budget, context, workers=workers, num_cpus=num_cpus)
+    return select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:
@@ -232,38 +239,38 @@ def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], 
             raise SelectionError(f"{name} needs {need}; got {', '.join(given)}")
 
 
-def _knowing(
-    context: Context,
-    strategy: Strategy,
-    pool: GivenFeatures,
-    labeled: Rows,
-    all_labeled: Rows,
-    ordered: Rows,
-    out: Rows,
-) -> Context:
+def _knowing(context: Context, strategy: Strategy, pool: GivenFeatures, parts: Parts) -> Context:
     """The context with what is known of labeled and pending rows, labels and pretext losses.
 
-    All rows are given by position, and labeled ones include those that are out, the pending ones. Where the strategy
-    reads the labeled rows' features, the labels are those of the labeled rows that take part; otherwise those of all
-    labeled rows.
+    Where the strategy reads the labeled rows' features, the labels are those of the labeled rows that take part;
+    otherwise those of all labeled rows. Pending rows are among both.
     """
     if PRETEXT_LOSS in pool.columns:
-        losses = np.asarray(pool.columns[PRETEXT_LOSS][ordered], np.float64)
-        context = replace(context, pretext=(pool.rows[ordered], losses))
+        context = replace(context, pretext=_losses(pool, parts.whole))
     if LABELED in strategy.needs:
-        context = replace(context, labeled=pool.shards(labeled, 1)[0])
+        context = replace(context, labeled=pool.shards(parts.labeled, 1)[0])
     if HIDDEN_LABELS not in pool.columns:
         return context
-    labels = pool.columns[HIDDEN_LABELS]
+    labels, places = pool.columns[HIDDEN_LABELS], pool.places
     if strategy.peeks():
-        context = replace(context, peek=lambda rows: labels[np.searchsorted(pool.rows, rows)])
-    at = labeled if LABELED in strategy.needs else all_labeled
-    pending = pool.rows[out]
-    classes = presumed(strategy, pending, lambda rows: pool.shards(out, 1)[0], context)
-    return replace(context, known=with_presumed(pool.rows[at], labels[at], pending, classes))
+        context = replace(context, peek=lambda rows: labels[places(rows)])
+    at = parts.labeled if LABELED in strategy.needs else parts.all_labeled
+    rows, pending = (pool.rows[places].astype(np.int64) for places in (at, parts.pending))
+    classes = presumed(strategy, pending, lambda rows: pool.shards(parts.pending, 1)[0], context)
+    return replace(context, known=with_presumed(rows, labels[at], pending, classes))
 
 
-def _check_labels(strategy: Strategy, pool: GivenFeatures, used: Any, known: Rows, classes: int | None) -> int | None:
+def _losses(pool: GivenFeatures, whole: npt.NDArray[np.bool_]) -> tuple[Integers, Array]:
+    """The rows of the pool and their pretext losses, in few bytes each."""
+    losses = pool.columns[PRETEXT_LOSS]
+    if whole.all():
+        return pool.rows, narrow_values(losses)
+    return pool.rows[whole], narrow_values(losses[whole])
+
+
+def _check_labels(
+    strategy: Strategy, pool: GivenFeatures, used: Any, known: Integers, classes: int | None
+) -> int | None:
     """The number of classes. Raises SelectionError for labels that are no class, among those that the strategy reads:
     the labels of labeled rows, and of all rows where it peeks."""
     if HIDDEN_LABELS not in pool.columns:
@@ -277,32 +284,3 @@ def _check_labels(strategy: Strategy, pool: GivenFeatures, used: Any, known: Row
         row = at[int(np.argmax(bad))]
         raise SelectionError(f"labels: expected 0 to {most - 1:,}, row {int(pool.rows[row])} has {int(labels[row])}")
     return int(labels[at].max(initial=-1)) + 1 if peeks and classes is None else classes
-
-
-def _positions(rows: Rows, labeled: Any) -> Rows:
-    """Ascending positions of rows that are known to be among `rows`."""
-    return np.searchsorted(rows, np.unique(np.asarray(labeled, np.int64)))
-
-
-def _available(rows: Rows, **taken: Any) -> Rows:
-    """Ascending positions of the rows that may be picked. taken: the rows that may not, by the argument's name."""
-    keep = np.ones(len(rows), bool)
-    for name, given in taken.items():
-        try:
-            wanted = np.asarray(given)
-        except ValueError as error:
-            raise SelectionError(f"{name}: expected row numbers (k,), got something else ({error})") from None
-        if wanted.size == 0:
-            continue
-        if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
-            raise SelectionError(f"{name}: expected row numbers (k,), got {wanted.dtype} of shape {wanted.shape}")
-        if len(np.unique(wanted)) != len(wanted):
-            raise SelectionError(
-                f"{name}: expected every row once, got {len(wanted) - len(np.unique(wanted))} repetitions"
-            )
-        there = np.isin(wanted, rows)
-        if not there.all():
-            row, last = int(wanted[int(np.argmin(there))]), int(rows.max(initial=-1))
-            raise SelectionError(f"{name}: row {row} is not among the {len(rows):,} rows up to {last}")
-        keep[_positions(rows, wanted)] = False
-    return np.flatnonzero(keep)

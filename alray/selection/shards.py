@@ -20,10 +20,11 @@ import numpy as np
 from alray import cluster, demand
 from alray.cluster_state import alive
 from alray.config import ResourceConfig
-from alray.features.arrays import ShardSource
+from alray.features.arrays import ArraySource, Shard, ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss, after_loss
 from alray.reservation import ANYBODY, Reservation, Share, reserve
+from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
 
@@ -38,6 +39,7 @@ class ShardWorker:
 
     def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
         self._source, self._strategy, self._context = source, strategy, context
+        self._shard: Shard | None = None  # until there is a state, which may need only a part of it
         self._state: Any = None
         self._seconds = 0.0
 
@@ -45,7 +47,7 @@ class ShardWorker:
         """Answer one `Shards.map` call."""
         start = time.process_time()
         if self._state is None:
-            self._state = self._strategy.open(self._source.open(), self._context)
+            self._state, self._shard = self._strategy.open(self._opened(), self._context), None
         answer = getattr(self._state, method)(*args)
         self._seconds += time.process_time() - start
         return answer
@@ -57,7 +59,12 @@ class ShardWorker:
 
     def size(self) -> int:
         """Number of rows."""
-        return len(self._source.open())
+        return len(self._opened())
+
+    def _opened(self) -> Shard:
+        if self._shard is None:
+            self._shard = self._source.open()
+        return self._shard
 
     def pid(self) -> int:
         """Id of the process that holds the shard."""
@@ -68,6 +75,9 @@ class InProcess:
     """All shards in this process, worked on one after the other."""
 
     def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
+        if context.labeled is not None:
+            context = replace(context, labeled=read(context.labeled, strategy))
+        self.context = context
         self._workers = [ShardWorker(source, strategy, context) for source in sources]
 
     def __enter__(self) -> InProcess:
@@ -107,7 +117,7 @@ class RayActors:
         num_cpus: float = 1,
         share: Share = ANYBODY,
     ) -> None:
-        self._given = sources, strategy, context
+        self._given, self.context = (sources, strategy), context
         self._demand, self._share = demand.selection(len(sources), num_cpus), share
         self._held = ExitStack()
         self._reservation: Reservation | None = None
@@ -116,15 +126,26 @@ class RayActors:
     def __enter__(self) -> RayActors:
         import ray
 
-        sources, strategy, context = self._given
+        sources, strategy = self._given
         try:
             self._start()
-            self._shared = ray.put((strategy, replace(context, peek=None, pretext=None)))
             self._sources = [ray.put(source) for source in sources]
+            self.context = replace(self.context, labeled=self._labeled())
+            self._shared = ray.put((strategy, replace(self.context, peek=None, pretext=None)))
         except BaseException:
             self._end()
             raise
         return self
+
+    def _labeled(self) -> ShardSource | None:
+        """The labeled rows as arrays, read by the shards in whose files they are, else by this process."""
+        sources, strategy = self._given
+        if self.context.labeled is None:
+            return None
+        pieces = dealt(self.context.labeled, sources)
+        if not pieces:
+            return read(self.context.labeled, strategy)
+        return joined(self._ask_each(lambda at, actor: actor.read.remote(pieces[at], strategy)))
 
     def _start(self) -> None:
         import ray
@@ -181,15 +202,19 @@ class RayActors:
 
     def _ask(self, name: str, *args: Any) -> list[Any]:
         import ray
-        from ray.exceptions import RayTaskError
 
         args = tuple(ray.put(value) if _large(value) else value for value in args)  # stored once for all actors
+        return self._ask_each(lambda at, actor: actor.ask.remote(self._shared, self._sources[at], name, *args))
+
+    def _ask_each(self, call: Callable[[int, Any], Any]) -> list[Any]:
+        """One answer per shard. call: begins the call of one actor, by its number."""
+        from ray.exceptions import RayTaskError
+
         answers: dict[int, Any] = {}
         try:
             while len(answers) < len(self._actors):
                 left = [number for number in range(len(self._actors)) if number not in answers]
-                asked = {self._actors[i].ask.remote(self._shared, self._sources[i], name, *args): i for i in left}
-                self._collect(asked, answers)
+                self._collect({call(at, self._actors[at]): at for at in left}, answers)
             return [answers[number] for number in range(len(answers))]
         except RayTaskError as error:
             if isinstance(error.cause, _OURS):
@@ -219,6 +244,9 @@ class _Actor:
 
     def __init__(self) -> None:
         self._worker: ShardWorker | None = None
+
+    def read(self, piece: ShardSource, strategy: Strategy) -> ArraySource:
+        return read(piece, strategy)
 
     def ask(self, shared: tuple[Strategy, Context], source: ShardSource, name: str, *args: Any) -> Any:
         if self._worker is None:

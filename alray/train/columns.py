@@ -16,7 +16,7 @@ from alray.cluster import Joined
 from alray.config import RunConfig
 from alray.data.catalog import Catalog
 from alray.data.pool import Rows
-from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array
+from alray.features.arrays import DISCRIMINATOR, PRETEXT_LOSS, Array, narrow_values
 from alray.features.measures import Extraction, Measure
 from alray.features.table import MANIFEST, FeatureTable
 from alray.lease import lease
@@ -52,10 +52,15 @@ class Columns:
         return self.config.model_copy(update={"model": model})
 
     def pretext_loss(self, rows: Rows, stages: Stages) -> Array:
-        """Losses of these rows of the pool, (n,) float64: measured once for the whole pool, or the user's own."""
+        """Losses of these rows of the pool, (n,) float32 or, if that would change them, float64: measured once for the
+        whole pool, or the user's own."""
         if self._losses is None:
             provided = PRETEXT_LOSS in self.catalog.provided_columns
-            self._losses = self.catalog.pretext_loss()[self.pool] if provided else self._measured_losses(stages)
+            self._losses = (
+                narrow_values(self.catalog.pretext_loss()[self.pool]) if provided else self._measured_losses(stages)
+            )
+        if len(rows) == len(self.pool):
+            return self._losses
         return self._losses[np.searchsorted(self.pool, rows)]
 
     def pretext_mark(self, stages: Stages) -> str:
@@ -72,7 +77,7 @@ class Columns:
             config.pretext, config.model, config.transform, config.pretext.seed, weights, weights_fingerprint(weights)
         )
         table = self._measure(self._extraction(self.pool, measure), folder.at(_LOSSES), stages)
-        return table.read(self.pool, PRETEXT_LOSS)[:, 0].astype(np.float64)
+        return table.read(self.pool, PRETEXT_LOSS)[:, 0].copy()
 
     def discriminator(self, number: int, labeled: Rows, unlabeled: Rows, out: Store, stages: Stages) -> Array:
         """Train VAAL's networks in the round's directory; returns the unlabeled rows' logits of being labeled, (n,)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 
@@ -48,6 +49,26 @@ def test_parts_are_memory_mapped(tmp_path: Path) -> None:
     array = read_part(Store(table.uri), 0)[1]["embedding"]
     assert not array.flags.owndata
     assert not array.flags.writeable
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_parts_of_an_object_store_are_mapped_from_a_file_that_nobody_has_to_remove(
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay in memory if the disk for temporary files would become too full."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    if full:
+        monkeypatch.setattr("alray.features.table._KEPT_FREE", 1.0)
+    table, embedding, _ = table_at(f"memory://mapped/{tmp_path.name}")
+    array = read_part(Store(table.uri), 0)[1]["embedding"]
+    assert np.array_equal(array, embedding[:300])
+    assert not list(tmp_path.iterdir())
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if f"{tmp_path}/alray-part" in line]
+    assert bool(mapped) is not full
+    del array
+    gc.collect()
+    assert f"{tmp_path}/alray-part" not in Path("/proc/self/maps").read_text()
 
 
 def test_rows_without_features_are_refused(tmp_path: Path) -> None:

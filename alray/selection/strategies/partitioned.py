@@ -8,19 +8,23 @@ Letters: n rows, k picks, P parts.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
 from alray.keyed import priorities
 from alray.selection.case import Case
+from alray.selection.kernels.ranks import DIGIT, Hashes, among, digits
 from alray.selection.options import Count, Flag, with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.k_center import KCenter
 
+_BLOCK = 1 << 16  # rows hashed together
 Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
 
 
@@ -39,9 +43,8 @@ class _Partitioned(Strategy):
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, part by part."""
-        rows = np.concatenate(shards.map("all"))
         parts = min(self.parts, budget)
-        limits = _limits(rows, parts, _stream(context, "pool"), context.seed)
+        limits = _limits_of(shards, parts)
         known = context.labeled.open().rows() if context.labeled else np.empty(0, np.int64)
         labeled = _limits(known, parts, _stream(context, "labeled"), context.seed)
         found = []
@@ -126,9 +129,22 @@ class PartStates:
         self._shard, self._strategy, self._context = shard, strategy, context
         self._states: dict[tuple[int, Limits, Limits], Any] = {}
 
-    def all(self) -> Rows:
-        """All rows of the shard."""
-        return self._shard.rows()
+    def digits(self) -> npt.NDArray[np.int64]:
+        """How many rows have each of the first 16 bits of a hash priority."""
+        counts = np.zeros(1 << DIGIT, np.int64)
+        for block in self._hashes():
+            counts += digits(block, 64 - DIGIT)
+        return counts
+
+    def hashes(self, first: npt.NDArray[np.int64]) -> Hashes:
+        """The hash priorities with these first 16 bits (ascending)."""
+        kept = [block[among((block >> np.uint64(64 - DIGIT)).astype(np.int64), first)] for block in self._hashes()]
+        return np.concatenate([np.empty(0, np.uint64), *kept])
+
+    def _hashes(self) -> Iterator[Hashes]:
+        rows = self._shard.rows()
+        for start in range(0, len(rows), _BLOCK):
+            yield priorities(self._context.seed, _stream(self._context, "pool"), rows[start : start + _BLOCK])
 
     def call(self, number: int, limits: Limits, labeled: Limits, method: str, *args: Any) -> Any:
         """Call a method of the state of one part."""
@@ -187,6 +203,21 @@ def _limits(rows: Rows, parts: int, stream: str, seed: int) -> Limits:
     ordered = np.sort(priorities(seed, stream, rows))
     starts = [part.start for part in cut(len(rows), parts)]
     return tuple(0 if not i else int(ordered[s]) if s < len(rows) else 2**64 for i, s in enumerate(starts))
+
+
+def _limits_of(shards: Shards, parts: int) -> Limits:
+    """The same for all rows of the shards, of which only few hash priorities are asked for: those that begin with the
+    same bits as a limit."""
+    counts = np.sum(shards.map("digits"), axis=0)
+    upto = np.cumsum(counts)
+    starts = [part.start for part in cut(int(upto[-1]), parts)]
+    first = np.minimum(np.searchsorted(upto, starts, side="right"), len(counts) - 1)  # of a part without rows: any
+    hashes = np.sort(np.concatenate(shards.map("hashes", np.unique(first))))
+    limits = []
+    for start, digit in zip(starts, first.tolist(), strict=True):
+        at = int(np.searchsorted(hashes, np.uint64(digit << (64 - DIGIT)))) + start - int(upto[digit] - counts[digit])
+        limits.append(0 if start == 0 else int(hashes[at]) if start < upto[-1] else 2**64)
+    return tuple(limits)
 
 
 def _inside(rows: Rows, number: int, limits: Limits, stream: str, seed: int) -> np.ndarray:

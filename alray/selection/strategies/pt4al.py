@@ -18,6 +18,7 @@ import numpy as np
 from alray.features.arrays import LOGITS, PRETEXT_LOSS, Block, Rows, Shard, cut
 from alray.selection.case import Case, likeliest, number
 from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows, logits_of, needed, paired_dots
+from alray.selection.kernels.ranks import Ranked, among
 from alray.selection.kernels.softmax import gaps
 from alray.selection.options import Count, Flag, with_options
 from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Ties, Use
@@ -96,8 +97,10 @@ class Pt4al(Strategy):
     def window(self, context: Context, available: Rows, budget: int) -> Rows:
         """The rows of this round's batch, and of as many further batches as the budget takes."""
         found: list[Rows] = []
-        for part in self._parts(context):
-            found.append(part[np.isin(part, available)])
+        ranked = self._ranked(context)
+        for ranks in self._parts(len(ranked), context.round):
+            part = ranked.between(*ranks)
+            found.append(part[among(part, available)])
             if sum(map(len, found)) >= budget:
                 break
         return np.sort(np.concatenate(found))
@@ -108,40 +111,41 @@ class Pt4al(Strategy):
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows of this round's batch."""
-        assert context.pretext is not None  # `needs` was checked when the context was made
         self.check_round(context.round)
-        self.check_pool(len(context.pretext[0]))
-        available = np.concatenate(shards.map("all"))
+        ranked = self._ranked(context)
+        self.check_pool(len(ranked))
         rows, scores = np.empty(0, np.int64), np.empty(0)
-        for part in self._parts(context):
-            here = part[np.isin(part, available)]
-            k = min(budget - len(rows), len(here))
-            if k:
-                more = (
-                    self._spread(here, k, context) if context.round == 0 else self._least_sure(here, k, shards, context)
-                )
-                rows, scores = np.append(rows, more[0]), np.append(scores, more[1])
+        for ranks in self._parts(len(ranked), context.round):
+            part, missing = ranked.between(*ranks), budget - len(rows)
+            if context.round == 0:
+                more = self._spread(np.concatenate(shards.map("among", part)), missing, ranked)
+            else:
+                more = self._least_sure(part, missing, shards, context)
+            rows, scores = np.append(rows, more[0]), np.append(scores, more[1])
+            if len(rows) == budget:
+                break
         return Picks(rows, scores)
 
-    def _parts(self, context: Context) -> Iterator[Rows]:
-        """Disjoint sets of rows, each hardest first, in the order in which they are used."""
-        batches, now = self._batches(context)
-        before = batches[:now] if context.round else []
-        if self.rest == "carry":
-            yield np.concatenate([*before, batches[now]])
+    def _parts(self, n: int, round: int) -> Iterator[tuple[int, int]]:
+        """Disjoint ranges of ranks, from the hardest row on, in the order in which they are used."""
+        batches, now = [(part.start, part.stop) for part in cut(n, self.batches)], self._now(round)
+        before = batches[:now]
+        if self.rest == "carry" and round:
+            yield 0, batches[now][1]
             before = []
         else:
             yield batches[now]
         yield from batches[now + 1 :]
-        yield from before if context.round else batches[:now]
+        yield from before
 
-    def _batches(self, context: Context) -> tuple[list[Rows], int]:
-        """The batches, each hardest first, and the number of the one that this round looks at first."""
+    def _now(self, round: int) -> int:
+        """The number of the batch that a round looks at first."""
+        return round if round or self.cold_start == "hardest" else self.batches // 2
+
+    def _ranked(self, context: Context) -> Ranked:
+        """The whole pool, hardest first."""
         assert context.pretext is not None  # `needs` was checked when the context was made
-        rows, losses = context.pretext
-        order = rows[Ties(context.seed).order(rows, -losses)]  # of round 0 always: rows must not change their batch
-        now = context.round if context.round or self.cold_start == "hardest" else self.batches // 2
-        return [order[part] for part in cut(len(order), self.batches)], now
+        return Ranked(*context.pretext, Ties(context.seed))  # of round 0 always: rows must not change their batch
 
     def score_of(self, case: Case) -> float | None:
         """How unsure the model is of the row."""
@@ -164,9 +168,8 @@ class Pt4al(Strategy):
         at = np.flatnonzero(rows == case.row)
         if not len(at):
             return chosen
-        batches, now = self._batches(case.context)
-        mine = next(n for n, batch in enumerate(batches) if case.row in batch)
-        place = sum(map(len, batches[:mine])) + int(np.flatnonzero(batches[mine] == case.row)[0])
+        now, place = self._now(case.context.round), self._ranked(case.context).rank(int(at[0]))
+        mine = next(n for n, batch in enumerate(cut(len(rows), self.batches)) if place < batch.stop)
         carried = " and what earlier batches have left" if self.rest == "carry" and now else ""
         return [
             f"Its pretext loss is {number(losses[at[0]])}, number {place + 1:,} of {len(rows):,} from the hardest, "
@@ -175,17 +178,21 @@ class Pt4al(Strategy):
             *(likeliest(case) if case.context.round else []),
         ]
 
-    def _spread(self, here: Rows, k: int, context: Context) -> tuple[Rows, Floats]:
-        assert context.pretext is not None
-        picks = here[:: len(here) // k][:k]
-        rows, losses = context.pretext
-        return picks, losses[np.searchsorted(rows, picks)]
+    def _spread(self, here: Rows, most: int, ranked: Ranked) -> tuple[Rows, Floats]:
+        """At most so many of these rows, at equal steps in the order of the losses."""
+        if not len(here):
+            return here, np.empty(0)
+        losses = ranked.values[np.searchsorted(ranked.rows, here)].astype(np.float64)
+        k = min(most, len(here))
+        at = ranked.ties.order(here, -losses)[:: len(here) // k][:k]
+        return here[at], losses[at]
 
-    def _least_sure(self, here: Rows, k: int, shards: Shards, context: Context) -> tuple[Rows, Floats]:
-        parts: list[Scored] = shards.map("score", np.sort(here))
+    def _least_sure(self, part: Rows, most: int, shards: Shards, context: Context) -> tuple[Rows, Floats]:
+        """At most so many of these rows that the shards have, those that the model is least sure of."""
+        parts: list[Scored] = shards.map("score", part)
         rows, scores, classes = (np.concatenate([part[i] for part in parts]) for i in range(3))
-        order = context.ties.order(rows, -scores)
-        if self.class_balanced:
+        order, k = context.ties.order(rows, -scores), min(most, len(rows))
+        if self.class_balanced and k:
             at = order[np.sort(_quota(classes[order], k, context.num_classes or int(classes.max()) + 1))]
         else:
             at = order[:k]
@@ -204,22 +211,23 @@ def _quota(classes: Positions, k: int, c: int) -> Positions:
 
 
 class Uncertain:
-    """The state of one shard: it tells its rows, and how unsure the model is of some of them."""
+    """The state of one shard: it tells which rows it has, and how unsure the model is of some of them."""
 
     def __init__(self, shard: Shard, context: Context, uncertainty: str, normalise: bool) -> None:
         self._shard, self._context = shard, context
         self._uncertainty, self._normalise = uncertainty, normalise
 
-    def all(self) -> Rows:
-        """All rows, ascending."""
-        return self._shard.rows()
+    def among(self, wanted: Rows) -> Rows:
+        """Those of the wanted rows (ascending) that are in this shard, ascending."""
+        rows = self._shard.rows()
+        return rows[among(rows, wanted)]
 
     def score(self, wanted: Rows) -> Scored:
         """Rows, uncertainties and predicted classes of those of the wanted rows (ascending) that are in this shard."""
         logits = self.logits()
         found: list[Scored] = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.intp))]
         for block in self._shard.blocks(block_rows(self._shard, self._context)):
-            mask = np.isin(block.rows, wanted, assume_unique=True)
+            mask = among(block.rows, wanted)
             if mask.any():
                 some = Block(block.rows[mask], {name: column[mask] for name, column in block.columns.items()})
                 found.append((some.rows, *self.uncertainties(logits, some)))
