@@ -34,7 +34,7 @@ def lost_workers() -> list[Lost]:
     from ray.core.generated.common_pb2 import WorkerExitType
     from ray.core.generated.gcs_pb2 import WorkerTableData
 
-    job = ray.get_runtime_context().job_id.binary()
+    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
     found = []
     for entry in state._connect_and_get_accessor().get_worker_table():
         worker = WorkerTableData.FromString(entry)

@@ -101,7 +101,8 @@ def _classes(run: RunDir) -> list[str]:
         return [f"classes: {first_of(names, most=_CLASSES) or 'none so far'}"]
     few = sorted(names, key=lambda name: -count[name])
     empty = sum(not count[name] for name in names)
-    said = f"labels by class: {first_of([f'{name} {count[name]:,}' for name in few], most=_CLASSES)}"
+    apart = " (those counted apart, too)" if run.split and _apart(run) else ""
+    said = f"labels by class{apart}: {first_of([f'{name}: {count[name]:,}' for name in few], most=_CLASSES)}"
     return [said + f"; {amount(empty, 'class', 'classes')} without a label" * (empty > 0 and len(names) > _CLASSES)]
 
 

@@ -6,11 +6,11 @@ python short_of_memory.py <folder>      it prints what a user is told, as JSON
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
 
-import psutil
 import ray
 
 from alray.lost_workers import told_losses
@@ -19,8 +19,11 @@ _ROOM = 1.5e9  # bytes that are left to all tasks together
 
 
 def main(folder: Path) -> None:
-    memory = psutil.virtual_memory()
-    threshold = (memory.total - memory.available + _ROOM) / memory.total
+    text = Path("/proc/meminfo").read_text()
+    total, free = (
+        1024 * int(re.findall(rf"^{name}: +(\d+) kB$", text, re.MULTILINE)[0]) for name in ("MemTotal", "MemAvailable")
+    )
+    threshold = (total - free + _ROOM) / total
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         _system_config={"memory_usage_threshold": min(threshold, 0.99), "memory_monitor_refresh_ms": 100},

@@ -147,7 +147,9 @@ def test_skipped_images_are_not_asked_for_in_the_next_round_and_unusable_ones_ne
     count = Counter(name for status, name in state.given(folder).values() if status == Status.LABEL)
     assert sum(count.values()) == 10
     (of_class,) = [line for line in said if line.startswith("labels by class: ")]
-    assert sorted(of_class.removeprefix("labels by class: ").split(", ")) == [f"{name} {count[name]}" for name in NAMES]
+    assert sorted(of_class.removeprefix("labels by class: ").split(", ")) == [
+        f"{name}: {count[name]}" for name in NAMES
+    ]
     second = batch_of(folder)[1]
     assert not {first[0], first[1]} & set(second)
     give(folder, tmp_path, right(second))
