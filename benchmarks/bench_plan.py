@@ -4,7 +4,9 @@
 
 A linear head on a frozen backbone, fine-tuning, PT4AL with its pretext task, segmentation, and embeddings that were
 brought in. Networks are small, so that the starts of Ray's processes are a large part of each stage. The machine should
-do nothing else.
+do nothing else. Where it does, compare the plan with the CPU seconds over the cores: on a quiet machine a run takes at
+least as long, and little longer, because some process starts all the time. A control group of Linux counts them, where
+this user may make one.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
@@ -31,6 +34,7 @@ from alray.models.backbone import create
 from alray.planning.plan import plan
 from alray.planning.probe import Start
 from alray.prepare import check
+from alray.progress import Stages
 from alray.rounds import run
 from alray.rundir import SUMMARY, RunDir
 
@@ -70,13 +74,52 @@ def jobs(folder: Path, data: Path) -> dict[str, RunConfig]:
     return {"linear": linear, "fine-tuning": base, "pt4al": pt4al, "segmentation": camvid, "embeddings": brought}
 
 
+class Account:
+    """CPU seconds of this process and all that it starts, Ray's servers, too; 0 where they cannot be counted."""
+
+    def __init__(self) -> None:
+        old, new = (Path("/sys/fs/cgroup", *parts, f"alray-plan-{os.getpid()}") for parts in (("cpuacct",), ()))
+        self.group = old if old.parent.is_dir() else new
+        with suppress(OSError):
+            self.group.mkdir()
+            (self.group / "cgroup.procs").write_text(str(os.getpid()))
+
+    @property
+    def seconds(self) -> float:
+        with suppress(OSError):
+            return int((self.group / "cpuacct.usage").read_text()) / 1e9
+        with suppress(OSError):
+            return int((self.group / "cpu.stat").read_text().split()[1]) / 1e6
+        return 0.0
+
+
+def counted(account: Account) -> list[dict[str, float]]:
+    """The CPU seconds of every round by stage, which are counted from now on."""
+    rounds: list[dict[str, float]] = []
+    enter = Stages.stage
+
+    @contextmanager
+    def stage(self: Stages, name: str, detail: str = "") -> Iterator[None]:
+        rounds.extend({} for _ in range(self.round + 1 - len(rounds)))
+        before = account.seconds
+        try:
+            with enter(self, name, detail):
+                yield
+        finally:
+            rounds[self.round][name] = rounds[self.round].get(name, 0.0) + account.seconds - before
+
+    Stages.stage = stage  # type: ignore[method-assign]
+    return rounds
+
+
 def one(name: str, folder: Path, data: Path) -> dict[str, Any]:
     """Plan a job and run it, in this process: seconds by stage and round, and what else the machine did."""
+    account = Account()
     config = jobs(folder, data)[name]
     starting = Start()
     start = starting.seconds
     planned = plan(check(config), start=start)
-    before = os.getloadavg()[0]
+    load, cpu = os.getloadavg()[0], counted(account)
     done = run(config, quiet=True)
     after = [{stage: float(seconds) for stage, seconds in metrics["seconds"].items()} for metrics in done.rounds]
     found = RunDir(done.dir)
@@ -86,24 +129,29 @@ def one(name: str, folder: Path, data: Path) -> dict[str, Any]:
         for number in range(len(done.rounds))
     ]  # fmt: skip
     return {
-        "start": start, "start_took": starting.slower, "load": [before, os.getloadavg()[0]],
-        "planned": planned.seconds, "actual": after, "of_epochs": epochs,
+        "start": start, "start_took": starting.slower, "load": [load, os.getloadavg()[0]],
+        "planned": planned.seconds, "actual": after, "cpu": cpu, "of_epochs": epochs,
     }  # fmt: skip
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """Planned and actual seconds of each stage, then of all."""
+def rows(found: dict[str, Any]) -> list[tuple[str, float, float, float]]:
+    """Planned seconds, those that passed, and CPU seconds over the cores, of each stage, then of all."""
     stages = [*found["planned"], *{stage for one in found["actual"] for stage in one} - set(found["planned"])]
-    planned = {stage: sum(found["planned"].get(stage, [0.0])) for stage in stages}
-    actual = {stage: sum(one.get(stage, 0.0) for one in found["actual"]) for stage in stages}
-    table = [(stage, planned[stage], actual[stage]) for stage in stages]
-    return [*table, ("total", sum(planned.values()), sum(actual.values()))]
+    cores = os.cpu_count() or 1
+    table = [
+        (
+            stage, sum(found["planned"].get(stage, [0.0])), sum(one.get(stage, 0.0) for one in found["actual"]),
+            sum(one.get(stage, 0.0) for one in found["cpu"]) / cores,
+        )
+        for stage in stages
+    ]  # fmt: skip
+    return [*table, ("total", *(sum(row[at] for row in table) for at in (1, 2, 3)))]
 
 
 def main(data: Path, names: Sequence[str]) -> None:
-    """Print a table: job, stage, planned and actual seconds, and their ratio; write it to results/plan.json."""
+    """Print a table by job and stage; write it to results/plan.json."""
     done = {}
-    print(f"{'job':14} {'stage':10} {'planned':>9} {'actual':>9} {'ratio':>6}  load")
+    print(f"{'job':14} {'stage':10} {'planned':>9} {'took':>9} {'CPU/cores':>9} {'took/pl.':>8} {'CPU/pl.':>8}  load")
     for name in names or JOBS:
         with tempfile.TemporaryDirectory() as folder:  # a process for each: Ray's start is a part of the first stage
             out = Path(folder) / "out.json"
@@ -111,9 +159,10 @@ def main(data: Path, names: Sequence[str]) -> None:
             subprocess.run(command, check=True)
             done[name] = json.loads(out.read_text())
         load = " to ".join(f"{value:.1f}" for value in done[name]["load"])
-        for stage, before, after in rows(done[name]):
-            ratio = after / max(before, 1e-9)
-            print(f"{name:14} {stage:10} {before:9.1f} {after:9.1f} {ratio:6.2f}  {load}", flush=True)
+        for stage, before, after, cpu in rows(done[name]):
+            parts = [after / max(before, 1e-9), cpu / max(before, 1e-9)]
+            print(f"{name:14} {stage:10} {before:9.1f} {after:9.1f} {cpu:9.1f} {parts[0]:8.2f} {parts[1]:8.2f}  {load}")
+        print(flush=True)
     if not names:
         record("plan", {"jobs": done})
 
