@@ -16,7 +16,7 @@ from alray.data.pool import Labels, Rows
 from alray.data.sources.label_text import numbers_of
 from alray.data.sources.scan import amount
 from alray.data.splits import Listed
-from alray.reasons import first_of, why
+from alray.reasons import first_of, not_utf8
 from alray.store import read_bytes
 from alray.tasks import Task
 
@@ -67,7 +67,7 @@ def _listed(field: str, place: str, catalog: Catalog) -> Listed:
     try:
         lines = read_bytes(place).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{field}: {place}: {why(error)}") from None
+        raise ConfigError(f"{field}: {place}: {not_utf8(error)}") from None
     return splits.from_list(catalog.keys(), lines, f"{field}: {place}")
 
 

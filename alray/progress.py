@@ -52,6 +52,12 @@ class Now:
         return (self.total - self.done) / self.rate if self.done and self.total else None
 
 
+def round_in_words(number: int, rounds: int) -> str:
+    """The number of a round, from 0 as in the names of its directory and of its batch, and the numbers that there
+    are."""
+    return f"round {number} of 0-{rounds - 1}" if rounds > 1 else f"round {number}"
+
+
 @dataclass
 class Stages:
     """Prints the stages of one round and measures their seconds.
@@ -73,8 +79,8 @@ class Stages:
 
     @property
     def label(self) -> str:
-        """The run and the round in words: digits · round 1/4."""
-        return f"{self.run} · round {self.round + 1}/{self.rounds}" if self.rounds else self.run
+        """The run and the round in words: digits · round 1 of 0-3."""
+        return f"{self.run} · {round_in_words(self.round, self.rounds)}" if self.rounds else self.run
 
     def print_line(self, text: str) -> None:
         """Print one line, unless quiet."""
@@ -124,7 +130,8 @@ class Stages:
                 done += steps
                 bar.set_postfix_str(note, refresh=False)
                 bar.update(steps)
-                if self._now is not None and time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                over = done >= total and steps > 0
+                if self._now is not None and (over or time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS):
                     looked = time.monotonic()
                     self.watch(replace(self._now, done=done, total=total, unit=unit, at=time.time()))
                 if bar.disable and time.monotonic() - last > _SECONDS_BETWEEN_LINES:

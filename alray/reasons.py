@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 _ADDRESS = re.compile(r"<?(?:[\w.]+\.)?(\w+) object at 0x[0-9a-fA-F]+>?")
+_NEAR = 2000  # names on either side of the place where an unknown one would be, among which similar ones are looked for
 _POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER = "Git LFS pointer: the file stands for one that was not fetched; run `git lfs pull` in its repository"
 
@@ -29,6 +31,12 @@ def why(error: BaseException, head: bytes = b"") -> str:
     return text or type(error).__name__
 
 
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """In which line a text is not UTF-8, and what to do. The error is that of decoding the whole text."""
+    line = error.object[: error.start].count(b"\n") + 1
+    return f"line {line}: {why(error)}; save it as UTF-8 (from Latin-1: iconv -f LATIN1 -t UTF-8)"
+
+
 def utf8_name(name: str) -> str:
     """A file name as Python lists it; the bytes of it that are not UTF-8 are written as \\x.. ."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -38,6 +46,31 @@ def ours(error: BaseException) -> bool:
     """Whether it is an error of alray's own, whose message is for people; any other one is a defect or another
     library's."""
     return type(error).__module__.startswith("alray.")
+
+
+def near(name: str, count: int, at: Callable[[int], str]) -> list[str]:
+    """The names that are sorted near a name that is not among them. count, at: how many there are, sorted, and the one
+    at a place."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if at(middle) < name else (low, middle)
+    return [at(place) for place in range(max(0, low - _NEAR), min(count, low + _NEAR))]
+
+
+def similar(name: str, names: Sequence[str], most: int = 1) -> list[str]:
+    """The names that are written like this one, best first: as a whole, or in the last part of their path."""
+    whole = get_close_matches(name, names, most, 0.6)
+    tails: dict[str, str] = {}
+    for one in names:
+        tails.setdefault(one.rpartition("/")[2].casefold(), one)
+    ending = get_close_matches(name.replace("\\", "/").rpartition("/")[2].casefold(), tails, most, 0.6)
+    return list(dict.fromkeys([*whole, *(tails[tail] for tail in ending)]))[:most]
+
+
+def did_you_mean(found: Sequence[str]) -> str:
+    """A question in brackets for the first name; empty without one."""
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def first_of(names: Sequence[str], between: str = ", ", most: int = 5, count: int = 0) -> str:

@@ -274,7 +274,7 @@ def _commit(
     _write_tables(ready.config, ready.run, number + 1)
     if ready.config.features.keep == "last" and previous is not None:
         previous.delete(FEATURES_DIR)
-    to_ray(ready.config.name, "done", "", {"alray_labels": metrics["labels"]})
+    to_ray(ready.config.name, "done", "", {"alray_stage": 1.0, "alray_labels": metrics["labels"]})
     stages.print_line(_line(metrics, stages.seconds))
     if why := why_stopped(metrics):
         stages.print_line(f"the run ends · {why}")

@@ -11,11 +11,12 @@ from typing import Any
 
 from alray.lease import at_work
 from alray.patience import impatient
-from alray.progress import Now
+from alray.progress import Now, round_in_words
 from alray.rundir import RunDir
 
 _STALE = 60.0  # seconds without a sign after which a run counts as stopped
 GAUGES = {
+    "alray_stage": "1 for the stage that the run is in, 0 for those that it has left.",
     "alray_round": "Number of the round, from 0.",
     "alray_rounds": "How many rounds the run has.",
     "alray_stage_done": "What is done in this stage: images, epochs or picks.",
@@ -25,6 +26,7 @@ GAUGES = {
     "alray_labels": "Labeled images of the last round that is finished.",
 }
 """Name -> meaning of the metrics that a run gives to Ray, in Prometheus's format with the tags run, stage and unit."""
+_shown: dict[str, tuple[str, str]] = {}  # stage and unit of each run in Ray's gauges
 
 
 def watchers(run: RunDir) -> Callable[[Now], None]:
@@ -44,6 +46,7 @@ def watchers(run: RunDir) -> Callable[[Now], None]:
 def measurements(now: Now) -> dict[str, float]:
     """The values of GAUGES that a moment gives."""
     return {
+        "alray_stage": 1.0,
         "alray_round": now.round,
         "alray_rounds": now.rounds,
         "alray_stage_done": now.done,
@@ -54,10 +57,18 @@ def measurements(now: Now) -> dict[str, float]:
 
 
 def to_ray(run: str, stage: str, unit: str, values: dict[str, float]) -> None:
-    """Set Ray's gauges, if this process has joined a cluster."""
+    """Set Ray's gauges, if this process has joined a cluster. A gauge keeps its value as long as the process lives, so
+    the stage before is said to be left, and to do nothing any more."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return
+    before, _shown[run] = _shown.get(run), (stage, unit)
+    if before is not None and before != (stage, unit):
+        _set(run, *before, {"alray_stage": 0.0, "alray_stage_rate": 0.0})
+    _set(run, stage, unit, values)
+
+
+def _set(run: str, stage: str, unit: str, values: dict[str, float]) -> None:
     for name, value in values.items():
         _gauge(name).set(value, tags={"run": run, "stage": stage, "unit": unit})
 
@@ -78,7 +89,7 @@ def sentences(run: RunDir) -> list[str]:
         return []
     now = Now(**told)
     ago = max(0.0, time.time() - now.at)
-    words = f"round {now.round + 1} of {now.rounds}, {now.stage}" + (f" ({now.detail})" if now.detail else "")
+    words = f"{round_in_words(now.round, now.rounds)}, {now.stage}" + (f" ({now.detail})" if now.detail else "")
     working = at_work(run)
     if working is False:
         return [f"nobody works on it now; the last sign was {duration(ago)} ago, in {words}"]

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from alray import keyed
 from alray.data.pool import Labels, Rows
+from alray.reasons import did_you_mean, near, similar
 
 Counts = npt.NDArray[np.int64]
 
@@ -140,9 +141,11 @@ def from_list(keys: pa.Array, lines: Sequence[str], name: str) -> Listed:
             if row is not None:
                 rows[at], classes[at] = row, part[2].strip()
     if (missing := np.flatnonzero(rows < 0)).size:
+        first = wanted[missing[0]]
+        nearby = near(first, len(keys), lambda at: str(keys[at].as_py()))
         raise SplitError(
             f"{name}: expected keys of the catalog, got {len(missing)} of {len(wanted)} others, first "
-            f"{wanted[missing[0]]!r}"
+            f"{first!r}{did_you_mean(similar(first, nearby))}"
         )
     table = pa.table({"row": rows, "class": pa.array(classes)}).filter(pc.not_equal(pa.array(classes), ""))
     several = table.group_by("row").aggregate([("class", "count_distinct"), ("class", "min")]).sort_by("row")

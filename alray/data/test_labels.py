@@ -19,6 +19,7 @@ from alray.config import IndexConfig
 from alray.data.sources.files import with_file
 from alray.data.sources.scan import CatalogError, Scan, amount, file_name
 from alray.data.sources.split_names import split_role
+from alray.reasons import not_utf8
 from alray.store import absolute, is_file, join, read_bytes
 
 OFFICIAL = "ILSVRC2012_validation_ground_truth.txt"
@@ -63,7 +64,9 @@ def _rows(place: str) -> list[list[str]]:
     """The lines of the list as their fields: the image and its class, or only the class."""
     try:
         text = read_bytes(absolute(place)).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"test_labels: {place}: {not_utf8(error)}") from None
+    except OSError as error:
         raise CatalogError(f"test_labels: {place}: cannot be read: {error}") from error
     rows = [_fields(line) for line in text.splitlines() if line.strip()]
     if not rows:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -11,8 +9,7 @@ import pyarrow.compute as pc
 
 from alray.data.catalog import Catalog
 from alray.labeling.check import same_end
-
-_NEAR = 2000  # keys on either side of the place where an unknown key would be, among which similar ones are looked for
+from alray.reasons import near, similar
 
 
 class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
@@ -48,13 +45,6 @@ def _true(mask: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 def _similar(keys: pa.Array, name: str) -> str:
     """A part of a sentence with similar keys, among those that are sorted near the name."""
-    low, high = 0, len(keys)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if keys[middle].as_py() < name else (low, middle)
-    start = max(0, low - _NEAR)
-    near = keys.slice(start, 2 * _NEAR).to_pylist()
-    close = get_close_matches(name, near, 3, 0.5)
-    return (
-        f"; similar keys: {', '.join(close)}" if close else f"; keys look like {near[min(low - start, len(near) - 1)]}"
-    )
+    nearby = near(name, len(keys), lambda at: str(keys[at].as_py()))
+    close = similar(name, nearby, 3)
+    return f"; similar keys: {', '.join(close)}" if close else f"; keys look like {nearby[len(nearby) // 2]}"

@@ -26,6 +26,7 @@ from alray.features.arrays import Rows
 from alray.features.measures import Extraction, Measure, Measured
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
 from alray.lost_nodes import NodeLost, after_loss, kept_whole
+from alray.lost_workers import told_losses
 from alray.models.device import best_device
 from alray.reservation import ANYBODY, Reservation, Share, reserve
 from alray.store import Store
@@ -190,7 +191,8 @@ def _measure(
     measure = extraction.measure
     job = ray.put(Job(measure, out, measurers.use_gpu, f"{out.uri} {extraction.fingerprint}"))
     needed = demand.extraction(min(measurers.number, len(parts)), decode_cpus, measurers.use_gpu)
-    with reserve(share, "extract", needed) as reservation, kept_whole(reservation):
+    told = told_losses("extract", share.say)
+    with told, reserve(share, "extract", needed) as reservation, kept_whole(reservation):
         images = image_dataset(
             extraction.catalog, rows, blocks, measure.transform, masks=measure.masks, num_cpus=decode_cpus,
             max_tasks=reservation.decoders, where=reservation.anywhere(),

@@ -6,14 +6,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 from alray.data.oracle import Status
 from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
-from alray.reasons import first_of
+from alray.reasons import did_you_mean, first_of, near, similar
 
+_SUGGESTED = 20  # lines of a delivery for which similar keys are looked for: as many as a message shows
 _FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|gif|npy)$", re.IGNORECASE)
 
 Answer = tuple[Status, str]  # the status and the name of the class, empty unless the status is LABEL
@@ -118,9 +118,10 @@ def _new_classes(taken: Sequence[Delivered], classes: Sequence[str], spelled: Ma
     for name, count in new.items():
         ways = spelled[name]
         several = f". It was written {_counted(ways)}: the first spelling is the class" if len(ways) > 1 else ""
+        slip = did_you_mean(similar(name, classes))
         notes.append(
-            f"NEW CLASS {name!r}, with {amount(count, 'image')}{_nearest(name, classes)}{several}. If it is a slip, "
-            "give these images again with --correct"
+            f"NEW CLASS {name!r}, with {amount(count, 'image')}{slip}{several}. If it is a slip, give these images "
+            "again with --correct"
         )
     return notes
 
@@ -170,12 +171,13 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
     endings: dict[str, set[str]] = defaultdict(set)
     for key in asked.keys:
         endings[key.rpartition("/")[2]].add(key)
+    ordered, suggested = sorted(asked.keys), iter(range(_SUGGESTED))
 
     def find(name: str, elsewhere: bool) -> tuple[str | None, str]:
         if name in exact:
             return exact[name], ""
-        similar = endings.get(name.replace("\\", "/").rpartition("/")[2], set())
-        fitting = {key for key in similar if same_end(key, name.replace("\\", "/"))}
+        ending = endings.get(name.replace("\\", "/").rpartition("/")[2], set())
+        fitting = {key for key in ending if same_end(key, name.replace("\\", "/"))}
         if len(fitting) == 1:
             return next(iter(fitting)), ""
         if len(fitting) > 1:
@@ -183,8 +185,10 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
         found = asked.elsewhere(name)
         if found is not None and elsewhere:
             return found, ""
-        more = "; --extra takes labels that nobody asked for" if found is not None else ""
-        return None, f"{name!r} is not an image that was asked for{more}"
+        if found is not None:
+            return None, f"{name!r} is not an image that was asked for; --extra takes labels that nobody asked for"
+        nearby = near(name, len(ordered), ordered.__getitem__) if next(suggested, None) is not None else []
+        return None, f"{name!r} is not an image of this run{did_you_mean(similar(name, nearby))}"
 
     return find
 
@@ -223,13 +227,8 @@ def _namer(rules: Rules) -> Callable[[str], str | None]:
     return name_of
 
 
-def _nearest(label: str, classes: Sequence[str]) -> str:
-    near = get_close_matches(label, classes, 1, 0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _unknown_class(label: str, rules: Rules) -> str:
     classes = rules.classes
     why = "a number or a file is no new class" if rules.new_classes else "labels.new_classes=allow lets others come"
     few = first_of(classes, most=8) or "none"
-    return f"{label!r} is not a class{_nearest(label, classes)}; expected one of {few} ({why})"
+    return f"{label!r} is not a class{did_you_mean(similar(label, classes))}; expected one of {few} ({why})"

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from alray.data.oracle import Status
+from alray.reasons import not_utf8
 from alray.store import StoreError, is_remote, read_bytes
 
 _KEYS = ("key", "image", "path", "file", "filename", "file_name", "uri", "url")
@@ -78,10 +79,7 @@ def text_of(path: str) -> str:
     except FileNotFoundError:
         raise LabelError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise LabelError(
-            f"{path}: expected text in UTF-8, got the byte 0x{error.object[error.start]:02x} at {error.start}; save "
-            "the file as UTF-8"
-        ) from None
+        raise LabelError(f"{path}: {not_utf8(error)}") from None
     except (OSError, StoreError) as error:
         raise LabelError(f"{path}: cannot be read: {error}") from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from alray.data.oracle import Status
 from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.desk import NOTE
@@ -11,11 +13,12 @@ from alray.labeling.drawn import tests
 from alray.labeling.ledger import Ledger
 from alray.labeling.sheet import CSV
 from alray.labeling.state import OpenBatch
-from alray.rundir import RunDir
+from alray.reasons import first_of
+from alray.rundir import RunDir, RunError
 from alray.stop import Standing, ended, why_stopped
 from alray.watch import sentences
 
-_SHOWN = 5
+_SHOWN, _CLASSES = 5, 10  # images and classes that are named
 
 
 def lines(run: RunDir) -> list[str]:
@@ -27,7 +30,9 @@ def lines(run: RunDir) -> list[str]:
         found.append(_metrics(run.round(done[-1]).metrics()))
         found += _money(run, done[-1])
     found += _apart(run) if run.split else []
+    found += _classes(run)
     found += filter(None, [state.without_image(run)])
+    found += _without_label(run)
     found += [test.sentence for test in tests(run)]
     batches, needed = state.open_batches(run), state.needed(run)
     ledger = Ledger(run.deliveries)
@@ -82,6 +87,36 @@ def _apart(run: RunDir) -> list[str]:
     parts = [f"validation: {amount(held_out, 'label')}, counted apart"] if held_out else []
     parts += [f"test: {amount(test, 'label')} that people gave"] if test else []
     return ["; ".join(parts)] if parts else []
+
+
+def _classes(run: RunDir) -> list[str]:
+    """How many labels each class has, the most frequent first; the names alone for masks, or where the catalog is
+    gone."""
+    names = state.classes(run)
+    try:
+        count = Counter(name for status, name in state.given(run).values() if status == Status.LABEL)
+    except RunError:
+        count = Counter()
+    if not count:
+        return [f"classes: {first_of(names, most=_CLASSES) or 'none so far'}"]
+    few = sorted(names, key=lambda name: -count[name])
+    empty = sum(not count[name] for name in names)
+    apart = " (those counted apart, too)" if run.split and _apart(run) else ""
+    said = f"labels by class{apart}: {first_of([f'{name}: {count[name]:,}' for name in few], most=_CLASSES)}"
+    return [said + f"; {amount(empty, 'class', 'classes')} without a label" * (empty > 0 and len(names) > _CLASSES)]
+
+
+def _without_label(run: RunDir) -> list[str]:
+    """What people said of images instead of a label."""
+    said = Ledger(run.deliveries).answers()
+    found = []
+    for status, what in (
+        (Status.SKIP, "skipped (a later round may ask for them again)"),
+        (Status.UNUSABLE, "unusable (out of the pool)"),
+    ):
+        keys = [key for key, answer in said.items() if answer[0] == status]
+        found += [f"{what}: {amount(len(keys), 'image')}, {first_of(keys, most=_SHOWN)}"] if keys else []
+    return found
 
 
 def _metrics(metrics: dict[str, Any]) -> str:

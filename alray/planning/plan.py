@@ -24,9 +24,10 @@ from alray.durations import duration
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED
 from alray.joining import join
 from alray.labeling.state import masks
-from alray.planning.probe import Probe, Speed, process_seconds
+from alray.planning.probe import Probe, Speed, Start
 from alray.planning.result import Plan
 from alray.planning.selecting import select_seconds
+from alray.planning.starts import CLUSTER, EXTRACT, EXTRACT_AGAIN, SELECT, TRAIN, Starts, report_seconds
 from alray.prepare import Checked
 from alray.reasons import in_bytes
 from alray.rundir import PLAN, RunDir
@@ -35,19 +36,18 @@ from alray.stop import Standing, Stop
 from alray.store import Store, is_remote
 from alray.train.objective import Recipe
 
-_TRAIN_START, _EXTRACT_START, _EXTRACT_AGAIN, _SELECT_START = 1.6, 1.0, 0.3, 0.6  # in process starts, as measured
 _DRIVER_ROW_BYTES = 16
-_START = 4.5  # CPU seconds of starting a worker, where they are not measured
+_BUSY = 2.0  # a start that takes so many times its CPU seconds tells that the machine does other work
 _DTYPES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 def plan(found: Checked, joined: Joined | None = None, start: float | None = None) -> Plan:
     """Probe a checked configuration and plan its run.
 
-    joined: the cluster of the run; it is joined only if resources.address or RAY_ADDRESS names one. start: seconds of
-    starting a worker; None: they are measured. Raises ImageError and what building the network raises.
+    joined: the cluster of the run; it is joined only if resources.address or RAY_ADDRESS names one. start: CPU seconds
+    of starting a worker; None: they are measured. Raises ImageError and what building the network raises.
     """
-    return _Planner(found, joined or join(found), process_seconds() if start is None else start).plan()
+    return _Planner(found, joined or join(found), start).plan()
 
 
 def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
@@ -57,7 +57,7 @@ def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
     if run.noted(PLAN) is not None:
         return
     try:
-        made = plan(replace(found, catalog=replace(found.catalog, masks=masks(run))), start=_START)
+        made = plan(replace(found, catalog=replace(found.catalog, masks=masks(run))))
     except ValueError as error:
         say(f"plan: none was made: {error}")
         return
@@ -69,7 +69,7 @@ def plan_once(found: Checked, run: RunDir, say: Callable[[str], None]) -> None:
 
 
 class _Planner:
-    def __init__(self, found: Checked, joined: Joined, start: float) -> None:
+    def __init__(self, found: Checked, joined: Joined, start: float | None) -> None:
         self.found, self.config, self.catalog = found, found.config, found.catalog
         self.learner = found.learner(found.config, found.catalog, joined)
         self.cluster, resources = _cluster(joined, found)
@@ -79,7 +79,8 @@ class _Planner:
         threads = int(resources.cpus_per_train_worker)
         self.probe = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, threads)
         self.measuring = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, 1)
-        self.start = self.process = start
+        self.starting = Start() if start is None and self._on_ray() else None
+        self._start = start or 0.0
         self.read, self.unknown = 0.0, list[str]()
         self.rounds = self._rounds()
         self.offered = [self._window(number) for number in range(self.rounds)]
@@ -87,9 +88,6 @@ class _Planner:
     def plan(self) -> Plan:
         found, rounds = self.found, range(self.rounds)
         measure = self.learner.trial_measure()
-        trains = self._trains()
-        if measure is None and not trains:
-            self.start = 0.0
         embed = None if measure is None else self.measuring.measuring(measure)
         width = self.learner.width()
         embedded = [self._embedded(number) for number in rounds]
@@ -103,6 +101,9 @@ class _Planner:
         seconds["select"] = [self._select(number, width) for number in rounds]
         if embed is not None and not len(found.task.embedded_test(found.test_rows)):
             seconds["evaluate"] = [self._extract(embed, len(found.test_rows), True) for _ in rounds]
+        first = seconds[self._first_on_ray(seconds)]
+        if first[0] and self._on_ray() and not _named_cluster(found):
+            first[0] += self._begin(CLUSTER, 1)
         features = max([len(self.catalog)] if found.learner.frozen else embedded, default=0)
         bytes_of_row = self._bytes_of_row(width)
         shard = -(-max(embedded) // self.shards) * bytes_of_row if embedded else 0
@@ -115,10 +116,32 @@ class _Planner:
         )  # fmt: skip
         made.problems.extend(self._problems(made))
         made.unknown.extend(self.unknown)
+        if self.starting is not None and self.starting.slower > _BUSY:
+            made.unknown.append(
+                f"this machine does other work now: to start a process took {self.starting.slower:.1f} times its CPU "
+                "seconds. The times are those of a machine that does nothing else"
+            )
         return made
 
-    def _trains(self) -> bool:
-        return not self.found.learner.trains_in_driver
+    def _first_on_ray(self, seconds: dict[str, list[float]]) -> str:
+        """The stage that joins the cluster."""
+        if seconds["pretext"][0]:
+            return "pretext"
+        learner = self.found.learner
+        if not learner.trains_in_driver:
+            return "train"
+        return "extract" if "extract" in seconds else "select"
+
+    def _on_ray(self) -> bool:
+        """Whether the run starts processes of Ray's."""
+        learner, resources = self.found.learner, self.config.resources
+        in_driver = learner.trains_in_driver and self.learner.trial_measure() is None
+        return not in_driver or resources.select_workers == "ray"
+
+    @property
+    def start(self) -> float:
+        """CPU seconds of starting a worker."""
+        return self._start if self.starting is None else self.starting.seconds
 
     def _rounds(self) -> int:
         """The number of rounds, as far as limits of labels and money tell. A target or a flat gain may end the run
@@ -158,8 +181,7 @@ class _Planner:
 
     def _stage(self, images: float, speed: Speed, replicas: int) -> float:
         """Seconds of a stage over so many images."""
-        decoders = max(1.0, self.cluster.cpus - (0 if self.cluster.use_gpu else replicas))
-        parts = [speed.compute / replicas, speed.decode / min(decoders, self.cores)]
+        parts = [speed.compute / replicas, speed.decode / min(self._decoders(replicas), self.cores)]
         if not self.cluster.use_gpu:
             parts.append((speed.compute + speed.decode) / self.cores)
         self.read += images * self._bytes_of_image
@@ -168,7 +190,22 @@ class _Planner:
     def _extract(self, speed: Speed, images: int, again: bool) -> float:
         if not images:
             return 0.0
-        return self.start * (_EXTRACT_AGAIN if again else _EXTRACT_START) + self._stage(images, speed, self.actors)
+        workers = self.actors + self._decoders(self.actors)
+        return self._begin(EXTRACT_AGAIN if again else EXTRACT, workers) + self._stage(images, speed, self.actors)
+
+    def _begin(self, starts: Starts, workers: float) -> float:
+        """Seconds until the workers of a stage have started."""
+        return self.start * starts.of(workers, self.cores)
+
+    def _training(self, epochs: int, checkpoint_every: int) -> float:
+        """Seconds of a training beside its images: until its workers have started, and while they report."""
+        workers = self.train_workers + self._decoders(self.train_workers)
+        reports = (epochs - 1) // checkpoint_every
+        return self._begin(TRAIN, workers) + reports * report_seconds(not _named_cluster(self.found))
+
+    def _decoders(self, replicas: int) -> float:
+        """How many tasks decode at a time beside the replicas of a model."""
+        return max(1.0, self.cluster.cpus - (0 if self.cluster.use_gpu else replicas))
 
     def _train(self, embed: Speed | None) -> list[float]:
         config, learner = self.config, self.learner
@@ -186,7 +223,7 @@ class _Planner:
         if self.found.val_size and embed is not None:
             validation = self._stage(self.found.val_size, embed, self.train_workers)
         return [
-            _TRAIN_START * self.start
+            self._training(config.train.epochs, config.train.checkpoint_every)
             + config.train.epochs * (self._stage(self._labels(number), speed, self.train_workers) + validation)
             for number in numbers
         ]
@@ -207,7 +244,8 @@ class _Planner:
         )
         once = Speed(speed.decode, speed.compute / 3)  # a measurement has no backward pass
         epochs = config.pretext.epochs * self._stage(pool, speed, self.train_workers)
-        return _TRAIN_START * self.start + epochs + self._extract(once, pool, False)
+        begin = self._training(config.pretext.epochs, config.pretext.checkpoint_every)
+        return begin + epochs + self._extract(once, pool, False)
 
     def _vaal(self) -> list[float]:
         config, rounds = self.config, self.rounds
@@ -221,7 +259,7 @@ class _Planner:
 
         speed = self.probe.training(recipe)
         return [
-            _TRAIN_START * self.start
+            self._training(config.vaal.epochs, config.vaal.checkpoint_every)
             + 2 * config.vaal.epochs * self._stage(self._labels(number), speed, self.train_workers)
             + self._extract(Speed(speed.decode, speed.compute / 6), len(self._unlabeled(number)), True)
             for number in range(rounds - 1)
@@ -235,7 +273,7 @@ class _Planner:
         took = select_seconds(self.found.strategy, offered, self._labels(number), budget, width, classes)
         on_ray = self.config.resources.select_workers == "ray"
         parts = min(self.shards, self.cores) if on_ray else 1
-        return took / parts + (_SELECT_START * self.process if on_ray else 0.0)
+        return took / parts + (self._begin(SELECT, self.shards) if on_ray else 0.0)
 
     def _once(self, seconds: float) -> list[float]:
         return [seconds] + [0.0] * (self.rounds - 1)

@@ -75,7 +75,8 @@ def select_from(
         available = sum(shards.sizes())
         _check_available(budget, available)
         strategy.check(budget, available)
-        metered = Metered(shards, watch)
+        # k-center looks for one pick more, to know its distance.
+        metered = Metered(shards, lambda picks: watch(min(picks, budget)))
         picks = strategy.select(metered, budget, shards.context)
         picks = replace(picks, account={**metered.account(), **picks.account})
     if len(picks) != budget:

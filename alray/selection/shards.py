@@ -23,6 +23,7 @@ from alray.config import ResourceConfig
 from alray.features.arrays import ArraySource, Shard, ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss, after_loss
+from alray.lost_workers import told_losses
 from alray.reservation import ANYBODY, Reservation, Share, reserve
 from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.protocol import Context, SelectionError, Strategy
@@ -153,6 +154,7 @@ class RayActors:
         from alray.models.device import for_workers  # imports torch
 
         cpus = self._demand.workers[0]["CPU"]
+        self._held.enter_context(told_losses("select", self._share.say))
         self._reservation = self._held.enter_context(reserve(self._share, "select", self._demand))
         self._actors = [
             ray.remote(_Actor)

@@ -22,6 +22,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from alray import demand
 from alray.config import ResourceConfig
 from alray.lost_nodes import NodeLost, after_loss, kept_whole
+from alray.lost_workers import told_losses
 from alray.reasons import ours
 from alray.reservation import Reservation, Share, reserve
 from alray.rundir import PROGRESS, RAY
@@ -108,7 +109,8 @@ def _attempt(
 ) -> dict[str, Any] | None:
     """Reserve, start the workers and wait; returns what worker 0 returns, or None if it is to be tried again."""
     try:
-        with after_loss(restarts.count > 0), reserve(share, "train", needed) as reservation, kept_whole(reservation):
+        told, held = told_losses("train", share.say), reserve(share, "train", needed)
+        with after_loss(restarts.count > 0), told, held as reservation, kept_whole(reservation):
             decoding = Decoding(reservation, resources.decode_cpus)
             return dict(_trainer(out, lambda: work(decoding), needed.workers[0], reservation).fit().return_value)
     except (TrainingFailedError, RayActorError, NodeLost) as error:

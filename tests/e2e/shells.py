@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sysconfig
+import tempfile
 import time
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +44,34 @@ class Machine:
         """README's `ray job submit`, with another program behind the dashes."""
         command = SUBMIT.partition(" -- ")[0].replace("127.0.0.1:8265", self.dashboard)
         return self.shell(f"{with_mode(command, mode)} -- {program}", **changes)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def started(mode: str, inside: tuple[str, ...] = (), **more: int) -> Iterator[Machine]:
+    """A machine with a cluster that demands a token, or none. more: options of `ray start`, with their numbers."""
+    folder = Path(tempfile.mkdtemp(prefix="alray"))  # short: Ray's sockets lie below it
+    port, dashboard, client, agent = free_ports(4)
+    here = Machine(environment_of(folder), f"127.0.0.1:{dashboard}", inside)
+    try:
+        assert here.shell(TOKEN).returncode == 0
+        own = {
+            "port": port, "dashboard-port": dashboard, "ray-client-server-port": client,
+            "dashboard-agent-listen-port": agent, **more,
+        }  # fmt: skip
+        options = [f"--{name} {number}" for name, number in own.items()]
+        done = here.shell(" ".join([with_mode(START, mode), *options]))
+        assert done.returncode == 0, done.stdout
+        yield here
+    finally:
+        stop(here.environment["HOME"])
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def with_mode(command: str, mode: str) -> str:

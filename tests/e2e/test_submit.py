@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from namespaces import host
-from shells import REPOSITORY, SHORT, START, SUBMIT, TOKEN, Machine, environment_of, stop, with_mode
+from shells import REPOSITORY, SHORT, SUBMIT, Machine, started
 
 PROGRAMS = ["python jobs/digits.py", "jobs/digits.py"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-def started(mode: str, inside: tuple[str, ...] = ()) -> Iterator[Machine]:
-    """A machine with a cluster that demands a token, or none."""
-    folder = Path(tempfile.mkdtemp(prefix="alray"))  # short: Ray's sockets lie below it
-    port, dashboard, client, agent = free_ports(4)
-    here = Machine(environment_of(folder), f"127.0.0.1:{dashboard}", inside)
-    try:
-        assert here.shell(TOKEN).returncode == 0
-        own = {
-            "port": port, "dashboard-port": dashboard, "ray-client-server-port": client,
-            "dashboard-agent-listen-port": agent,
-        }  # fmt: skip
-        options = [f"--{name} {number}" for name, number in own.items()]
-        done = here.shell(" ".join([with_mode(START, mode), *options]))
-        assert done.returncode == 0, done.stdout
-        yield here
-    finally:
-        stop(here.environment["HOME"])
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

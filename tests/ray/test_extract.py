@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from alray.features.extract import Measurers, extract
 from alray.features.measures import Extraction, Features, ModelSource
 from alray.features.table import FeatureError, part_name, read_part
 from alray.models.backbone import embed_images
+from alray.reservation import Share
 from alray.store import Store
 from alray.train.pretext import PretextLosses, fresh
 
@@ -110,14 +112,19 @@ def until(holds: Callable[[], bool]) -> bool:
 def test_actors_stay_between_extractions_and_a_killed_one_costs_time_only(catalog: Catalog, tmp_path: Path) -> None:
     measurers, rows = Measurers(2), np.arange(50)
     plan = replace(extraction(catalog, rows), part_rows=4)
-    extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1)
+    said = list[str]()
+    share = Share("x", 3, said.append)
+    extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1, share=share)
+    assert said == []
     first, second = processes(measurers)
 
     def kill(rows: int, note: str) -> None:
         if rows and alive(first):
             os.kill(first, signal.SIGKILL)
 
-    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, advance=kill)
+    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, share=share, advance=kill)
+    assert len(said) == 1
+    assert re.match(r"extract · lost a process, whose work is repeated: its process died .*SIGKILL", said[0])
     assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
     assert len(numbers(tmp_path / "first")) == 13
     restarted, kept = processes(measurers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
 from alray.models.device import for_workers, without_gpu
+from alray.reservation import Share
 from alray.selection.protocol import Context, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
@@ -148,8 +150,8 @@ def test_killed_actors_change_nothing(tmp_path: Path) -> None:
     for name in MIDDLE:
         expected = select_from(sources(1), STRATEGIES[name], 30, CONTEXT)
         mark = tmp_path / name
-        strategy = _interrupted(name, mark)
-        with RayActors(sources(2), strategy, CONTEXT, CPUS) as actors:
+        strategy, said = _interrupted(name, mark), list[str]()
+        with RayActors(sources(2), strategy, CONTEXT, CPUS, Share("x", 3, said.append)) as actors:
             before = actors.pids()
             killer = threading.Thread(target=_kill_at, args=(mark,))
             killer.start()
@@ -161,6 +163,7 @@ def test_killed_actors_change_nothing(tmp_path: Path) -> None:
             os.kill(middle[0], signal.SIGKILL)
             assert STRATEGIES[name].select(actors, 30, CONTEXT) == expected
             assert actors.pids()[0] != middle[0]
+        assert 1 <= len(said) <= 2 and all(re.match(r"select · lost .*repeated: .*SIGKILL", line) for line in said)
 
 
 MIDDLE = {"base": "nearest", "margin": "answer", "k_center": "far", "badge": "rings"}

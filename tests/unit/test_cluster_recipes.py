@@ -14,13 +14,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from kuberay_v1 import RayCluster, RayJob
+from pydantic import ValidationError
 
 import alray
 
@@ -188,6 +189,11 @@ def cluster_of(given: dict[str, Any]) -> dict[str, Any]:
     return spec.get("rayClusterSpec", spec)
 
 
+def first_container(group: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = group["template"]["spec"]["containers"][0]
+    return found
+
+
 def templates(given: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = cluster_of(given)
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
@@ -209,6 +215,45 @@ def test_kuberay_takes_the_resource_and_rays_autoscaler_reads_it(name: str) -> N
     assert types["gpu"]["min_workers"] == 0
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         started("ray start " + " ".join(f"--{key}={value}" for key, value in group["rayStartParams"].items()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda cluster: cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["volumeMounts"][1].update(
+            name="x"
+        ),
+        lambda cluster: cluster["headGroupSpec"]["template"]["spec"].update(restartPolicy="Always"),
+        lambda cluster: cluster["headGroupSpec"]["rayStartParams"].update(labels="a=b"),
+        lambda cluster: cluster["workerGroupSpecs"][0].update(replica=1),
+        lambda cluster: first_container(cluster["workerGroupSpecs"][0]).update(
+            env=[{"name": "RAY_AUTH_TOKEN", "value": "x"}]
+        ),
+        lambda cluster: cluster.update(rayVersion="2.51.0"),
+        lambda cluster: cluster["autoscalerOptions"].update(idleTimeoutSeconds="600"),
+    ],
+)
+def test_what_kuberay_refuses_is_refused_here(wrong: Callable[[dict[str, Any]], None]) -> None:
+    (given,) = documents("kuberay/raycluster.yaml")
+    given = json.loads(json.dumps(given))  # YAML's anchors are one object
+    RayCluster.model_validate(given)
+    wrong(cluster_of(given))
+    with pytest.raises(ValidationError):
+        RayCluster.model_validate(given)
+
+
+def test_prometheus_scrapes_the_pods_that_the_recipes_make() -> None:
+    (monitor,) = documents("kuberay/podmonitor.yaml")
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    given = {"ray.io/is-ray-node": "yes"}  # KubeRay's own label
+    for name in KUBERAY:
+        cluster = cluster_of(documents(name)[0])
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            assert wanted.items() <= {**given, **group["template"]["metadata"]["labels"]}.items()
+            ports = [port["name"] for port in group["template"]["spec"]["containers"][0].get("ports", ())]
+            assert "metrics" not in ports and "metrics-export-port" not in group["rayStartParams"]  # KubeRay's: 8080
+    assert [end["port"] for end in monitor["spec"]["podMetricsEndpoints"]] == ["metrics"]
+    assert "port: 8080" in (CLUSTER / "kuberay/access.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", KUBERAY)

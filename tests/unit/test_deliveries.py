@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, text, said
 
 
 def test_a_file_in_another_encoding_and_a_missing_file_are_refused(tmp_path):
-    with pytest.raises(LabelError, match="UTF-8"):
+    with pytest.raises(LabelError, match=r"l\.csv: line 2: expected text in UTF-8, got .*iconv -f LATIN1"):
         read(written(tmp_path, "l.csv", "key,label\nx,caf\u00e9\n", "latin-1"))
     with pytest.raises(LabelError, match="no such file"):
         read(str(tmp_path / "away.csv"))
@@ -127,6 +127,23 @@ def test_an_image_is_found_by_key_uri_or_the_end_of_its_path_when_only_one_fits(
     result = check([line(key)], ASKED, RULES)
     assert [taken.key for taken in result.taken] == ([] if found is None else [found])
     assert len(result.refused) == (found is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("c/1.png", "'c/1.png' is not an image of this run (did you mean 'b/1.png'?)"),
+     ("a/2.PGN", "'a/2.PGN' is not an image of this run (did you mean 'a/2.png'?)"),
+     ("something else", "'something else' is not an image of this run"),
+     ("known.png", "'known.png' is not an image that was asked for; --extra takes labels that nobody asked for")],
+)  # fmt: skip
+def test_an_unknown_image_is_told_from_one_that_was_not_asked_for(name, said):
+    asked = replace(ASKED, elsewhere={"known.png": "known.png"}.get)
+    assert check([line(name)], asked, RULES).refused == [f"l.csv:2: {said}"]
+
+
+def test_similar_keys_are_looked_for_only_as_often_as_a_message_shows_lines():
+    refused = check([line(f"a/{number}.png") for number in range(3, 40)], ASKED, RULES).refused
+    assert sum("did you mean" in line for line in refused) == 20 < len(refused)
 
 
 @pytest.mark.parametrize(

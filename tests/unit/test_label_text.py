@@ -237,7 +237,9 @@ def test_a_list_of_classes_is_tidied_too(tmp_path: Path) -> None:
 def test_a_list_of_classes_in_another_encoding(tmp_path: Path) -> None:
     source = as_csv(["dog"], tmp_path)
     (tmp_path / "alray-classes.txt").write_bytes("dog\ncafé\n".encode("latin-1"))
-    with pytest.raises(CatalogError, match=r"alray-classes\.txt: expected text in UTF-8, got the bytes b'\\xe9"):
+    with pytest.raises(
+        CatalogError, match=r"alray-classes\.txt: line 2: expected text in UTF-8, got the bytes b'\\xe9"
+    ):
         indexed(source, tmp_path)
 
 

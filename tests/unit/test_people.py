@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,15 @@ def test_skipped_images_are_not_asked_for_in_the_next_round_and_unusable_ones_ne
     first = batch_of(folder)[1]
     give(folder, tmp_path, [*right(first[2:]), (first[0], "", "skip"), (first[1], "", "unusable")])
     wait(config)
+    said = lines(folder)
+    assert f"skipped (a later round may ask for them again): 1 image, {first[0]}" in said
+    assert f"unusable (out of the pool): 1 image, {first[1]}" in said
+    count = Counter(name for status, name in state.given(folder).values() if status == Status.LABEL)
+    assert sum(count.values()) == 10
+    (of_class,) = [line for line in said if line.startswith("labels by class: ")]
+    assert sorted(of_class.removeprefix("labels by class: ").split(", ")) == [
+        f"{name}: {count[name]}" for name in NAMES
+    ]
     second = batch_of(folder)[1]
     assert not {first[0], first[1]} & set(second)
     give(folder, tmp_path, right(second))

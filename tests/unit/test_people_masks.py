@@ -141,7 +141,7 @@ def test_masks_that_cannot_be_used_are_refused_by_name_and_nothing_is_written(fo
     assert f"{keys[1]}: mask: expected the image's 24 x 20 pixels, got 25 x 20" in said
     assert f"{keys[2]}: mask: expected 0 to 2 or 255 (void), got" in said
     assert f"{keys[3]}: mask: expected some class, got only void" in said
-    assert "'0/nobody_mask.png' is not an image that was asked for" in said
+    assert "'0/nobody_mask.png' is not an image of this run" in said
     assert "plain.png: expected a mask whose name ends with _mask.png" in said
     assert state.masks(folder) == {} and folder.masks.names() == []
     assert receive.receive(folder, [place], take_good=True).taken == 1

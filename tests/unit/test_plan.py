@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from alray.data.augment import eval_transform
 from alray.features.measures import Features, ModelSource
 from alray.planning import plan as planning
 from alray.planning.plan import plan, plan_once
-from alray.planning.probe import Probe
+from alray.planning.probe import Probe, Start
 from alray.planning.result import Plan
 from alray.planning.selecting import select_seconds
+from alray.planning.starts import CLUSTER, SELECT, Starts
 from alray.prepare import check
 from alray.report.runs import RunHistory
 from alray.report.timing import planned_sentences
@@ -84,6 +88,46 @@ def test_the_plan_of_a_fine_tuning(tmp_path: Path) -> None:
     assert found.seconds["select"][1] == 0
     few, many = (plan(check(images(tmp_path, **{"train.epochs": n})), start=0.0) for n in (10, 400))
     assert sum(many.seconds["train"]) > 4 * sum(few.seconds["train"])  # forty times, but each is measured anew
+
+
+def test_a_training_waits_at_each_checkpoint_that_it_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "40")
+    often, never = (
+        plan(check(images(tmp_path, **{"train.epochs": 5, "train.checkpoint_every": n})), start=0.0) for n in (2, 9)
+    )
+    for one, other in zip(often.seconds["train"], never.seconds["train"], strict=True):
+        assert one - other == pytest.approx(2 * 40, abs=20)  # after the epochs 2 and 4; each is measured anew
+
+
+def test_starts_of_processes_are_in_the_plan_and_the_cluster_starts_once(tmp_path: Path) -> None:
+    found, free = (plan(check(images(tmp_path)), start=start) for start in (1000.0, 0.0))
+    begun = {name: [after - before for after, before in zip(found.seconds[name], free.seconds[name], strict=True)]
+             for name in ("train", "extract", "select")}  # fmt: skip
+    first, second = (value / 1000 for value in begun["train"])
+    assert first - second == pytest.approx(CLUSTER.alone, abs=0.05)
+    assert begun["extract"][0] > begun["extract"][1] > 0
+    assert begun["select"] == [pytest.approx(1000 * SELECT.of(1, os.cpu_count() or 1), rel=0.05), 0.0]
+
+
+def test_more_workers_than_cores_start_one_after_the_other() -> None:
+    assert Starts(1, 2).of(workers=8, cores=2) == 9
+    assert Starts(1, 2).of(workers=1, cores=64) == 3
+
+
+def test_the_start_of_a_process_is_measured_in_cpu_seconds() -> None:
+    waiting = Start()
+    os.kill(waiting._process.pid, signal.SIGSTOP)  # as if the machine did other work
+    time.sleep(5)
+    os.kill(waiting._process.pid, signal.SIGCONT)
+    assert 0.5 < waiting.seconds < 60
+    assert waiting.slower > 1.1
+
+
+def test_a_plan_says_when_the_machine_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_BUSY", 0.0)
+    said = plan(check(images(tmp_path))).unknown
+    assert len(said) == 1 and said[0].startswith("this machine does other work now")
+    assert plan(check(embeddings(tmp_path))).unknown == []  # no process starts
 
 
 @pytest.mark.parametrize("strategy", ["random", "margin", "base", "k_center", "badge", "pt4al", "k_means", "balancing"])

@@ -43,9 +43,9 @@ PRETEXT = "--pretext.epochs 1 --pretext.batch-size 32 --train.batch-size 16"
 ONE = "--resources.train-workers 1 --resources.extract-actors 1"
 
 
-# Programs that need a cluster or a cloud, or change the user's home. tests/unit/test_cluster_recipes.py checks the
-# files that they are given.
-ELSEWHERE = r"chmod|kubectl|sbatch|docker|(?:RAY_AUTH_TOKEN=\"\$\(.*?\)\" )?sky|tail"
+# Programs that need a cluster, a cloud or a server, or change the user's home. Their files are checked in
+# tests/unit/test_cluster_recipes.py, that of prometheus in tests/e2e/test_dashboard.py.
+ELSEWHERE = r"chmod|kubectl|sbatch|docker|(?:RAY_AUTH_TOKEN=\"\$\(.*?\)\" )?sky|tail|prometheus"
 
 
 @dataclass(frozen=True)

@@ -292,3 +292,12 @@ def test_best_and_merge_order_by_score_then_hash() -> None:
             assert values.tolist() == scores[expected[:k]].tolist()
             parts = [best(rows[part], scores[part], k, ties) for part in (slice(0, 4), slice(4, 4), slice(4, 30))]
             assert merge(parts, k, ties)[0].tolist() == got.tolist()
+
+
+@pytest.mark.parametrize("name", ["k_center", "base", "k_means"])
+def test_progress_comes_to_the_budget_and_not_beyond(name: str) -> None:
+    x = np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32)
+    source = ArraySource(np.arange(2000), {"embedding": x, "logits": x[:, :5]})
+    head, seen = (np.ones((5, 16), np.float32), np.zeros(5, np.float32)), list[int]()
+    select_from([source], build(name), 300, Context(0, 1, 5, head), watch=seen.append)
+    assert seen == sorted(seen) and seen[-1] == 300

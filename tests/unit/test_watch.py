@@ -39,11 +39,11 @@ def test_rate_and_time_to_go() -> None:
 @pytest.mark.parametrize(
     ("ago", "changes", "holder", "said"),
     [
-        (0, {}, "here", "now: round 1 of 2, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
-        (0, {"done": 0, "total": 0}, "elsewhere", "now: round 1 of 2, train (40 labels), since 10 s"),
-        (300, {}, "elsewhere", "last sign 5 min ago, in round 1 of 2, train (40 labels): it may have stopped"),
-        (300, {}, "here", "now: round 1 of 2, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
-        (300, {}, "", "nobody works on it now; the last sign was 5 min ago, in round 1 of 2, train (40 labels)"),
+        (0, {}, "here", "now: round 0 of 0-1, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
+        (0, {"done": 0, "total": 0}, "elsewhere", "now: round 0 of 0-1, train (40 labels), since 10 s"),
+        (300, {}, "elsewhere", "last sign 5 min ago, in round 0 of 0-1, train (40 labels): it may have stopped"),
+        (300, {}, "here", "now: round 0 of 0-1, train (40 labels): 5 of 20 epochs, 0.5 a second, about 30 s to go"),
+        (300, {}, "", "nobody works on it now; the last sign was 5 min ago, in round 0 of 0-1, train (40 labels)"),
     ],
 )
 def test_status_says_what_the_run_does(
@@ -62,10 +62,10 @@ def test_status_says_what_the_run_does(
 
 def test_alray_status_has_the_stage_and_verify_does_not_mind(tmp_path: Path) -> None:
     run = RunDir(str(tmp_path / "run"))
-    run.write_json(RUN, {"name": "r"})
+    run.write_json(RUN, {"name": "r", "classes": ["cat"]})
     run.write_config(json.dumps({"rounds": 3}))
     watchers(run)(Now("r", 0, 3, "train", began=time.time(), at=time.time()))
-    assert any("in round 1 of 3, train" in line for line in lines(run))
+    assert any("in round 0 of 0-2, train" in line for line in lines(run))
     assert verify(run.uri).problems == []
 
 

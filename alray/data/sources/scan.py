@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.sources.split_names import split_role
-from alray.reasons import why
+from alray.reasons import not_utf8
 from alray.store import is_file, join, read_bytes
 
 # label: the class by name, or by number as text; null where unknown. split: the name that the source gives it (Train,
@@ -154,7 +154,7 @@ def read_classes(directory: str) -> tuple[str, ...] | None:
     try:
         text = read_bytes(join(directory, CLASSES_FILE)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CatalogError(f"{join(directory, CLASSES_FILE)}: {why(error)}; save it as UTF-8") from None
+        raise CatalogError(f"{join(directory, CLASSES_FILE)}: {not_utf8(error)}") from None
     return tuple(line for line in text.splitlines() if line.strip())
 
 

@@ -1,0 +1,72 @@
+"""What Ray ends or loses, and starts again by itself, is said in a line; of what it ends on purpose nothing is said.
+
+The lines of killed processes are in the tests of extraction, selection and training.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alray.features.arrays import ArraySource
+from alray.lost_workers import told_losses
+from alray.reservation import Share
+from alray.selection.protocol import Context
+from alray.selection.registry import build
+from alray.selection.select import select_from
+
+
+def test_nothing_is_said_of_a_stage_that_loses_nothing(ray_session: None) -> None:
+    said = list[str]()
+    x = np.random.default_rng(0).standard_normal((60, 4), np.float32)
+    halves = [ArraySource(np.arange(start, start + 30), {"embedding": x[start : start + 30]}) for start in (0, 30)]
+    for _ in range(2):
+        select_from(
+            halves,
+            build("k_center"),
+            5,
+            Context(0, 1, 2),
+            workers="ray",
+            num_cpus=0.5,
+            share=Share("x", 3, said.append),
+        )
+    assert said == []
+
+
+def test_an_error_of_a_task_and_an_actor_that_is_ended_are_no_losses(ray_session: None) -> None:
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Actor:
+        def fail(self) -> None:
+            raise ValueError("its own")
+
+    said = list[str]()
+    with told_losses("select", said.append):
+        actor = Actor.remote()
+        with pytest.raises(ValueError, match="its own"):
+            ray.get(actor.fail.remote())
+        ray.kill(actor)
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(actor.fail.remote())
+    assert said == []
+
+
+@pytest.mark.timeout(300)
+def test_a_process_that_is_ended_for_memory_is_named(tmp_path: Path) -> None:
+    program = Path(__file__).with_name("short_of_memory.py")
+    done = subprocess.run([sys.executable, str(program), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["answer"] == "done"
+    assert len(found["said"]) == 1
+    assert re.match(
+        r"extract · lost a process, whose work is repeated: .*its machine \([\d.]+\) was short of memory",
+        found["said"][0],
+    )
