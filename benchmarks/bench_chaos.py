@@ -1,0 +1,205 @@
+#!/usr/bin/env python
+"""A run whose cluster, storage and own process are broken at seeded, random moments equals the undisturbed run.
+
+    make chaos                                            # 50 rounds; some twenty minutes on two cores
+    python benchmarks/bench_chaos.py --rounds 8 --seed 3
+
+A linear run on generated embeddings, with its directory in an object store (a real S3 server on loopback) and its
+selection on actors of a Ray cluster of three nodes and a head. It runs twice: undisturbed, then with faults: at most
+one in a round. At the end the picks, scores, labels and metrics of all rounds must be equal, no image may be labeled
+twice, and `alray verify` must find nothing. What a fault costs are the seconds of its round beside those of the same
+round of the undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from chaos_faults import KINDS, Faults
+from chaos_machines import BUCKET, Driver, Machines, Server, prepare, storage
+
+ROWS, WIDTH, CLASSES = 4_000, 16, 8
+PATIENCE = 300.0  # seconds without a new line of the run before it counts as hanging
+SHORT = (
+    "selection actor killed",
+    "node killed, another one comes",
+    "driver killed, same command again",
+    "storage away",
+)
+
+
+def settings(folder: Path, name: str, rounds: int, strategy: str) -> Path:
+    """The configuration of one of the two runs, as a file."""
+    from alray import RunConfig
+    from alray.config import DataConfig, ResourceConfig, SplitConfig, TrainConfig
+
+    config = RunConfig(
+        name="chaos", run_dir=f"s3://{BUCKET}/{name}", root=f"s3://{BUCKET}", rounds=rounds, budget=20,
+        strategy=strategy, top_k=(2,), data=DataConfig(root=str(folder / "data.npz")),
+        split=SplitConfig(val_size=100, seed_set_size=40), train=TrainConfig(mode="linear", epochs=5, patience=2),
+        resources=ResourceConfig(select_workers="ray", select_shards=3, cpus_per_shard=0.5, wait_minutes=5),
+    )  # fmt: skip
+    path = folder / f"{name}.json"
+    path.write_text(config.to_json())
+    return path
+
+
+def write_embeddings(path: Path) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(ROWS) % CLASSES
+    features = rng.normal(size=(ROWS, WIDTH)) + 2 * rng.normal(size=(CLASSES, WIDTH))[labels]
+    np.savez(path, features=features.astype(np.float16), label=labels, is_test=np.arange(ROWS) % 10 == 0)
+
+
+def work(driver: Driver, machines: Machines, storage: Server, faults: Faults, usual: float) -> None:
+    """Run the command until it has ended well, and start it again after each fault that ends it."""
+    driver.start(machines.address)
+    while driver.process.poll() != 0:
+        code = driver.process.returncode
+        if code is not None:
+            last = faults.injected[-1].kind if faults.injected else ""
+            assert (code, last[:4]) in {(-9, "driv"), (1, "head")}, f"ended with {code} after {last}\n{driver.tail()}"
+            if last.startswith("head"):
+                machines.stop()
+                machines.start()
+            driver.start(machines.address)
+        faults.look(driver, machines, storage, usual)
+        assert time.monotonic() - driver.since < PATIENCE, f"no news for {PATIENCE:g} s\n{driver.tail()}"
+        assert not faults.errors, faults.errors
+        time.sleep(0.02)
+    for timer in faults.timers:
+        timer.join()
+
+
+def seconds(driver: Driver, end: float) -> list[float]:
+    """The seconds of each round."""
+    began = [*(driver.began[number] for number in sorted(driver.began)), end]
+    return [late - early for early, late in itertools.pairwise(began)]
+
+
+def facts(name: str, rounds: int) -> dict[str, Any]:
+    """What must not depend on faults."""
+    from alray.rundir import RunDir
+
+    run = RunDir(f"s3://{BUCKET}/{name}")
+    found: dict[str, Any] = {}
+    for number in range(rounds):
+        out = run.round(number)
+        metrics = out.metrics()
+        del metrics["seconds"]
+        found[f"metrics {number}"] = metrics
+        if number < rounds - 1:
+            found[f"picks {number}"] = out.picks().to_pydict()
+            found[f"labels {number}"] = {key: list(map(str, column)) for key, column in enumerate(out.labels())}
+            found[f"rows {number}"] = out.labels()[0].tolist()
+    return found
+
+
+def checked(rounds: int) -> dict[str, Any]:
+    """Compare both runs. Raises AssertionError where they differ."""
+    from alray.verify import verify
+
+    calm, broken = facts("calm", rounds), facts("broken", rounds)
+    different = [name for name in {**calm, **broken} if calm.get(name) != broken.get(name)]
+    assert not different, f"different: {different}"
+    rows = [row for name, found in broken.items() if name.startswith("rows") for row in found]
+    assert len(rows) == len(set(rows)) == 20 * (rounds - 1), "an image was labeled twice, or not at all"
+    problems = verify(f"s3://{BUCKET}/broken").problems
+    assert not problems, problems
+    return {"labels": len(rows), "compared": len(calm)}
+
+
+def table(faults: Faults, calm: list[float], broken: list[float]) -> list[dict[str, Any]]:
+    """One line for each kind of fault, and one for the rounds without any."""
+    hit = {fault.round for fault in faults.injected}
+    lines = []
+    for kind in (*faults.kinds, "none"):
+        here = [fault for fault in faults.injected if fault.kind == kind]
+        numbers = [fault.round for fault in here] or [n for n in range(len(calm)) if n not in hit and kind == "none"]
+        ratios = [broken[number] / calm[number] for number in numbers]
+        more = [broken[number] - calm[number] for number in numbers]
+        lines.append(
+            {
+                "fault": kind, "times": len(numbers), "lost": "nothing",
+                "away_s": [fault.away for fault in here if fault.away],
+                "median_ratio": round(statistics.median(ratios), 2) if ratios else None,
+                "worst_ratio": round(max(ratios), 2) if ratios else None,
+                "median_more_s": round(statistics.median(more), 1) if more else None,
+                "worst_more_s": round(max(more), 1) if more else None,
+                "stages": sorted({fault.stage for fault in here}),
+            }
+        )  # fmt: skip
+    return lines
+
+
+def spoken(lines: list[dict[str, Any]]) -> str:
+    """The table in Markdown."""
+    head = (
+        "| fault | times | lost | its round beside the undisturbed one: median, worst | more seconds: median, worst |"
+    )
+    text = [head, "|---|---|---|---|---|"]
+    for line in lines:
+        ratio = f"{line['median_ratio']} x, {line['worst_ratio']} x" if line["times"] else ""
+        more = f"{line['median_more_s']}, {line['worst_more_s']}" if line["times"] else ""
+        text.append(f"| {line['fault']} | {line['times']} | {line['lost']} | {ratio} | {more} |")
+    return "\n".join(text)
+
+
+def chaos(args: argparse.Namespace, folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
+    write_embeddings(folder / "data.npz")
+    with storage() as server:
+        machines = Machines(3)
+        try:
+            calm = Driver(settings(folder, "calm", args.rounds, args.strategy), folder / "calm.log")
+            work(calm, machines, server, Faults(args.seed, args.rounds, (), args.longest), 0.0)
+            usual = seconds(calm, time.monotonic())
+            broken = Driver(settings(folder, "broken", args.rounds, args.strategy), folder / "broken.log")
+            faults = Faults(args.seed, args.rounds, kinds, args.longest)
+            work(broken, machines, server, faults, statistics.median(usual))
+            found = seconds(broken, time.monotonic())
+        finally:
+            machines.stop()
+        return {
+            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy, **checked(args.rounds),
+            "faults": len(faults.injected), "not_injected": faults.waiting, "starts": broken.starts,
+            "seconds": round(sum(usual), 1), "seconds_with_faults": round(sum(found), 1),
+            "median_round_s": round(statistics.median(usual), 2), "table": table(faults, usual, found),
+            "injected": [vars(fault) for fault in faults.injected],
+        }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--strategy", default="k_center")
+    parser.add_argument("--longest", type=float, default=8.0, help="seconds for which something may be away")
+    parser.add_argument("--short", action="store_true", help="only the four kinds that matter most, each once")
+    parser.add_argument("--out", type=Path, help="write the result here, and not to benchmarks/results")
+    args = parser.parse_args()
+    prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        found = chaos(args, Path(folder), SHORT if args.short else tuple(KINDS))
+    print(spoken(found["table"]))
+    print(
+        f"{found['faults']} faults in {found['rounds']} rounds, {found['starts']} starts of the command: nothing lost"
+    )
+    if args.out:
+        args.out.write_text(json.dumps(found))
+        return
+    from results import record
+
+    record("chaos", found)
+
+
+if __name__ == "__main__":
+    main()
