@@ -56,7 +56,7 @@ def write_embeddings(path: Path) -> None:
 
     rng = np.random.default_rng(0)
     labels = np.arange(ROWS) % CLASSES
-    features = rng.normal(size=(ROWS, WIDTH)) + 2 * rng.normal(size=(CLASSES, WIDTH))[labels]
+    features = rng.normal(size=(ROWS, WIDTH)) + 0.6 * rng.normal(size=(CLASSES, WIDTH))[labels]
     np.savez(path, features=features.astype(np.float16), label=labels, is_test=np.arange(ROWS) % 10 == 0)
 
 

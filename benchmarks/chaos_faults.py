@@ -53,9 +53,9 @@ class Faults:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         selecting = self.rounds - 1  # the last round has no selection
-        number = max(len(self.kinds), int(0.8 * selecting))
-        weights = [KINDS[kind] for kind in self.kinds]
-        more = self._random.choices(self.kinds, weights, k=max(0, number - len(self.kinds)))
+        number = max(len(self.kinds), int(0.8 * selecting)) if self.kinds else 0
+        weighted = [kind for kind in self.kinds for _ in range(KINDS[kind])]
+        more = [self._random.choice(weighted) for _ in range(number - len(self.kinds))]
         self.waiting = [*self.kinds, *more][: max(selecting, 1)]
         self._random.shuffle(self.waiting)
         quiet = selecting - len(self.waiting)

@@ -5,6 +5,7 @@ All of it is on this machine, and listens on loopback or needs the token of this
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -53,6 +54,7 @@ def storage() -> Iterator[Server]:
     """Context manager: the object store, with an empty bucket. All processes that are started in it know it."""
     import boto3
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it tells every request
     server = Server()
     server.start()
     os.environ.update(server.settings)
@@ -118,11 +120,20 @@ class Machines:
         }
 
 
+# `alray run CONFIG.json`, but for the report at its end, which takes longer than a round.
+_RUN = """
+import sys
+from alray import RunConfig, run
+from alray.cli import guarded
+guarded(lambda: run(RunConfig.from_json(open(sys.argv[1]).read())))
+"""
+
+
 class Driver:
     """The process of a run: one command, which is started again whenever it has ended with something else than 0."""
 
     def __init__(self, config: Path, log: Path) -> None:
-        self._command = [sys.executable, "-c", "from alray.cli import main; main()", "run", str(config)]
+        self._command = [sys.executable, "-c", _RUN, str(config)]
         self._log = log
         self.starts = 0
         self.began: dict[int, float] = {}  # when each round began
