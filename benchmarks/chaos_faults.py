@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from chaos_machines import Driver, Machines, Server
@@ -47,8 +47,7 @@ class Faults:
     kinds: tuple[str, ...]
     longest: float  # seconds for which something may be away
     injected: list[Injected] = field(default_factory=list)
-    timers: list[threading.Timer] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
+    _due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)  # what is mended, and when
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -63,11 +62,18 @@ class Faults:
         self._seen: dict[int, float] = {}  # when the actors of a round's selection were there
         self._moments = {number: (self._random.random(), self._random.random()) for number in range(self.rounds)}
 
+    def mend(self, all_: bool = False) -> None:
+        """Call often: bring back what was away for its time, or at the end all of it."""
+        while self._due and (all_ or self._due[0][0] < time.monotonic()):
+            _, work = self._due.pop(0)
+            with suppress(ProcessLookupError):  # what stood still has been ended
+                work()
+
     def look(self, driver: Driver, machines: Machines, storage: Server, usual: float) -> None:
         """Call often. usual: seconds of a round without faults."""
         number = driver.round
         done = any(fault.round == number for fault in self.injected)
-        if not self.waiting or number < 0 or number in self._quiet or done or any(t.is_alive() for t in self.timers):
+        if not self.waiting or number < 0 or number in self._quiet or done or self._due:
             return
         moment, length = self._moments[number]
         if self.rounds - 1 - number <= len(self.waiting):
@@ -94,7 +100,7 @@ class Faults:
             machines.kill_head()
         elif kind.startswith("storage"):
             storage.stop()
-            self._later(away, storage.start)
+            self._due.append((time.monotonic() + away, storage.start))
         else:
             title = "" if kind.startswith("worker") else ACTOR
             found = machines.workers(title)
@@ -108,25 +114,12 @@ class Faults:
             if kind.startswith("node"):
                 if not machines.kill_node(pid):
                     return False
-                self._later(away, machines.add_node)
+                self._due.append((time.monotonic() + away, machines.add_node))
             elif "still" in kind:
                 os.kill(pid, signal.SIGSTOP)
-                self._later(away, lambda: os.kill(pid, signal.SIGCONT))
+                self._due.append((time.monotonic() + away, lambda: os.kill(pid, signal.SIGCONT)))
             else:
                 os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return False
         return True
-
-    def _later(self, seconds: float, work: Callable[[], None]) -> None:
-        def kept() -> None:
-            try:
-                work()
-            except ProcessLookupError:  # what stood still has been ended
-                return
-            except BaseException as error:
-                self.errors.append(error)
-
-        timer = threading.Timer(seconds, kept)
-        timer.start()
-        self.timers.append(timer)
