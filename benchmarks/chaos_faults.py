@@ -69,8 +69,8 @@ class Faults:
             with suppress(ProcessLookupError):  # what stood still has been ended
                 work()
 
-    def look(self, driver: Driver, machines: Machines, storage: Server, usual: float) -> None:
-        """Call often. usual: seconds of a round without faults."""
+    def look(self, driver: Driver, machines: Machines, storage: Server) -> None:
+        """Call often."""
         number = driver.round
         done = any(fault.round == number for fault in self.injected)
         if not self.waiting or number < 0 or number in self._quiet or done or self._due:
@@ -85,7 +85,7 @@ class Faults:
                 return
             if time.monotonic() - self._seen.setdefault(number, time.monotonic()) < moment:
                 return
-        elif time.monotonic() - driver.began[number] < 0.9 * moment * usual:
+        elif time.monotonic() - driver.began[number] < moment * driver.usual():
             return
         if self._inject(kind, driver, machines, storage, away):
             self.waiting.pop(0)

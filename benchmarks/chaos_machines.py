@@ -5,10 +5,12 @@ All of it is on this machine, and listens on loopback or needs the token of this
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import secrets
+import statistics
 import subprocess
 import sys
 import threading
@@ -158,6 +160,11 @@ class Driver:
                     number = int(found[1]) - 1
                     self.began.setdefault(number, now)
                     self.round, self.stage, self.since = number, found[2], now
+
+    def usual(self) -> float:
+        """The median of the seconds of its rounds so far; 2 in the first."""
+        began = [self.began[number] for number in sorted(self.began)]
+        return statistics.median([late - early for early, late in itertools.pairwise(began)] or [2.0])
 
     def tail(self) -> str:
         """The end of what it has printed."""
