@@ -35,18 +35,18 @@ SHORT = (
 )
 
 
-def settings(folder: Path, name: str, workers: str, args: argparse.Namespace) -> Path:
-    """The configuration of one of the two runs, as a file. workers: where it selects."""
+def settings(folder: Path, place: str, workers: str, args: argparse.Namespace) -> Path:
+    """The configuration of one of the two runs, as a file. place: of the run; workers: where it selects."""
     from alray import RunConfig
     from alray.config import DataConfig, ResourceConfig, SplitConfig, TrainConfig
 
     config = RunConfig(
-        name="chaos", run_dir=f"s3://{BUCKET}/{name}", root=f"s3://{BUCKET}", rounds=args.rounds, budget=20,
+        name="chaos", run_dir=place, root=str(folder), rounds=args.rounds, budget=20,
         strategy=args.strategy, top_k=(2,), data=DataConfig(root=str(folder / "data.npz")),
         split=SplitConfig(val_size=100, seed_set_size=40), train=TrainConfig(mode="linear", epochs=5, patience=2),
         resources=ResourceConfig(select_workers=workers, select_shards=2, cpus_per_shard=0.5, wait_minutes=5),
     )  # fmt: skip
-    path = folder / f"{name}.json"
+    path = folder / f"{workers}.json"
     path.write_text(config.to_json())
     return path
 
@@ -85,11 +85,11 @@ def seconds(driver: Driver, end: float) -> list[float]:
     return [late - early for early, late in itertools.pairwise(began)]
 
 
-def facts(name: str, rounds: int) -> dict[str, Any]:
+def facts(place: str, rounds: int) -> dict[str, Any]:
     """What must not depend on faults."""
     from alray.rundir import RunDir
 
-    run = RunDir(f"s3://{BUCKET}/{name}")
+    run = RunDir(place)
     found: dict[str, Any] = {}
     for number in range(rounds):
         out = run.round(number)
@@ -103,16 +103,16 @@ def facts(name: str, rounds: int) -> dict[str, Any]:
     return found
 
 
-def checked(rounds: int) -> dict[str, Any]:
+def checked(undisturbed: str, disturbed: str, rounds: int) -> dict[str, Any]:
     """Compare both runs. Raises AssertionError where they differ."""
     from alray.verify import verify
 
-    calm, broken = facts("calm", rounds), facts("broken", rounds)
+    calm, broken = facts(undisturbed, rounds), facts(disturbed, rounds)
     different = [name for name in {**calm, **broken} if calm.get(name) != broken.get(name)]
     assert not different, f"different: {different}"
     rows = [row for name, found in broken.items() if name.startswith("rows") for row in found]
     assert len(rows) == len(set(rows)) == 20 * (rounds - 1), "an image was labeled twice, or not at all"
-    problems = verify(f"s3://{BUCKET}/broken").problems
+    problems = verify(disturbed).problems
     assert not problems, problems
     return {"labels": len(rows), "compared": len(calm)}
 
@@ -156,19 +156,20 @@ def spoken(lines: list[dict[str, Any]]) -> str:
 def chaos(args: argparse.Namespace, folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     write_embeddings(folder / "data.npz")
     faults = Faults(args.seed, args.rounds, kinds, args.longest)
+    undisturbed, disturbed = str(folder / "calm"), f"s3://{BUCKET}/broken"
     with storage() as server:
-        calm = Driver(settings(folder, "calm", "process", args), folder / "calm.log")
+        calm = Driver(settings(folder, undisturbed, "process", args), folder / "calm.log")
         calm.start("")
-        assert calm.process.wait() == 0, calm.tail()
         machines = Machines(3)
         try:
-            broken = Driver(settings(folder, "broken", "ray", args), folder / "broken.log")
+            broken = Driver(settings(folder, disturbed, "ray", args), folder / "broken.log")
             work(broken, machines, server, faults)
             took = seconds(broken, time.monotonic())
         finally:
             machines.stop()
+        assert calm.process.wait() == 0, calm.tail()
         return {
-            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy, **checked(args.rounds),
+            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy, **checked(undisturbed, disturbed, args.rounds),
             "faults": len(faults.injected), "not_injected": faults.waiting, "starts": broken.starts,
             "seconds": round(sum(took), 1), "table": table(faults, took),
             "injected": [vars(fault) for fault in faults.injected], "seconds_of_rounds": [round(s, 2) for s in took],
