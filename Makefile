@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow check bench format label-studio recipes
+.PHONY: setup demo test test-slow check chaos bench format label-studio recipes
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -24,6 +24,9 @@ test: $(STAMP)  ## what takes seconds: what needs no cluster on all cores, then 
 
 test-slow: $(STAMP)  ## what takes minutes, one after the other
 	$(BIN)/python -m pytest -m slow tests
+
+chaos: $(STAMP)  ## a run of 50 rounds whose workers, nodes, storage and own process are killed at random equals the undisturbed one
+	$(BIN)/python benchmarks/bench_chaos.py
 
 recipes: $(STAMP)  ## the recipes in cluster/ against the tools that they are for, in an environment of their own (800 MB)
 	$(PYTHON) -m venv .venv-recipes

@@ -154,7 +154,7 @@ def start(resources: ResourceConfig) -> Cluster:
     gpus = total.get("GPU", 0.0)
     use_gpu = resources.use_gpu == "yes" or (resources.use_gpu == "auto" and gpus >= 1)
     kinds = sorted(name.partition(":")[2] for name in total if name.startswith("accelerator_type:"))
-    refuse_impossible("the run", demand.stages(resources, use_gpu), alive())
+    refuse_impossible("the run", demand.stages(demand.at_least(resources), use_gpu), alive())
     return Cluster(total.get("CPU", 0.0), gpus, use_gpu, tuple(kinds))
 
 

@@ -94,6 +94,31 @@ def training(resources: ResourceConfig, use_gpu: bool) -> Demand:
     return Demand((worker,) * workers, told, {"CPU": resources.decode_cpus}, 1, spread)
 
 
+def training_on(nodes: Sequence[Mapping[str, float]], resources: ResourceConfig, use_gpu: bool) -> Demand:
+    """The demand of a training on these nodes: with all workers, or with as many as there is room for, but at least
+    resources.train_min_workers."""
+    for workers in range(_number(resources.train_workers), fewest(resources), -1):
+        found = training(_with_workers(resources, workers), use_gpu)
+        if not found.lacks(nodes):
+            return found
+    return training(_with_workers(resources, fewest(resources)), use_gpu)
+
+
+def fewest(resources: ResourceConfig) -> int:
+    """The smallest number of workers that a training may have."""
+    workers = _number(resources.train_workers)
+    return min(resources.train_min_workers or workers, workers)
+
+
+def at_least(resources: ResourceConfig) -> ResourceConfig:
+    """The resources with the smallest number of training workers."""
+    return _with_workers(resources, fewest(resources))
+
+
+def _with_workers(resources: ResourceConfig, workers: int) -> ResourceConfig:
+    return resources.model_copy(update={"train_workers": workers})
+
+
 def extraction(actors: int, decode_cpus: float, use_gpu: bool) -> Demand:
     """Extraction actors, with a GPU or a CPU each, and the decoders of their images."""
     actor = {"GPU": 1.0} if use_gpu else {"CPU": 1.0}

@@ -87,6 +87,14 @@ class Reservation:
         nodes = nodes_of(self.group)
         return [nodes[bundle] for bundle in self.bundles]
 
+    def addresses(self) -> list[str]:
+        """The address of each worker's node; "a lost node" where it is gone."""
+        import ray
+
+        found = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
+        nodes = ray.util.placement_group_table(self.group)["bundles_to_node_id"]
+        return [found.get(nodes.get(self.first + number, ""), "a lost node") for number in range(self.workers)]
+
     @property
     def whole(self) -> bool:
         """Whether no node of it is lost."""

@@ -27,6 +27,15 @@ class Host:
         """What to put in front of a command so that it runs there. The command has mounts of its own, too."""
         return ["ip", "netns", "exec", self.name]
 
+    def cut_off(self) -> None:
+        """Unplug its cable: what is sent to it, or by it, is lost without an error."""
+        ip("-n", self.name, "link", "set", "eth0", "down")
+
+    def plug_in(self) -> None:
+        """Plug its cable in again, with the way to everywhere."""
+        ip("-n", self.name, "link", "set", "eth0", "up")
+        ip("-n", self.name, "route", "replace", "default", "via", f"{self.address.rpartition('.')[0]}.1")
+
 
 def ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)

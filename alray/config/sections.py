@@ -302,6 +302,10 @@ class ResourceConfig(Frozen):
     train_retries: int = Field(3, ge=0)
     """How often a training goes on from its last checkpoint after a worker was killed or a node was lost. Errors in the
     images or in the training itself are not tried again."""
+    train_min_workers: int = Field(0, ge=0)
+    """With fewer training workers than train_workers, but at least so many, a training begins or goes on where the
+    cluster has no room for all of them, as after the loss of a node. The batch and the learning rate stay the same; the
+    weights then depend slightly on what was lost. 0: never with fewer."""
     wait_minutes: float = Field(24 * 60, gt=0)
     """How long a stage waits for CPUs and GPUs that others hold, before the run ends with an error. The same command
     goes on."""

@@ -28,6 +28,7 @@ from alray.reservation import ANYBODY, Reservation, Share, reserve
 from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
+from alray.stragglers import Stragglers
 
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 _OURS = (SelectionError, FeatureError, StoreError)
@@ -228,17 +229,20 @@ class RayActors:
         import ray
 
         assert self._reservation is not None
-        loss = Loss(self._reservation)
+        loss, late = Loss(self._reservation), Stragglers(self._share.say, "select", "shards")
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK)
             if ready:
                 answers[waiting.pop(ready[0])] = ray.get(ready[0])
+                late.answered()
             elif loss.lasts():
                 self._share.say("select · a node with shards is gone, and no other has room for them: starting again")
                 self._end()
                 with after_loss():
                     self._start()
                 return
+            else:
+                late.waiting(list(waiting.values()), self._reservation.addresses)
 
 
 class _Actor:

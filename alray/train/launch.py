@@ -24,7 +24,7 @@ from alray.config import ResourceConfig
 from alray.lost_nodes import NodeLost, after_loss, kept_whole
 from alray.lost_workers import told_losses
 from alray.reasons import ours
-from alray.reservation import Reservation, Share, reserve
+from alray.reservation import Reservation, Share, alive, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
@@ -79,15 +79,18 @@ def launch(
     drawn, but some of torch's kernels add in an order that changes from run to run: there the weights are equal as
     those of two undisturbed trainings are, statistically. The seconds of the epochs differ.
 
+    With resources.train_min_workers, each start has as many workers as the cluster has room for. The steps are the
+    same, because every worker takes its part of each batch: what differs is rounding, and what BatchNorm sees at a
+    time. The weights are then equal statistically.
+
     Raises TrainError, TrainFailed, ClusterError, or the alray error that a worker raised.
     """
     out.check_writable()
     out.delete(PROGRESS)
     _discard_torn_snapshot(out)
-    needed = demand.training(resources, use_gpu)
     restarts = Restarts(out, what, resources.train_retries, share.say, note)
     with _watched(out, epochs, progress, restarts.saw):
-        while (summary := _attempt(work, what, out, resources, needed, share, restarts)) is None:
+        while (summary := _attempt(work, what, out, resources, use_gpu, share, restarts)) is None:
             pass
         restarts.end()
     if not out.has(written):
@@ -103,11 +106,15 @@ def _attempt(
     what: str,
     out: Store,
     resources: ResourceConfig,
-    needed: demand.Demand,
+    use_gpu: bool,
     share: Share,
     restarts: Restarts,
 ) -> dict[str, Any] | None:
     """Reserve, start the workers and wait; returns what worker 0 returns, or None if it is to be tried again."""
+    needed, whole = demand.training_on(alive(), resources, use_gpu), demand.training(resources, use_gpu)
+    if len(needed.workers) < len(whole.workers):
+        few, all_ = len(needed.workers), len(whole.workers)
+        share.say(f"train · with {few} of {all_} workers (resources.train_min_workers): it {whole.lacks(alive())}")
     try:
         told, held = told_losses("train", share.say), reserve(share, "train", needed)
         with after_loss(restarts.count > 0), told, held as reservation, kept_whole(reservation):

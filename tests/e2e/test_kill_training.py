@@ -3,6 +3,9 @@ weights, losses, picks, labels and metrics after a restart."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import below, processes
 from program import facts
 
 from alray.config import (
@@ -24,7 +28,9 @@ from alray.config import (
     SplitConfig,
     TrainConfig,
     TransformConfig,
+    replace,
 )
+from alray.report import report
 
 SNAPSHOT = "ray/train/checkpoint_manager_snapshot.json"  # Ray Train has a checkpoint to go on from
 PROGRAM = "import sys; from alray import RunConfig, run; run(RunConfig.from_json(sys.argv[1]), quiet=True)"
@@ -73,6 +79,21 @@ def start(config: RunConfig, kill: Callable[[Path], bool] | None = None) -> None
     assert kill is None, "the run ended before it was killed"
 
 
+def start_and_kill_a_worker(config: RunConfig, moment: Callable[[Path], bool]) -> str:
+    """Run to the end; a training worker is killed at the moment. Returns what was printed."""
+    program = PROGRAM.replace(", quiet=True", "")
+    process = subprocess.Popen([sys.executable, "-c", program, config.to_json()], stdout=subprocess.PIPE, text=True)
+    folders = Path(config.root)
+    while not any(moment(run) for run in folders.glob("kill-*")):
+        assert process.poll() is None, "the run ended before its worker was killed"
+        time.sleep(0.02)
+    killed = next(pid for pid in processes("ray::RayTrainWorker") if below(pid, process.pid))
+    os.kill(killed, signal.SIGKILL)
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    return said
+
+
 def unfinished(folder: Path, begun: str, end: str) -> bool:
     """Whether the stage that fills a directory has left its first file there, and not yet its last."""
     return any(folder.glob(begun)) and not (folder / end).exists()
@@ -109,3 +130,35 @@ def test_killed_in_every_stage_on_images(tmp_path: Path) -> None:
     for name in (*weights, *losses, "pretext/*/model.pt", "pretext/*/encoder.pt"):
         one, other = (next((tmp_path / root).glob(name)).read_bytes() for root in ("undisturbed", "killed"))
         assert one == other, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_whose_worker_is_killed_ends_well_and_tells_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    changes = {
+        "strategy": "margin",
+        "strategy_options": {},
+        "split.seed_set_how": "random",
+        "pretext.as_backbone": False,
+    }
+    undisturbed, killed = (
+        replace(config_of(tmp_path / name, tmp_path / "images"), changes) for name in ("undisturbed", "killed")
+    )
+    start(undisturbed)
+    said = start_and_kill_a_worker(killed, lambda run: unfinished(run / "round_01/checkpoint", SNAPSHOT, "train.json"))
+    (run,), (calm,) = (list((tmp_path / name).glob("kill-*")) for name in ("killed", "undisturbed"))
+    (restart,) = json.loads((run / "round_01/timings.json").read_text())["restarts"]
+    print(restart)
+    assert restart["stage"] == "train" and restart["epoch"] >= 1 and restart["seconds"] > 0
+    assert restart["cause"] in said and "1 of 3 restarts" in said
+    assert "restarts" not in json.loads((run / "round_00/timings.json").read_text())
+    found = facts(tmp_path / "killed")
+    assert found["metrics 1"].pop("restarts") == [restart]  # type: ignore[attr-defined]
+    assert found == facts(tmp_path / "undisturbed")
+    for number in range(2):
+        one, other = (folder / f"round_{number:02d}/checkpoint/model.pt" for folder in (run, calm))
+        assert one.read_bytes() == other.read_bytes()
+    report([str(run)], str(tmp_path / "report"))
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Training lost workers and went on from its last checkpoint once" in page

@@ -11,11 +11,14 @@ import json
 import re
 import shutil
 import tempfile
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from namespaces import Host, network
 from shells import REPOSITORY, SHORT, TOKEN, Machine, environment_of, stop, with_mode
@@ -141,3 +144,57 @@ def test_who_has_no_token_is_refused(user: Machine, mode: str, tmp_path: Path) -
     assert done.returncode != 0
     assert "it ran" not in done.stdout
     assert "authentication" in done.stdout.lower(), done.stdout
+
+
+def picks(runs: Path) -> list[list[int]]:
+    return [pq.read_table(path)["row"].to_pylist() for path in sorted(runs.glob("digits-*/round_*/picks.parquet"))]
+
+
+def when(come: Callable[[], object], work: Callable[[], None], ended: threading.Event) -> threading.Thread:
+    """A thread that does something at a moment."""
+
+    def wait() -> None:
+        while not come():
+            if ended.wait(0.1):
+                return
+        work()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_node_that_is_cut_off_comes_back_or_is_lost(user: Machine, nodes: list[Host], folder: Path) -> None:
+    """For ten seconds in the first round, and in the second one for good. The last test of these nodes: a node that
+    was lost stays away."""
+    command = (
+        f"python jobs/digits.py --strategy random {SHORT} --resources.train-workers 3 --resources.train-placement "
+    )
+    command += "spread --resources.extract-actors 3 --root"
+    calm, cut, ended = folder / "runs/calm", folder / "runs/cut", threading.Event()
+    done = user.submit(f"{command} '{calm}'")
+    assert done.returncode == 0, done.stdout
+
+    def shortly() -> None:
+        nodes[2].cut_off()
+        time.sleep(10)
+        nodes[2].plug_in()
+
+    threads = [
+        when(lambda: list(cut.glob("digits-*/round_00/checkpoint/progress.json")), shortly, ended),
+        when(lambda: list(cut.glob("digits-*/round_01/checkpoint/progress.json")), nodes[2].cut_off, ended),
+    ]
+    began = time.monotonic()
+    done = user.submit(f"{command} '{cut}'")
+    ended.set()
+    for thread in threads:
+        thread.join()
+    print(time.monotonic() - began, done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert len(picks(cut)) == 1 and picks(cut) == picks(calm)
+    restarts = [
+        one
+        for path in cut.glob("digits-*/round_*/timings.json")
+        for one in json.loads(path.read_text()).get("restarts", [])
+    ]
+    assert restarts

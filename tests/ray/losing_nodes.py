@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,8 @@ class Killer:
         return thread
 
 
-def training(folder: Path, cluster: Cluster) -> dict[str, Any]:
-    """The node of a training worker."""
+def training(folder: Path, cluster: Cluster, resources: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The node of a training worker. resources: changes of the settings."""
     from alray.config import replace
     from alray.progress import Stages
     from alray.train.driver import train
@@ -96,9 +96,10 @@ def training(folder: Path, cluster: Cluster) -> dict[str, Any]:
     from alray.train.supervised import supervised_recipe
     from alray.train.targets import ClassTargets
 
-    catalog, config = images(folder, 120), replace(RunConfig(), LOADED)
+    changes = {f"resources.{name}": value for name, value in (resources or {}).items()}
+    catalog, config = images(folder, 120), replace(replace(RunConfig(), LOADED), changes)
     rows, labels = np.arange(96), catalog.labels()
-    joined, found, seconds = Joined(config.resources), [], []
+    joined, found, seconds, losses = Joined(config.resources), [], [], []
     for name in ("undisturbed", "lost"):
         out = Store(str(folder / name))
         recipe = supervised_recipe(
@@ -108,10 +109,12 @@ def training(folder: Path, cluster: Cluster) -> dict[str, Any]:
         stages, began = Stages(name), time.monotonic()
         if name == "lost":
             Killer(cluster, 1).when(lambda out=out: kept_epochs(out) >= 2)  # type: ignore[misc]
-        train(recipe, catalog, joined, what="training of round 1", stages=stages)
+        history = train(recipe, catalog, joined, what="training of round 1", stages=stages).history
         seconds.append(time.monotonic() - began)
         found.append(out.read_bytes("model.pt"))
-    return {"same": found[0] == found[1], "restarts": stages.restarts, "seconds": seconds}
+        losses.append([epoch.loss for epoch in history])
+    same = found[0] == found[1]
+    return {"same": same, "losses": losses, "restarts": stages.restarts, "seconds": seconds}
 
 
 def extraction(folder: Path, cluster: Cluster) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def extraction(folder: Path, cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def slow(name: str, mark: Path) -> Strategy:
+def slow(name: str, mark: Path, seconds: float) -> Strategy:
     """The strategy, whose shards take their time from the third call on. Local classes travel by value."""
     strategy = build(name)
 
@@ -157,7 +160,7 @@ def slow(name: str, mark: Path) -> Strategy:
             self.calls += 1
             if self.calls > 2:
                 mark.touch()
-                time.sleep(0.3)
+                time.sleep(seconds)
             return getattr(self.state, method)
 
     class Slow(Strategy):
@@ -172,7 +175,9 @@ def slow(name: str, mark: Path) -> Strategy:
     return Slow()
 
 
-def selection(folder: Path, cluster: Cluster, cpus: float = 1) -> dict[str, Any]:
+def selection(
+    folder: Path, cluster: Cluster, cpus: float = 1, killer: type[Killer] = Killer, pause: float = 0.3
+) -> dict[str, Any]:
     """The node of a shard. With two CPUs for each shard the two nodes that are left have no room for three."""
     rng = np.random.default_rng(0)
     embedding, context = rng.normal(size=(600, 8)).astype(np.float32), Context(seed=1, round=0, num_classes=3)
@@ -182,11 +187,58 @@ def selection(folder: Path, cluster: Cluster, cpus: float = 1) -> dict[str, Any]
     expected = select_from(sources, strategy, 200, context)
     seconds = [time.monotonic() - began]
     began = time.monotonic()
-    with RayActors(sources, slow("k_center", folder / "mark"), context, cpus, Share("x", 3, said.append)) as actors:
-        killer = Killer(cluster, 1)
-        killer.when((folder / "mark").exists)
+    slowly = slow("k_center", folder / "mark", pause)
+    with RayActors(sources, slowly, context, cpus, Share("x", 3, said.append)) as actors:
+        kills = killer(cluster, 1)
+        done = kills.when((folder / "mark").exists)
         same = strategy.select(actors, 200, context) == expected
-    return {"same": same, "killed": killer.killed, "said": said, "seconds": [*seconds, time.monotonic() - began]}
+        done.join()
+    return {"same": same, "killed": kills.killed, "said": said, "seconds": [*seconds, time.monotonic() - began]}
+
+
+def small_store(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """A selection that sends twice as much as the object stores of all nodes hold."""
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=(180_000, 1024)).astype(np.float32)
+    context, rows, strategy = Context(seed=1, round=0, num_classes=3), np.arange(len(embedding)), build("k_center")
+    sources = [ArraySource(rows[part], {"embedding": embedding[part]}) for part in cut(len(rows), 3)]
+    expected = select_from(sources, strategy, 5, context)
+    began = time.monotonic()
+    same = select_from(sources, strategy, 5, context, workers="ray") == expected
+    return {"same": same, "sent": embedding.nbytes, "seconds": time.monotonic() - began}
+
+
+def drained(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """The node of a shard is announced to go, as an autoscaler does for a spot machine, and goes two seconds later. A
+    reservation that is made in between is not put on it."""
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    from alray.demand import selection as shards
+    from alray.reservation import reserve
+
+    preempted = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    found: dict[str, Any] = {}
+
+    class Announced(Killer):
+        def now(self) -> None:
+            nodes = [node.node_id for node in self.cluster.worker_nodes]
+            (group,) = (one for one in placement_group_table().values() if one["state"] == "CREATED")
+            bundles = group["bundles_to_node_id"]
+            goes = bundles[sorted(bundles)[self.number]]
+            deadline = int(1000 * (time.time() + 2))
+            found["accepted"] = GcsClient(address=cluster.address).drain_node(goes, preempted, "test", deadline)[0]
+            with reserve(Share("y"), "select", shards(len(nodes) - 1, 0.5)) as reservation:
+                found["avoided"] = goes not in reservation.nodes()
+            time.sleep(2)
+            super().now()
+
+    return {**selection(folder, cluster, killer=Announced, pause=6), **found}
+
+
+def fewer(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """A training that needs all nodes, and may go on with fewer workers. One of its nodes is lost for good."""
+    return training(folder, cluster, {"cpus_per_train_worker": 2, "decode_cpus": 1, "train_min_workers": 1})
 
 
 def too_few(folder: Path, cluster: Cluster) -> dict[str, Any]:
@@ -210,7 +262,10 @@ def main(what: str, folder: Path) -> None:
     for _ in range(3):
         cluster.add_node(num_cpus=2, object_store_memory=SMALL)
     cluster.wait_for_nodes()
-    stages = {"training": training, "extraction": extraction, "selection": selection, "too_few": too_few}
+    stages = {
+        "training": training, "extraction": extraction, "selection": selection, "too_few": too_few, "fewer": fewer,
+        "drained": drained, "small_store": small_store,
+    }  # fmt: skip
     print(json.dumps(stages[what](folder, cluster)))
     ray.shutdown()
     cluster.shutdown()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -133,6 +134,25 @@ def test_actors_stay_between_extractions_and_a_killed_one_costs_time_only(catalo
     assert until(lambda: ray.available_resources().get("CPU") == 4)  # at rest they hold none: training waits for all
     del measurers
     assert until(lambda: not alive(kept) and not alive(restarted))
+
+
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_an_actor_that_stands_still_is_waited_for(seconds: float, catalog: Catalog, tmp_path: Path) -> None:
+    measurers, plan = Measurers(2), replace(extraction(catalog, np.arange(50)), part_rows=4)
+    extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1)
+    before, waiting = processes(measurers), list[threading.Timer]()
+
+    def stop(rows: int, note: str) -> None:
+        if rows and not waiting:
+            os.kill(before[0], signal.SIGSTOP)
+            waiting.append(threading.Timer(seconds, lambda: os.kill(before[0], signal.SIGCONT)))
+            waiting[0].start()
+
+    began = time.monotonic()
+    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, advance=stop)
+    assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
+    assert time.monotonic() - began > seconds
+    assert processes(measurers) == before
 
 
 def test_a_broken_image_is_named(catalog: Catalog, tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
-"""Selection on Ray actors: the picks of one process, whatever dies on the way."""
+"""Selection on Ray actors: the picks of one process; `test_lost_shards.py` has what dies on the way."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +12,6 @@ import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
 from alray.models.device import for_workers, without_gpu
-from alray.reservation import Share
 from alray.selection.protocol import Context, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
@@ -142,69 +137,6 @@ def _several() -> Strategy:
             raise NotImplementedError
 
     return Several()
-
-
-@pytest.mark.timeout(600)
-def test_killed_actors_change_nothing(tmp_path: Path) -> None:
-    """One is killed in the middle of a call, one between two calls; each once, for a streaming and a score strategy."""
-    for name in MIDDLE:
-        expected = select_from(sources(1), STRATEGIES[name], 30, CONTEXT)
-        mark = tmp_path / name
-        strategy, said = _interrupted(name, mark), list[str]()
-        with RayActors(sources(2), strategy, CONTEXT, CPUS, Share("x", 3, said.append)) as actors:
-            before = actors.pids()
-            killer = threading.Thread(target=_kill_at, args=(mark,))
-            killer.start()
-            got = STRATEGIES[name].select(actors, 30, CONTEXT)
-            killer.join()
-            middle = actors.pids()
-            assert got == expected
-            assert len({*before, *middle}) == 3, "one actor was killed inside a call, and started again"
-            os.kill(middle[0], signal.SIGKILL)
-            assert STRATEGIES[name].select(actors, 30, CONTEXT) == expected
-            assert actors.pids()[0] != middle[0]
-        assert 1 <= len(said) <= 2 and all(re.match(r"select · lost .*repeated: .*SIGKILL", line) for line in said)
-
-
-MIDDLE = {"base": "nearest", "margin": "answer", "k_center": "far", "badge": "rings"}
-
-
-def _interrupted(name: str, mark: Path) -> Strategy:
-    """The strategy, but the state that is first asked for what MIDDLE says writes down its process and waits to be
-    killed."""
-    strategy, middle = STRATEGIES[name], MIDDLE[name]
-
-    class State:
-        def __init__(self, state: Any) -> None:
-            self.state = state
-
-        def __getattr__(self, method: str) -> Any:
-            if method != middle:
-                return getattr(self.state, method)
-            try:
-                with open(mark, "x") as file:
-                    file.write(f"{os.getpid()}\n")
-            except FileExistsError:
-                return getattr(self.state, method)
-            time.sleep(120)
-            raise AssertionError("nobody killed this process")
-
-    class Interrupted(Strategy):
-        needs = strategy.needs
-
-        def open(self, shard: Shard, context: Context) -> State:
-            return State(strategy.open(shard, context))
-
-        def select(self, shards: object, budget: int, context: Context) -> Picks:
-            raise NotImplementedError
-
-    return Interrupted()
-
-
-def _kill_at(mark: Path) -> None:
-    while not (mark.exists() and mark.read_text().endswith("\n")):
-        time.sleep(0.05)
-    os.kill(int(mark.read_text()), signal.SIGKILL)
 
 
 def test_errors_in_an_actor_are_the_users_own_and_actors_are_released() -> None:

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from alray.config import ResourceConfig
-from alray.demand import covering, extraction, most_workers, selection, settled, spoken, stages, total, training
+from alray.demand import (
+    at_least,
+    covering,
+    extraction,
+    most_workers,
+    selection,
+    settled,
+    spoken,
+    stages,
+    total,
+    training,
+    training_on,
+)
 
 ONE = [{"CPU": 4.0}]
 BIG = [{"CPU": 64.0, "GPU": 8.0}] * 8
@@ -41,6 +53,24 @@ def test_decoders_fill_the_part_of_the_cluster_that_belongs_to_the_workers(
     workers: int, use_gpu: bool, nodes: list[dict[str, float]], decoders: int
 ) -> None:
     assert training(ResourceConfig(train_workers=workers), use_gpu).filling(nodes).decoders == decoders
+
+
+@pytest.mark.parametrize(
+    ("least", "nodes", "workers"),
+    [
+        (0, 1, 4),  # never with fewer: it waits, or is refused
+        (1, 5, 4),
+        (1, 4, 3),
+        (1, 2, 1),
+        (2, 2, 2),  # no room for two, either, but it asks for no fewer
+        (9, 1, 4),
+    ],
+)
+def test_a_training_goes_on_with_as_many_workers_as_there_is_room_for(least: int, nodes: int, workers: int) -> None:
+    resources = ResourceConfig(train_workers=4, train_min_workers=least)
+    demand = training_on([{"CPU": 1.0}] * nodes, resources, use_gpu=False)
+    assert len(demand.workers) == workers and f"train_workers={workers}," in demand.told
+    assert at_least(resources).train_workers == min(least or 4, 4)
 
 
 def test_what_is_free_is_taken_where_a_stage_can_begin_with_it() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_sources import SOURCES, items
+from s3_server import Server
 
 from alray.data.catalog import index
 from alray.data.fetch import fetch
@@ -23,43 +22,14 @@ from alray.store import Store, StoreError
 BUCKET = "away"
 
 
-class Server:
-    """A real S3 server (moto) on a fixed port of loopback that can go away and come back."""
-
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
-    def start(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def away(self, seconds: float) -> threading.Timer:
-        """Go away now, and come back after some seconds."""
-        self.stop()
-        back = threading.Timer(seconds, self.start)
-        back.start()
-        return back
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     import boto3
 
     found = Server()
     found.start()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{found.port}", "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
+        for name, value in found.settings.items():
             patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         yield found
