@@ -92,8 +92,8 @@ class Reservation:
         import ray
 
         found = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
-        nodes = ray.util.placement_group_table(self.group)["bundles_to_node_id"]
-        return [found.get(nodes.get(self.first + number, ""), "a lost node") for number in range(self.workers)]
+        nodes = nodes_of(self.group)
+        return [found.get(nodes.get(bundle, ""), "a lost node") for bundle in self.bundles]
 
     @property
     def whole(self) -> bool:

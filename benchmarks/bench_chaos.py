@@ -169,7 +169,8 @@ def chaos(args: argparse.Namespace, folder: Path, kinds: tuple[str, ...]) -> dic
             machines.stop()
         assert calm.process.wait() == 0, calm.tail()
         return {
-            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy, **checked(undisturbed, disturbed, args.rounds),
+            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy,
+            **checked(undisturbed, disturbed, args.rounds),
             "faults": len(faults.injected), "not_injected": faults.waiting, "starts": broken.starts,
             "seconds": round(sum(took), 1), "table": table(faults, took),
             "injected": [vars(fault) for fault in faults.injected], "seconds_of_rounds": [round(s, 2) for s in took],

@@ -20,11 +20,12 @@ from ray.train import TrainingFailedError, WorkerGroupError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray import demand
+from alray.cluster_state import alive
 from alray.config import ResourceConfig
 from alray.lost_nodes import NodeLost, after_loss, kept_whole
 from alray.lost_workers import told_losses
 from alray.reasons import ours
-from alray.reservation import Reservation, Share, alive, reserve
+from alray.reservation import Reservation, Share, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
