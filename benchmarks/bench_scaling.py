@@ -1,6 +1,7 @@
 """How selection, extraction and training scale over 1, 2, 4, 8 workers and over nodes, and a model of larger clusters.
 
     python benchmarks/bench_scaling.py         # about 8 minutes on two idle cores; also prints the tables of the README
+    python benchmarks/bench_scaling.py nodes   # one part of it: selection, memory, extraction, training, nodes, decode
 
 Strong scaling shares the same work among more workers, weak scaling gives each worker the same work. All workers share
 this machine's cores, so that only CPU seconds, exchanges and bytes are claimed. The model multiplies constants that
@@ -38,47 +39,95 @@ from alray.config import ResourceConfig
 
 WORKERS = (1, 2, 4, 8)
 ROWS, ROWS_EACH = 40_000, 10_000  # of selection: in all, and for each shard
-IMAGES, IMAGES_EACH = 1024, 256
+IMAGES, IMAGES_EACH = 512, 128
 NODES = (1, 2, 4)
 MEASURED = ("margin", "k_center", "pt4al")  # strategies whose memory is measured
 GPUS, POOLS = (8, 64, 256), (10**8, 10**9)
+ABOUT = ("date", "command", "commit", "hardware", "versions")
 D, LABELED, PICKS = 2048, 100_000, 10_000  # of the model: float16 embeddings of a ResNet-50
-POOL, INDEX = 5, 4  # bytes per row on the driver: status and label of the pool, and rows of the feature table
+POOL, INDEX = 13, 4  # bytes per row on a run's driver: status, label and number of a row; rows of the feature table
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    """All runs on one machine."""
-    import ray
-
-    found: dict[str, Any] = {"selection": {}, "extraction": {}, "training": {}}
-    cluster.start(ResourceConfig(address="local", num_cpus=8, use_gpu="no"))
-    tables = {n: features(folder, n) for n in {ROWS, *(ROWS_EACH * workers for workers in WORKERS)}}
-    for kind, n_of in (("strong", lambda w: ROWS), ("weak", lambda w: ROWS_EACH * w)):
+def selecting(folder: Path) -> dict[str, Any]:
+    """Selection on actors of one node."""
+    found: dict[str, Any] = {}
+    for kind in ("strong", "weak"):
         for workers in WORKERS:
-            found["selection"][f"{kind} {workers}"] = {"rows": n_of(workers)} | selection(
-                tables[n_of(workers)], workers
-            )
-            print("selection", kind, workers, found["selection"][f"{kind} {workers}"], flush=True)
-    for place in ("driver", "shard"):
-        found[f"{place}_bytes_per_row"] = {name: round(per_row(name, place == "driver"), 2) for name in MEASURED}
-    print(found["driver_bytes_per_row"], found["shard_bytes_per_row"], flush=True)
+            n = ROWS if kind == "strong" else ROWS_EACH * workers
+            found[f"{kind} {workers}"] = {"rows": n} | selection(features(folder, n), workers)
+            print("selection", kind, workers, found[f"{kind} {workers}"], flush=True)
+    return {"selection": found}
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    """Bytes per row on the driver and in a shard."""
+    return {
+        f"{place}_bytes_per_row": {name: round(per_row(name, place == "driver"), 2) for name in MEASURED}
+        for place in ("driver", "shard")
+    }
+
+
+def extracting(folder: Path) -> dict[str, Any]:
+    """Extraction with more actors: of the same images, and of as many for each."""
     catalog = images(folder, IMAGES_EACH * max(WORKERS))
-    for stage, work, most in (("extraction", extraction, IMAGES_EACH * max(WORKERS)), ("training", training, IMAGES)):
-        for kind in ("strong", "weak"):
-            for workers in WORKERS:
-                n = IMAGES if kind == "strong" else min(IMAGES_EACH * workers, most)
-                if kind == "weak" and (stage == "training" or n == IMAGES):
-                    continue  # of training the steps count, which strong scaling shows; or it was measured as strong
-                found[stage][f"{kind} {workers}"] = work(catalog, n, workers, folder / f"{stage}-{kind}-{workers}")
-                print(stage, kind, workers, found[stage][f"{kind} {workers}"], flush=True)
-    ray.shutdown()
+    runs = {f"strong {workers}": (IMAGES, workers) for workers in WORKERS}
+    runs |= {f"weak {workers}": (IMAGES_EACH * workers, workers) for workers in WORKERS}
+    extraction(catalog, 64, 1, folder / "first")  # starts processes that all runs use
+    found: dict[str, Any] = {}
+    for name, (n, workers) in runs.items():
+        found[name] = extraction(catalog, n, workers, folder / f"extraction {name}")
+        print("extraction", name, found[name], flush=True)
+    return {"extraction": found}
+
+
+def learning(folder: Path) -> dict[str, Any]:
+    """Training of the same images with more workers; weak scaling has the same exchanges in each step."""
+    catalog, found = images(folder, IMAGES + 64), dict[str, Any]()
+    for workers in WORKERS:
+        found[f"strong {workers}"] = training(catalog, IMAGES, workers, folder / f"training-{workers}")
+        print("training", workers, found[f"strong {workers}"], flush=True)
+    return {"training": found, "gradient_bytes": gradient_bytes()}
+
+
+def over_nodes(folder: Path) -> dict[str, Any]:
+    """Selection on four actors of 1, 2 and 4 nodes."""
+    table, found = features(folder, ROWS), dict[str, Any]()
     for number in NODES:
         with nodes(number):
-            found["selection"][f"nodes {number}"] = {"rows": ROWS} | selection(tables[ROWS], 4)
-            print("selection on nodes", number, found["selection"][f"nodes {number}"], flush=True)
-    found["gradient_bytes"] = gradient_bytes()
+            found[f"{number}"] = {"rows": ROWS} | selection(table, 4)
+            print("selection on nodes", number, found[f"{number}"], flush=True)
+    return {"nodes": found}
+
+
+def decoding(folder: Path) -> dict[str, Any]:
+    """A JPEG of ImageNet's usual size."""
     seconds, size = decode_seconds()
-    return found | {"decode": {"cpu_seconds_per_image": round(seconds, 5), "jpeg_bytes": size}}
+    return {"decode": {"cpu_seconds_per_image": round(seconds, 5), "jpeg_bytes": size}}
+
+
+PARTS = {
+    "selection": selecting,
+    "memory": memory,
+    "extraction": extracting,
+    "training": learning,
+    "nodes": over_nodes,
+    "decode": decoding,
+}
+OWN_CLUSTER = ("nodes", "decode")
+
+
+def measure(part: str) -> dict[str, Any]:
+    """Run one part, on a Ray of its own."""
+    import ray
+
+    with tempfile.TemporaryDirectory() as folder:
+        if part in OWN_CLUSTER:
+            return PARTS[part](Path(folder))
+        cluster.start(ResourceConfig(address="local", num_cpus=12, use_gpu="no"))
+        try:
+            return PARTS[part](Path(folder))
+        finally:
+            ray.shutdown()
 
 
 def model(found: dict[str, Any]) -> dict[str, Any]:
@@ -133,10 +182,21 @@ def tables(found: dict[str, Any], predicted: dict[str, Any]) -> str:
     lines += ["", "| stage | runs | " + " | ".join(map(str, WORKERS)) + " |", "|" + "---|" * (2 + len(WORKERS))]
     for stage in ("extraction", "training"):
         for kind in ("strong", "weak"):
-            runs = [found[stage].get(f"{kind} {workers}") for workers in WORKERS]
+            runs = [found.get(stage, {}).get(f"{kind} {workers}") for workers in WORKERS]
             if any(runs):
                 cells = [f"{run['images']:,} images, {run['cpu_seconds']} s" if run else "" for run in runs]
                 lines.append(f"| {stage} | {kind} | " + " | ".join(cells) + " |")
+    if "nodes" in found:
+        lines += ["", "| strategy | " + " | ".join(f"{number} node(s)" for number in NODES) + " |"]
+        lines.append("|" + "---|" * (1 + len(NODES)))
+        for name in NAMES:
+            runs = [found["nodes"][f"{number}"][name] for number in NODES]
+            cells = [
+                f"{run['shards_cpu_seconds']:.2f} + {run['driver_cpu_seconds']:.2f} s, {run['exchanges']}, "
+                f"{_bytes(run['sent_bytes'] + run['received_bytes'])}"
+                for run in runs
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
     head = (
         "rows",
         "GPUs (shards)",
@@ -169,14 +229,13 @@ def _bytes(number: float) -> str:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["tables"]:  # of the last run
-        found = json.loads((FOLDER / "scaling.json").read_text())
-        print(tables(found, model(found)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        found = measured(Path(folder))
+    results = FOLDER / "scaling.json"
+    for part in sys.argv[1:] or PARTS:
+        known = json.loads(results.read_text()) if results.exists() else {}
+        record("scaling", {name: one for name, one in known.items() if name not in ABOUT} | measure(part))
+    found = json.loads(results.read_text())
     predicted = model(found)
-    record("scaling", found | {"model": predicted})
+    record("scaling", {name: one for name, one in found.items() if name not in ABOUT} | {"model": predicted})
     print(tables(found, predicted))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import threading
 import time
 import tracemalloc
 import zlib
@@ -44,15 +45,42 @@ MODEL = ModelConfig(backbone="resnet18", options={"channels": [16, 16, 32, 32]},
 TRANSFORM = TransformConfig(size=32, train="crop_pad", resize=0)
 
 
-def tree_seconds() -> float:
-    """CPU seconds of this process and of all processes below it, those that have ended too."""
-    import psutil  # comes with Ray
+class TreeSeconds:
+    """Context manager: CPU seconds of this process and of all processes below it, also of those that end. A thread
+    looks at them often, because nobody adds up the seconds of Ray's workers when they have ended."""
 
-    total = 0.0
-    for process in (me := psutil.Process(), *me.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])  # user, system, and both of children that have ended
-    return total
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, float], float] = {}
+        self._over = threading.Event()
+        self._before = 0.0
+
+    def __enter__(self) -> TreeSeconds:
+        self._before = self._look()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return round(self._look() - self._before, 1)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.2):
+            self._look()
+
+    def _look(self) -> float:
+        import psutil  # comes with Ray
+
+        for process in (me := psutil.Process(), *me.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._seen[process.pid, process.create_time()] = times.user + times.system
+        return sum(list(self._seen.values()))
 
 
 @dataclass
@@ -192,11 +220,13 @@ def extraction(catalog: Catalog, n: int, actors: int, out: Path) -> dict[str, An
         ModelSource(MODEL, 2, seed=1, weights="", weights_id="fresh", image_size=32),
         TRANSFORM, FeatureConfig(dtype="float32", batch_size=64), with_logits=True,
     )  # fmt: skip
-    work, begun = Extraction(catalog, np.arange(n), measure, part_rows=128), tree_seconds()
-    table = extract(work, Store(str(out)), measurers=Measurers(actors), decode_cpus=0.5)
+    work = Extraction(catalog, np.arange(n), measure, part_rows=128)
+    with TreeSeconds() as tree:
+        table = extract(work, Store(str(out)), measurers=Measurers(actors), decode_cpus=0.5)
+        seconds = tree.seconds
     return {
         "images": n,
-        "cpu_seconds": round(tree_seconds() - begun, 1),
+        "cpu_seconds": seconds,
         "written_bytes": sum(path.stat().st_size for path in out.glob("part-*")),
         "parts": table.manifest["parts"],
     }
@@ -214,9 +244,9 @@ def training(catalog: Catalog, n: int, workers: int, out: Path) -> dict[str, Any
         config, ClassTargets(2), labeled=(np.arange(n), labels), held_out=(held, held % 2), round=0, seed=0, start=None,
         out=Store(str(out)),
     )  # fmt: skip
-    begun = tree_seconds()
-    train(recipe, catalog, Joined(config.resources), what="training")
-    return {"images": n, "steps": 3 * -(-n // 64), "cpu_seconds": round(tree_seconds() - begun, 1)}
+    with TreeSeconds() as tree:
+        train(recipe, catalog, Joined(config.resources), what="training")
+        return {"images": n, "steps": 3 * -(-n // 64), "cpu_seconds": tree.seconds}
 
 
 def gradient_bytes() -> int:
