@@ -22,11 +22,11 @@ class Starts:
         return self.alone + self.each * max(1.0, workers / cores)
 
 
-CLUSTER = Starts(1.3, 0.0)  # a cluster that the run starts itself, once
-TRAIN = Starts(1.2, 1.0)  # every training has new processes
-EXTRACT = Starts(0.4, 1.0)  # the first time: decoders and actors, which stay
+CLUSTER = Starts(0.6, 0.0)  # a cluster that the run starts itself, once
+TRAIN = Starts(0.8, 1.0)  # every training has new processes
+EXTRACT = Starts(0.2, 0.2)  # the first time: actors and decoders, which stay
 EXTRACT_AGAIN = Starts(0.3, 0.0)
-SELECT = Starts(0.2, 0.5)
+SELECT = Starts(0.15, 0.25)
 
 
 def report_seconds(own_cluster: bool) -> float:

@@ -5,7 +5,6 @@ Ray and timm are imported inside of functions: runs on a user's own embeddings s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +22,7 @@ from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL, SUMMARY, Shared
 from alray.store import Store
 from alray.train.evaluate import evaluate_blocks
+from alray.train.head_speed import head_seconds
 from alray.train.learner import Learner
 from alray.train.linear import fit_head
 from alray.train.measure import (
@@ -164,17 +164,8 @@ class LinearLearner(ClassLearner):
         return embeddings(self.config, self.catalog).measure
 
     def head_seconds(self, labels: int) -> float:
-        """Seconds of `train`: some epochs on random numbers, and as many more as the run has."""
-        wide, classes, config = self.width(), max(len(self.catalog.classes), 2), self.config.train
-        few = config.model_copy(update={"epochs": min(3, config.epochs), "patience": 0})
-        random = np.random.default_rng(0)
-        count = min(labels, max(256, (1 << 24) // wide))
-        x = random.standard_normal((count, wide), np.float32)
-        y = np.arange(count) % classes
-        fit_head(few, seed=0, num_classes=classes, embedding=x[:8], labels=y[:8])  # torch starts
-        begun = time.perf_counter()
-        fit_head(few, seed=0, num_classes=classes, embedding=x, labels=y)
-        return (time.perf_counter() - begun) / few.epochs * config.epochs * labels / count
+        """Seconds of `train`."""
+        return head_seconds(self.config.train, self.width(), max(len(self.catalog.classes), 2), labels)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
         """The cached table."""

@@ -30,6 +30,8 @@ from alray.report.timing import planned_sentences
 from alray.rounds import run
 from alray.rundir import PLAN, RunDir
 from alray.selection.registry import build
+from alray.train.head_speed import head_seconds
+from alray.train.linear import fit_head
 
 HALF = (0.5, 0.5, 0.5)
 TINY = ModelConfig(backbone="resnet18", options={"channels": [4, 4, 4, 4]}, small_stem=True, mean=HALF, std=HALF)
@@ -107,6 +109,15 @@ def test_starts_of_processes_are_in_the_plan_and_the_cluster_starts_once(tmp_pat
     assert first - second == pytest.approx(CLUSTER.alone, abs=0.05)
     assert begun["extract"][0] > begun["extract"][1] > 0
     assert begun["select"] == [pytest.approx(1000 * SELECT.of(1, os.cpu_count() or 1), rel=0.05), 0.0]
+
+
+def test_the_time_of_a_linear_head_is_that_of_all_its_epochs() -> None:
+    config = TrainConfig(mode="linear", epochs=300, patience=0)
+    x, y = np.random.default_rng(0).standard_normal((3000, 64), np.float32), np.arange(3000) % 10
+    planned = head_seconds(config, 64, 10, 3000)
+    begun = time.process_time()
+    fit_head(config, seed=0, num_classes=10, embedding=x, labels=y)
+    assert 1 / 2.5 < planned / (time.process_time() - begun) < 2.5
 
 
 def test_more_workers_than_cores_start_one_after_the_other() -> None:
