@@ -10,13 +10,14 @@ import logging
 import os
 import re
 import secrets
+import socket
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ QUIET_RAY = {
     "RAY_raylet_start_wait_time_s": "180",
     "RAY_gcs_server_port_wait_time_s": "180",
     "RAY_enable_metrics_collection": "0",
+    "RAY_agent_register_timeout_ms": "120000",
     "OMP_NUM_THREADS": "1",
 }
+_AGENTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 def prepare() -> None:
@@ -65,6 +68,16 @@ def storage() -> Iterator[Server]:
     server.stop()
 
 
+def ports() -> dict[str, int]:
+    """Free ports for the agents of a node. A node whose agents choose theirs waits 15 seconds for them, and ends where
+    a busy machine takes longer."""
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in _AGENTS]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(_AGENTS, free, strict=True)}
+
+
 class Machines:
     """A Ray cluster: a head without CPUs, and nodes with one CPU each."""
 
@@ -80,6 +93,7 @@ class Machines:
             initialize_head=True,
             head_node_args={
                 "num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL, "_system_config": NOTICED_SOON,
+                **ports(),
             },
         )  # fmt: skip
         for _ in range(self.count):
@@ -91,7 +105,7 @@ class Machines:
         self._cluster.shutdown()
 
     def add_node(self) -> None:
-        self._cluster.add_node(num_cpus=1, object_store_memory=SMALL)
+        self._cluster.add_node(num_cpus=1, object_store_memory=SMALL, **ports())
 
     def kill_node(self, holding: int) -> bool:
         """SIGKILL the processes of the node of a worker process. Returns whether there was one."""
