@@ -168,9 +168,9 @@ def chaos(args: argparse.Namespace, folder: Path, kinds: tuple[str, ...]) -> dic
         finally:
             machines.stop()
         assert calm.process.wait() == 0, calm.tail()
+        compared = checked(undisturbed, disturbed, args.rounds)
         return {
-            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy,
-            **checked(undisturbed, disturbed, args.rounds),
+            "rounds": args.rounds, "seed": args.seed, "strategy": args.strategy, **compared,
             "faults": len(faults.injected), "not_injected": faults.waiting, "starts": broken.starts,
             "seconds": round(sum(took), 1), "table": table(faults, took),
             "injected": [vars(fault) for fault in faults.injected], "seconds_of_rounds": [round(s, 2) for s in took],

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ NOTICED_SOON = {
 }
 QUIET_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_raylet_start_wait_time_s": "60",
     "RAY_gcs_server_port_wait_time_s": "180",
     "RAY_enable_metrics_collection": "0",
     "OMP_NUM_THREADS": "1",
@@ -65,6 +65,17 @@ def storage() -> Iterator[Server]:
     server.stop()
 
 
+def tried(start: Callable[[], Any]) -> Any:
+    """What is started, at the fifth attempt at the latest: on a busy machine a node gives itself up when its agents
+    take longer than 15 seconds."""
+    for attempt in range(5):
+        try:
+            return start()
+        except Exception as error:  # Ray raises nothing more special
+            print(f"a node did not start, attempt {attempt + 1}: {error}", file=sys.stderr)
+    raise AssertionError("no node starts here")
+
+
 class Machines:
     """A Ray cluster: a head without CPUs, and nodes with one CPU each."""
 
@@ -76,22 +87,20 @@ class Machines:
         """Start all nodes; the address is another one each time."""
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL, "_system_config": NOTICED_SOON,
-            },
-        )  # fmt: skip
+        head = {
+            "num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL, "_system_config": NOTICED_SOON,
+        }  # fmt: skip
+        self._cluster = tried(lambda: Cluster(initialize_head=True, head_node_args=head))
         for _ in range(self.count):
             self.add_node()
-        self._cluster.wait_for_nodes(timeout=120)
+        self._cluster.wait_for_nodes(timeout=180)
         self.address = str(self._cluster.address)
 
     def stop(self) -> None:
         self._cluster.shutdown()
 
     def add_node(self) -> None:
-        self._cluster.add_node(num_cpus=1, object_store_memory=SMALL)
+        tried(lambda: self._cluster.add_node(num_cpus=1, object_store_memory=SMALL))
 
     def kill_node(self, holding: int) -> bool:
         """SIGKILL the processes of the node of a worker process. Returns whether there was one."""
