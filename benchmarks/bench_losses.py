@@ -191,8 +191,15 @@ def search(count: int, seed: int, n: int, seconds: float) -> dict[str, Any]:
         print(f"{number:4} {plain / ours:7.2f}  {plain:6.2f} s  {recipe}", flush=True)
     ratios = np.array([ratio for ratio, _ in found])
     ratio, recipe = min(found, key=lambda one: one[0])
-    print(f"worst of {len(found)}: {ratio:.2f} {recipe}; below 0.9: {(ratios < 0.9).sum()}; median {np.median(ratios):.1f}")
-    return {"inputs": len(found), "worst": round(ratio, 2), "recipe": str(recipe), "below 0.9": int((ratios < 0.9).sum())}
+    print(
+        f"worst of {len(found)}: {ratio:.2f} {recipe}; below 0.9: {(ratios < 0.9).sum()}; median {np.median(ratios):.1f}"
+    )
+    return {
+        "inputs": len(found),
+        "worst": round(ratio, 2),
+        "recipe": str(recipe),
+        "below 0.9": int((ratios < 0.9).sum()),
+    }
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import pytest
 import reference
 
 from alray.features.arrays import ArraySource, cut
-from alray.selection.kernels import centers, farthest, greedy, sieve
+from alray.selection.kernels import centers, dense, farthest, greedy, held, sieve
 from alray.selection.kernels.distance import Space, bound, products
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.registry import build
@@ -87,13 +87,16 @@ def test_small_blocks_and_little_memory_change_nothing(kind: str, monkeypatch: p
     for labeled in (np.arange(0), np.arange(0, 200, 2)):
         expected = twin(x, labeled, 80)
         for block, ship in ((2, 1), (5, 9), (16, 40)):
-            monkeypatch.setattr(greedy, "_BLOCK", block)
+            monkeypatch.setattr(greedy, "_BLOCKS", (block, 2 * block))
             monkeypatch.setattr(farthest, "_AT_LEAST", ship)
             monkeypatch.setattr(farthest, "_HELD", ship)
             monkeypatch.setattr(centers, "_BLOCKS", (2, 3))
             monkeypatch.setattr(centers, "_BLOCK", 7)
             monkeypatch.setattr(sieve, "_STREAM", 12)
             monkeypatch.setattr(sieve, "_CHUNK", 300)
+            monkeypatch.setattr(held, "_CENTERS", 11)
+            monkeypatch.setattr(dense, "_FEWEST", 3)
+            monkeypatch.setattr(greedy, "_TRY", 5)
             for shards in (1, 7):
                 assert_twin(chosen(x, labeled, 80, shards), expected)
 
