@@ -115,7 +115,7 @@ class Recipe:
         if self.order == "sorted":
             x = x[np.argsort(x[:, 0])]
         with np.errstate(over="ignore"):
-            return np.clip(x, -6e4, 6e4).astype(self.dtype)
+            return np.asarray(np.clip(x, -6e4, 6e4).astype(self.dtype))
 
 
 def _shape(rng: np.random.Generator, kind: str, n: int, d: int) -> np.ndarray:
@@ -160,7 +160,7 @@ def changed(recipe: Recipe, rng: np.random.Generator) -> Recipe:
 
 
 def alray_picks(x: np.ndarray, m: int, k: int) -> np.ndarray:
-    return select("k_center", k, embedding=x, labeled=np.arange(m)).rows
+    return np.asarray(select("k_center", k, embedding=x, labeled=np.arange(m)).rows)
 
 
 def compare(x: np.ndarray, m: int, k: int, repeats: int) -> tuple[float, float]:
@@ -191,15 +191,9 @@ def search(count: int, seed: int, n: int, seconds: float) -> dict[str, Any]:
         print(f"{number:4} {plain / ours:7.2f}  {plain:6.2f} s  {recipe}", flush=True)
     ratios = np.array([ratio for ratio, _ in found])
     ratio, recipe = min(found, key=lambda one: one[0])
-    print(
-        f"worst of {len(found)}: {ratio:.2f} {recipe}; below 0.9: {(ratios < 0.9).sum()}; median {np.median(ratios):.1f}"
-    )
-    return {
-        "inputs": len(found),
-        "worst": round(ratio, 2),
-        "recipe": str(recipe),
-        "below 0.9": int((ratios < 0.9).sum()),
-    }
+    below = int((ratios < 0.9).sum())
+    print(f"worst of {len(found)}: {ratio:.2f} {recipe}; below 0.9: {below}; median {np.median(ratios):.1f}")
+    return {"inputs": len(found), "worst": round(ratio, 2), "recipe": str(recipe), "below 0.9": below}
 
 
 def main() -> None:

@@ -15,8 +15,7 @@ import torch
 
 from alray.features.arrays import Array
 from alray.models.device import full_float32
-from alray.selection.kernels.distance import U
-from alray.selection.kernels.held import Held
+from alray.selection.kernels.held import Held, for_squares
 from alray.selection.kernels.logits import Positions
 from alray.selection.protocol import Key, beats
 
@@ -33,10 +32,6 @@ def dense(rows: Held, k: int, rest: Key) -> tuple[float, bool]:
     search = _Dense(rows, rest)
     size, alone, more = _FEWEST, 0, True
     while more and len(rows.picked) < k:
-        if rows.undecided():
-            search.save()
-            rows.refine()
-            search = _Dense(rows, rest)
         before = len(rows.picked)
         more = search.block(1 if alone else size, k)
         found = len(rows.picked) - before
@@ -68,28 +63,33 @@ class _Dense:
         self.upper = self._up(rows.upper)
         with np.errstate(invalid="ignore"):
             below = np.where(rows.upper > -np.inf, self.upper - rows.lower, 0.0)
-        eps = rows.eps + np.where(rows.eps > 0, self._more(), 0.0)  # it pays for the rounding of sums, too
+        eps = rows.eps + np.where(rows.eps > 0, self._more(), 0.0)  # eps pays for the rounding of sums, too
         self.width = self._up(np.maximum(below, 2 * eps))
         self.add = self._up(rows.view.squares + eps)
         # One row per column of the embedding, and ones, which |c|^2 is multiplied with: products are fastest like this.
         self.columns = torch.ones(rows.view.x.shape[1] + 1, len(rows), dtype=rows.view.x.dtype)
         self.columns[:-1] = rows.view.x.T
+        self.g = np.empty((0, len(rows)), self.type)
         self.new, self.open = np.empty(len(rows), self.type), np.empty(len(rows), bool)
+        self.next = self._farthest()
 
     def _more(self) -> float:
-        """What eps grows by when |c|^2 is one of the terms of the product."""
-        unit = 2.0**-53 if self.rows.double else U
-        return 1.01 * (self.rows.view.x.shape[1] + 9) * unit * self.rows.view.largest**2
+        """What eps grows by when |c|^2 is one of the terms of the product, as it is for thin rows already."""
+        return 0.0 if self.rows.thin else for_squares(self.rows.view)
 
     def _products(self, at: Positions) -> Array:
-        """|c|^2 - 2 x.c for these rows as centers c and all rows x, (p, s)."""
-        view = self.rows.view[at]
-        squares = torch.from_numpy(np.minimum(view.squares, np.finfo(self.type).max ** 0.5)).to(view.x.dtype)
-        centers = torch.cat([-2 * view.x, squares[:, None]], dim=1)
+        """|c|^2 - 2 x.c for these rows as centers c and all rows x, (p, s); the next call overwrites it."""
+        x = self.rows.view.x.numpy()[at]
+        squares = np.minimum(self.rows.view.squares[at], np.finfo(self.type).max ** 0.5)
+        centers = np.concatenate([-2 * x, squares[:, None]], axis=1, dtype=self.type)
+        if len(at) > len(self.g):
+            self.g = np.empty((len(at), len(self.upper)), self.type)
         if len(at) == 1:
-            return np.asarray(centers.numpy() @ self.columns.numpy())
+            np.dot(centers[0], self.columns.numpy(), out=self.g[0])
+            return self.g
         with full_float32():
-            return np.asarray(torch.mm(centers, self.columns).numpy())
+            torch.mm(torch.from_numpy(centers), self.columns, out=torch.from_numpy(self.g[: len(at)]))
+        return self.g
 
     def _up(self, value: Array) -> Array:
         found = value.astype(self.type)
@@ -106,24 +106,20 @@ class _Dense:
 
     def block(self, size: int, k: int) -> bool:
         """Pick among the `size` farthest rows; False when the best row does not beat the rest."""
-        best = self._farthest()
-        if best is None:
+        if self.next is None:
             return False
-        at = self._candidates(best, size)
+        at = self._candidates(self.next, size)
         line = {int(position): number for number, position in enumerate(at)}
         g = self._products(at)
-        while best in line:
-            self.rows.pick(best)
-            self.upper[best] = -np.inf
-            np.add(g[line[best]], self.add, out=self.new)
+        while self.next is not None and self.next in line:
+            self.rows.pick(self.next)
+            self.upper[self.next] = -np.inf
+            np.add(g[line[self.next]], self.add, out=self.new)
             np.minimum(self.upper, self.new, out=self.upper)
             if len(self.rows.picked) >= k:
                 return True
-            following = self._farthest()
-            if following is None:
-                return False
-            best = following
-        return True
+            self.next = self._farthest()
+        return self.next is not None
 
     def _farthest(self) -> int | None:
         """The row to pick next; None where it does not beat the rest."""
@@ -134,10 +130,8 @@ class _Dense:
         least = top - float(self.width[best])
         if least == top:  # nobody is above, and of several the first has the lowest number
             return best
-        bound = self.type(least)
-        np.greater_equal(
-            self.upper, bound if bound <= least else np.nextafter(bound, self.type(-np.inf)), out=self.open
-        )
+        bound = np.nextafter(self.type(least), self.type(-np.inf))  # below `least` after rounding, too
+        np.greater_equal(self.upper, bound, out=self.open)
         if np.count_nonzero(self.open) == 1 and beats(self.rows.key(best, least), self.rest):
             return best
         at = np.flatnonzero(self.open)

@@ -18,14 +18,12 @@ from alray.selection.kernels.held import Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
 
-_BLOCKS = (128, 256, 512, 1024)  # sizes of blocks
-_DENSE = 0  # instead of a size: all rows are kept up to date, for so many picks:
-_TRY, _WHILE = 16, 64  # first, and when it was the cheapest way
-_TRIAL = 3  # blocks, before a size is judged
-_AGAIN = 16  # blocks of one size, before its neighbours are tried again
+_LEAST, _BLOCK = 64, 1024  # rows of a block
 _BLOCK_COST, _PICK_COST = 2e5, 1e4  # of a block, and of a pick inside it, in operations on single numbers
 _PASSES = 6  # operations per row held that finding the farthest rows takes
-_WIDER = 4  # times the rows of a block are brought up to date, before the block is chosen among them
+_TRY, _WHILE = 16, 64  # picks with all rows up to date: first, and where that was the cheaper way
+_WIDER = 2  # times the rows of a block are brought up to date, before the block is chosen among them
+_TRIAL = 2  # blocks, before they are judged
 _AT_ONCE = 256  # rows decided together
 
 
@@ -34,59 +32,67 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
 
     held.squared are canonical and up to date; ties go to the lower row.
     """
-    rows, ways = Held(space, held, k), _Ways()
+    rows = Held(space, held, k)
     rest = rest[0] / space.unit, rest[1]
+    blocks, passes = _Blocks(rows), _Spent()
     while len(rows.picked) < min(k, len(rows)):
         before = len(rows.picked)
-        way = ways.next(least_cost(rows))
-        if way == _DENSE:
-            cost, more = dense(rows, min(k, before + (_WHILE if ways.known(way) else _TRY)), rest)
+        if blocks.dear(min(2 * least_cost(rows), passes.each)):
+            cost, more = dense(rows, min(k, before + (_WHILE if passes.each < np.inf else _TRY)), rest)
+            passes.add(cost, len(rows.picked) - before)
+            blocks.forget()
         else:
-            cost, more = _block(rows, way, k, rest)
+            cost, more = _block(rows, blocks.size, k, rest)
+            blocks.report(cost, len(rows.picked) - before)
+        rows.spent += cost
         if not more:
             break
-        ways.report(way, cost, len(rows.picked) - before)
         if rows.undecided():
             rows.refine()
     return rows.chosen()
 
 
-class _Ways:
-    """The cheapest way so far; now and then its neighbours are tried."""
+class _Spent:
+    """What picks have cost lately."""
 
     def __init__(self) -> None:
-        self._ways = (_DENSE, *_BLOCKS)
-        self._spent: dict[int, tuple[float, float, int]] = {}  # costs, picks (older ones count less), and blocks
-        self._count = 0
+        self._cost, self._picks = 0.0, 0.0
 
-    def known(self, way: int) -> bool:
-        """Whether it was tried."""
-        return self._spent.get(way, (0, 0, 0))[2] >= (1 if way == _DENSE else _TRIAL)
+    def add(self, cost: float, picks: int) -> None:
+        """Older costs count less and less."""
+        self._cost, self._picks = 0.75 * self._cost + cost, 0.75 * self._picks + picks
 
-    def _cost(self, way: int) -> float:
-        cost, picks, _ = self._spent[way]
-        return cost / max(0.5, picks)
+    @property
+    def each(self) -> float:
+        """The cost of a pick, infinite if there were none."""
+        return self._cost / self._picks if self._picks else np.inf
 
-    def next(self, least: float) -> int:
-        """The way to go. least: what a pick costs at least where all rows are kept up to date."""
-        known = [way for way in self._ways if self.known(way)]
-        if not known:
-            return _BLOCKS[1]
-        best = min(known, key=self._cost)
-        at = self._ways.index(best)
-        beside = [self._ways[i] for i in (at + 1, at - 1) if 0 <= i < len(self._ways)]
-        if self._count >= (1 if best == _DENSE else _AGAIN):
-            for way in beside:
-                self._spent.pop(way, None)
-            self._count = 0
-        unknown = [way for way in beside if not self.known(way) and (way != _DENSE or least < self._cost(best))]
-        return unknown[0] if unknown else best
 
-    def report(self, way: int, cost: float, picks: int) -> None:
-        """What some picks have cost."""
-        before = self._spent.get(way, (0.0, 0.0, 0))
-        self._spent[way] = 0.75 * before[0] + cost, 0.75 * before[1] + picks, before[2] + 1
+class _Blocks:
+    """How large blocks are, and whether their picks are dear."""
+
+    def __init__(self, rows: Held) -> None:
+        fixed = _PASSES * len(rows) + _BLOCK_COST  # a matrix that costs as much as the rest of a block is a start
+        self._start = int(np.clip(np.sqrt(fixed / rows.pair_cost), min(_LEAST, _BLOCK), _BLOCK))
+        self.size = self._start
+        self._spent, self._count = _Spent(), 0
+
+    def report(self, cost: float, picks: int) -> None:
+        """What the last block has cost, and how many picks came out of it."""
+        self._spent.add(cost, picks)
         self._count += 1
+        if 8 * picks >= self.size:
+            self.size = min(2 * self.size, _BLOCK, 4 * self._start)
+        elif 64 * picks < self.size:
+            self.size = max(self.size // 2, self._start // 2, 1)
+
+    def dear(self, other: float) -> bool:
+        """Whether a pick costs more than this, judged by a few blocks."""
+        return self._count >= _TRIAL and self._spent.each > other
+
+    def forget(self) -> None:
+        """Judge anew: many rows are up to date now."""
+        self._spent, self._count = _Spent(), 0
 
 
 def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:

@@ -14,16 +14,21 @@ import numpy.typing as npt
 import torch
 
 from alray.features.arrays import Array, Rows
+from alray.models.device import full_float32
 from alray.selection.kernels.distance import Space, View, error, products
-from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.logits import Floats, Positions, U, nonzero
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
 
 _COARSE = 1e-3  # an error bound that is a larger share of the largest distance leaves too many rows undecided
-_DECIDED = 16
-_TOGETHER = 1 << 20  # products per matrix
-_CENTERS = 1024  # picks per matrix
+_DECIDED, _DECIDE_COST = 16, 4e5  # deciding rows costs about as much as so many operations on single numbers
+_TOGETHER = 1 << 19  # products per matrix
+_CENTERS, _DECIDERS = (
+    1024,
+    4096,
+)  # picks per matrix: where bounds are brought up to date, and where few rows are decided
+_THIN = 32  # columns: adding |c|^2 takes longer than the rest of a product of so few
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,7 @@ class Held:
         self.upper, self.lower = self._exact.copy(), self._exact.copy()  # -inf: picked
         self.seen = np.zeros(len(order), np.int64)
         self.picked: list[int] = []
+        self.spent = 0.0  # what picking has cost otherwise, in operations on single numbers
         self.decided = 0  # how often bounds were not enough to choose a row
         self._measure(space.view(self.vectors))
         if len(order) and (np.median(self.eps) > _COARSE * self.upper.max(initial=0.0) > 0 or np.isinf(self.eps).any()):
@@ -59,6 +65,10 @@ class Held:
     def _measure(self, view: View) -> None:
         self.view = view
         self.eps = error(view, view.largest, view.step)
+        self.thin = view.x.shape[1] <= _THIN
+        if self.thin:
+            self.eps[self.eps > 0] += for_squares(view)
+            self._with_ones = torch.cat([view.x, torch.ones(len(view), 1, dtype=view.x.dtype)], dim=1)
         self.above = view.squares + self.eps  # with g, an upper bound, and a lower bound
         with np.errstate(invalid="ignore"):
             self.below = np.where(np.isinf(self.eps), -np.inf, view.squares - self.eps)
@@ -78,7 +88,7 @@ class Held:
 
     def undecided(self) -> bool:
         """Whether float32 products leave so many rows undecided that float64 products are cheaper."""
-        return not self.double and self.decided > _DECIDED + len(self.picked) // 8
+        return not self.double and (self.decided - _DECIDED) * _DECIDE_COST > self.spent
 
     @property
     def pair_cost(self) -> float:
@@ -110,13 +120,20 @@ class Held:
             old = at[self.seen[at] < stop]
             centers = self._centers(start, stop)
             for part in _cut(old, stop - start):
-                rows = self.view[part]
-                low = products(rows.x, centers).amin(dim=1).numpy()
+                low = self._lowest(part, centers)
                 self.upper[part] = np.minimum(self.upper[part], low + self.above[part])
                 self.lower[part] = np.minimum(self.lower[part], low + self.below[part])
             pairs += len(old) * (stop - start)
         self.seen[at] = count
         return pairs
+
+    def _lowest(self, at: Positions | slice, centers: View) -> Floats:
+        if not self.thin:
+            return np.asarray(products(self.view.x[at], centers).amin(dim=1).numpy(), np.float64)
+        squares = torch.from_numpy(centers.squares).to(centers.x.dtype)
+        with full_float32():
+            g = self._with_ones[at] @ torch.cat([-2 * centers.x, squares[:, None]], dim=1).T
+        return np.asarray(g.amin(dim=1).numpy(), np.float64)
 
     def settle(self, at: Positions) -> Floats:
         """The canonical distances of rows after all picks; they replace the bounds."""
@@ -128,16 +145,16 @@ class Held:
 
     def _decide(self, at: Positions, until: Counts) -> None:
         """Canonical distances (r,) of rows, of which each takes its first `until` picks into account."""
-        new = np.flatnonzero(self._known[at] < until)
+        new = np.flatnonzero((self._known[at] < until) & (self._exact[at] > 0))
         at, until = at[new], until[new]
-        for start in range(0, len(at), _TOGETHER // _CENTERS):
-            some = slice(start, start + _TOGETHER // _CENTERS)
+        for start in range(0, len(at), _TOGETHER // _DECIDERS):
+            some = slice(start, start + _TOGETHER // _DECIDERS)
             self._decide_some(at[some], until[some])
 
     def _decide_some(self, at: Positions, until: Counts) -> None:
         value = self._exact[at].copy()
-        for start in range(int(self._known[at].min()), int(until.max()), _CENTERS):
-            i, j = self._near(at, value, start, min(start + _CENTERS, int(until.max())), until)
+        for start in range(int(self._known[at].min()), int(until.max()), _DECIDERS):
+            i, j = self._near(at, value, start, min(start + _DECIDERS, int(until.max())), until)
             centers = np.array([self.picked[start + center] for center in j], np.intp)
             np.minimum.at(value, i, self.space.pairs(self.vectors, self.vectors, at[i], centers) / self.space.unit)
         self._exact[at], self._known[at] = value, until
@@ -159,6 +176,12 @@ class Held:
             reach = limit if self.double else np.nextafter(limit.astype(np.float32), np.float32(np.inf))
         i, j = nonzero((g <= reach[:, None]) & (g < np.inf))
         return i, j
+
+
+def for_squares(view: View) -> float:
+    """What eps grows by where |c|^2 is one of the terms of a product."""
+    unit = U if view.x.dtype == torch.float32 else 2.0**-53
+    return 1.01 * (view.x.shape[1] + 9) * unit * view.largest**2
 
 
 def _cut(at: Positions, width: int) -> list[Positions | slice]:

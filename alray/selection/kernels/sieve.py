@@ -176,7 +176,7 @@ class Sieve:
             for part in self._chunks(fresh):
                 self._run(part, least, _STREAM)
         at = at[self._upper[at] >= least]
-        for seen in np.unique(self._seen[at]):
+        for seen in np.flatnonzero(np.bincount(self._seen[at])):
             for part in self._chunks(at[self._seen[at] == seen]):
                 self._run(part, least, len(self._centers))
 
@@ -248,7 +248,9 @@ class Sieve:
             stored = self._take(part)
             known, rest = np.flatnonzero(sure[here]), np.flatnonzero(~sure[here])
             found = np.full(len(part), np.inf)
-            found[known] = self._space.pairs(stored, self._centers.stored, known, self._nearest[part[known]])
+            found[known] = self._space.pairs(
+                stored, self._centers.stored, known, self._nearest[part[known]].astype(np.intp)
+            )
             self.counters["rescored"] += len(known)
             if len(rest):
                 found[rest] = self._decide(stored[rest], self._upper[part[rest]])
