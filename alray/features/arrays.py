@@ -75,12 +75,16 @@ class Shard:
 
     def take(self, rows: Rows) -> Block:
         """The given rows, in ascending order. Raises KeyError for a row that is not in this shard."""
-        wanted = np.sort(np.asarray(rows, np.int64))
+        wanted = np.asarray(rows, np.int64)
+        if (wanted[1:] < wanted[:-1]).any():
+            wanted = np.sort(wanted)
         found: list[Block] = []
         for segment in self.segments:
             at = np.searchsorted(segment.rows, wanted)
             at = at[(at < len(segment.rows)) & (segment.rows[np.minimum(at, len(segment.rows) - 1)] == wanted)]
-            if len(at):
+            if len(at) and at[-1] - at[0] == len(at) - 1 and (at[1:] > at[:-1]).all():
+                found.append(segment.read(int(at[0]), int(at[-1]) + 1))
+            elif len(at):
                 inside = at if segment.positions is None else segment.positions[at]
                 columns = {name: floating(column[inside]) for name, column in segment.columns.items()}
                 found.append(Block(segment.rows[at], columns))
@@ -194,6 +198,8 @@ def floating(array: Array) -> Array:
 
 def concatenate(blocks: Sequence[Block]) -> Block:
     """Join several blocks, in the given order."""
+    if len(blocks) == 1:
+        return blocks[0]
     names = blocks[0].columns.keys()
     return Block(
         np.concatenate([block.rows for block in blocks]),

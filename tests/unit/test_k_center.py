@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
+import torch
 
 from alray.features.arrays import ArraySource, cut
-from alray.selection.kernels import centers, farthest, greedy, sieve
-from alray.selection.kernels.distance import Space, bound, products
+from alray.selection.kernels import centers, dense, farthest, greedy, held, sieve
+from alray.selection.kernels.distance import Space, bound, error, products
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.registry import build
 from alray.selection.select import select, select_from
@@ -94,6 +95,10 @@ def test_small_blocks_and_little_memory_change_nothing(kind: str, monkeypatch: p
             monkeypatch.setattr(centers, "_BLOCK", 7)
             monkeypatch.setattr(sieve, "_STREAM", 12)
             monkeypatch.setattr(sieve, "_CHUNK", 300)
+            monkeypatch.setattr(held, "_CENTERS", 11)
+            monkeypatch.setattr(held, "_DECIDERS", 5)
+            monkeypatch.setattr(dense, "_FEWEST", 3)
+            monkeypatch.setattr(greedy, "_TRY", 5)
             for shards in (1, 7):
                 assert_twin(chosen(x, labeled, 80, shards), expected)
 
@@ -137,6 +142,76 @@ def test_the_filter_never_excludes_what_is_true() -> None:
             assert (np.abs(filtered - exact) <= eps).all()
             if metric == "l2" and kind != "far offset":
                 assert np.median(eps / np.median(exact)) < 1e-3, "a bound that excludes nothing is no use"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_float64_filter_never_excludes_what_is_true(kind: str) -> None:
+    """Also beside a row that is a million times larger, where float32 tells nothing."""
+    x = made(kind)
+    x[5] *= 1e6 if kind not in ("huge", "float16") else 3
+    space = Space.around("l2", x[:20])
+    view = space.view(x, torch.float64)
+    at, center = (index.ravel() for index in np.indices((len(x), len(x))))
+    exact = space.pairs(x, x, at, center).reshape(len(x), len(x)) / space.unit
+    filtered = products(view.x, view).numpy() + view.squares[:, None]
+    assert (np.abs(filtered - exact) <= error(view, view.largest, view.step)[:, None]).all()
+
+
+@pytest.mark.parametrize("offset", [0, 10_000])
+def test_distances_of_small_integers_are_exact(offset: int) -> None:
+    """They tie all the time: no pair needs a second look."""
+    x = (np.random.default_rng(0).integers(-3, 4, (600, 8)) * 8 + offset).astype(np.float16)
+    space = Space.around("l2", x)
+    view = space.view(x)
+    assert (error(view, view.largest, view.step) == 0).all()
+    at, center = (index.ravel() for index in np.indices((600, 600)))
+    exact = space.pairs(x, x, at, center).reshape(600, 600) / space.unit
+    np.testing.assert_array_equal(products(view.x, view).numpy() + view.squares[:, None], exact)
+    picks = chosen(x, np.arange(50), 60, 3)
+    assert_twin(picks, twin(x, np.arange(50), 60))
+    assert picks.account["rescored"] == 0
+
+
+def test_no_exact_sums_where_one_row_is_off_the_step() -> None:
+    x = np.random.default_rng(0).integers(-3, 4, (300, 8)).astype(np.float32)
+    space = Space.around("l2", x[:100])
+    x[200, 3] += 0.3
+    view = space.view(x)
+    assert (error(view, view.largest, view.step) > 0).all()
+
+
+@pytest.mark.parametrize("up_to_date", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_of_the_driver_make_the_same_picks(
+    kind: str, up_to_date: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of the farthest rows, and all rows kept up to date: which one is taken is a matter of cost alone."""
+    monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: up_to_date)
+    x = made(kind)
+    for m in (0, 30):
+        assert_twin(chosen(x, np.arange(m), 90, 2), twin(x, np.arange(m), 90))
+
+
+@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("labeled", [np.arange(0), np.arange(12)])
+def test_copies_are_sent_once(labeled: np.ndarray, shards: int) -> None:
+    """Otherwise the rows that a shard sends are copies of a few."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 6)).astype(np.float32)[rng.integers(0, 60, 900)]
+    picks = chosen(x, labeled, 70, shards)
+    assert_twin(picks, twin(x, labeled, 70))
+    assert picks.account["exchanges"] <= 7
+
+
+@pytest.mark.parametrize("norm", [1e3, 1e6])
+def test_a_labeled_outlier_makes_no_other_bound_worse(norm: float) -> None:
+    """It is in a block of its own."""
+    x = np.random.default_rng(0).normal(size=(3000, 32)).astype(np.float32)
+    ordinary = chosen(x, np.arange(200), 100, 1).account
+    x[0] *= norm
+    account = chosen(x, np.arange(200), 100, 1).account
+    assert account["finer"] == 0
+    assert account["rescored"] <= 1.2 * ordinary["rescored"]
 
 
 def test_shards_serve_several_selections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,28 +9,33 @@ import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from alray.features.arrays import Array
 from alray.selection.kernels.distance import Space, View, join
-from alray.selection.kernels.logits import Positions
+from alray.selection.kernels.logits import Floats, Positions
 
+_UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
 _BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
 _BLOCK = 256
+_KEPT = 16  # float64 views of blocks
 
 
 @dataclass
 class Centers:
     """Labeled rows, then picks: as stored, and as the views that the filter uses. A copy of a center is left out,
-    because its distances are the same."""
+    because its distances are the same. Those with unusually large norms come last among those that are added together,
+    in blocks of their own: the error bound of a block grows with its largest norm."""
 
     space: Space | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     edges: list[int] = field(default_factory=lambda: [0])
-    largest: float = 0.0
+    largest: list[float] = field(default_factory=list)  # the largest norm of each block
     _stored: list[Array] = field(default_factory=list)
     _known: set[bytes] = field(default_factory=set)
     _view: View | None = None
+    _double: dict[tuple[int, int], View] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.edges[-1]
@@ -52,14 +57,36 @@ class Centers:
         """Append stored vectors (p, d)."""
         assert self.space is not None
         stored = stored[self._new(stored)]
-        view = self.space.view(stored).to(self.device)
+        view = self.space.view(stored)
+        kind = _unusual(view.squares)
+        order = np.argsort(kind, kind="stable")
+        stored, view, sizes = stored[order], view[order].to(self.device), np.bincount(kind)
         self._stored.append(stored)
         self._view = view if self._view is None else join(self._view, view)
-        self.largest = max(self.largest, view.largest)
-        end = self.edges[-1] + len(stored)
+        for size in sizes:
+            self._cut(int(size))
+
+    def _cut(self, count: int) -> None:
+        end = self.edges[-1] + count
         while self.edges[-1] < end:
+            start = self.edges[-1]
             size = _BLOCKS[len(self.edges) - 1] if len(self.edges) <= len(_BLOCKS) else _BLOCK
-            self.edges.append(min(end, self.edges[-1] + size))
+            self.edges.append(min(end, start + size))
+            self.largest.append(self.view[start : self.edges[-1]].largest)
+
+    def largest_of(self, start: int) -> float:
+        """The largest norm of the block that starts there."""
+        return self.largest[int(np.searchsorted(self.edges, start))]
+
+    def double(self, start: int, end: int) -> View:
+        """The float64 view of a block; the last few blocks are kept."""
+        assert self.space is not None
+        if (start, end) not in self._double:
+            while len(self._double) >= _KEPT:
+                self._double.pop(next(iter(self._double)))
+            view = self.space.view(self.stored[start:end], torch.float64)
+            self._double[start, end] = view.to(self.device)
+        return self._double[start, end]
 
     def _new(self, stored: Array) -> Positions:
         """The positions of vectors that are no copies of others."""
@@ -75,3 +102,13 @@ class Centers:
         """Where the blocks behind the first `seen` centers start and end."""
         first = int(np.searchsorted(self.edges, seen))
         return list(zip(self.edges[first:-1], self.edges[first + 1 :], strict=True))
+
+
+def _unusual(squares: Floats) -> npt.NDArray[np.int64]:
+    """0 for rows of ordinary norm, 1 and more for those of unusually large ones, (m,)."""
+    if not len(squares):
+        return np.zeros(0, np.int64)
+    usual = max(float(np.median(squares)), 2.0**-1000)
+    with np.errstate(divide="ignore"):
+        found = np.log2(np.minimum(squares, 2.0**900) / usual) / (2 * np.log2(_UNUSUAL))
+    return np.asarray(np.clip(np.floor(found), 0, 40), np.int64)

@@ -8,7 +8,9 @@ shifted by the pool's mean and scaled by a power of two. For a row x and a cente
     eps = 2 gamma |x| c_max + 8 u (|x| + c_max)^2 + tiny,    gamma = 1.01 (d + 8) u,    u = 2^-24
 
 for any order of summation (Higham 2002, section 3.1); the 8 u pays for |c|^2, the last addition and for rounding the
-views themselves. Letters: m rows, p centers (or pairs), d width.
+views themselves. Where norms are so much larger than distances that this says nothing, the same is done in float64.
+Where all values are multiples of one step and small enough, products are exact and eps is 0: rows of small integers, or
+of float16 far from zero, have many equal distances. Letters: m rows, p centers (or pairs), d width.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from alray.selection.protocol import Metric
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
+_LARGEST_DOUBLE = 2.0**500
+_FOR_STEP = 64  # rows of the sample that a step is looked for in
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,7 @@ class Space:
     metric: Metric
     mean: Floats
     exponent: int = 0
+    step: float = 0.0  # the numbers of most views are multiples of it; 0: no such step is known
 
     @classmethod
     def around(cls, metric: Metric, sample: Array) -> Space:
@@ -45,7 +50,11 @@ class Space:
         mean = x.mean(axis=0) if len(x) else np.zeros(x.shape[1])
         largest = float(np.abs(x - mean).max(initial=0.0))
         exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) and largest > 0 else 0
-        return cls(metric, mean, int(np.clip(exponent, -120, 480)))
+        exponent = int(np.clip(exponent, -120, 480))
+        step = _step(x[:_FOR_STEP]) if metric == "l2" else 0.0
+        if not 4 * x.shape[1] * largest**2 <= 2.0**24 * step**2 or not np.abs(mean).max() < 2.0**24 * step:
+            return cls(metric, mean, exponent)  # products would round: a step is no use
+        return cls(metric, np.rint(mean / step) * step, exponent, step * 2.0**-exponent)
 
     @property
     def unit(self) -> float:
@@ -56,21 +65,29 @@ class Space:
         """Stored rows (m, d) as the metric sees them, in float64."""
         return _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
 
-    def view(self, stored: Array) -> View:
-        """The float32 view of stored rows (m, d)."""
+    def view(self, stored: Array, dtype: torch.dtype = torch.float32) -> View:
+        """The view of stored rows (m, d), float32 or float64."""
         with np.errstate(all="ignore"):  # what overflows is recognised by its norm
-            if self.metric == "l2" and stored.dtype in (np.float16, np.float32):
+            if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
                 x = single(stored) - self._single_mean
                 x *= np.float32(2.0**-self.exponent)
             else:
                 rows = self.canonical(stored)
-                x = ((rows - self._single_mean) * 2.0**-self.exponent).astype(np.float32)
+                x = (rows - self._single_mean) * 2.0**-self.exponent
+                x = x.astype(np.float32) if dtype == torch.float32 else x
             squares = np.einsum("md,md->m", x, x, dtype=np.float64)
-        usable = squares < _LARGEST  # false for NaN, too
+        usable = squares < (_LARGEST if dtype == torch.float32 else _LARGEST_DOUBLE)  # false for NaN, too
         if not usable.all():
             x[~usable] = 0.0
             squares[~usable] = np.inf
-        return View(torch.from_numpy(np.ascontiguousarray(x)), squares)
+        return View(torch.from_numpy(np.ascontiguousarray(x)), squares, self._steps(x))
+
+    def _steps(self, x: Array) -> float:
+        """The step of which all numbers of a view are multiples, 0 where it is not the space's."""
+        if not self.step:
+            return 0.0
+        multiples = x * x.dtype.type(1 / self.step)
+        return self.step if np.array_equal(multiples, np.rint(multiples)) else 0.0
 
     def pairs(self, x: Array, c: Array, at: Positions, center: Positions) -> Floats:
         """Canonical squared distances of pairs of stored rows x[at], c[center] -> (p,) float64."""
@@ -91,17 +108,19 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Rows as the filter sees them: x (m, d) float32, squares (m,) float64, infinite where a row is out of range."""
+    """Rows as the filter sees them: x (m, d) float32 or float64; squares (m,) float64, infinite where a row is out of
+    range; step: all numbers are multiples of it, 0 where that is not known."""
 
     x: torch.Tensor
     squares: Floats
+    step: float = 0.0
 
     def __len__(self) -> int:
         return len(self.squares)
 
     def __getitem__(self, at: slice | Positions) -> View:
         there = at if isinstance(at, slice) else torch.from_numpy(at).to(self.x.device)
-        return View(self.x[there], self.squares[at])
+        return View(self.x[there], self.squares[at], self.step)
 
     @property
     def largest(self) -> float:
@@ -110,7 +129,7 @@ class View:
 
     def to(self, device: torch.device) -> View:
         """The same on another device."""
-        return View(self.x.to(device), self.squares)
+        return self if self.x.device == device else View(self.x.to(device), self.squares, self.step)
 
 
 def bound(squares: Floats, largest: float, width: int) -> Floats:
@@ -122,11 +141,35 @@ def bound(squares: Floats, largest: float, width: int) -> Floats:
     return np.where(np.isfinite(eps), eps, np.inf)
 
 
+def error(rows: View, largest: float, step: float) -> Floats:
+    """eps (m,) of a view's rows against centers of the same precision, with norms up to `largest` and this step. It
+    also pays for adding |x|^2 in the precision of the view."""
+    norm, width = np.sqrt(rows.squares), rows.x.shape[1]
+    with np.errstate(invalid="ignore"):
+        if rows.x.dtype == torch.float32:
+            eps = bound(rows.squares, largest, width) + 4 * U * (norm + largest) ** 2
+        else:
+            eps = 4 * (width + 16) * 2.0**-53 * (norm + largest) ** 2 + width * 2.0**-1000
+    eps = np.where(np.isfinite(eps), eps, np.inf)
+    if rows.step and step == rows.step:
+        eps[(norm + largest) ** 2 <= 2.0**24 * step**2] = 0.0  # all sums are integers that float32 holds
+    return eps
+
+
 def products(x: torch.Tensor, centers: View) -> torch.Tensor:
-    """g (m, p) float32; squared distances of views are g + |x|^2 up to `bound`."""
-    c2 = torch.from_numpy(np.minimum(centers.squares, _LARGEST).astype(np.float32)).to(x.device)
+    """g (m, p) in the precision of x; squared distances of views are g + |x|^2 up to `bound`."""
+    most = _LARGEST if x.dtype == torch.float32 else _LARGEST_DOUBLE
+    c2 = torch.from_numpy(np.minimum(centers.squares, most)).to(x.device, x.dtype)
     with full_float32():
         return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
+
+
+def crossed(centers: View, rows: View) -> torch.Tensor:
+    """The same as `products`, one line per center: (p, m)."""
+    most = _LARGEST if rows.x.dtype == torch.float32 else _LARGEST_DOUBLE
+    c2 = torch.from_numpy(np.minimum(centers.squares, most)).to(rows.x.device, rows.x.dtype)
+    with full_float32():
+        return torch.addmm(c2[:, None], centers.x, rows.x.T, alpha=-2.0)
 
 
 def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Floats]:
@@ -174,7 +217,16 @@ def _nearest(space: Space, x: Array, centers: Array) -> Positions:
 
 def join(first: View, second: View) -> View:
     """Rows of both."""
-    return View(torch.cat([first.x, second.x]), np.concatenate([first.squares, second.squares]))
+    step = first.step if first.step == second.step else 0.0
+    return View(torch.cat([first.x, second.x]), np.concatenate([first.squares, second.squares]), step)
+
+
+def _step(x: Floats) -> float:
+    """The largest power of two of which all of these numbers (m, d) are multiples; 0 if all are 0."""
+    mantissa, exponent = np.frexp(x[x != 0])
+    whole = (mantissa * 2.0**53).astype(np.int64)
+    lowest = np.ldexp((whole & -whole).astype(np.float64), exponent - 53)
+    return float(lowest.min(initial=np.inf)) if len(lowest) else 0.0
 
 
 def _directions(x: Array) -> Floats:

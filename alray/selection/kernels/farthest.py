@@ -11,13 +11,16 @@ import numpy as np
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.kernels.distance import Space
-from alray.selection.kernels.greedy import Chosen, greedy
+from alray.selection.kernels.greedy import greedy
+from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.sieve import Far
 from alray.selection.protocol import Context, Key, Metric, Shards
 
-_PER_PICK, _AT_LEAST = 4, 4096  # rows to send: so many per missing pick, and at least so many in all
+_PER_PICK, _AT_LEAST = 1.5, 4096  # rows to send: so many per missing pick, and at least so many in all
+_PER_PICK_LATER = 4  # from the second round on
+_POOR = 0.5  # a round that found less than this share of the missing picks
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
 
@@ -37,25 +40,35 @@ class Search:
         """The first k picks and their squared distances."""
         if not self._any_labeled():
             self._picked.append(self._first())
-        patience, ceiling = 1, np.inf
+        fits = self.n <= self._most
+        per_pick, ceiling, whole = _PER_PICK, np.inf, fits and not self._any_labeled()
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
-            wanted = min(max(_PER_PICK * missing, _AT_LEAST) * patience, self._most)
-            ceiling = self._round(missing, wanted, ceiling)
-            patience *= 2  # the estimated threshold was too high: ask for more rows
+            wanted = (
+                self.n if whole else int(min(max(per_pick * missing, _AT_LEAST * per_pick / _PER_PICK), self._most))
+            )
+            before, ceiling = missing, self._round(missing, wanted, ceiling)
+            missing = k - sum(len(part.rows) for part in self._picked)
+            # Where a round finds few, picks change the distances of many rows, and the driver is better off with all.
+            whole = fits and before - missing < _POOR * before
+            per_pick = max(2 * per_pick, _PER_PICK_LATER)  # the estimated threshold was too high: ask for more rows
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
 
     def _round(self, missing: int, wanted: int, ceiling: float) -> float:
         """One pass of the sieve and the picks it allows; returns the bound of all other rows."""
         picks = Block(self._rows(), {EMBEDDING: np.concatenate([part.vectors for part in self._picked])})
-        share = _share(int(np.clip(64 * self.n / wanted, 2048, 16384)), self.n)
-        upper = np.concatenate(self._shards.map("estimate", self._space, picks, share))
-        threshold = min(_guess(upper, wanted / max(1, self.n - len(picks))), ceiling)
+        threshold = min(self._threshold(picks, wanted), ceiling) if wanted < self.n else 0.0
         most = -(-2 * wanted // self._parts)
         far = self._shards.map("far", self._space, picks, picks.rows, threshold, most)
         rest = max((part.rest for part in far), key=lambda key: (key[0], -key[1]))
         self._picked.append(greedy(self._space, _joined(far), missing, rest))
         self._shards.report_progress(sum(len(part.rows) for part in self._picked))
         return float(rest[0])
+
+    def _threshold(self, picks: Block, wanted: int) -> float:
+        """A distance that about `wanted` rows exceed."""
+        share = _share(int(np.clip(64 * self.n / wanted, 2048, 16384)), self.n)
+        upper = np.concatenate(self._shards.map("estimate", self._space, picks, share))
+        return _guess(upper, wanted / max(1, self.n - len(picks)))
 
     def _rows(self) -> Rows:
         return np.concatenate([part.rows for part in self._picked])

@@ -1,33 +1,30 @@
 """Farthest-first among rows that the driver holds, as long as they certainly beat all other rows (contract C4).
 
 It works in blocks. The rows with the largest known distances form a block, whose distances are updated with the picks
-made since they were measured. Inside the block a matrix of bounds shows which distances a pick may have changed, and
-only these are computed canonically.
-Letters: s rows held, p rows of a block, d width.
+made since they were measured. Inside the block a matrix of bounds shows what a pick changes. Where every pick changes
+the distances of most rows, few picks come out of a block: then all rows are kept up to date for a while, see
+`alray.selection.kernels.dense`. The way and the size of blocks follow from what a pick costs each of them in counted
+operations, never from time, and change no pick. Letters: s rows held, p rows of a block, d width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from alray.features.arrays import Array, Rows
-from alray.selection.kernels.distance import Space, View, bound, products
+from alray.features.arrays import Rows
+from alray.selection.kernels.dense import dense, least_cost
+from alray.selection.kernels.distance import Space, View, crossed
+from alray.selection.kernels.held import Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
 
-_BLOCK = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Rows (s,), their stored vectors (s, d), and their squared distances (s,) to the nearest center; of picks, at the
-    time they were picked."""
-
-    rows: Rows
-    vectors: Array
-    squared: Floats
+_LEAST, _BLOCK = 64, 1024  # rows of a block
+_BLOCK_COST, _PICK_COST = 2e5, 1e4  # of a block, and of a pick inside it, in operations on single numbers
+_PASSES = 6  # operations per row held that finding the farthest rows takes
+_TRY, _WHILE = 16, 64  # picks with all rows up to date: first, and where that was the cheaper way
+_WIDER = 2  # times the rows of a block are brought up to date, before the block is chosen among them
+_TRIAL = 2  # blocks, before they are judged
+_AT_ONCE = 256  # rows decided together
 
 
 def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
@@ -35,86 +32,131 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
 
     held.squared are canonical and up to date; ties go to the lower row.
     """
-    order = np.argsort(held.rows)
-    search = _Held(space, held.rows[order], held.vectors[order], held.squared[order].copy())
-    while len(search.picked) < k and search.block(k, rest):
-        pass
-    at = np.array(search.picked, np.intp)
-    return Chosen(search.rows[at], search.vectors[at], np.array(search.distances))
+    rows = Held(space, held, k)
+    rest = rest[0] / space.unit, rest[1]
+    blocks, passes = _Blocks(rows), _Spent()
+    while len(rows.picked) < min(k, len(rows)):
+        before = len(rows.picked)
+        if blocks.dear(min(2 * least_cost(rows), passes.each)):
+            cost, more = dense(rows, min(k, before + (_WHILE if passes.each < np.inf else _TRY)), rest)
+            passes.add(cost, len(rows.picked) - before)
+            blocks.forget()
+        else:
+            cost, more = _block(rows, blocks.size, k, rest)
+            blocks.report(cost, len(rows.picked) - before)
+        rows.spent += cost
+        if not more:
+            break
+        if rows.undecided():
+            rows.refine()
+    return rows.chosen()
 
 
-class _Held:
-    """The held rows, ascending, so that the first of several largest values belongs to the lowest row."""
+class _Spent:
+    """What picks have cost lately."""
 
-    def __init__(self, space: Space, rows: Rows, vectors: Array, squared: Floats) -> None:
-        self.space, self.rows, self.vectors, self.squared = space, rows, vectors, squared
-        self.picked: list[int] = []
-        self.distances: list[float] = []
-        self._seen = np.zeros(len(rows), np.int64)  # number of picks that a row's distance takes into account
-        self._view = space.view(vectors)
-        self._largest = self._view.largest
+    def __init__(self) -> None:
+        self._cost, self._picks = 0.0, 0.0
 
-    def block(self, k: int, rest: Key) -> bool:
-        """Pick inside the block of the farthest rows; False when the best row there is does not beat `rest`."""
-        at, limit = self._top()
-        if not len(at) or not beats(self._key(at), rest):
-            return False
-        self._refresh(at)
-        self._pick(at, limit if beats(limit, rest) else rest, k)
-        return True
+    def add(self, cost: float, picks: int) -> None:
+        """Older costs count less and less."""
+        self._cost, self._picks = 0.75 * self._cost + cost, 0.75 * self._picks + picks
 
-    def _key(self, at: Positions) -> Key:
-        best = int(at[int(np.argmax(self.squared[at]))])
-        return float(self.squared[best]), int(self.rows[best])
+    @property
+    def each(self) -> float:
+        """The cost of a pick, infinite if there were none."""
+        return self._cost / self._picks if self._picks else np.inf
 
-    def _top(self) -> tuple[Positions, Key]:
-        """The block, ascending, and the key of the first row behind it. Picked rows have the value -inf."""
-        free = np.flatnonzero(self.squared > -np.inf)
-        if len(free) <= _BLOCK:
-            return free, (-np.inf, 0)
-        value = self.squared[free]
-        least = np.partition(value, len(value) - _BLOCK - 1)[len(value) - _BLOCK - 1]
-        above = free[value > least]
-        level = free[value == least]
-        room = _BLOCK - len(above)
-        return np.sort(np.concatenate([above, level[:room]])), (float(least), int(self.rows[level[room]]))
 
-    def _refresh(self, at: Positions) -> None:
-        """Update distances with the picks made since they were measured."""
-        picked = np.array(self.picked, np.intp)
-        for start in range(0, len(picked), _BLOCK):
-            centers = picked[start : start + _BLOCK]
-            old = at[self._seen[at] < start + len(centers)]
-            if len(old):
-                low = self._low(old, self._view[centers])
-                left = self.squared[old]
-                i, j = np.nonzero((low < left[:, None]) & (left > 0)[:, None])
-                found = self.space.pairs(self.vectors, self.vectors, old[i], centers[j])
-                np.minimum.at(self.squared, old[i], found)
-        self._seen[at] = len(picked)
+class _Blocks:
+    """How large blocks are, and whether their picks are dear."""
 
-    def _low(self, at: Positions, centers: View) -> Floats:
-        """Lower bounds of squared distances, (rows, centers)."""
-        view = self._view[at]
-        g = products(view.x, centers).numpy().astype(np.float64)
-        eps = bound(view.squares, self._largest, self.vectors.shape[1])
-        with np.errstate(invalid="ignore"):
-            low = (g + (view.squares - eps)[:, None]) * self.space.unit
-        return np.where(np.isnan(low), -np.inf, low)
+    def __init__(self, rows: Held) -> None:
+        fixed = _PASSES * len(rows) + _BLOCK_COST  # a matrix that costs as much as the rest of a block is a start
+        self._start = int(np.clip(np.sqrt(fixed / rows.pair_cost), min(_LEAST, _BLOCK), _BLOCK))
+        self.size = self._start
+        self._spent, self._count = _Spent(), 0
 
-    def _pick(self, at: Positions, limit: Key, k: int) -> None:
-        low = np.ascontiguousarray(self._low(at, self._view[at]).T)  # one line per candidate pick
-        squared, rows = self.squared[at], self.rows[at]
-        while len(self.picked) < k:
-            best = int(np.argmax(squared))
-            if squared[best] == -np.inf or not beats((float(squared[best]), int(rows[best])), limit):
+    def report(self, cost: float, picks: int) -> None:
+        """What the last block has cost, and how many picks came out of it."""
+        self._spent.add(cost, picks)
+        self._count += 1
+        if 8 * picks >= self.size:
+            self.size = min(2 * self.size, _BLOCK, 4 * self._start)
+        elif 64 * picks < self.size:
+            self.size = max(self.size // 2, self._start // 2, 1)
+
+    def dear(self, other: float) -> bool:
+        """Whether a pick costs more than this, judged by a few blocks."""
+        return self._count >= _TRIAL and self._spent.each > other
+
+    def forget(self) -> None:
+        """Judge anew: many rows are up to date now."""
+        self._spent, self._count = _Spent(), 0
+
+
+def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:
+    """Pick inside the block of the farthest rows; returns its cost, and False when the best row there does not beat
+    `rest`."""
+    wide, outside = _top(rows.upper, rows.rows, _WIDER * size)
+    if not len(wide):
+        return 0.0, False
+    pairs = rows.refresh(wide)
+    inside, behind = _top(rows.upper[wide], rows.rows[wide], size)
+    at, limit = wide[inside], behind if beats(behind, outside) else outside
+    best = int(at[int(np.argmax(rows.upper[at]))])
+    if not beats(rows.key(best, float(rows.upper[best])), rest):
+        return 0.0, False
+    limit = limit if beats(limit, rest) else rest
+    before = len(rows.picked)
+    if rows.upper[best] <= 0:  # all that are left are copies of centers: the lowest row first
+        for zero in at[: k - before]:
+            if not beats(rows.key(int(zero), 0.0), limit):
                 break
-            self.picked.append(int(at[best]))
-            self.distances.append(float(squared[best]))
-            squared[best] = -np.inf
-            near = np.flatnonzero((low[best] < squared) & (squared > 0))  # nothing is nearer than 0
-            if len(near):
-                exact = self.space.pairs(self.vectors, self.vectors, at[near], np.full(len(near), at[best]))
-                squared[near] = np.minimum(squared[near], exact)
-        self.squared[at] = squared
-        self._seen[at] = len(self.picked)
+            rows.pick(int(zero))
+        return 0.0, True
+    pairs += len(at) ** 2
+    _pick(rows, at, limit, k)
+    found = len(rows.picked) - before
+    return rows.pair_cost * pairs + _PASSES * len(rows) + _BLOCK_COST + _PICK_COST * found, True
+
+
+def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
+    """About `size` of the positions with the largest values, ascending, and the key of the first row behind them.
+    Picked rows have the value -inf."""
+    step = max(1, len(upper) // (32 * size))
+    some = upper[::step]
+    place = max(0, len(some) - size // step - 1)
+    at = np.flatnonzero(upper >= max(np.partition(some, place)[place], np.finfo(np.float64).min))
+    if len(at) > 2 * size:
+        at = np.sort(at[np.argsort(-upper[at], kind="stable")[:size]])
+    behind = upper.copy()
+    behind[at] = -np.inf
+    first = int(behind.argmax())
+    return at, (float(behind[first]), int(numbers[first]))
+
+
+def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
+    view: View = rows.view[at]
+    g = crossed(view, view).numpy()  # one line per candidate
+    above, below = rows.above[at], rows.below[at]
+    upper, lower, numbers = rows.upper[at], rows.lower[at], rows.rows[at]
+    while len(rows.picked) < k:
+        best = int(np.argmax(upper))
+        if upper[best] == -np.inf or not beats((float(upper[best]), int(numbers[best])), limit):
+            break
+        if not certain(upper, lower, numbers, best, limit):
+            open_ = np.append(best, np.flatnonzero(upper >= lower[best])[:_AT_ONCE])
+            _save(rows, at, upper, lower)
+            upper[open_] = lower[open_] = rows.settle(at[open_])
+            continue
+        rows.pick(int(at[best]))
+        upper[best] = lower[best] = -np.inf
+        np.minimum(upper, g[best] + above, out=upper)
+        np.minimum(lower, g[best] + below, out=lower)
+    _save(rows, at, upper, lower)
+
+
+def _save(rows: Held, at: Positions, upper: Floats, lower: Floats) -> None:
+    rows.upper[at], rows.lower[at] = upper, lower
+    rows.seen[at] = len(rows.picked)

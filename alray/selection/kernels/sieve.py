@@ -2,8 +2,9 @@
 
 Distances to the nearest center only shrink as picks are added, so that every known distance stays an upper bound. A row
 is compared with one block of centers after the other, and no longer once its bound falls below a threshold: only rows
-that may still be picked are compared with all centers. Letters: n rows of the shard, m centers (labeled rows in a fixed
-random order, then the picks), d width.
+that may still be picked are compared with all centers. Of several copies of a row only the lowest is sent: as long as
+it is not picked it comes before them, and afterwards their distance is 0. Letters: n rows of the shard, m centers
+(labeled rows in a fixed random order, then the picks), d width.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
 from alray.keyed import order, priorities, uniform
 from alray.models.device import best_device
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.distance import FEW, Space, View, bound, double_bounds, nearest, products
+from alray.selection.kernels.compared import COARSE, Compared, copies_of, two_nearest
+from alray.selection.kernels.distance import FEW, Space, nearest
 from alray.selection.kernels.logits import Floats, Positions, nonzero, paired_dots
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.protocol import Key
@@ -28,6 +29,8 @@ Counts = npt.NDArray[np.int64]
 
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
 _CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
+_ROWS = 1 << 14  # rows of a chunk: their products with a block of centers are 16 MB
+_UNKNOWN, _EXACT = -1, -2  # instead of the nearest center: it may be any; the bounds are the canonical distance
 _SAMPLE = "k_center/sample"
 
 
@@ -56,10 +59,11 @@ class Sieve:
 
     def _forget(self) -> None:
         n = len(self.rows)
-        self._upper = np.full(n, np.inf)  # bound of the squared distance, in units of the views
-        self._seen = np.zeros(n, np.int64)  # centers it was compared with
-        self._nearest = np.full(n, -1, np.int64)  # the nearest of them, unless unsure
-        self._unsure = np.zeros(n, bool)
+        self._upper = np.full(n, np.inf)  # bound of the squared distance to all centers seen, in units of the views
+        self._lower = np.full(n, np.inf)  # the same from below, for the block of the nearest center
+        self._other = np.full(n, np.inf)  # and for all other centers, where the nearest one is known
+        self._nearest = np.full(n, _UNKNOWN, np.int32)
+        self._seen = np.zeros(n, np.int32)  # number of centers that it was compared with
         self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
     def count(self) -> int:
@@ -91,7 +95,7 @@ class Sieve:
         """Upper bounds of the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
         self._begin(space, picks)
         at = self._sampled(size)
-        at = at[~np.isin(self.rows[at], picks.rows)]
+        at = at[~self._among(picks.rows)[at]]
         self._compare(at, -np.inf)
         return self._upper[at] * space.unit
 
@@ -99,7 +103,7 @@ class Sieve:
         """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
         the `most` farthest of them."""
         self._begin(space, picks)
-        free = ~np.isin(self.rows, held)
+        free = ~self._among(held)
         least = threshold / space.unit
         self._compare(np.flatnonzero(free & (self._upper >= least)), least)
         alive = np.flatnonzero(free & (self._upper >= least))
@@ -107,10 +111,20 @@ class Sieve:
         squared = self._settle(alive)
         there = squared >= threshold
         alive, squared = alive[there], squared[there]
-        first = np.sort(np.lexsort((self.rows[alive], -squared))[:most])  # vectors are read in row order
-        alive, squared = alive[first], squared[first]
-        free[alive] = False
-        return Far(self.rows[alive], self._take(alive), squared, self._farthest(free, space.unit))
+        lowest = copies_of(alive, squared, self._take)
+        alone = np.flatnonzero(lowest == np.arange(len(alive)))
+        first = alone
+        if len(alone) > most:
+            first = alone[np.sort(np.lexsort((self.rows[alive[alone]], -squared[alone]))[:most])]  # read in row order
+        sent = np.zeros(len(alive), bool)
+        sent[first] = True
+        copies = alive[sent[lowest] & ~sent]
+        free[alive[first]] = free[copies] = False
+        rest = self._farthest(free, space.unit)
+        if len(copies) and rest[0] <= 0:  # once what they are copies of is picked, their distances are 0
+            row = int(self.rows[copies].min())
+            rest = 0.0, row if rest[0] < 0 else min(row, rest[1])
+        return Far(self.rows[alive[first]], self._take(alive[first]), squared[first], rest)
 
     def weigh(self, space: Space, centers: Array) -> Counts:
         """How many rows of the shard are nearest to each of the stored centers (p, d), (p,)."""
@@ -127,6 +141,15 @@ class Sieve:
         upper = np.where(free, self._upper, -np.inf)
         top = float(upper.max())
         return top * unit, int(self.rows[int(np.argmax(upper == top))])  # rows ascend: the first is the lowest
+
+    def _among(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows of the shard are among these, (n,)."""
+        found = np.zeros(len(self.rows), bool)
+        at = np.searchsorted(self.rows, rows)
+        there = at < len(self.rows)
+        at = at[there]
+        found[at[self.rows[at] == rows[there]]] = True
+        return found
 
     def _sampled(self, size: int) -> Positions:
         if size >= 2**64:
@@ -147,12 +170,13 @@ class Sieve:
 
     def _compare(self, at: Positions, least: float) -> None:
         """Compare the rows with further centers, until their bound is below `least`."""
+        at = at[(self._upper[at] > 0) | (self._nearest[at] != _EXACT)]  # nothing is nearer than a copy
         fresh = at[self._seen[at] == 0]
         if 2 * len(fresh) > len(self.rows):  # stream over the files once
             for part in self._chunks(fresh):
                 self._run(part, least, _STREAM)
         at = at[self._upper[at] >= least]
-        for seen in np.unique(self._seen[at]):
+        for seen in np.flatnonzero(np.bincount(self._seen[at])):
             for part in self._chunks(at[self._seen[at] == seen]):
                 self._run(part, least, len(self._centers))
 
@@ -163,94 +187,101 @@ class Sieve:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""
         if not len(at):
             return
-        assert self._space is not None
-        view: View | None = None
+        rows: Compared | None = None
         for start, end in self._centers.blocks(int(self._seen[at[0]])):
             if start >= stop or not len(at):
                 return
-            if view is None:
-                view = self._space.view(self._take(at)).to(self._device)
-            self._meet(at, view, start, end)
+            if rows is None:
+                rows = self._compared(self._take(at))
+            self._meet(at, rows, start, end, least)
             alive = self._upper[at] >= least
             if not alive.all():
                 keep = np.flatnonzero(alive)
-                at, view = at[keep], view[keep]
+                at = at[keep]
+                rows.keep(keep)
 
-    def _meet(self, at: Positions, view: View, start: int, end: int) -> None:
+    def _compared(self, stored: Array) -> Compared:
+        assert self._space is not None
+        return Compared(self._space, self._centers, stored)
+
+    def _meet(self, at: Positions, rows: Compared, start: int, end: int, least: float) -> None:
         """Compare rows with the centers start:end."""
-        g = products(view.x, self._centers.view[start:end])
-        eps = bound(view.squares, self._centers.largest, self._width)
-        lowest = torch.min(g, dim=1)
-        low = lowest.values.cpu().numpy().astype(np.float64) + view.squares
-        self.counters["pairs"] += len(at) * (end - start)
-        self._seen[at] = end
         before = self._upper[at]
+        g, eps = rows.products(start, end)
+        low = g.amin(dim=1).cpu().numpy() + rows.squares
+        self.counters["pairs"] += len(at) * (end - start)
+        if not rows.double:
+            with np.errstate(invalid="ignore"):
+                open_ = ~(low - eps > before) & ~(low + eps < least) & (eps > COARSE * np.maximum(low, least))
+            if 2 * np.count_nonzero(open_) > len(at):
+                rows.refine()
+                g, eps = rows.products(start, end)
+                low = g.amin(dim=1).cpu().numpy() + rows.squares
+                self.counters["finer"] += len(at) * (end - start)
         with np.errstate(invalid="ignore"):
-            near = np.flatnonzero(~(low - eps > before))  # the nearest center may be among these
-        if not len(near):
-            return
-        there = torch.from_numpy(near).to(g.device)
-        g, indices = g[there], lowest.indices[there]
-        g.scatter_(1, indices[:, None], torch.inf)
-        closest = indices.cpu().numpy()
-        low, eps, before, at = low[near], eps[near], before[near], at[near]
-        second = g.amin(dim=1).cpu().numpy().astype(np.float64) + view.squares[near]
-        with np.errstate(invalid="ignore"):
-            alone = second - low > 2 * eps  # no other center of this block can be as near
-            new = low + eps < before - 2 * eps  # nor one that came before
-        sure = alone & (new | (before == np.inf))
-        self._nearest[at] = np.where(sure, start + closest, self._nearest[at])
-        self._unsure[at] = ~sure
-        self._upper[at] = np.fmin(before, low + eps)
+            lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
+        nearer = upper < before
+        other = np.minimum(self._other[at], np.where(nearer, self._lower[at], lower))
+        inside = np.flatnonzero(nearer & (upper >= least) & (eps > 0))
+        center = np.where(nearer, _UNKNOWN, self._nearest[at])
+        if len(inside):
+            where, second = two_nearest(g if len(inside) == len(at) else g[inside])
+            center[inside] = start + where
+            other[inside] = np.minimum(other[inside], second + rows.squares[inside] - eps[inside])
+        unknown = nearer & (center == _UNKNOWN)
+        other[unknown] = np.minimum(other, lower)[unknown]
+        self._other[at], self._nearest[at] = other, center
+        self._lower[at] = np.where(nearer, lower, self._lower[at])
+        self._upper[at] = np.minimum(before, upper)
+        self._seen[at] = end
 
     def _settle(self, at: Positions) -> Floats:
         """Canonical squared distances of rows that were compared with all centers; they replace the bounds."""
         assert self._space is not None
-        squared = np.empty(len(at))
-        for start in range(0, len(at), self._chunk):
-            part = at[start : start + self._chunk]
+        squared = self._upper[at] * self._space.unit
+        done = (np.minimum(self._lower[at], self._other[at]) >= self._upper[at]) | (self._upper[at] <= 0)
+        sure = (self._other[at] >= self._upper[at]) & (self._nearest[at] >= 0)
+        left = np.flatnonzero(~done)
+        for start in range(0, len(left), self._chunk):
+            here = left[start : start + self._chunk]
+            part = at[here]
             stored = self._take(part)
-            unsure = self._unsure[part] | (self._nearest[part] < 0)
-            known, rest = np.flatnonzero(~unsure), np.flatnonzero(unsure)
-            here = np.full(len(part), np.inf)
-            here[known] = self._space.pairs(stored, self._centers.stored, known, self._nearest[part[known]])
+            known, rest = np.flatnonzero(sure[here]), np.flatnonzero(~sure[here])
+            found = np.full(len(part), np.inf)
+            found[known] = self._space.pairs(
+                stored, self._centers.stored, known, self._nearest[part[known]].astype(np.intp)
+            )
             self.counters["rescored"] += len(known)
             if len(rest):
-                here[rest] = self._decide(stored[rest], self._upper[part[rest]])
-            squared[start : start + len(part)] = here
-        self._upper[at] = squared / self._space.unit
+                found[rest] = self._decide(stored[rest], self._upper[part[rest]])
+            squared[here] = found
+        self._upper[at] = self._lower[at] = squared / self._space.unit
+        self._other[at], self._nearest[at] = np.inf, _EXACT
         return squared
 
     def _decide(self, stored: Array, upper: Floats) -> Floats:
         """The canonical distance to the nearest center where the filter cannot tell which one that is."""
         assert self._space is not None
-        view = self._space.view(stored).to(self._device)
-        eps = bound(view.squares, self._centers.largest, self._width)
+        rows = self._compared(stored)
         squared = np.full(len(stored), np.inf)
         for start, end in self._centers.blocks(0):
-            g = products(view.x, self._centers.view[start:end])
-            with np.errstate(invalid="ignore"):
-                limit = np.minimum(upper, squared / self._space.unit) + eps - view.squares
-            limit = np.where(np.isnan(limit), np.inf, limit)
-            reach = torch.from_numpy(np.nextafter(limit.astype(np.float32), np.float32(np.inf)))
-            at, center = np.nonzero((g <= reach.to(g.device)[:, None]).cpu().numpy())
-            self.counters["pairs"] += g.numel()
-            if len(at) > FEW * len(stored):
-                once = np.unique(at)
-                least = np.minimum(upper[once] * self._space.unit, squared[once])
-                here, center = self._finer(stored[once], least, start, end)
-                at = once[here]
+            at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
+            if len(at) > FEW * len(stored) and rows.refine():
+                self.counters["finer"] += len(stored) * (end - start)
+                at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
             self.counters["rescored"] += len(at)
             np.minimum.at(squared, at, self._space.pairs(stored, self._centers.stored, at, start + center))
         return squared
 
-    def _finer(self, stored: Array, least: Floats, start: int, end: int) -> tuple[Positions, Positions]:
-        """Pairs of stored rows (m, d) and the centers start:end, without those that float64 products show to be
-        farther than `least` (m,) or than another of these centers."""
-        assert self._space is not None
-        low, high = double_bounds(self._space, stored, self._centers.stored[start:end])
-        self.counters["finer"] += low.size
-        return nonzero(low <= np.minimum(least, high.min(axis=1))[:, None])
+    def _candidates(self, rows: Compared, most: Floats, start: int, end: int) -> tuple[Positions, Positions]:
+        """Pairs of rows and of the centers start:end whose squared distance may be the row's smallest and at most
+        `most` (m,)."""
+        g, eps = rows.products(start, end)
+        self.counters["pairs"] += g.numel()
+        with np.errstate(invalid="ignore"):
+            nearest_here = g.amin(dim=1).cpu().numpy() + rows.squares + eps
+            limit = np.fmin(most, nearest_here) + eps - rows.squares
+        return nonzero((g <= rows.reach(limit, g.device)).cpu().numpy())
 
     def _take(self, at: Positions) -> Array:
         if not len(at):
@@ -259,7 +290,7 @@ class Sieve:
 
     @property
     def _chunk(self) -> int:
-        return max(256, _CHUNK // max(1, self._width))
+        return min(_ROWS, max(256, _CHUNK // max(1, self._width)))
 
     @property
     def _width(self) -> int:

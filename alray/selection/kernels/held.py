@@ -1,0 +1,201 @@
+"""The rows that the driver of a k-center holds: bounds of their distances, and the canonical ones where they decide.
+
+Every pick reduces distances. A row's bounds take its first picks into account, as many as it has `seen`; they hold for
+all of them, because the upper bound of a distance that shrinks stays one. Two rows are compared canonically only where
+their bounds overlap. Distances are squared, and in units of the space's views. Letters: s rows held, p picks, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alray.features.arrays import Array, Rows
+from alray.models.device import full_float32
+from alray.selection.kernels.distance import Space, View, error, products
+from alray.selection.kernels.logits import Floats, Positions, U, nonzero
+from alray.selection.protocol import Key, beats
+
+Counts = npt.NDArray[np.int64]
+
+_COARSE = 1e-3  # an error bound that is a larger share of the largest distance leaves too many rows undecided
+_DECIDED, _DECIDE_COST = 16, 4e5  # deciding rows costs about as much as so many operations on single numbers
+_TOGETHER = 1 << 19  # products per matrix
+_CENTERS, _DECIDERS = (
+    1024,
+    4096,
+)  # picks per matrix: where bounds are brought up to date, and where few rows are decided
+_THIN = 32  # columns: adding |c|^2 takes longer than the rest of a product of so few
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Rows (s,), their stored vectors (s, d), and their squared distances (s,) to the nearest center; of picks, at the
+    time they were picked."""
+
+    rows: Rows
+    vectors: Array
+    squared: Floats
+
+
+class Held:
+    """The held rows, ascending, so that the first of several largest values belongs to the lowest row."""
+
+    def __init__(self, space: Space, held: Chosen, k: int) -> None:
+        order = np.argsort(held.rows)
+        self.space, self.rows, self.vectors = space, held.rows[order], held.vectors[order]
+        self._exact = held.squared[order] / space.unit  # canonical, for the first `_known` picks
+        self._most = min(k, len(order))
+        self._known = np.zeros(len(order), np.int64)
+        self.upper, self.lower = self._exact.copy(), self._exact.copy()  # -inf: picked
+        self.seen = np.zeros(len(order), np.int64)
+        self.picked: list[int] = []
+        self.spent = 0.0  # what picking has cost otherwise, in operations on single numbers
+        self.decided = 0  # how often bounds were not enough to choose a row
+        self._measure(space.view(self.vectors))
+        if len(order) and (np.median(self.eps) > _COARSE * self.upper.max(initial=0.0) > 0 or np.isinf(self.eps).any()):
+            self.refine()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _measure(self, view: View) -> None:
+        self.view = view
+        self.eps = error(view, view.largest, view.step)
+        self.thin = view.x.shape[1] <= _THIN
+        if self.thin:
+            self.eps[self.eps > 0] += for_squares(view)
+            self._with_ones = torch.cat([view.x, torch.ones(len(view), 1, dtype=view.x.dtype)], dim=1)
+        self.above = view.squares + self.eps  # with g, an upper bound, and a lower bound
+        with np.errstate(invalid="ignore"):
+            self.below = np.where(np.isinf(self.eps), -np.inf, view.squares - self.eps)
+        self._rows = view.x.numpy()
+        self._x, self._squares = np.empty((self._most, view.x.shape[1]), self._rows.dtype), np.empty(self._most)
+        at = np.array(self.picked, np.intp)  # of the picks, in order: views and squared norms
+        self._x[: len(at)], self._squares[: len(at)] = self._rows[at], view.squares[at]
+
+    @property
+    def double(self) -> bool:
+        """Whether bounds come from float64 products."""
+        return self.view.x.dtype == torch.float64
+
+    def refine(self) -> None:
+        """Use float64 products from now on."""
+        self._measure(self.space.view(self.vectors, torch.float64))
+
+    def undecided(self) -> bool:
+        """Whether float32 products leave so many rows undecided that float64 products are cheaper."""
+        return not self.double and (self.decided - _DECIDED) * _DECIDE_COST > self.spent
+
+    @property
+    def pair_cost(self) -> float:
+        """What a pair of a matrix product costs, in operations on single numbers."""
+        return (2 if self.double else 1) * (1 + self.view.x.shape[1] / 25)
+
+    def chosen(self) -> Chosen:
+        """The picks, with the canonical distances that they had."""
+        at = np.array(self.picked, np.intp)
+        self._decide(at, np.arange(len(at)))
+        return Chosen(self.rows[at], self.vectors[at], self._exact[at] * self.space.unit)
+
+    def pick(self, at: int) -> None:
+        """Take a row."""
+        count = len(self.picked)
+        self._x[count], self._squares[count] = self._rows[at], self.view.squares[at]
+        self.picked.append(at)
+        self.upper[at] = self.lower[at] = -np.inf
+
+    def key(self, at: int, value: float) -> Key:
+        """The key of a row with this value."""
+        return value, int(self.rows[at])
+
+    def refresh(self, at: Positions) -> int:
+        """Bring bounds up to date with all picks; returns the number of pairs that were compared."""
+        pairs, count = 0, len(self.picked)
+        for start in range(0, count, _CENTERS):
+            stop = min(start + _CENTERS, count)
+            old = at[self.seen[at] < stop]
+            centers = self._centers(start, stop)
+            for part in _cut(old, stop - start):
+                low = self._lowest(part, centers)
+                self.upper[part] = np.minimum(self.upper[part], low + self.above[part])
+                self.lower[part] = np.minimum(self.lower[part], low + self.below[part])
+            pairs += len(old) * (stop - start)
+        self.seen[at] = count
+        return pairs
+
+    def _lowest(self, at: Positions | slice, centers: View) -> Floats:
+        if not self.thin:
+            return np.asarray(products(self.view.x[at], centers).amin(dim=1).numpy(), np.float64)
+        squares = torch.from_numpy(centers.squares).to(centers.x.dtype)
+        with full_float32():
+            g = self._with_ones[at] @ torch.cat([-2 * centers.x, squares[:, None]], dim=1).T
+        return np.asarray(g.amin(dim=1).numpy(), np.float64)
+
+    def settle(self, at: Positions) -> Floats:
+        """The canonical distances of rows after all picks; they replace the bounds."""
+        self.decided += 1
+        self._decide(at, np.full(len(at), len(self.picked)))
+        self.upper[at] = self.lower[at] = self._exact[at]
+        self.seen[at] = len(self.picked)
+        return self._exact[at]
+
+    def _decide(self, at: Positions, until: Counts) -> None:
+        """Canonical distances (r,) of rows, of which each takes its first `until` picks into account."""
+        new = np.flatnonzero((self._known[at] < until) & (self._exact[at] > 0))
+        at, until = at[new], until[new]
+        for start in range(0, len(at), _TOGETHER // _DECIDERS):
+            some = slice(start, start + _TOGETHER // _DECIDERS)
+            self._decide_some(at[some], until[some])
+
+    def _decide_some(self, at: Positions, until: Counts) -> None:
+        value = self._exact[at].copy()
+        for start in range(int(self._known[at].min()), int(until.max()), _DECIDERS):
+            i, j = self._near(at, value, start, min(start + _DECIDERS, int(until.max())), until)
+            centers = np.array([self.picked[start + center] for center in j], np.intp)
+            np.minimum.at(value, i, self.space.pairs(self.vectors, self.vectors, at[i], centers) / self.space.unit)
+        self._exact[at], self._known[at] = value, until
+
+    def _centers(self, start: int, stop: int) -> View:
+        return View(torch.from_numpy(self._x[start:stop]), self._squares[start:stop], self.view.step)
+
+    def _near(self, at: Positions, value: Floats, start: int, stop: int, until: Counts) -> tuple[Positions, Positions]:
+        """Pairs of rows and of the picks start:stop that may be nearer than `value` (r,) and than the row's other
+        picks."""
+        g = products(self.view.x[at], self._centers(start, stop)).numpy()
+        if stop > until.min():
+            g[np.arange(start, stop) >= until[:, None]] = np.inf
+        squares, eps = self.view.squares[at], self.eps[at]
+        with np.errstate(invalid="ignore"):
+            limit = np.fmin(value, g.min(axis=1) + squares + eps) + eps - squares
+        limit = np.where(np.isnan(limit), np.inf, limit)
+        with np.errstate(over="ignore"):
+            reach = limit if self.double else np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+        i, j = nonzero((g <= reach[:, None]) & (g < np.inf))
+        return i, j
+
+
+def for_squares(view: View) -> float:
+    """What eps grows by where |c|^2 is one of the terms of a product."""
+    unit = U if view.x.dtype == torch.float32 else 2.0**-53
+    return 1.01 * (view.x.shape[1] + 9) * unit * view.largest**2
+
+
+def _cut(at: Positions, width: int) -> list[Positions | slice]:
+    """Parts of some rows that are compared together with so many centers; slices where they are neighbours."""
+    size = max(1, _TOGETHER // max(1, width))
+    if len(at) and at[-1] - at[0] == len(at) - 1:
+        return [slice(start, min(start + size, int(at[-1]) + 1)) for start in range(int(at[0]), int(at[-1]) + 1, size)]
+    return [at[start : start + size] for start in range(0, len(at), size)]
+
+
+def certain(upper: Floats, lower: Floats, rows: Rows, best: int, limit: Key) -> bool:
+    """Whether the row with the largest upper bound, the lowest of several, is farthest and beats the limit."""
+    if lower[best] < upper[best]:
+        if not beats((float(lower[best]), int(rows[best])), limit):
+            return False
+        return int(np.count_nonzero(upper >= lower[best])) == 1
+    return True
