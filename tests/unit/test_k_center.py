@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 
-from alray.features.arrays import ArraySource, cut
+from alray.features.arrays import ArraySource, Block, cut
 from alray.selection.kernels import centers, dense, farthest, greedy, held, sieve
 from alray.selection.kernels.distance import Space, bound, error, products
 from alray.selection.protocol import Context, Picks, SelectionError
@@ -194,13 +194,22 @@ def test_both_ways_of_the_driver_make_the_same_picks(
 
 @pytest.mark.parametrize("shards", SHARDS)
 @pytest.mark.parametrize("labeled", [np.arange(0), np.arange(12)])
-def test_copies_are_sent_once(labeled: np.ndarray, shards: int) -> None:
-    """Otherwise the rows that a shard sends are copies of a few."""
+def test_copies_are_sent_once(labeled: np.ndarray, shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lowest of each, as long as they are no copies of centers."""
+    monkeypatch.setattr(farthest, "_AT_LEAST", 100)
+    monkeypatch.setattr(farthest, "_HELD", 600)
     rng = np.random.default_rng(3)
     x = rng.normal(size=(60, 6)).astype(np.float32)[rng.integers(0, 60, 900)]
-    picks = chosen(x, labeled, 70, shards)
-    assert_twin(picks, twin(x, labeled, 70))
-    assert picks.account["exchanges"] <= 7
+    assert_twin(chosen(x, labeled, 70, shards), twin(x, labeled, 70))
+    known, rows = x[:12], np.arange(12, 900)
+    context = Context(labeled=ArraySource(np.arange(12), {"embedding": known}))
+    state = KCenter().open(ArraySource(rows, {"embedding": x[12:]}).open(), context)
+    nothing = Block(np.empty(0, np.int64), {"embedding": x[:0]})
+    far = state.far(Space.around("l2", x), nothing, nothing.rows, 1e-9, 900)
+    lowest = np.sort(np.unique(x[12:], axis=0, return_index=True)[1])
+    new = [row for row in rows[lowest] if not (x[row] == known).all(axis=1).any()]
+    assert far.rows.tolist() == new
+    assert far.rest[0] == 0
 
 
 @pytest.mark.parametrize("norm", [1e3, 1e6])
