@@ -1,12 +1,14 @@
 """What Ray ends or loses, and starts again by itself, is said in a line; of what it ends on purpose nothing is said.
 
-The lines of killed processes are in the tests of extraction, selection and training.
+The lines of killed actors of an extraction, and of killed training workers, are in the tests of these.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ from alray.reservation import Share
 from alray.selection.protocol import Context
 from alray.selection.registry import build
 from alray.selection.select import select_from
+from alray.selection.shards import RayActors
 
 
 def test_nothing_is_said_of_a_stage_that_loses_nothing(ray_session: None) -> None:
@@ -37,6 +40,17 @@ def test_nothing_is_said_of_a_stage_that_loses_nothing(ray_session: None) -> Non
             share=Share("x", 3, said.append),
         )
     assert said == []
+
+
+def test_a_shard_that_is_killed_is_named(ray_session: None) -> None:
+    said = list[str]()
+    x = np.random.default_rng(0).standard_normal((60, 4), np.float32)
+    halves = [ArraySource(np.arange(start, start + 30), {"embedding": x[start : start + 30]}) for start in (0, 30)]
+    with RayActors(halves, build("k_center"), Context(0, 1, 2), 0.5, Share("x", 3, said.append)) as actors:
+        os.kill(actors.pids()[0], signal.SIGKILL)
+        assert len(build("k_center").select(actors, 5, Context(0, 1, 2))) == 5
+    (line,) = said
+    assert re.match(r"select · lost a process, whose work is repeated: its process died .*SIGKILL", line)
 
 
 def test_an_error_of_a_task_and_an_actor_that_is_ended_are_no_losses(ray_session: None) -> None:
