@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from alray.reservation import ClusterError, ClusterLost, Reservation
+from alray.reservation import IN_PLACE, ClusterError, ClusterLost, Reservation
 
-_IN_PLACE = 20.0  # seconds that Ray has for placing what was on a lost node on other nodes
 LOOK = 5.0  # seconds between looks at the nodes of a reservation
 
 
@@ -30,7 +29,7 @@ class Loss:
             self._since = None
             return False
         self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > _IN_PLACE
+        return time.monotonic() - self._since > IN_PLACE
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from alray.cluster_state import adds_nodes, alive, free_now, group_name, held_by
 from alray.demand import Bundle, Demand, spoken, total
 from alray.placement import Layout, loose, spread
 
+IN_PLACE = 20.0  # seconds in which another node may take the place of a lost one
 PATIENCE = 5.0  # seconds before a wait is told
 _APART = 3.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
 _SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
@@ -142,7 +143,7 @@ class _Asked:
 
     def __init__(self, run: str, stage: str, demand: Demand, nodes: Sequence[Bundle]) -> None:
         self._run, self._stage, self._demand = run, stage, demand
-        self._since = time.time()
+        self._since, self._too_few_since = time.time(), 0.0
         self.group: Any = None
         self._ask(self._over(nodes) or loose(demand, demand.decoders))
 
@@ -182,7 +183,18 @@ class _Asked:
                 time.sleep(_SETTLE)
                 self._ask(self.layout)
             elif waiting.on():
+                self._refuse_lasting_loss()
                 self._ask_for_less()
+
+    def _refuse_lasting_loss(self) -> None:
+        """Raise ClusterLost if nodes were lost while the stage waits, and those that are left can never do."""
+        try:
+            refuse_impossible(self._stage, [self._demand], alive())
+            self._too_few_since = 0.0
+        except ClusterError as error:
+            self._too_few_since = self._too_few_since or time.monotonic()
+            if time.monotonic() - self._too_few_since > IN_PLACE:
+                raise ClusterLost(f"a node was lost, and the others are too few: {error}") from None
 
     @property
     def _apart(self) -> bool:

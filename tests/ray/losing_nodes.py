@@ -19,15 +19,17 @@ import numpy as np
 import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
-from ray.util import placement_group_table
+from ray.util import placement_group, placement_group_table
 
 from alray import RunConfig
 from alray.cluster import ClusterError, Joined
+from alray.cluster_state import nodes_of
 from alray.data.catalog import Catalog, index
+from alray.demand import Demand
 from alray.features.arrays import ArraySource, Shard, cut
 from alray.features.extract import Measurers, extract
 from alray.features.measures import Extraction, Features, ModelSource
-from alray.reservation import Share
+from alray.reservation import Share, reserve
 from alray.selection.protocol import Context, Strategy
 from alray.selection.registry import build
 from alray.selection.select import select_from
@@ -251,6 +253,20 @@ def too_few(folder: Path, cluster: Cluster) -> dict[str, Any]:
         return {"error": str(error), "exit_code": code, "seconds": time.monotonic() - began}
 
 
+def while_it_waits(folder: Path, cluster: Cluster) -> dict[str, Any]:
+    """A stage waits for all CPUs, of which somebody holds one, when a node is lost."""
+    held = placement_group([{"CPU": 1}])
+    ray.get(held.ready())
+    spare = next(node for node in cluster.worker_nodes if node.node_id not in nodes_of(held).values())
+    threading.Timer(8, lambda: cluster.remove_node(spare, allow_graceful=False)).start()
+    began = time.monotonic()
+    try:
+        with reserve(Share("digits", 3), "train", Demand(({"CPU": 2.0},) * 3, "a test")):
+            return {"error": ""}
+    except ClusterError as error:
+        return {"error": str(error), "exit_code": error.exit_code, "seconds": time.monotonic() - began}
+
+
 def main(what: str, folder: Path) -> None:
     cluster = Cluster(
         initialize_head=True,
@@ -264,7 +280,7 @@ def main(what: str, folder: Path) -> None:
     cluster.wait_for_nodes()
     stages = {
         "training": training, "extraction": extraction, "selection": selection, "too_few": too_few, "fewer": fewer,
-        "drained": drained, "small_store": small_store,
+        "drained": drained, "small_store": small_store, "while_it_waits": while_it_waits,
     }  # fmt: skip
     print(json.dumps(stages[what](folder, cluster)))
     ray.shutdown()

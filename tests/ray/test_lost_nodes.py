@@ -37,6 +37,14 @@ def test_a_selection_without_room_for_its_shards_ends_with_an_error(tmp_path: Pa
     assert found["error"].startswith("a node was lost, and the others are too few: resources: select needs 6 CPUs, the")
 
 
+def test_a_stage_that_waits_for_room_ends_when_a_node_of_it_is_lost(tmp_path: Path) -> None:
+    """It would wait as long as resources.wait_minutes says, which is a day."""
+    found = program("losing_nodes.py", "while_it_waits", tmp_path, seconds=500)
+    print(found)
+    assert found["error"].startswith("a node was lost, and the others are too few: resources: train needs 6 CPUs, the")
+    assert found["exit_code"] == 1 and found["seconds"] < 90
+
+
 def test_a_training_goes_on_with_fewer_workers_where_the_cluster_has_no_room_for_all(tmp_path: Path) -> None:
     """The same steps: their losses differ by rounding, and by what BatchNorm sees."""
     found = program("losing_nodes.py", "fewer", tmp_path, seconds=500)
