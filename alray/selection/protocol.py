@@ -36,6 +36,17 @@ class SelectionError(ValueError):
     """A selection that cannot be made. The message states what was expected and what was got."""
 
 
+class NotFinite(SelectionError):
+    """A logit is not finite."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+    def __str__(self) -> str:
+        return f"logits of row {self.row} are not finite"
+
+
 @dataclass(frozen=True, eq=False)
 class Picks:
     """The chosen rows, in order of choice.
@@ -185,6 +196,10 @@ class Strategy(ABC):
     """Names of what it reads: the columns "embedding", "logits", "pretext_loss", "discriminator"; "head" (weight and
     bias of the linear layer); "labeled" (the labeled rows with the same columns); "labels" (labels that have not been
     bought). Where a shard has no logits they are made from the embedding and the head."""
+
+    checks_values: ClassVar[bool] = False
+    """Whether its shards themselves raise SelectionError where a value that they read is not finite. `select` then does
+    not read all values beforehand only to check them."""
 
     seed_set_how: ClassVar[str] = ""
     """The value of split.seed_set_how under which this strategy chooses the seed set; empty: under none."""

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows, Shard
-from alray.selection.protocol import Context, SelectionError
+from alray.selection.protocol import Context, NotFinite, SelectionError
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -34,6 +34,7 @@ _CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever 
 _PRODUCT = 256  # columns per matrix product
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
 _STORED, _MADE = 1 << 18, 1 << 20  # numbers per float32 block: 1 MB stays in cache, 4 MB makes a good matrix product
+_SHORT = 128  # columns of a short row
 DENSE = 16  # from one pair in so many on, logits of whole rows cost less than those of the pairs
 _HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
@@ -218,14 +219,17 @@ def nonzero(mask: npt.NDArray[np.bool_]) -> tuple[Positions, Positions]:
 
 def _stored(logits: Array) -> Approximate:
     z = single(logits)
+    if logits.dtype != np.float64 and max(z.max(initial=-np.inf), -z.min(initial=np.inf)) < LIMIT:  # false for NaN, too
+        return Approximate(z, np.zeros(len(z)), np.ones(len(z), bool))
+    lines = z.T if z.shape[1] > _SHORT else np.ascontiguousarray(z.T)  # NumPy reduces short rows slowly
+    largest = np.maximum(lines.max(axis=0, initial=-np.inf), -lines.min(axis=0, initial=np.inf))
     eps = np.zeros(len(z))
-    largest = np.maximum(z.max(axis=1, initial=-np.inf), -z.min(axis=1, initial=np.inf))
     if logits.dtype == np.float64:
         eps = 2 * U * largest.astype(np.float64) + 2.0**-125
-    return Approximate(z, eps, largest < LIMIT)  # false for NaN, too
+    return Approximate(z, eps, largest < LIMIT)
 
 
 def _finite(values: Floats, rows: Rows, at: Positions) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
-        raise SelectionError(f"logits of row {int(rows[at[int(np.argmax(bad))]])} are not finite")
+        raise NotFinite(int(rows[at[int(np.argmax(bad))]]))

@@ -41,6 +41,7 @@ class Base(Strategy):
     all classes have as many labels as the budget allows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
+    checks_values: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> PerClass:
         """The shard-side state."""
