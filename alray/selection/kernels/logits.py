@@ -50,6 +50,16 @@ class Approximate:
     eps: Floats
     usable: npt.NDArray[np.bool_]
 
+    def __getitem__(self, at: slice | Positions) -> Approximate:
+        return Approximate(self.z[at], self.eps[at], self.usable[at])
+
+    def gap(self) -> tuple[Positions, Floats]:
+        """The class with the largest z, (m,), and by how much it exceeds every other one, (m,)."""
+        rows, top, others = np.arange(len(self.z)), self.z.argmax(axis=1), self.z.copy()
+        others[rows, top] = -np.inf
+        with np.errstate(invalid="ignore"):  # rows that are not usable
+            return top, self.z[rows, top].astype(np.float64) - others.max(axis=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Logits:
@@ -159,11 +169,12 @@ def needed(shard: Shard, needs: frozenset[str]) -> Shard:
     )
 
 
-def block_rows(shard: Shard, context: Context) -> int:
-    """How many rows to work on at once, so that a temporary stays at some megabytes."""
+def block_rows(shard: Shard, context: Context, stored: int = _STORED) -> int:
+    """How many rows to work on at once, so that a temporary stays at some megabytes. stored: numbers per block of
+    logits that are not made here."""
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
-    numbers = _MADE if EMBEDDING in _columns(shard) else _STORED
+    numbers = _MADE if EMBEDDING in _columns(shard) else stored
     return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 14))
 
 
