@@ -36,7 +36,7 @@ class SelectionError(ValueError):
     """A selection that cannot be made. The message states what was expected and what was got."""
 
 
-class NotFinite(SelectionError):
+class NotFiniteError(SelectionError):
     """A logit is not finite."""
 
     def __init__(self, row: int) -> None:

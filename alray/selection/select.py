@@ -32,7 +32,7 @@ from alray.selection.protocol import (
     HIDDEN_LABELS,
     LABELED,
     Context,
-    NotFinite,
+    NotFiniteError,
     Picks,
     SelectionError,
     Strategy,
@@ -162,7 +162,7 @@ def select(
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
     try:
         return select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
-    except NotFinite as error:
+    except NotFiniteError as error:
         raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
 
 

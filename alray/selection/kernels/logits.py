@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows, Shard
-from alray.selection.protocol import Context, NotFinite, SelectionError
+from alray.selection.protocol import Context, NotFiniteError, SelectionError
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -243,4 +243,4 @@ def _stored(logits: Array) -> Approximate:
 def _finite(values: Floats, rows: Rows, at: Positions) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
-        raise NotFinite(int(rows[at[int(np.argmax(bad))]]))
+        raise NotFiniteError(int(rows[at[int(np.argmax(bad))]]))
