@@ -38,6 +38,10 @@ class Block:
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
 
+    def take(self, at: Array) -> Block:
+        """The rows at these ascending positions."""
+        return Block(self.rows[at], {name: column[at] for name, column in self.columns.items()})
+
 
 @dataclass(frozen=True)
 class Segment:

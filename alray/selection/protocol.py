@@ -36,6 +36,17 @@ class SelectionError(ValueError):
     """A selection that cannot be made. The message states what was expected and what was got."""
 
 
+class NotFiniteError(SelectionError):
+    """A logit is not finite."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+    def __str__(self) -> str:
+        return f"logits of row {self.row} are not finite"
+
+
 @dataclass(frozen=True, eq=False)
 class Picks:
     """The chosen rows, in order of choice.
@@ -78,14 +89,21 @@ class Picks:
 
     def to_table(self) -> pa.Table:
         """A table with the columns row, score (and radius), in order of choice."""
-        columns = {"row": self.rows, "score": self.scores}
-        return pa.table(columns if self.radius is None else {**columns, "radius": self.radius})
+        given = {"row": self.rows, "score": self.scores, "radius": self.radius}
+        return pa.table({name: _column(values) for name, values in given.items() if values is not None})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Picks:
         """Read what `to_table` made; further columns are ignored."""
         radius = table["radius"].to_numpy() if "radius" in table.column_names else None
         return cls(table["row"].to_numpy(), table["score"].to_numpy(), radius)
+
+
+def _column(values: Rows | Scores) -> pa.Array:
+    """A column of numbers. Unlike `pa.array`, it does not import pandas, which takes half a second."""
+    numbers = np.ascontiguousarray(values)
+    kind = pa.int64() if numbers.dtype == np.int64 else pa.float64()
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
 
 
 @dataclass(frozen=True)
@@ -185,6 +203,10 @@ class Strategy(ABC):
     """Names of what it reads: the columns "embedding", "logits", "pretext_loss", "discriminator"; "head" (weight and
     bias of the linear layer); "labeled" (the labeled rows with the same columns); "labels" (labels that have not been
     bought). Where a shard has no logits they are made from the embedding and the head."""
+
+    checks_values: ClassVar[bool] = False
+    """Whether its shards themselves raise SelectionError where a value that they read is not finite. `select` then does
+    not read all values beforehand only to check them."""
 
     seed_set_how: ClassVar[str] = ""
     """The value of split.seed_set_how under which this strategy chooses the seed set; empty: under none."""

@@ -32,6 +32,7 @@ from alray.selection.protocol import (
     HIDDEN_LABELS,
     LABELED,
     Context,
+    NotFiniteError,
     Picks,
     SelectionError,
     Strategy,
@@ -148,8 +149,10 @@ def select(
     parts = Parts.of(pool, free, known, out).drawn(pool, subset_labeled, subset_unlabeled, budget, seed, round)
     del free
     used = parts.used(PRETEXT_LOSS in pool.columns)
-    for name, column in pool.columns.items():
-        check_values(name, pool.rows, column, used)
+    checked = [name for name, column in pool.columns.items() if not _checked_later(strategy, column)]
+    for name in checked:
+        check_values(name, pool.rows, pool.columns[name], used)
+    read = LOGITS if LOGITS in pool.columns else EMBEDDING
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
@@ -157,7 +160,16 @@ def select(
     del pool, parts, used  # the strategy's work needs none of these numbers per row
     # With more shards than CPUs, whole CPUs would deadlock.
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
-    return select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
+    try:
+        return select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
+    except NotFiniteError as error:
+        raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
+
+
+def _checked_later(strategy: Strategy, column: Array) -> bool:
+    """Whether the shards check the values of a column while they read them. Of float64 it is checked beforehand, too,
+    that values can be squared."""
+    return strategy.checks_values and column.dtype in (np.float16, np.float32)
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import reference
 
 import alray
 from alray import STRATEGIES, Picks
-from alray.features.arrays import LOGITS, Segment, Shard
+from alray.features.arrays import LOGITS, Block, Segment, Shard
 from alray.selection.kernels.boundary import Boundaries
-from alray.selection.kernels.logits import Logits, distinct
+from alray.selection.kernels.logits import Approximate, Logits, distinct
 from alray.selection.kernels.per_class import PerClass
 from alray.selection.kernels.softmax import sums
 from alray.selection.protocol import Context, Ties
@@ -109,6 +110,38 @@ def test_a_row_that_ties_with_the_last_one_enters_by_its_hash() -> None:
     found = state.nearest(np.array([1]), 7, np.array([5, 6]))
     rows = np.setdiff1d(np.arange(200), [5, 6])
     assert found.rows.tolist() == rows[Ties(3, 1).order(rows)][:7].tolist()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.05])
+@pytest.mark.parametrize(("c", "classes"), [(6, [0, 1, 2, 3, 4, 5]), (6, [4, 1]), (2, [0, 1])])
+def test_rows_that_their_two_largest_logits_rule_out_would_not_have_been_chosen(
+    c: int, classes: list[int], wrong: float
+) -> None:
+    """One block of all rows knows no limits, and therefore rules out none. wrong: how far the filter may be off."""
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=(2000, c)) * np.exp(rng.normal(size=(2000, 1)))
+    weight = rng.normal(size=(c, 5))
+    weight[3:4] = weight[2:3]
+    shard = Shard([Segment(np.arange(2000), None, {LOGITS: z.astype(np.float32)})])
+    found = []
+    for size in (2000, 50):
+        state = PerClass(shard, Boundaries(Blurred(wrong=wrong), Context(head=(weight, np.zeros(c)))), Ties(), size)
+        found.append(state.nearest(np.array(classes), 30, np.arange(5)))
+    assert state.counters["ruled_out"] > 300
+    for name in ("which", "rows", "distances"):
+        assert np.array_equal(getattr(found[0], name), getattr(found[1], name))
+
+
+@dataclass(frozen=True, eq=False)
+class Blurred(Logits):
+    """Logits whose float32 form is as far off as its bound says, the largest downwards and all others upwards."""
+
+    wrong: float = 0.0
+
+    def approximate(self, block: Block) -> Approximate:
+        near = super().approximate(block)
+        off = np.where(near.z == near.z.max(axis=1, keepdims=True), -self.wrong, self.wrong)
+        return Approximate((near.z + 0.99 * off).astype(np.float32), near.eps + self.wrong, near.usable)
 
 
 @pytest.mark.parametrize("kind", ["identical", "two", "zero"])

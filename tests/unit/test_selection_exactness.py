@@ -159,6 +159,30 @@ def test_scores_of_stored_logits_are_within_their_interval(strategy: ScoreStrate
     assert (high - low < 1e-3 + 1e-6 * np.abs(z).max(axis=1)).all()
 
 
+@pytest.mark.parametrize("eps", [0.0, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+@pytest.mark.parametrize("classes", [2, 30, 60, 600])
+@pytest.mark.parametrize("strategy", SOFT)
+def test_no_row_that_reaches_a_threshold_is_ruled_out(
+    strategy: ScoreStrategy, classes: int, scale: float, eps: float
+) -> None:
+    """Some rows are as unsure as their gap allows, so that a bound that is a little too low is seen."""
+    z = (RNG.normal(size=(400, classes)) * scale).astype(np.float32)
+    z[:200, 1:] = z[:200, 1:2]
+    z[:200, 0] = z[:200, 1] + np.linspace(0, 12, 200, dtype=np.float32)
+    block = Block(np.arange(400), {"logits": z})
+    direction = (-1, *[1] * (classes - 1))
+    scorer = replace(strategy.scorer(Shard([]), Context()), logits=Wrong(eps=eps, direction=direction))
+    exact, ruled_out = scorer.exact(block), 0
+    for least in np.quantile(exact, [0.5, 0.9, 0.99, 1.0]):
+        low, high = scorer.bounds(block, least)
+        assert (high >= exact)[exact >= least].all()
+        assert (low <= exact).all()
+        assert (exact < least)[high < least].all()
+        ruled_out += int((high < least).sum())
+    assert ruled_out > 0
+
+
 @dataclass(frozen=True)
 class Wrong(Logits):
     """Logits that are as wrong as they may be: off by eps, each class in its own direction."""

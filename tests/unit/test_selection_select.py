@@ -92,6 +92,8 @@ def test_what_is_not_needed_is_not_looked_at() -> None:
     broken = np.full((40, 6), np.nan)
     assert select("margin", 5, logits=Z, embedding=broken) == select("margin", 5, logits=Z)
     assert select("random", 5, embedding=broken) == select("random", 5, logits=Z)
+    half = np.where(np.arange(40)[:, None] < 20, np.nan, Z).astype(np.float32)
+    assert select("margin", 5, logits=half, labeled=np.arange(20)).rows.min() >= 20
 
 
 def test_integers_are_numbers() -> None:

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from alray.data.sources.listing import FILES, NO_FILES
+from alray.data.sources.listing import FILES
 from alray.data.sources.scan import CLASSES_FILE, Scan, concat, file_name, table
 from alray.store import filesystem, is_remote, join
 
-_NONE = NO_FILES.select(["uri", "size", "time"]).append_column("place", pa.array([], pa.int8()))
+_PLACED = pa.schema([*(FILES.field(name) for name in ("uri", "size", "time")), ("place", pa.int8())])
+_NONE = pa.Table.from_batches([], _PLACED)
 
 
 def infos(uris: Sequence[str]) -> pa.Table:

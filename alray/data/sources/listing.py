@@ -23,7 +23,7 @@ _SHOWN = 3  # suffixes in a message
 _PART = 1 << 16  # files
 # time: when the file was last changed, in nanoseconds since 1970; null where the store does not tell it.
 FILES = pa.schema([("name", pa.string()), ("uri", pa.string()), ("size", pa.int64()), ("time", pa.int64())])
-NO_FILES = FILES.empty_table()
+NO_FILES = pa.Table.from_batches([], FILES)  # unlike `empty_table`, it does not import pandas
 
 Found = tuple[str, int | None, int | None]  # name, size, time
 

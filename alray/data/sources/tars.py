@@ -12,10 +12,10 @@ import pyarrow as pa
 from alray.data.sources.damaged import NOT_UTF8, why_unreadable
 from alray.data.sources.samples import is_label_member, read_label
 from alray.data.sources.scan import file_name, is_image_name, problem, suffixes
+from alray.data.sources.tar_headers import BLOCK, PlainHeaders
 from alray.reasons import utf8_name, why
 from alray.store import filesystem
 
-_BLOCK = 512
 _READ_AHEAD = 4096  # bytes; a small label member is read together with its header
 
 
@@ -52,39 +52,65 @@ def _read(tar: Tar, label_column: str) -> None:
     fs, path = filesystem(uri)
     with fs.open_input_file(path) as file:
         size = file.size()
+        plain = PlainHeaders(file, size, lambda name: is_label_member(name) and not is_image_name(name))
+        for members in plain.batches():
+            for name, offset, length, data in members:
+                _add(tar, name.removeprefix("./"), offset, length, size, data, label_column)
         buffered = io.BufferedReader(file, _READ_AHEAD)
         try:
-            with tarfile.open(fileobj=buffered, mode="r:") as members:
-                try:
-                    for member in members:
-                        _add(tar, members, member, size, label_column)
-                except (tarfile.TarError, EOFError):
-                    pass  # `_check_end` reports where reading stopped
-                _check_end(tar, buffered, members.offset, size)
-        except tarfile.TarError as error:
-            tar.report(file_name(uri), f"broken tar: {why_unreadable(uri, error)} ({size} bytes)")
+            if plain.ended:
+                _check_end(tar, buffered, plain.offset, size)
+            else:
+                _read_others(tar, buffered, plain.offset, size, label_column)
         finally:
             buffered.detach()
 
 
-def _add(tar: Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int, label_column: str) -> None:
+def _read_others(tar: Tar, file: io.BufferedReader, start: int, size: int, label_column: str) -> None:
+    """Read the headers from `start` on with `tarfile`, which knows all kinds of members."""
+    end = start
+    file.seek(start)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as members:
+            try:
+                for member in members:
+                    _add_other(tar, members, member, size, label_column)
+            except (tarfile.TarError, EOFError):
+                pass  # `_check_end` reports where reading stopped
+            end = members.offset
+    except tarfile.TarError as error:
+        if not start:
+            tar.report(file_name(tar.uri), f"broken tar: {why_unreadable(tar.uri, error)} ({size} bytes)")
+            return
+    _check_end(tar, file, end, size)
+
+
+def _add_other(tar: Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size: int, label_column: str) -> None:
+    """Add a member that `tarfile` read."""
     name = member.name.removeprefix("./")
     if member.isdir():
         return
     if utf8_name(name) != name:
         tar.report(utf8_name(name), f"unreadable name: {NOT_UTF8}")
         return
+    regular = member.isreg()
+    if is_image_name(name) and (not regular or member.issparse()):
+        tar.report(name, "broken member: expected one range of bytes, got a link or a sparse file")
+        return
+    there = regular and member.offset_data + member.size <= size
+    data = members.extractfile(member).read() if there and is_label_member(name) else None  # type: ignore[union-attr]
+    _add(tar, name, member.offset_data, member.size, size, data, label_column)
+
+
+def _add(tar: Tar, name: str, offset: int, length: int, size: int, data: bytes | None, label_column: str) -> None:
+    """Add a file. size: bytes of the tar; data: those of a label member that can be read."""
     if is_image_name(name):
-        if not member.isreg() or member.issparse():
-            tar.report(name, "broken member: expected one range of bytes, got a link or a sparse file")
-        elif member.offset_data + member.size > size:
-            tar.report(
-                name, f"truncated member: the tar ends {member.offset_data + member.size - size} bytes before it"
-            )
+        if offset + length > size:
+            tar.report(name, f"truncated member: the tar ends {offset + length - size} bytes before it")
         else:
-            tar.images.append((name, member.offset_data, member.size))
-    elif is_label_member(name) and member.isreg() and member.offset_data + member.size <= size:
-        _add_label(tar, name, members.extractfile(member).read(), label_column)  # type: ignore[union-attr]
+            tar.images.append((name, offset, length))
+    elif data is not None:
+        _add_label(tar, name, data, label_column)
     else:
         tar.ignored.update(suffixes([name]))
 
@@ -105,7 +131,7 @@ def _add_label(tar: Tar, name: str, data: bytes, label_column: str) -> None:
 def _check_end(tar: Tar, file: io.BufferedReader, end: int, size: int) -> None:
     """Report a tar that does not end with a block of zeros: its last members may be missing."""
     file.seek(min(end, size))
-    block = file.read(_BLOCK)
-    if block != bytes(_BLOCK):
-        what = "no end-of-archive mark" if len(block) < _BLOCK else "no valid header"
+    block = file.read(BLOCK)
+    if block != bytes(BLOCK):
+        what = "no end-of-archive mark" if len(block) < BLOCK else "no valid header"
         tar.report(file_name(tar.uri), f"truncated tar: there is {what} at byte {min(end, size)} of {size}")

@@ -24,6 +24,7 @@ from alray.selection.protocol import Context, SelectionError
 _REL = 8 * U  # float32 rounding of a difference, a product and the table of inverse distances: under 4 u
 _TINY = 2.0**-140  # and underflow
 _LARGEST_INVERSE = 2.0**60
+_ENTRIES = 1 << 20  # of a table of classes at once
 _LARGEST_WEIGHT = 1e15  # an inverse distance then fits into float32
 
 
@@ -59,9 +60,27 @@ class Boundaries:
         """Number of classes c."""
         return len(self._weight)
 
-    def filter(self, block: Block) -> Filtered:
-        """Predictions and lower bounds of all distances of a block."""
-        approximate = self.logits.approximate(block)
+    def reaches(self, classes: Positions, limits: Floats) -> Floats:
+        """(c,) by predicted class: rows whose two largest logits differ by more are farther from each of the classes
+        (k,) than its limit (k,), which is finite.
+
+        Such a difference g is the smallest of z_y - z_c, so that d_c <= limit_c only if g <= limit_c |w_y - w_c|.
+        """
+        found = np.empty(self.classes)
+        step = max(1, _ENTRIES // self.classes)
+        farthest = np.zeros(self.classes)
+        for start in range(0, self.classes, step):
+            inverse = self._inverse[start : start + step]
+            with np.errstate(divide="ignore"):
+                apart = np.where(inverse > 0, np.float32(1) / inverse, np.float32(0))
+            farthest[start : start + step] = apart.max(axis=1)
+            found[start : start + step] = (apart[:, classes] * limits).max(axis=1, initial=0.0)
+        found[classes] = np.maximum(found[classes], limits * farthest[classes])
+        return found * (1 + 4 * _REL)
+
+    def filter(self, block: Block, approximate: Approximate | None = None) -> Filtered:
+        """Predictions and lower bounds of all distances of a block, whose approximate logits may be known already."""
+        approximate = approximate or self.logits.approximate(block)
         z, rows = approximate.z, np.arange(len(block))
         if z.shape[1] != self.classes:
             raise SelectionError(

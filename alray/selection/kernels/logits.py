@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows, Shard
-from alray.selection.protocol import Context, SelectionError
+from alray.selection.protocol import Context, NotFiniteError, SelectionError
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -34,6 +34,7 @@ _CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever 
 _PRODUCT = 256  # columns per matrix product
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
 _STORED, _MADE = 1 << 18, 1 << 20  # numbers per float32 block: 1 MB stays in cache, 4 MB makes a good matrix product
+_SHORT = 128  # columns of a short row
 DENSE = 16  # from one pair in so many on, logits of whole rows cost less than those of the pairs
 _HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
@@ -48,6 +49,16 @@ class Approximate:
     z: Singles
     eps: Floats
     usable: npt.NDArray[np.bool_]
+
+    def __getitem__(self, at: slice | Positions) -> Approximate:
+        return Approximate(self.z[at], self.eps[at], self.usable[at])
+
+    def gap(self) -> tuple[Positions, Floats]:
+        """The class with the largest z, (m,), and by how much it exceeds every other one, (m,)."""
+        rows, top, others = np.arange(len(self.z)), self.z.argmax(axis=1), self.z.copy()
+        others[rows, top] = -np.inf
+        with np.errstate(invalid="ignore"):  # rows that are not usable
+            return top, self.z[rows, top].astype(np.float64) - others.max(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +169,12 @@ def needed(shard: Shard, needs: frozenset[str]) -> Shard:
     )
 
 
-def block_rows(shard: Shard, context: Context) -> int:
-    """How many rows to work on at once, so that a temporary stays at some megabytes."""
+def block_rows(shard: Shard, context: Context, stored: int = _STORED) -> int:
+    """How many rows to work on at once, so that a temporary stays at some megabytes. stored: numbers per block of
+    logits that are not made here."""
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
-    numbers = _MADE if EMBEDDING in _columns(shard) else _STORED
+    numbers = _MADE if EMBEDDING in _columns(shard) else stored
     return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 14))
 
 
@@ -218,14 +230,17 @@ def nonzero(mask: npt.NDArray[np.bool_]) -> tuple[Positions, Positions]:
 
 def _stored(logits: Array) -> Approximate:
     z = single(logits)
+    if logits.dtype != np.float64 and max(z.max(initial=-np.inf), -z.min(initial=np.inf)) < LIMIT:  # false for NaN, too
+        return Approximate(z, np.zeros(len(z)), np.ones(len(z), bool))
+    lines = z.T if z.shape[1] > _SHORT else np.ascontiguousarray(z.T)  # NumPy reduces short rows slowly
+    largest = np.maximum(lines.max(axis=0, initial=-np.inf), -lines.min(axis=0, initial=np.inf))
     eps = np.zeros(len(z))
-    largest = np.maximum(z.max(axis=1, initial=-np.inf), -z.min(axis=1, initial=np.inf))
     if logits.dtype == np.float64:
         eps = 2 * U * largest.astype(np.float64) + 2.0**-125
-    return Approximate(z, eps, largest < LIMIT)  # false for NaN, too
+    return Approximate(z, eps, largest < LIMIT)
 
 
 def _finite(values: Floats, rows: Rows, at: Positions) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
-        raise SelectionError(f"logits of row {int(rows[at[int(np.argmax(bad))]])} are not finite")
+        raise NotFiniteError(int(rows[at[int(np.argmax(bad))]]))

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from alray.features.arrays import Block, Rows, Shard
 from alray.selection.kernels.boundary import Boundaries, Filtered, reach
-from alray.selection.kernels.logits import DENSE, Floats, Positions, nonzero
+from alray.selection.kernels.logits import DENSE, Approximate, Floats, Positions, nonzero
 from alray.selection.protocol import Ties
 
+_SAMPLE = 16  # one row of so many tells whether the two largest logits rule out most rows
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
@@ -67,12 +68,13 @@ def join(parts: list[Nearest]) -> Nearest:
 class PerClass:
     """The state of one shard. It keeps no rows between calls, so that a repeated call gives the same answer.
 
-    counters: pairs that were decided one by one, and rows whose distances to all classes were.
+    counters: pairs that were decided one by one, rows whose distances to all classes were, and rows that their two
+    largest logits ruled out, all summed over passes.
     """
 
     def __init__(self, shard: Shard, boundaries: Boundaries, ties: Ties, size: int) -> None:
         self._shard, self._boundaries, self._ties, self._size = shard, boundaries, ties, size
-        self.counters = {"pairs": 0, "whole_rows": 0}
+        self.counters = {"pairs": 0, "whole_rows": 0, "ruled_out": 0}
 
     def count(self) -> int:
         """Number of rows."""
@@ -97,10 +99,36 @@ class _Search:
         self._found, self._new = NONE, list[Nearest]()
         self._limit = np.full(len(classes), np.inf)
         self._last = np.full(len(classes), np.iinfo(np.uint64).max)  # hashes of the rows at the limits
+        self._reaches: Floats | None = None  # what the limits mean for the two largest logits of a row
         self._tied = False  # many rows are as near as the limits: the lowest entries of a block do not lower them
 
     def add(self, block: Block, skip: Mask) -> None:
-        filtered = self._boundaries.filter(block)
+        approximate = self._boundaries.logits.approximate(block)
+        if self._could_most(approximate[::_SAMPLE]):
+            self._add(block, skip, approximate)
+            return
+        at = np.flatnonzero(self._could(approximate))
+        self._counters["ruled_out"] += len(block) - len(at)
+        if len(at):
+            self._add(block.take(at), skip[at], approximate[at])
+
+    def _could_most(self, approximate: Approximate) -> bool:
+        """Whether most rows can be as near as the limits, as far as their two largest logits tell."""
+        if self._reaches is None:
+            if not np.isfinite(self._limit).all():
+                return True
+            self._reaches = self._boundaries.reaches(self._classes, self._limit)
+        return bool(np.count_nonzero(self._could(approximate)) * 2 > len(approximate.z))
+
+    def _could(self, approximate: Approximate) -> Mask:
+        """The rows that can be as near to one of the classes as its limit. Where the predicted class is not sure, the
+        difference is within 2 eps."""
+        assert self._reaches is not None
+        top, gap = approximate.gap()
+        return np.asarray(~(gap - 2 * approximate.eps > self._reaches[top]) | ~approximate.usable)
+
+    def _add(self, block: Block, skip: Mask, approximate: Approximate) -> None:
+        filtered = self._boundaries.filter(block, approximate)
         everything = np.array_equal(self._classes, np.arange(self._boundaries.classes))
         low = filtered.low if everything else filtered.low[:, self._classes]
         open_ = (low <= reach(self._limit)) & ~skip[:, None]
@@ -133,22 +161,33 @@ class _Search:
         if _many(pairs):
             table = self._boundaries.table(block, filtered)[:, self._classes]
             self._counters["whole_rows"] += len(block)
-            with_hash = (table == self._limit) & (hashes[:, None] <= self._last)
-            at, which = nonzero(pairs & ((table < self._limit) | with_hash))
-            distance = table[at, which]
+            few = 2 * self._depth
+            if few < len(block):  # where distances tie, the rows with the lowest hashes leave little for the others
+                first = np.argpartition(hashes, few)[:few]
+                self._keep(block.rows[first], hashes[first], table[first], pairs[first])
+                self._compact()
+                pairs = pairs.copy()
+                pairs[first] = False
+            self._keep(block.rows, hashes, table, pairs)
         else:
             at, which = nonzero(pairs)
             distance = self._boundaries.exact(block, filtered, at, self._classes[which])
             self._counters["pairs"] += len(at)
             limit = self._limit[which]
             keep = (distance < limit) | ((distance == limit) & (hashes[at] <= self._last[which]))
-            at, which, distance = at[keep], which[keep], distance[keep]
-        self._new.append(Nearest(which, block.rows[at], distance))
+            self._new.append(Nearest(which[keep], block.rows[at[keep]], distance[keep]))
+
+    def _keep(self, rows: Rows, hashes: Hashes, table: Floats, pairs: Mask) -> None:
+        """Keep those of the pairs of a table that enter the best rows of their class."""
+        with_hash = (table == self._limit) & (hashes[:, None] <= self._last)
+        at, which = nonzero(pairs & ((table < self._limit) | with_hash))
+        self._new.append(Nearest(which, rows[at], table[at, which]))
 
     def _compact(self) -> None:
         self._found = join([self._found, *self._new]).cut(self._depth, self._ties)
         self._new = []
         self._limit, self._last = self._found.last(len(self._classes), self._depth, self._ties)
+        self._reaches = None
 
 
 def _many(pairs: Mask) -> bool:

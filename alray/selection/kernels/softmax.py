@@ -18,16 +18,16 @@ the gradients of the three have a 1-norm of at most 2. Letters: m rows of a bloc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import Block
-from alray.selection.kernels.logits import Floats, Logits, Positions, Singles, U
+from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
 
-_ROUNDING = 2.0**-48  # of scores in float64, relative to 1 + g
+ROUNDING = 2.0**-48  # of scores in float64, relative to 1 + g
+_CACHED = 1 << 14  # float64 numbers added up at once
 UNDERFLOW = 2.0**-100  # of one exp in float32, with what it is multiplied by
 
 
@@ -115,14 +115,18 @@ class Soft:
 
 
 def filtered(logits: Logits, block: Block) -> Soft:
-    """The softmax of a block in float32.
+    """The softmax of a block in float32."""
+    return softened(logits.approximate(block))
+
+
+def softened(approximate: Approximate) -> Soft:
+    """The softmax of float32 logits.
 
     z_(1) and z_(2) are float32 numbers and their gap is exact. The argument t of an exp is good to t u with t < 105
     (else e is 0), the exp to 3 ulp, a sum of c terms to c u: all sums are good to (c + 128) u, as if logits moved by so
     much.
     """
-    approximate = logits.approximate(block)
-    z, rows = approximate.z, np.arange(len(block))
+    z, rows = approximate.z, np.arange(len(approximate.z))
     c = z.shape[1]
     with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
         top = z.argmax(axis=1)
@@ -134,30 +138,9 @@ def filtered(logits: Logits, block: Block) -> Soft:
         e = np.exp(below)
         e[rows, top] = 0.0
         gap = z[rows, top].astype(np.float64) - second
-        wide = 2 * approximate.eps + (4 * c + 600) * U + c * UNDERFLOW + _ROUNDING * (1 + gap)
+        wide = 2 * approximate.eps + (4 * c + 600) * U + c * UNDERFLOW + ROUNDING * (1 + gap)
         total = e.sum(axis=1).astype(np.float64)
     return Soft(below, e, gap, total, approximate.eps, wide, top, approximate.usable)
-
-
-@dataclass(frozen=True)
-class GapScorer:
-    """Scores the rows of a shard by a value of their gaps, such as `Gaps.margin`: first an interval, then exactly.
-
-    weighted: whether the value reads the weights of the gaps (`Soft.gaps`).
-    """
-
-    logits: Logits
-    value: Callable[[Gaps], Floats]
-    weighted: bool = False
-
-    def bounds(self, block: Block) -> tuple[Floats, Floats]:
-        """(low, high), each (m,), with low <= exact score <= high."""
-        soft = filtered(self.logits, block)
-        return soft.interval(self.value(soft.gaps(self.weighted)))
-
-    def exact(self, block: Block) -> Floats:
-        """Scores (m,) in float64."""
-        return self.value(gaps(self.logits.exact_rows(block)))
 
 
 def exponentials(z: Floats) -> tuple[Floats, Floats]:
@@ -169,23 +152,40 @@ def exponentials(z: Floats) -> tuple[Floats, Floats]:
 def sums(values: Floats) -> Floats:
     """Correctly rounded sums of rows (m, c): the same in whatever order of classes.
 
-    Halves of the rows are added again and again. What each addition loses is known exactly (Knuth's TwoSum) and added
-    up in `lost`, with an error under `bound`. A sum that rounds alike at both ends of that interval is the correctly
-    rounded one; the few others are left to `math.fsum`, which takes ten times as long.
+    A sum that rounds alike at both ends of its interval is the correctly rounded one; the few others are left to
+    `math.fsum`, which takes many times as long.
     """
-    left, lost, levels = values, np.zeros(len(values)), 0
-    with np.errstate(all="ignore"):  # what is not finite is left to fsum, too
-        while left.shape[1] > 1:
-            half = left.shape[1] // 2
-            a, b, odd = left[:, :half], left[:, half : 2 * half], left[:, 2 * half :]
-            total = a + b
-            part = total - a
-            lost += ((a - (total - part)) + (b - part)).sum(axis=1)
-            left, levels = np.concatenate([total, odd], axis=1) if odd.size else total, levels + 1
-        total = left.sum(axis=1)
-        size = np.abs(values).sum(axis=1)
-        bound = 4 * (values.shape[1] + 64) * (levels + 1) * 2.0**-106 * size
-        found: Floats = total + (lost - bound)
-        unsure = np.flatnonzero(~(found == total + (lost + bound)))
-    found[unsure] = [math.fsum(row) for row in values[unsure].tolist()]
+    found = np.empty(len(values))
+    step = max(1, _CACHED // max(1, values.shape[1]))
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        low, high = _between(part)
+        unsure = np.flatnonzero(~(low == high))  # what is not finite, too
+        low[unsure] = [math.fsum(row) for row in part[unsure].tolist()]
+        found[start : start + step] = low
     return found
+
+
+def _between(values: Floats) -> tuple[Floats, Floats]:
+    """Sums of rows, rounded down and up from an interval that holds the true ones.
+
+    Every number is split into a multiple of a power of two so large that such multiples have an exact sum in whatever
+    order, a multiple of a much smaller power, and a remainder (AccSum: Rump, Ogita and Oishi 2008).
+    """
+    digits = 2 + values.shape[1].bit_length()
+    parts = list[Floats]()
+    with np.errstate(all="ignore"):
+        largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+        power = np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] + digits), 0.0)
+        rest = values
+        for _ in range(2):
+            split = rest + power[:, None]
+            split -= power[:, None]
+            parts.append(split.sum(axis=1))
+            np.subtract(rest, split, out=split)
+            rest, power = split, power * 2.0 ** (digits - 52)
+        total = parts[0] + parts[1]
+        back = total - parts[0]
+        lost = (parts[0] - (total - back)) + (parts[1] - back) + rest.sum(axis=1)
+        bound = values.shape[1] ** 2 * power * 2.0 ** -(digits + 50) + 2.0**-50 * np.abs(lost)
+        return total + (lost - bound), total + (lost + bound)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Scorer(Protocol):
     """Scores rows: an interval first, then exactly."""
 
-    def bounds(self, block: Block) -> tuple[Scores, Scores]:
-        """(low, high), each (m,), with low <= exact score <= high. Where they are equal they are the score."""
+    def bounds(self, block: Block, least: float = -np.inf) -> tuple[Scores, Scores]:
+        """(low, high), each (m,), with low <= exact score <= high. Where they are equal they are the score. Rows that
+        score under `least` are not wanted: it is enough that their upper end says so."""
         ...
 
     def exact(self, block: Block) -> Scores:
@@ -91,8 +92,8 @@ _NONE = _Found(np.empty(0, np.int64), np.empty(0), np.empty(0))
 class TopRows:
     """One shard's rows that can be among the b best. Holds O(b) numbers; a repeated call gives the same answer.
 
-    ties: the order of equal scores; size: rows worked on at once; slack: rows it may hold beyond the budget before it
-    drops the worst.
+    ties: the order of equal scores; size: rows worked on at once; slack: rows beyond the budget that it may keep for
+    later because their intervals overlap; with more, it decides by exact scores.
     """
 
     def __init__(self, shard: Shard, scorer: Scorer, ties: Ties, size: int, slack: int = 1 << 13) -> None:
@@ -113,14 +114,16 @@ class TopRows:
         if self._budget == budget:
             return self._found
         parts, held, least = [_NONE], 0, -np.inf
+        most = few = 2 * budget + self._slack // 4
         for block in self._shard.blocks(self._size):
-            low, high = self._scorer.bounds(block)
+            low, high = self._scorer.bounds(block, least)
             keep = high >= least
             parts.append(_Found(block.rows[keep], low[keep], high[keep]))
             held += len(parts[-1].rows)
-            if held > 2 * (budget + self._slack):
+            if held > most:
                 found, least = self._sort_out(_join(parts), budget)
                 parts, held = [found], len(found.rows)
+                most = max(few, 2 * held)
         self._found, self._budget = self._sort_out(_join(parts), budget)[0], budget
         return self._found
 
@@ -158,7 +161,7 @@ class _Own:
         self._strategy = strategy
         self._logits = logits_of(shard, context) if LOGITS in strategy.needs else None
 
-    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+    def bounds(self, block: Block, least: float = -np.inf) -> tuple[Scores, Scores]:
         scores = self.exact(block)
         return scores, scores
 

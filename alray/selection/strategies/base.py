@@ -26,6 +26,7 @@ from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shard
 
 _DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
 _DEEPER = 4  # the next pass looks so many times as far
+_BLOCK = 1 << 20  # logits worked on at once
 _PAIRS = 1 << 22  # (class, row) pairs that all shards send at once: 100 MB
 
 
@@ -41,11 +42,13 @@ class Base(Strategy):
     all classes have as many labels as the budget allows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
+    checks_values: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> PerClass:
         """The shard-side state."""
         shard = needed(shard, self.needs)
-        return PerClass(shard, Boundaries(logits_of(shard, context), context), context.ties, block_rows(shard, context))
+        size = block_rows(shard, context, _BLOCK)
+        return PerClass(shard, Boundaries(logits_of(shard, context), context), context.ties, size)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, class by class."""

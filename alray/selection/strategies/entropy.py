@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from alray.features.arrays import LOGITS, Shard
 from alray.selection.case import Case, likeliest
+from alray.selection.kernels.gap_scorer import GapScorer
 from alray.selection.kernels.logits import logits_of
-from alray.selection.kernels.softmax import Gaps, GapScorer
+from alray.selection.kernels.softmax import Gaps
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
 from alray.selection.protocol import Context
@@ -25,6 +26,7 @@ class Entropy(ScoreStrategy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
+    checks_values: ClassVar[bool] = True
 
     def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by entropy."""

@@ -27,6 +27,7 @@ class Mase(ScoreStrategy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
+    checks_values: ClassVar[bool] = True
 
     def scorer(self, shard: Shard, context: Context) -> _MaseScorer:
         """Scores by distance."""
@@ -61,7 +62,7 @@ def nearest_boundary(case: Case) -> list[str]:
 class _MaseScorer:
     boundaries: Boundaries
 
-    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+    def bounds(self, block: Block, least: float = -np.inf) -> tuple[Scores, Scores]:
         low, high = self.boundaries.nearest_bounds(self.boundaries.filter(block))
         return -high, -low
 

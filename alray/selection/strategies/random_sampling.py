@@ -39,7 +39,7 @@ class _Priority:
     seed: int
     stream: str
 
-    def bounds(self, block: Block) -> tuple[Scores, Scores]:
+    def bounds(self, block: Block, least: float = -np.inf) -> tuple[Scores, Scores]:
         scores = self.exact(block)
         return scores, scores
 

@@ -1,0 +1,172 @@
+"""Confidence, margin and entropy of a shard's rows: an interval by float32 first, then exactly (contract C4).
+
+Three intervals, from cheap to good in the whole range of logits:
+
+- the gap g = z_(1) - z_(2) alone gives an upper end: no row with this gap scores more than one whose other classes are
+  all as probable as the second;
+- R = sum exp(z - z_(1)) over all classes but the largest gives both ends, unless R is so small that float32 loses it;
+- `softmax.softened` gives both ends however certain the model is.
+
+With few classes a block is worked on class by class, because NumPy reduces short rows slowly. Letters: m rows of a
+block, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from alray.features.arrays import Block
+from alray.selection.kernels.logits import Approximate, Floats, Logits, Singles, U
+from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
+
+_FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
+_COLUMNS = 48  # with so many classes or fewer, a block is worked on class by class
+_TERMS = 256  # numbers per float32 sum; such sums are added in float64
+_SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
+_GRID = np.linspace(0, 1, 65)
+
+Interval = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class GapScorer:
+    """Scores rows by a value of their gaps, such as `Gaps.margin`.
+
+    weighted: whether the value reads the weights of the gaps; gapped: whether it reads more of the gap than R.
+    """
+
+    logits: Logits
+    value: Callable[[Gaps], Floats]
+    weighted: bool = False
+    gapped: bool = False
+    _known: dict[float, float] = field(default_factory=dict)  # the widest gap for the latest `least`
+
+    def bounds(self, block: Block, least: float = -np.inf) -> Interval:
+        """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
+        near = self.logits.approximate(block)
+        if near.usable.all():
+            return self._bounds(near.z, near.eps, least)
+        low, high = np.full(len(block), -np.inf), np.full(len(block), np.inf)
+        at = np.flatnonzero(near.usable)
+        low[at], high[at] = self._bounds(near.z[at], near.eps[at], least)
+        return low, high
+
+    def exact(self, block: Block) -> Floats:
+        """Scores (m,) in float64."""
+        return self.value(gaps(self.logits.exact_rows(block)))
+
+    def _bounds(self, z: Singles, eps: Floats, least: float) -> Interval:
+        """The intervals of usable rows."""
+        if z.shape[1] == 1:
+            return np.full(len(z), -np.inf), np.full(len(z), -np.inf)
+        lines = _Lines(z)
+        near = (self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)
+        if np.count_nonzero(_Lines(z[::_SAMPLE]).gap <= near[::_SAMPLE]) * 2 * _SAMPLE < len(z):
+            low, high = np.full(len(z), -np.inf), np.full(len(z), -np.inf)
+            again = lines.gap <= near
+        else:
+            low, high, again = self._by_rest(lines, eps)
+        at = np.flatnonzero(again)
+        if len(at):
+            low[at], high[at] = self._everywhere(z[at], eps[at])
+        return low, high
+
+    def _widest(self, least: float, classes: int) -> float:
+        """A gap with which no row scores `least`, nor with any larger one; rounded up."""
+        if least not in self._known:
+            self._known.clear()
+            self._known[least] = self._searched(least, classes)
+        return self._known[least]
+
+    def _searched(self, least: float, classes: int) -> float:
+        start, stop = 0.0, 2 * max(np.log(classes) - least, 0.0) + 10
+        if not stop < np.inf:
+            return np.inf
+        for _ in range(3):
+            gap = start + (stop - start) * _GRID
+            could = self.value(Gaps(gap, np.full(len(gap), classes - 1.0), (classes - 1) * gap)) >= least
+            last = int(np.flatnonzero(could).max(initial=0))
+            start, stop = gap[last], gap[min(last + 1, len(gap) - 1)]
+        return float(stop + ROUNDING * 4 * (1 + stop))
+
+    def _by_rest(self, lines: _Lines, eps: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+        """Intervals from R, and where R is too small for them.
+
+        Each exp is good to 110 u (its argument to u of at most 104, the function to 3 ulp), their sums to as many u as
+        they have terms, as if logits moved by so much.
+        """
+        rest, weighted, gap = lines.sums(self.weighted, self.gapped)
+        wide = 2 * eps + (4 * lines.terms + 800) * U + lines.classes * 2.0**-30 + 128 * ROUNDING
+        with np.errstate(all="ignore"):
+            score = self.value(Gaps(gap, rest * np.exp(gap) if self.gapped else rest, weighted))
+            return score - wide, score + wide, rest < _FAINT
+
+    def _everywhere(self, z: Singles, eps: Floats) -> Interval:
+        soft = softened(Approximate(z, eps, np.ones(len(z), bool)))
+        return soft.interval(self.value(soft.gaps(self.weighted)))
+
+
+class _Lines:
+    """Float32 logits (m, c) with at least two classes: one line per class where there are few, else one per row."""
+
+    def __init__(self, z: Singles) -> None:
+        self.classes: int = z.shape[1]
+        self._by_class = self.classes <= _COLUMNS
+        self._z = np.ascontiguousarray(z.T) if self._by_class else z
+
+    @property
+    def terms(self) -> int:
+        """With so many terms the float32 sums round."""
+        return min(self.classes, _TERMS) + -(-self.classes // _TERMS)
+
+    @cached_property
+    def gap(self) -> Floats:
+        """z_(1) - z_(2), (m,), exact."""
+        if self._by_class:
+            first, second = np.maximum(self._z[0], self._z[1]), np.minimum(self._z[0], self._z[1])
+            lower = np.empty_like(first)
+            for line in self._z[2:]:
+                np.minimum(first, line, out=lower)
+                np.maximum(second, lower, out=second)
+                np.maximum(first, line, out=first)
+            return np.asarray(first.astype(np.float64) - second)
+        rows, top, others = np.arange(len(self._z)), self._z.argmax(axis=1), self._z.copy()
+        others[rows, top] = -np.inf
+        return np.asarray(self._z[rows, top].astype(np.float64) - others.max(axis=1))
+
+    def sums(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
+        """R, sum exp(z - z_(1)) (z_(1) - z), and z_(1) - z_(2) to u, each (m,); of the last two what is asked for, else
+        zeros."""
+        return self._sums_by_class(weighted, gapped) if self._by_class else self._sums_by_row(weighted, gapped)
+
+    def _sums_by_class(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
+        below = self._z - self._z.max(axis=0)
+        top = below == 0
+        more = np.add.reduce(top, axis=0, dtype=np.uint8).astype(np.float64) - 1  # classes that share the largest logit
+        np.copyto(below, -np.inf, where=top)
+        gap = np.where(more > 0, 0.0, -below.max(axis=0)) if gapped else np.zeros(len(more))
+        e = np.exp(below, out=None if weighted else below)
+        if not weighted:
+            return e.sum(axis=0) + more, np.zeros(len(more)), gap
+        np.copyto(below, 0, where=top)
+        return e.sum(axis=0) + more, -np.einsum("cm,cm->m", e, below).astype(np.float64), gap
+
+    def _sums_by_row(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
+        rows, top = np.arange(len(self._z)), self._z.argmax(axis=1)
+        below = self._z - self._z[rows, top][:, None]
+        below[rows, top] = -np.inf
+        gap = -below.max(axis=1).astype(np.float64) if gapped else np.zeros(len(rows))
+        e = np.exp(below, out=None if weighted else below)
+        below[rows, top] = 0
+        rest, heavy, ones = np.zeros(len(rows)), np.zeros(len(rows)), np.ones(_TERMS, np.float32)
+        for start in range(0, self.classes, _TERMS):
+            part = slice(start, start + _TERMS)
+            rest += e[:, part] @ ones[: self.classes - start]
+            if weighted:
+                heavy -= np.einsum("mc,mc->m", e[:, part], below[:, part])
+        return rest, heavy, gap
