@@ -12,7 +12,7 @@ import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
 from alray.models.device import for_workers, without_gpu
-from alray.selection.protocol import Context, Picks, SelectionError, Strategy
+from alray.selection.protocol import Context, NotFiniteError, Picks, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
 from alray.selection.select import select, select_from
@@ -153,10 +153,10 @@ def test_errors_in_an_actor_are_the_users_own_and_actors_are_released() -> None:
     )
     with actors:
         pids = actors.pids()
-        with pytest.raises(SelectionError) as caught:
+        with pytest.raises(NotFiniteError) as caught:
             STRATEGIES["margin"].select(actors, 30, CONTEXT)
     assert str(caught.value) == "logits of row 150 are not finite"
-    assert type(caught.value) is SelectionError
+    assert type(caught.value) is NotFiniteError and caught.value.row == 150
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     deadline = time.monotonic() + 60
