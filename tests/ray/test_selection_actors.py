@@ -12,7 +12,7 @@ import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
 from alray.models.device import for_workers, without_gpu
-from alray.selection.protocol import Context, NotFiniteError, Picks, Strategy
+from alray.selection.protocol import Context, NotFiniteError, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
 from alray.selection.select import select, select_from
