@@ -165,8 +165,8 @@ class Driver:
                 now = time.monotonic()
                 log.write(f"{now:.3f} {line}")
                 log.flush()
-                if found := re.search(r" round (\d+)/\d+ · (\w+) · ", line):
-                    number = int(found[1]) - 1
+                if found := re.search(r" round (\d+)(?: of 0-\d+)? · (\w+) · ", line):
+                    number = int(found[1])
                     self.began.setdefault(number, now)
                     self.round, self.stage, self.since = number, found[2], now
 
