@@ -108,8 +108,9 @@ def test_the_digits_run_over_three_nodes(user: Machine, mode: str, nodes: list[H
     assert not list((folder / "runs").rglob(".alray-node-check*"))
     where, every = actors(user, mode), {node.address for node in nodes}
     print(json.dumps(where))
-    for what in ("RayTrainWorker", "Measurer", "_Actor"):
+    for what in ("RayTrainWorker", "_Actor"):
         assert set(where[what]) == every, what
+    assert len(where["Measurer"]) >= 2 and set(where["Measurer"]) <= every  # the features of the digits have two parts
 
 
 def test_a_root_that_one_node_does_not_reach_is_refused(
