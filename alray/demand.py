@@ -27,6 +27,11 @@ class Settled(ResourceConfig):
     select_shards: int
 
 
+def fits(needed: Mapping[str, float], room: Mapping[str, float]) -> bool:
+    """Whether there is room for an amount of each kind."""
+    return all(room.get(kind, 0.0) + _SMALL >= amount for kind, amount in needed.items())
+
+
 @dataclass(frozen=True)
 class Demand:
     """What one stage needs. workers: a bundle for each. decoder: the bundle of one decoding task, empty if the stage
@@ -60,7 +65,7 @@ class Demand:
     def fitting(self, free: Mapping[str, float]) -> int | None:
         """The most decoders with which the demand fits what is free; None if it does not fit with one, either."""
         needed = total(self.least)
-        if any(free.get(kind, 0.0) + _SMALL < amount for kind, amount in needed.items()):
+        if not fits(needed, free):
             return None
         if not self.decoder:
             return 0
@@ -70,7 +75,7 @@ class Demand:
     def lacks(self, nodes: Sequence[Mapping[str, float]]) -> str:
         """Why nodes with these resources can never meet the demand, as a part of a sentence; empty if they may."""
         have, needed = total(nodes), total(self.least)
-        if any(have.get(kind, 0.0) + _SMALL < amount for kind, amount in needed.items()):
+        if not fits(needed, have):
             return f"needs {spoken(needed)}, the cluster has {spoken({kind: have.get(kind, 0.0) for kind in needed})}"
         kinds = Counter(tuple(sorted(bundle.items())) for bundle in self.least)
         for kind, number in kinds.items():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from alray.reservation import IN_PLACE, ClusterError, ClusterLost, Reservation
+from alray.reservation import ClusterLost, Lasting, Reservation
 
 LOOK = 5.0  # seconds between looks at the nodes of a reservation
 
@@ -20,16 +19,11 @@ class Loss:
     """Whether a reservation lacks a node, and no other one has taken its place in some seconds."""
 
     def __init__(self, reservation: Reservation) -> None:
-        self._reservation = reservation
-        self._since: float | None = None
+        self._reservation, self._lack = reservation, Lasting()
 
     def lasts(self) -> bool:
         """Call every few seconds."""
-        if self._reservation.whole:
-            self._since = None
-            return False
-        self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > IN_PLACE
+        return self._lack.lasts(not self._reservation.whole)
 
 
 @contextmanager
@@ -61,15 +55,3 @@ def kept_whole(reservation: Reservation) -> Iterator[None]:
         raise
     finally:
         over.set()
-
-
-@contextmanager
-def after_loss(lost: bool = True) -> Iterator[None]:
-    """Context manager: where a node was lost, a cluster that is too small is no mistake of the user's: ClusterLost is
-    raised instead of ClusterError."""
-    try:
-        yield
-    except ClusterError as error:
-        if not lost or isinstance(error, ClusterLost):
-            raise
-        raise ClusterLost(f"a node was lost, and the others are too few: {error}") from None

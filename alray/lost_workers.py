@@ -6,12 +6,12 @@ know why a stage takes long, or that its machines are short of memory.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from alray.every import every
 from alray.process import death
 
 _LOOK = 5.0  # seconds between two looks
@@ -56,7 +56,7 @@ def told_losses(stage: str, say: Callable[[str], None]) -> Iterator[None]:
     if ray.util.client.ray.is_connected():  # a client of Ray's cannot read its table of workers
         yield
         return
-    told, over = {lost.worker for lost in lost_workers()}, threading.Event()
+    told = {lost.worker for lost in lost_workers()}
 
     def look() -> None:
         """It never fails: a stage does not depend on what is told of it."""
@@ -70,16 +70,9 @@ def told_losses(stage: str, say: Callable[[str], None]) -> Iterator[None]:
             many = "a process" if count == 1 else f"{count} processes"
             say(f"{stage} · lost {many}, whose work is repeated: {why}")
 
-    def watch() -> None:
-        while not over.wait(_LOOK):
-            look()
-
-    watcher = threading.Thread(target=watch, name="alray-lost-workers", daemon=True)
-    watcher.start()
     try:
-        yield
+        with every(_LOOK, look, "alray-lost-workers"):
+            yield
     finally:
-        over.set()
-        watcher.join()
         if ray.is_initialized():
             look()

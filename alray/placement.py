@@ -12,9 +12,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alray.demand import Bundle, Demand, total
-
-_SMALL = 1e-6  # Ray counts in steps of 1e-4
+from alray.demand import Bundle, Demand, fits, total
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def _dealt(bundle: Mapping[str, float], number: int, room: list[Bundle], evenly:
     heapq.heapify(nodes)
     while nodes and sum(counts) < number:
         _, _, at = heapq.heappop(nodes)
-        if any(room[at].get(kind, 0.0) + _SMALL < amount for kind, amount in bundle.items()):
+        if not fits(bundle, room[at]):
             continue  # the node is full
         for kind, amount in bundle.items():
             room[at][kind] -= amount

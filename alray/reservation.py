@@ -26,7 +26,7 @@ from alray.cluster_state import adds_nodes, alive, free_now, group_name, held_by
 from alray.demand import Bundle, Demand, spoken, total
 from alray.placement import Layout, loose, spread
 
-IN_PLACE = 20.0  # seconds in which another node may take the place of a lost one
+_IN_PLACE = 20.0  # seconds in which another node may take the place of a lost one
 PATIENCE = 5.0  # seconds before a wait is told
 _APART = 3.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
 _SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
@@ -143,7 +143,7 @@ class _Asked:
 
     def __init__(self, run: str, stage: str, demand: Demand, nodes: Sequence[Bundle]) -> None:
         self._run, self._stage, self._demand = run, stage, demand
-        self._since, self._too_few_since = time.time(), 0.0
+        self._since, self._too_few = time.time(), Lasting()
         self.group: Any = None
         self._ask(self._over(nodes) or loose(demand, demand.decoders))
 
@@ -188,13 +188,10 @@ class _Asked:
 
     def _refuse_lasting_loss(self) -> None:
         """Raise ClusterLost if nodes were lost while the stage waits, and those that are left can never do."""
-        try:
-            refuse_impossible(self._stage, [self._demand], alive())
-            self._too_few_since = 0.0
-        except ClusterError as error:
-            self._too_few_since = self._too_few_since or time.monotonic()
-            if time.monotonic() - self._too_few_since > IN_PLACE:
-                raise ClusterLost(f"a node was lost, and the others are too few: {error}") from None
+        nodes = alive()
+        if self._too_few.lasts(bool(self._demand.lacks(nodes))):
+            with after_loss():
+                refuse_impossible(self._stage, [self._demand], nodes)
 
     @property
     def _apart(self) -> bool:
@@ -215,6 +212,33 @@ class _Asked:
         at = ways.index(self.layout) + 1 if self.layout in ways else 0
         if (following := ways[at % len(ways)]) != self.layout:
             self._ask(following)
+
+
+class Lasting:
+    """Whether a lack of nodes lasts, so that no other node has taken the place of a lost one in some seconds."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def lasts(self, lacking: bool) -> bool:
+        """Call every few seconds. lacking: whether something is lacking now."""
+        if not lacking:
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > _IN_PLACE
+
+
+@contextmanager
+def after_loss(lost: bool = True) -> Iterator[None]:
+    """Context manager: where a node was lost, a cluster that is too small is no mistake of the user's: ClusterLost is
+    raised instead of ClusterError."""
+    try:
+        yield
+    except ClusterError as error:
+        if not lost or isinstance(error, ClusterLost):
+            raise
+        raise ClusterLost(f"a node was lost, and the others are too few: {error}") from None
 
 
 class Waiting:

@@ -167,18 +167,19 @@ def model(found: dict[str, Any]) -> dict[str, Any]:
     return {"constants": constants, "table": table}
 
 
+def _cell(run: dict[str, Any]) -> str:
+    """CPU seconds of the shards and of the driver, exchanges, and bytes of one selection."""
+    seconds = f"{run['shards_cpu_seconds']:.2f} + {run['driver_cpu_seconds']:.2f} s"
+    return f"{seconds}, {run['exchanges']}, {_bytes(run['sent_bytes'] + run['received_bytes'])}"
+
+
 def tables(found: dict[str, Any], predicted: dict[str, Any]) -> str:
     """The tables of benchmarks/README.md."""
     lines = ["| strategy | runs | " + " | ".join(map(str, WORKERS)) + " |", "|" + "---|" * (2 + len(WORKERS))]
     for name in NAMES:
         for kind in ("strong", "weak"):
             runs = [found["selection"][f"{kind} {workers}"][name] for workers in WORKERS]
-            cells = [
-                f"{run['shards_cpu_seconds']:.2f} + {run['driver_cpu_seconds']:.2f} s, {run['exchanges']}, "
-                f"{_bytes(run['sent_bytes'] + run['received_bytes'])}"
-                for run in runs
-            ]
-            lines.append(f"| {name} | {kind} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {kind} | " + " | ".join(map(_cell, runs)) + " |")
     lines += ["", "| stage | runs | " + " | ".join(map(str, WORKERS)) + " |", "|" + "---|" * (2 + len(WORKERS))]
     for stage in ("extraction", "training"):
         for kind in ("strong", "weak"):
@@ -191,12 +192,7 @@ def tables(found: dict[str, Any], predicted: dict[str, Any]) -> str:
         lines.append("|" + "---|" * (1 + len(NODES)))
         for name in NAMES:
             runs = [found["nodes"][f"{number}"][name] for number in NODES]
-            cells = [
-                f"{run['shards_cpu_seconds']:.2f} + {run['driver_cpu_seconds']:.2f} s, {run['exchanges']}, "
-                f"{_bytes(run['sent_bytes'] + run['received_bytes'])}"
-                for run in runs
-            ]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | " + " | ".join(map(_cell, runs)) + " |")
     head = (
         "rows",
         "GPUs (shards)",

@@ -25,10 +25,10 @@ from alray.data.images import image_dataset, raise_first_cause
 from alray.features.arrays import Rows
 from alray.features.measures import Extraction, Measure, Measured
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
-from alray.lost_nodes import NodeLost, after_loss, kept_whole
+from alray.lost_nodes import NodeLost, kept_whole
 from alray.lost_workers import told_losses
 from alray.models.device import best_device
-from alray.reservation import ANYBODY, Reservation, Share, reserve
+from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
 from alray.store import Store
 
 PART = "part"

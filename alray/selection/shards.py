@@ -22,9 +22,9 @@ from alray.cluster_state import alive
 from alray.config import ResourceConfig
 from alray.features.arrays import ArraySource, Shard, ShardSource
 from alray.features.table import FeatureError
-from alray.lost_nodes import LOOK, Loss, after_loss
+from alray.lost_nodes import LOOK, Loss
 from alray.lost_workers import told_losses
-from alray.reservation import ANYBODY, Reservation, Share, reserve
+from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
 from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError

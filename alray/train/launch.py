@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -22,10 +21,11 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from alray import demand
 from alray.cluster_state import alive
 from alray.config import ResourceConfig
-from alray.lost_nodes import NodeLost, after_loss, kept_whole
+from alray.every import every
+from alray.lost_nodes import NodeLost, kept_whole
 from alray.lost_workers import told_losses
 from alray.reasons import ours
-from alray.reservation import Reservation, Share, reserve
+from alray.reservation import Reservation, Share, after_loss, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
 from alray.train.process_group import ProcessGroup
@@ -191,25 +191,19 @@ def _watched(
     """Context manager: while the body runs, a thread forwards worker 0's progress messages to the callbacks."""
     if progress is not None:
         progress({"state": "starting workers", "epoch": 0, "epochs": epochs})
-    done = threading.Event()
+    last, passing = None, Store(out.uri, sums="")
 
-    def watch() -> None:
-        last, passing = None, Store(out.uri, sums="")
-        while not done.wait(1.0):
-            try:
-                state = passing.read_json(PROGRESS) if passing.has(PROGRESS) else None
-            except OSError:  # a busy object store must not stop the training: the message is skipped
-                continue
-            if state is not None and state != last:
-                saw(state)
-                if progress is not None:
-                    progress(state)
-                last = state
+    def look() -> None:
+        nonlocal last
+        try:
+            state = passing.read_json(PROGRESS) if passing.has(PROGRESS) else None
+        except OSError:  # a busy object store must not stop the training: the message is skipped
+            return
+        if state is not None and state != last:
+            saw(state)
+            if progress is not None:
+                progress(state)
+            last = state
 
-    thread = threading.Thread(target=watch, name="alray-progress", daemon=True)
-    thread.start()
-    try:
+    with every(1.0, look, "alray-progress"):
         yield
-    finally:
-        done.set()
-        thread.join()
