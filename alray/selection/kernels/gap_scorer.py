@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import Block
-from alray.selection.kernels.logits import Approximate, Floats, Logits, Singles, U
+from alray.selection.kernels.logits import Approximate, Floats, Logits, Singles, U, leading
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
@@ -135,9 +135,7 @@ class _Lines:
                 np.maximum(second, lower, out=second)
                 np.maximum(first, line, out=first)
             return np.asarray(first.astype(np.float64) - second)
-        rows, top, others = np.arange(len(self._z)), self._z.argmax(axis=1), self._z.copy()
-        others[rows, top] = -np.inf
-        return np.asarray(self._z[rows, top].astype(np.float64) - others.max(axis=1))
+        return leading(self._z)[1]
 
     def sums(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
         """R, sum exp(z - z_(1)) (z_(1) - z), and z_(1) - z_(2) to u, each (m,); of the last two what is asked for, else

@@ -53,12 +53,13 @@ class Approximate:
     def __getitem__(self, at: slice | Positions) -> Approximate:
         return Approximate(self.z[at], self.eps[at], self.usable[at])
 
-    def gap(self) -> tuple[Positions, Floats]:
-        """The class with the largest z, (m,), and by how much it exceeds every other one, (m,)."""
-        rows, top, others = np.arange(len(self.z)), self.z.argmax(axis=1), self.z.copy()
-        others[rows, top] = -np.inf
-        with np.errstate(invalid="ignore"):  # rows that are not usable
-            return top, self.z[rows, top].astype(np.float64) - others.max(axis=1)
+
+def leading(z: Singles) -> tuple[Positions, Floats]:
+    """The class with the largest z, (m,), and by how much it exceeds every other one, (m,), exact. z: (m, c)."""
+    rows, top, others = np.arange(len(z)), z.argmax(axis=1), z.copy()
+    others[rows, top] = -np.inf
+    with np.errstate(invalid="ignore"):  # rows that are not usable may hold NaN or infinity
+        return top, z[rows, top].astype(np.float64) - others.max(axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import Block, Rows, Shard
 from alray.selection.kernels.boundary import Boundaries, Filtered, reach
-from alray.selection.kernels.logits import DENSE, Approximate, Floats, Positions, nonzero
+from alray.selection.kernels.logits import DENSE, Approximate, Floats, Positions, leading, nonzero
 from alray.selection.protocol import Ties
 
 _SAMPLE = 16  # one row of so many tells whether the two largest logits rule out most rows
@@ -124,7 +124,7 @@ class _Search:
         """The rows that can be as near to one of the classes as its limit. Where the predicted class is not sure, the
         difference is within 2 eps."""
         assert self._reaches is not None
-        top, gap = approximate.gap()
+        top, gap = leading(approximate.z)
         return np.asarray(~(gap - 2 * approximate.eps > self._reaches[top]) | ~approximate.usable)
 
     def _add(self, block: Block, skip: Mask, approximate: Approximate) -> None:
