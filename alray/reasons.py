@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
@@ -51,11 +52,8 @@ def ours(error: BaseException) -> bool:
 def near(name: str, count: int, at: Callable[[int], str]) -> list[str]:
     """The names that are sorted near a name that is not among them. count, at: how many there are, sorted, and the one
     at a place."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if at(middle) < name else (low, middle)
-    return [at(place) for place in range(max(0, low - _NEAR), min(count, low + _NEAR))]
+    here = bisect_left(range(count), name, key=at)
+    return [at(place) for place in range(max(0, here - _NEAR), min(count, here + _NEAR))]
 
 
 def similar(name: str, names: Sequence[str], most: int = 1) -> list[str]:

@@ -113,7 +113,7 @@ class PlainHeaders:
                 name = _text(data)
             else:
                 values = _pax(data)
-                name = values.get("path", name).rstrip("/") if "path" in values else name
+                name = values["path"].rstrip("/") if "path" in values else name
                 size = int(values.get("size", size))
             return self._member([header, second], follower, name, size)
         except ValueError:  # not octal, not UTF-8, not pax

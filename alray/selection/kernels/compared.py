@@ -13,7 +13,7 @@ import torch
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.distance import Space, error, products
+from alray.selection.kernels.distance import Space, error, products, rounded_up
 from alray.selection.kernels.logits import Floats, Positions
 
 COARSE = 0.05  # an error bound that is a larger share of the distances tells too little
@@ -60,12 +60,7 @@ class Compared:
 
     def reach(self, limit: Floats, device: torch.device) -> torch.Tensor:
         """Limits (m,) of g, rounded up to its precision, as a column."""
-        limit = np.where(np.isnan(limit), np.inf, limit)
-        if self.double:
-            return torch.from_numpy(limit).to(device)[:, None]
-        with np.errstate(over="ignore"):
-            single = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
-        return torch.from_numpy(single).to(device)[:, None]
+        return torch.from_numpy(rounded_up(limit, self.double)).to(device)[:, None]
 
 
 def two_nearest(g: torch.Tensor) -> tuple[Positions, Floats]:

@@ -237,3 +237,12 @@ def _directions(x: Array) -> Floats:
     norm = np.sqrt(paired_dots(rows, rows))[:, None]
     rows /= np.where(norm > 0, norm, 1.0)
     return rows
+
+
+def rounded_up(limit: Floats, double: bool) -> Array:
+    """Limits (m,) of products in the precision of these, float64 or float32, and never lower; NaN is no limit."""
+    limit = np.where(np.isnan(limit), np.inf, limit)
+    if double:
+        return limit
+    with np.errstate(over="ignore"):
+        return np.nextafter(limit.astype(np.float32), np.float32(np.inf))

@@ -15,7 +15,7 @@ import torch
 
 from alray.features.arrays import Array, Rows
 from alray.models.device import full_float32
-from alray.selection.kernels.distance import Space, View, error, products
+from alray.selection.kernels.distance import Space, View, error, products, rounded_up
 from alray.selection.kernels.logits import Floats, Positions, U, nonzero
 from alray.selection.protocol import Key, beats
 
@@ -24,10 +24,8 @@ Counts = npt.NDArray[np.int64]
 _COARSE = 1e-3  # an error bound that is a larger share of the largest distance leaves too many rows undecided
 _DECIDED, _DECIDE_COST = 16, 4e5  # deciding rows costs about as much as so many operations on single numbers
 _TOGETHER = 1 << 19  # products per matrix
-_CENTERS, _DECIDERS = (
-    1024,
-    4096,
-)  # picks per matrix: where bounds are brought up to date, and where few rows are decided
+_CENTERS = 1024  # picks per matrix where bounds are brought up to date
+_DECIDERS = 4096  # picks per matrix where few rows are decided
 _THIN = 32  # columns: adding |c|^2 takes longer than the rest of a product of so few
 
 
@@ -171,10 +169,7 @@ class Held:
         squares, eps = self.view.squares[at], self.eps[at]
         with np.errstate(invalid="ignore"):
             limit = np.fmin(value, g.min(axis=1) + squares + eps) + eps - squares
-        limit = np.where(np.isnan(limit), np.inf, limit)
-        with np.errstate(over="ignore"):
-            reach = limit if self.double else np.nextafter(limit.astype(np.float32), np.float32(np.inf))
-        i, j = nonzero((g <= reach[:, None]) & (g < np.inf))
+        i, j = nonzero((g <= rounded_up(limit, self.double)[:, None]) & (g < np.inf))
         return i, j
 
 
