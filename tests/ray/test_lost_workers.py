@@ -81,6 +81,6 @@ def test_a_process_that_is_ended_for_memory_is_named(tmp_path: Path) -> None:
     assert found["answer"] == "done"
     assert len(found["said"]) == 1
     assert re.match(
-        r"extract · lost a process, whose work is repeated: .*its machine \([\d.]+\) was short of memory",
+        r"extract · lost (a process|\d+ processes), whose work is repeated: .*its machine \([\d.]+\) was short of memory",
         found["said"][0],
     )
