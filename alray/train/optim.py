@@ -43,6 +43,15 @@ class ModelOptimizer:
         self.config, self.model = config, model
         self.optimizer = make_optimizer(config, [p for p in model.parameters() if p.requires_grad])
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+        if self.scaler.is_enabled() and config.optimizer == "sgd" and config.momentum:
+            self._still()
+
+    def _still(self) -> None:
+        """Begin with momenta of zero. The fused SGD otherwise makes them out of unwritten memory when the scaler lets
+        it skip the first step, as the first step in float16 often is (seen in torch 2.11 and later)."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def begin(self, epoch: int) -> float:
         """Set the learning rate of an epoch (from 0) and return it."""

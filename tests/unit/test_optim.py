@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alray.config import TrainConfig
-from alray.train.optim import Stepper, class_weights, learning_rate, loss_weights, make_optimizer
+from alray.train.optim import ModelOptimizer, Stepper, class_weights, learning_rate, loss_weights, make_optimizer
 from alray.train.summary import EpochRecord, TrainSummary, best_epoch, finished
 
 
@@ -82,3 +82,26 @@ def test_summary_survives_json() -> None:
     assert (summary.epochs, summary.best_epoch, summary.val_accuracy) == (3, 1, 0.5)
     assert TrainSummary.from_json(summary.to_json()) == summary
     assert TrainSummary.of(history(None, None)).val_accuracy is None
+
+
+def test_a_first_step_in_float16_that_overflows_is_skipped_and_leaves_no_trace() -> None:
+    def weights(gradients: list[float]) -> torch.Tensor:
+        model = torch.nn.Linear(300, 1, bias=False)
+        torch.nn.init.constant_(model.weight, 0.5)
+        config = TrainConfig(amp="fp16", lr=0.1, momentum=0.9, weight_decay=0.0)
+        optimizer = ModelOptimizer(config, model, torch.device("cpu"))
+        optimizer.begin(0)
+        for gradient in gradients:
+            _fill_freed_memory()
+            optimizer.step((model.weight * gradient).sum())
+        return model.weight.detach()
+
+    expected, found = weights([0.25, 0.125]), weights([torch.inf, 0.25, 0.125])
+    assert torch.equal(found, expected)
+    assert torch.allclose(expected, torch.full((1, 300), 0.5 - 0.1 * 0.25 - 0.1 * (0.9 * 0.25 + 0.125)))
+
+
+def _fill_freed_memory() -> None:
+    """What is allocated next, and not written, is not zero."""
+    for _ in range(50):
+        torch.full((1, 300), torch.nan)
