@@ -18,6 +18,18 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and _NO_GPU not in os.environ else "cpu")
 
 
+def device_in_use() -> torch.device:
+    """The GPU if this process may use one and computes on it already, else the CPU. A driver whose shards are actors
+    elsewhere takes no GPU memory from them."""
+    used = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return best_device() if used else torch.device("cpu")
+
+
+def free_bytes(device: torch.device) -> int:
+    """The free memory of a GPU, of which other processes may take some at any time; 0 for a CPU."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
 @contextmanager
 def without_gpu(forbidden: bool = True) -> Iterator[None]:
     """Context manager: this process uses no GPU, nor do the workers that get `for_workers`. forbidden False: no change.

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from alray.features.arrays import Array
+from alray.features.arrays import EMBEDDING, Array, Shard
+from alray.keyed import order
 from alray.selection.kernels.distance import Space, View, join
 from alray.selection.kernels.logits import Floats, Positions
 
@@ -112,3 +113,13 @@ def _unusual(squares: Floats) -> npt.NDArray[np.int64]:
     with np.errstate(divide="ignore"):
         found = np.log2(np.minimum(squares, 2.0**900) / usual) / (2 * np.log2(_UNUSUAL))
     return np.asarray(np.clip(np.floor(found), 0, 40), np.int64)
+
+
+def shuffled(labeled: Shard) -> list[Array]:
+    """All labeled vectors in a fixed random order: neighbours in a file are often neighbours in space."""
+    rows = labeled.rows()
+    if not len(rows):
+        return []
+    block = labeled.take(rows)
+    at = np.searchsorted(block.rows, order(0, "k_center/labeled", block.rows))
+    return [block[EMBEDDING][at]]

@@ -13,19 +13,19 @@ import torch
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.distance import Space, error, products, rounded_up
+from alray.selection.kernels.distance import Space, View, error, products, rounded_up
 from alray.selection.kernels.logits import Floats, Positions
 
 COARSE = 0.05  # an error bound that is a larger share of the distances tells too little
 
 
 class Compared:
-    """Views of stored rows (m, d): float32 at first, float64 after `refine`."""
+    """Views of stored rows (m, d): float32 at first, float64 after `refine`. stored: gives the rows as stored."""
 
-    def __init__(self, space: Space, centers: Centers, stored: Array) -> None:
+    def __init__(self, space: Space, centers: Centers, view: View, stored: Callable[[], Array]) -> None:
         self._space, self._centers, self._stored = space, centers, stored
         self._kept: Positions | None = None  # of the stored rows; None: all of them
-        self._view = space.view(stored).to(centers.device)
+        self._view = view
 
     def __len__(self) -> int:
         return len(self._view)
@@ -44,7 +44,7 @@ class Compared:
         """Compare in float64 from now on; False where it does already."""
         if self.double:
             return False
-        stored = self._stored if self._kept is None else self._stored[self._kept]
+        stored = self._stored() if self._kept is None else self._stored()[self._kept]
         self._view = self._space.view(stored, torch.float64).to(self._centers.device)
         return True
 

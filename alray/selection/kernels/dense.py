@@ -79,7 +79,7 @@ class _Dense:
 
     def _products(self, at: Positions) -> Array:
         """|c|^2 - 2 x.c for these rows as centers c and all rows x, (p, s); the next call overwrites it."""
-        x = self.rows.view.x.numpy()[at]
+        x = self.rows.view.x[torch.from_numpy(at)].cpu().numpy()
         squares = np.minimum(self.rows.view.squares[at], np.finfo(self.type).max ** 0.5)
         centers = np.concatenate([-2 * x, squares[:, None]], axis=1, dtype=self.type)
         if len(at) > len(self.g):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 _LARGEST_DOUBLE = 2.0**500
+_SQUARED = 1 << 13  # rows whose squared norms are computed at once on a device
 _FOR_STEP = 64  # rows of the sample that a step is looked for in
 
 
@@ -82,6 +84,26 @@ class Space:
             squares[~usable] = np.inf
         return View(torch.from_numpy(np.ascontiguousarray(x)), squares, self._steps(x))
 
+    def sees_on_device(self, dtype: np.dtype[Any]) -> bool:
+        """Whether `view_on_device` takes stored rows of this type."""
+        return self.metric == "l2" and dtype in (np.float16, np.float32)
+
+    def view_on_device(self, stored: torch.Tensor) -> View:
+        """The float32 view of stored rows (m, d) that are on a device, made there. It has the same bits as `view`;
+        squares differ by rounding in float64."""
+        x = stored.float() - torch.from_numpy(self._single_mean).to(stored.device)
+        x *= 2.0**-self.exponent
+        step = 0.0
+        if self.step:
+            multiples = x * (1 / self.step)
+            step = self.step if torch.equal(multiples, multiples.round()) else 0.0
+        squares = np.concatenate([np.empty(0), *(_squared(x[at : at + _SQUARED]) for at in range(0, len(x), _SQUARED))])
+        usable = squares < _LARGEST
+        if not usable.all():
+            x[torch.from_numpy(~usable).to(x.device)] = 0.0
+            squares[~usable] = np.inf
+        return View(x, squares, step)
+
     def _steps(self, x: Array) -> float:
         """The step of which all numbers of a view are multiples, 0 where it is not the space's."""
         if not self.step:
@@ -130,6 +152,10 @@ class View:
     def to(self, device: torch.device) -> View:
         """The same on another device."""
         return self if self.x.device == device else View(self.x.to(device), self.squares, self.step)
+
+
+def _squared(x: torch.Tensor) -> Floats:
+    return np.asarray(x.double().square_().sum(dim=1).cpu().numpy(), np.float64)
 
 
 def bound(squares: Floats, largest: float, width: int) -> Floats:

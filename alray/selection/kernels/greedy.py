@@ -138,7 +138,7 @@ def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
 
 def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
     view: View = rows.view[at]
-    g = crossed(view, view).numpy()  # one line per candidate
+    g = crossed(view, view).cpu().numpy()  # one line per candidate
     above, below = rows.above[at], rows.below[at]
     upper, lower, numbers = rows.upper[at], rows.lower[at], rows.rows[at]
     while len(rows.picked) < k:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from alray.features.arrays import Array, Rows
-from alray.models.device import full_float32
+from alray.models.device import device_in_use, full_float32
 from alray.selection.kernels.distance import Space, View, error, products, rounded_up
 from alray.selection.kernels.logits import Floats, Positions, U, nonzero
 from alray.selection.protocol import Key, beats
@@ -53,6 +53,7 @@ class Held:
         self.picked: list[int] = []
         self.spent = 0.0  # what picking has cost otherwise, in operations on single numbers
         self.decided = 0  # how often bounds were not enough to choose a row
+        self.device = device_in_use()
         self._measure(space.view(self.vectors))
         if len(order) and (np.median(self.eps) > _COARSE * self.upper.max(initial=0.0) > 0 or np.isinf(self.eps).any()):
             self.refine()
@@ -61,19 +62,18 @@ class Held:
         return len(self.rows)
 
     def _measure(self, view: View) -> None:
-        self.view = view
+        self.view = view = view.to(self.device)
         self.eps = error(view, view.largest, view.step)
         self.thin = view.x.shape[1] <= _THIN
         if self.thin:
             self.eps[self.eps > 0] += for_squares(view)
-            self._with_ones = torch.cat([view.x, torch.ones(len(view), 1, dtype=view.x.dtype)], dim=1)
+            self._with_ones = torch.cat([view.x, torch.ones_like(view.x[:, :1])], dim=1)
         self.above = view.squares + self.eps  # with g, an upper bound, and a lower bound
         with np.errstate(invalid="ignore"):
             self.below = np.where(np.isinf(self.eps), -np.inf, view.squares - self.eps)
-        self._rows = view.x.numpy()
-        self._x, self._squares = np.empty((self._most, view.x.shape[1]), self._rows.dtype), np.empty(self._most)
+        self._x, self._squares = view.x.new_empty(self._most, view.x.shape[1]), np.empty(self._most)
         at = np.array(self.picked, np.intp)  # of the picks, in order: views and squared norms
-        self._x[: len(at)], self._squares[: len(at)] = self._rows[at], view.squares[at]
+        self._x[: len(at)], self._squares[: len(at)] = view[at].x, view.squares[at]
 
     @property
     def double(self) -> bool:
@@ -102,7 +102,7 @@ class Held:
     def pick(self, at: int) -> None:
         """Take a row."""
         count = len(self.picked)
-        self._x[count], self._squares[count] = self._rows[at], self.view.squares[at]
+        self._x[count], self._squares[count] = self.view.x[at], self.view.squares[at]
         self.picked.append(at)
         self.upper[at] = self.lower[at] = -np.inf
 
@@ -127,11 +127,11 @@ class Held:
 
     def _lowest(self, at: Positions | slice, centers: View) -> Floats:
         if not self.thin:
-            return np.asarray(products(self.view.x[at], centers).amin(dim=1).numpy(), np.float64)
-        squares = torch.from_numpy(centers.squares).to(centers.x.dtype)
+            return np.asarray(products(self.view.x[at], centers).amin(dim=1).cpu().numpy(), np.float64)
+        squares = torch.from_numpy(centers.squares).to(centers.x.device, centers.x.dtype)
         with full_float32():
             g = self._with_ones[at] @ torch.cat([-2 * centers.x, squares[:, None]], dim=1).T
-        return np.asarray(g.amin(dim=1).numpy(), np.float64)
+        return np.asarray(g.amin(dim=1).cpu().numpy(), np.float64)
 
     def settle(self, at: Positions) -> Floats:
         """The canonical distances of rows after all picks; they replace the bounds."""
@@ -158,12 +158,12 @@ class Held:
         self._exact[at], self._known[at] = value, until
 
     def _centers(self, start: int, stop: int) -> View:
-        return View(torch.from_numpy(self._x[start:stop]), self._squares[start:stop], self.view.step)
+        return View(self._x[start:stop], self._squares[start:stop], self.view.step)
 
     def _near(self, at: Positions, value: Floats, start: int, stop: int, until: Counts) -> tuple[Positions, Positions]:
         """Pairs of rows and of the picks start:stop that may be nearer than `value` (r,) and than the row's other
         picks."""
-        g = products(self.view.x[at], self._centers(start, stop)).numpy()
+        g = products(self.view.x[at], self._centers(start, stop)).cpu().numpy()
         if stop > until.min():
             g[np.arange(start, stop) >= until[:, None]] = np.inf
         squares, eps = self.view.squares[at], self.eps[at]

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
-from alray.keyed import order, priorities, uniform
+from alray.keyed import priorities, uniform
 from alray.models.device import best_device
-from alray.selection.kernels.centers import Centers
+from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import COARSE, Compared, copies_of, two_nearest
 from alray.selection.kernels.distance import FEW, Space, nearest
 from alray.selection.kernels.logits import Floats, Positions, nonzero, paired_dots
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
+from alray.selection.kernels.resident import Resident, uploaded
 from alray.selection.protocol import Key
 
 Counts = npt.NDArray[np.int64]
@@ -30,6 +31,8 @@ Counts = npt.NDArray[np.int64]
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
 _CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
 _ROWS = 1 << 14  # rows of a chunk: their products with a block of centers are 16 MB
+_CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 26, 1 << 16  # the same where each step costs the launch of a kernel
+_VIEWS_ON = ("cuda",)  # views of rows are made on these devices
 _UNKNOWN, _EXACT = -1, -2  # instead of the nearest center: it may be any; the bounds are the canonical distance
 _SAMPLE = "k_center/sample"
 
@@ -53,6 +56,7 @@ class Sieve:
         self.counters = {"pairs": 0, "rescored": 0, "survivors": 0, "finer": 0}
         self._shard, self._labeled = shard, labeled
         self._device = best_device()
+        self._resident = Resident(shard, EMBEDDING, self._device)
         self._space: Space | None = None
         self._central: Central | None = None
         self._forget()
@@ -162,7 +166,7 @@ class Sieve:
         if self._space is None or not len(self._centers):
             self._space = space
             self._centers = Centers(space, self._device)
-            for block in _shuffled(self._labeled):
+            for block in shuffled(self._labeled):
                 self._centers.add(block)
         if len(picks) > len(self._picks):
             self._centers.add(picks[EMBEDDING][len(self._picks) :])
@@ -192,7 +196,7 @@ class Sieve:
             if start >= stop or not len(at):
                 return
             if rows is None:
-                rows = self._compared(self._take(at))
+                rows = self._compared(at)
             self._meet(at, rows, start, end, least)
             alive = self._upper[at] >= least
             if not alive.all():
@@ -200,9 +204,19 @@ class Sieve:
                 at = at[keep]
                 rows.keep(keep)
 
-    def _compared(self, stored: Array) -> Compared:
+    def _compared(self, at: Positions) -> Compared:
         assert self._space is not None
-        return Compared(self._space, self._centers, stored)
+        if self._device.type not in _VIEWS_ON or not self._space.sees_on_device(self._stored_type):
+            return self._of_stored(self._take(at))
+        x = self._resident.take(at)
+        if x is None:  # the shard is too large to stay there
+            x = uploaded(self._take(at), self._device)
+        return Compared(self._space, self._centers, self._space.view_on_device(x), lambda: self._take(at))
+
+    def _of_stored(self, stored: Array) -> Compared:
+        assert self._space is not None
+        view = self._space.view(stored).to(self._device)
+        return Compared(self._space, self._centers, view, lambda: stored)
 
     def _meet(self, at: Positions, rows: Compared, start: int, end: int, least: float) -> None:
         """Compare rows with the centers start:end."""
@@ -262,7 +276,7 @@ class Sieve:
     def _decide(self, stored: Array, upper: Floats) -> Floats:
         """The canonical distance to the nearest center where the filter cannot tell which one that is."""
         assert self._space is not None
-        rows = self._compared(stored)
+        rows = self._of_stored(stored)
         squared = np.full(len(stored), np.inf)
         for start, end in self._centers.blocks(0):
             at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
@@ -290,7 +304,12 @@ class Sieve:
 
     @property
     def _chunk(self) -> int:
-        return min(_ROWS, max(256, _CHUNK // max(1, self._width)))
+        numbers, most = (_CHUNK, _ROWS) if self._device.type == "cpu" else (_CHUNK_ON_GPU, _ROWS_ON_GPU)
+        return min(most, max(256, numbers // max(1, self._width)))
+
+    @property
+    def _stored_type(self) -> np.dtype[Any]:
+        return self._take(np.zeros(1, np.intp)).dtype
 
     @property
     def _width(self) -> int:
@@ -301,13 +320,3 @@ class Sieve:
 def _squares(stored: Array) -> Floats:
     x = np.asarray(stored, np.float64)
     return paired_dots(x, x)
-
-
-def _shuffled(labeled: Shard) -> list[Array]:
-    """All labeled vectors in a fixed random order: neighbours in a file are often neighbours in space."""
-    rows = labeled.rows()
-    if not len(rows):
-        return []
-    block = labeled.take(rows)
-    at = np.searchsorted(block.rows, order(0, "k_center/labeled", block.rows))
-    return [block[EMBEDDING][at]]
