@@ -16,6 +16,11 @@ _SHORT_OF_MEMORY = re.compile(r"running low on memory|due to memory pressure", r
 _LOST = re.compile(r"\bnode (has died|died|was terminated|is dead|was preempted)", re.IGNORECASE)
 
 
+def processors() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def here() -> str:
     """The name of this machine."""
     return socket.gethostname()

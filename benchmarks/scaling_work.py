@@ -187,7 +187,7 @@ def per_row(name: str, driver: bool, sizes: tuple[int, int] = (100_000, 300_000)
 
 
 def _peak(name: str, driver: bool, n: int) -> int:
-    from alray.selection.shards import InProcess
+    from alray.selection.in_process import InProcess
 
     rng, strategy = np.random.default_rng(0), build(name)
     x = rng.normal(size=(n + 50, 4)).astype(np.float32)

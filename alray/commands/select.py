@@ -60,8 +60,8 @@ class Select(Command):
     """Labeled rows that take part; 0 and 0: all."""
     subset_unlabeled: int = 0
     """Unlabeled rows that take part."""
-    num_shards: int = 1
-    """Parts to cut the rows into; the picks do not depend on it."""
+    num_shards: int = 0
+    """Parts to cut the rows into; the picks do not depend on it. 0: one per CPU where there are many rows."""
     workers: Literal["process", "ray"] = "process"
     """Where the shards are worked on."""
 

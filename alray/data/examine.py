@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from alray.data.decode import Seen, inspect
 from alray.data.depth import Depth, Range, Wide, declare, spoken
-from alray.data.fetch import ImageError, fetch_each, processors
+from alray.data.fetch import ImageError, fetch_each
 from alray.data.sources.scan import PROBLEMS, CatalogError, concat, problem
 from alray.data.sources.source import Source
+from alray.process import processors
 
 _CHUNK_BYTES = 16 * 2**20  # of the images that one thread checks before it takes the next
 _DIM, _DARK = 4, 16  # an image set, and an image, that use less than this part of their range look black

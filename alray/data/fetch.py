@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -69,11 +68,6 @@ def _checked(data: bytes | Exception | None, key: str, uri: str, size: int | Non
         got = "none" if data is None else len(data)
         return ImageError(f"{key}: changed image: expected the {size} bytes that were indexed, got {got} from {uri}")
     return data
-
-
-def processors() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def take(references: pa.Table, rows: Any) -> pa.Table:

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from alray.data.fetch import fetch_each, processors
+from alray.data.fetch import fetch_each
 from alray.data.sources.source import Found, Source
 from alray.data.sources.split_names import VALIDATION
+from alray.process import processors
 
 _POSITION = "position"
 _CHUNK_ROWS = 256  # images that one thread reads before it takes the next

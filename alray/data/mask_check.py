@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from alray.config import DataConfig, fingerprint
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.decode import DECODING, shown_size
-from alray.data.fetch import ImageError, all_found, fetch_each, processors
+from alray.data.fetch import ImageError, all_found, fetch_each
 from alray.data.masks import VOID, Masks, check_size, masks_of
 from alray.data.sources.files import infos
 from alray.data.sources.listing import list_files
+from alray.process import processors
 from alray.store import Store, content_hash, filesystem
 
 _READS = 16  # reads wait for a disk or a network, not for a CPU

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -49,31 +50,55 @@ def for_workers() -> dict[str, str]:
     return {_NO_GPU: os.environ[_NO_GPU]} if _NO_GPU in os.environ else {}
 
 
+class _FullFloat32:
+    """Counts the threads inside `full_float32`: the first sets the precision, the last restores it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._restore: Callable[[], None] = lambda: None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._restore = _set_full()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._restore()
+
+
+_FULL = _FullFloat32()
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Context manager: float32 products use all 24 bits, whatever `torch.set_float32_matmul_precision` has set.
 
     TF32 keeps 11 bits. A product that filters exact candidates by an error bound for float32 would then silently lose
-    some of them. The setting applies to the whole process; it is restored afterwards.
+    some of them. The setting applies to the whole process; it is restored when no thread is inside any more.
     """
+    _FULL.enter()
+    try:
+        yield
+    finally:
+        _FULL.leave()
+
+
+def _set_full() -> Callable[[], None]:
+    """Set it, and return what restores it."""
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # it was set with the newer names (torch 2.9), which exclude the older functions
         before = ""
     if before == "highest":
-        yield
-        return
+        return lambda: None
     cuda = torch.backends.cuda.matmul
-    put_back = (
-        partial(torch.set_float32_matmul_precision, before)
-        if before
-        else partial(setattr, cuda, "fp32_precision", cuda.fp32_precision)
-    )
     if before:
         torch.set_float32_matmul_precision("highest")
-    else:
-        cuda.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        put_back()
+        return partial(torch.set_float32_matmul_precision, before)
+    newer = cuda.fp32_precision
+    cuda.fp32_precision = "ieee"
+    return partial(setattr, cuda, "fp32_precision", newer)

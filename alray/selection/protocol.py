@@ -208,6 +208,9 @@ class Strategy(ABC):
     """Whether its shards themselves raise SelectionError where a value that they read is not finite. `select` then does
     not read all values beforehand only to check them."""
 
+    uses_gpu: ClassVar[bool] = False
+    """Whether its shards compute on a GPU where there is one. All of them share one, so that few shards are better."""
+
     seed_set_how: ClassVar[str] = ""
     """The value of split.seed_set_how under which this strategy chooses the seed set; empty: under none."""
 

@@ -25,6 +25,7 @@ from alray.features.arrays import (
     positions_of,
 )
 from alray.reservation import ANYBODY, Share
+from alray.selection.in_process import usual_shards
 from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
@@ -59,7 +60,7 @@ def select_from(
 ) -> Picks:
     """Choose `budget` rows from shards of features; the picks do not depend on how the rows are cut into shards.
 
-    workers: "process", one shard after the other in this process, or "ray", one actor with num_cpus CPUs per shard.
+    workers: "process", threads of this process, or "ray", one actor with num_cpus CPUs per shard.
     share: who asks for the CPUs. watch is called from time to time with the number of picks so far. Raises
     SelectionError when the shards hold too few rows or lack what the strategy needs, ClusterError if there was no room.
     """
@@ -103,7 +104,7 @@ def select(
     subset_unlabeled: int = 0,
     round: int = 0,
     seed: int = 0,
-    num_shards: int = 1,
+    num_shards: int = 0,
     workers: Workers = "process",
     on_rows: Callable[[Integers, bool], None] | None = None,
 ) -> Picks:
@@ -119,16 +120,17 @@ def select(
     table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
     whose labels are awaited; they are treated as labeled, but their labels are not read, see `alray.selection.pending`.
     subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
-    is random; num_shards and workers ("process" or "ray") never change a pick. To Ray actors a .npy file is sent by its
-    path, which every node must reach, and everything else once per shard. on_rows: called before any work with all
-    row numbers (n,) ascending, and whether a column has given them; it may raise an error.
+    is random; num_shards (0: one per CPU for large pools) and workers ("process" or "ray") never change a pick. To Ray
+    actors a .npy file is sent by its path, which every node must reach, and everything else once per shard. on_rows:
+    called before any work with all row numbers (n,) ascending, and whether a column has given them; it may raise an
+    error.
 
     Returns Picks: rows (k,) int64 in order of choice, scores (k,) float64, higher is taken first. Raises SelectionError
     before any work when something is missing, has another shape, is not finite, or the budget is not available.
     """
     strategy = _strategy(strategy, strategy_options)
     for name, value, least in (
-        ("budget", budget, 1), ("num_shards", num_shards, 1), ("round", round, 0), ("seed", seed, 0),
+        ("budget", budget, 1), ("num_shards", num_shards, 0), ("round", round, 0), ("seed", seed, 0),
         ("subset_labeled", subset_labeled, 0), ("subset_unlabeled", subset_unlabeled, 0),
     ):  # fmt: skip
         _check_integer(name, value, least)
@@ -156,8 +158,10 @@ def select(
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
-    sources = pool.shards(positions_of(parts.keep), num_shards)
-    del pool, parts, used  # the strategy's work needs none of these numbers per row
+    keep = positions_of(parts.keep)
+    num_shards = num_shards or (usual_shards(len(keep), strategy) if workers == "process" else 1)
+    sources = pool.shards(keep, num_shards)
+    del pool, parts, used, keep  # the strategy's work needs none of these numbers per row
     # With more shards than CPUs, whole CPUs would deadlock.
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
     try:

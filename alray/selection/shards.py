@@ -6,7 +6,6 @@ A dead actor costs time and changes no pick. Ray is imported only where actors a
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -20,11 +19,12 @@ import numpy as np
 from alray import cluster, demand
 from alray.cluster_state import alive
 from alray.config import ResourceConfig
-from alray.features.arrays import ArraySource, Shard, ShardSource
+from alray.features.arrays import ArraySource, ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss
 from alray.lost_workers import told_losses
 from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
+from alray.selection.in_process import InProcess, ShardWorker
 from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
@@ -34,74 +34,6 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 _OURS = (SelectionError, FeatureError, StoreError)
 WORKERS = ("process", "ray")
 _LARGE = 1 << 16  # bytes: larger arguments go through the object store, once for all actors
-
-
-class ShardWorker:
-    """One shard: opened on the first call, and again after a restart."""
-
-    def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
-        self._source, self._strategy, self._context = source, strategy, context
-        self._shard: Shard | None = None  # until there is a state, which may need only a part of it
-        self._state: Any = None
-        self._seconds = 0.0
-
-    def call(self, method: str, *args: Any) -> Any:
-        """Answer one `Shards.map` call."""
-        start = time.process_time()
-        if self._state is None:
-            self._state, self._shard = self._strategy.open(self._opened(), self._context), None
-        answer = getattr(self._state, method)(*args)
-        self._seconds += time.process_time() - start
-        return answer
-
-    def account(self) -> dict[str, float]:
-        """CPU seconds of this shard's work, peak memory of its process in bytes, and the counters of its state."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"cpu_seconds": self._seconds, "peak_bytes": peak, **getattr(self._state, "counters", {})}
-
-    def size(self) -> int:
-        """Number of rows."""
-        return len(self._opened())
-
-    def _opened(self) -> Shard:
-        if self._shard is None:
-            self._shard = self._source.open()
-        return self._shard
-
-    def pid(self) -> int:
-        """Id of the process that holds the shard."""
-        return os.getpid()
-
-
-class InProcess:
-    """All shards in this process, worked on one after the other."""
-
-    def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
-        if context.labeled is not None:
-            context = replace(context, labeled=read(context.labeled, strategy))
-        self.context = context
-        self._workers = [ShardWorker(source, strategy, context) for source in sources]
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._workers.clear()
-
-    def map(self, method: str, *args: Any) -> list[Any]:
-        """One answer per shard."""
-        return [worker.call(method, *args) for worker in self._workers]
-
-    def report_progress(self, picks: int) -> None:
-        """No-op: `Metered` reports progress."""
-
-    def sizes(self) -> list[int]:
-        """Rows per shard."""
-        return [worker.size() for worker in self._workers]
-
-    def accounts(self) -> list[dict[str, float]]:
-        """The account of each shard's work, see `ShardWorker.account`."""
-        return [worker.account() for worker in self._workers]
 
 
 class RayActors:

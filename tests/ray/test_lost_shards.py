@@ -16,9 +16,10 @@ from test_selection_actors import CONTEXT, CPUS, STRATEGIES, inputs, sources
 
 from alray.features.arrays import Shard
 from alray.reservation import Share
+from alray.selection.in_process import InProcess
 from alray.selection.protocol import Context, Picks, Strategy
 from alray.selection.select import select_from
-from alray.selection.shards import InProcess, RayActors
+from alray.selection.shards import RayActors
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]
 SHARDS, BUDGET = 2, 30

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from alray.features.arrays import ShardSource
+from alray.selection.in_process import InProcess
 from alray.selection.protocol import Context, Strategy
-from alray.selection.shards import InProcess
 
 
 class OtherProcess:

@@ -13,10 +13,10 @@ from other_process import OtherProcess
 
 from alray import STRATEGIES, select
 from alray.features.arrays import ArraySource, Shard, cut, narrow_values
+from alray.selection.in_process import InProcess
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.protocol import Context, Picks, Shards, Strategy
 from alray.selection.registry import build
-from alray.selection.shards import InProcess
 
 SMALL, LARGE = 100_000, 300_000  # rows: what grows with them is the difference
 C, D, M, K = 4, 4, 50, 40

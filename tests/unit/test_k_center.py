@@ -8,12 +8,12 @@ import reference
 import torch
 
 from alray.features.arrays import ArraySource, Block, cut
+from alray.selection.in_process import InProcess
 from alray.selection.kernels import centers, dense, farthest, greedy, held, sieve
 from alray.selection.kernels.distance import Space, bound, error, products
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.registry import build
 from alray.selection.select import select, select_from
-from alray.selection.shards import InProcess
 from alray.selection.strategies.k_center import KCenter
 
 SHARDS = [1, 2, 7, 30]

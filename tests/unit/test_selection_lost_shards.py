@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from alray.features.arrays import ArraySource, cut
+from alray.selection.in_process import ShardWorker
 from alray.selection.protocol import Context, Strategy
 from alray.selection.registry import STRATEGIES, build
 from alray.selection.select import select_from
-from alray.selection.shards import ShardWorker
 
 N, C, D, BUDGET = 2_400, 6, 5, 150
 RNG = np.random.default_rng(0)

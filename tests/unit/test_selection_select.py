@@ -119,7 +119,7 @@ GOOD: dict[str, Any] = {"logits": Z}
         ("margin", True, GOOD, "budget: expected an integer of at least 1, got True"),
         ("margin", 41, GOOD, "budget: expected at most 40, the rows that are available, got 41"),
         ("margin", 39, {**GOOD, "labeled": [1, 2]}, "expected at most 38"),
-        ("margin", 5, {**GOOD, "num_shards": 0}, "num_shards: expected an integer of at least 1"),
+        ("margin", 5, {**GOOD, "num_shards": -1}, "num_shards: expected an integer of at least 0"),
         ("margin", 5, {**GOOD, "seed": -1}, "seed: expected an integer of at least 0"),
         ("margin", 5, {**GOOD, "round": 0.5}, "round: expected an integer of at least 0"),
         ("margin", 5, {**GOOD, "workers": "threads"}, "workers: expected one of process, ray, got 'threads'"),

@@ -66,7 +66,7 @@ class ClusterMargin(Strategy):
 
     def reasons(self, case: Case) -> list[str]:
         """Its cluster and what was taken from it. For that the margins of all rows are read once more."""
-        from alray.selection.shards import InProcess
+        from alray.selection.in_process import InProcess
 
         budget, needs = len(case.picks), self.needs
         if not case.took_part:
@@ -125,8 +125,8 @@ def _summary(rows: Rows, x: np.ndarray, points: int) -> tuple[np.ndarray, np.nda
     """A k-center summary of at most `points` candidates, and the position in it of every candidate's nearest row."""
     if len(rows) <= points:
         return x, np.arange(len(rows))
+    from alray.selection.in_process import InProcess
     from alray.selection.kernels.distance import Space, nearest
-    from alray.selection.shards import InProcess
     from alray.selection.strategies.k_center import KCenter
 
     with InProcess([ArraySource(rows, {EMBEDDING: x})], KCenter(), Context()) as shards:

@@ -88,6 +88,7 @@ class PartitionedKCenter(_Partitioned):
     """The first pick of a part where nothing is labeled: the row with the largest embedding, or a random one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
+    uses_gpu: ClassVar[bool] = True
 
     def _inner(self) -> Strategy:
         return KCenter(self.metric, self.first)

@@ -59,6 +59,7 @@ class RobustKCenter(Strategy):
     square."""
 
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
+    uses_gpu: ClassVar[bool] = True
 
     def check(self, budget: int, available: int) -> None:
         """Refuses a summary that is no larger than the budget: there would be nothing to choose."""

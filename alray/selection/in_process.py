@@ -1,0 +1,146 @@
+"""Shards in this process: on threads, one per shard, as many at once as there are CPUs.
+
+NumPy and PyTorch release Python's lock while they work on arrays. Every thread computes alone: products are not cut up
+further, so that the shards' threads do not wait for each other's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from alray.features.arrays import Shard, ShardSource
+from alray.process import processors
+from alray.selection.labeled_rows import read
+from alray.selection.protocol import Context, Strategy
+
+_ROWS = 50_000  # rows of a shard, at least, where nobody has said how many shards there are
+
+
+def usual_shards(rows: int, strategy: Strategy) -> int:
+    """The number of shards of a selection in this process, unless told: one on a GPU, else one per CPU, and few for few
+    rows."""
+    most = min(processors(), rows // _ROWS)
+    if most > 1 and strategy.uses_gpu:
+        from alray.models.device import best_device  # imports torch, as the strategy will
+
+        most = most if best_device().type == "cpu" else 1
+    return max(1, most)
+
+
+class ShardWorker:
+    """One shard: opened on the first call, and again after a restart."""
+
+    def __init__(self, source: ShardSource, strategy: Strategy, context: Context) -> None:
+        self._source, self._strategy, self._context = source, strategy, context
+        self._shard: Shard | None = None  # until there is a state, which may need only a part of it
+        self._state: Any = None
+        self._seconds = 0.0
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Answer one `Shards.map` call."""
+        return self._timed(time.process_time, method, args)
+
+    def call_in_thread(self, method: str, *args: Any) -> Any:
+        """The same in a thread among others, each of which computes alone."""
+        return self._timed(time.thread_time, method, args)
+
+    def open(self) -> None:
+        """Open the shard and make its state, which imports what the strategy needs."""
+        if self._state is None:
+            self._state, self._shard = self._strategy.open(self._opened(), self._context), None
+
+    def _timed(self, clock: Callable[[], float], method: str, args: tuple[Any, ...]) -> Any:
+        start = clock()
+        self.open()
+        if clock is time.thread_time:
+            _alone()
+        answer = getattr(self._state, method)(*args)
+        self._seconds += clock() - start
+        return answer
+
+    def account(self) -> dict[str, float]:
+        """CPU seconds of this shard's work, peak memory of its process in bytes, and the counters of its state."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"cpu_seconds": self._seconds, "peak_bytes": peak, **getattr(self._state, "counters", {})}
+
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self._opened())
+
+    def _opened(self) -> Shard:
+        if self._shard is None:
+            self._shard = self._source.open()
+        return self._shard
+
+    def pid(self) -> int:
+        """Id of the process that holds the shard."""
+        return os.getpid()
+
+
+def _alone() -> None:
+    """PyTorch's products in this thread use no other threads. PyTorch is not imported for it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+def _as_before() -> Callable[[], None]:
+    """What gives PyTorch back its number of threads, which `_alone` changes for threads that are started later."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+
+    def restore() -> None:
+        if now := sys.modules.get("torch"):
+            now.set_num_threads(before or processors())
+
+    return restore
+
+
+class InProcess:
+    """All shards in this process, each in a thread of its own where there are several, at most one per CPU at once."""
+
+    def __init__(self, sources: Sequence[ShardSource], strategy: Strategy, context: Context) -> None:
+        if context.labeled is not None:
+            context = replace(context, labeled=read(context.labeled, strategy))
+        self.context = context
+        self._workers = [ShardWorker(source, strategy, context) for source in sources]
+        self._threads: ThreadPoolExecutor | None = None
+        self._held = ExitStack()
+
+    def __enter__(self) -> InProcess:
+        at_once = min(len(self._workers), processors())
+        if at_once > 1:
+            self._held.callback(_as_before())
+            self._held.enter_context(threadpool_limits(1, user_api="blas"))
+            self._threads = self._held.enter_context(ThreadPoolExecutor(at_once, "alray-shard"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+        self._workers.clear()
+
+    def map(self, method: str, *args: Any) -> list[Any]:
+        """One answer per shard."""
+        if self._threads is None:
+            return [worker.call(method, *args) for worker in self._workers]
+        return list(self._threads.map(lambda worker: worker.call_in_thread(method, *args), self._workers))
+
+    def report_progress(self, picks: int) -> None:
+        """No-op: `Metered` reports progress."""
+
+    def sizes(self) -> list[int]:
+        """Rows per shard."""
+        return [worker.size() for worker in self._workers]
+
+    def accounts(self) -> list[dict[str, float]]:
+        """The account of each shard's work, see `ShardWorker.account`."""
+        return [worker.account() for worker in self._workers]

@@ -1,0 +1,110 @@
+"""Shards on threads: the settings that they share with the rest of the process are as before afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from alray.features.arrays import ArraySource, Shard
+from alray.models.device import full_float32
+from alray.process import processors
+from alray.selection.in_process import InProcess, usual_shards
+from alray.selection.protocol import Context, Picks, Shards, Strategy
+from alray.selection.registry import build
+from alray.selection.select import select
+
+needs_two = pytest.mark.skipif(processors() < 2, reason="this machine lets the process use one CPU")
+
+
+@pytest.fixture
+def three_threads() -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+class Asked(Strategy):
+    """Its shards say how many threads a product would use."""
+
+    needs = frozenset({"embedding"})
+
+    def open(self, shard: Shard, context: Context) -> Asked:
+        return self
+
+    def threads(self) -> tuple[str, int, list[int]]:
+        torch.ones(2, 2) @ torch.ones(2, 2)
+        blas = [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+        return threading.current_thread().name, torch.get_num_threads(), blas
+
+    def select(self, shards: Shards, budget: int, context: Context) -> Picks:
+        raise NotImplementedError
+
+
+def sources(count: int) -> list[ArraySource]:
+    return [ArraySource(np.arange(n, n + 1), {"embedding": np.ones((1, 4), np.float32)}) for n in range(count)]
+
+
+@needs_two
+def test_every_shard_computes_alone_and_all_settings_come_back(three_threads: int) -> None:
+    def blas() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    before = blas()
+    with InProcess(sources(5), Asked(), Context()) as shards:
+        answers = shards.map("threads")
+    assert all(name.startswith("alray-shard") for name, _, _ in answers)
+    assert all(torch_threads == 1 and set(blas_threads) <= {1} for _, torch_threads, blas_threads in answers)
+    assert torch.get_num_threads() == three_threads
+    assert blas() == before
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == three_threads
+
+
+def test_one_shard_uses_the_threads_of_the_process(three_threads: int) -> None:
+    with InProcess(sources(1), Asked(), Context()) as shards:
+        ((name, torch_threads, _),) = shards.map("threads")
+    assert name == threading.current_thread().name
+    assert torch_threads == three_threads
+
+
+def test_an_error_in_a_thread_is_the_callers() -> None:
+    logits = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    logits[150] = np.nan
+    with pytest.raises(ValueError, match="row 150 has NaN"):
+        select("margin", 10, logits=logits, num_shards=4)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(0, 1), (99_999, 1), (100_000, 2), (10**9, 10**9)])
+def test_as_many_shards_as_cpus_unless_there_are_few_rows(rows: int, expected: int) -> None:
+    assert usual_shards(rows, build("margin")) == min(expected, processors())
+
+
+def test_products_are_exact_as_long_as_any_thread_needs_it() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with full_float32():
+            inside.set()
+            leave.wait(30)
+
+    other = threading.Thread(target=stay)
+    try:
+        with full_float32():
+            other.start()
+            assert inside.wait(30)
+        assert torch.get_float32_matmul_precision() == "highest", "the other thread still needs it"
+        leave.set()
+        other.join(30)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        leave.set()
+        torch.set_float32_matmul_precision(before)
