@@ -30,7 +30,7 @@ class Size:
 
 _NARROW = {"channels": [16, 16, 32, 32]}
 FULL = Size(50_000, 10_000, 1_000, True, 128, 256, {})
-SMALL = Size(2_000, 500, 40, True, 32, 64, _NARROW, strategies=2, rounds=3, epochs=8, pretext_epochs=2)  # on a CPU
+SMALL = Size(500, 200, 20, True, 16, 32, _NARROW, strategies=2, rounds=3, epochs=6, pretext_epochs=1)  # on a CPU
 TINY = Size(200, 50, 4, False, 8, 32, _NARROW, strategies=1, rounds=2, epochs=1, pretext_epochs=1)
 
 
@@ -62,7 +62,7 @@ class Protocol:
         it has fewer epochs, so that rate times epochs stays the same, up to 0.01."""
         fine = self.encoder and encoder
         lr = 1e-3 * min(10.0, PUBLISHED_EPOCHS / epochs) if fine else 0.1
-        schedule = {"schedule": "step", "step_size": max(1, math.ceil(self.drop * epochs))}
+        schedule = {"schedule": "step", "step_size": max(1, int(self.drop * epochs))}
         return {
             "epochs": epochs,
             "batch_size": size.batch,

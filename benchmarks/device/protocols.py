@@ -25,7 +25,7 @@ _DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _BEFORE_THE_END = 8.0  # seconds that remain for the section after the last process
 _EARLIER = 3.0  # seconds before the section's end of the processes at which they end by themselves
 _USED = 0.85  # of the time that is left after the pilot: the plan is made for it
-_PILOT = 60.0  # seconds after which the plan is made without the processes that have told nothing
+_PILOT = 0.4  # of the time that is left, after which the plan is made without the processes that have told nothing
 _PRETEXT = 0.5  # of the time, after which the others begin without the pretext task
 
 
@@ -64,7 +64,8 @@ class Team:
             write_json(self.folder / "data.json", {})
             self._until(lambda: self._ended("pretext"), _PRETEXT * (self.end - time.time()))
             self._begin()
-            self._until(lambda: all(child.rate or self._ended(job) for job, child in self._rounds()), _PILOT)
+            most = _PILOT * (self.end - time.time())
+            self._until(lambda: all(child.rate or self._ended(job) for job, child in self._rounds()), most)
             self._plan()
             self._until(lambda: all(map(self._ended, self.children)), self.end - time.time())
         finally:
@@ -129,10 +130,8 @@ class Team:
         pretext = self._ended("pretext") and self.children["pretext"].process.returncode == 0
         pretext = pretext and (self.folder / "losses.npy").exists()
         if not pretext:
-            self.children["pretext"].process.kill()
-            self.section.note(
-                "The pretext task failed or took too long: PT4AL is left out, BASE starts from fresh weights at 0.1."
-            )
+            self._kill("pretext", "ended, because it took too long")
+            self.section.note("Without a pretext task PT4AL is left out, and BASE starts from fresh weights at 0.1.")
         write_json(self.folder / "go.json", {"pretext": pretext})
 
     def _plan(self) -> None:
@@ -162,12 +161,8 @@ class Team:
 
     def _stop(self) -> None:
         """End the processes that are still there; their rows stay."""
-        for job, child in self.children.items():
-            if not self._ended(job):
-                child.told = True
-                child.process.kill()
-                child.process.wait()
-                self.section.note(f"{job}: ended, because the time was over.")
+        for job in self.children:
+            self._kill(job, "ended, because the time was over")
         self._read()
         for child in self.children.values():
             child.errors.close()
@@ -176,6 +171,14 @@ class Team:
     def _now(self) -> float:
         """Seconds since the section began."""
         return self.section.seconds - self.section.left
+
+    def _kill(self, job: str, why: str) -> None:
+        child = self.children[job]
+        if not self._ended(job):
+            child.told = True
+            child.process.kill()
+            child.process.wait()
+            self.section.note(f"{job}: {why}.")
 
     def _say(self, text: str) -> None:
         print(f"{self._now:.0f} s: {text}", flush=True)
