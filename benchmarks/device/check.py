@@ -9,6 +9,8 @@ c: networks give the CPU's losses, and fine-tuning against a bare PyTorch loop. 
 DataLoader. e: a whole run on handwritten digits. Writes device.json and device.md into $OUT or --out, again after every
 row, so that an interrupted check leaves what it has measured. Each section is a process of its own with a share of the
 time; it measures less, and says so, when its share is short.
+
+f, only with --only: the published CIFAR-10 protocols of three papers, on the images in $ALRAY_TEST_DATA/cifar10.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ PARTS = {
     "c": Part("training", "Networks, and fine-tuning against a bare PyTorch loop", 5),
     "d": Part("extraction", "Extraction from JPEG files against a DataLoader", 3.5),
     "e": Part("whole_run", "A whole run on handwritten digits", 3.5),
+    "f": Part("protocols", "The published CIFAR-10 protocols of PT4AL, BASE and Core-Set", 15),
 }
 _GRACE = 40.0  # seconds beyond its share after which a section is ended
 

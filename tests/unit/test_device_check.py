@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from alray import STRATEGIES
+from alray import STRATEGIES, keyed
 
 CHECK = Path(__file__).resolve().parents[2] / "benchmarks" / "device" / "check.py"
 
@@ -23,6 +25,13 @@ def check(out: Path, *arguments: str, program: Path = CHECK) -> tuple[int, dict[
     )  # fmt: skip
     assert (out / "device.json").is_file(), done.stdout + done.stderr
     return done.returncode, json.loads((out / "device.json").read_text()), (out / "device.md").read_text()
+
+
+def loaded(module: str) -> Any:
+    """A module of the check, which is no package."""
+    if str(CHECK.parent) not in sys.path:
+        sys.path.append(str(CHECK.parent))
+    return importlib.import_module(module)
 
 
 def rows(section: dict[str, Any], table: str) -> list[dict[str, Any]]:
@@ -79,6 +88,70 @@ def every_network_is_compared(section: dict[str, Any]) -> None:
     (speed,) = rows(section, "Fine-tuning, images a second")
     assert speed["alray"] > 0
     assert speed["bare_loop"] > 0
+
+
+@pytest.mark.slow
+def test_tiny_rounds_of_the_published_protocols(tmp_path: Path) -> None:
+    """Four processes, on generated images: rows of every protocol, with all rounds."""
+    status, result, text = check(tmp_path, "--only", "f", "--seconds", "400")
+    assert status == 0, text
+    section = result["sections"]["f"]
+    (pretext,) = rows(section, "Pretext task")
+    assert pretext["epochs"] == 1
+    titles = {"PT4AL (Yi et al. 2022)": (4, 8), "BASE (Emam et al. 2021)": (4, 8)}
+    for title, labels in {**titles, "Core-Set (Sener & Savarese 2018)": (20, 40)}.items():
+        found = rows(section, title)
+        assert tuple(row["labels"] for row in found) == labels
+        assert all(0 <= row["accuracy"] <= 1 and 0 < row["class_entropy"] <= 1 for row in found)
+        assert any("1 epochs in the first to 1 in the last instead of 200" in n for n in section["notes"] if title in n)
+    assert {row["strategy"] for row in rows(section, "Selection")} == {"pt4al", "base", "k_center"}
+
+
+def test_without_cifar10_the_published_protocols_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocols, section = loaded("protocols"), loaded("section").Section(False, 100.0, tmp_path / "section.json")
+    monkeypatch.setenv("ALRAY_TEST_DATA", str(tmp_path))
+    protocols.run(section)
+    assert (section.rows, section.failures) == ([], [])
+    assert section.notes[0].startswith("Left out: no CIFAR-10 in")
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(500.0, 60.0), (3000.0, 150.0), (8000.0, 450.0)])
+def test_what_is_planned_fits_and_more_time_gives_more(rate: float, seconds: float) -> None:
+    plan = loaded("protocol_plan")
+    for protocol in plan.PROTOCOLS.values():
+        rounds, last = plan.fitting(protocol, plan.FULL, rate, seconds)
+        smallest = (protocol.rounds[-1], 1)
+        assert plan.seconds_of(protocol, plan.FULL, rounds, last, rate) <= seconds or (rounds, last) == smallest
+        assert plan.seconds_of(protocol, plan.FULL, rounds, last + 1, rate) > seconds
+        most = rounds * protocol.step(plan.FULL)
+        epochs = [plan.epochs_of(labels, most, last, plan.FULL) for labels in (protocol.step(plan.FULL), most)]
+        assert epochs[1] == last <= epochs[0] <= plan.PUBLISHED_EPOCHS
+        assert plan.fitting(protocol, plan.FULL, 2 * rate, seconds) >= (rounds, 0)
+    whole = plan.fitting(plan.PROTOCOLS["pt4al"], plan.FULL, 1e9, 1e9)
+    assert whole == (10, plan.PUBLISHED_EPOCHS)
+
+
+def test_crops_are_those_of_a_plain_loop_and_depend_on_epoch_and_row_alone() -> None:
+    cifar, batches = loaded("cifar"), importlib.import_module("alray.train.batches")
+    rng = np.random.default_rng(0)
+    padded = rng.integers(0, 256, (50, 40, 40, 3)).astype(np.uint8)
+    data = cifar.Cifar(padded, np.zeros(50, np.int64), padded[:2, 4:-4, 4:-4], np.zeros(2, np.int64))
+    rows = np.arange(0, 48, 3)
+    draws = keyed.priorities(1, "crops", rows)
+    for image, row, draw in zip(data.cropped(rows, draws), rows, draws.tolist(), strict=True):
+        top, left = draw % 9, draw // 9 % 9
+        expected = padded[row, top : top + 32, left : left + 32]
+        np.testing.assert_array_equal(image, expected[:, ::-1] if draw >> 63 else expected)
+
+    def seen(batch: int) -> dict[tuple[int, int], bytes]:
+        plan = batches.BatchPlan(rows, np.zeros(len(rows), np.int64), np.ones(1, np.float32), 0, 0, batch, 0, 1)
+        blocks = cifar.InMemory(data, 3, True, 7).training(plan, 0)
+        images = [(int(row), image.tobytes()) for b in blocks for row, image in zip(b["row"], b["image"], strict=True)]
+        return {(number // len(rows), row): image for number, (row, image) in enumerate(images)}
+
+    once = seen(4)
+    assert once == seen(16)
+    assert len(set(once.values())) > 2 * len(rows)  # other crops in other epochs
 
 
 def test_a_section_that_crashes_is_told_and_the_next_one_runs(tmp_path: Path) -> None:
