@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 _NO_GPU = "ALRAY_NO_GPU"  # an environment variable, so that worker processes can be given it
@@ -102,3 +104,10 @@ def _set_full() -> Callable[[], None]:
     newer = cuda.fp32_precision
     cuda.fp32_precision = "ieee"
     return partial(setattr, cuda, "fp32_precision", newer)
+
+
+def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array on a device. To a GPU it goes by way of pinned memory, so that this process goes on meanwhile; from
+    other memory CUDA would wait for the work that was begun before."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -26,6 +26,7 @@ from alray.features.arrays import PRETEXT_LOSS, Array, Rows
 from alray.features.measures import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import autocast, freeze_untouched
+from alray.models.device import sent
 from alray.pretext.task import PretextTask
 from alray.store import Store, content_hash, read_checked
 from alray.train.batches import Batch, BatchPlan
@@ -137,7 +138,7 @@ class PretextObjective:
 
     def step(self, batch: Batch, norm: float) -> torch.Tensor:
         """One step of the mean loss over the global batch."""
-        images = torch.from_numpy(batch["image"]).to(self.place.device, non_blocking=True)
+        images = sent(batch["image"], self.place.device)
         with autocast(self.place.device, self.config.amp):
             loss: torch.Tensor = self.parallel(images).sum()
         self.optimizer.step(loss * (self.place.world / norm))

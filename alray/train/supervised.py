@@ -19,6 +19,7 @@ from alray import keyed
 from alray.config import RunConfig
 from alray.data.masks import Masks
 from alray.models.backbone import autocast, freeze_unused, set_training
+from alray.models.device import sent
 from alray.store import Store, read_checked
 from alray.train.batches import Array, Batch, BatchPlan
 from alray.train.losses import configured
@@ -174,7 +175,7 @@ class SupervisedObjective:
         The gradients are averaged over the workers. The factor world / norm makes this average the gradient of the
         global batch's mean, also if the workers' parts have different sizes.
         """
-        images = torch.from_numpy(batch["image"]).to(self.place.device, non_blocking=True)
+        images = sent(batch["image"], self.place.device)
         with autocast(self.place.device, self.config.train.amp):
             _, logits = self.parallel(images)
         loss = self.targets.loss(self.loss, logits, batch, self.class_weights)

@@ -18,6 +18,7 @@ from alray.data.augment import eval_transform, train_transform
 from alray.data.masks import VOID, Masks
 from alray.data.paired import PairTransform
 from alray.models.backbone import create, embed_images
+from alray.models.device import sent
 from alray.models.head import Head
 from alray.models.segmenter import create_segmenter, segment_images
 from alray.store import Store
@@ -80,7 +81,7 @@ class ClassTargets:
 
     def loss(self, loss: Loss, logits: torch.Tensor, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
         """An image's loss counts as much as the weight of its class."""
-        labels = torch.from_numpy(batch["label"].astype(np.int64)).to(logits.device, non_blocking=True)
+        labels = sent(batch["label"].astype(np.int64), logits.device)
         return total(image_losses(loss, logits, labels, weights))
 
     def right(self, model: nn.Module, block: Batch, batch_size: int, device: torch.device, amp: str) -> float:
@@ -115,7 +116,7 @@ class MaskTargets:
 
     def loss(self, loss: Loss, logits: torch.Tensor, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
         """An image's loss is the mean over its pixels. There are no class weights: the configuration refuses them."""
-        masks = torch.from_numpy(batch["mask"]).to(logits.device, non_blocking=True)
+        masks = sent(batch["mask"], logits.device)
         return pixel_losses(loss, logits, masks, VOID).sum()
 
     def right(self, model: nn.Module, block: Batch, batch_size: int, device: torch.device, amp: str) -> float:

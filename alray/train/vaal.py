@@ -29,6 +29,7 @@ from alray.features.arrays import DISCRIMINATOR, Array, Rows
 from alray.features.measures import Measured
 from alray.keyed import stream_key
 from alray.models.backbone import random_state
+from alray.models.device import sent
 from alray.models.vaal import VaalNetworks, discrimination_losses, pixels
 from alray.store import Store, read_checked
 from alray.train.batches import Batch, BatchPlan, PairedPlan
@@ -127,8 +128,8 @@ class VaalObjective:
 
     def step(self, batch: Batch, norm: float) -> torch.Tensor:
         """One step of the autoencoder, then one of the discriminator; returns the autoencoder's loss."""
-        images = pixels(torch.from_numpy(batch["image"]).to(self.place.device))
-        labeled = torch.from_numpy(batch["label"].astype(np.float32)).to(self.place.device)
+        images = pixels(sent(batch["image"], self.place.device))
+        labeled = sent(batch["label"].astype(np.float32), self.place.device)
         loss = self._autoencoder_loss(images, labeled)
         self._descend("autoencoder", loss / norm)
         with torch.no_grad():

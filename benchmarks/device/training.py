@@ -75,12 +75,12 @@ def _side_by_side(section: Section, case: Case, device: torch.device, allowed: f
     images = pictures(DISTINCT if case.size < 100 else DISTINCT // 2, case.size)
     labels = np.arange(len(images)) % C
     pilot = 2
+    _bare(case, images, labels, device, 1, True)  # it loads kernels, once for all
     began = time.monotonic()
-    _bare(case, images, labels, device, pilot, False)  # it also loads kernels, once for all
-    _bare(case, images, labels, device, 1, True)
+    _bare(case, images, labels, device, pilot, False)
     took = time.monotonic() - began
     whole = EPOCHS * case.steps * 3
-    part = fraction(took, (2 * pilot + 2) / whole, allowed - (time.monotonic() - start))
+    part = fraction(took, EPOCHS * pilot / whole, allowed - (time.monotonic() - start))
     steps = case.steps if section.tiny else max(2, round(case.steps * part))
     if steps < case.steps:
         section.note(f"{case.backbone} {case.size} {case.amp}: cut from {case.steps} to {steps} steps an epoch.")

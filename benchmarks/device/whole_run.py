@@ -42,7 +42,7 @@ def run(section: Section) -> None:
         write_digits(str(Path(folder) / "digits"))
         settings = _settings(section, folder)
         start = time.monotonic()
-        done = alray.run(alray.replace(CONFIG, settings), quiet=True)
+        done = alray.run(alray.replace(CONFIG, settings))
         seconds = time.monotonic() - start
         stages = [
             json.loads((Path(done.dir) / _ROUND.format(n) / "timings.json").read_text())
