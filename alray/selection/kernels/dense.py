@@ -67,7 +67,7 @@ class _Dense:
         self.width = self._up(np.maximum(below, 2 * eps))
         self.add = self._up(rows.view.squares + eps)
         # One row per column of the embedding, and ones, which |c|^2 is multiplied with: products are fastest like this.
-        self.columns = torch.ones(rows.view.x.shape[1] + 1, len(rows), dtype=rows.view.x.dtype)
+        self.columns = rows.view.x.new_ones(rows.view.x.shape[1] + 1, len(rows))
         self.columns[:-1] = rows.view.x.T
         self.g = np.empty((0, len(rows)), self.type)
         self.new, self.open = np.empty(len(rows), self.type), np.empty(len(rows), bool)
@@ -82,6 +82,9 @@ class _Dense:
         x = self.rows.view.x[torch.from_numpy(at)].cpu().numpy()
         squares = np.minimum(self.rows.view.squares[at], np.finfo(self.type).max ** 0.5)
         centers = np.concatenate([-2 * x, squares[:, None]], axis=1, dtype=self.type)
+        if self.columns.device.type != "cpu":
+            with full_float32():
+                return (torch.from_numpy(centers).to(self.columns.device) @ self.columns).cpu().numpy()
         if len(at) > len(self.g):
             self.g = np.empty((len(at), len(self.upper)), self.type)
         if len(at) == 1:
