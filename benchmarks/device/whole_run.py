@@ -14,6 +14,7 @@ import alray
 from jobs.digits import CONFIG, write_digits
 
 _ROUND = "round_{:02d}"
+_ROUND_SECONDS = 45  # what a round takes on a machine that loads torch slowly
 _LEARNED = 0.3  # top-1 with 40 labels; chance is 0.1
 
 
@@ -26,7 +27,7 @@ def _settings(section: Section, folder: str) -> dict[str, object]:
         "root": f"{folder}/runs",
         "data.root": f"{folder}/digits",
         "strategy": "k_center",  # the strategy whose shards use the GPU
-        "rounds": 3 if section.left > 90 and not section.tiny else 2,
+        "rounds": 2 if section.tiny else max(1, min(3, int(section.left / _ROUND_SECONDS))),
         "train.epochs": epochs,
         "train.amp": "none" if section.tiny else "bf16",
         "train.checkpoint_every": max(1, epochs // 2),
