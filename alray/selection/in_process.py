@@ -23,13 +23,11 @@ from alray.process import processors
 from alray.selection.labeled_rows import read
 from alray.selection.protocol import Context, Strategy
 
-_ROWS = 50_000  # rows of a shard, at least, where nobody has said how many shards there are
-
 
 def usual_shards(rows: int, strategy: Strategy) -> int:
     """The number of shards of a selection in this process, unless told: one on a GPU, else one per CPU, and few for few
     rows."""
-    most = min(processors(), rows // _ROWS)
+    most = min(processors(), rows // strategy.shard_rows)
     if most > 1 and strategy.uses_gpu:
         from alray.models.device import best_device  # imports torch, as the strategy will
 

@@ -108,3 +108,7 @@ def test_products_are_exact_as_long_as_any_thread_needs_it() -> None:
     finally:
         leave.set()
         torch.set_float32_matmul_precision(before)
+
+
+def test_base_is_cut_into_larger_shards() -> None:
+    assert usual_shards(999_999, build("base")) == 1

@@ -42,6 +42,7 @@ class Base(Strategy):
     all classes have as many labels as the budget allows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
+    shard_rows: ClassVar[int] = 1_000_000  # every shard looks as far for each class as one alone would
     checks_values: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> PerClass:
