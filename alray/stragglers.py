@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+_STILL = 60.0  # seconds without a step after which work may stand still
 _LATE = 30.0  # seconds after which an answer may be late
 _TIMES = 3.0  # it is late if it takes so many times as long as the others took
 _AGAIN = 4.0  # it is told again when the wait is so many times as long
@@ -42,3 +43,33 @@ class Stragglers:
             f"{self._stage} · waiting for {len(missing)} of {len(places)} {self._who} for {waited:.0f} s, on {where}; "
             f"the others answered in {others:.0f} s"
         )
+
+
+class Standstill:
+    """Of work that goes on in many small steps: an extraction's parts, a training's reports. say: prints a line. what:
+    begins it, as "extract · no part was finished"."""
+
+    def __init__(self, say: Callable[[str], None], what: str) -> None:
+        self._say, self._what = say, what
+        self.begin(lambda: [])
+
+    def begin(self, where: Callable[[], Sequence[str]]) -> None:
+        """Call when the work begins, or begins again. where: returns the addresses of the nodes that are at work."""
+        self._where, self._moved, self._longest = where, time.monotonic(), 0.0
+        self._steps, self._tell = 0, _STILL
+
+    def moved(self) -> None:
+        """Call when there was a step. What came before the first one was a start, and tells nothing."""
+        now = time.monotonic()
+        if self._steps:
+            self._longest = max(self._longest, now - self._moved)
+        self._moved, self._tell, self._steps = now, _STILL, self._steps + 1
+
+    def waiting(self) -> None:
+        """Call every few seconds while there is none."""
+        waited = time.monotonic() - self._moved
+        if not self._steps or waited < max(self._tell, _TIMES * self._longest):
+            return
+        self._tell = _AGAIN * waited
+        before = f"; before, {self._longest:.0f} s passed at most" if self._steps > 1 else ""
+        self._say(f"{self._what} for {waited:.0f} s, on {', '.join(sorted(set(self._where())))}{before}")

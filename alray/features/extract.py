@@ -25,11 +25,12 @@ from alray.data.images import image_dataset, raise_first_cause
 from alray.features.arrays import Rows
 from alray.features.measures import Extraction, Measure, Measured
 from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, part_name, read_part, stored, write_part
-from alray.lost_nodes import NodeLost, kept_whole
+from alray.lost_nodes import LOOK, NodeLost, kept_whole
 from alray.lost_workers import told_losses
 from alray.models.device import best_device
 from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
 from alray.store import Store
+from alray.stragglers import Standstill
 
 PART = "part"
 Advance = Callable[[int, str], None]
@@ -198,7 +199,8 @@ def _measure(
             max_tasks=reservation.decoders, where=reservation.anywhere(),
         )  # fmt: skip
         try:
-            for done in _measured(job, images, measurers.some(reservation)):
+            still = Standstill(share.say, "extract · no part was finished")
+            for done in _measured(job, images, measurers.some(reservation), still, reservation.addresses):
                 sums[done.part] = done.sum
                 advance(done.rows, "")
         except Exception as error:
@@ -207,24 +209,29 @@ def _measure(
             measurers.rest()
 
 
-def _measured(job: Any, images: ray.data.Dataset, actors: list[Any]) -> Iterator[Written]:
+def _measured(
+    job: Any, images: ray.data.Dataset, actors: list[Any], still: Standstill, addresses: Callable[[], list[str]]
+) -> Iterator[Written]:
     """Give every decoded part to the actor that has the fewest; yields each finished part. Pixels go directly
     from the tasks to the actors, because the driver only passes references."""
     at_work: dict[Any, int] = {}
+    still.begin(lambda: [addresses()[number] for number in at_work.values()])
     for bundle in images.iter_internal_ref_bundles():
         for block in bundle.block_refs:
             if len(at_work) >= _AHEAD * len(actors):
-                yield _next(at_work)
+                yield _next(at_work, still)
             busy = list(at_work.values())
             chosen = min(range(len(actors)), key=busy.count)
             at_work[actors[chosen].measure.remote(job, block)] = chosen
     while at_work:
-        yield _next(at_work)
+        yield _next(at_work, still)
 
 
-def _next(at_work: dict[Any, int]) -> Written:
+def _next(at_work: dict[Any, int], still: Standstill) -> Written:
     """Wait for any part. Raises the error of its actor."""
-    (done,), _ = ray.wait(list(at_work), num_returns=1)
-    del at_work[done]
-    written: Written = ray.get(done)
+    while not (found := ray.wait(list(at_work), num_returns=1, timeout=LOOK)[0]):
+        still.waiting()
+    still.moved()
+    del at_work[found[0]]
+    written: Written = ray.get(found[0])
     return written

@@ -28,6 +28,7 @@ from alray.reasons import ours
 from alray.reservation import Reservation, Share, after_loss, reserve
 from alray.rundir import PROGRESS, RAY
 from alray.store import Store, filesystem, read_bytes
+from alray.stragglers import Standstill
 from alray.train.process_group import ProcessGroup
 from alray.train.reserved import Decoding, InReservation
 from alray.train.restarts import NAME, Restarts, lost, snapshot
@@ -90,8 +91,9 @@ def launch(
     out.delete(PROGRESS)
     _discard_torn_snapshot(out)
     restarts = Restarts(out, what, resources.train_retries, share.say, note)
-    with _watched(out, epochs, progress, restarts.saw):
-        while (summary := _attempt(work, what, out, resources, use_gpu, share, restarts)) is None:
+    still = Standstill(share.say, "train · no step was made")
+    with _watched(out, epochs, progress, restarts.saw, still):
+        while (summary := _attempt(work, what, out, resources, use_gpu, share, restarts, still)) is None:
             pass
         restarts.end()
     if not out.has(written):
@@ -110,6 +112,7 @@ def _attempt(
     use_gpu: bool,
     share: Share,
     restarts: Restarts,
+    still: Standstill,
 ) -> dict[str, Any] | None:
     """Reserve, start the workers and wait; returns what worker 0 returns, or None if it is to be tried again."""
     needed, whole = demand.training_on(alive(), resources, use_gpu), demand.training(resources, use_gpu)
@@ -119,6 +122,7 @@ def _attempt(
     try:
         told, held = told_losses("train", share.say), reserve(share, "train", needed)
         with after_loss(restarts.count > 0), told, held as reservation, kept_whole(reservation):
+            still.begin(reservation.addresses)
             decoding = Decoding(reservation, resources.decode_cpus)
             return dict(_trainer(out, lambda: work(decoding), needed.workers[0], reservation).fit().return_value)
     except (TrainingFailedError, RayActorError, NodeLost) as error:
@@ -187,8 +191,10 @@ def _watched(
     epochs: int,
     progress: Callable[[dict[str, Any]], None] | None,
     saw: Callable[[dict[str, Any]], None],
+    still: Standstill,
 ) -> Iterator[None]:
-    """Context manager: while the body runs, a thread forwards worker 0's progress messages to the callbacks."""
+    """Context manager: while the body runs, a thread forwards worker 0's progress messages to the callbacks, and says
+    so where none comes for long: one worker that stands still holds up all of them."""
     if progress is not None:
         progress({"state": "starting workers", "epoch": 0, "epochs": epochs})
     last, passing = None, Store(out.uri, sums="")
@@ -204,6 +210,9 @@ def _watched(
             if progress is not None:
                 progress(state)
             last = state
+            still.moved()
+        else:
+            still.waiting()
 
     with every(1.0, look, "alray-progress"):
         yield

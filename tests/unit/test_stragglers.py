@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from alray.stragglers import Stragglers
+from alray.stragglers import Standstill, Stragglers
 
 WHERE = ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
 
@@ -46,3 +46,29 @@ def test_nothing_is_said_while_the_work_takes_long(
     answers: list[float], missing: list[int], looks: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert told(monkeypatch, answers, missing, looks) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "looks", "expected"),
+    [
+        (
+            [100, 103, 110],
+            [169, 171, 300, 400],
+            [f"{s} s, on 10.0.0.2, 10.0.0.3; before, 7 s passed at most" for s in (61, 290)],
+        ),
+        ([100, 150], [209, 211, 299, 301], ["151 s, on 10.0.0.2, 10.0.0.3; before, 50 s passed at most"]),
+        ([100], [159, 161], ["61 s, on 10.0.0.2, 10.0.0.3"]),
+        ([], [500], []),  # the start may take as long as it likes
+    ],
+)
+def test_work_that_stands_still_is_told_with_its_nodes(
+    steps: list[float], looks: list[float], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, said = [0.0], list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    still = Standstill(said.append, "train · no step was made")
+    still.begin(lambda: ["10.0.0.3", "10.0.0.2", "10.0.0.3"])
+    for kind, at in sorted([*(("moved", at) for at in steps), *(("waiting", at) for at in looks)], key=lambda e: e[1]):
+        now[0] = at
+        getattr(still, kind)()
+    assert [line.removeprefix("train · no step was made for ") for line in said] == expected
