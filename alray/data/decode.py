@@ -31,6 +31,7 @@ from alray.data.depth import (
     wide_of,
 )
 from alray.data.fetch import ImageError
+from alray.data.jpeg import decoded
 from alray.data.other_files import why_not_decoded
 
 DECODING = 2  # part of the fingerprints of runs and features: raise it where the same bytes give other pixels
@@ -73,7 +74,7 @@ def decode(data: bytes, key: str, pixel_range: Range | None = None) -> Image.Ima
     range.
     """
     with opened(data, key) as image:
-        rgb, _ = _rgb(image, pixel_range)
+        rgb = decoded(image, data) or _rgb(image, pixel_range)[0]
         turn = _TURNS.get(orientation(image, data) or 1)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -82,7 +83,8 @@ def inspect(data: bytes, key: str, pixel_range: Range | None = None) -> Seen:
     """Decode an image as `decode` does, and say what was found. Raises ImageError."""
     with opened(data, key) as image:
         frames = _frames(image)
-        rgb, wide = _rgb(image, pixel_range)
+        fast = decoded(image, data)
+        rgb, wide = (fast, None) if fast is not None else _rgb(image, pixel_range)
         constant = all(low == high for low, high in _extrema(rgb))
         return Seen(orientation(image, data), frames, _transparent(image), constant, wide)
 
