@@ -158,16 +158,19 @@ def select(
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
-    keep = positions_of(parts.keep)
-    num_shards = num_shards or (usual_shards(len(keep), strategy) if workers == "process" else 1)
-    sources = pool.shards(keep, num_shards)
-    del pool, parts, used, keep  # the strategy's work needs none of these numbers per row
+    num_shards = num_shards or _usual_shards(strategy, parts, workers)
+    sources = pool.shards(positions_of(parts.keep), num_shards)
+    del pool, parts, used  # the strategy's work needs none of these numbers per row
     # With more shards than CPUs, whole CPUs would deadlock.
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
     try:
         return select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
     except NotFiniteError as error:
         raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
+
+
+def _usual_shards(strategy: Strategy, parts: Parts, workers: Workers) -> int:
+    return usual_shards(int(np.count_nonzero(parts.keep)), strategy) if workers == "process" else 1
 
 
 def _checked_later(strategy: Strategy, column: Array) -> bool:
