@@ -151,8 +151,7 @@ def select(
     parts = Parts.of(pool, free, known, out).drawn(pool, subset_labeled, subset_unlabeled, budget, seed, round)
     del free
     used = parts.used(PRETEXT_LOSS in pool.columns)
-    checked = [name for name, column in pool.columns.items() if not _checked_later(strategy, column)]
-    for name in checked:
+    for name in [name for name, column in pool.columns.items() if not _checked_later(strategy, column)]:
         check_values(name, pool.rows, pool.columns[name], used)
     read = LOGITS if LOGITS in pool.columns else EMBEDDING
     num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
