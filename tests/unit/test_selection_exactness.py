@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass, replace
 
 import mpmath
@@ -78,10 +79,17 @@ def test_dot_products_do_not_depend_on_the_shape_of_the_whole(d: int) -> None:
     np.testing.assert_array_equal(dots(x[::2], w[::3]), whole[::2, ::3])
 
 
-def test_every_float16_is_converted_exactly() -> None:
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_every_float16_is_converted_exactly(with_torch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not with_torch:
+        monkeypatch.setitem(sys.modules, "torch", None)
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(256, 256)
-    np.testing.assert_array_equal(single(every), every.astype(np.float32))
-    np.testing.assert_array_equal(single(every[:, ::3]), every[:, ::3].astype(np.float32))
+    finite = every[np.isfinite(every.astype(np.float32))].reshape(-1, 31)
+    for values in (every, every[:, ::3], finite, finite[:, ::3], finite[:0]):
+        found = single(values)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, values.astype(np.float32))
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(values))
 
 
 def test_nonzero_is_numpys() -> None:
