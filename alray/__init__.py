@@ -9,9 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from alray.config import ConfigError, RunConfig, replace
-
 if TYPE_CHECKING:
+    from alray.config import ConfigError, RunConfig, replace
     from alray.data.oracle import Answers, Oracle, Requests
     from alray.rounds import RunResult, run
     from alray.selection.kernels.top_rows import ScoreStrategy
@@ -22,8 +21,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"  # pyproject.toml reads it from here
 
-# Imported on first use, so that reading a configuration or writing a strategy does not import torch and Ray.
+# Imported on first use, so that a program pays for what it uses: a configuration needs pydantic alone, a strategy
+# neither PyTorch nor Ray.
 _LAZY = {
+    "ConfigError": "alray.config",
+    "RunConfig": "alray.config",
+    "replace": "alray.config",
     "run": "alray.rounds",
     "RunResult": "alray.rounds",
     "select": "alray.selection.select",

@@ -182,21 +182,23 @@ def guarded(work: Callable[[], T]) -> T:
         raise SystemExit(code) from None
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "plan": plan, "sweep": sweep, **commands.COMMANDS}
+_HERE: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "plan": plan, "sweep": sweep}
 
 
 def _start(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
-        about = {name: _words(getattr(start, "__self__", start)) for name, start in COMMANDS.items()}
+        about = {name: _words(what) for name, what in _HERE.items()}
+        about |= {name: _words(commands.named(name)) for name in commands.NAMES}
         print("Active learning at ImageNet scale on Ray.\n\nusage: alray COMMAND ...; alray COMMAND --help\n")
         print("\n".join(f"  {name:11} {text.partition('. ')[0]}" for name, text in about.items()))
         return
     if argv[0] == "--version":
         print(f"alray {__version__}")
         return
-    if argv[0] not in COMMANDS:
-        raise ConfigError(f"{argv[0]}: expected a command, one of {', '.join(COMMANDS)}")
-    COMMANDS[argv[0]](argv[1:])
+    name, *rest = argv
+    if name not in (*_HERE, *commands.NAMES):
+        raise ConfigError(f"{name}: expected a command, one of {', '.join((*_HERE, *commands.NAMES))}")
+    (_HERE.get(name) or commands.named(name).start)(rest)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ class Frozen(BaseModel):
     """A section: immutable, without unknown fields, NaN or infinity."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, defer_build=True
     )
 
 

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from alray.config.arguments import metavar, option
 from alray.config.fields import COMMON, Frozen, marked, section_of
+from alray.config.meanings import meanings
 
 Shown = tuple[str, Frozen | type[Frozen]]
 """The prefix of a section's options, and the section itself. An instance of a section has the defaults to show."""
@@ -36,7 +37,8 @@ def _section(prefix: str, section: Frozen | type[Frozen], every: bool) -> Iterat
         if section_of(field) is not None:
             inside.append(name)
         elif every or marked(field, COMMON):
-            lines.append(_field(f"{prefix}{name}", field, _default(section, name, field)))
+            shown = _default(section, name, field)
+            lines.append(_field(f"{prefix}{name}", field, meanings(model)[name], shown))
     if lines:
         title = _wrap(inspect.getdoc(model) or "", "")
         yield "\n".join([title, *lines])
@@ -48,9 +50,9 @@ def _default(section: Frozen | type[Frozen], name: str, field: FieldInfo) -> Any
     return field.get_default(call_default_factory=True) if isinstance(section, type) else getattr(section, name)
 
 
-def _field(path: str, field: FieldInfo, default: Any) -> str:
+def _field(path: str, field: FieldInfo, meaning: str, default: Any) -> str:
     shown = "" if field.is_required() else f" (default: {_text(default)})"
-    return f"  {option(path)} {metavar(field)}\n" + _wrap(f"{field.description}{shown}", " " * 8)
+    return f"  {option(path)} {metavar(field)}\n" + _wrap(f"{meaning}{shown}", " " * 8)
 
 
 def _text(value: Any) -> str:

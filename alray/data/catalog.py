@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from alray.config import ConfigError, IndexConfig, refuse_credentials
 from alray.config.fields import validated
-from alray.data import sources
 from alray.data.assemble import Assembled, assemble, take_out
 from alray.data.depth import Range
 from alray.data.examine import examine
@@ -29,6 +28,7 @@ from alray.data.scans import image_column, scans_of, with_absolute_places
 from alray.data.sources import arrays
 from alray.data.sources.damaged import reachable
 from alray.data.sources.files import scanned_files
+from alray.data.sources.kinds import SOURCES, kind_of
 from alray.data.sources.listing import NO_FILES
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
@@ -134,7 +134,7 @@ class Catalog:
     @property
     def source(self) -> Source:
         """The kind of source that was indexed. It can read the images again."""
-        return sources.SOURCES[self.format]
+        return SOURCES[self.format]
 
     @property
     def provided_columns(self) -> frozenset[str]:
@@ -230,7 +230,7 @@ def build(
     store = Store(absolute(out))
     store.check_writable()
     with reachable(source):
-        kind = sources.kind_of(source, config.format)
+        kind = kind_of(source, config.format)
     kind.check(test_root)
     scans = scans_of(config, kind)
     files = table_bytes(scanned_files(scans))  # much smaller than the tables, which are not needed again

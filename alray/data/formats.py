@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from alray.data.sources import SOURCES, refused
+from alray.data.sources import refused
+from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import MEANING

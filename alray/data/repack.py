@@ -17,7 +17,7 @@ from tqdm import tqdm
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
 from alray.data.origin import look
-from alray.data.sources import SOURCES
+from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import CLASSES_FILE, is_image_name
 from alray.data.sources.source import UNKNOWN, Image, Source
 from alray.data.sources.webdataset import WEBDATASET

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from alray.data.assemble import Assembled
-from alray.data.sources import SOURCES
+from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
 from alray.reasons import first_of

@@ -11,7 +11,7 @@ from alray.data.catalog import Catalog
 from alray.data.fetch import fetch
 from alray.data.masks import masks_of
 from alray.data.oracle import Status
-from alray.data.sources import SOURCES
+from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import CLASSES_FILE
 from alray.data.sources.source import Image
 from alray.export.model import ExportError

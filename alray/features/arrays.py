@@ -7,7 +7,7 @@ Blocks are in ascending row order. A worker opens its shard from a `ShardSource`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -43,6 +43,14 @@ class Block:
         return Block(self.rows[at], {name: column[at] for name, column in self.columns.items()})
 
 
+@dataclass
+class Reads:
+    """What was read of a segment: rows, and their bytes as they are stored, a row that is read twice counted twice."""
+
+    rows: int = 0
+    bytes: int = 0
+
+
 @dataclass(frozen=True)
 class Segment:
     """Chosen positions in the arrays of one file. The arrays are whole, and may be memory-mapped."""
@@ -50,11 +58,22 @@ class Segment:
     rows: Rows  # (m,) the catalog rows of the chosen positions, ascending
     positions: Rows | None  # (m,) ascending positions inside the arrays; None: all of them
     columns: Mapping[str, Array]
+    reads: Reads = field(default_factory=Reads, compare=False)  # shared with the segments that are made from this one
 
     def read(self, start: int, stop: int) -> Block:
         """The rows start:stop of this segment, as a copy or a view; bfloat16 is widened to float32."""
         at: slice | Rows = slice(start, stop) if self.positions is None else self.positions[start:stop]
-        return Block(self.rows[start:stop], {name: floating(column[at]) for name, column in self.columns.items()})
+        return self._block(self.rows[start:stop], at)
+
+    def take(self, at: Rows) -> Block:
+        """The rows at these ascending places in this segment."""
+        return self._block(self.rows[at], at if self.positions is None else self.positions[at])
+
+    def _block(self, rows: Rows, at: slice | Rows) -> Block:
+        columns = {name: column[at] for name, column in self.columns.items()}
+        self.reads.rows += len(rows)
+        self.reads.bytes += sum(column.nbytes for column in columns.values())
+        return Block(rows, {name: floating(column) for name, column in columns.items()})
 
 
 @dataclass(frozen=True)
@@ -89,9 +108,7 @@ class Shard:
             if len(at) and at[-1] - at[0] == len(at) - 1 and (at[1:] > at[:-1]).all():
                 found.append(segment.read(int(at[0]), int(at[-1]) + 1))
             elif len(at):
-                inside = at if segment.positions is None else segment.positions[at]
-                columns = {name: floating(column[inside]) for name, column in segment.columns.items()}
-                found.append(Block(segment.rows[at], columns))
+                found.append(segment.take(at))
         block = concatenate(found) if found else Block(np.empty(0, np.int64), {})
         if len(block) != len(wanted):
             raise KeyError(f"rows {np.setdiff1d(wanted, block.rows)[:5]} are not in this shard")

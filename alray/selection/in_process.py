@@ -18,7 +18,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from alray.features.arrays import Shard, ShardSource
+from alray.features.arrays import Reads, Shard, ShardSource
 from alray.process import processors
 from alray.selection.labeled_rows import read
 from alray.selection.protocol import Context, Strategy
@@ -43,6 +43,7 @@ class ShardWorker:
         self._shard: Shard | None = None  # until there is a state, which may need only a part of it
         self._state: Any = None
         self._seconds = 0.0
+        self._reads: list[Reads] = []  # of the segments that the state works on
 
     def call(self, method: str, *args: Any) -> Any:
         """Answer one `Shards.map` call."""
@@ -55,7 +56,9 @@ class ShardWorker:
     def open(self) -> None:
         """Open the shard and make its state, which imports what the strategy needs."""
         if self._state is None:
-            self._state, self._shard = self._strategy.open(self._opened(), self._context), None
+            shard, self._shard = self._opened(), None
+            self._reads = [segment.reads for segment in shard.segments]
+            self._state = self._strategy.open(shard, self._context)
 
     def _timed(self, clock: Callable[[], float], method: str, args: tuple[Any, ...]) -> Any:
         start = clock()
@@ -67,9 +70,14 @@ class ShardWorker:
         return answer
 
     def account(self) -> dict[str, float]:
-        """CPU seconds of this shard's work, peak memory of its process in bytes, and the counters of its state."""
+        """CPU seconds of this shard's work, peak memory of its process in bytes, rows and bytes that were read of the
+        shard, and the counters of its state."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"cpu_seconds": self._seconds, "peak_bytes": peak, **getattr(self._state, "counters", {})}
+        reads = {
+            "rows_read": sum(one.rows for one in self._reads),
+            "bytes_read": sum(one.bytes for one in self._reads),
+        }
+        return {"cpu_seconds": self._seconds, "peak_bytes": peak, **reads, **getattr(self._state, "counters", {})}
 
     def size(self) -> int:
         """Number of rows."""

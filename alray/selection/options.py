@@ -19,11 +19,12 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
 
+from alray.config.meanings import meanings
 from alray.config.wording import expected
 from alray.selection.protocol import SelectionError, Strategy
 
 # Strict: True is not an integer, and neither is 3.0.
-_STRICT = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Kind = TypeVar("Kind", bound=type[Strategy])
 
 
@@ -76,7 +77,7 @@ def options_of(kind: type[Strategy]) -> list[Option]:
     for name, parameter in inspect.signature(kind).parameters.items():
         default = None if parameter.default is parameter.empty else as_text(parameter.default)
         values = expected(fields[name]) if name in fields else ""
-        meaning = (fields[name].description or "") if name in fields else ""
+        meaning = meanings(kind).get(name, "")
         found.append(Option(name, values, default, " ".join(meaning.split())))
     return found
 

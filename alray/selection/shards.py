@@ -232,7 +232,8 @@ class Metered:
     def account(self) -> dict[str, Any]:
         """The number of exchanges; wall seconds of the whole selection and of the exchanges (with the shards' work in
         them); CPU seconds of the driver's own decisions and of all shards; peak memory in bytes of the driver and of
-        each shard; the sums of the shards' counters."""
+        each shard; rows and bytes that the shards read, a row that is read twice counted twice; the sums of their other
+        counters."""
         shards = self._shards.accounts()
         counted = sorted({name for shard in shards for name in shard} - {"cpu_seconds", "peak_bytes"})
         return {

@@ -25,7 +25,7 @@ from section import Section, half, with_and_without_gpu
 from alray import RunConfig, keyed
 from alray.config import FeatureConfig, ModelConfig, PretextConfig, TransformConfig, VaalConfig
 from alray.data.masks import Masks
-from alray.data.sources import SOURCES
+from alray.data.sources.kinds import SOURCES
 from alray.features.measures import Features, ModelSource
 from alray.models.device import best_device
 from alray.store import Store

@@ -13,7 +13,7 @@ import pytest
 
 import alray
 from alray.config import IndexConfig, RunConfig
-from alray.data.sources import SOURCES, kind_of
+from alray.data.sources.kinds import SOURCES, kind_of
 from alray.tasks import TASKS
 
 ROOT = Path(alray.__file__).parent

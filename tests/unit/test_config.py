@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from alray.cli import job, options
 from alray.config import ConfigError, RunConfig, TrainConfig, fingerprint, identity, replace
 from alray.config.command_line import sweep_options
+from alray.config.meanings import meanings
 from alray.config.pairs import scalar
 from alray.selection.protocol import SelectionError
 from alray.selection.registry import STRATEGIES, described
@@ -29,7 +30,7 @@ def fields(model: type[BaseModel], path: str = "") -> list[tuple[str, str | None
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found += fields(kind, f"{path}{name}.")
         else:
-            found.append((f"{path}{name}", field.description))
+            found.append((f"{path}{name}", meanings(model).get(name)))
     return found
 
 

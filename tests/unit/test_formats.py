@@ -10,7 +10,8 @@ from trees import tree
 from alray.cli import main
 from alray.data.catalog import CatalogError, index
 from alray.data.formats import described
-from alray.data.sources import SOURCES, refused
+from alray.data.sources import refused
+from alray.data.sources.kinds import SOURCES
 from alray.data.sources.split_names import SYNONYMS
 
 

@@ -10,7 +10,7 @@ from image_sources import items, parquet
 from trees import indexed, tar, tree
 
 from alray.data.catalog import CatalogError, index
-from alray.data.sources import kind_of
+from alray.data.sources.kinds import kind_of
 from alray.data.sources.listing import listing
 
 

@@ -10,33 +10,74 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HEAVY = {"PIL", "faiss", "pandas", "ray", "scipy", "sklearn", "timm", "torch", "torchvision"}
+from alray import STRATEGIES, commands
+
+HEAVY = {"PIL", "faiss", "pandas", "ray", "scipy", "sklearn", "timm", "torch", "torchvision", "yaml"}
+# What each strategy imports of them; all others import none.
+IMPORTED = {
+    "k_center": {"torch"},
+    "partitioned_k_center": {"torch"},
+    "robust_k_center": {"scipy", "torch"},
+    "badge": {"torch"},
+    "partitioned_badge": {"torch"},
+    "cluster_margin": {"scipy"},
+    "k_means": {"faiss", "torch"},
+}
+MEMORY = 200 * 2**20  # bytes that a selection without PyTorch may take
 SELECT = """
 import sys
 from alray.cli import main
 main(["select", {strategy!r}, "5", "--out", "picks.csv", {given}])
+peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")] if {linux} else ["0"]
+print(*peak)
 print(*sorted({heavy} & set(sys.modules)))
 """
 
 
-def heavy_after(program: str, folder: Path) -> set[str]:
-    """The heavy packages that a program has imported at its end, from the last line that it prints."""
+def heavy_after(program: str, folder: Path) -> tuple[set[str], list[str]]:
+    """The heavy packages that a program has imported at its end, from the last line that it prints, and the lines
+    before."""
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.split("\n")[-2].split())
+    *before, last, _ = done.stdout.split("\n")
+    return set(last.split()), before
 
 
-def test_reading_a_configuration_imports_no_library_of_arrays(tmp_path: Path) -> None:
-    program = "import sys, alray, alray.cli; print(*sorted({} & set(sys.modules)))"
-    assert heavy_after(program.format(HEAVY | {"numpy", "pyarrow"}), tmp_path) == set()
+@pytest.mark.parametrize(
+    ("imports", "libraries"),
+    [("alray", {"numpy", "pyarrow", "pydantic"}), ("alray.config, alray.cli", {"numpy", "pyarrow"})],
+)
+def test_reading_a_configuration_imports_no_library_of_arrays(
+    imports: str, libraries: set[str], tmp_path: Path
+) -> None:
+    program = f"import sys, {imports}; print(*sorted({HEAVY | libraries} & set(sys.modules)))"
+    assert heavy_after(program, tmp_path)[0] == set()
 
 
-@pytest.mark.parametrize("strategy", ["random", "margin", "confidence", "entropy", "mase", "base", "vaal", "pt4al"])
-def test_a_selection_by_scores_imports_no_large_library(strategy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_selection_imports_no_library_that_it_does_not_use(strategy: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    arrays = {"logits": (40, 4), "weight": (4, 3), "pretext_loss": (40,), "discriminator": (40,)}
-    for name, shape in arrays.items():
-        np.save(tmp_path / f"{name}.npy", rng.normal(size=shape))
+    shapes = {"embedding": (60, 3), "logits": (60, 4), "weight": (4, 3), "pretext_loss": (60,), "discriminator": (60,)}
+    arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    arrays |= {"labels": rng.integers(0, 4, 60), "labeled": np.arange(8)}
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
     given = ", ".join(f'"--{name.replace("_", "-")}", "{name}.npy"' for name in arrays)
-    assert heavy_after(SELECT.format(strategy=strategy, given=given, heavy=HEAVY), tmp_path) == set()
+    program = SELECT.format(strategy=strategy, given=given, heavy=HEAVY, linux=sys.platform == "linux")
+    heavy, before = heavy_after(program, tmp_path)
+    assert heavy == IMPORTED.get(strategy, set())
+    assert "torch" in heavy or int(before[-1]) * 1024 < MEMORY
     assert len((tmp_path / "picks.csv").read_text().split()) == 6
+
+
+def test_the_help_of_all_commands_imports_no_large_library(tmp_path: Path) -> None:
+    program = f"import sys; from alray.cli import main; main(['--help']); print(*sorted({HEAVY} & set(sys.modules)))"
+    heavy, before = heavy_after(program, tmp_path)
+    assert heavy == set()
+    assert {line.split()[0] for line in before if line.startswith("  ")} == {"run", "plan", "sweep", *commands.NAMES}
+
+
+def test_a_command_imports_the_other_commands_not(tmp_path: Path) -> None:
+    there = "print(*sorted(name for name in sys.modules if name.startswith('alray.commands.')))"
+    program = f"import sys; from alray.cli import main; main(['strategies', 'margin']); {there}"
+    assert heavy_after(program, tmp_path)[0] == {"alray.commands.command", "alray.commands.strategies"}

@@ -1,6 +1,6 @@
 """A kind of source is one object. It indexes a source and reads single images of it; some kinds can also write one.
 
-A new format is one file with a subclass of `Source`, one line in `alray.data.sources.SOURCES`, its name in
+A new format is one file with a subclass of `Source`, one line in `alray.data.sources.kinds.SOURCES`, its name in
 `IndexConfig.format`, and a writer in tests/unit/image_sources.py.
 """
 

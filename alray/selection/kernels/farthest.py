@@ -53,6 +53,10 @@ class Search:
             per_pick = max(2 * per_pick, _PER_PICK_LATER)  # the estimated threshold was too high: ask for more rows
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
 
+    def account(self) -> dict[str, int]:
+        """What choosing among the rows that were sent has cost, in counted operations on single numbers."""
+        return {"driver_operations": int(sum(part.spent for part in self._picked))}
+
     def _round(self, missing: int, wanted: int, ceiling: float) -> float:
         """One pass of the sieve and the picks it allows; returns the bound of all other rows."""
         picks = Block(self._rows(), {EMBEDDING: np.concatenate([part.vectors for part in self._picked])})

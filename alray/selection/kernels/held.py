@@ -32,11 +32,12 @@ _THIN = 32  # columns: adding |c|^2 takes longer than the rest of a product of s
 @dataclass(frozen=True, eq=False)
 class Chosen:
     """Rows (s,), their stored vectors (s, d), and their squared distances (s,) to the nearest center; of picks, at the
-    time they were picked."""
+    time they were picked. spent: what picking them has cost, in operations on single numbers."""
 
     rows: Rows
     vectors: Array
     squared: Floats
+    spent: float = 0.0
 
 
 class Held:
@@ -97,7 +98,7 @@ class Held:
         """The picks, with the canonical distances that they had."""
         at = np.array(self.picked, np.intp)
         self._decide(at, np.arange(len(at)))
-        return Chosen(self.rows[at], self.vectors[at], self._exact[at] * self.space.unit)
+        return Chosen(self.rows[at], self.vectors[at], self._exact[at] * self.space.unit, self.spent)
 
     def pick(self, at: int) -> None:
         """Take a row."""

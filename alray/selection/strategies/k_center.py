@@ -55,7 +55,7 @@ class KCenter(Strategy):
         more = min(budget + 1, search.n)  # the distance of one more pick is the last radius
         rows, squared = search.until(more)
         distance = np.sqrt(np.append(squared, 0.0))
-        return Picks(rows[:budget], distance[:budget], distance[1 : budget + 1])
+        return Picks(rows[:budget], distance[:budget], distance[1 : budget + 1], search.account())
 
     def reasons(self, case: Case) -> list[str]:
         """What was nearest to it."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import EMBEDDING, LOGITS, Rows, Segment, Shard, ShardSource, cut
+from alray.features.arrays import EMBEDDING, LOGITS, Rows, Shard, ShardSource, cut
 from alray.keyed import priorities
 from alray.selection.case import Case
 from alray.selection.kernels.ranks import DIGIT, Hashes, among, digits
@@ -235,6 +235,6 @@ def _restricted(shard: Shard, inside: np.ndarray) -> Shard:
     for segment in shard.segments:
         at = np.flatnonzero(inside[start : start + len(segment.rows)])
         positions = at if segment.positions is None else segment.positions[at]
-        segments.append(Segment(segment.rows[at], positions, segment.columns))
+        segments.append(replace(segment, rows=segment.rows[at], positions=positions))
         start += len(segment.rows)
     return Shard(segments)
