@@ -144,6 +144,23 @@ def embed_images(
     return np.concatenate(embeddings), np.concatenate(logits)
 
 
+def one_number_each(
+    network: Callable[[torch.Tensor], torch.Tensor], images: npt.NDArray[np.uint8], at_once: int, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """images (n, ...) uint8 -> one number per image, (n, 1) float32. network: makes (b,) of (b, ...).
+
+    Every forward pass has the same shape, because an image's number must not depend on the number of other images.
+    """
+    numbers = np.empty((len(images), 1), np.float32)
+    filled = torch.zeros(at_once, *images.shape[1:], dtype=torch.uint8)
+    with torch.no_grad():
+        for start in range(0, len(images), at_once):
+            part = torch.tensor(images[start : start + at_once])
+            filled[: len(part)] = part
+            numbers[start : start + len(part), 0] = network(filled.to(device)).cpu().numpy()[: len(part)]
+    return numbers
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Context manager: evaluation mode without gradients. At the end every module is in its former mode."""

@@ -25,7 +25,7 @@ from alray.data.views import Views
 from alray.features.arrays import PRETEXT_LOSS, Array, Rows
 from alray.features.measures import Measured
 from alray.keyed import stream_key
-from alray.models.backbone import autocast, freeze_untouched
+from alray.models.backbone import autocast, freeze_untouched, one_number_each
 from alray.models.device import sent
 from alray.pretext.task import PretextTask
 from alray.store import Store, content_hash, read_checked
@@ -201,24 +201,13 @@ class PretextLosses:
         return {"task": self.config.task, "weights": self.weights_id, "image": image, "seed": self.seed}
 
     def load(self, device: torch.device) -> Measured:
-        """The task in evaluation mode.
-
-        Every forward pass has the same shape, because an image's loss must not depend on the number of other images.
-        """
+        """The task in evaluation mode."""
         task = fresh(self.config, self.model, self.image, self.seed)
         task.load_state_dict(torch.load(io.BytesIO(read_checked(self.weights)), map_location="cpu", weights_only=True))
         task.eval().to(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
-            images = batch["image"]
-            losses = np.empty((len(images), 1), np.float32)
-            filled = torch.zeros(_AT_ONCE, *images.shape[1:], dtype=torch.uint8)
-            with torch.no_grad():
-                for start in range(0, len(images), _AT_ONCE):
-                    part = torch.tensor(images[start : start + _AT_ONCE])
-                    filled[: len(part)] = part
-                    losses[start : start + len(part), 0] = task.measure(filled.to(device)).cpu().numpy()[: len(part)]
-            return {PRETEXT_LOSS: losses}
+            return {PRETEXT_LOSS: one_number_each(task.measure, batch["image"], _AT_ONCE, device)}
 
         return measure
 

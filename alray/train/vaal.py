@@ -8,12 +8,16 @@ queried first.
 The published code has two faults: its autoencoder reseeds NumPy's global random state, and what its multi-GPU workers
 train is lost. Here the noise comes from the objective's own generator, keyed by (seed, round, epoch, worker), and
 gradients are summed over the workers' images and divided by the global number of images.
+
+Labeled and unlabeled images go through the autoencoder in one batch, where the published code has a batch of each. When
+the pool is measured, BatchNorm normalises all images by the same statistics. It must do so in training, too, because
+otherwise the discriminator learns from codes that it never sees again.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +32,7 @@ from alray.data.masks import Masks
 from alray.features.arrays import DISCRIMINATOR, Array, Rows
 from alray.features.measures import Measured
 from alray.keyed import stream_key
-from alray.models.backbone import random_state
+from alray.models.backbone import one_number_each, random_state
 from alray.models.device import sent
 from alray.models.vaal import VaalNetworks, discrimination_losses, pixels
 from alray.store import Store, read_checked
@@ -44,7 +48,6 @@ from alray.train.objective import (
     write_weights,
 )
 
-Encode = Callable[[torch.Tensor], torch.Tensor]
 _AT_ONCE = 256  # images per forward pass when measuring: fixed, so that the numbers are too
 
 
@@ -130,38 +133,22 @@ class VaalObjective:
         """One step of the autoencoder, then one of the discriminator; returns the autoencoder's loss."""
         images = pixels(sent(batch["image"], self.place.device))
         labeled = sent(batch["label"].astype(np.float32), self.place.device)
-        loss = self._autoencoder_loss(images, labeled)
+        loss = self._autoencoder_loss(images)
         self._descend("autoencoder", loss / norm)
         with torch.no_grad():
-            codes = self._by_side(images, labeled, lambda part: self.network.autoencoder.encode(part)[0])
-        guess = self.network.discriminator(codes)
+            code = self.network.autoencoder.encode(images)[0]
+        guess = self.network.discriminator(code)
         self._descend("discriminator", discrimination_losses(guess, labeled).sum() / norm)
         return loss.detach()
 
-    def _autoencoder_loss(self, images: torch.Tensor, labeled: torch.Tensor) -> torch.Tensor:
+    def _autoencoder_loss(self, images: torch.Tensor) -> torch.Tensor:
         """Reconstruction plus the adversarial loss (all images look labeled), summed over this worker's images."""
-        total = torch.zeros((), device=self.place.device)
-        for side in (labeled == 1, labeled == 0):
-            if side.any():  # BatchNorm sees one side at a time, as in the published code
-                part = images[side]
-                noise = torch.randn(len(part), self.network.latent, generator=self.generator, device=part.device)
-                coded = self.network.autoencoder(part, noise)
-                guess = self.network.discriminator(coded.mean)
-                total = (
-                    total
-                    + (coded.elbo(part) + self.adversary * discrimination_losses(guess, torch.ones_like(guess))).sum()
-                )
-        return total
-
-    def _by_side(
-        self, images: torch.Tensor, labeled: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Codes of all images, (b, z): labeled and unlabeled images go through the encoder apart."""
-        codes = torch.empty(len(images), self.network.latent, device=images.device)
-        for side in (labeled == 1, labeled == 0):
-            if side.any():
-                codes[side] = encode(images[side])
-        return codes
+        noise = torch.randn(len(images), self.network.latent, generator=self.generator, device=images.device)
+        coded = self.network.autoencoder(images, noise)
+        guess = self.network.discriminator(coded.mean)
+        looks = discrimination_losses(guess, torch.ones_like(guess))
+        loss: torch.Tensor = (coded.elbo(images) + self.adversary * looks).sum()
+        return loss
 
     def _descend(self, name: str, loss: torch.Tensor) -> None:
         """One step of the named optimizer on the loss, summed over the workers."""
@@ -243,13 +230,7 @@ class Discriminating:
         network.eval().to(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
-            images = batch["image"]
-            with torch.no_grad():
-                parts = [
-                    network(torch.tensor(images[start : start + _AT_ONCE]).to(device)).cpu()
-                    for start in range(0, len(images), _AT_ONCE)
-                ]
-            return {DISCRIMINATOR: torch.cat(parts).numpy()[:, None]}
+            return {DISCRIMINATOR: one_number_each(network, batch["image"], _AT_ONCE, device)}
 
         return measure
 
