@@ -28,7 +28,7 @@ from alray.placement import Layout, loose, spread
 
 _IN_PLACE = 20.0  # seconds in which another node may take the place of a lost one
 PATIENCE = 5.0  # seconds before a wait is told
-_APART = 5.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
+_APART = 8.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
 _SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
 TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
