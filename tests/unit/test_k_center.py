@@ -9,9 +9,9 @@ import torch
 
 from alray.features.arrays import ArraySource, Block, cut
 from alray.selection.in_process import InProcess
-from alray.selection.kernels import centers, dense, farthest, greedy, held, sieve
+from alray.selection.kernels import centers, dense, farthest, greedy, held, leaves, sieve, thin
 from alray.selection.kernels.distance import Space, bound, error, products
-from alray.selection.protocol import Context, Picks, SelectionError
+from alray.selection.protocol import Context, Metric, Picks, SelectionError
 from alray.selection.registry import build
 from alray.selection.select import select, select_from
 from alray.selection.strategies.k_center import KCenter
@@ -180,16 +180,47 @@ def test_no_exact_sums_where_one_row_is_off_the_step() -> None:
     assert (error(view, view.largest, view.step) > 0).all()
 
 
-@pytest.mark.parametrize("up_to_date", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_ways_of_the_driver_make_the_same_picks(
-    kind: str, up_to_date: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("way", "d"), [("blocks", 12), ("blocks", 3), ("all", 12), ("all", 3), ("leaves", 3)])
+def test_all_ways_of_the_driver_make_the_same_picks(
+    way: str, d: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of the farthest rows, and all rows kept up to date: which one is taken is a matter of cost alone."""
-    monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: up_to_date)
-    x = made(kind)
-    for m in (0, 30):
-        assert_twin(chosen(x, np.arange(m), 90, 2), twin(x, np.arange(m), 90))
+    """Blocks of the farthest rows, all rows kept up to date, and leaves of a tree: which way is taken is a matter of
+    cost alone."""
+    if way == "leaves":
+        monkeypatch.setattr(leaves, "_SIZE", 3)
+        monkeypatch.setattr(thin, "_START", 2)
+        monkeypatch.setattr(thin, "_FEWEST", 1)
+        monkeypatch.setattr(thin, "_ROWS", 9)
+    else:
+        monkeypatch.setattr(thin, "COLUMNS", 0)
+        monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: way == "all")
+    x = made(kind, d=d)
+    for m in (0, 1, 30):
+        for k in (90, 240 - m):
+            for shards in (1, 7):
+                assert_twin(chosen(x, np.arange(m), k, shards), twin(x, np.arange(m), k))
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_of_leaves_exclude_no_nearest_center(kind: str, metric: Metric) -> None:
+    """The distances are those of all pairs, bit by bit."""
+    for d in (1, 2, 3, 4):
+        x, centers_ = made(kind, n=1100, d=d)[100:], made(kind, n=1100, d=d)[:100]
+        space = Space.around(metric, x[:20])
+        for p in (1, 3, 100):
+            at, center = (index.ravel() for index in np.indices((len(x), p)))
+            expected = space.pairs(x, centers_, at, center).reshape(len(x), p).min(axis=1)
+            np.testing.assert_array_equal(thin.measured(space, x, centers_[:p])[0], expected)
+
+
+def test_boxes_of_leaves_keep_most_rows_from_being_looked_at() -> None:
+    x = np.random.default_rng(0).random((20_000, 3)).astype(np.float32)
+    assert thin.measured(Space.around("l2", x), x, x[:1000])[1] < 0.1 * 20_000 * 1000
+    account = select("k_center", 500, embedding=x, labeled=np.arange(1000), num_shards=1).account
+    assert account["exchanges"] <= 5
+    assert account["pairs"] < 0.1 * 20_000 * 1000
 
 
 @pytest.mark.parametrize("shards", SHARDS)

@@ -1,7 +1,7 @@
 """Squared Euclidean distances: one canonical number per pair of rows, and a matrix product that bounds it (C4).
 
 Canonical is the float64 sum over columns of squared float64 differences of the stored values (for the cosine metric: of
-the values over their norm), in an order that depends on d alone. Everything fast works on *views*: float32 copies,
+the values over their norm), in an order that depends on d alone (of few columns: one after the other). Everything fast works on *views*: float32 copies,
 shifted by the pool's mean and scaled by a power of two. For a row x and a center c of such views
 
     g = |c|^2 - 2 x.c  in float32,    | g + |x|^2 - d2(x, c) | <= eps,
@@ -29,6 +29,7 @@ from alray.selection.kernels.logits import Floats, Positions, U, distinct, paire
 from alray.selection.protocol import Metric
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
+COLUMNS = 4  # so many are few: `kernels/thin.py`
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 _LARGEST_DOUBLE = 2.0**500
@@ -118,7 +119,7 @@ class Space:
         for start in range(0, len(at), step):
             part = slice(start, start + step)
             difference = self.canonical(x[at[part]]) - self.canonical(c[center[part]])
-            found[part] = paired_dots(difference, difference)
+            found[part] = squared_norms(difference)
         return found
 
     @cached_property
@@ -152,6 +153,22 @@ class View:
     def to(self, device: torch.device) -> View:
         """The same on another device."""
         return self if self.x.device == device else View(self.x.to(device), self.squares, self.step)
+
+
+def squared_norms(x: Floats) -> Floats:
+    """Of rows (m, d) float64, (m,): few columns are summed one after the other."""
+    if x.shape[1] > COLUMNS:
+        return paired_dots(x, x)
+    total: Floats = np.zeros(len(x))
+    for column in x.T:
+        total += column * column
+    return total
+
+
+def lengths(stored: Array) -> Floats:
+    """Squared norms of stored rows (m, d), (m,)."""
+    x = np.asarray(stored, np.float64)
+    return paired_dots(x, x)
 
 
 def _squared(x: torch.Tensor) -> Floats:

@@ -16,11 +16,13 @@ from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.sieve import Far
+from alray.selection.kernels.thin import few_columns
 from alray.selection.protocol import Context, Key, Metric, Shards
 
 _PER_PICK, _AT_LEAST = 1.5, 4096  # rows to send: so many per missing pick, and at least so many in all
 _PER_PICK_LATER = 4  # from the second round on
 _POOR = 0.5  # a round that found less than this share of the missing picks
+_MOST_THIN = 1 << 19  # rows of few columns that the driver takes at once
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
 
@@ -41,7 +43,8 @@ class Search:
         if not self._any_labeled():
             self._picked.append(self._first())
         fits = self.n <= self._most
-        per_pick, ceiling, whole = _PER_PICK, np.inf, fits and not self._any_labeled()
+        thin = few_columns(self._space.mean.shape[0]) and self.n <= _MOST_THIN
+        per_pick, ceiling, whole = _PER_PICK, np.inf, fits and (thin or not self._any_labeled())
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
             wanted = (
                 self.n if whole else int(min(max(per_pick * missing, _AT_LEAST * per_pick / _PER_PICK), self._most))
@@ -49,7 +52,7 @@ class Search:
             before, ceiling = missing, self._round(missing, wanted, ceiling)
             missing = k - sum(len(part.rows) for part in self._picked)
             # Where a round finds few, picks change the distances of many rows, and the driver is better off with all.
-            whole = fits and before - missing < _POOR * before
+            whole = fits and (thin or before - missing < _POOR * before)
             per_pick = max(2 * per_pick, _PER_PICK_LATER)  # the estimated threshold was too high: ask for more rows
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
 

@@ -1,5 +1,7 @@
 """Farthest-first among rows that the driver holds, as long as they certainly beat all other rows (contract C4).
 
+Rows of few columns have a way of their own, `alray.selection.kernels.thin`.
+
 It works in blocks. The rows with the largest known distances form a block, whose distances are updated with the picks
 made since they were measured. Inside the block a matrix of bounds shows what a pick changes. Where every pick changes
 the distances of most rows, few picks come out of a block: then all rows are kept up to date for a while, see
@@ -16,6 +18,7 @@ from alray.selection.kernels.dense import dense, least_cost
 from alray.selection.kernels.distance import Space, View, crossed
 from alray.selection.kernels.held import Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.thin import few_columns, thin
 from alray.selection.protocol import Key, beats
 
 _LEAST, _BLOCK = 64, 1024  # rows of a block
@@ -32,6 +35,8 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
 
     held.squared are canonical and up to date; ties go to the lower row.
     """
+    if few_columns(held.vectors.shape[1]):
+        return thin(space, held, k, rest)
     rows = Held(space, held, k)
     rest = rest[0] / space.unit, rest[1]
     blocks, passes = _Blocks(rows), _Spent()

@@ -20,10 +20,11 @@ from alray.keyed import priorities, uniform
 from alray.models.device import best_device
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import COARSE, Compared, copies_of, two_nearest
-from alray.selection.kernels.distance import FEW, Space, nearest
-from alray.selection.kernels.logits import Floats, Positions, nonzero, paired_dots
+from alray.selection.kernels.distance import FEW, Space, lengths, nearest
+from alray.selection.kernels.logits import Floats, Positions, nonzero
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.resident import Resident, uploaded
+from alray.selection.kernels.thin import few_columns, measured
 from alray.selection.protocol import Key
 
 Counts = npt.NDArray[np.int64]
@@ -81,7 +82,7 @@ class Sieve:
         if rule == "random":
             value = uniform(seed, f"k_center/first/{round}", self.rows)
         else:
-            value = np.concatenate([_squares(self._take(part)) for part in self._chunks(np.arange(len(self.rows)))])
+            value = np.concatenate([lengths(self._take(part)) for part in self._chunks(np.arange(len(self.rows)))])
         at = np.flatnonzero(value == value.max())[:1]
         return (float(value[at[0]]), int(self.rows[at[0]])), self._take(at)
 
@@ -109,7 +110,10 @@ class Sieve:
         self._begin(space, picks)
         free = ~self._among(held)
         least = threshold / space.unit
-        self._compare(np.flatnonzero(free & (self._upper >= least)), least)
+        if threshold <= 0 and (len(self._centers) == 1 or few_columns(self._width)):
+            self._measure(np.flatnonzero(free))
+        else:
+            self._compare(np.flatnonzero(free & (self._upper >= least)), least)
         alive = np.flatnonzero(free & (self._upper >= least))
         self.counters["survivors"] += len(alive)
         squared = self._settle(alive)
@@ -183,6 +187,15 @@ class Sieve:
         for seen in np.flatnonzero(np.bincount(self._seen[at])):
             for part in self._chunks(at[self._seen[at] == seen]):
                 self._run(part, least, len(self._centers))
+
+    def _measure(self, at: Positions) -> None:
+        """The canonical distances of rows to all centers, where they take no longer than their bounds."""
+        assert self._space is not None
+        for part in self._chunks(at[self._seen[at] < len(self._centers)]):
+            squared, pairs = measured(self._space, self._take(part), self._centers.stored)
+            self.counters["pairs"] += pairs
+            self._upper[part] = self._lower[part] = squared / self._space.unit
+            self._other[part], self._nearest[part], self._seen[part] = np.inf, _EXACT, len(self._centers)
 
     def _chunks(self, at: Positions) -> list[Positions]:
         return [at[start : start + self._chunk] for start in range(0, len(at), self._chunk)]
@@ -315,8 +328,3 @@ class Sieve:
     def _width(self) -> int:
         segments = self._shard.segments
         return int(segments[0].columns[EMBEDDING].shape[1]) if segments else 0
-
-
-def _squares(stored: Array) -> Floats:
-    x = np.asarray(stored, np.float64)
-    return paired_dots(x, x)
