@@ -1,8 +1,9 @@
 """Squared Euclidean distances: one canonical number per pair of rows, and a matrix product that bounds it (C4).
 
 Canonical is the float64 sum over columns of squared float64 differences of the stored values (for the cosine metric: of
-the values over their norm), in an order that depends on d alone (of few columns: one after the other). Everything fast works on *views*: float32 copies,
-shifted by the pool's mean and scaled by a power of two. For a row x and a center c of such views
+the values over their norm), in an order that depends on d alone: few columns are summed one after the other. Everything
+fast works on *views*: float32 copies, shifted by the pool's mean and scaled by a power of two. For a row x and a center
+c of such views
 
     g = |c|^2 - 2 x.c  in float32,    | g + |x|^2 - d2(x, c) | <= eps,
     eps = 2 gamma |x| c_max + 8 u (|x| + c_max)^2 + tiny,    gamma = 1.01 (d + 8) u,    u = 2^-24

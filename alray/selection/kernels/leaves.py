@@ -137,7 +137,7 @@ def _cut(columns: Floats) -> Positions:
     """Positions of n rows, columns (d, n), cut into equal parts again and again where they are spread widest: (g, s).
     Positions from n on stand for rows that are missing; they are where the last row is."""
     n = columns.shape[1]
-    ways = []
+    ways: list[int] = []
     while n >= 2 * _SIZE * int(np.prod(ways)):
         ways.append(min(_WAYS, 1 << int(np.log2(n / _SIZE / np.prod(ways)))))
     count = int(np.prod(ways))
