@@ -61,10 +61,13 @@ class _Dense:
         self.rows, self.rest = rows, rest
         self.type: Any = np.float64 if rows.double else np.float32
         self.upper = self._up(rows.upper)
+        largest = rows.view[np.flatnonzero(rows.upper > -np.inf)].largest  # of the rows that may be picked
         with np.errstate(invalid="ignore"):
             below = np.where(rows.upper > -np.inf, self.upper - rows.lower, 0.0)
-        eps = rows.eps + np.where(rows.eps > 0, self._more(), 0.0)  # eps pays for the rounding of sums, too
-        self.width = self._up(np.maximum(below, 2 * eps))
+        eps = rows.around(slice(None), largest)[2]
+        eps = eps + np.where(eps > 0, self._more(largest), 0.0)  # eps pays for the rounding of sums, too
+        self._least_width = self._up(2 * eps)
+        self.width = np.maximum(self._up(below), self._least_width)
         self.add = self._up(rows.view.squares + eps)
         # One row per column of the embedding, and ones, which |c|^2 is multiplied with: products are fastest like this.
         self.columns = rows.view.x.new_ones(rows.view.x.shape[1] + 1, len(rows))
@@ -73,9 +76,9 @@ class _Dense:
         self.new, self.open = np.empty(len(rows), self.type), np.empty(len(rows), bool)
         self.next = self._farthest()
 
-    def _more(self) -> float:
+    def _more(self, largest: float) -> float:
         """What eps grows by when |c|^2 is one of the terms of the product, as it is for thin rows already."""
-        return 0.0 if self.rows.thin else for_squares(self.rows.view)
+        return 0.0 if self.rows.thin else for_squares(self.rows.view, largest)
 
     def _products(self, at: Positions) -> Array:
         """|c|^2 - 2 x.c for these rows as centers c and all rows x, (p, s); the next call overwrites it."""
@@ -139,6 +142,8 @@ class _Dense:
             return best
         at = np.flatnonzero(self.open)
         squared = self.rows.settle(at)
+        self.upper[at] = self._up(squared)
+        self.width[at] = np.maximum(self._up(self.upper[at] - squared), self._least_width[at])
         first = int(squared.argmax())
         best = int(at[first])
         return best if beats(self.rows.key(best, float(squared[first])), self.rest) else None

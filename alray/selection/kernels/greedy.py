@@ -16,7 +16,7 @@ import numpy as np
 from alray.features.arrays import Rows
 from alray.selection.kernels.dense import dense, least_cost
 from alray.selection.kernels.distance import Space, View, crossed
-from alray.selection.kernels.held import Chosen, Held, certain
+from alray.selection.kernels.held import UNUSUAL, Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.kernels.thin import few_columns, thin
 from alray.selection.protocol import Key, beats
@@ -42,7 +42,7 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
     blocks, passes = _Blocks(rows), _Spent()
     while len(rows.picked) < min(k, len(rows)):
         before = len(rows.picked)
-        if blocks.dear(min(2 * least_cost(rows), passes.each)):
+        if blocks.dear(min(2 * least_cost(rows), passes.each)) and rows.similar():
             cost, more = dense(rows, min(k, before + (_WHILE if passes.each < np.inf else _TRY)), rest)
             passes.add(cost, len(rows.picked) - before)
             blocks.forget()
@@ -113,6 +113,7 @@ def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:
     if not beats(rows.key(best, float(rows.upper[best])), rest):
         return 0.0, False
     limit = limit if beats(limit, rest) else rest
+    at, limit = _similar(rows, at, best, limit)
     before = len(rows.picked)
     if rows.upper[best] <= 0:  # all that are left are copies of centers: the lowest row first
         for zero in at[: k - before]:
@@ -124,6 +125,20 @@ def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:
     _pick(rows, at, limit, k)
     found = len(rows.picked) - before
     return rows.pair_cost * pairs + _PASSES * len(rows) + _BLOCK_COST + _PICK_COST * found, True
+
+
+def _similar(rows: Held, at: Positions, best: int, limit: Key) -> tuple[Positions, Key]:
+    """Those of a block whose norms are like the farthest row's, because bounds are as wide as the largest norm; and the
+    key that they must beat."""
+    squares = rows.view.squares
+    alike = (squares[at] <= UNUSUAL**2 * squares[best]) & (squares[best] <= UNUSUAL**2 * squares[at])
+    alike |= at == best
+    others = at[~alike]
+    if not len(others):
+        return at, limit
+    first = int(others[int(np.argmax(rows.upper[others]))])
+    key = rows.key(first, float(rows.upper[first]))
+    return at[alike], key if beats(key, limit) else limit
 
 
 def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
@@ -144,7 +159,7 @@ def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
 def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
     view: View = rows.view[at]
     g = crossed(view, view).cpu().numpy()  # one line per candidate
-    above, below = rows.above[at], rows.below[at]
+    above, below, _ = rows.around(at, view.largest)
     upper, lower, numbers = rows.upper[at], rows.lower[at], rows.rows[at]
     while len(rows.picked) < k:
         best = int(np.argmax(upper))

@@ -8,6 +8,7 @@ their bounds overlap. Distances are squared, and in units of the space's views. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ _DECIDED, _DECIDE_COST = 16, 4e5  # deciding rows costs about as much as so many
 _TOGETHER = 1 << 19  # products per matrix
 _CENTERS = 1024  # picks per matrix where bounds are brought up to date
 _DECIDERS = 4096  # picks per matrix where few rows are decided
+UNUSUAL = 8  # times the norm of the picks before: such picks have bounds of their own
 _THIN = 32  # columns: adding |c|^2 takes longer than the rest of a product of so few
 
 
@@ -52,6 +54,8 @@ class Held:
         self.upper, self.lower = self._exact.copy(), self._exact.copy()  # -inf: picked
         self.seen = np.zeros(len(order), np.int64)
         self.picked: list[int] = []
+        self._edges: list[int] = []  # picks from one edge to the next have similar norms
+        self._norms: list[float] = []  # the largest norm of each such part
         self.spent = 0.0  # what picking has cost otherwise, in operations on single numbers
         self.decided = 0  # how often bounds were not enough to choose a row
         self.device = device_in_use()
@@ -64,17 +68,41 @@ class Held:
 
     def _measure(self, view: View) -> None:
         self.view = view = view.to(self.device)
-        self.eps = error(view, view.largest, view.step)
-        self.thin = view.x.shape[1] <= _THIN
+        self.thin, self._largest = view.x.shape[1] <= _THIN, view.largest
+        self.eps = self._error(view, self._largest)
         if self.thin:
-            self.eps[self.eps > 0] += for_squares(view)
             self._with_ones = torch.cat([view.x, torch.ones_like(view.x[:, :1])], dim=1)
         self.above = view.squares + self.eps  # with g, an upper bound, and a lower bound
         with np.errstate(invalid="ignore"):
             self.below = np.where(np.isinf(self.eps), -np.inf, view.squares - self.eps)
         self._x, self._squares = view.x.new_empty(self._most, view.x.shape[1]), np.empty(self._most)
+        self._norms = [float(np.sqrt(view.squares[self.picked[a:b]].max())) for a, b in self._parts()]
         at = np.array(self.picked, np.intp)  # of the picks, in order: views and squared norms
         self._x[: len(at)], self._squares[: len(at)] = view[at].x, view.squares[at]
+
+    def _error(self, view: View, largest: float) -> Floats:
+        eps = error(view, largest, view.step)
+        if self.thin:
+            eps[eps > 0] += for_squares(view, largest)
+        return eps
+
+    def around(self, at: Positions | slice, largest: float) -> tuple[Floats, Floats, Floats]:
+        """`above`, `below` and `eps` of rows for centers whose norms are at most `largest`."""
+        if 2 * largest >= self._largest:
+            return self.above[at], self.below[at], self.eps[at]
+        view = self.view[at]
+        eps = self._error(view, largest)
+        with np.errstate(invalid="ignore"):
+            return view.squares + eps, np.where(np.isinf(eps), -np.inf, view.squares - eps), eps
+
+    def _parts(self) -> list[tuple[int, int]]:
+        """The picks, cut where their norms change much."""
+        return list(pairwise([*self._edges, len(self.picked)]))
+
+    def _cut_parts(self, size: int) -> list[tuple[int, int, float]]:
+        """The same in parts of at most `size` picks, with the largest norm of each."""
+        parts = zip(self._parts(), self._norms, strict=True)
+        return [(at, min(at + size, b), norm) for (a, b), norm in parts for at in range(a, b, size)]
 
     @property
     def double(self) -> bool:
@@ -84,6 +112,11 @@ class Held:
     def refine(self) -> None:
         """Use float64 products from now on."""
         self._measure(self.space.view(self.vectors, torch.float64))
+
+    def similar(self) -> bool:
+        """Whether the norms of the rows that are left are alike enough for one bound of all."""
+        squares = self.view.squares[self.upper > -np.inf]
+        return bool(squares.max(initial=0.0) <= UNUSUAL**4 * np.median(squares))
 
     def undecided(self) -> bool:
         """Whether float32 products leave so many rows undecided that float64 products are cheaper."""
@@ -102,7 +135,11 @@ class Held:
 
     def pick(self, at: int) -> None:
         """Take a row."""
-        count = len(self.picked)
+        count, norm = len(self.picked), float(np.sqrt(self.view.squares[at]))
+        if not count or (count - self._edges[-1] >= len(self._edges) and _far_apart(norm, self._norms[-1])):
+            self._edges.append(count)
+            self._norms.append(norm)
+        self._norms[-1] = max(self._norms[-1], norm)
         self._x[count], self._squares[count] = self.view.x[at], self.view.squares[at]
         self.picked.append(at)
         self.upper[at] = self.lower[at] = -np.inf
@@ -114,14 +151,14 @@ class Held:
     def refresh(self, at: Positions) -> int:
         """Bring bounds up to date with all picks; returns the number of pairs that were compared."""
         pairs, count = 0, len(self.picked)
-        for start in range(0, count, _CENTERS):
-            stop = min(start + _CENTERS, count)
+        for start, stop, largest in self._cut_parts(_CENTERS):
             old = at[self.seen[at] < stop]
             centers = self._centers(start, stop)
             for part in _cut(old, stop - start):
                 low = self._lowest(part, centers)
-                self.upper[part] = np.minimum(self.upper[part], low + self.above[part])
-                self.lower[part] = np.minimum(self.lower[part], low + self.below[part])
+                above, below, _ = self.around(part, largest)
+                self.upper[part] = np.minimum(self.upper[part], low + above)
+                self.lower[part] = np.minimum(self.lower[part], low + below)
             pairs += len(old) * (stop - start)
         self.seen[at] = count
         return pairs
@@ -152,8 +189,12 @@ class Held:
 
     def _decide_some(self, at: Positions, until: Counts) -> None:
         value = self._exact[at].copy()
-        for start in range(int(self._known[at].min()), int(until.max()), _DECIDERS):
-            i, j = self._near(at, value, start, min(start + _DECIDERS, int(until.max())), until)
+        first, last = int(self._known[at].min()), int(until.max())
+        for start, stop, largest in self._cut_parts(_DECIDERS):
+            start, stop = max(start, first), min(stop, last)
+            if start >= stop:
+                continue
+            i, j = self._near(at, value, (start, stop, largest), until)
             centers = np.array([self.picked[start + center] for center in j], np.intp)
             np.minimum.at(value, i, self.space.pairs(self.vectors, self.vectors, at[i], centers) / self.space.unit)
         self._exact[at], self._known[at] = value, until
@@ -161,23 +202,30 @@ class Held:
     def _centers(self, start: int, stop: int) -> View:
         return View(self._x[start:stop], self._squares[start:stop], self.view.step)
 
-    def _near(self, at: Positions, value: Floats, start: int, stop: int, until: Counts) -> tuple[Positions, Positions]:
+    def _near(
+        self, at: Positions, value: Floats, part: tuple[int, int, float], until: Counts
+    ) -> tuple[Positions, Positions]:
         """Pairs of rows and of the picks start:stop that may be nearer than `value` (r,) and than the row's other
         picks."""
+        start, stop, largest = part
         g = products(self.view.x[at], self._centers(start, stop)).cpu().numpy()
         if stop > until.min():
             g[np.arange(start, stop) >= until[:, None]] = np.inf
-        squares, eps = self.view.squares[at], self.eps[at]
+        squares, eps = self.view.squares[at], self.around(at, largest)[2]
         with np.errstate(invalid="ignore"):
             limit = np.fmin(value, g.min(axis=1) + squares + eps) + eps - squares
         i, j = nonzero((g <= rounded_up(limit, self.double)[:, None]) & (g < np.inf))
         return i, j
 
 
-def for_squares(view: View) -> float:
+def _far_apart(norm: float, other: float) -> bool:
+    return norm > UNUSUAL * other or other > UNUSUAL * norm
+
+
+def for_squares(view: View, largest: float) -> float:
     """What eps grows by where |c|^2 is one of the terms of a product."""
     unit = U if view.x.dtype == torch.float32 else 2.0**-53
-    return 1.01 * (view.x.shape[1] + 9) * unit * view.largest**2
+    return 1.01 * (view.x.shape[1] + 9) * unit * largest**2
 
 
 def _cut(at: Positions, width: int) -> list[Positions | slice]:
