@@ -20,6 +20,7 @@ from alray.selection.protocol import Key, beats
 
 _START, _FEWEST = 32, 4  # leaves of a block
 _ROWS = 512  # of a block, about
+_PER_COLUMN = 3  # operations: a difference, a square, a sum
 _FEW = 24  # picks of a block: fewer ask for a larger one
 
 
@@ -49,7 +50,7 @@ def thin(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
         if not search.block(missing):
             break
     at = order[search.picks]
-    return Chosen(held.rows[at], held.vectors[at], np.array(search.squared))
+    return Chosen(held.rows[at], held.vectors[at], np.array(search.squared), search.spent)
 
 
 class _Thin:
@@ -57,9 +58,14 @@ class _Thin:
 
     def __init__(self, x: Floats, rows: Rows, squared: Floats, rest: Key) -> None:
         self._leaves, self._rows, self._rest = Leaves(x, squared), rows, rest
-        self._count = _START
+        self._count, self._inside = _START, 0  # leaves of a block; pairs that were compared inside blocks
         self.picks: list[int] = []
         self.squared: list[float] = []
+
+    @property
+    def spent(self) -> float:
+        """What picking has cost, in operations on single numbers."""
+        return _PER_COLUMN * len(self._leaves.columns) * float(self._leaves.pairs + self._inside)
 
     def block(self, most: int) -> int:
         """At most `most` picks among the farthest rows; how many there were."""
@@ -76,6 +82,7 @@ class _Thin:
         place = leaves.place[at].ravel()[inside]
         columns = leaves.columns.take(at, axis=1).reshape(len(leaves.columns), -1).take(inside, axis=1)
         found = self._pick(columns, squared.ravel()[inside], place, limit, most)
+        self._inside += len(found) * len(inside)
         if found:
             leaf, row = np.divmod(inside[found], squared.shape[1])
             leaves.squared[at[leaf], row] = -np.inf
