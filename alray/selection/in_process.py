@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,11 +48,11 @@ class ShardWorker:
 
     def call(self, method: str, *args: Any) -> Any:
         """Answer one `Shards.map` call."""
-        return self._timed(time.process_time, method, args)
+        return self._timed(time.process_time, lambda: None, method, args)
 
-    def call_in_thread(self, method: str, *args: Any) -> Any:
-        """The same in a thread among others, each of which computes alone."""
-        return self._timed(time.thread_time, method, args)
+    def call_in_thread(self, alone: Callable[[], None], method: str, *args: Any) -> Any:
+        """The same in a thread among others. alone: called when everything is imported, see `_Alone`."""
+        return self._timed(time.thread_time, alone, method, args)
 
     def open(self) -> None:
         """Open the shard and make its state, which imports what the strategy needs."""
@@ -60,11 +61,10 @@ class ShardWorker:
             self._reads = [segment.reads for segment in shard.segments]
             self._state = self._strategy.open(shard, self._context)
 
-    def _timed(self, clock: Callable[[], float], method: str, args: tuple[Any, ...]) -> Any:
+    def _timed(self, clock: Callable[[], float], alone: Callable[[], None], method: str, args: tuple[Any, ...]) -> Any:
         start = clock()
         self.open()
-        if clock is time.thread_time:
-            _alone()
+        alone()
         answer = getattr(self._state, method)(*args)
         self._seconds += clock() - start
         return answer
@@ -93,22 +93,25 @@ class ShardWorker:
         return os.getpid()
 
 
-def _alone() -> None:
-    """PyTorch's products in this thread use no other threads. PyTorch is not imported for it."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
+class _Alone:
+    """Products in the threads of shards use no other threads. PyTorch is not imported for it. It remembers a number of
+    threads for those that are started later, which `restore` sets back."""
 
+    def __init__(self) -> None:
+        self._before: int | None = None
+        self._lock = threading.Lock()
 
-def _as_before() -> Callable[[], None]:
-    """What gives PyTorch back its number of threads, which `_alone` changes for threads that are started later."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else None
+    def here(self) -> None:
+        """Call in a thread."""
+        if torch := sys.modules.get("torch"):
+            with self._lock:
+                self._before = self._before or torch.get_num_threads()
+                torch.set_num_threads(1)
 
-    def restore() -> None:
-        if now := sys.modules.get("torch"):
-            now.set_num_threads(before or processors())
-
-    return restore
+    def restore(self) -> None:
+        """Call in the thread that started the others."""
+        if self._before:
+            sys.modules["torch"].set_num_threads(self._before)
 
 
 class InProcess:
@@ -125,7 +128,8 @@ class InProcess:
     def __enter__(self) -> InProcess:
         at_once = min(len(self._workers), processors())
         if at_once > 1:
-            self._held.callback(_as_before())
+            self._alone = _Alone()
+            self._held.callback(self._alone.restore)
             self._held.enter_context(threadpool_limits(1, user_api="blas"))
             self._threads = self._held.enter_context(ThreadPoolExecutor(at_once, "alray-shard"))
         return self
@@ -138,7 +142,8 @@ class InProcess:
         """One answer per shard."""
         if self._threads is None:
             return [worker.call(method, *args) for worker in self._workers]
-        return list(self._threads.map(lambda worker: worker.call_in_thread(method, *args), self._workers))
+        alone = self._alone.here
+        return list(self._threads.map(lambda worker: worker.call_in_thread(alone, method, *args), self._workers))
 
     def report_progress(self, picks: int) -> None:
         """No-op: `Metered` reports progress."""

@@ -10,6 +10,7 @@ the error's name; and of a plain copy of x.npy, which must not fit.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -60,6 +61,9 @@ def attempt(work: Any) -> Any:
 def main() -> None:
     folder, slack, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     small = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    os.sched_setaffinity(
+        0, [min(os.sched_getaffinity(0))]
+    )  # one shard after the other: each thread would have buffers of its own, 40 MB
     for name in names:
         select(name, 5, embedding=small, head=head(8), labeled=[1, 2])  # imports, and threads with their stacks
     pa.set_cpu_count(1)
