@@ -61,9 +61,8 @@ def attempt(work: Any) -> Any:
 def main() -> None:
     folder, slack, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     small = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
-    os.sched_setaffinity(
-        0, [min(os.sched_getaffinity(0))]
-    )  # one shard after the other: each thread would have buffers of its own, 40 MB
+    # One shard after the other: each thread would have buffers of its own, about 40 MB.
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     for name in names:
         select(name, 5, embedding=small, head=head(8), labeled=[1, 2])  # imports, and threads with their stacks
     pa.set_cpu_count(1)

@@ -234,7 +234,9 @@ def _of_half(half: Array) -> Singles:
     if (bits & _INFINITE).max(initial=0) == _INFINITE:  # infinity and NaN: by a table of all values
         return np.take(_HALF, half.view(np.uint16), mode="clip")  # every index is inside
     if torch := sys.modules.get("torch"):
-        return np.asarray(torch.from_numpy(np.array(half)).float().numpy())  # of a copy: it may be read-only
+        single = np.empty(half.shape, np.float32)
+        torch.from_numpy(single).copy_(torch.from_numpy(np.array(half)))  # of a copy: it may be read-only
+        return single
     wide = bits.astype(np.int32)
     wide <<= np.int32(13)  # the ten bits of the mantissa and the five of the exponent to their places in a float32
     wide &= _SIGN_AND_VALUE
