@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 from pydantic import Field
@@ -67,12 +68,17 @@ class Select(Command):
 
     def work(self) -> None:
         """Choose, and write the picks."""
-        from alray.selection.files import check_out, read_head, read_rows, write_picks
-        from alray.selection.names import read_names
+        from alray.selection.files import check_no_input, check_out, read_head, read_rows, write_picks
+        from alray.selection.names import names_in, read_names
         from alray.selection.select import select
 
         check_out(self.out, self.overwrite)
+        features = [self.embedding, self.logits, self.pretext_loss, self.discriminator, self.labels]
+        lists = [self.labeled, self.pending, self.exclude, self.keys, self.weight, self.bias]
+        check_no_input(self.out, [*features, *lists])
         names = read_names(self.catalog, self.keys)
+        for path in filter(None, features):
+            names = names_in(path, names)
         picks = select(
             self.strategy, self.budget, strategy_options=self.strategy_options,
             embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
@@ -85,3 +91,8 @@ class Select(Command):
         )  # fmt: skip
         write_picks(picks, self.out, names)
         print(f"{len(picks.rows):,} rows: {self.out}")
+        if names is not None and (held_out := names.held_out(picks.rows)):
+            print(
+                f"{held_out:,} of them are test or validation images in {names.where}: --exclude leaves rows out",
+                file=sys.stderr,
+            )

@@ -47,10 +47,11 @@ def _typed(line: str, fields: Collection[str], words: Collection[str]) -> str:
     return f"{path.upper() if path in words else option(path)}: {rest}"
 
 
-def split(arguments: Sequence[str], fields: Fields) -> tuple[list[str], dict[str, list[str]]]:
+def split(arguments: Sequence[str], fields: Fields, once: bool = False) -> tuple[list[str], dict[str, list[str]]]:
     """The words that belong to no option, and the texts of each option that was given, by path.
 
-    An option that is given again replaces the former one; pairs add up. Raises ConfigError on an unknown option.
+    An option that is given again replaces the former one, or is refused if `once` is true; pairs add up. Raises
+    ConfigError, also on an unknown option.
     """
     words: list[str] = []
     found: dict[str, list[str]] = {}
@@ -60,6 +61,8 @@ def split(arguments: Sequence[str], fields: Fields) -> tuple[list[str], dict[str
         if text.startswith("--"):
             path, first = _path(text, fields)
             if path not in found or not marked(fields[path], PAIRS):
+                if once and path in found:
+                    raise ConfigError(f"{option(path)}: expected once, got it again")
                 found[path] = []
             found[path] += first
             room = not takes_several(fields[path])

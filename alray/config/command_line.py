@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from alray.config.arguments import Fields, as_typed, split, takes_several, value
+from alray.config.arguments import Fields, as_typed, option, split, takes_several, value
 from alray.config.fields import COMMON, ConfigError, Frozen, Section, leaves, refuse_credentials, validated
 from alray.config.help import Shown, help_text
 from alray.config.sweeping import SweepConfig
@@ -75,15 +75,16 @@ def section_options(model: type[Section], argv: Sequence[str], usage: str, posit
     if set(argv) & set(_HELP):
         print(help_text(usage, "", [("", model)], every=True))
         raise SystemExit(0)
-    words, given = split(argv, fields)
+    words, given = split(argv, fields, once=True)
     for path in positional:
         many = takes_several(fields[path])
-        given[path] = words if many else words[:1]
-        words = [] if many else words[1:]
-        if not given[path]:
-            del given[path]
-            if not many:
-                raise ConfigError(f"{path.upper()}: expected a value, got none; usage: {usage}")
+        here, words = (words, []) if many else (words[:1], words[1:])
+        if here and path in given:
+            raise ConfigError(f"{path.upper()}: expected once, got {here[0]} and {option(path)}")
+        if here:
+            given[path] = here
+        elif path not in given and not many:
+            raise ConfigError(f"{path.upper()}: expected a value, got none; usage: {usage}")
     _refuse_credentials({**given, "arguments": words})
     if words:
         raise ConfigError(f"{words[0]}: expected an option; usage: {usage}")

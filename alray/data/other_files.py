@@ -22,7 +22,7 @@ _OTHERS = (
     (b"\xc5\xd0\xd3\xc6", "a PostScript document (convert it to PNG)"),
     (b"\xd7\xcd\xc6\x9a", "a WMF drawing (convert it to PNG)"),
     (b"8bps", "a Photoshop document (convert it to PNG)"),
-    (b"\x93numpy", "a NumPy array (index arrays with alray.index_arrays)"),
+    (b"\x93numpy", "a NumPy array (index arrays with alray.data.catalog.index_arrays)"),
     *(
         (first, f"a {name} file that is damaged or of a kind that Pillow does not read")
         for first, name in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,12 @@ def check_out(path: str, overwrite: bool = True) -> None:
     if kind != pafs.FileType.NotFound and not overwrite:
         raise SelectionError(f"out: expected a new file, but {path} exists; --overwrite replaces it")
     Store(folder_of(absolute(path)) or absolute(path)).check_writable()
+
+
+def check_no_input(path: str, inputs: Sequence[str]) -> None:
+    """Raise SelectionError where the file to write is one of those that are read."""
+    if absolute(path) in [absolute(one) for one in inputs if one]:
+        raise SelectionError(f"out: expected another file than those that are read, got {path}")
 
 
 def _check_ending(path: str) -> None:

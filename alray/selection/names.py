@@ -27,6 +27,7 @@ class Names:
     keys: pa.Array
     uris: pa.Array | None
     where: str
+    apart: Rows | None = None  # the rows of the test and validation splits, where a catalog knows them
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -50,6 +51,10 @@ class Names:
     def has(self, keys: Sequence[str]) -> bool:
         """Whether all of these are keys."""
         return not pc.index_in(pa.array(keys, pa.string()), self._dictionary).null_count
+
+    def held_out(self, rows: Rows) -> int:
+        """How many of these rows are in the test or validation split."""
+        return 0 if self.apart is None else int(np.isin(rows, self.apart).sum())
 
     def check(self, rows: Integers, numbered: bool) -> None:
         """Raise SelectionError unless there is one key for each of these ascending rows. numbered: whether a column has
@@ -76,10 +81,31 @@ def read_names(catalog: str, keys: str) -> Names | None:
 
         opened = Catalog.open(catalog)
         places = opened.references(np.arange(len(opened)))
-        return Names(places[KEY].combine_chunks(), places["uri"].combine_chunks(), f"the catalog {catalog}")
+        apart = np.flatnonzero(opened.is_test() | opened.is_validation())
+        return Names(places[KEY].combine_chunks(), places["uri"].combine_chunks(), f"the catalog {catalog}", apart)
     if not keys:
         return None
     return Names(_unique(_in_order(keys), keys), None, keys)
+
+
+def names_in(path: str, names: Names | None) -> Names | None:
+    """The names of the rows, where a Parquet file of features has a column key; else those that are known already.
+    Raises SelectionError where the two differ: the file's rows may be in another order."""
+    if not path.endswith(".parquet") or KEY not in pq.read_schema(path).names:
+        return names
+    table = pq.read_table(path, columns=[name for name in (ROW, KEY) if name in pq.read_schema(path).names])
+    keys = table[KEY].cast(pa.string()).to_pylist()
+    rows = table[ROW].to_numpy() if ROW in table.column_names else np.arange(len(keys))
+    if names is None:
+        whole = np.array_equal(np.sort(rows), np.arange(len(rows)))
+        ordered = [keys[at] for at in np.argsort(rows)]
+        return Names(_unique(ordered, path), None, path) if whole else None
+    there = names.keys.cast(pa.string()).to_pylist()
+    for row, key in zip(rows.tolist(), keys, strict=True):
+        if not 0 <= row < len(there) or there[row] != key:
+            other = f"{there[row]!r}" if 0 <= row < len(there) else "none"
+            raise SelectionError(f"{path}: row {row:,} has the key {key!r}, and in {names.where} {other}")
+    return names
 
 
 def _in_order(path: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,75 @@ def test_what_does_not_fit_is_refused(
     for name, text in files.items():
         Path(name).write_text(text)
     assert message in refusal(capsys, *options)
+
+
+def table(keys: list[str], **more: Any) -> None:
+    pq.write_table(pa.table({"key": keys, "embedding": X.tolist(), **more}), "x.parquet")
+
+
+def of_parquet(*more: str) -> pa.Table:
+    main(["select", "k_center", "4", "--embedding", "x.parquet", "--out", "picks.csv", "--overwrite", *more])
+    return pacsv.read_csv("picks.csv", convert_options=pacsv.ConvertOptions(column_types={"key": pa.string()}))
+
+
+def test_the_keys_of_a_table_of_features_are_those_of_the_picks(here: Path) -> None:
+    picks = alray.select("k_center", 4, embedding=X).rows
+    table(KEYS)
+    assert of_parquet()["key"].to_pylist() == [KEYS[row] for row in picks]
+    assert of_parquet("--keys", "keys.txt")["key"].to_pylist() == [KEYS[row] for row in picks]
+    table(KEYS, row=np.arange(N)[::-1].tolist())  # the first line is the last row
+    turned = alray.select("k_center", 4, embedding=X[::-1]).rows
+    assert of_parquet()["key"].to_pylist() == [KEYS[::-1][row] for row in turned]
+
+
+def test_keys_of_a_table_of_features_in_another_order_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table([KEYS[1], KEYS[0], *KEYS[2:]])
+    with pytest.raises(SystemExit):
+        of_parquet("--keys", "keys.txt")
+    said = capsys.readouterr().err
+    assert f"x.parquet: row 0 has the key {KEYS[1]!r}, and in keys.txt {KEYS[0]!r}" in said
+    assert not Path("picks.csv").exists()
+
+
+def test_picks_from_the_test_split_of_a_catalog_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    for row in range(N):
+        folder = here / "images" / ("test" if row < 10 else "train") / f"c{row % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / f"{row:02}.png")
+    index("images", "catalog")
+    picks = select("out.csv", "--catalog", "catalog")
+    held_out = sum(key.startswith("test/") for key in picks["key"].to_pylist())
+    said = capsys.readouterr().err
+    assert (f"{held_out} of them are test or validation images in the catalog catalog" in said) == (held_out > 0)
+    assert held_out > 0, "this seed picks none"
+
+
+def test_a_file_that_is_read_is_not_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("labeled.csv").write_text("row\n3\n")
+    with pytest.raises(SystemExit):
+        select(str(here / "labeled.csv"), "--labeled", "labeled.csv", "--overwrite")
+    assert "out: expected another file than those that are read" in capsys.readouterr().err
+    assert Path("labeled.csv").read_text() == "row\n3\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--labeled", "a.csv", "--labeled", "b.csv"], "--labeled: expected once, got it again"),
+        (["--strategy", "margin"], "STRATEGY: expected once, got k_center and --strategy"),
+    ],
+)
+def test_what_is_given_twice_is_refused(
+    more: list[str], expected: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refusal(capsys, *more)
+
+
+def test_python_m_alray_is_the_command(here: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "alray", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("alray ")

@@ -11,14 +11,14 @@ _UNPACK = "unpack it, and index the folder"
 _KNOWN: dict[tuple[str, ...], tuple[str, str]] = {
     (".tfrecord", ".tfrecords", ".tfrec"): ("TFRecord", _REPACK),
     ("data.mdb", ".lmdb"): ("LMDB", _REPACK),
-    (".h5", ".hdf5"): ("HDF5", f"{_REPACK}, or pass arrays to alray.index_arrays"),
+    (".h5", ".hdf5"): ("HDF5", f"{_REPACK}, or pass arrays to alray.data.catalog.index_arrays"),
     (".rec",): ("MXNet RecordIO", _REPACK),
     (".beton",): ("FFCV", _REPACK),
     (".mds",): ("MosaicML Streaming", _REPACK),
     (".lance",): ("Lance", _REPACK),
     (".npy", ".pkl", ".pickle", ".pt", ".pth", ".mat"): (
         "an array or pickle",
-        "pass images to alray.index_arrays, or save embeddings as .npz",
+        "pass images to alray.data.catalog.index_arrays, or save embeddings as .npz",
     ),
     (".zip", ".7z", ".rar"): ("an archive", _UNPACK),
     (".gz", ".bz2", ".xz", ".zst"): ("a compressed file", _UNPACK),
