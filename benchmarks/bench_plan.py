@@ -163,7 +163,7 @@ def main(data: Path, names: Sequence[str]) -> None:
             parts = [after / max(before, 1e-9), cpu / max(before, 1e-9)]
             print(f"{name:14} {stage:10} {before:9.1f} {after:9.1f} {cpu:9.1f} {parts[0]:8.2f} {parts[1]:8.2f}  {load}")
         print(json.dumps(done[name]) if names else "", flush=True)
-    if not names:
+    if set(names or JOBS) == set(JOBS):
         record("plan", {"jobs": done})
 
 
