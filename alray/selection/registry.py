@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from alray.selection.options import Option, as_text, options_of
@@ -145,5 +146,7 @@ def _check_known(name: str, known: Sequence[Option], options: Mapping[str, Any])
 
 def _kind(name: str) -> type[Strategy]:
     if name not in STRATEGIES:
-        raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}")
+        near = get_close_matches(str(name), STRATEGIES, 1)
+        meant = f"; the nearest is {near[0]}" if near else ""
+        raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}{meant}")
     return STRATEGIES[name]

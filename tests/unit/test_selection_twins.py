@@ -301,7 +301,7 @@ def test_every_strategy_of_pixels_equals_its_twin(name: str, kind: str, shards: 
 def test_unknown_strategies_options_and_values_are_refused_by_name() -> None:
     for name in STRATEGIES:
         assert build(name) == build(name, {})
-    with pytest.raises(SelectionError, match="expected one of random, .*base, .*, got 'bse'"):
+    with pytest.raises(SelectionError, match="expected one of random, .*base, .*, got 'bse'; the nearest is base"):
         build("bse")
     with pytest.raises(SelectionError, match="unknown option 'temperature'; expected one of class_order, quota"):
         build("base", {"temperature": 1})
