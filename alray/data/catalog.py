@@ -24,7 +24,7 @@ from alray.data.examine import examine
 from alray.data.examples import empty_class_notes
 from alray.data.hashes import Hashing, fingerprint_of, read_hashes
 from alray.data.problems import REFUSED, counts, refuse_problems
-from alray.data.scans import check_beside, image_column, scans_of, with_absolute_places
+from alray.data.scans import image_column, scans_of, with_absolute_places
 from alray.data.sources import arrays
 from alray.data.sources.damaged import reachable
 from alray.data.sources.files import scanned_files
@@ -228,7 +228,6 @@ def build(
     refuse_credentials({"root": config.root, "test_root": config.test_root, "out": out})
     source, test_root, classes = config.root, config.test_root, config.classes or None
     store = Store(absolute(out))
-    check_beside(store.uri, [source, *filter(None, [test_root])])
     store.check_writable()
     with reachable(source):
         kind = kind_of(source, config.format)

@@ -78,12 +78,3 @@ def _all_test(scan: Scan, test_root: str) -> Scan:
     ]
     images = scan.images.set_column(column, "split", pa.array(["test"] * n, pa.string()))
     return replace(scan, images=images, doubts=(*scan.doubts, *doubts))
-
-
-def check_beside(out: str, sources: Sequence[str]) -> None:
-    """Raise CatalogError where the catalog would be among the images: the next listing would read it as their table."""
-    for source in sources:
-        if out.startswith(absolute(source).rstrip("/") + "/"):
-            raise CatalogError(
-                f"{out}: expected a directory outside of the images in {source}, which would contain their own catalog"
-            )

@@ -526,12 +526,3 @@ def test_embeddings_that_cannot_be_used(arrays: dict[str, np.ndarray], message: 
     for on_problem in ("refuse", "exclude"):  # no row may be left out: it is a position
         with pytest.raises(CatalogError, match=message):
             index(str(tmp_path / "e.npz"), str(tmp_path / "out"), on_problem=on_problem)
-
-
-def test_a_catalog_among_its_images_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    """The next listing of the folder would take the catalog's own table for the images'."""
-    (tmp_path / "images" / "cat").mkdir(parents=True)
-    for out in ("images/catalog", "images/cat/deep/er"):
-        with pytest.raises(CatalogError, match="expected a directory outside of the images"):
-            index(str(tmp_path / "images"), str(tmp_path / out))
-    assert not list(tmp_path.glob("images/**/catalog*"))
