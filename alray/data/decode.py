@@ -74,7 +74,7 @@ def decode(data: bytes, key: str, pixel_range: Range | None = None) -> Image.Ima
     range.
     """
     with opened(data, key) as image:
-        rgb = decoded(image, data) or _rgb(image, pixel_range)[0]
+        rgb, _ = _rgb(image, data, pixel_range)
         turn = _TURNS.get(orientation(image, data) or 1)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -83,8 +83,7 @@ def inspect(data: bytes, key: str, pixel_range: Range | None = None) -> Seen:
     """Decode an image as `decode` does, and say what was found. Raises ImageError."""
     with opened(data, key) as image:
         frames = _frames(image)
-        fast = decoded(image, data)
-        rgb, wide = (fast, None) if fast is not None else _rgb(image, pixel_range)
+        rgb, wide = _rgb(image, data, pixel_range)
         constant = all(low == high for low, high in _extrema(rgb))
         return Seen(orientation(image, data), frames, _transparent(image), constant, wide)
 
@@ -151,8 +150,10 @@ def _transparent(image: Image.Image) -> bool:
     return "transparency" in image.info
 
 
-def _rgb(image: Image.Image, pixel_range: Range | None) -> tuple[Image.Image, Wide | None]:
+def _rgb(image: Image.Image, data: bytes, pixel_range: Range | None) -> tuple[Image.Image, Wide | None]:
     """The image as RGB, not yet turned, and its values where they have more than 8 bits."""
+    if (fast := decoded(image, data)) is not None:
+        return fast, None
     depth = _depth(image)
     image.load()
     if depth is not None and not depth.cut:

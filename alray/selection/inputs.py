@@ -18,6 +18,7 @@ from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut, na
 from alray.features.row_runs import RowRuns
 from alray.reasons import why
 from alray.selection.given_files import FilePart
+from alray.selection.kernels.logits import all_finite
 from alray.selection.protocol import HIDDEN_LABELS, SelectionError
 from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, from_file
 
@@ -158,7 +159,7 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
     step = max(1, _BLOCK // max(1, array[:1].size))
     for start in range(0, len(array), step):
         part = array[start : start + step].reshape(len(array[start : start + step]), -1)
-        if part.dtype == np.float16 and _finite(part):
+        if part.dtype == np.float16 and all_finite(part):
             continue
         good = np.isfinite(part).all(axis=1)
         if largest < np.inf:
@@ -171,12 +172,6 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
                     f"{name}: expected values below {largest:.1e}, row {int(rows[row])} has larger ones"
                 )
             raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
-
-
-def _finite(part: Array) -> bool:
-    """Whether all of these float16 values are finite, told by their bits: five times as fast as `np.isfinite`."""
-    exponent = np.uint16(0x7C00)  # all of its bits are set in infinities and in NaN alone
-    return bool((np.ascontiguousarray(part).view(np.uint16) & exponent).max(initial=0) < exponent)
 
 
 def _arranged(array: Array, order: Rows) -> Array:

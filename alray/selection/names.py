@@ -91,19 +91,20 @@ def read_names(catalog: str, keys: str) -> Names | None:
 def names_in(path: str, names: Names | None) -> Names | None:
     """The names of the rows, where a Parquet file of features has a column key; else those that are known already.
     Raises SelectionError where the two differ: the file's rows may be in another order."""
-    if not path.endswith(".parquet") or KEY not in pq.read_schema(path).names:
+    there = pq.read_schema(path).names if path.endswith(".parquet") else []
+    if KEY not in there:
         return names
-    table = pq.read_table(path, columns=[name for name in (ROW, KEY) if name in pq.read_schema(path).names])
+    table = pq.read_table(path, columns=[name for name in (ROW, KEY) if name in there])
     keys = table[KEY].cast(pa.string()).to_pylist()
     rows = table[ROW].to_numpy() if ROW in table.column_names else np.arange(len(keys))
     if names is None:
         whole = np.array_equal(np.sort(rows), np.arange(len(rows)))
         ordered = [keys[at] for at in np.argsort(rows)]
         return Names(_unique(ordered, path), None, path) if whole else None
-    there = names.keys.cast(pa.string()).to_pylist()
+    known = names.keys.cast(pa.string()).to_pylist()
     for row, key in zip(rows.tolist(), keys, strict=True):
-        if not 0 <= row < len(there) or there[row] != key:
-            other = f"{there[row]!r}" if 0 <= row < len(there) else "none"
+        if not 0 <= row < len(known) or known[row] != key:
+            other = f"{known[row]!r}" if 0 <= row < len(known) else "none"
             raise SelectionError(f"{path}: row {row:,} has the key {key!r}, and in {names.where} {other}")
     return names
 

@@ -30,7 +30,7 @@ from alray.selection.kernels.logits import Floats, Positions, U, distinct, paire
 from alray.selection.protocol import Metric
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
-COLUMNS = 4  # so many are few: `kernels/thin.py`
+COLUMNS = 4  # rows of at most so many columns are chosen in a way of their own, see `kernels/thin.py`
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 _LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 _LARGEST_DOUBLE = 2.0**500

@@ -46,13 +46,12 @@ class Resident:
         room = int(_SHARE * free_bytes(self._device)) if self._room is None else self._room
         if first is None or len(self._shard) * first.nbytes > room:
             return None
-        kind = torch.from_numpy(np.empty(0, first.dtype)).dtype
-        try:
-            x = torch.empty(len(self._shard), first.shape[1], dtype=kind, device=self._device)
-        except torch.OutOfMemoryError:  # another process was faster
-            return None
         size = max(1, _STAGED // first.nbytes)
         staged, start = _buffer((size, first.shape[1]), first.dtype, self._device), 0
+        try:
+            x = staged.new_empty(len(self._shard), first.shape[1], device=self._device)
+        except torch.OutOfMemoryError:  # another process was faster
+            return None
         with ThreadPoolExecutor(_COPIERS) as copiers:
             for block in self._shard.blocks(size):
                 stored = block[self._column]

@@ -10,6 +10,7 @@ it is not picked it comes before them, and afterwards their distance is 0. Lette
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -228,8 +229,7 @@ class Sieve:
 
     def _of_stored(self, stored: Array) -> Compared:
         assert self._space is not None
-        view = self._space.view(stored).to(self._device)
-        return Compared(self._space, self._centers, view, lambda: stored)
+        return Compared(self._space, self._centers, self._space.view(stored).to(self._device), lambda: stored)
 
     def _meet(self, at: Positions, rows: Compared, start: int, end: int, least: float) -> None:
         """Compare rows with the centers start:end."""
@@ -320,7 +320,7 @@ class Sieve:
         numbers, most = (_CHUNK, _ROWS) if self._device.type == "cpu" else (_CHUNK_ON_GPU, _ROWS_ON_GPU)
         return min(most, max(256, numbers // max(1, self._width)))
 
-    @property
+    @cached_property
     def _stored_type(self) -> np.dtype[Any]:
         return self._take(np.zeros(1, np.intp)).dtype
 
