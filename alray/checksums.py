@@ -293,6 +293,9 @@ def _message(uri: str, accepted: Sequence[str], found: str) -> str:
 def difference(file: str, accepted: Sequence[str], found: str) -> str:
     """What is wrong with a file, in words. accepted: none if the file is not listed."""
     if not accepted:
-        return f"not listed: expected {file} in the checksums of its directory, got no entry for it"
+        return (
+            f"not listed: expected {file} in the checksums of its directory, got no entry for it: alray did not write "
+            "it there, or the list is an older one"
+        )
     expected = " or ".join(map(in_words, [value for value in accepted if value != ABSENT][:_FEW]))
     return f"{'missing' if found == ABSENT else 'damaged'}: expected {expected}, got {in_words(found)}"

@@ -18,7 +18,7 @@ from alray import __version__, commands, recipes
 from alray.config import ConfigError, RunConfig, SweepConfig
 from alray.config.arguments import as_typed
 from alray.config.command_line import Presets, options, sweep_options
-from alray.config.fields import leaves
+from alray.config.fields import leaves, nearest
 from alray.credentials import redacted
 from alray.reasons import ours
 
@@ -197,7 +197,13 @@ def _start(argv: Sequence[str]) -> None:
         return
     name, *rest = argv
     if name not in (*_HERE, *commands.NAMES):
-        raise ConfigError(f"{name}: expected a command, one of {', '.join((*_HERE, *commands.NAMES))}")
+        known = (*_HERE, *commands.NAMES)
+        meant = (
+            f"; did you mean {nearest(name, known)[0]}?"
+            if name not in recipes.recipes()
+            else (f"; the recipe of this name is started by `alray run {name}`")
+        )
+        raise ConfigError(f"{name}: expected a command, one of {', '.join(known)}{meant}")
     (_HERE.get(name) or commands.named(name).start)(rest)
 
 

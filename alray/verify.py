@@ -12,11 +12,14 @@ import pyarrow.fs as pafs
 
 from alray.atomic import StoreError, absolute, filesystem, join, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
+from alray.data.catalog import META
+from alray.features.table import MANIFEST
 from alray.lease import LEASE, lease
 from alray.rundir import BATCHES, PROGRESS, RAY, RUN, Missing, RunDir
 from alray.scalars import lines_written
 
 # Files and directories without checksums: leases, halves of writes, and what Ray and failed trials of a sweep leave.
+_MADE = (RUN, META, MANIFEST)  # a file that each run, each catalog and each table of features has
 _EXEMPT = re.compile(
     rf"{re.escape(LEASE)}.*|.*\.[0-9a-f]{{8}}\.tmp|\.alray-write-check-.*|{PROGRESS}|{RAY}|{BATCHES}|tune|errors"
 )
@@ -129,8 +132,11 @@ def record(place: str) -> int:
         raise StoreError(f"{run}: expected a run that nobody works on, got one of {holder}; wait for its end")
 
     folders = _tree(uri, [])
-    if not folders:
-        raise StoreError(f"{uri}: expected a directory with files that alray wrote, got none")
+    if not any(is_list(file) or file in _MADE for files in folders.values() for file in files):
+        raise StoreError(
+            f"{uri}: expected a directory with runs, catalogs or features of alray, got one with none of their files "
+            f"({', '.join(_MADE)}); nothing was written"
+        )
     with ExitStack() as leases:
         for folder in filter(lambda folder: RUN in folders[folder], folders):
             leases.enter_context(lease(RunDir(folder), busy=partial(refuse, folder)))

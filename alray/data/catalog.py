@@ -40,7 +40,7 @@ from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_
 __all__ = ["Catalog", "CatalogError", "build", "index", "index_arrays"]
 
 Rows = npt.NDArray[np.int64]
-_META, _IMAGES, _PROBLEMS, _FILES = "meta.json", "catalog.parquet", "problems.parquet", "files.parquet"
+META, _IMAGES, _PROBLEMS, _FILES = "meta.json", "catalog.parquet", "problems.parquet", "files.parquet"
 _VERSION = 2
 
 
@@ -72,11 +72,11 @@ class Catalog:
     def open(cls, uri: str) -> Catalog:
         """Open the catalog in a directory. Raises CatalogError where there is none."""
         store = Store(absolute(uri))
-        if not store.has(_META):
+        if not store.has(META):
             raise CatalogError(
-                f"{uri}: expected a catalog, got no {_META}; make one with `alray index SOURCE --out {uri}`"
+                f"{uri}: expected a catalog, got no {META}; make one with `alray index SOURCE --out {uri}`"
             )
-        meta = store.read_json(_META)
+        meta = store.read_json(META)
         if meta["version"] != _VERSION:
             raise CatalogError(
                 f"{uri}: expected catalog version {_VERSION}, got {meta['version']}, made by another version of alray; "
@@ -89,7 +89,7 @@ class Catalog:
     @staticmethod
     def exists(uri: str) -> bool:
         """Whether a directory has a catalog."""
-        return Store(absolute(uri)).has(_META)
+        return Store(absolute(uri)).has(META)
 
     def __len__(self) -> int:
         return self.size
@@ -152,11 +152,11 @@ class Catalog:
 
     def notes(self) -> list[str]:
         """Sentences on what indexing understood, guessed, changed or left out."""
-        return list(Store(self.uri).read_json(_META).get("notes", []))
+        return list(Store(self.uri).read_json(META).get("notes", []))
 
     def config(self) -> IndexConfig:
         """How it was made; its places are absolute."""
-        return validated(IndexConfig, Store(self.uri).read_json(_META)["config"])
+        return validated(IndexConfig, Store(self.uri).read_json(META)["config"])
 
     def table(self) -> pa.Table:
         """All rows with all columns: row, key, uri, offset, size, label, split, and hash (int64, of the bytes; null
@@ -289,7 +289,7 @@ def index_arrays(
     """
     store = Store(absolute(out))
     store.check_writable()
-    store.delete(_META)
+    store.delete(META)
     store.delete("images")
     try:
         arrays.write(images, labels, store.child("images"), keys, test, classes)
@@ -318,9 +318,9 @@ def _write(store: Store, found: Assembled, about: dict[str, Any], content: str, 
     meta = {"version": _VERSION, "classes": list(found.classes), "fingerprint": fingerprint, "counts": counted, **about}
     meta["embedding_fingerprint"] = content
     data = json_bytes(meta)
-    if is_file(store.at(_META)) and read_bytes(store.at(_META)) != data:
-        store.delete(_META)
+    if is_file(store.at(META)) and read_bytes(store.at(META)) != data:
+        store.delete(META)
     # Two starts that index at the same time write the same files, and so the same checksums.
     tables = {_IMAGES: table_bytes(rows), _PROBLEMS: table_bytes(found.problems), _FILES: files}
-    store.write_together({**tables, _META: data}, last=True)
+    store.write_together({**tables, META: data}, last=True)
     return Catalog.open(store.uri)

@@ -124,6 +124,9 @@ def read(name: str, value: Any) -> RowsAndColumn:
 
 def _array(name: str, value: Any) -> Array:
     """Whatever NumPy can read, as an array; rows that are arrays themselves are stacked."""
+    masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
+    if masked:
+        raise SelectionError(f"{name}: expected numbers everywhere, got {masked:,} masked ones; leave these rows out")
     try:
         array = np.asarray(value)
         if array.dtype == object and array.ndim == 1 and len(array):

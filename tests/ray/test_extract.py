@@ -136,7 +136,7 @@ def test_actors_stay_between_extractions_and_a_killed_one_costs_time_only(catalo
     assert until(lambda: not alive(kept) and not alive(restarted))
 
 
-@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [6, pytest.param(80, marks=pytest.mark.slow)])
 def test_an_actor_that_stands_still_is_waited_for(seconds: float, catalog: Catalog, tmp_path: Path) -> None:
     measurers, plan = Measurers(2), replace(extraction(catalog, np.arange(50)), part_rows=4)
     extract(plan, Store(str(tmp_path / "first")), measurers=measurers, decode_cpus=1)
@@ -148,10 +148,13 @@ def test_an_actor_that_stands_still_is_waited_for(seconds: float, catalog: Catal
             waiting.append(threading.Timer(seconds, lambda: os.kill(before[0], signal.SIGCONT)))
             waiting[0].start()
 
-    began = time.monotonic()
-    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, advance=stop)
+    began, said = time.monotonic(), list[str]()
+    share = Share("x", 3, said.append)
+    extract(plan, Store(str(tmp_path / "second")), measurers=measurers, decode_cpus=1, share=share, advance=stop)
     assert numbers(tmp_path / "second") == numbers(tmp_path / "first")
     assert time.monotonic() - began > seconds
+    told = [bool(re.match(r"extract · no part was finished for 6\d s, on [\d.]+", line)) for line in said]
+    assert told == [True] * (seconds > 60)
     assert processes(measurers) == before
 
 

@@ -276,6 +276,15 @@ def test_verify_names_what_is_not_alray_s_and_counts_what_is_not_finished(tmp_pa
         verify(str(tmp_path / "nowhere"))
 
 
+def test_checksums_are_not_written_into_a_directory_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(b"image")
+    for place in (tmp_path, tmp_path / "images", tmp_path / "nowhere"):
+        with pytest.raises(StoreError, match="expected a directory with runs, catalogs or features of alray"):
+            record(str(place))
+    assert [path.name for path in tmp_path.rglob("*")] == ["images", "1.png"]
+
+
 def read_so_far() -> int:
     """Bytes that this process asked the system to read so far; mapped files are not counted."""
     return int(Path("/proc/self/io").read_text().split()[1])

@@ -12,6 +12,7 @@ import pytest
 from pins import CONFIG, features
 
 import alray
+from alray.cli import main
 
 ROOT = Path(alray.__file__).parents[1]
 HEAVY = "import sys; print(sorted({'torch', 'ray', 'scipy'} & sys.modules.keys()))"
@@ -95,6 +96,19 @@ def test_a_weights_file_that_is_not_there_is_refused_before_images_are_indexed(t
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: --model.checkpoint: expected a file, got none at {tmp_path}/none.pth\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("indx", "did you mean index?"), ("digits", "the recipe of this name is started by `alray run digits`")],
+)
+def test_an_unknown_command_is_refused_with_what_was_meant(
+    given: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([given])
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_with_130_and_says_that_the_command_continues() -> None:

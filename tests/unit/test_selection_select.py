@@ -105,6 +105,7 @@ def test_integers_are_numbers() -> None:
 NAN = Z.copy()
 NAN[[17, 30]] = np.nan
 GOOD: dict[str, Any] = {"logits": Z}
+MASKED = np.ma.masked_array(Z, mask=np.arange(Z.size).reshape(Z.shape) % 100 == 7)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,8 @@ GOOD: dict[str, Any] = {"logits": Z}
         ("margin", 5, {**GOOD, "workers": "threads"}, "workers: expected one of process, ray, got 'threads'"),
         ("margin", 5, {}, "give at least one of embedding, logits, pretext_loss"),
         ("margin", 5, {"embedding": X}, "margin needs logits, or embedding and head; got embedding"),
-        ("base", 5, GOOD, "base needs head"),
+        ("base", 5, GOOD, "base needs the head, that is its weight and bias; got none"),
+        ("margin", 5, {"logits": MASKED}, "logits: expected numbers everywhere, got 2 masked ones"),
         ("margin", 5, {"logits": NAN}, "logits: expected finite values, row 17 has NaN or infinity"),
         ("margin", 5, {"logits": Z[:, 0]}, r"logits: expected an array of 2 dimension\(s\), got shape \(40,\)"),
         ("margin", 5, {"logits": Z[:, :0]}, "expected at least one column"),
