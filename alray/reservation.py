@@ -284,21 +284,22 @@ def in_trial() -> bool:
 
 
 def _in_trial(demand: Demand) -> Reservation | None:
-    """The part of the trial's group that the demand can use, whose first bundle is that of the driver; None outside of
-    a trial, and where the group is not made for it."""
+    """The part of the trial's group that the demand can use; None outside of a trial, and where the group is not made
+    for it. The first bundle is the driver's, unless the driver reserves nothing."""
     import ray
 
     group = ray.util.get_current_placement_group()
     if group is None:
         return None
-    bundles = group.bundle_specs[1:]
+    ahead = 1 if ray.get_runtime_context().get_assigned_resources() else 0
+    bundles = group.bundle_specs[ahead:]
     if len(bundles) < len(demand.least) or not all(
         bundle.get(kind, 0.0) >= amount
         for needed, bundle in zip(demand.least, bundles, strict=False)
         for kind, amount in needed.items()
     ):
         return None
-    first = tuple(range(1, 1 + len(demand.workers)))
+    first = tuple(range(ahead, ahead + len(demand.workers)))
     return Reservation(group, first, min(1, len(demand.least) - len(demand.workers)), own=False)
 
 

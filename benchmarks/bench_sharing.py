@@ -1,6 +1,6 @@
 """Pairs of jobs that share a cluster of 2 to 16 CPUs: whether both finish, and after how long.
 
-    python benchmarks/bench_sharing.py [CPUS ...]    # default: 2 4 8 16
+    python benchmarks/bench_sharing.py [CPUS ...]    # default: 2 4 8 16; the others keep the results that they have
 
 Each cell of the table is a cluster of its own, on which both jobs are started at the same moment. Runs and sweeps (of
 two trials) on 27 training images, two rounds, with a linear head or with fine-tuning. The CPUs are Ray's, which are
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from results import record
+from results import FOLDER, record
 
 JOBS = Path(__file__).parents[1] / "tests" / "ray" / "many_jobs.py"
 PAIRS = (
@@ -56,17 +56,20 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def main(sizes: list[int]) -> None:
-    found: list[dict[str, Any]] = []
+    results = FOLDER / "sharing.json"
+    known = json.loads(results.read_text())["cells"] if results.exists() else []
+    found = {(one["cpus"], tuple(one["jobs"])): one for one in known}
     for cpus in sizes:
         for pair in PAIRS:
-            found.append(cell(cpus, pair))
-            finished = sum(not any(one["codes"]) for one in found)
-            record("sharing", {"finished": finished, "of": len(found), "cells": found})
-            print(cpus, pair, shown(found[-1]), flush=True)
-    print("| jobs | " + " | ".join(f"{cpus} CPUs" for cpus in sizes) + " |")
-    print("|---" * (1 + len(sizes)) + "|")
+            found[cpus, pair] = cell(cpus, pair)
+            finished = sum(not any(one["codes"]) for one in found.values())
+            record("sharing", {"finished": finished, "of": len(found), "cells": list(found.values())})
+            print(cpus, pair, shown(found[cpus, pair]), flush=True)
+    columns = sorted({cpus for cpus, _ in found})
+    print("| jobs | " + " | ".join(f"{cpus} CPUs" for cpus in columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
     for pair in PAIRS:
-        cells = [shown(one) for one in found if one["jobs"] == pair]
+        cells = [shown(found[cpus, pair]) if (cpus, pair) in found else "" for cpus in columns]
         print("| " + " | ".join([" + ".join(NAMES[kind] for kind in pair), *cells]) + " |")
 
 

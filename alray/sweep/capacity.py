@@ -13,6 +13,21 @@ from alray.prepare import Checked
 from alray.sweep.trials import SweepPlan
 
 
+def beside_workers(planned: SweepPlan, options: SweepConfig, found: Cluster) -> tuple[SweepConfig, str]:
+    """The options with fewer CPUs for the driver of a trial, and a sentence about it, where the cluster has room for
+    the workers of a trial but not for its driver beside them. The driver waits while they work, as that of a single
+    run, which reserves nothing. Else the options as they are, and an empty text."""
+    inside = max(map(worker_cpus, planned.settings))
+    left = found.cpus - inside
+    if not inside or not 0 <= left < options.cpus_per_trial:
+        return options, ""
+    said = (
+        f"sweep · the driver of a trial reserves {left:g} CPUs instead of {options.cpus_per_trial:g} "
+        f"(sweep.cpus_per_trial): the cluster has {found.cpus:g}, and the workers of a trial need {inside:g}"
+    )
+    return options.model_copy(update={"cpus_per_trial": left}), said
+
+
 def concurrency(planned: SweepPlan, options: SweepConfig, found: Cluster, cores: float) -> int:
     """The number of trials that run at once. A trial reserves CPUs and GPUs for its driver and its workers until it
     ends.

@@ -33,7 +33,7 @@ from alray.rundir import RunDir
 from alray.scalars import flat
 from alray.stop import ended
 from alray.store import Store, join
-from alray.sweep.capacity import cluster_for, concurrency, reserved
+from alray.sweep.capacity import beside_workers, cluster_for, concurrency, reserved
 from alray.sweep.failures import last_failure, message
 from alray.sweep.ledger import Ledger
 from alray.sweep.sharing import share
@@ -64,6 +64,9 @@ def work(
     found = cluster.start(cluster_for(planned, options))
     first = planned.settings[0]
     check_nodes(first.config, first.catalog, first.pool_rows)
+    options, fewer = beside_workers(planned, options, found)
+    if fewer and not quiet:
+        print(fewer, flush=True)
     concurrent = concurrency(planned, options, found, cores)
     failed = share(planned, {planned.trials[number].setting for number in todo}, quiet)
     for number in todo:

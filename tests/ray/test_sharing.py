@@ -35,7 +35,7 @@ TABLE = [
     *((cpus, ["finetune", "finetune"]) for cpus in (2, 4, 16)),
     *((cpus, ["finetune", "sweep"]) for cpus in (2, 4, 16)),
     *((cpus, ["sweep", "sweep"]) for cpus in (2, 4, 16)),
-    (4, ["finetuning sweep", "finetuning sweep"]),
+    *((cpus, ["finetuning sweep", "finetuning sweep"]) for cpus in (2, 4)),
     (8, ["finetune", "finetuning sweep", "sweep", "linear"]),
 ]
 

@@ -27,7 +27,7 @@ from alray.report.runs import load
 from alray.rounds import run
 from alray.store import Store
 from alray.sweep import SpaceError, SweepConfig, SweepError, expand, parse_space, plan, sweep
-from alray.sweep.capacity import concurrency
+from alray.sweep.capacity import beside_workers, concurrency, reserved
 from alray.sweep.checks import check_scheduler
 from alray.sweep.ledger import SWEEP, Ledger
 from alray.sweep.sharing import groups
@@ -448,6 +448,27 @@ def test_a_cluster_without_room_for_one_trial_is_refused(tmp_path: Path) -> None
     for options in (SweepConfig(cpus_per_trial=5), SweepConfig(gpus_per_trial=0.5)):
         with pytest.raises(ClusterError, match="4 CPUs and 0 GPUs, a trial needs"):
             concurrency(planned, options, Cluster(4, 0, False), 4)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "for_workers", "for_driver"), [(4, 2, 1), (3, 2, 1), (2.5, 2, 0.5), (2, 2, 0), (1.5, 2, 1), (1, 0, 1)]
+)
+def test_a_trials_driver_takes_what_its_workers_leave(
+    cpus: float, for_workers: int, for_driver: float, tmp_path: Path
+) -> None:
+    """A single run that fine-tunes works on a cluster of two CPUs, and so does a sweep of such runs."""
+    planned = plan(image_config(tmp_path) if for_workers else config_of(tmp_path), {"seed": [0]})
+    has = Cluster(cpus, 0, False)
+    options, said = beside_workers(planned, SweepConfig(), has)
+    assert options.cpus_per_trial == for_driver
+    assert bool(said) == (for_driver < 1)
+    bundles = reserved(planned.settings[0], options, use_gpu=False)
+    assert sum(bundle["CPU"] for bundle in bundles) == for_workers + for_driver
+    if for_workers + for_driver <= cpus:
+        assert concurrency(planned, options, has, math.inf) >= 1
+    else:
+        with pytest.raises(ClusterError, match="a trial needs"):
+            concurrency(planned, options, has, math.inf)
 
 
 def test_the_table_says_how_far_every_setting_is() -> None:
