@@ -30,6 +30,8 @@ __all__ = ["guarded", "job", "main", "options", "sweep_job"]
 
 T = TypeVar("T")
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see alray.cluster; PyTorch, which reads it, is imported later
+
 _RUN = "alray run [RECIPE | CONFIG.json | JOB.py] [--option value ...]"
 _PLAN = "alray plan RECIPE|CONFIG.json|JOB.py [--price NUMBER] [--option value ...]"
 _SWEEP = "alray sweep RECIPE|CONFIG.json|JOB.py PATH=VALUES ... [--option value ...] [--sweep.option value ...]"

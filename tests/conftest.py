@@ -21,6 +21,7 @@ QUIET_RAY = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_MAX_": "0",  # see alray.cluster
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 for name, value in QUIET_RAY.items():
     os.environ.setdefault(name, value)

@@ -3,6 +3,7 @@ test counts modules, because seconds depend on the machine."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_reading_a_configuration_imports_no_library_of_arrays(
 ) -> None:
     program = f"import sys, {imports}; print(*sorted({HEAVY | libraries} & set(sys.modules)))"
     assert heavy_after(program, tmp_path)[0] == set()
+
+
+@pytest.mark.parametrize(("given", "expected"), [("", "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_command_sleep_while_they_wait(given: str, expected: str, tmp_path: Path) -> None:
+    """`alray.cli` sets it and imports no PyTorch, which reads it once; what a person has set is kept."""
+    program = "import os, alray.cli; policy = os.environ['OMP_WAIT_POLICY']; print(policy)"
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, env=others | ({"OMP_WAIT_POLICY": given} if given else {}),
+    )  # fmt: skip
+    assert done.stdout == f"{expected}\n", done.stderr
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
