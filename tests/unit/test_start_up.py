@@ -60,10 +60,10 @@ def test_threads_of_a_command_sleep_while_they_wait(given: str, expected: str, t
     """`alray.cli` sets it and imports no PyTorch, which reads it once; what a person has set is kept."""
     program = "import os, alray.cli; policy = os.environ['OMP_WAIT_POLICY']; print(policy)"
     others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    around = others | ({"OMP_WAIT_POLICY": given} if given else {})
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, env=others | ({"OMP_WAIT_POLICY": given} if given else {}),
-    )  # fmt: skip
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=around
+    )
     assert done.stdout == f"{expected}\n", done.stderr
 
 
