@@ -32,8 +32,8 @@ __all__ = ["Cluster", "ClusterError", "Joined", "logical_cpus", "start"]
 # page, which takes up to half of the time of training on CPUs. Workers of a cluster that is started here inherit this.
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
 
-# OpenMP's threads keep their cores busy while they wait for each other. On a machine with other work they then keep each
-# other from working: a linear head that was trained by two threads took 15 times its CPU seconds.
+# OpenMP's threads keep their cores busy while they wait for each other. On a machine with other work they then keep
+# each other from working: a linear head that was trained by two threads took 15 times its CPU seconds.
 _SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 # These turn off processes of Ray that are not needed on one machine. A worker that reports an epoch waits until Ray

@@ -151,8 +151,7 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
             stop.check_round(now)
             last, why = stop.ends([*seen, now]), stop.reason([*seen, now])
             turns = () if last else turns_of(ready.run, config, number)
-            rows = query.rows_to_embed(pool, turns, stages)
-            table = query.learn.embed(number, rows, out, stages)
+            table = query.learn.embed(number, query.rows_to_embed(pool, turns, stages), out, stages)
             metrics = _evaluate(query, pool, bought, table, summary, number, out, stages) | _stopped(why)
             for turn in turns:
                 turn = turn_at(ready.run, number, turn.batch)

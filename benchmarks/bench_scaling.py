@@ -45,7 +45,9 @@ MEASURED = ("margin", "k_center", "pt4al")  # strategies whose memory is measure
 GPUS, POOLS = (8, 64, 256), (10**8, 10**9)
 ABOUT = ("date", "command", "commit", "hardware", "versions")
 D, LABELED, PICKS = 2048, 100_000, 10_000  # of the model: float16 embeddings of a ResNet-50
-POOL, INDEX = 13, 4  # bytes per row on a run's driver: status, label and number of a row; rows of the feature table
+# Bytes per row on a run's driver: status, label and number of a row; and its table of the images, which has 41 bytes
+# beside the keys (here of 9 letters) where each file holds many images, and a whole URI where each image is a file.
+POOL, CATALOG = 13, 58
 
 
 def selecting(folder: Path) -> dict[str, Any]:
@@ -149,8 +151,9 @@ def model(found: dict[str, Any]) -> dict[str, Any]:
                 "features_per_shard_bytes": each * D * 2,
                 "state_per_shard_bytes": each * found["shard_bytes_per_row"]["k_center"],
                 "labeled_in_each_shard_bytes": LABELED * D * (2 + 4),
-                "driver_bytes": rows * (POOL + INDEX) + LABELED * D * 2,
-                "driver_bytes_pt4al": rows * (POOL + INDEX + 8 + found["driver_bytes_per_row"]["pt4al"]),
+                "driver_bytes": rows * POOL + LABELED * D * 2,
+                "driver_bytes_pt4al": rows * (POOL + 8 + found["driver_bytes_per_row"]["pt4al"]),
+                "driver_catalog_bytes": rows * CATALOG,
                 "exchanges": k_center["account"]["exchanges"],
                 "message_bytes_per_round": (8 + gpus) * PICKS * D * 2,  # far rows to the driver, picks to all
                 "margin_seconds": each * margin_seconds,
@@ -201,6 +204,7 @@ def tables(found: dict[str, Any], predicted: dict[str, Any]) -> str:
         "labeled rows in each shard",
         "driver",
         "driver, PT4AL",
+        "catalog on the driver",
         "messages of a round",
         "margin, s",
         "k-center, s",
@@ -209,7 +213,7 @@ def tables(found: dict[str, Any], predicted: dict[str, Any]) -> str:
     lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in predicted["table"]:
         kinds = ("features_per_shard_bytes", "state_per_shard_bytes", "labeled_in_each_shard_bytes", "driver_bytes",
-                 "driver_bytes_pt4al", "message_bytes_per_round")  # fmt: skip
+                 "driver_bytes_pt4al", "driver_catalog_bytes", "message_bytes_per_round")  # fmt: skip
         cells = [f"10^{len(str(row['rows'])) - 1}", str(row["gpus"]), *(_bytes(row[kind]) for kind in kinds)]
         cells += [f"{row[kind]:,.0f}" for kind in ("margin_seconds", "k_center_seconds", "decode_core_hours")]
         lines.append("| " + " | ".join(cells) + " |")

@@ -42,6 +42,7 @@ __all__ = ["Catalog", "CatalogError", "build", "index", "index_arrays"]
 Rows = npt.NDArray[np.int64]
 META, _IMAGES, _PROBLEMS, _FILES = "meta.json", "catalog.parquet", "problems.parquet", "files.parquet"
 _VERSION = 2
+_URI = 2  # which column of a reference names its file
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Catalog:
 
     def references(self, rows: Rows) -> pa.Table:
         """The places of some rows' bytes: a table with columns row, key, uri, offset, size, in ascending row order."""
-        return self._places.take(pa.array(np.sort(np.asarray(rows, np.int64)))).combine_chunks()
+        found = self._places.take(pa.array(np.sort(np.asarray(rows, np.int64)))).combine_chunks()
+        return found.cast(found.schema.set(_URI, pa.field("uri", pa.string())))
 
     def embedding(self) -> npt.NDArray[np.floating]:
         """The user's own embeddings (n, d), in row order, with their stored type. Raises CatalogError for a catalog of
@@ -195,7 +197,12 @@ class Catalog:
 
     @cached_property
     def _places(self) -> pa.Table:
-        return self._read("row", "key", "uri", "offset", "size")
+        """References to all rows. A file that holds many images is named once."""
+        found = self._read("row", "key", "uri", "offset", "size")
+        once = found["uri"].dictionary_encode().unify_dictionaries() if len(found) else found["uri"]
+        return (
+            found.set_column(_URI, "uri", once) if 2 * pc.count_distinct(found["uri"]).as_py() < len(found) else found
+        )
 
 
 def index(source: str, out: str, *, progress: bool = False, **options: Any) -> Catalog:

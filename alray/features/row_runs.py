@@ -41,6 +41,19 @@ class RowRuns:
     def __len__(self) -> int:
         return len(self.firsts) if self.ends is None else int((self.ends - self.firsts).sum())
 
+    def places(self, rows: Integers) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The positions (k,) of some rows (k,) among these, and which of them are not there, (k,) bool; the position of
+        such a row means nothing."""
+        if not len(self.firsts):
+            return np.zeros(len(rows), np.int64), np.ones(len(rows), np.bool_)
+        if self.ends is None:
+            at = np.searchsorted(self.firsts, rows.astype(self.firsts.dtype))
+            return at, self.firsts[np.minimum(at, len(self.firsts) - 1)] != rows
+        run = np.searchsorted(self.firsts, rows, side="right") - 1
+        lengths = self.ends - self.firsts
+        behind = np.cumsum(lengths) - lengths
+        return behind[run] + (rows - self.firsts[run]), (run < 0) | (rows >= self.ends[run])
+
     def rows(self) -> npt.NDArray[np.int64]:
         """The rows, (n,) int64 ascending."""
         if self.ends is None:

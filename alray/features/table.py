@@ -35,7 +35,6 @@ from alray.features.arrays import (
     concatenate,
     cut,
     floating,
-    narrow_rows,
 )
 from alray.features.row_runs import RowRuns
 from alray.store import Store, filesystem, json_bytes, table_bytes, write_bytes
@@ -174,23 +173,22 @@ class FeatureTable:
         return int(self.manifest["columns"][EMBEDDING]["width"])
 
     @cached_property
-    def _index(self) -> tuple[Integers, Integers, Integers]:
-        """All rows (n,) ascending, in few bytes each; the numbers of the parts, and where each of them begins."""
+    def _index(self) -> tuple[RowRuns, Integers, Integers]:
+        """All rows; the numbers of the parts, and where each of them begins."""
         table = Store(self.uri).read_table(INDEX)
         parts = table["part"].to_numpy()
         starts = np.concatenate([np.zeros(min(1, len(parts)), np.int64), np.flatnonzero(np.diff(parts)) + 1])
-        return narrow_rows(table[ROW].to_numpy()), parts[starts], starts
+        return RowRuns.of(table[ROW].to_numpy()), parts[starts], starts
 
     @property
     def rows(self) -> Rows:
         """All rows, (n,) int64 ascending."""
-        return self._index[0].astype(np.int64)
+        return self._index[0].rows()
 
     def source(self, rows: Integers, columns: Sequence[str] | None = None) -> TableSource:
         """One shard with the given ascending rows. Raises FeatureError for rows that are not in the table."""
         all_rows, numbers, starts = self._index
-        at = np.searchsorted(all_rows, rows.astype(all_rows.dtype))
-        missing = (at >= len(all_rows)) | (all_rows[np.minimum(at, len(all_rows) - 1)] != rows)
+        at, missing = all_rows.places(rows)
         if missing.any():
             first = int(rows[int(np.argmax(missing))])
             raise FeatureError(f"{self.uri}: {int(missing.sum())} rows have no features, first row {first}")

@@ -48,6 +48,10 @@ def test_runs_are_the_rows(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> 
         assert runs.rows().tolist() == rows
         assert runs.rows().dtype == np.int64
         assert len(runs) == len(rows)
+        asked = np.array(sorted({0, 6, 10, 2**31 + 1, 2**41, *rows}), np.int64)
+        at, missing = runs.places(asked)
+        assert missing.tolist() == [row not in rows for row in asked.tolist()]
+        assert at[~missing].tolist() == list(range(len(rows)))
 
 
 def test_a_pool_without_its_labeled_rows_is_a_few_runs() -> None:
