@@ -262,6 +262,10 @@ class Strategy(ABC):
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """Choose `budget` rows, on the driver. The shards hold at least that many rows."""
 
+    def remarks(self, picks: Picks) -> list[str]:
+        """Sentences about these picks, for the user to read after the selection: a limit that was reached, say."""
+        return []
+
     def score_of(self, case: Case) -> float | None:
         """The score of a row that was not picked; None where it is not known."""
         return None

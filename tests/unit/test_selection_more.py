@@ -159,9 +159,13 @@ def test_a_summary_keeps_its_promise() -> None:
 
 def test_out_of_time_the_greedy_solution_and_its_gap_are_returned() -> None:
     data = made("random", n=200)
-    picks = select(RobustKCenter(outliers=0, time_limit=1e-9), 10, embedding=data["embedding"])
+    hurried = RobustKCenter(outliers=0, time_limit=1e-9)
+    picks = select(hurried, 10, embedding=data["embedding"])
     assert picks.account["radius"] == picks.account["greedy_radius"]
     assert 0 < picks.account["gap"] <= 1
+    (remark,) = hurried.remarks(picks)
+    assert remark.startswith("robust_k_center: time_limit: 1e-09 s were not enough")
+    assert RobustKCenter().remarks(select(RobustKCenter(), 2, embedding=data["embedding"][:20])) == []
 
 
 def test_a_summary_claims_no_more_than_it_knows() -> None:

@@ -43,10 +43,10 @@ _CHUNK = 256
 class RobustKCenter(Strategy):
     """Score: the distance to the nearest labeled row or earlier pick; the picks are in farthest-first order.
 
-    The account of the picks has, for the points that were solved for, radius, greedy_radius (that of k-center greedy)
-    and outliers (how many rows the points outside the radius stand for). Then summary_radius; bound, the radius within
-    which all rows but the outliers lie; lower_bound, a radius that no choice of centers can fall below; and gap, bound
-    / lower_bound - 1, which is infinite where no lower bound is known.
+    The account of the picks has, for the points that were solved for, radius, greedy_radius (that of k-center greedy),
+    outliers (how many rows the points outside the radius stand for) and time_limit_reached. Then summary_radius; bound,
+    the radius within which all rows but the outliers lie; lower_bound, a radius that no choice of centers can fall
+    below; and gap, bound / lower_bound - 1, which is infinite where no lower bound is known.
     """
 
     outliers: Annotated[float, Field(ge=0, lt=1)] = 1e-4
@@ -93,6 +93,15 @@ class RobustKCenter(Strategy):
         # Centers among the few summary rows: their best radius is no lower bound for centers among all rows.
         least = float(summary.radius[budget - 1]) / 2 if program.outliers == 0 else 0.0
         return replace(found, account=_of_summary(found.account, float(summary.radius[-1]), least))
+
+    def remarks(self, picks: Picks) -> list[str]:
+        """Whether the time limit ended the search."""
+        if not picks.account["time_limit_reached"]:
+            return []
+        return [
+            f"robust_k_center: time_limit: {self.time_limit:g} s were not enough to solve the mixed-integer programs: "
+            "the picks are the best that were found, and depend on the speed of this machine"
+        ]
 
     def reasons(self, case: Case) -> list[str]:
         """What was nearest to it: the picks are chosen together, and then sorted."""
@@ -152,9 +161,11 @@ class _Program:
         deadline = time.monotonic() + seconds
         low, high = -1, len(values)  # values[low] is infeasible (or not known), values[high] feasible
         known = -1  # values[known] is the largest that is certainly infeasible
+        cut_short = False  # a program was not solved to its end
         while high - low > 1 and time.monotonic() < deadline:
             middle = (low + high) // 2
             found, certain = self._feasible(float(values[middle]), deadline - time.monotonic())
+            cut_short |= not certain
             if found is None:
                 low, known = middle, middle if certain else known
             else:
@@ -164,7 +175,8 @@ class _Program:
             lower = radius
         elif known >= 0:
             lower = max(lower, float(values[known + 1]))
-        return self._picks(best, radius, lower, start)
+        picks = self._picks(best, radius, lower, start)
+        return replace(picks, account={**picks.account, "time_limit_reached": cut_short or high - low > 1})
 
     def _feasible(self, squared: float, seconds: float) -> tuple[Integers | None, bool]:
         """Centers within that radius, or None; and whether None is certain (false where the time ran out)."""
