@@ -297,3 +297,11 @@ def test_the_tree_names_what_is_there() -> None:
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", (ROOT / page).read_text())
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_the_layout_names_every_module_and_folder_at_the_top_of_the_package() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    layout = text.partition("## Layout")[2].partition("Dependencies point one way")[0]
+    there = [path for path in (ROOT / "alray").iterdir() if not path.name.startswith("_")]
+    names = [path.name if path.suffix == ".py" else f"{path.name}/" for path in there if path.suffix in ("", ".py")]
+    assert [name for name in names if not re.search(rf"(^|\s){re.escape(name)}", layout)] == []
