@@ -38,7 +38,7 @@ class Block:
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
 
-    def take(self, at: Array) -> Block:
+    def take(self, at: Array | slice) -> Block:
         """The rows at these ascending positions."""
         return Block(self.rows[at], {name: column[at] for name, column in self.columns.items()})
 

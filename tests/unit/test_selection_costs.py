@@ -99,7 +99,7 @@ def test_the_table_of_distances_holds_the_canonical_ones(kind: str) -> None:
     filtered = boundaries.filter(block)
     at, classes = np.divmod(np.arange(30 * 7), 7)
     exact = boundaries.exact(block, filtered, at, classes)
-    assert np.array_equal(boundaries.table(block, filtered).ravel(), exact)
+    assert np.array_equal(boundaries.table(block, filtered.y).ravel(), exact)
 
 
 def test_a_row_that_ties_with_the_last_one_enters_by_its_hash() -> None:

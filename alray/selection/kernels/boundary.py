@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from alray.features.arrays import Block
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, nonzero, paired_dots
@@ -23,9 +24,10 @@ from alray.selection.protocol import Context, SelectionError
 
 _REL = 8 * U  # float32 rounding of a difference, a product and the table of inverse distances: under 4 u
 _TINY = 2.0**-140  # and underflow
+_CACHED = 1 << 17  # float32 numbers
 _LARGEST_INVERSE = 2.0**60
-_ENTRIES = 1 << 20  # of a table of classes at once
 _LARGEST_WEIGHT = 1e15  # an inverse distance then fits into float32
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,30 +55,45 @@ class Boundaries:
             raise SelectionError(f"head: expected finite weights under {_LARGEST_WEIGHT:g} in size")
         self._inverse = self._inverse_distances()
         self._has_twin = (self._inverse == 0).sum(axis=1) > 1  # another class with the same weights
-        self._lines: dict[int, Floats] = {}  # of classes that rows of a `table` were predicted to be
+        self._apart = np.zeros(self._inverse.shape)  # canonical |w_a - w_b|; 0 where it is 0 or not needed so far
+        self._whole = np.zeros(self.classes, bool)  # the lines of `_apart` that hold everything
 
     @property
     def classes(self) -> int:
         """Number of classes c."""
         return len(self._weight)
 
-    def reaches(self, classes: Positions, limits: Floats) -> Floats:
-        """(c,) by predicted class: rows whose two largest logits differ by more are farther from each of the classes
-        (k,) than its limit (k,), which is finite.
+    def cached_rows(self, rows: int) -> int:
+        """How many of the rows of a block to compare at once: logits that are stored are best compared in the cache."""
+        return max(1, _CACHED // self.classes) if self.logits.weight is None else max(1, rows)
 
-        Such a difference g is the smallest of z_y - z_c, so that d_c <= limit_c only if g <= limit_c |w_y - w_c|.
+    def allowances(self, own: Positions, limits: Floats) -> Singles:
+        """(k, c) for rows that are predicted to be the classes `own` (k,): classes whose logit is smaller than the
+        largest by more are neither nearer than their own limit nor as near as the predicted class's. limits: (c,), less
+        than infinite.
+
+        As d_c <= limit only if z_y - z_c <= limit |w_y - w_c|; -infinity where there is no boundary.
         """
-        found = np.empty(self.classes)
-        step = max(1, _ENTRIES // self.classes)
-        farthest = np.zeros(self.classes)
-        for start in range(0, self.classes, step):
-            inverse = self._inverse[start : start + step]
-            with np.errstate(divide="ignore"):
-                apart = np.where(inverse > 0, np.float32(1) / inverse, np.float32(0))
-            farthest[start : start + step] = apart.max(axis=1)
-            found[start : start + step] = (apart[:, classes] * limits).max(axis=1, initial=0.0)
-        found[classes] = np.maximum(found[classes], limits * farthest[classes])
-        return found * (1 + 4 * _REL)
+        inverse = self._inverse[own]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            single = (limits * (1 + 4 * _REL) + _TINY).astype(np.float32)
+            found: Singles = np.maximum(single, single[own, None])
+            found /= inverse
+            found += np.float32(_TINY)
+        found[inverse == 0] = -np.inf
+        return found
+
+    def within(self, approximate: Approximate, y: Positions, allowed: Singles) -> Mask:
+        """The pairs (m, c) whose logit is smaller than that of the predicted class y (m,) by no more than allowed
+        (m, c), which is overwritten. Sums are rounded monotonically, so that none is missed."""
+        z = approximate.z
+        with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
+            least = (z[np.arange(len(z)), y] - 3 * approximate.eps).astype(np.float32)
+            allowed += z
+            found: Mask = allowed >= least[:, None]
+        if not approximate.usable.all():
+            found[~approximate.usable] = True
+        return found
 
     def filter(self, block: Block, approximate: Approximate | None = None) -> Filtered:
         """Predictions and lower bounds of all distances of a block, whose approximate logits may be known already."""
@@ -86,7 +103,7 @@ class Boundaries:
             raise SelectionError(
                 f"head: expected weight ({z.shape[1]}, d) as there are logits, got {self._weight.shape}"
             )
-        y = self._predicted(block, approximate)
+        y = self.predicted(block, approximate)
         with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
             top = (z[rows, y] - 3 * approximate.eps).astype(np.float32)  # 3, not 2: pays for its own rounding
             low = top[:, None] - z
@@ -120,30 +137,29 @@ class Boundaries:
         """
         distance = np.empty(len(at))
         own = filtered.y[at] == classes
-        distance[~own] = self._pairs(block, filtered.y, at[~own], classes[~own])
+        distance[~own] = self.pairs(block, filtered.y, at[~own], classes[~own])
         distance[own] = self._nearest(block, filtered, at[own])
         return distance
 
-    def table(self, block: Block, filtered: Filtered) -> Floats:
-        """Canonical distances of all pairs of a block, (m, c): those of `exact`, cheaper where most are needed."""
-        z, y, rows = self.logits.exact_rows(block), filtered.y, np.arange(len(block))
-        distance = z[rows, y][:, None] - z
-        for known in np.unique(y).tolist():
-            here = y == known
-            line = self._line(known)
-            equal = line == 0
-            distance[here] = np.where(equal, np.inf, distance[here] / np.where(equal, 1.0, line))
-        distance[rows, y] = distance.min(axis=1)  # infinite so far
+    def table(self, block: Block, y: Positions) -> Floats:
+        """Canonical distances of all pairs of a block, (m, c): those of `exact`, cheaper where most are needed. y: the
+        predicted class of each row, (m,)."""
+        distance, rows = self.logits.exact_rows(block), np.arange(len(block))
+        np.subtract(distance[rows, y][:, None], distance, out=distance)
+        for known in np.unique(y[~self._whole[y]]).tolist():
+            others = np.arange(self.classes)
+            self._distances(np.full_like(others, known), others)
+            self._whole[known] = True
+        with np.errstate(divide="ignore", invalid="ignore"):  # where weights are equal
+            distance /= self._apart[y]
+        twins = np.flatnonzero(self._has_twin[y])
+        distance[twins] = np.where(self._inverse[y[twins]] == 0, np.inf, distance[twins])
+        distance[rows, y] = np.inf
+        distance[rows, y] = distance.min(axis=1)
         return distance
 
-    def _line(self, known: int) -> Floats:
-        """Canonical |w_a - w_c| of one class and all classes, (c,)."""
-        if known not in self._lines:
-            others = np.arange(self.classes)
-            self._lines[known] = self._distances(np.full_like(others, known), others)
-        return self._lines[known]
-
-    def _predicted(self, block: Block, approximate: Approximate) -> Positions:
+    def predicted(self, block: Block, approximate: Approximate) -> Positions:
+        """The predicted class of each row, (m,), canonical."""
         z, rows = approximate.z, np.arange(len(block))
         y: Positions = z.argmax(axis=1)
         unsure = np.flatnonzero((approximate.eps > 0) | ~approximate.usable)
@@ -160,10 +176,11 @@ class Boundaries:
             y[unsure] = exact.argmax(axis=1)
         return y
 
-    def _pairs(self, block: Block, y: Positions, at: Positions, classes: Positions) -> Floats:
-        """Canonical (z_y - z_c) / |w_y - w_c| of pairs."""
-        once, back = np.unique(at, return_inverse=True)
-        top = self.logits.exact(block, once, y[once])[back]
+    def pairs(self, block: Block, y: Positions, at: Positions, classes: Positions) -> Floats:
+        """Canonical (z_y - z_c) / |w_y - w_c| of pairs (p,): infinite where the weights are equal."""
+        first = np.flatnonzero(np.diff(at, prepend=-1))  # of each row
+        once = at[first]
+        top = np.repeat(self.logits.exact(block, once, y[once]), np.diff(first, append=len(at)))
         difference = top - self.logits.exact(block, at, classes)
         distance = self._distances(y[at], classes)
         equal = distance == 0
@@ -179,19 +196,29 @@ class Boundaries:
         could_be = (low <= reach(high)[:, None]) & (low < np.inf)
         which, classes = nonzero(could_be)
         nearest = np.full(len(at), np.inf)
-        np.minimum.at(nearest, which, self._pairs(block, filtered.y, at[which], classes))
+        np.minimum.at(nearest, which, self.pairs(block, filtered.y, at[which], classes))
         return nearest
 
     def _distances(self, a: Positions, b: Positions) -> Floats:
-        """Canonical |w_a - w_b| of pairs of classes."""
-        pairs, back = np.unique(a * self.classes + b, return_inverse=True)
-        distance = np.empty(len(pairs))
+        """Canonical |w_a - w_b| of pairs of classes, computed once."""
+        flat, pairs = self._apart.ravel(), a * self.classes + b
+        found = flat[pairs]
+        missing = np.flatnonzero(found == 0)
+        missing = missing[self._inverse.ravel()[pairs[missing]] > 0]
+        if len(missing):
+            a, b = np.divmod(np.unique(pairs[missing]), self.classes)
+            self._apart[a, b] = self._apart[b, a] = self._computed(a, b)
+            found[missing] = flat[pairs[missing]]
+        return found
+
+    def _computed(self, a: Positions, b: Positions) -> Floats:
+        distance = np.empty(len(a))
         step = max(1, (1 << 18) // max(1, self._weight.shape[1]))
-        for start in range(0, len(pairs), step):
-            a, b = np.divmod(pairs[start : start + step], self.classes)
-            difference = self._weight[a] - self._weight[b]
-            distance[start : start + step] = np.sqrt(paired_dots(difference, difference))
-        return distance[back]
+        for start in range(0, len(a), step):
+            part = slice(start, start + step)
+            difference = self._weight[a[part]] - self._weight[b[part]]
+            distance[part] = np.sqrt(paired_dots(difference, difference))
+        return distance
 
     def _inverse_distances(self) -> Singles:
         """1 / |w_a - w_b|, (c, c) float32, within 2 u; 0 where the weights are equal, at most 2^60.
@@ -204,7 +231,7 @@ class Boundaries:
         error = 4 * (self._weight.shape[1] + 8) * 2.0**-53 * both + 2.0**-960
         a, b = nonzero(np.triu(distance < error * 2.0**26, 1))
         np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
-        distance[a, b] = distance[b, a] = self._distances(a, b)
+        distance[a, b] = distance[b, a] = self._computed(a, b)
         np.fill_diagonal(distance, 0)
         with np.errstate(divide="ignore", over="ignore"):
             inverse: Singles = np.minimum(1 / distance, _LARGEST_INVERSE).astype(np.float32)

@@ -118,7 +118,7 @@ def digits(keys: Hashes, shift: int) -> npt.NDArray[np.int64]:
 
 
 def among(rows: npt.NDArray[np.integer], others: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Which of the rows (m,) are among other rows (n,), both ascending, in memory that depends on m alone."""
+    """Which of the rows (m,) are among other rows (n,), ascending, in memory that depends on m alone."""
     if not len(others):
         return np.zeros(len(rows), bool)
     at = np.searchsorted(others, rows)

@@ -21,6 +21,7 @@ from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
 from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
+from alray.selection.kernels.ranks import among
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
 
@@ -118,8 +119,8 @@ def _distances(case: Case) -> tuple[int, Floats] | None:
     if found is None:
         return None
     boundaries = Boundaries(logits_of(found[0], case.context), case.context)
-    filtered = boundaries.filter(found[1])
-    return int(filtered.y[0]), boundaries.table(found[1], filtered)[0]
+    y = boundaries.predicted(found[1], boundaries.logits.approximate(found[1]))
+    return int(y[0]), boundaries.table(found[1], y)[0]
 
 
 def _boundary(case: Case, took: int, what: str) -> list[str]:
@@ -170,7 +171,7 @@ class _Resolution:
                 self._look_further(rank)
             rows, distances = self._free(rank)
             assert len(rows) >= quota, "the shards hold at least as many rows as the budget"
-            self._taken = np.union1d(self._taken, rows[:quota])
+            self._taken = np.sort(np.append(self._taken, rows[:quota]))
             chosen.append((rows[:quota], 0.0 - distances[:quota]))  # 0 - x: no negative zero
             self._shards.report_progress(len(self._taken))
         return Picks(np.concatenate([rows for rows, _ in chosen]), np.concatenate([scores for _, scores in chosen]))
@@ -189,7 +190,7 @@ class _Resolution:
     def _free(self, rank: int) -> tuple[Rows, Floats]:
         """The rows proposed for a class that no class took, nearest first, with their distances."""
         rows, distances = self._proposed[rank]
-        free = ~np.isin(rows, self._taken)
+        free = ~among(rows, self._taken)
         return rows[free], distances[free]
 
     def _ask(self, ranks: Positions) -> None:
@@ -198,7 +199,7 @@ class _Resolution:
         depth = min(self._depth, int(self._quotas[ranks[0] :].sum()))  # with so many rows no later class runs dry
         ranks = ranks[: max(1, _PAIRS // (depth * self._parts))]
         answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], depth, self._taken)
-        nearest = join(answers).cut(depth, self._ties)
+        nearest = join(answers).cut(depth, self._ties) if len(answers) > 1 else answers[0]
         edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))
         for at, rank in enumerate(ranks.tolist()):
             part = slice(edges[at], edges[at + 1])
