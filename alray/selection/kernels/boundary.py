@@ -150,10 +150,11 @@ class Boundaries:
             others = np.arange(self.classes)
             self._distances(np.full_like(others, known), others)
             self._whole[known] = True
+        apart = self._apart[y]
         with np.errstate(divide="ignore", invalid="ignore"):  # where weights are equal
-            distance /= self._apart[y]
-        twins = np.flatnonzero(self._has_twin[y])
-        distance[twins] = np.where(self._inverse[y[twins]] == 0, np.inf, distance[twins])
+            distance /= apart
+        if self._has_twin[y].any():
+            np.copyto(distance, np.inf, where=apart == 0)
         distance[rows, y] = np.inf
         distance[rows, y] = distance.min(axis=1)
         return distance

@@ -16,9 +16,13 @@ from alray.selection.kernels.logits import DENSE, Floats, Positions, Singles, no
 from alray.selection.kernels.ranks import among
 from alray.selection.protocol import Ties
 
-_FIRST, _ALL = 2, 4  # rows that are looked at first, and with so few rows all of them: times the depth
-_HASHED = 1 << 16  # rows hashed at once
+_SAMPLE = 32  # one row of so many tells where limits are
+_HIGHEST = np.iinfo(np.uint64).max
+Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
+
+
+Limits = tuple[Floats, Hashes]  # of each class (k,): pairs with a larger (distance, hash) are not wanted
 
 
 @dataclass(frozen=True)
@@ -32,24 +36,26 @@ class Nearest:
     rows: Rows
     distances: Floats
 
-    def cut(self, depth: int, ties: Ties) -> Nearest:
-        """Sorted, and no more than `depth` rows per class."""
+    def __getitem__(self, at: Positions | Mask) -> Nearest:
+        return Nearest(self.which[at], self.rows[at], self.distances[at])
+
+    def cut(self, depth: Positions, ties: Ties) -> Nearest:
+        """Sorted, and no more rows per class than `depth` (k,)."""
         which = self.which.astype(np.min_scalar_type(int(self.which.max(initial=0))))  # 16 bits are sorted fast
         order = ties.order(self.rows, self.distances, which)
         counts = np.bincount(self.which)
         rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        order = order[rank < depth]
-        return Nearest(self.which[order], self.rows[order], self.distances[order])
+        return self[order[rank < np.repeat(depth[: len(counts)], counts)]]
 
-    def last(self, classes: int, depth: int, ties: Ties) -> tuple[Floats, Hashes]:
-        """The distance and the hash of each class's row at place `depth`, each (classes,); both as large as can be
-        where there are fewer rows.
+    def last(self, limits: Limits, depth: Positions, ties: Ties) -> Limits:
+        """The distance and the hash of each class's row at place `depth` (k,); what was given where there are fewer
+        rows.
 
         Of sorted pairs, at most `depth` per class.
         """
-        ends = np.searchsorted(self.which, np.arange(classes), side="right")
-        full = np.bincount(self.which, minlength=classes) == depth
-        distance, hashes = np.full(classes, np.inf), np.full(classes, np.iinfo(np.uint64).max)
+        distance, hashes = limits[0].copy(), limits[1].copy()
+        ends = np.searchsorted(self.which, np.arange(len(distance)), side="right")
+        full = np.bincount(self.which, minlength=len(distance)) == depth
         distance[full] = self.distances[ends[full] - 1]
         hashes[full] = ties.hashes(self.rows[ends[full] - 1])
         return distance, hashes
@@ -67,6 +73,34 @@ def join(parts: list[Nearest]) -> Nearest:
     )
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The nearest rows of one shard, complete up to the limits of their classes."""
+
+    nearest: Nearest
+    limits: Limits
+
+
+def merged(answers: list[Answer], depth: Positions, ties: Ties) -> Nearest:
+    """The nearest rows of all shards, at most `depth` (k,) per class: as far as all shards have looked."""
+    if len(answers) == 1:
+        return answers[0].nearest
+    distances = np.min([answer.limits[0] for answer in answers], axis=0)
+    ends = [np.where(answer.limits[0] == distances, answer.limits[1], _HIGHEST) for answer in answers]
+    hashes: Hashes = np.min(ends, axis=0)
+    found = join([answer.nearest for answer in answers])
+    return found[_inside(found, (distances, hashes), ties)].cut(depth, ties)
+
+
+def _inside(pairs: Nearest, limits: Limits, ties: Ties) -> Mask:
+    """The pairs that are not beyond the limit of their class."""
+    limit = limits[0][pairs.which]
+    inside: Mask = pairs.distances <= limit
+    level = np.flatnonzero(inside & (pairs.distances == limit))
+    inside[level] = ties.hashes(pairs.rows[level]) <= limits[1][pairs.which[level]]
+    return inside
+
+
 class PerClass:
     """The state of one shard. It keeps no rows between calls, so that a repeated call gives the same answer.
 
@@ -82,35 +116,31 @@ class PerClass:
         """Number of rows."""
         return len(self._shard)
 
-    def nearest(self, classes: Positions, depth: int, taken: Rows) -> Nearest:
-        """For each of the classes (k,), the `depth` rows with the smallest (distance, hash) that are not in `taken`,
-        ascending.
+    def nearest(self, classes: Positions, depth: Positions, taken: Rows, of: int) -> Answer:
+        """For each of the classes (k,), rows with the smallest (distance, hash) that are not in `taken`, ascending.
 
-        Rows with the lowest hashes come first: a sample that gives every class a limit near the last one, and where
-        distances tie, the rows that are chosen.
+        of: how many rows all shards have together, of whose rows about `depth` (k,) are wanted; 0: `depth` rows of this
+        shard, if it has so many. A sample of the rows tells beforehand where the last one will about be.
         """
-        search = _Search(self._boundaries, self._ties, classes, depth, taken, self.counters)
-        first = self._lowest_hashes(len(self._shard) if len(self._shard) < _ALL * depth else _FIRST * depth)
-        for start in range(0, len(first), self._size):
-            search.add(self._shard.take(np.sort(first[start : start + self._size])))
-        if len(first) < len(self._shard):
-            search.leave_out(first)
-            for block in self._shard.blocks(self._size):
-                search.add(block)
-        return search.result()
+        rows, limits = len(self._shard), (np.full(len(classes), np.inf), np.full(len(classes), _HIGHEST))
+        if of:
+            depth = np.minimum(depth, _likely(depth * rows / of, 4))
+            few = _likely(depth / _SAMPLE, 3)
+            if rows > 2 * few.max() * _SAMPLE:
+                sample = _Search(self._boundaries, self._ties, classes, few, taken, limits, self.counters)
+                chosen = self._shard.rows()[_SAMPLE // 2 :: _SAMPLE]
+                for start in range(0, len(chosen), self._size):
+                    sample.add(self._shard.take(chosen[start : start + self._size]))
+                limits = sample.answer().limits
+        search = _Search(self._boundaries, self._ties, classes, depth, taken, limits, self.counters)
+        for block in self._shard.blocks(self._size):
+            search.add(block)
+        return search.answer()
 
-    def _lowest_hashes(self, count: int) -> Rows:
-        """The rows with the lowest hashes, (count,), in that order."""
-        rows, hashes = np.empty(0, np.int64), np.empty(0, np.uint64)
-        for segment in self._shard.segments:
-            for start in range(0, len(segment.rows), _HASHED):
-                part = segment.rows[start : start + _HASHED]
-                new = self._ties.hashes(part)
-                low = np.flatnonzero(new <= hashes[-1]) if len(hashes) == count else slice(None)
-                rows, hashes = np.append(rows, part[low]), np.append(hashes, new[low])
-                order = np.argsort(hashes)[:count]
-                rows, hashes = rows[order], hashes[order]
-        return rows
+
+def _likely(expected: Floats, deviations: int) -> Positions:
+    """Counts that rows which fall by chance will hardly exceed where so many are expected."""
+    return np.ceil(expected + deviations * np.sqrt(expected) + deviations).astype(np.intp)
 
 
 class _Search:
@@ -126,26 +156,21 @@ class _Search:
         boundaries: Boundaries,
         ties: Ties,
         classes: Positions,
-        depth: int,
-        out: Rows,
+        depth: Positions,
+        taken: Rows,
+        limits: Limits,
         counters: dict[str, int],
     ) -> None:
         self._boundaries, self._ties, self._classes, self._depth = boundaries, ties, classes, depth
-        self._out, self._counters = out, counters
+        self._taken, self._limits, self._counters = taken, limits, counters
+        self._limited = bool(np.isfinite(limits[0]).all())
         self._found, self._new, self._pending = NONE, list[Nearest](), 0  # pending: pairs that are in `new`
-        self._limit = np.full(len(classes), np.inf)
-        self._last = np.full(len(classes), np.iinfo(np.uint64).max)  # hashes of the rows at the limits
-        self._limited = False  # all limits are finite
         every = boundaries.classes
         self._index = np.full(every, -1)  # of the classes asked for
         self._index[classes] = np.arange(len(classes))
         self._allowances = np.empty((every, every), np.float32)
         self._stale = np.ones(every, bool)  # lines of it that are older than the limits
         self._room = np.empty((0, every), np.float32)
-
-    def leave_out(self, rows: Rows) -> None:
-        """Pass over these rows from now on."""
-        self._out = np.sort(np.append(self._out, rows))
 
     def add(self, block: Block) -> None:
         """Consider the rows of a block."""
@@ -157,7 +182,7 @@ class _Search:
             pairs.append((at + start, classes))
         if pairs:
             self._pairs(block, y, *(np.concatenate(column) for column in zip(*pairs, strict=True)))
-        if 2 * self._pending > len(self._classes) * self._depth:
+        if 2 * self._pending > self._depth.sum():
             self._compact()
 
     def _near(self, block: Block, y: Positions) -> tuple[Positions, Positions]:
@@ -174,21 +199,24 @@ class _Search:
         near = self._boundaries.within(approximate, y, self._allowed(y))
         if np.count_nonzero(near) * DENSE > near.size:
             at = np.flatnonzero(near.any(axis=1))
+            self._counters["ruled_out"] += len(block) - len(at)
             self._whole_rows(block.take(at), y[at])
             return none, none
-        return nonzero(near)
+        at, classes = nonzero(near)
+        self._counters["ruled_out"] += len(block) - np.count_nonzero(np.diff(at, prepend=-1))
+        return at, classes
 
-    def result(self) -> Nearest:
+    def answer(self) -> Answer:
         """The best rows of each class, sorted."""
         self._compact()
-        return self._found
+        return Answer(self._found, self._limits)
 
     def _allowed(self, y: Positions) -> Singles:
         """The allowances of rows with these predicted classes, (m, c), in memory that the next call uses again."""
         stale = np.unique(y[self._stale[y]])
         if len(stale):
             limits = np.full(len(self._index), -np.inf)
-            limits[self._classes] = self._limit
+            limits[self._classes] = self._limits[0]
             self._allowances[stale] = self._boundaries.allowances(stale, limits)
             self._stale[stale] = False
         if len(y) > len(self._room):
@@ -200,10 +228,9 @@ class _Search:
 
         If a row is as near to its nearest boundary as the limit of its predicted class, that boundary is among them.
         """
-        free = ~among(block.rows[at], self._out)
+        free = ~among(block.rows[at], self._taken)
         at, classes = at[free], classes[free]
         first = np.flatnonzero(np.diff(at, prepend=-1))  # the first pair of each row
-        self._counters["ruled_out"] += len(block) - len(first)
         if not len(at):
             return
         self._counters["pairs"] += len(at)
@@ -211,23 +238,22 @@ class _Search:
         own = at[first]
         which, rows = self._index[np.append(classes, y[own])], block.rows[np.append(at, own)]
         distance = np.append(distance, np.minimum.reduceat(distance, first))
-        limit = self._limit[which]
-        keep = (which >= 0) & (distance <= limit)
-        level = np.flatnonzero(keep & (distance == limit))
-        keep[level] = self._ties.hashes(rows[level]) <= self._last[which[level]]
-        self._keep(Nearest(which[keep], rows[keep], distance[keep]))
+        asked = np.flatnonzero(which >= 0)
+        found = Nearest(which, rows, distance)[asked]
+        self._keep(found[_inside(found, self._limits, self._ties)])
 
     def _whole_rows(self, block: Block, y: Positions) -> None:
         """Decide all pairs of a block."""
-        free = np.flatnonzero(~among(block.rows, self._out))
+        free = np.flatnonzero(~among(block.rows, self._taken))
         block, y = block.take(free), y[free]
         self._counters["whole_rows"] += len(block)
         table = self._boundaries.table(block, y)
         if not np.array_equal(self._classes, np.arange(table.shape[1])):
             table = table[:, self._classes]
-        enters, hashes = table < self._limit, self._ties.hashes(block.rows)
-        level = np.flatnonzero(hashes <= self._last.max())
-        enters[level] |= (table[level] == self._limit) & (hashes[level, None] <= self._last)
+        limit, last = self._limits
+        enters, hashes = table < limit, self._ties.hashes(block.rows)
+        level = np.flatnonzero(hashes <= last.max())
+        enters[level] |= (table[level] == limit) & (hashes[level, None] <= last)
         at, which = nonzero(enters)
         self._keep(Nearest(which, block.rows[at], table[at, which]))
 
@@ -238,6 +264,6 @@ class _Search:
     def _compact(self) -> None:
         self._found = join([self._found, *self._new]).cut(self._depth, self._ties)
         self._new, self._pending = [], 0
-        self._limit, self._last = self._found.last(len(self._classes), self._depth, self._ties)
-        self._limited = bool(np.isfinite(self._limit).all())
+        self._limits = self._found.last(self._limits, self._depth, self._ties)
+        self._limited = bool(np.isfinite(self._limits[0]).all())
         self._stale[:] = True

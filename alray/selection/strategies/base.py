@@ -20,13 +20,15 @@ from alray.keyed import order
 from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
-from alray.selection.kernels.per_class import NONE, Nearest, PerClass, join
+from alray.selection.kernels.per_class import NONE, Answer, PerClass, merged
 from alray.selection.kernels.ranks import among
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
 
-_DEPTH, _AT_LEAST = 6, 24  # rows that a shard sends per class: so many times the quota, and at least so many
-_DEEPER = 4  # the next pass looks so many times as far
+_DEPTH, _MOST = 12, 24  # rows that are looked for per class: between so many times the quota,
+_AT_LEAST = 24  # and at least so many
+_DEEPER, _DEEPEST = 4, 64  # the next pass looks between so many times as far
+_PASS = 1 << 11  # looking for one more row of a class costs as much as half of a pass over so many logits
 _BLOCK = 1 << 20  # logits worked on at once
 _PAIRS = 1 << 22  # (class, row) pairs that all shards send at once: 100 MB
 
@@ -54,7 +56,8 @@ class Base(Strategy):
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, class by class."""
-        return _Resolution(shards, context.ties, *self._served(budget, context)).picks()
+        assert context.head is not None
+        return _Resolution(shards, context.ties, *self._served(budget, context), len(context.head[0])).picks()
 
     def _served(self, budget: int, context: Context) -> tuple[Positions, Positions]:
         """The classes that take rows, in the order in which they are served, and how many rows each takes."""
@@ -156,36 +159,45 @@ def _missed(case: Case, classes: Positions, quotas: Positions) -> list[str]:
 class _Resolution:
     """The driver's side: the rows that the shards proposed for each class, and the rows that are taken already."""
 
-    def __init__(self, shards: Shards, ties: Ties, classes: Positions, quotas: Positions) -> None:
+    def __init__(self, shards: Shards, ties: Ties, classes: Positions, quotas: Positions, every: int) -> None:
         self._shards, self._ties, self._classes, self._quotas = shards, ties, classes, quotas
-        self._depth = max(_AT_LEAST, _DEPTH * int(quotas.max()))
         self._proposed = [(NONE.rows, NONE.distances)] * len(classes)
         self._taken = np.empty(0, np.int64)
-        self._parts = len(shards.map("count"))
+        counts = shards.map("count")
+        self._parts, self._rows = len(counts), sum(counts)
+        self._worth = self._rows * every // _PASS
+        most = int(quotas.max())
+        self._depth = max(_AT_LEAST, min(max(_DEPTH * most, self._worth // len(classes)), _MOST * most))
+        self._sure = -1  # the last class whose rows were looked for until there were enough
 
     def picks(self) -> Picks:
         chosen: list[tuple[Rows, Floats]] = []
         self._ask(np.arange(len(self._classes)))
         for rank, quota in enumerate(self._quotas.tolist()):
-            if len(self._free(rank)[0]) < quota:
+            while len(self._free(rank)[0]) < quota:
+                assert self._sure != rank, "the shards hold at least as many rows as the budget"
                 self._look_further(rank)
             rows, distances = self._free(rank)
-            assert len(rows) >= quota, "the shards hold at least as many rows as the budget"
             self._taken = np.sort(np.append(self._taken, rows[:quota]))
             chosen.append((rows[:quota], 0.0 - distances[:quota]))  # 0 - x: no negative zero
             self._shards.report_progress(len(self._taken))
         return Picks(np.concatenate([rows for rows, _ in chosen]), np.concatenate([scores for _, scores in chosen]))
 
     def _look_further(self, rank: int) -> None:
-        """Ask for more rows of a class, and of the later classes that half of their rows were taken from.
+        """Ask for more rows of a class, and of the later classes that half of their rows were taken from, or that will
+        have too few left at their turn if others go on to take them as they did so far.
 
         Where classes want the same rows, what one of them takes is missing for all others. Each pass looks further
-        than the one before, so that their number grows with the logarithm of the budget.
+        than the one before, so that their number grows with the logarithm of the budget; as far as that costs no more
+        than the pass itself.
         """
-        later = range(rank + 1, len(self._classes))
-        short = [other for other in later if 2 * len(self._free(other)[0]) < self._depth]
-        self._depth *= _DEEPER
-        self._ask(np.array([rank, *short]))
+        short = [rank]
+        for other in range(rank + 1, len(self._classes)):
+            all_, free = len(self._proposed[other][0]), len(self._free(other)[0])
+            if 2 * free < all_ or (all_ - free) * other > (all_ - self._quotas[other]) * max(1, rank):
+                short.append(other)
+        self._depth = int(np.clip(self._worth // len(short), _DEEPER * self._depth, _DEEPEST * self._depth))
+        self._ask(np.array(short))
 
     def _free(self, rank: int) -> tuple[Rows, Floats]:
         """The rows proposed for a class that no class took, nearest first, with their distances."""
@@ -196,10 +208,14 @@ class _Resolution:
     def _ask(self, ranks: Positions) -> None:
         """Ask the shards for the nearest rows that are not taken of these classes, or of the first of them where there
         are too many for one answer."""
-        depth = min(self._depth, int(self._quotas[ranks[0] :].sum()))  # with so many rows no later class runs dry
-        ranks = ranks[: max(1, _PAIRS // (depth * self._parts))]
-        answers: list[Nearest] = self._shards.map("nearest", self._classes[ranks], depth, self._taken)
-        nearest = join(answers).cut(depth, self._ties) if len(answers) > 1 else answers[0]
+        enough = np.cumsum(self._quotas[ranks[0] :])[ranks - ranks[0]]  # with so many rows no class runs dry
+        depth, sure = np.minimum(self._depth, enough), self._depth >= _DEEPER * int(enough[-1])
+        # A shard is asked for its share of them and some more, as rows are not dealt by chance.
+        self._sure = int(ranks[0]) if sure else -1
+        fits = max(1, np.searchsorted(np.cumsum(depth) * (self._parts if sure else 2), _PAIRS))
+        ranks, depth, of = ranks[:fits], depth[:fits], 0 if sure else self._rows
+        answers: list[Answer] = self._shards.map("nearest", self._classes[ranks], depth, self._taken, of)
+        nearest = merged(answers, depth, self._ties)
         edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))
         for at, rank in enumerate(ranks.tolist()):
             part = slice(edges[at], edges[at + 1])
