@@ -107,41 +107,91 @@ def test_a_row_that_ties_with_the_last_one_enters_by_its_hash() -> None:
     weight = np.random.default_rng(2).normal(size=(4, 5))
     shard = Shard([Segment(np.arange(200), None, {LOGITS: table("identical", 200, 4)})])
     state = PerClass(shard, Boundaries(Logits(), Context(head=(weight, np.zeros(4)))), Ties(3, 1), 10)
-    found = state.nearest(np.array([1]), 7, np.array([5, 6]))
+    found = state.nearest(np.array([1]), np.array([7]), np.array([5, 6]), 0).nearest
     rows = np.setdiff1d(np.arange(200), [5, 6])
     assert found.rows.tolist() == rows[Ties(3, 1).order(rows)][:7].tolist()
 
 
-@pytest.mark.parametrize("wrong", [0.0, 0.05])
-@pytest.mark.parametrize(("c", "classes"), [(6, [0, 1, 2, 3, 4, 5]), (6, [4, 1]), (2, [0, 1])])
-def test_rows_that_their_two_largest_logits_rule_out_would_not_have_been_chosen(
-    c: int, classes: list[int], wrong: float
+def heads(kind: str, c: int, d: int = 5) -> np.ndarray:
+    """Weights (c, d); the classes 2 and 3 have no boundary between them."""
+    rng = np.random.default_rng(5)
+    weight = rng.integers(-1, 2, (c, d)).astype(float) if kind == "whole" else rng.normal(size=(c, d))
+    weight[3:4] = weight[2:3]
+    return weight
+
+
+@pytest.mark.parametrize(("wrong", "dtype"), [(0, np.float32), (0, np.float64), (0.05, np.float32), (-0.05, float)])
+@pytest.mark.parametrize("kind", ["normal", "whole"])
+@pytest.mark.parametrize("c", [2, 6, 40])
+def test_no_pair_that_is_as_near_as_a_limit_is_ruled_out(c: int, kind: str, wrong: float, dtype: type) -> None:
+    """Limits are distances of rows, so that some pairs are exactly as near. wrong: how far the filter is off."""
+    rng = np.random.default_rng(c)
+    boundaries = Boundaries(Blurred(wrong=wrong), Context(head=(heads(kind, c), np.zeros(c))))
+    z = rng.normal(size=(400, c)) * np.exp(rng.normal(size=(400, 1)))
+    z = (np.rint(z) if kind == "whole" else z).astype(dtype)
+    if dtype != np.float32:
+        z[7] = 1e300  # too large for the filter
+    block = next(Shard([Segment(np.arange(400), None, {LOGITS: z})]).blocks(400))
+    approximate = boundaries.logits.approximate(block)
+    y, rows = boundaries.predicted(block, approximate), np.arange(400)
+    assert y.tolist() == z.argmax(axis=1).tolist()
+    distance = boundaries.table(block, y)
+    decided = 0
+    for _ in range(40):
+        limits = np.where(rng.random(c) < 0.3, -np.inf, np.sort(distance, axis=0)[rng.choice(40, c), np.arange(c)])
+        near = boundaries.within(approximate, y, boundaries.allowances(np.arange(c), limits)[y])
+        missing = (distance <= limits) & ~near
+        missing[rows, y] = False
+        assert not missing.any()
+        own = np.flatnonzero(distance[rows, y] <= limits[y])  # the class of the nearest boundary must be found, too
+        others = distance.copy()
+        others[rows, y] = np.inf
+        nearest = others[own] == distance[own, y[own]][:, None]
+        assert near[own][nearest & np.isfinite(others[own])].all()
+        decided += np.count_nonzero(near)
+    assert decided < 0.4 * 40 * near.size
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.05, -0.05])
+@pytest.mark.parametrize("kind", ["normal", "whole"])
+@pytest.mark.parametrize(("c", "classes"), [(6, [0, 1, 2, 3, 4, 5]), (6, [4, 1]), (2, [0, 1]), (40, [7, 3, 39])])
+def test_the_nearest_rows_of_a_class_are_those_of_a_full_sort(
+    c: int, classes: list[int], kind: str, wrong: float
 ) -> None:
-    """One block of all rows knows no limits, and therefore rules out none. wrong: how far the filter may be off."""
+    """For any number of rows at once, with and without a sample before, up to the limits that the answer names."""
     rng = np.random.default_rng(4)
     z = rng.normal(size=(2000, c)) * np.exp(rng.normal(size=(2000, 1)))
-    weight = rng.normal(size=(c, 5))
-    weight[3:4] = weight[2:3]
-    shard = Shard([Segment(np.arange(2000), None, {LOGITS: z.astype(np.float32)})])
-    found = []
-    for size in (2000, 50):
-        state = PerClass(shard, Boundaries(Blurred(wrong=wrong), Context(head=(weight, np.zeros(c)))), Ties(), size)
-        found.append(state.nearest(np.array(classes), 30, np.arange(5)))
+    z = (np.rint(z) if kind == "whole" else z).astype(np.float32)
+    shard = Shard([Segment(np.arange(2000), None, {LOGITS: z})])
+    boundaries = Boundaries(Blurred(wrong=wrong), Context(head=(heads(kind, c), np.zeros(c))))
+    distance = boundaries.table(next(shard.blocks(2000)), z.argmax(axis=1))
+    taken, hashes = np.arange(5), Ties().hashes(np.arange(2000))
+    for size, of in ((2000, 0), (50, 0), (50, 2000), (64, 8000)):
+        state = PerClass(shard, boundaries, Ties(), size)
+        answer = state.nearest(np.array(classes), np.full(len(classes), 30), taken, of)
+        for at, k in enumerate(classes):
+            rows = answer.nearest.rows[answer.nearest.which == at]
+            order = np.lexsort((hashes, distance[:, k]))
+            order = order[order >= len(taken)]
+            limit, last = (ends[at] for ends in answer.limits)
+            inside = (distance[order, k] < limit) | ((distance[order, k] == limit) & (hashes[order] <= last))
+            assert rows.tolist() == order[inside].tolist()
+            assert len(rows) == 30 if of == 0 else 7 <= len(rows) <= 30
+            assert np.array_equal(distance[rows, k], answer.nearest.distances[answer.nearest.which == at])
     assert state.counters["ruled_out"] > 300
-    for name in ("which", "rows", "distances"):
-        assert np.array_equal(getattr(found[0], name), getattr(found[1], name))
 
 
 @dataclass(frozen=True, eq=False)
 class Blurred(Logits):
-    """Logits whose float32 form is as far off as its bound says, the largest downwards and all others upwards."""
+    """Logits whose float32 form is as far off as its bound says, the largest downwards and all others upwards, or the
+    other way round where `wrong` is negative."""
 
     wrong: float = 0.0
 
     def approximate(self, block: Block) -> Approximate:
         near = super().approximate(block)
         off = np.where(near.z == near.z.max(axis=1, keepdims=True), -self.wrong, self.wrong)
-        return Approximate((near.z + 0.99 * off).astype(np.float32), near.eps + self.wrong, near.usable)
+        return Approximate((near.z + 0.99 * off).astype(np.float32), near.eps + abs(self.wrong), near.usable)
 
 
 @pytest.mark.parametrize("kind", ["identical", "two", "zero"])

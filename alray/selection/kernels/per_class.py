@@ -124,7 +124,7 @@ class PerClass:
         """
         rows, limits = len(self._shard), (np.full(len(classes), np.inf), np.full(len(classes), _HIGHEST))
         if of:
-            depth = np.minimum(depth, _likely(depth * rows / of, 4))
+            depth = np.minimum(depth, _likely(depth * rows / of, 3))
             few = _likely(depth / _SAMPLE, 3)
             if rows > 2 * few.max() * _SAMPLE:
                 sample = _Search(self._boundaries, self._ties, classes, few, taken, limits, self.counters)
@@ -182,8 +182,6 @@ class _Search:
             pairs.append((at + start, classes))
         if pairs:
             self._pairs(block, y, *(np.concatenate(column) for column in zip(*pairs, strict=True)))
-        if 2 * self._pending > self._depth.sum():
-            self._compact()
 
     def _near(self, block: Block, y: Positions) -> tuple[Positions, Positions]:
         """The pairs that can be near enough. Where they are too many, they are decided here, and none is returned.
@@ -260,6 +258,8 @@ class _Search:
     def _keep(self, found: Nearest) -> None:
         self._new.append(found)
         self._pending += len(found.rows)
+        if 2 * self._pending > self._depth.sum():
+            self._compact()
 
     def _compact(self) -> None:
         self._found = join([self._found, *self._new]).cut(self._depth, self._ties)
