@@ -203,7 +203,7 @@ class Boundaries:
     def _distances(self, a: Positions, b: Positions) -> Floats:
         """Canonical |w_a - w_b| of pairs of classes, computed once."""
         flat, pairs = self._apart.ravel(), a * self.classes + b
-        found = flat[pairs]
+        found: Floats = flat[pairs]
         missing = np.flatnonzero(found == 0)
         missing = missing[self._inverse.ravel()[pairs[missing]] > 0]
         if len(missing):

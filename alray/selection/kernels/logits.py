@@ -222,7 +222,9 @@ def distinct(array: Array) -> tuple[Positions, Positions]:
 def single(array: Array) -> Singles:
     """A float32 copy or view."""
     if array.dtype == np.float16:
-        return _of_half(np.ascontiguousarray(array))
+        if all_finite(array):
+            return _of_finite_half(array)
+        return np.take(_HALF, array.view(np.uint16), mode="clip")  # a table of all values; every index is inside
     with np.errstate(over="ignore"):
         return np.asarray(array, np.float32)
 
@@ -233,11 +235,10 @@ def all_finite(half: Array) -> bool:
     return bool((bits & _INFINITE).max(initial=0) < _INFINITE)
 
 
-def _of_half(half: Array) -> Singles:
+def _of_finite_half(half: Array) -> Singles:
     """float16 -> float32, exactly. PyTorch takes a sixth of NumPy's time; it is used where it is imported anyway.
     Elsewhere operations on integers take two thirds of NumPy's time."""
-    if not all_finite(half):  # by a table of all values
-        return np.take(_HALF, half.view(np.uint16), mode="clip")  # every index is inside
+    half = np.ascontiguousarray(half)
     if torch := sys.modules.get("torch"):
         single = np.empty(half.shape, np.float32)
         torch.from_numpy(single).copy_(torch.from_numpy(np.array(half)))  # of a copy: it may be read-only
@@ -257,6 +258,8 @@ def nonzero(mask: npt.NDArray[np.bool_]) -> tuple[Positions, Positions]:
 
 
 def _stored(logits: Array) -> Approximate:
+    if logits.dtype == np.float16 and all_finite(logits):  # all of them are small
+        return Approximate(_of_finite_half(logits), np.zeros(len(logits)), np.ones(len(logits), bool))
     z = single(logits)
     if logits.dtype != np.float64 and max(z.max(initial=-np.inf), -z.min(initial=np.inf)) < LIMIT:  # false for NaN, too
         return Approximate(z, np.zeros(len(z)), np.ones(len(z), bool))

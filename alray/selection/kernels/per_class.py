@@ -140,7 +140,8 @@ class PerClass:
 
 def _likely(expected: Floats, deviations: int) -> Positions:
     """Counts that rows which fall by chance will hardly exceed where so many are expected."""
-    return np.ceil(expected + deviations * np.sqrt(expected) + deviations).astype(np.intp)
+    counts: Positions = np.ceil(expected + deviations * np.sqrt(expected) + deviations).astype(np.intp)
+    return counts
 
 
 class _Search:
@@ -201,7 +202,7 @@ class _Search:
             self._whole_rows(block.take(at), y[at])
             return none, none
         at, classes = nonzero(near)
-        self._counters["ruled_out"] += len(block) - np.count_nonzero(np.diff(at, prepend=-1))
+        self._counters["ruled_out"] += len(block) - int(np.count_nonzero(np.diff(at, prepend=-1)))
         return at, classes
 
     def answer(self) -> Answer:

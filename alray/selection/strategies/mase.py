@@ -44,9 +44,8 @@ def nearest_boundary(case: Case) -> list[str]:
     if found is None:
         return []
     boundaries = Boundaries(logits_of(found[0], case.context), case.context)
-    filtered = boundaries.filter(found[1])
-    own = int(filtered.y[0])
-    distances = boundaries.table(found[1], filtered)[0]
+    y = boundaries.predicted(found[1], boundaries.logits.approximate(found[1]))
+    own, distances = int(y[0]), boundaries.table(found[1], y)[0]
     nearest = distances[own]
     distances[own] = np.inf
     if not np.isfinite(nearest):
