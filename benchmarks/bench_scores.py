@@ -92,17 +92,27 @@ def measured(name: str, z: np.ndarray, k: int) -> dict[str, Any]:
     }
 
 
+HEADING = "| strategy | rows | classes | type | CPU s | over plain | over blocked |\n|---|---|---|---|---|---|---|"
+
+
+def line(one: dict[str, Any]) -> str:
+    """A line of the table."""
+    about = f"| {one['strategy']} | {one['rows']:,} | {one['classes']:,} | {one['dtype']} |"
+    return f"{about} {one['cpu_seconds']['alray']} | {one['over_plain']} | {one['over_blocked']} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=float, default=1.0, help="the share of the rows")
-    share, found = parser.parse_args().rows, []
+    share, found = parser.parse_args().rows, list[dict[str, Any]]()
+    print(HEADING)
     for rows, c, dtype in SIZES:
         z = logits(int(rows * share), c, dtype)
         k = max(10, len(z) // 100)
         for name in STRATEGIES:
             about = {"strategy": name, "rows": len(z), "classes": c, "dtype": dtype, "budget": k}
             found.append({**about, **measured(name, z, k)})
-            print(found[-1], flush=True)
+            print(line(found[-1]), flush=True)
     record("scores", {"share": share, "sizes": found})
 
 
