@@ -290,3 +290,14 @@ def test_memory_is_a_few_times_the_input(name: str) -> None:
     program = LIMITED.format(tests=[str(unit), str(unit.parent)], name=name)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_order_of_ties_is_that_of_a_full_sort() -> None:
+    rng, ties = np.random.default_rng(0), Ties(3, 1)
+    for n in (0, 1, 2, 50, 300):
+        for values in (1, 3, 1000):
+            rows, score = rng.permutation(1000)[:n], rng.integers(-values, values, n) * 0.5
+            score[rng.random(n) < 0.2] = np.inf
+            group = rng.integers(0, 5, n).astype(np.uint16)
+            assert np.array_equal(ties.order(rows, score, group), np.lexsort((rows, ties.hashes(rows), score, group)))
+            assert np.array_equal(ties.order(rows, -score), np.lexsort((rows, ties.hashes(rows), -score)))
