@@ -55,7 +55,7 @@ def indexed(code: Path, tars: Path, out: Path) -> float:
     """CPU seconds."""
     environment = {**os.environ, "PYTHONPATH": str(code)}
     command = [sys.executable, "-c", _INDEX, str(tars), str(out)]
-    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 def by_tarfile(tars: Path) -> float:
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--other", default="")
     args = parser.parse_args()
-    versions = {"alray": Path(__file__).parent.parent}
+    versions = {"alray": Path(__file__).resolve().parent.parent}
     if args.other:
         versions["other"] = Path(args.other).resolve()
     seconds: dict[str, list[float]] = {name: [] for name in (*versions, "tarfile")}
