@@ -25,7 +25,7 @@ from alray.data.examples import empty_class_notes
 from alray.data.hashes import Hashing, fingerprint_of, read_hashes
 from alray.data.problems import REFUSED, counts, refuse_problems
 from alray.data.scans import image_column, scans_of, with_absolute_places
-from alray.data.sources import arrays
+from alray.data.sources import arrays, own
 from alray.data.sources.damaged import reachable
 from alray.data.sources.files import scanned_files
 from alray.data.sources.kinds import SOURCES, kind_of
@@ -40,7 +40,8 @@ from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_
 __all__ = ["Catalog", "CatalogError", "build", "index", "index_arrays"]
 
 Rows = npt.NDArray[np.int64]
-META, _IMAGES, _PROBLEMS, _FILES = "meta.json", "catalog.parquet", "problems.parquet", "files.parquet"
+META, _IMAGES = own.CATALOG
+_PROBLEMS, _FILES = "problems.parquet", "files.parquet"
 _VERSION = 2
 _URI = 2  # which column of a reference names its file
 
