@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from alray.config import ConfigError, IndexConfig, refuse_credentials
 from alray.config.fields import validated
 from alray.data.assemble import Assembled, assemble, take_out
+from alray.data.copies import copy_notes
 from alray.data.depth import Range
 from alray.data.examine import examine
 from alray.data.examples import empty_class_notes
@@ -251,13 +252,14 @@ def build(
     found = _examined(found, kind, column, config, progress, decode) if reads else _unread(found)
     # Missing and broken images are told together; a structure that looks wrong, before images are opened.
     refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)
+    copies = copy_notes(found.images, found.classes)
     about = {
         "format": kind.name,
         "image_column": column,
         "pixel_range": config.pixel_range,
         "config": with_absolute_places(config).model_dump(mode="json"),
         "ignored_files": sum(sum(scan.ignored.values()) for scan in scans),
-        "notes": [*about_source(found).accepted(), *empty_class_notes(found)],
+        "notes": [*about_source(found).accepted(), *empty_class_notes(found), *copies],
     }
     return _write(store, found, about, "".join(scan.content for scan in scans), files)
 
