@@ -18,6 +18,7 @@ from alray.config import RunConfig
 from alray.config.fields import validated
 from alray.data.catalog import Catalog, CatalogError
 from alray.data.oracle import SEED_SET, START
+from alray.data.sources import own
 from alray.features.arrays import Array, Rows
 from alray.rounddir import (
     CHECKPOINT,
@@ -43,7 +44,8 @@ MODEL, SUMMARY = "model.pt", "train.json"  # files of a checkpoint
 PROGRESS, RAY = "progress.json", "ray"  # what passes: of a run, and of a training that is not finished
 SWEEP = "sweep.json"  # in the folder of the runs of a sweep
 
-_CONFIG, RUN, _CLUSTER, _PRETEXT = "config.json", "run.json", "cluster.json", "pretext.json"
+RUN, _CONFIG = own.RUN
+_CLUSTER, _PRETEXT = "cluster.json", "pretext.json"
 PLAN, TRACKED = "plan.json", "mlflow.json"
 _SPLITS, _POOL, _SEED_SET = "splits.parquet", "pool.parquet", "seed_set.parquet"
 _NEW_CLASSES, _MASKS = "new_classes.json", "masks"

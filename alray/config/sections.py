@@ -291,6 +291,9 @@ class ResourceConfig(Frozen):
     """CPUs each Ray Train worker reserves."""
     decode_cpus: float = Field(1, gt=0)
     """CPUs per decoding task."""
+    kept_mib: int = Field(256, ge=0)
+    """The most MiB of decoded images that a training worker keeps between epochs, in Ray's object store. A set of
+    images that takes no more is decoded once, and not in every epoch; the weights are the same. 0: none is kept."""
     extract_actors: Annotated[Number, COMMON] = "auto"
     """Model replicas that embed the pool, one GPU each where there are GPUs. auto: as many as GPUs (or nodes)."""
     select_shards: Annotated[Number, COMMON] = "auto"

@@ -60,6 +60,8 @@ def take_out(images: pa.Table, reasons: pa.Array) -> tuple[pa.Table, pa.Table]:
 
     reasons: one string per image that says why it cannot be used, null where it can.
     """
+    if reasons.null_count == len(reasons):
+        return images, PROBLEMS.empty_table()
     bad = pc.is_valid(reasons)
     problems = images.filter(bad).select(["key", "uri"]).append_column("reason", reasons.filter(bad))
     return images.filter(pc.invert(bad)), problems.cast(PROBLEMS)
@@ -124,6 +126,10 @@ def _splits(splits: pa.ChunkedArray) -> pa.Array:
 def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, sized: bool) -> pa.Array:
     """The reason why each row cannot be used, null where it can. sized: whether rows have bytes of their own."""
     no_bytes = pc.and_(pc.is_null(images["size"]), sized)
+    empty = pc.equal(images["size"], 0)
+    good = not (images["key"].null_count or split.null_count or unknown.null_count < len(images))
+    if good and not pc.any(pc.or_kleene(no_bytes, empty)).as_py():  # most sources
+        return pa.nulls(len(images), pa.string())
     no_name = pc.match_substring_regex(pc.if_else(no_bytes, images["uri"], ""), NOT_UTF8_PATTERN)
     unknown_class = pc.binary_join_element_wise(
         "unknown class: '", unknown, f"' is not one of the {classes} classes", ""
@@ -132,8 +138,7 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, siz
     unknown_split = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")
     return pc.case_when(
         pc.make_struct(
-            pc.is_null(images["key"]), no_name, no_bytes, pc.equal(images["size"], 0), pc.is_valid(unknown),
-            pc.is_null(split),
+            pc.is_null(images["key"]), no_name, no_bytes, empty, pc.is_valid(unknown), pc.is_null(split)
         ),
         "no key: the row does not name an image",
         f"unreadable name: {NOT_UTF8}",

@@ -18,14 +18,15 @@ import pyarrow.compute as pc
 
 from alray.config import ConfigError, IndexConfig, refuse_credentials
 from alray.config.fields import validated
-from alray.data.assemble import Assembled, assemble, take_out
+from alray.data.assemble import Assembled, assemble
+from alray.data.copies import copy_notes
 from alray.data.depth import Range
-from alray.data.examine import examine
+from alray.data.examined import examined, unread
 from alray.data.examples import empty_class_notes
-from alray.data.hashes import Hashing, fingerprint_of, read_hashes
+from alray.data.hashes import fingerprint_of
 from alray.data.problems import REFUSED, counts, refuse_problems
 from alray.data.scans import image_column, scans_of, with_absolute_places
-from alray.data.sources import arrays
+from alray.data.sources import arrays, own
 from alray.data.sources.damaged import reachable
 from alray.data.sources.files import scanned_files
 from alray.data.sources.kinds import SOURCES, kind_of
@@ -40,7 +41,8 @@ from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_
 __all__ = ["Catalog", "CatalogError", "build", "index", "index_arrays"]
 
 Rows = npt.NDArray[np.int64]
-META, _IMAGES, _PROBLEMS, _FILES = "meta.json", "catalog.parquet", "problems.parquet", "files.parquet"
+META, _IMAGES = own.CATALOG
+_PROBLEMS, _FILES = "problems.parquet", "files.parquet"
 _VERSION = 2
 _URI = 2  # which column of a reference names its file
 
@@ -247,36 +249,19 @@ def build(
     about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
     looks_wrong = "" if config.yes else about_source(found).refusal(source)
     reads = config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong
-    found = _examined(found, kind, column, config, progress, decode) if reads else _unread(found)
+    found = examined(found, kind, column, config, progress, decode) if reads else unread(found)
     # Missing and broken images are told together; a structure that looks wrong, before images are opened.
     refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)
+    copies = copy_notes(found.images, found.classes)
     about = {
         "format": kind.name,
         "image_column": column,
         "pixel_range": config.pixel_range,
         "config": with_absolute_places(config).model_dump(mode="json"),
         "ignored_files": sum(sum(scan.ignored.values()) for scan in scans),
-        "notes": [*about_source(found).accepted(), *empty_class_notes(found)],
+        "notes": [*about_source(found).accepted(), *empty_class_notes(found), *copies],
     }
     return _write(store, found, about, "".join(scan.content for scan in scans), files)
-
-
-def _unread(found: Assembled) -> Assembled:
-    """The images with a column of hashes that are not known."""
-    return replace(found, images=found.images.append_column("hash", pa.nulls(len(found.images), pa.int64())))
-
-
-def _examined(
-    found: Assembled, kind: Source, column: str, config: IndexConfig, progress: bool, decode: bool
-) -> Assembled:
-    """The images that can be decoded, with hashes of their bytes and notes. Every image is read once."""
-    if not decode:
-        hashes = read_hashes(found.images, kind, column, progress)
-        return replace(found, images=found.images.append_column("hash", hashes))
-    hashing = Hashing.of(kind, len(found.images))
-    examined = examine(hashing.numbered(found.images), hashing, column, config.pixel_range, progress)
-    images = found.images.append_column("hash", hashing.column())
-    return _without(replace(found, images=images, notes=(*found.notes, *examined.notes)), examined.problems)
 
 
 def index_arrays(
@@ -306,12 +291,6 @@ def index_arrays(
     except CatalogError:
         store.delete("images")
         raise
-
-
-def _without(found: Assembled, problems: pa.Table) -> Assembled:
-    at = pc.index_in(found.images["key"], problems["key"].combine_chunks())
-    images, _ = take_out(found.images, problems["reason"].combine_chunks().take(at.combine_chunks()))
-    return replace(found, images=images.combine_chunks(), problems=pa.concat_tables([found.problems, problems]))
 
 
 def _write(store: Store, found: Assembled, about: dict[str, Any], content: str, files: memoryview) -> Catalog:

@@ -21,6 +21,7 @@ from ray.data.extensions import ArrowTensorArray
 
 from alray.data.catalog import Catalog
 from alray.data.depth import Range
+from alray.data.kept import KeptImages
 from alray.data.masks import Masks
 from alray.data.pixels import AnyTransform, Pixels
 from alray.data.sources.source import Source
@@ -41,6 +42,7 @@ def image_dataset(
     transform: AnyTransform,
     *,
     masks: Masks | None = None,
+    kept: KeptImages | None = None,
     num_cpus: float = 1,
     max_tasks: int | None = None,
     where: Any = None,
@@ -50,13 +52,14 @@ def image_dataset(
     rows: all rows that may occur in the blocks; their references are put into the object store once. blocks: tables
     with a column row, optionally a column epoch (for the transform's randomness, else 0), and other columns, which are
     kept. A column image is added: (m, size, size, 3) uint8 or, with `Views`, (m, 2, size, size, 3). With masks a column
-    mask is added: (m, size, size) uint8 with a `PairTransform`, else the encoded bytes. num_cpus: CPUs of one task;
-    max_tasks: the most tasks at a time, None for no limit; where: the scheduling strategy of tasks in a reservation. A
+    mask is added: (m, size, size) uint8 with a `PairTransform`, else the encoded bytes. kept: the decoded images of at
+    least these rows, which are then not read again. num_cpus: CPUs of one task; max_tasks: the most tasks at a time,
+    None for no limit; where: the scheduling strategy of tasks in a reservation. A
     broken image stops the dataset: `first_cause` finds the ImageError inside the error that Ray raises.
     """
     _settle_ray_data()
     references = ray.put(catalog.references(np.unique(rows)))
-    load = _Load(references, catalog.source, catalog.image_column, catalog.pixel_range, transform, masks)
+    load = _Load(references, catalog.source, catalog.image_column, catalog.pixel_range, transform, masks, kept)
     reserved = {"num_cpus": num_cpus, "scheduling_strategy": where}
     # Not `from_arrow`: it starts a task for every table to ask for its schema.
     with warnings.catch_warnings():
@@ -99,11 +102,12 @@ class _Load:
     pixel_range: Range | None
     transform: AnyTransform
     masks: Masks | None
+    kept: KeptImages | None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block[ROW].to_numpy()
         epochs = block[EPOCH].to_numpy() if EPOCH in block.column_names else np.zeros(len(rows), np.int64)
-        pixels = Pixels(self.source, self.image_column, self.pixel_range, self.transform, self.masks)
+        pixels = Pixels(self.source, self.image_column, self.pixel_range, self.transform, self.masks, self.kept)
         images, masks = pixels(ray.get(self.references), rows, epochs)
         block = block.append_column(IMAGE, ArrowTensorArray.from_numpy(images))
         if masks is None:

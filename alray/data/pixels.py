@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from alray.data.paired import PairTransform
 from alray.data.sources.source import Source
 from alray.data.views import Views
 
+if TYPE_CHECKING:
+    from alray.data.kept import KeptImages  # it imports Ray
+
 AnyTransform = Transform | Views | PairTransform
 Images = npt.NDArray[np.uint8]
 
@@ -30,6 +34,7 @@ class Pixels:
     pixel_range: Range | None
     transform: AnyTransform
     masks: Masks | None
+    kept: KeptImages | None = None  # decoded before; None: every image is read and decoded
 
     def __call__(
         self, references: pa.Table, rows: npt.NDArray[np.int64], epochs: npt.NDArray[np.integer]
@@ -41,15 +46,16 @@ class Pixels:
         """
         distinct, position = np.unique(rows, return_inverse=True)
         references = take(references, distinct)
-        encoded = fetch(references, self.source, self.image_column)
+        kept = None if self.kept is None else self.kept.images(distinct)
+        encoded = [] if kept is not None else fetch(references, self.source, self.image_column)
         images = np.empty((len(rows), *self.transform.shape), np.uint8)
         keys = references["key"].to_pylist()
         masks = self.masks.fetch(references) if self.masks is not None else None
         paired = masks is not None and isinstance(self.transform, PairTransform)
         labels = np.empty((len(rows), *self.transform.shape[:2]) if paired else 0, np.uint8)
         for i in np.argsort(position, kind="stable").tolist():
-            key = keys[position[i]]
-            image, row, epoch = decode(encoded[position[i]], key, self.pixel_range), int(rows[i]), int(epochs[i])
+            key, row, epoch = keys[position[i]], int(rows[i]), int(epochs[i])
+            image = decode(encoded[position[i]], key, self.pixel_range) if kept is None else kept[position[i]]
             if isinstance(self.transform, PairTransform):
                 assert self.masks is not None
                 assert masks is not None

@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 
 from alray.checksums import sum_at, sum_of
 from alray.config import Dtype
+from alray.data.sources import own
 from alray.features.arrays import (
     BFLOAT16,
     EMBEDDING,
@@ -39,7 +40,8 @@ from alray.features.arrays import (
 from alray.features.row_runs import RowRuns
 from alray.store import Store, filesystem, json_bytes, table_bytes, write_bytes
 
-MANIFEST, INDEX, ROW = "manifest.json", "index.parquet", "row"
+MANIFEST, INDEX = own.FEATURES
+ROW = "row"
 _KEPT_FREE = 0.05  # of the disk of temporary files
 
 

@@ -123,7 +123,7 @@ def _attempt(
         told, held = told_losses("train", share.say), reserve(share, "train", needed)
         with after_loss(restarts.count > 0), told, held as reservation, kept_whole(reservation):
             still.begin(reservation.addresses)
-            decoding = Decoding(reservation, resources.decode_cpus)
+            decoding = Decoding(reservation, resources.decode_cpus, resources.kept_mib * 2**20)
             return dict(_trainer(out, lambda: work(decoding), needed.workers[0], reservation).fit().return_value)
     except (TrainingFailedError, RayActorError, NodeLost) as error:
         cause = lost(error)

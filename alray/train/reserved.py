@@ -21,10 +21,12 @@ from alray.train.restarts import until_known
 
 @dataclass(frozen=True)
 class Decoding:
-    """What a training worker has for decoding its images. cpus_per_task: CPUs that one decoding task takes."""
+    """What a training worker has for decoding its images. cpus_per_task: CPUs that one decoding task takes; kept_bytes:
+    the most bytes of decoded images that it keeps between epochs."""
 
     reservation: Reservation
     cpus_per_task: float
+    kept_bytes: int
 
     def tasks(self, rank: int) -> int:
         """The most decoding tasks of a worker at a time: its part of the reservation's, and at least one."""

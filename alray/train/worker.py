@@ -26,6 +26,7 @@ from alray.config import ResourceConfig
 from alray.data.catalog import Catalog
 from alray.data.fetch import block_rows
 from alray.data.images import first_cause, image_dataset
+from alray.data.kept import KeptImages, keep
 from alray.data.pixels import AnyTransform
 from alray.rundir import PROGRESS
 from alray.store import Store
@@ -123,8 +124,9 @@ class RayImages:
     def training(self, plan: BatchPlan | PairedPlan, first_epoch: int) -> Generator[Batch, None, None]:
         """Blocks of images in the plan's order, up to the last epoch."""
         transform = self.recipe.transform
+        kept = self._kept(self.recipe.epochs - first_epoch)
         for tables in plan.streams(first_epoch, self.recipe.epochs, _task_rows(transform)):
-            yield from self._read(tables, self.recipe.rows, transform)
+            yield from self._read(tables, self.recipe.rows, transform, kept)
 
     def validation(self) -> Iterator[Batch]:
         """This worker's validation images."""
@@ -135,11 +137,24 @@ class RayImages:
             tables = blocks(rows, np.zeros(len(rows), np.int32), labels, _task_rows(validation.transform))
             yield from self._read(tables, rows, validation.transform)
 
-    def _read(self, tables: list[pa.Table], rows: Array, transform: AnyTransform) -> Generator[Batch, None, None]:
+    def _kept(self, epochs: int) -> KeptImages | None:
+        """The decoded images, where they are few bytes and keeping them halves the work at least: in each epoch a
+        worker reads its part, but over all of them every image."""
+        if not self.decoding.kept_bytes or epochs < 2 * self.place.world:
+            return None
+        return keep(
+            self.catalog, self.recipe.rows, self.decoding.kept_bytes, num_cpus=self.decoding.cpus_per_task,
+            max_tasks=self.decoding.tasks(self.place.rank), where=self.decoding.reservation.anywhere(),
+        )  # fmt: skip
+
+    def _read(
+        self, tables: list[pa.Table], rows: Array, transform: AnyTransform, kept: KeptImages | None = None
+    ) -> Generator[Batch, None, None]:
         """Each table (columns row, epoch, label) with its images, in order. rows: all that may occur."""
         dataset = image_dataset(
-            self.catalog, rows, tables, transform, masks=self.recipe.masks, num_cpus=self.decoding.cpus_per_task,
-            max_tasks=self.decoding.tasks(self.place.rank), where=self.decoding.reservation.anywhere(),
+            self.catalog, rows, tables, transform, masks=self.recipe.masks, kept=kept,
+            num_cpus=self.decoding.cpus_per_task, max_tasks=self.decoding.tasks(self.place.rank),
+            where=self.decoding.reservation.anywhere(),
         )  # fmt: skip
         yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
 

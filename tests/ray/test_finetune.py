@@ -115,6 +115,20 @@ def test_it_learns_and_says_so(trained: tuple[Path, TrainSummary, Any]) -> None:
     assert Store(str(out)).names() == ["head.npz", "model.pt", "train.json"]
 
 
+def test_kept_images_do_not_change_a_training(
+    setup: Setup, trained: tuple[Path, TrainSummary, Any], tmp_path: Path
+) -> None:
+    out, summary, _ = trained
+    assert setup.config.resources.kept_mib > 0
+    config = replace(setup.config, {"resources.kept_mib": 0})
+    without = replaced(setup, config=config).finetune(tmp_path)
+    told = [[replaced(epoch, seconds=0.0) for epoch in one.history] for one in (summary, without)]
+    assert told[0] == told[1]
+    weights, others = (torch.load(place / "model.pt", weights_only=True) for place in (out, tmp_path))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
 def test_the_metric_is_that_of_the_written_model(setup: Setup, trained: tuple[Path, TrainSummary, Any]) -> None:
     out, summary, _ = trained
     weights = torch.load(out / "model.pt", weights_only=True)

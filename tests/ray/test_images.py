@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +13,21 @@ import pytest
 import ray
 from PIL import Image
 
-from alray.config import TransformConfig
+from alray import demand
+from alray.config import RunConfig, TransformConfig
 from alray.data.augment import Transform, eval_transform, train_transform
 from alray.data.catalog import Catalog, index, index_arrays
 from alray.data.decode import decode
 from alray.data.fetch import ImageError, block_rows, fetch
 from alray.data.images import first_cause, image_dataset, raise_first_cause
+from alray.data.kept import keep
+from alray.reservation import Share, reserve
+from alray.store import Store
+from alray.train.objective import Place
+from alray.train.reserved import Decoding
+from alray.train.supervised import supervised_recipe
+from alray.train.targets import ClassTargets
+from alray.train.worker import RayImages
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 CONFIG = TransformConfig(size=8, resize=0, train="crop_pad", pad=2)
@@ -152,3 +163,74 @@ def test_block_rows() -> None:
     assert block_rows(32) == 4096
     assert block_rows(4000) == 16
     assert block_rows(128) * 128 * 128 * 3 <= 32 * 2**20
+
+
+def differing(place: Path, sides: list[tuple[int, int]]) -> Catalog:
+    """Images of noise with these widths and heights."""
+    rng = np.random.default_rng(5)
+    (place / "images").mkdir()
+    for number, (width, height) in enumerate(sides):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(place / "images" / f"{number:03d}.png")
+    return index(str(place / "images"), str(place / "catalog"), yes=True)
+
+
+@pytest.mark.parametrize("train", ["random_resized_crop", "crop_pad"])
+def test_kept_images_give_the_same_pixels_without_their_files(train: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sides = [(int(w), int(h)) for w, h in rng.integers(8, 40, (300, 2))]
+    catalog = differing(tmp_path, sides)
+    transform = train_transform(TransformConfig(size=16, resize=0, train=train, pad=2), seed=3)
+    kept_rows = np.flatnonzero(np.arange(300) % 7 != 0)
+    rows, epochs = rng.choice(kept_rows, 500), rng.integers(0, 3, 500)
+    blocks = [pa.table({"row": rows[at : at + 100], "epoch": epochs[at : at + 100]}) for at in range(0, 500, 100)]
+    before = blocks_of(image_dataset(catalog, kept_rows, blocks, transform))
+    total = sum(3 * sides[row][0] * sides[row][1] for row in kept_rows.tolist())
+    assert keep(catalog, kept_rows, total - 1) is None
+    kept = keep(catalog, kept_rows, total)
+    assert kept is not None and len(kept.parts) > 1
+    shutil.rmtree(tmp_path / "images")
+    after = blocks_of(image_dataset(catalog, kept_rows, blocks, transform, kept=kept))
+    assert all(one.equals(other) for one, other in zip(before, after, strict=True))
+
+
+def test_images_that_take_too_many_bytes_are_not_all_decoded(tmp_path: Path) -> None:
+    """The first of them show it: the others may be missing."""
+    catalog = differing(tmp_path, [(30, 30)] * 200)
+    for number in range(64, 200):
+        (tmp_path / "images" / f"{number:03d}.png").unlink()
+    assert keep(catalog, np.arange(200), 200 * 30 * 30 * 3 - 1) is None
+    with pytest.raises(Exception, match="missing image") as caught:
+        keep(catalog, np.arange(200), 200 * 30 * 30 * 3)
+    assert isinstance(first_cause(caught.value), ImageError)
+
+
+def test_a_training_worker_reads_small_images_once(tmp_path: Path) -> None:
+    """Its images may be gone after the first block; with one epoch left, or no room, they are read as they come."""
+    rng = np.random.default_rng(1)
+    catalog = differing(tmp_path, [(20, 20)] * 40)
+    config = RunConfig(
+        transform={"size": 16, "train": "crop_pad", "pad": 1, "resize": 0}, model={"backbone": "test_resnet"},
+        train={"epochs": 4, "batch_size": 10},
+    )  # fmt: skip
+    labeled = np.arange(40), rng.integers(0, 3, 40)
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    recipe = supervised_recipe(
+        config, ClassTargets(3), labeled=labeled, held_out=nothing, round=1, seed=0, start=None,
+        out=Store(str(tmp_path / "out")),
+    )  # fmt: skip
+    with reserve(Share("all"), "train", demand.training(config.resources, use_gpu=False)) as held:
+
+        def stream(kept_bytes: int, first_epoch: int = 0) -> Any:
+            images = RayImages(recipe, Place(), catalog, Decoding(held, 1, kept_bytes))
+            return images.training(recipe.plan(Place()), first_epoch)
+
+        expected = list(stream(0))
+        kept = stream(1 << 20)
+        first = next(kept)
+        shutil.rmtree(tmp_path / "images")
+        for one, other in zip([first, *kept], expected, strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in ("row", "label", "image"))
+        for at_once in (stream(0), stream(40 * 20 * 20 * 3 - 1), stream(1 << 20, first_epoch=3)):
+            with pytest.raises(Exception, match="missing image"):
+                list(at_once)

@@ -96,7 +96,7 @@ CHOICES = {
     "name of a round's directory": (r"round_\{", ("rundir.py",), 0),
     "file of a run by its name": (
         r"""["'](metrics\.json|picks\.parquet|labels\.parquet|splits\.parquet|selection\.json|run\.json|sweep\.json)["']""",
-        ("rundir.py", "rounddir.py"),
+        ("rundir.py", "rounddir.py", "data/sources/own.py"),
         0,
     ),
 }

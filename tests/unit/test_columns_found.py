@@ -48,8 +48,10 @@ def index(source: str, out: str, **options: Any) -> Catalog:
 
 
 def notes_of(made: Catalog) -> list[str]:
-    """The notes but for the first four, on images, classes, labels and ignored files."""
-    return [note for note in made.notes()[4:] if not note.startswith("accepted by --yes")]
+    """The notes but for the first four, on images, classes, labels and ignored files, and those on copies: all images
+    here are one."""
+    told = [note for note in made.notes()[4:] if "the same bytes" not in note]
+    return [note for note in told if not note.startswith("accepted by --yes")]
 
 
 # ---- the finder

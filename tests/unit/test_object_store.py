@@ -222,3 +222,14 @@ def test_a_holder_that_lost_its_lease_writes_nothing(s3: str) -> None:
             store.child("round_00").write_json("labels.json", 1)
     assert store.read_json(LEASE) == other
     assert store.names() == [LEASE]
+
+
+def test_a_catalog_inside_its_source_on_an_object_store_is_left_out(s3: str, tmp_path: Path) -> None:
+    parquet(items(), tmp_path / "source")
+    upload(tmp_path / "source", f"{s3}/inside")
+    first = index(f"{s3}/inside", f"{s3}/inside/a/catalog", check="none", yes=True)
+    again = index(f"{s3}/inside", str(tmp_path / "again"), check="none", yes=True)
+    assert again.fingerprint == first.fingerprint
+    files = 1 + len(Store(f"{s3}/inside/a/catalog").names())  # and their checksums
+    note = f"left out: {files} files in what alray wrote (catalogs, features, runs): a/catalog"
+    assert [one for one in again.notes() if "what alray wrote" in one] == [note]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -9,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.fs as pafs
 import pytest
 
-from alray.data.sources.tar_headers import BLOCK, PlainHeaders
+from alray.data.sources.scan import is_image_name
+from alray.data.sources.tar_blocks import BLOCK
+from alray.data.sources.tar_headers import PlainHeaders
 from alray.data.sources.tars import Tar, _read_others, read_headers
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 PLAIN = ["short", "long", "time", "directory", "large", "empty_files", "unicode", "label"]
-OTHERS = ["link", "hard_link", "not_utf8", "owner", "global", "device", "very_long", "sparse"]
+OTHERS = ["old_directory", "link", "hard_link", "not_utf8", "owner", "global", "device", "very_long", "sparse"]
 
 
 def member(name: str, **fields: Any) -> tarfile.TarInfo:
@@ -35,6 +39,7 @@ def add_kind(tar: tarfile.TarFile, kind: str, at: int) -> None:
         "very_long": lambda: member(f"{'d' * 80}/{'very/' * 60}{at}.jpg", size=700),
         "time": lambda: member(f"t{at}.png", size=700, mtime=1234567.25),
         "directory": lambda: member(f"folder{at}", type=tarfile.DIRTYPE),
+        "old_directory": lambda: member(f"folder{at}/", type=tarfile.AREGTYPE),
         "large": lambda: member(f"l{at}.jpg", size=9000),
         "empty_files": lambda: member(f"e{at}.jpg"),
         "unicode": lambda: member(f"ü{at}.jpg", size=100),
@@ -76,13 +81,10 @@ def assert_as_tarfile(path: Path) -> None:
 
 def ended(path: Path) -> bool:
     """Whether the direct walk alone reads the tar."""
-
-    class File:
-        def read_at(self, length: int, offset: int) -> bytes:
-            return path.read_bytes()[offset : offset + length]
-
-    plain = PlainHeaders(File(), path.stat().st_size, lambda name: False)
-    list(plain.batches())
+    with pafs.LocalFileSystem().open_input_file(str(path)) as file:
+        plain = PlainHeaders(file, file.size())
+        for _ in plain.batches():
+            pass
     return plain.ended
 
 
@@ -130,4 +132,141 @@ def test_a_header_that_is_wrong_far_inside_a_batch_ends_the_walk_there(tmp_path:
     whole[wrong.offset + 3] ^= 1
     path.write_bytes(bytes(whole))
     assert_as_tarfile(path)
-    assert len(read_headers(str(path), "a.tar", "label").images) == 151
+    assert len(read_headers(str(path), "a.tar", "label").names) == 151
+
+
+def random_name(rng: np.random.Generator, at: int, odd: float) -> str:
+    """A name; with probability `odd` one that is long, not ASCII, hidden, or has dots or an unusual suffix."""
+    start, middle, end = "", "", ("jpg", "cls")[at % 2]
+    if rng.random() < odd:
+        starts = ("./", "deep/er/", "w\u00fcrfel/", ".hidden/", "f/" * int(rng.integers(1, 90)), ".", "deep/.")
+        middles = (".0001", ".left", "\u732b", "\u732b\0", "n" * int(rng.integers(1, 150)), "/")
+        ends = ("JPEG", "Png", "json", "cls.txt", "txt", "tar", "")
+        which = rng.integers(4)
+        start = starts[rng.integers(len(starts))] if which in (0, 3) else start
+        middle = middles[rng.integers(len(middles))] if which in (1, 3) else middle
+        end = ends[rng.integers(len(ends))] if which in (2, 3) else end
+    return f"{start}{at // 2:05d}{middle}.{end}"
+
+
+def random_tar(rng: np.random.Generator, form: str, members: int, odd: float) -> bytes:
+    """A tar of images and classes; with probability `odd` each, a member is of another kind, large, or has a time that
+    needs a pax header."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=FORMATS[form]) as tar:
+        for at in range(members):
+            info = member(random_name(rng, at, odd), size=int(rng.integers(0, (9000 if rng.random() < odd else 900))))
+            if rng.random() < odd:
+                info.mtime = float(rng.integers(0, 1 << 30)) + 0.25
+            if rng.random() < odd / 3:
+                info.type = (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, b"\0")[
+                    rng.integers(5)
+                ]
+                info.linkname, info.size = "00000.jpg", info.size if info.type == b"\0" else 0
+            if info.name.endswith((".cls", ".json")) and rng.random() >= odd:
+                info.size = 2
+            with contextlib.suppress(ValueError):  # this format cannot hold such a name
+                tar.addfile(info, io.BytesIO(b"7 " * (info.size // 2) + b"9" * (info.size % 2)))
+    return sink.getvalue()
+
+
+def with_checksum(header: bytes) -> bytes:
+    blank = header[:148] + b" " * 8 + header[156:]
+    return header[:148] + b"%06o\0 " % sum(blank) + header[156:]
+
+
+def changed(rng: np.random.Generator, whole: bytes, form: str, odd: float) -> bytes:
+    """The tar, or what accidents make of it."""
+    end, second = len(whole.rstrip(b"\0")) // BLOCK * BLOCK + BLOCK, random_tar(rng, form, 40, odd)
+    at = int(rng.integers(0, len(whole)))
+    return (
+        whole,
+        whole[:at],  # cut
+        whole[:at] + bytes([int(rng.integers(0, 256))]) + whole[at + 1 :],
+        whole + second,  # two tars, with the zeros at the end of the first between them
+        whole[:end] + bytes(BLOCK) + second,
+        whole[:end] + second,
+        whole[: at // BLOCK * BLOCK] + bytes(BLOCK) + whole[at // BLOCK * BLOCK :],
+        whole.rstrip(b"\0"),
+    )[rng.integers(8)]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("seed", range(60))
+def test_random_tars_are_read_as_by_tarfile(seed: int, form: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    odd = (0, 0.005, 0.2)[seed % 3]
+    data = changed(rng, random_tar(rng, form, int(rng.integers(0, 300)), odd), form, odd)
+    path = tmp_path / "a.tar"
+    path.write_bytes(data)
+    assert_as_tarfile(path)
+    expected = list[tuple[str, int, int]]()
+    try:
+        with tarfile.open(path) as tar:
+            for info in tar:
+                name = info.name.removeprefix("./")
+                if info.isreg() and is_image_name(name) and info.offset_data + info.size <= len(data):
+                    expected.append((name, info.offset_data, info.size))
+    except (tarfile.TarError, ValueError):  # the latter for sizes that no file has
+        pass
+    found = read_headers(str(path), "a.tar", "label")
+    assert list(zip(found.names, found.offsets, found.sizes, strict=True)) == expected
+
+
+@pytest.mark.parametrize("at", [0, 99, 105, 110, 120, 124, 130, 134, 135, 140, 156, 257, 332, 345, 499])
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_header_with_an_odd_byte_and_a_right_checksum_is_read_as_by_tarfile(
+    form: str, at: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tar"
+    whole = random_tar(np.random.default_rng(0), form, 100, 0)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        begin = tar.getmembers()[80].offset
+    assert begin > 1 << 15  # headers are looked at together there
+    for odd in b"0127/ \0au\xc3\x80Lx":
+        header = whole[begin : begin + at] + bytes([odd]) + whole[begin + at + 1 : begin + BLOCK]
+        path.write_bytes(whole[:begin] + with_checksum(header) + whole[begin + BLOCK :])
+        assert_as_tarfile(path)
+
+
+def test_headers_that_lie_close_together_are_read_in_few_reads(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(random_tar(np.random.default_rng(0), "ustar", 2000, 0))
+
+    class Counted:
+        """A file that counts its reads."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.reads = file, 0
+
+        def read_at(self, length: int, offset: int) -> Any:
+            self.reads += 1
+            return self.file.read_at(length, offset)
+
+    with pafs.LocalFileSystem().open_input_file(str(path)) as raw:
+        file = Counted(raw)
+        plain = PlainHeaders(file, raw.size())
+        assert sum(len(members.names) for members in plain.batches()) == 2000
+    assert file.reads < 20
+
+
+@pytest.mark.parametrize("size", [-1, -BLOCK, -3 * BLOCK, -(1 << 40)])
+@pytest.mark.parametrize("where", ["header", "pax"])
+def test_a_size_below_zero_does_not_lead_back(where: str, size: int, tmp_path: Path) -> None:
+    """Such a tar would be read for ever."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for at in range(4):
+            info = member(f"{at}.jpg", size=10)
+            if where == "pax" and at == 2:
+                info.pax_headers = {"size": str(size)}
+            tar.addfile(info, io.BytesIO(bytes(10)))
+    if where == "header":
+        whole = bytearray(path.read_bytes())
+        header = 2 * 2 * BLOCK
+        whole[header + 124 : header + 136] = (size + 256**12).to_bytes(12, "big")
+        whole[header : header + BLOCK] = with_checksum(bytes(whole[header : header + BLOCK]))
+        path.write_bytes(bytes(whole))
+    found = read_headers(str(path), "a.tar", "label")
+    assert found.names[:2] == ["0.jpg", "1.jpg"]
+    assert "truncated tar" in str(found.problems[-1].to_pylist())

@@ -11,6 +11,7 @@ from alray.data.sources.embeddings import EMBEDDINGS
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.listing import list_files
 from alray.data.sources.manifest import MANIFEST
+from alray.data.sources.own import is_own
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
@@ -50,6 +51,11 @@ def kind_of(source: str, wanted: str = "auto") -> Source:
     return next(inside, FOLDER)
 
 
+def _bytes(fs: pafs.FileSystem, path: str) -> bytes:
+    with fs.open_input_file(path) as file:
+        return bytes(file.read())
+
+
 def _some_names(source: str) -> list[str]:
     """File names of the directory, of its first subdirectory, and so on. Listing all files could take long."""
     fs, place = filesystem(absolute(source))
@@ -60,10 +66,15 @@ def _some_names(source: str) -> list[str]:
     directories = [place]
     seen = set()  # a link may lead back to a folder above it
     while directories:
-        seen.add(os.path.realpath(min(directories)))
+        first = min(directories)
+        seen.add(os.path.realpath(first))
         try:
-            infos = fs.get_file_info(pafs.FileSelector(min(directories)))
-            names += [info.base_name for info in infos if info.type == pafs.FileType.File]
+            infos = fs.get_file_info(pafs.FileSelector(first))
+            files = {info.base_name: info.path for info in infos if info.type == pafs.FileType.File}
+            if first != place and is_own(files, lambda name: _bytes(fs, files[name])):  # noqa: B023
+                directories.remove(first)
+                continue
+            names += files
             directories = [info.path for info in infos if info.type == pafs.FileType.Directory]
         except UnicodeDecodeError:  # a name is not in UTF-8, which only `list_files` can read
             names = list_files(source)["name"].to_pylist()

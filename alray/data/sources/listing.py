@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 
 from alray.checksums import is_list
 from alray.data.sources import refused
+from alray.data.sources.own import MARKS, is_own, is_own_folder, left_out
 from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, suffixes, table
 from alray.reasons import utf8_name
 from alray.store import StoreError, absolute, filesystem, is_remote
@@ -31,7 +32,7 @@ Found = tuple[str, int | None, int | None]  # name, size, time
 @dataclass(frozen=True)
 class Listing:
     """The files of a source, a table of the schema FILES, sorted by name. notes: sentences on links that were not
-    followed, with counts."""
+    followed and on what alray wrote, with counts."""
 
     files: pa.Table
     notes: tuple[str, ...] = ()
@@ -64,7 +65,8 @@ def listing(source: str, links: str = "inside") -> Listing:
     """List the files of a directory and its subdirectories, of a glob, or the single file; sorted by name.
 
     A name is relative to the directory (for a glob, to the last directory before the first wildcard). links: which
-    symbolic links in a local directory are followed, as in `IndexConfig.links`. Raises CatalogError if nothing exists
+    symbolic links in a local directory are followed, as in `IndexConfig.links`. Folders below the directory that alray
+    wrote (`sources.own`) are left out. Raises CatalogError if nothing exists
     there or a directory cannot be read.
     """
     uri = absolute(source)
@@ -102,11 +104,32 @@ def _walk(uri: str, links: str, recursive: bool) -> Listing:
         fs, path = filesystem(uri)
         infos = fs.get_file_info(pafs.FileSelector(path, recursive=recursive))
         start = len(path.strip("/")) + 1
-        files = (info for info in infos if info.type == pafs.FileType.File)
-        return Listing(_files(uri, ((info.path.lstrip("/")[start:], info.size, info.mtime_ns) for info in files)))
+        files = [info for info in infos if info.type == pafs.FileType.File]
+        own = _own_folders(fs, files, path.strip("/"))
+        kept = [info for info in files if not info.path.strip("/").startswith(own)] if own else files
+        found = _files(uri, ((info.path.lstrip("/")[start:], info.size, info.mtime_ns) for info in kept))
+        return Listing(found, tuple(left_out((folder[start:-1] for folder in own), len(files) - len(kept))))
     walk = _LocalWalk(absolute(uri), links)
     found = _files(uri, walk.files(recursive))
     return Listing(found, tuple(utf8_name(note) for note in walk.notes()))
+
+
+def _own_folders(fs: pafs.FileSystem, files: Iterable[pafs.FileInfo], top: str) -> tuple[str, ...]:
+    """The folders below the top that alray wrote, each with a slash at its end, without those inside of others."""
+    marked: dict[str, set[str]] = {}
+    for info in files:
+        if info.base_name in MARKS:
+            marked.setdefault(info.path.strip("/").rpartition("/")[0], set()).add(info.base_name)
+    own = list[str]()
+    for folder in sorted(marked):
+
+        def read(name: str, folder: str = folder) -> bytes:
+            with fs.open_input_file(f"{folder}/{name}") as file:
+                return bytes(file.read())
+
+        if folder != top and not folder.startswith(tuple(own)) and is_own(marked[folder], read):
+            own.append(f"{folder}/")
+    return tuple(own)
 
 
 def _files(uri: str, found: Iterable[Found]) -> pa.Table:
@@ -151,6 +174,8 @@ class _LocalWalk:
     outside: list[str] = field(default_factory=list)  # names of links that lead out of the directory
     again: list[str] = field(default_factory=list)  # of links to folders that are listed anyway
     unused: list[str] = field(default_factory=list)  # of all links, where none may be followed
+    own: list[str] = field(default_factory=list)  # of folders that alray wrote
+    own_files: int = 0  # in these
 
     def files(self, recursive: bool) -> Iterator[Found]:
         """Yield each file. A broken link has no size."""
@@ -159,6 +184,10 @@ class _LocalWalk:
         waiting = [("", self.top, way)]  # the name below the top, the path
         while waiting:
             inside, folder, way = waiting.pop()
+            if inside and is_own_folder(folder):
+                self.own.append(inside.rstrip("/"))
+                self.own_files += sum(len(files) for _, _, files in os.walk(folder))
+                continue
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name, real = inside + entry.name, ""
@@ -191,7 +220,8 @@ class _LocalWalk:
         return False
 
     def notes(self) -> Iterator[str]:
-        """Sentences on links that were not followed."""
+        """Sentences on links that were not followed, and on folders that were left out."""
+        yield from left_out(self.own, self.own_files)
         if self.outside:
             yield (
                 f"{_links(self.outside)} out of {self.top} and {_were(self.outside)} left out; --links all follows "

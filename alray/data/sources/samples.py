@@ -7,6 +7,7 @@ that no number follows: in a.left.png it is left.png, in img.0001.png it is png.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ def choose_images(tars: Iterable[Sequence[str]], wanted: str) -> Chosen:
     """
     together = Counter[frozenset[str]]()  # the suffixes in one sample -> number of samples
     for names in tars:
+        if (suffix := _only_suffix(names)) and len(set(names)) == len(names):  # most tars: each image is a sample
+            together[frozenset((suffix[1:],))] += len(names)
+            continue
         samples: dict[str, set[str]] = defaultdict(set)
         for name in names:
             sample, suffix = sample_of(name)
@@ -78,6 +82,13 @@ def choose_images(tars: Iterable[Sequence[str]], wanted: str) -> Chosen:
             return _ambiguous(images, found, together)
         images = frozenset(suffix for suffix in images if suffix.rpartition(".")[0] == plain)
     return _only(images, found, "are masks or other pictures of samples that have an image")
+
+
+def _only_suffix(names: Sequence[str]) -> str:
+    """The suffix of all names, as .jpg, if there is no other dot in any of them; else an empty text."""
+    text = "\0".join((*names, ""))
+    suffix = names[0][names[0].rfind(".") :] if names else ""
+    return suffix if text.count(f"{suffix}\0") == text.count(".") == len(names) else ""
 
 
 def _only(images: frozenset[str], found: Counter[str], why: str) -> Chosen:
@@ -107,14 +118,23 @@ def read_label(name: str, data: bytes, column: str) -> tuple[str, str, str | Non
 
     Returns None for a .json without the column. Raises ValueError if the member cannot be read.
     """
-    kind = max((kind for kind in LABEL_KINDS if name.lower().endswith(kind)), key=len)
+    suffix = name[name.rindex(".") :].lower()
+    kind = ".cls.txt" if suffix == ".txt" else suffix
     stem = name[: -len(kind)]
     if kind != ".json":
-        return kind, stem, data.decode("utf-8-sig").strip()
+        return kind, stem, class_texts([data])[0]
     content = json.loads(data)
     if not isinstance(content, dict) or column not in content:
         return None
     return kind, stem, scalar_text(content[column])
+
+
+def class_texts(data: Sequence[bytes]) -> list[str]:
+    """The classes that the bytes of .cls or .cls.txt members name. Raises ValueError if one is not text in UTF-8."""
+    together = b"\0".join(data)
+    if together.count(b"\0") == len(data) - 1 and BOM_UTF8 not in together:
+        return [text.strip() for text in together.decode().split("\0")]
+    return [text.removeprefix(BOM_UTF8).decode().strip() for text in data]
 
 
 def is_label_member(name: str) -> bool:
@@ -130,10 +150,22 @@ class Classes:
     disagree: int = 0
     first: str = ""
 
+    def of_all(self, names: Sequence[str], labels: Labels) -> list[str | None]:
+        """The class of each image of a tar: None if its members say that it is unknown, UNSAID if no member names
+        it."""
+        suffix = _only_suffix(names)
+        if suffix and len(labels) == 1:  # most tars are like this
+            (only,) = labels.values()
+            try:
+                return [only[name[: -len(suffix)]] for name in names]
+            except KeyError:
+                pass
+        return [self.of(name, labels) for name in names]
+
     def of(self, name: str, labels: Labels) -> str | None:
-        """The class of an image: None if its members say that it is unknown, UNSAID if no member names it."""
-        stem = name[: -len(name.rpartition(".")[2]) - 1]
-        if len(labels) == 1 and stem in (only := next(iter(labels.values()))):  # most tars are like this
+        """The class of one image."""
+        stem = name.rpartition(".")[0]
+        if len(labels) == 1 and stem in (only := next(iter(labels.values()))):
             return only[stem]
         stems = dict.fromkeys((stem, sample_of(name)[0], _first_dot(name)))
         found = [

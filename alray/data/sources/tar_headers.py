@@ -1,35 +1,78 @@
-"""The headers of an uncompressed tar, read directly: `tarfile` takes 15 times as long for a plain one.
+"""The headers of an uncompressed tar, read directly: `tarfile` takes many times as long for a plain one.
 
 Plain are regular files and directories whose numbers are octal and whose names are UTF-8, also with a pax header or a
 long GNU name of their own before them. At the first header of another kind (a link, a sparse file, global pax values,
-base-256 numbers) the walk stops, and `tarfile` goes on from there. Checksums are compared for many headers at once.
+base-256 numbers) the walk stops, and `tarfile` goes on from there. Names and checksums are looked at for many headers
+at once; so are sizes, where headers lie close together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-BLOCK = 512
-_READ_AHEAD = 4096  # bytes; a small member is read together with its header
-_BATCH = 256  # headers whose checksums are compared at once
+from alray.data.sources.tar_blocks import (
+    BLOCK,
+    REGULAR,
+    Blocks,
+    Bytes,
+    Integers,
+    first_wrong,
+    names_of,
+    number,
+    text,
+    whole,
+)
+
+_AHEAD = 4096, 1 << 20  # bytes: the least and the most that are read at once
+_GAP = 8192  # bytes between two reads; where there are fewer, the next read is longer and spares a call
+_CLOSE = 1 << 15  # bytes: where so many are read at once, headers lie close together
+_SMALL = 4096  # bytes; a member of at most so many is kept when it was read together with its header
+_BATCH = 128  # headers that are looked at at once where they do not lie close together
+_MOST = 1 << 20  # bytes of what is read whole here: a long name, a pax header
 _END = bytes(BLOCK)
-_REGULAR, _DIRECTORY, _LONG_NAME, _PAX = (b"0", b"\0"), b"5", b"L", b"x"
-_MOST = 1 << 20  # bytes of what is read whole here: a long name, a pax header, a label
-_ALLOWED: npt.NDArray[np.bool_] = np.isin(np.arange(256), list(b"01234567 \0"))  # bytes of an octal number
-_NUMBERS = np.r_[100:156, 329:345]  # mode, uid, gid, size, mtime, checksum; device numbers
+_OLD_REGULAR, _DIRECTORY, _LONG_NAME, _PAX = b"\x005Lx"
 
 
-class Member(NamedTuple):
-    """A regular file. data: its bytes, where they were asked for and are at hand."""
+class Members(NamedTuple):
+    """Regular files in the order of the tar."""
 
-    name: str
-    offset: int
+    names: list[str]
+    offsets: Integers
+    sizes: Integers
+
+
+class _Entry(NamedTuple):
+    """One entry: its headers and, if it is a regular file, where its bytes are; name: one that is not in its own
+    header; after: where the next entry begins."""
+
+    headers: list[bytes]
+    name: str | None
+    offset: int | None
     size: int
-    data: bytes | None
+    after: int
+
+
+@dataclass
+class _Entries:
+    """The entries that one step of the walk found.
+
+    table (n, 512): their headers; begins: of each header, where its entry begins; rows: of each member, the place of
+    its own header; after: where the next entry begins; given: by place of the member, a name that is not in its header;
+    stopped: there is no next entry that is plain.
+    """
+
+    table: Bytes
+    begins: Integers
+    rows: Integers
+    offsets: Integers
+    sizes: Integers
+    after: int
+    given: dict[int, str] = field(default_factory=dict)
+    stopped: bool = False
 
 
 class PlainHeaders:
@@ -39,39 +82,38 @@ class PlainHeaders:
     the tar, and not at a header that `tarfile` has to read.
     """
 
-    def __init__(self, file: Any, size: int, wanted: Callable[[str], bool]) -> None:
-        """file: with read_at(bytes, offset); size: its bytes; wanted: whether the data of a member are."""
+    def __init__(self, file: Any, size: int) -> None:
+        """file: with read_at(bytes, offset); size: its bytes."""
         self.offset, self.ended = 0, False
-        self._file, self._size, self._wanted = file, size, wanted
-        self._start, self._buffer = 0, b""
+        self._file, self._size = file, size
+        self._start, self._buffer, self._ahead = 0, b"", _AHEAD[0] // 2
+        self._blocks = Blocks(b"")
+        self._small: dict[int, bytes] = {}  # by offset: members of the last batch
 
-    def batches(self) -> Iterator[list[Member]]:
+    def batches(self) -> Iterator[Members]:
         """The regular files in the order of the tar."""
         going = True
         while going:
-            members, headers = list[Member](), list[bytes]()
-            before = list[tuple[int, int]]()  # of each header: where its entry begins, and the members before it
-            at = self.offset
-            while len(headers) < _BATCH:
-                step = self._next(at)
-                if step is None:
-                    going = False
-                    break
-                more, member, after = step
-                headers += more
-                before += [(at, len(members))] * len(more)
-                if member is not None:
-                    members.append(member)
-                at = after
-            wrong = _first_wrong(headers)
-            if wrong is None:
-                self.offset = at
-            else:
-                self.offset, count = before[wrong]
-                members, going = members[:count], False
-            yield members
+            found = self._run() or self._step()
+            names, row = _checked(found)
+            count = len(names)
+            self.offset, good = (found.after, True) if row is None else (int(found.begins[row]), False)
+            going = good and not found.stopped
+            yield Members(names, found.offsets[:count], found.sizes[:count])
             if not going:
-                self.ended = wrong is None and self._at_end()
+                self.ended = good and self._at_end()
+
+    def data(self, offsets: Iterable[int], sizes: Iterable[int]) -> list[bytes]:
+        """The bytes of members of the last batch. Those that are not at hand are read again."""
+        start, buffer, found = self._start, self._buffer, list[bytes]()
+        for offset, size in zip(offsets, sizes, strict=True):
+            begin = offset - start
+            if 0 <= begin <= len(buffer) - size:
+                found.append(buffer[begin : begin + size])
+            else:
+                kept = self._small.get(offset)
+                found.append(self._file.read_at(size, offset) if kept is None else kept)
+        return found
 
     def _at_end(self) -> bool:
         header = self._read(self.offset, BLOCK)
@@ -80,95 +122,107 @@ class PlainHeaders:
     def _read(self, offset: int, length: int) -> bytes:
         at = offset - self._start
         if at < 0 or at + length > len(self._buffer):
-            if offset >= self._size:
-                return b""
-            self._buffer = self._file.read_at(max(_READ_AHEAD, length), offset)
-            self._start, at = offset, 0
+            self._fill(offset, length)
+            at = 0
         return self._buffer[at : at + length]
 
-    def _next(self, at: int) -> tuple[list[bytes], Member | None, int] | None:
-        """The headers of the next entry, its member if it is a regular file, and where the next entry begins. None
-        where there is none that is plain."""
+    def _fill(self, offset: int, length: int) -> None:
+        """Read at least so many bytes, more where the walk used most of what was read before."""
+        near = offset - self._start - len(self._buffer) <= _GAP
+        self._ahead = min(2 * self._ahead, _AHEAD[1]) if near else _AHEAD[0]
+        self._start = offset
+        self._buffer = self._file.read_at(max(self._ahead, length), offset) if offset < self._size else b""
+        self._blocks = Blocks(self._buffer if self._ahead >= _CLOSE else b"")
+
+    def _run(self) -> _Entries | None:
+        """The next members of the usual kind that were read together; None if there is none."""
+        if self._ahead >= _CLOSE:
+            self._read(self.offset, BLOCK)
+        rows, after = self._blocks.chain((self.offset - self._start) // BLOCK)
+        if not len(rows):
+            return None
+        begins = self._start + BLOCK * rows
+        table, sizes = self._blocks.blocks[rows], self._blocks.sizes[rows]
+        return _Entries(table, begins, np.arange(len(rows)), begins + BLOCK, sizes, self._start + BLOCK * after)
+
+    def _step(self) -> _Entries:
+        """The next entries, one by one, up to the size of a batch or to one that `_run` finds. Nothing but kinds and
+        sizes has been looked at."""
+        headers, begins, rows, places = list[bytes](), list[int](), list[int](), list[tuple[int, int]]()
+        given, after, stopped = dict[int, str](), self.offset, False
+        self._small = {}
+        while len(headers) < _BATCH and not (headers and self._blocks.is_file((after - self._start) // BLOCK)):
+            entry = self._entry(after)
+            if entry is None:
+                stopped = True
+                break
+            headers += entry.headers
+            begins += [after] * len(entry.headers)
+            after = entry.after
+            if entry.offset is None:
+                continue
+            if entry.name is not None:
+                given[len(rows)] = entry.name
+            rows.append(len(headers) - 1)
+            places.append((entry.offset, entry.size))
+            begin = entry.offset - self._start
+            if entry.size <= _SMALL and begin + entry.size <= len(self._buffer):
+                self._small[entry.offset] = self._buffer[begin : begin + entry.size]
+        table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, BLOCK)
+        offsets, sizes = np.array(places, np.int64).reshape(-1, 2).T
+        return _Entries(
+            table, np.array(begins, np.int64), np.array(rows, np.int64), offsets, sizes, after, given, stopped
+        )
+
+    def _entry(self, at: int) -> _Entry | None:
+        """The entry that begins there; None where there is none that is plain."""
         header = self._read(at, BLOCK)
         if len(header) < BLOCK or header == _END:
             return None
         try:
-            kind = header[156:157]
-            if kind in _REGULAR:
-                return self._member([header], at, _name(header), _number(header))
+            kind = header[156]
+            if kind in (REGULAR, _OLD_REGULAR):
+                size = number(header)
+                return _Entry([header], None, at + BLOCK, size, at + BLOCK + whole(size))
             if kind == _DIRECTORY:
-                return [header], None, at + BLOCK
-            if kind not in (_LONG_NAME, _PAX):
-                return None
-            length, own = _number(header), at + BLOCK
-            if length > _MOST:
-                return None
-            data = self._read(own, length)
-            follower = own + _whole(length)
-            second = self._read(follower, BLOCK)
-            if len(data) < length or len(second) < BLOCK or second[156:157] not in _REGULAR:
-                return None
-            name, size = _name(second), _number(second)
-            if kind == _LONG_NAME:
-                name = _text(data)
-            else:
-                values = _pax(data)
-                name = values["path"].rstrip("/") if "path" in values else name
-                size = int(values.get("size", size))
-            return self._member([header, second], follower, name, size)
+                return _Entry([header], None, None, 0, at + BLOCK)
+            if kind in (_LONG_NAME, _PAX):
+                return self._named(header, at)
         except ValueError:  # not octal, not UTF-8, not pax
-            return None
-
-    def _member(
-        self, headers: list[bytes], at: int, name: str, size: int
-    ) -> tuple[list[bytes], Member | None, int] | None:
-        wanted = self._wanted(name)
-        if name.endswith("/") or (wanted and size > _MOST):  # old tars mark directories by a slash
-            return None
-        offset = at + BLOCK
-        data = self._read(offset, size) if wanted and offset + size <= self._size else None
-        return headers, Member(name, offset, size, data), offset + _whole(size)
-
-
-def _first_wrong(headers: list[bytes]) -> int | None:
-    """The first header whose checksum is wrong, or whose numbers are not all octal."""
-    if not headers:
+            pass
         return None
-    table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, BLOCK)
-    sums = table.sum(axis=1, dtype=np.int64) - table[:, 148:156].sum(axis=1, dtype=np.int64) + 8 * ord(" ")
-    good = np.asarray(_ALLOWED[table[:, _NUMBERS]].all(axis=1))
-    for at, header in enumerate(headers):
-        if not good[at] or _octal(header[148:156]) != sums[at]:
-            return at
-    return None
+
+    def _named(self, header: bytes, at: int) -> _Entry | None:
+        """A regular file with a long name or a pax header before its own."""
+        length, own = number(header), at + BLOCK
+        if length > _MOST:
+            return None
+        data = self._read(own, length)
+        follower = own + whole(length)
+        second = self._read(follower, BLOCK)
+        if len(data) < length or len(second) < BLOCK or second[156] not in (REGULAR, _OLD_REGULAR):
+            return None
+        name, size = None, number(second)
+        if header[156] == _LONG_NAME:
+            name = text(data)
+        else:
+            values = _pax(data)
+            size = int(values.get("size", size))
+            if "path" in values:
+                name = values["path"].rstrip("/")
+        if size < 0:
+            return None
+        offset = follower + BLOCK
+        return _Entry([header, second], name, offset, size, offset + whole(size))
 
 
-def _whole(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode()
-
-
-def _number(header: bytes) -> int:
-    size = _octal(header[124:136])
-    if size < 0:
-        raise ValueError("not octal")
-    return size
-
-
-def _octal(field: bytes) -> int:
-    """The number; -1 where it is none."""
-    try:
-        return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
-    except ValueError:
-        return -1
-
-
-def _name(header: bytes) -> str:
-    name = _text(header[:100])
-    return name if header[345] == 0 else f"{_text(header[345:500])}/{name}"
+def _checked(found: _Entries) -> tuple[list[str], int | None]:
+    """The names of the members before the first header that is not plain after all, and its place; None if there is no
+    such header."""
+    wrong = first_wrong(found.table)
+    rows = found.rows if wrong is None else found.rows[: np.searchsorted(found.rows, wrong)]
+    names = names_of(found.table[rows], found.given)
+    return names, wrong if len(names) == len(rows) else int(rows[len(names)])
 
 
 def _pax(data: bytes) -> dict[str, str]:

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import io
 import tarfile
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import compress
 
+import numpy as np
 import pyarrow as pa
 
 from alray.data.sources.damaged import NOT_UTF8, why_unreadable
-from alray.data.sources.samples import is_label_member, read_label
-from alray.data.sources.scan import file_name, is_image_name, problem, suffixes
-from alray.data.sources.tar_headers import BLOCK, PlainHeaders
+from alray.data.sources.samples import class_texts, is_label_member, read_label
+from alray.data.sources.scan import EXTENSIONS, file_name, is_image_name, problem, suffixes
+from alray.data.sources.tar_blocks import BLOCK
+from alray.data.sources.tar_headers import Members, PlainHeaders
 from alray.reasons import utf8_name, why
 from alray.store import filesystem
 
 _READ_AHEAD = 4096  # bytes; a small label member is read together with its header
+_BROKEN = (tarfile.TarError, EOFError, OverflowError, MemoryError)  # the last two: for sizes that no file has
+_CLASS = ".cls"
+_USUAL = frozenset({_CLASS, *(f".{suffix}" for name in EXTENSIONS for suffix in (name, name.upper()))})
 
 
 @dataclass
 class Tar:
-    """The content of one tar, according to its headers."""
+    """The content of one tar, according to its headers. Each image has a place in `names`, `offsets` and `sizes`."""
 
     uri: str
     name: str  # relative to the source, without .tar
-    images: list[tuple[str, int, int]] = field(default_factory=list)  # member name, offset, size
+    names: list[str] = field(default_factory=list)  # of the images
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    sizes: array[int] = field(default_factory=lambda: array("q"))
     labels: dict[str, dict[str, str | None]] = field(default_factory=dict)  # `samples.Labels`
     problems: list[pa.Table] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)  # members of other kinds, by suffix
@@ -52,10 +61,9 @@ def _read(tar: Tar, label_column: str) -> None:
     fs, path = filesystem(uri)
     with fs.open_input_file(path) as file:
         size = file.size()
-        plain = PlainHeaders(file, size, lambda name: is_label_member(name) and not is_image_name(name))
+        plain = PlainHeaders(file, size)
         for members in plain.batches():
-            for name, offset, length, data in members:
-                _add(tar, name.removeprefix("./"), offset, length, size, data, label_column)
+            _add_plain(tar, members, plain, size, label_column)
         buffered = io.BufferedReader(file, _READ_AHEAD)
         try:
             if plain.ended:
@@ -74,11 +82,15 @@ def _read_others(tar: Tar, file: io.BufferedReader, start: int, size: int, label
         with tarfile.open(fileobj=file, mode="r:") as members:
             try:
                 for member in members:
+                    end = member.offset
+                    if member.size < 0:  # it would lead back to a member before it, for ever
+                        break
                     _add_other(tar, members, member, size, label_column)
-            except (tarfile.TarError, EOFError):
-                pass  # `_check_end` reports where reading stopped
-            end = members.offset
-    except tarfile.TarError as error:
+                    if (end := members.offset) > size:  # what follows may be too far away for any file
+                        break
+            except _BROKEN:
+                end = members.offset  # `_check_end` reports where reading stopped
+    except _BROKEN as error:
         if not start:
             tar.report(file_name(tar.uri), f"broken tar: {why_unreadable(tar.uri, error)} ({size} bytes)")
             return
@@ -99,20 +111,67 @@ def _add_other(tar: Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size
         return
     there = regular and member.offset_data + member.size <= size
     data = members.extractfile(member).read() if there and is_label_member(name) else None  # type: ignore[union-attr]
-    _add(tar, name, member.offset_data, member.size, size, data, label_column)
+    others: list[str] = []
+    _add(tar, name, member.offset_data, member.size, size, data, label_column, others)
+    tar.ignored.update(suffixes(others))
 
 
-def _add(tar: Tar, name: str, offset: int, length: int, size: int, data: bytes | None, label_column: str) -> None:
-    """Add a file. size: bytes of the tar; data: those of a label member that can be read."""
+def _add_plain(tar: Tar, members: Members, plain: PlainHeaders, size: int, label_column: str) -> None:
+    """Add plain files of a tar of `size` bytes."""
+    names = members.names
+    joined = "\0".join(names)
+    if joined.startswith("./") or "\0./" in joined:
+        names = [name.removeprefix("./") for name in names]
+        joined = "\0".join(names)
+    hidden = joined.startswith(".") or "\0." in joined or "/." in joined  # at least one of them
+    ends = [name[-4:] for name in names]  # .cls and .jpg; other names take longer
+    if not _USUAL.issuperset(ends):
+        ends = [name[name.rfind(".") :] for name in names]
+    if not hidden and _USUAL.issuperset(ends) and _add_usual(tar, members._replace(names=names), ends, plain, size):
+        return
+    others = list[str]()
+    for name, offset, length in zip(names, members.offsets.tolist(), members.sizes.tolist(), strict=True):
+        there = is_label_member(name) and not is_image_name(name) and offset + length <= size
+        data = plain.data([offset], [length])[0] if there else None
+        _add(tar, name, offset, length, size, data, label_column, others)
+    tar.ignored.update(suffixes(others))
+
+
+def _add_usual(tar: Tar, members: Members, ends: list[str], plain: PlainHeaders, size: int) -> bool:
+    """Add plain files that are images or .cls members. Returns whether it could: if one is not usual, none is added.
+    ends: those of their names."""
+    if members.names and members.offsets[-1] + members.sizes[-1] > size:
+        return False
+    labels = np.array([end == _CLASS for end in ends], bool)
+    try:
+        classes = class_texts(plain.data(members.offsets[labels].tolist(), members.sizes[labels].tolist()))
+    except UnicodeDecodeError:
+        return False
+    if classes:
+        stems = [name[: -len(_CLASS)] for name in compress(members.names, labels.tolist())]
+        tar.labels.setdefault(_CLASS, {}).update(zip(stems, classes, strict=True))
+    tar.names += compress(members.names, (~labels).tolist())
+    tar.offsets.frombytes(members.offsets[~labels].tobytes())
+    tar.sizes.frombytes(members.sizes[~labels].tobytes())
+    return True
+
+
+def _add(
+    tar: Tar, name: str, offset: int, length: int, size: int, data: bytes | None, label_column: str, others: list[str]
+) -> None:
+    """Add a file. size: bytes of the tar; data: those of a label member that can be read; others: the names of files
+    that are neither, to be counted."""
     if is_image_name(name):
         if offset + length > size:
             tar.report(name, f"truncated member: the tar ends {offset + length - size} bytes before it")
         else:
-            tar.images.append((name, offset, length))
+            tar.names.append(name)
+            tar.offsets.append(offset)
+            tar.sizes.append(length)
     elif data is not None:
         _add_label(tar, name, data, label_column)
     else:
-        tar.ignored.update(suffixes([name]))
+        others.append(name)
 
 
 def _add_label(tar: Tar, name: str, data: bytes, label_column: str) -> None:

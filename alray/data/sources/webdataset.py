@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from alray.data.sources.folder import says_otherwise
 from alray.data.sources.keys import keys as keys_of
@@ -85,8 +87,8 @@ class WebDataset(Source):
         uris, paths = files["uri"].to_pylist(), files["name"].to_pylist()
         with ThreadPoolExecutor(min(_THREADS, len(uris))) as pool:
             tars = list(pool.map(lambda uri, path: read_headers(uri, path, options.label_column), uris, paths))
-        chosen = choose_images(([name for name, _, _ in tar.images] for tar in tars), options.image_column)
-        pictures = sum(len(tar.images) for tar in tars)
+        chosen = choose_images((tar.names for tar in tars), options.image_column)
+        pictures = sum(len(tar.names) for tar in tars)
         _keep(tars, chosen)
         classes = agree([read_classes(place) for place in self.class_places(source, files)], source)
         scan = _scan(tars, options, source)
@@ -175,33 +177,36 @@ def _append(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _keep(tars: list[Tar], chosen: Chosen) -> None:
     if chosen.suffixes is not None:
         for tar in tars:
-            tar.images = [image for image in tar.images if sample_of(image[0])[1] in chosen.suffixes]
+            keep = [sample_of(name)[1] in chosen.suffixes for name in tar.names]
+            tar.names = list(compress(tar.names, keep))
+            tar.offsets, tar.sizes = (array("q", compress(column, keep)) for column in (tar.offsets, tar.sizes))
 
 
 def _scan(tars: list[Tar], options: ScanOptions, source: str) -> Scan:
     """The references to all images, without what the files beside the tars say."""
-    names = [name for tar in tars for name, _, _ in tar.images]
+    names = list(chain.from_iterable(tar.names for tar in tars))
     looked_up = Classes(options.label_column)
-    labels = [looked_up.of(name, tar.labels) for tar in tars for name, _, _ in tar.images]
+    labels = list(chain.from_iterable(looked_up.of_all(tar.names, tar.labels) for tar in tars))
     _check_column(tars, options.label_column, source)
     by_folder = bool(options.label_column) and UNSAID in labels
-    layout = understand(pa.array(names, pa.string()), options, by_folder)
+    column = pa.array(names, pa.string())
+    layout = understand(column, options, by_folder)
     keep = layout.keep
-    tar_of = np.repeat(np.arange(len(tars)), [len(tar.images) for tar in tars])
-    folders = layout.label.to_pylist()
+    tar_of = np.repeat(np.arange(len(tars)), [len(tar.names) for tar in tars])
     has_splits = bool(len(layout.split)) and not layout.split.null_count
     splits = pa.array([split_of_file(f"{tar.name}.tar", options.split) for tar in tars], pa.string())
     columns = {
         "uri": pa.array([tar.uri for tar in tars], pa.string()).take(pa.array(tar_of)).filter(pa.array(keep)),
-        "offset": np.array([offset for tar in tars for _, offset, _ in tar.images], np.int64)[keep],
-        "size": np.array([size for tar in tars for _, _, size in tar.images], np.int64)[keep],
+        "offset": np.concatenate([np.array(tar.offsets, np.int64) for tar in tars])[keep],
+        "size": np.concatenate([np.array(tar.sizes, np.int64) for tar in tars])[keep],
         "split": layout.split if has_splits else splits.take(pa.array(tar_of[keep])),
     }
-    kept = [label for label, here in zip(labels, keep.tolist(), strict=True) if here]
-    said = [folder if label is UNSAID else label for label, folder in zip(kept, folders, strict=True)]
-    columns["label"] = pa.array(said if options.label_column else [None] * len(said), pa.string())
+    if not options.label_column:
+        labels = [None] * len(names)
+    said = pa.array(labels, pa.string()).filter(pa.array(keep))
+    columns["label"] = pc.if_else(pc.equal(said, UNSAID), layout.label, said) if UNSAID in labels else said
     prefix = "" if has_splits else options.prefix
-    columns["key"], notes = _keys(tars, keep, columns, replace(options, prefix=prefix))
+    columns["key"], notes = _keys(tars, column, keep, columns, replace(options, prefix=prefix))
     notes = [*layout.notes, *looked_up.notes(), *notes]
     problems = concat((one for tar in tars for one in tar.problems), PROBLEMS)
     named = layout.named | {name for name in options.split for tar in tars if name in tar.name.split("/")}
@@ -217,24 +222,23 @@ def _check_column(tars: list[Tar], column: str, source: str) -> None:
 
 
 def _keys(
-    tars: list[Tar], keep: npt.NDArray[np.bool_], columns: dict[str, Any], options: ScanOptions
+    tars: list[Tar], names: pa.Array, keep: npt.NDArray[np.bool_], columns: dict[str, Any], options: ScanOptions
 ) -> tuple[pa.Array, list[str]]:
-    """The keys of the images that are kept, and sentences for the user."""
-    names = [[name for name, _, _ in tar.images] for tar in tars]
-    kept = keep.tolist()
+    """The keys of the images that are kept, and sentences for the user. names: of all images."""
     if options.key:
-        return _from_template(tars, names, keep, columns, options), []
-    distinct = len(set(chain.from_iterable(names)))
-    again = sum(len(set(own)) for own in names) - distinct
-    starts = [f"{options.prefix}{tar.name}/" if again else options.prefix for tar in tars]
-    keys = [start + name for start, own in zip(starts, names, strict=True) for name in own]
+        return _from_template(tars, [tar.names for tar in tars], keep, columns, options), []
+    distinct = len(set(chain.from_iterable(tar.names for tar in tars)))
+    again = sum(len(set(tar.names)) for tar in tars) - distinct if distinct < len(names) else 0
+    starts = pa.array([f"{options.prefix}{tar.name}/" if again else options.prefix for tar in tars], pa.string())
+    tar_of = np.repeat(np.arange(len(tars)), [len(tar.names) for tar in tars])
+    keys = pc.binary_join_element_wise(starts.take(pa.array(tar_of)), names, "") if again or options.prefix else names
     notes = []
     if again:
         notes.append(
             f"{amount(again, 'name')} of images in more than one tar, so every key begins with the name of its tar, as "
             f"{keys[0]} (--key gives other keys)"
         )
-    return pa.array(list(compress(keys, kept)), pa.string()), notes
+    return keys.filter(pa.array(keep)), notes
 
 
 def _from_template(
