@@ -142,7 +142,7 @@ def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
 
 
 def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
-    g = rows.crossed(at).cpu().numpy()
+    g = rows.products(at, at).cpu().numpy()
     above, below, shares = rows.above[at], rows.below[at], 2 * rows.share[at]
     upper, lower, numbers, size = rows.upper[at], rows.lower[at], rows.rows[at], _FIRST
     while len(rows.picked) < k:

@@ -16,7 +16,7 @@ import torch
 from alray.features.arrays import Array, Rows
 from alray.models.device import device_in_use, full_float32
 from alray.selection.kernels.centers import unusual
-from alray.selection.kernels.distance import Space, View, shares, squared_norms
+from alray.selection.kernels.distance import Space, View, rounded_up, shares, squared_norms
 from alray.selection.kernels.logits import Floats, Positions, nonzero
 from alray.selection.protocol import Key, beats
 
@@ -77,14 +77,15 @@ class Held:
         with np.errstate(invalid="ignore"):
             self.below = np.where(np.isinf(self.share), -np.inf, view.squares - self.share)
 
-    def products(self, at: Positions | slice, centers: Positions) -> torch.Tensor:
-        """One line per row `at`: with `above` of the row, upper bounds of the squared distances to the rows `centers`;
-        less twice the centers' shares, and with `below`, lower bounds."""
-        x, bias = self._centers(centers)
+    def products(self, centers: Positions, at: Positions | slice) -> torch.Tensor:
+        """One line per row in `centers`: with `above` of the rows `at`, upper bounds of their squared distances to it;
+        less twice the center's share, and with `below`, lower bounds."""
+        bias = torch.from_numpy(self.above[centers]).to(self.device, self.view.x.dtype)[:, None]
+        x = self.view.x[torch.from_numpy(centers).to(self.device)]
         with full_float32():
             if self.thin:
-                return self._ones[at] @ torch.cat([-2 * x, bias[:, None]], dim=1).T
-            return torch.addmm(bias, self.view.x[at], x.T, alpha=-2.0)
+                return torch.cat([-2 * x, bias], dim=1) @ self._ones[at].T
+            return torch.addmm(bias, x, self.view.x[at].T, alpha=-2.0)
 
     @property
     def columns(self) -> torch.Tensor:
@@ -94,18 +95,6 @@ class Held:
             self._columns = x.new_ones(x.shape[1] + 1, len(x))
             self._columns[:-1] = x.T
         return self._columns
-
-    def crossed(self, at: Positions) -> torch.Tensor:
-        """The same of rows with each other, one line per center."""
-        x, bias = self._centers(at)
-        with full_float32():
-            if self.thin:
-                return torch.cat([-2 * x, bias[:, None]], dim=1) @ self._ones[at].T
-            return torch.addmm(bias[:, None], x, x.T, alpha=-2.0)
-
-    def _centers(self, at: Positions) -> tuple[torch.Tensor, torch.Tensor]:
-        bias = torch.from_numpy(self.above[at]).to(self.device, self.view.x.dtype)
-        return self.view.x[torch.from_numpy(at).to(self.device)], bias
 
     @property
     def double(self) -> bool:
@@ -168,7 +157,9 @@ class Held:
     def _meet(self, at: Positions, centers: Positions) -> None:
         lower = 2 * float(self.share[centers].max())
         for part in _cut(at, len(centers)):
-            low = self.products(part, centers).amin(dim=1).cpu().numpy().astype(np.float64)
+            g = self.products(centers, part)
+            low = g.numpy().min(axis=0) if g.device.type == "cpu" else g.amin(dim=0).cpu().numpy()
+            low = low.astype(np.float64)
             self.upper[part] = np.minimum(self.upper[part], low + self.above[part])
             low = low - lower if lower < np.inf else np.full(len(low), -np.inf)
             self.lower[part] = np.minimum(self.lower[part], low + self.below[part])
@@ -225,19 +216,18 @@ class Held:
         difference = (x[:, None] - self._picked_vectors[first:last]).reshape(-1, x.shape[1])
         return squared_norms(difference).reshape(len(at), -1)
 
-    def _near(
-        self, at: Positions, value: Floats, centers: Positions, until: Counts
-    ) -> tuple[Positions, Positions]:
+    def _near(self, at: Positions, value: Floats, centers: Positions, until: Counts) -> tuple[Positions, Positions]:
         """Pairs of rows and of the first `until` (r,) of the picks `centers` that may be nearer than `value` (r,) and
         than the row's other picks."""
-        g = self.products(at, centers).cpu().numpy()
+        g = self.products(centers, at).cpu().numpy()
         if len(centers) > until.min():
-            g[np.arange(len(centers)) >= until[:, None]] = np.inf
+            g[np.arange(len(centers))[:, None] >= until] = np.inf
+        shares = 2 * self.share[centers]
         with np.errstate(invalid="ignore"):
-            limit = np.fmin(value, g.min(axis=1) + self.above[at]) - self.below[at]
-            low = g.astype(np.float64) - 2 * self.share[centers]
-            i, j = nonzero(~(low > limit[:, None]) & (g < np.inf))
-        return i, j
+            limit = np.fmin(value, g.min(axis=0) + self.above[at]) - self.below[at]
+            j, i = nonzero(g <= rounded_up(limit + shares.max(), self.double))
+            near = ~(g[j, i] - shares[j] > limit[i]) & (j < until[i])
+        return i[near], j[near]
 
 
 def _cut(at: Positions, width: int) -> list[Positions | slice]:
