@@ -23,7 +23,7 @@ from alray.selection.protocol import Key, beats
 Counts = npt.NDArray[np.int64]
 
 _COARSE = 1e-3  # an error bound that is a larger share of the largest distance leaves too many rows undecided
-_DECIDED, _DECIDE_COST = 8, 1e6  # deciding rows costs about as much as so many operations on single numbers
+_DECIDED, _DECIDE_COST = 8, 4e5  # deciding rows costs about as much as so many operations on single numbers
 _AT_ONCE = 1 << 16  # numbers: rows are compared with so few picks without bounds
 _TOGETHER = 1 << 19  # products per matrix
 _CENTERS = 1024  # picks per matrix where bounds are brought up to date
