@@ -172,12 +172,60 @@ def test_distances_of_small_integers_are_exact(offset: int) -> None:
     assert picks.account["rescored"] == 0
 
 
-def test_no_exact_sums_where_one_row_is_off_the_step() -> None:
-    x = np.random.default_rng(0).integers(-3, 4, (300, 8)).astype(np.float32)
-    space = Space.around("l2", x[:100])
-    x[200, 3] += 0.3
-    view = space.view(x)
-    assert (error(view, view.largest, view.step) > 0).all()
+@pytest.mark.parametrize(("dtype", "precision"), [(np.float32, torch.float32), (np.float64, torch.float64)])
+def test_no_exact_sums_where_one_row_is_off_the_step(dtype: type, precision: torch.dtype) -> None:
+    """Also by so little that its view, whose numbers are larger, does not show it."""
+    for off in (0.3, 2.0 ** -(np.finfo(dtype).nmant - 3)):
+        x = np.random.default_rng(0).integers(-3, 4, (300, 8)).astype(dtype)
+        x[:150] += 200
+        x[200, 3] = 1 + off
+        assert x[200, 3] != 1
+        space = Space.around("l2", x[:100])
+        view = space.view(x, precision)
+        assert (error(view, view.largest, view.step) > 0).all()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bounds_of_held_rows_never_exclude_what_is_true(kind: str, precision: torch.dtype) -> None:
+    """Each pair's, whatever the norms of its two rows: one is a thousand times as large, and one is out of range."""
+    x = made(kind, n=200).astype(np.float64)
+    x[5] *= 1e3
+    space = Space.around("l2", x[6:40])
+    x[6] *= 1e100 if kind != "tiny" else 1e200
+    everything = np.arange(len(x))
+    rows = held.Held(space, held.Chosen(everything, x, np.full(len(x), 1.0)), 1)
+    rows._measure(space.view(x, precision))
+    at, center = (index.ravel() for index in np.indices((len(x), len(x))))
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = space.pairs(x, x, at, center).reshape(len(x), len(x)).T / space.unit
+        g = rows.products(everything, everything).numpy().astype(np.float64)
+        assert not (exact > g + rows.above).any()
+        lower = g + rows.below - np.minimum(2 * rows.share, 1e308)[:, None]
+    assert not (exact < lower)[np.isfinite(rows.share)].any()
+
+
+@pytest.mark.parametrize("way", ["blocks", "all"])
+def test_rows_out_of_range_are_picked_in_order(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample, from which the scale follows, has none of them."""
+    monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: way == "all")
+    x = np.random.default_rng(0).normal(size=(6000, 8))
+    space = Space.around("l2", x)
+    x[4000:4008] *= np.geomspace(1e95, 1e100, 8)[:, None]
+    first = held.Chosen(np.arange(6000), x, space.pairs(x, x[:1], np.arange(6000), np.zeros(6000, np.intp)))
+    picks = greedy.greedy(space, first, 30, (-np.inf, 0))
+    np.testing.assert_array_equal(picks.rows, twin(np.concatenate([x[:1], x]), np.array([0]), 30)[0] - 1)
+
+
+def test_rows_at_equal_distances_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no bounds tell them apart, as long as no pick changes their distance."""
+    settled = []
+    settle = held.Held.settle
+    monkeypatch.setattr(held.Held, "settle", lambda self, at: settled.append(len(at)) or settle(self, at))
+    monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: True)
+    x = np.sign(np.random.default_rng(0).normal(size=(2000, 64))) + np.random.default_rng(1).normal(size=64)
+    assert_twin(chosen(x, np.arange(1), 200, 1), twin(x, np.arange(1), 200))
+    assert 0 < len(settled) < 60
 
 
 @pytest.mark.parametrize("kind", KINDS)

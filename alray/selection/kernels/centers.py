@@ -17,7 +17,7 @@ from alray.keyed import order
 from alray.selection.kernels.distance import Space, View, join
 from alray.selection.kernels.logits import Floats, Positions
 
-_UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
+UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
 _BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
 _BLOCK = 256
 _KEPT = 16  # float64 views of blocks
@@ -59,7 +59,7 @@ class Centers:
         assert self.space is not None
         stored = stored[self._new(stored)]
         view = self.space.view(stored)
-        kind = _unusual(view.squares)
+        kind = unusual(view.squares)
         order = np.argsort(kind, kind="stable")
         stored, view, sizes = stored[order], view[order].to(self.device), np.bincount(kind)
         self._stored.append(stored)
@@ -105,13 +105,13 @@ class Centers:
         return list(zip(self.edges[first:-1], self.edges[first + 1 :], strict=True))
 
 
-def _unusual(squares: Floats) -> npt.NDArray[np.int64]:
+def unusual(squares: Floats) -> npt.NDArray[np.int64]:
     """0 for rows of ordinary norm, 1 and more for those of unusually large ones, (m,)."""
     if not len(squares):
         return np.zeros(0, np.int64)
     usual = max(float(np.median(squares)), 2.0**-1000)
     with np.errstate(divide="ignore"):
-        found = np.log2(np.minimum(squares, 2.0**900) / usual) / (2 * np.log2(_UNUSUAL))
+        found = np.log2(np.minimum(squares, 2.0**900) / usual) / (2 * np.log2(UNUSUAL))
     return np.asarray(np.clip(np.floor(found), 0, 40), np.int64)
 
 

@@ -46,6 +46,7 @@ class Space:
     mean: Floats
     exponent: int = 0
     step: float = 0.0  # the numbers of most views are multiples of it; 0: no such step is known
+    fine_step: float = 0.0  # the same for float64 views, whose products are exact for smaller steps, too
 
     @classmethod
     def around(cls, metric: Metric, sample: Array) -> Space:
@@ -56,9 +57,11 @@ class Space:
         exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) and largest > 0 else 0
         exponent = int(np.clip(exponent, -120, 480))
         step = _step(x[:_FOR_STEP]) if metric == "l2" else 0.0
-        if not 4 * x.shape[1] * largest**2 <= 2.0**24 * step**2 or not np.abs(mean).max() < 2.0**24 * step:
+        most = 2 * largest * np.sqrt(x.shape[1])
+        if not most <= 2.0**26 * step or not np.abs(mean).max() < 2.0**24 * step:
             return cls(metric, mean, exponent)  # products would round: a step is no use
-        return cls(metric, np.rint(mean / step) * step, exponent, step * 2.0**-exponent)
+        seen = step * 2.0**-exponent
+        return cls(metric, np.rint(mean / step) * step, exponent, seen if most <= 2.0**12 * step else 0.0, seen)
 
     @property
     def unit(self) -> float:
@@ -84,7 +87,8 @@ class Space:
         if not usable.all():
             x[~usable] = 0.0
             squares[~usable] = np.inf
-        return View(torch.from_numpy(np.ascontiguousarray(x)), squares, self._steps(x))
+        step = self.step if dtype == torch.float32 else self.fine_step
+        return View(torch.from_numpy(np.ascontiguousarray(x)), squares, self._steps(stored, step))
 
     def sees_on_device(self, dtype: np.dtype[Any]) -> bool:
         """Whether `view_on_device` takes stored rows of this type."""
@@ -93,12 +97,12 @@ class Space:
     def view_on_device(self, stored: torch.Tensor) -> View:
         """The float32 view of stored rows (m, d) that are on a device, made there. It has the same bits as `view`;
         squares differ by rounding in float64."""
-        x = stored.float() - torch.from_numpy(self._single_mean).to(stored.device)
-        x *= 2.0**-self.exponent
-        step = 0.0
+        whole, step = stored.float(), 0.0
         if self.step:
-            multiples = x * (1 / self.step)
+            multiples = whole * (2.0**-self.exponent / self.step)
             step = self.step if torch.equal(multiples, multiples.round()) else 0.0
+        x = whole - torch.from_numpy(self._single_mean).to(stored.device)
+        x *= 2.0**-self.exponent
         squares = np.concatenate([np.empty(0), *(_squared(x[at : at + _SQUARED]) for at in range(0, len(x), _SQUARED))])
         usable = squares < _LARGEST
         if not usable.all():
@@ -106,12 +110,15 @@ class Space:
             squares[~usable] = np.inf
         return View(x, squares, step)
 
-    def _steps(self, x: Array) -> float:
-        """The step of which all numbers of a view are multiples, 0 where it is not the space's."""
-        if not self.step:
+    def _steps(self, stored: Array, step: float) -> float:
+        """This step, if the views of all stored numbers are multiples of it, otherwise 0. It looks at what is stored,
+        because a view may have been rounded to a multiple."""
+        if not step:
             return 0.0
-        multiples = x * x.dtype.type(1 / self.step)
-        return self.step if np.array_equal(multiples, np.rint(multiples)) else 0.0
+        whole = single(stored) if stored.dtype == np.float16 else stored
+        with np.errstate(over="ignore"):
+            multiples = whole * whole.dtype.type(2.0**-self.exponent / step)
+        return step if np.array_equal(multiples, np.rint(multiples)) else 0.0
 
     def pairs(self, x: Array, c: Array, at: Positions, center: Positions) -> Floats:
         """Canonical squared distances of pairs of stored rows x[at], c[center] -> (p,) float64."""
@@ -196,8 +203,33 @@ def error(rows: View, largest: float, step: float) -> Floats:
             eps = 4 * (width + 16) * 2.0**-53 * (norm + largest) ** 2 + width * 2.0**-1000
     eps = np.where(np.isfinite(eps), eps, np.inf)
     if rows.step and step == rows.step:
-        eps[(norm + largest) ** 2 <= 2.0**24 * step**2] = 0.0  # all sums are integers that float32 holds
+        digits = 24 if rows.x.dtype == torch.float32 else 53
+        eps[(norm + largest) ** 2 <= 2.0**digits * step**2] = 0.0  # all sums are integers that this precision holds
     return eps
+
+
+def for_squares(view: View, largest: float) -> float:
+    """What eps grows by where |c|^2 is one of the terms of a product."""
+    unit = U if view.x.dtype == torch.float32 else 2.0**-53
+    return 1.01 * (view.x.shape[1] + 9) * unit * largest**2
+
+
+def shares(view: View) -> Floats:
+    """Shares (m,) of a view's rows in the error bound of a pair of them: the bound is at most the sum of the two, also
+    where |c|^2, with the center's share added to it, is one of the terms of the product.
+
+    Because |x| |c| <= (|x|^2 + |c|^2) / 2 and (|x| + |c|)^2 <= 2 (|x|^2 + |c|^2). Where products of rows of small norm
+    are exact, the other row pays for both.
+    """
+    squares, width = view.squares, view.x.shape[1]
+    if view.x.dtype == torch.float32:
+        unit, digits = (2.1 * width + 48) * U, 24
+    else:
+        unit, digits = (10 * width + 160) * 2.0**-53, 53
+    share: Floats = unit * squares + width * (2.0**-120 if digits == 24 else 2.0**-1000)
+    if view.step:
+        share = np.where(squares <= 2.0 ** (digits - 2) * view.step**2, 0.0, 2 * share)
+    return share
 
 
 def products(x: torch.Tensor, centers: View) -> torch.Tensor:

@@ -15,8 +15,8 @@ import numpy as np
 
 from alray.features.arrays import Rows
 from alray.selection.kernels.dense import dense, least_cost
-from alray.selection.kernels.distance import Space, View, crossed
-from alray.selection.kernels.held import UNUSUAL, Chosen, Held, certain
+from alray.selection.kernels.distance import Space
+from alray.selection.kernels.held import Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.kernels.thin import few_columns, thin
 from alray.selection.protocol import Key, beats
@@ -24,10 +24,10 @@ from alray.selection.protocol import Key, beats
 _LEAST, _BLOCK = 64, 1024  # rows of a block
 _BLOCK_COST, _PICK_COST = 2e5, 1e4  # of a block, and of a pick inside it, in operations on single numbers
 _PASSES = 6  # operations per row held that finding the farthest rows takes
-_TRY, _WHILE = 16, 64  # picks with all rows up to date: first, and where that was the cheaper way
+_TRY, _WHILE = 16, 256  # picks with all rows up to date: first, and where that was the cheaper way
 _WIDER = 2  # times the rows of a block are brought up to date, before the block is chosen among them
 _TRIAL = 2  # blocks, before they are judged
-_AT_ONCE = 256  # rows decided together
+_FIRST, _AT_ONCE = 16, 256  # rows decided together: first, and at most
 
 
 def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
@@ -42,7 +42,7 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
     blocks, passes = _Blocks(rows), _Spent()
     while len(rows.picked) < min(k, len(rows)):
         before = len(rows.picked)
-        if blocks.dear(min(2 * least_cost(rows), passes.each)) and rows.similar():
+        if blocks.dear(min(2 * least_cost(rows), passes.each)):
             cost, more = dense(rows, min(k, before + (_WHILE if passes.each < np.inf else _TRY)), rest)
             passes.add(cost, len(rows.picked) - before)
             blocks.forget()
@@ -52,7 +52,7 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
         rows.spent += cost
         if not more:
             break
-        if rows.undecided():
+        if rows.undecided() or rows.coarse(float(rows.upper.max(initial=0.0))):
             rows.refine()
     return rows.chosen()
 
@@ -113,7 +113,6 @@ def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:
     if not beats(rows.key(best, float(rows.upper[best])), rest):
         return 0.0, False
     limit = limit if beats(limit, rest) else rest
-    at, limit = _similar(rows, at, best, limit)
     before = len(rows.picked)
     if rows.upper[best] <= 0:  # all that are left are copies of centers: the lowest row first
         for zero in at[: k - before]:
@@ -125,20 +124,6 @@ def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:
     _pick(rows, at, limit, k)
     found = len(rows.picked) - before
     return rows.pair_cost * pairs + _PASSES * len(rows) + _BLOCK_COST + _PICK_COST * found, True
-
-
-def _similar(rows: Held, at: Positions, best: int, limit: Key) -> tuple[Positions, Key]:
-    """Those of a block whose norms are like the farthest row's, because bounds are as wide as the largest norm; and the
-    key that they must beat."""
-    squares = rows.view.squares
-    alike = (squares[at] <= UNUSUAL**2 * squares[best]) & (squares[best] <= UNUSUAL**2 * squares[at])
-    alike |= at == best
-    others = at[~alike]
-    if not len(others):
-        return at, limit
-    first = int(others[int(np.argmax(rows.upper[others]))])
-    key = rows.key(first, float(rows.upper[first]))
-    return at[alike], key if beats(key, limit) else limit
 
 
 def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
@@ -157,23 +142,31 @@ def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
 
 
 def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
-    view: View = rows.view[at]
-    g = crossed(view, view).cpu().numpy()  # one line per candidate
-    above, below, _ = rows.around(at, view.largest)
-    upper, lower, numbers = rows.upper[at], rows.lower[at], rows.rows[at]
+    g = rows.products(at, at).cpu().numpy()
+    above, below, shares = rows.above[at], rows.below[at], 2 * rows.share[at]
+    upper, lower, numbers, size = rows.upper[at], rows.lower[at], rows.rows[at], _FIRST
     while len(rows.picked) < k:
         best = int(np.argmax(upper))
         if upper[best] == -np.inf or not beats((float(upper[best]), int(numbers[best])), limit):
             break
         if not certain(upper, lower, numbers, best, limit):
-            open_ = np.append(best, np.flatnonzero(upper >= lower[best])[:_AT_ONCE])
+            open_ = np.flatnonzero(upper >= lower[best])
+            if len(open_) > size:  # the farthest may be so far that the others cannot be it
+                open_ = np.append(best, open_[np.argpartition(-upper[open_], size)[:size]])
+                size = min(4 * size, _AT_ONCE)
             _save(rows, at, upper, lower)
             upper[open_] = lower[open_] = rows.settle(at[open_])
+            if rows.undecided():
+                break
             continue
+        size = _FIRST
         rows.pick(int(at[best]))
         upper[best] = lower[best] = -np.inf
         np.minimum(upper, g[best] + above, out=upper)
-        np.minimum(lower, g[best] + below, out=lower)
+        if shares[best] < np.inf:
+            np.minimum(lower, g[best] + below - shares[best], out=lower)
+        else:
+            lower[:] = -np.inf
     _save(rows, at, upper, lower)
 
 

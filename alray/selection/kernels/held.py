@@ -8,7 +8,6 @@ their bounds overlap. Distances are squared, and in units of the space's views. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +15,19 @@ import torch
 
 from alray.features.arrays import Array, Rows
 from alray.models.device import device_in_use, full_float32
-from alray.selection.kernels.distance import Space, View, error, products, rounded_up
-from alray.selection.kernels.logits import Floats, Positions, U, nonzero
+from alray.selection.kernels.centers import unusual
+from alray.selection.kernels.distance import Space, View, rounded_up, shares, squared_norms
+from alray.selection.kernels.logits import Floats, Positions, nonzero
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
 
 _COARSE = 1e-3  # an error bound that is a larger share of the largest distance leaves too many rows undecided
-_DECIDED, _DECIDE_COST = 16, 4e5  # deciding rows costs about as much as so many operations on single numbers
+_DECIDED, _DECIDE_COST = 8, 4e5  # deciding rows costs about as much as so many operations on single numbers
+_AT_ONCE = 1 << 16  # numbers: rows are compared with so few picks without bounds
 _TOGETHER = 1 << 19  # products per matrix
 _CENTERS = 1024  # picks per matrix where bounds are brought up to date
 _DECIDERS = 4096  # picks per matrix where few rows are decided
-UNUSUAL = 8  # times the norm of the picks before: such picks have bounds of their own
 _THIN = 32  # columns: adding |c|^2 takes longer than the rest of a product of so few
 
 
@@ -49,18 +49,17 @@ class Held:
         order = np.argsort(held.rows)
         self.space, self.rows, self.vectors = space, held.rows[order], held.vectors[order]
         self._exact = held.squared[order] / space.unit  # canonical, for the first `_known` picks
-        self._most = min(k, len(order))
         self._known = np.zeros(len(order), np.int64)
         self.upper, self.lower = self._exact.copy(), self._exact.copy()  # -inf: picked
         self.seen = np.zeros(len(order), np.int64)
         self.picked: list[int] = []
-        self._edges: list[int] = []  # picks from one edge to the next have similar norms
-        self._norms: list[float] = []  # the largest norm of each such part
         self.spent = 0.0  # what picking has cost otherwise, in operations on single numbers
-        self.decided = 0  # how often bounds were not enough to choose a row
+        self.decided = 0.0  # how often bounds were not enough to choose rows
+        self._picked_vectors = np.empty((min(k, len(order)), self.vectors.shape[1]))  # as the metric sees them
+        self._copied = 0  # so many of them are there
         self.device = device_in_use()
         self._measure(space.view(self.vectors))
-        if len(order) and (np.median(self.eps) > _COARSE * self.upper.max(initial=0.0) > 0 or np.isinf(self.eps).any()):
+        if len(order) and (self.coarse(float(self.upper.max())) or np.isinf(self.share).any()):
             self.refine()
 
     def __len__(self) -> int:
@@ -68,41 +67,34 @@ class Held:
 
     def _measure(self, view: View) -> None:
         self.view = view = view.to(self.device)
-        self.thin, self._largest = view.x.shape[1] <= _THIN, view.largest
-        self.eps = self._error(view, self._largest)
-        if self.thin:
-            self._with_ones = torch.cat([view.x, torch.ones_like(view.x[:, :1])], dim=1)
-        self.above = view.squares + self.eps  # with g, an upper bound, and a lower bound
+        self.thin = view.x.shape[1] <= _THIN
+        self.share = shares(view)  # what a row, as a row or as a pick, adds to the error bound of a pair
+        self._ones = torch.cat([view.x, torch.ones_like(view.x[:, :1])], dim=1) if self.thin else view.x
+        self.kind = unusual(view.squares)
+        self._columns: torch.Tensor | None = None
+        self._usual = 4 * float(np.median(self.share)) if len(view) else 0.0
+        self.above = view.squares + self.share  # with a product of centers, an upper bound, and a lower bound
         with np.errstate(invalid="ignore"):
-            self.below = np.where(np.isinf(self.eps), -np.inf, view.squares - self.eps)
-        self._x, self._squares = view.x.new_empty(self._most, view.x.shape[1]), np.empty(self._most)
-        self._norms = [float(np.sqrt(view.squares[self.picked[a:b]].max())) for a, b in self._parts()]
-        at = np.array(self.picked, np.intp)  # of the picks, in order: views and squared norms
-        self._x[: len(at)], self._squares[: len(at)] = view[at].x, view.squares[at]
+            self.below = np.where(np.isinf(self.share), -np.inf, view.squares - self.share)
 
-    def _error(self, view: View, largest: float) -> Floats:
-        eps = error(view, largest, view.step)
-        if self.thin:
-            eps[eps > 0] += for_squares(view, largest)
-        return eps
+    def products(self, centers: Positions, at: Positions | slice) -> torch.Tensor:
+        """One line per row in `centers`: with `above` of the rows `at`, upper bounds of their squared distances to it;
+        less twice the center's share, and with `below`, lower bounds."""
+        bias = torch.from_numpy(self.above[centers]).to(self.device, self.view.x.dtype)[:, None]
+        x = self.view.x[torch.from_numpy(centers).to(self.device)]
+        with full_float32():
+            if self.thin:
+                return torch.cat([-2 * x, bias], dim=1) @ self._ones[at].T
+            return torch.addmm(bias, x, self.view.x[at].T, alpha=-2.0)
 
-    def around(self, at: Positions | slice, largest: float) -> tuple[Floats, Floats, Floats]:
-        """`above`, `below` and `eps` of rows for centers whose norms are at most `largest`."""
-        if 2 * largest >= self._largest:
-            return self.above[at], self.below[at], self.eps[at]
-        view = self.view[at]
-        eps = self._error(view, largest)
-        with np.errstate(invalid="ignore"):
-            return view.squares + eps, np.where(np.isinf(eps), -np.inf, view.squares - eps), eps
-
-    def _parts(self) -> list[tuple[int, int]]:
-        """The picks, cut where their norms change much."""
-        return list(pairwise([*self._edges, len(self.picked)]))
-
-    def _cut_parts(self, size: int) -> list[tuple[int, int, float]]:
-        """The same in parts of at most `size` picks, with the largest norm of each."""
-        parts = zip(self._parts(), self._norms, strict=True)
-        return [(at, min(at + size, b), norm) for (a, b), norm in parts for at in range(a, b, size)]
+    @property
+    def columns(self) -> torch.Tensor:
+        """One row per column of the views, and ones, which |c|^2 is multiplied with: most products are fastest so."""
+        if self._columns is None:
+            x = self.view.x
+            self._columns = x.new_ones(x.shape[1] + 1, len(x))
+            self._columns[:-1] = x.T
+        return self._columns
 
     @property
     def double(self) -> bool:
@@ -112,15 +104,22 @@ class Held:
     def refine(self) -> None:
         """Use float64 products from now on."""
         self._measure(self.space.view(self.vectors, torch.float64))
+        left = np.flatnonzero(self.upper > -np.inf)  # lower bounds from float32 products would stay wide
+        self.lower[left], self.seen[left] = self._exact[left], self._known[left]
+        self.refresh(left)
 
-    def similar(self) -> bool:
-        """Whether the norms of the rows that are left are alike enough for one bound of all."""
-        squares = self.view.squares[self.upper > -np.inf]
-        return bool(squares.max(initial=0.0) <= UNUSUAL**4 * np.median(squares))
+    def coarse(self, top: float) -> bool:
+        """Whether float32 products are of no use where the largest squared distance is `top`."""
+        return not self.double and self._usual > _COARSE * top > 0
 
-    def undecided(self) -> bool:
-        """Whether float32 products leave so many rows undecided that float64 products are cheaper."""
-        return not self.double and (self.decided - _DECIDED) * _DECIDE_COST > self.spent
+    def undecided(self, more: float = 0.0) -> bool:
+        """Whether float32 products leave so many rows undecided that float64 products are cheaper. more: what picking
+        has cost besides `spent`."""
+        return not self.double and (self.decided - _DECIDED) * _DECIDE_COST > self.spent + more
+
+    def decide_cost(self, count: int) -> float:
+        """What deciding so many rows costs, in operations on single numbers."""
+        return _DECIDE_COST * (1 + count * _DECIDERS / _TOGETHER)
 
     @property
     def pair_cost(self) -> float:
@@ -135,12 +134,6 @@ class Held:
 
     def pick(self, at: int) -> None:
         """Take a row."""
-        count, norm = len(self.picked), float(np.sqrt(self.view.squares[at]))
-        if not count or (count - self._edges[-1] >= len(self._edges) and _far_apart(norm, self._norms[-1])):
-            self._edges.append(count)
-            self._norms.append(norm)
-        self._norms[-1] = max(self._norms[-1], norm)
-        self._x[count], self._squares[count] = self.view.x[at], self.view.squares[at]
         self.picked.append(at)
         self.upper[at] = self.lower[at] = -np.inf
 
@@ -150,34 +143,44 @@ class Held:
 
     def refresh(self, at: Positions) -> int:
         """Bring bounds up to date with all picks; returns the number of pairs that were compared."""
-        pairs, count = 0, len(self.picked)
-        for start, stop, largest in self._cut_parts(_CENTERS):
-            old = at[self.seen[at] < stop]
-            centers = self._centers(start, stop)
-            for part in _cut(old, stop - start):
-                low = self._lowest(part, centers)
-                above, below, _ = self.around(part, largest)
-                self.upper[part] = np.minimum(self.upper[part], low + above)
-                self.lower[part] = np.minimum(self.lower[part], low + below)
-            pairs += len(old) * (stop - start)
-        self.seen[at] = count
+        pairs, picked = 0, np.array(self.picked, np.intp)
+        for start in range(0, len(picked), _CENTERS):
+            some = picked[start : start + _CENTERS]
+            old = at[self.seen[at] < start + len(some)]
+            some = some[max(0, int(self.seen[old].min(initial=start)) - start) :] if len(old) else some[:0]
+            for centers in self._alike(some):
+                self._meet(old, centers)
+            pairs += len(old) * len(some)
+        self.seen[at] = len(picked)
         return pairs
 
-    def _lowest(self, at: Positions | slice, centers: View) -> Floats:
-        if not self.thin:
-            return np.asarray(products(self.view.x[at], centers).amin(dim=1).cpu().numpy(), np.float64)
-        squares = torch.from_numpy(centers.squares).to(centers.x.device, centers.x.dtype)
-        with full_float32():
-            g = self._with_ones[at] @ torch.cat([-2 * centers.x, squares[:, None]], dim=1).T
-        return np.asarray(g.amin(dim=1).cpu().numpy(), np.float64)
+    def _meet(self, at: Positions, centers: Positions) -> None:
+        lower = 2 * float(self.share[centers].max())
+        for part in _cut(at, len(centers)):
+            g = self.products(centers, part)
+            low = g.numpy().min(axis=0) if g.device.type == "cpu" else g.amin(dim=0).cpu().numpy()
+            low = low.astype(np.float64)
+            self.upper[part] = np.minimum(self.upper[part], low + self.above[part])
+            low = low - lower if lower < np.inf else np.full(len(low), -np.inf)
+            self.lower[part] = np.minimum(self.lower[part], low + self.below[part])
+
+    def _alike(self, centers: Positions) -> list[Positions]:
+        """The same in parts with similar norms, because the lower bounds of a part are as wide as its largest norm."""
+        kind = self.kind[centers]
+        return [centers[kind == one] for one in np.unique(kind)]
 
     def settle(self, at: Positions) -> Floats:
         """The canonical distances of rows after all picks; they replace the bounds."""
-        self.decided += 1
+        self.decided += self.decide_cost(len(at)) / _DECIDE_COST
         self._decide(at, np.full(len(at), len(self.picked)))
         self.upper[at] = self.lower[at] = self._exact[at]
         self.seen[at] = len(self.picked)
         return self._exact[at]
+
+    def know(self, at: Positions, squared: Floats) -> None:
+        """Keep the canonical distances of rows after all picks."""
+        self.upper[at] = self.lower[at] = self._exact[at] = squared
+        self.seen[at] = self._known[at] = len(self.picked)
 
     def _decide(self, at: Positions, until: Counts) -> None:
         """Canonical distances (r,) of rows, of which each takes its first `until` picks into account."""
@@ -190,42 +193,41 @@ class Held:
     def _decide_some(self, at: Positions, until: Counts) -> None:
         value = self._exact[at].copy()
         first, last = int(self._known[at].min()), int(until.max())
-        for start, stop, largest in self._cut_parts(_DECIDERS):
-            start, stop = max(start, first), min(stop, last)
-            if start >= stop:
-                continue
-            i, j = self._near(at, value, (start, stop, largest), until)
-            centers = np.array([self.picked[start + center] for center in j], np.intp)
-            np.minimum.at(value, i, self.space.pairs(self.vectors, self.vectors, at[i], centers) / self.space.unit)
+        if first == last:  # decided a moment ago
+            return
+        if len(at) * (last - first) * self.vectors.shape[1] <= _AT_ONCE and last == until.min():
+            squared = self._all_pairs(at, first, last)
+            np.minimum(value, squared.min(axis=1) / self.space.unit, out=value)
+            self._exact[at], self._known[at] = value, until
+            return
+        for start in range(first, last, _DECIDERS):
+            centers = np.array(self.picked[start : min(start + _DECIDERS, last)], np.intp)
+            i, j = self._near(at, value, centers, until - start)
+            squared = self.space.pairs(self.vectors, self.vectors, at[i], centers[j])
+            np.minimum.at(value, i, squared / self.space.unit)
         self._exact[at], self._known[at] = value, until
 
-    def _centers(self, start: int, stop: int) -> View:
-        return View(self._x[start:stop], self._squares[start:stop], self.view.step)
+    def _all_pairs(self, at: Positions, first: int, last: int) -> Floats:
+        """Canonical squared distances of rows to the picks first:last."""
+        new = self.picked[self._copied : last]
+        self._picked_vectors[self._copied : last] = self.space.canonical(self.vectors[new])
+        self._copied = max(self._copied, last)
+        x = self.space.canonical(self.vectors[at])
+        difference = (x[:, None] - self._picked_vectors[first:last]).reshape(-1, x.shape[1])
+        return squared_norms(difference).reshape(len(at), -1)
 
-    def _near(
-        self, at: Positions, value: Floats, part: tuple[int, int, float], until: Counts
-    ) -> tuple[Positions, Positions]:
-        """Pairs of rows and of the picks start:stop that may be nearer than `value` (r,) and than the row's other
-        picks."""
-        start, stop, largest = part
-        g = products(self.view.x[at], self._centers(start, stop)).cpu().numpy()
-        if stop > until.min():
-            g[np.arange(start, stop) >= until[:, None]] = np.inf
-        squares, eps = self.view.squares[at], self.around(at, largest)[2]
+    def _near(self, at: Positions, value: Floats, centers: Positions, until: Counts) -> tuple[Positions, Positions]:
+        """Pairs of rows and of the first `until` (r,) of the picks `centers` that may be nearer than `value` (r,) and
+        than the row's other picks."""
+        g = self.products(centers, at).cpu().numpy()
+        if len(centers) > until.min():
+            g[np.arange(len(centers))[:, None] >= until] = np.inf
+        shares = 2 * self.share[centers]
         with np.errstate(invalid="ignore"):
-            limit = np.fmin(value, g.min(axis=1) + squares + eps) + eps - squares
-        i, j = nonzero((g <= rounded_up(limit, self.double)[:, None]) & (g < np.inf))
-        return i, j
-
-
-def _far_apart(norm: float, other: float) -> bool:
-    return norm > UNUSUAL * other or other > UNUSUAL * norm
-
-
-def for_squares(view: View, largest: float) -> float:
-    """What eps grows by where |c|^2 is one of the terms of a product."""
-    unit = U if view.x.dtype == torch.float32 else 2.0**-53
-    return 1.01 * (view.x.shape[1] + 9) * unit * largest**2
+            limit = np.fmin(value, g.min(axis=0) + self.above[at]) - self.below[at]
+            j, i = nonzero(g <= rounded_up(limit + shares.max(), self.double))
+            near = ~(g[j, i] - shares[j] > limit[i]) & (j < until[i])
+        return i[near], j[near]
 
 
 def _cut(at: Positions, width: int) -> list[Positions | slice]:
