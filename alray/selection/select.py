@@ -251,7 +251,7 @@ def _check_needs(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], 
     name = name_of(strategy)
     for need in sorted(needs):
         if need == HEAD and head is None:
-            raise SelectionError(f"{name} needs the head, that is its weight and bias; got none")
+            raise SelectionError(f"{name} needs the head's weight and bias, got none")
         if need == LOGITS and LOGITS not in given and (EMBEDDING not in given or head is None):
             raise SelectionError(f"{name} needs logits, or embedding and head; got {', '.join(given)}")
         if need not in (HEAD, LOGITS, LABELED) and need not in given:

@@ -126,7 +126,7 @@ MASKED = np.ma.masked_array(Z, mask=np.arange(Z.size).reshape(Z.shape) % 100 == 
         ("margin", 5, {**GOOD, "workers": "threads"}, "workers: expected one of process, ray, got 'threads'"),
         ("margin", 5, {}, "give at least one of embedding, logits, pretext_loss"),
         ("margin", 5, {"embedding": X}, "margin needs logits, or embedding and head; got embedding"),
-        ("base", 5, GOOD, "base needs the head, that is its weight and bias; got none"),
+        ("base", 5, GOOD, "base needs the head's weight and bias, got none"),
         ("margin", 5, {"logits": MASKED}, "logits: expected numbers everywhere, got 2 masked ones"),
         ("margin", 5, {"logits": NAN}, "logits: expected finite values, row 17 has NaN or infinity"),
         ("margin", 5, {"logits": Z[:, 0]}, r"logits: expected an array of 2 dimension\(s\), got shape \(40,\)"),
@@ -256,7 +256,7 @@ def test_shards_that_do_not_hold_what_is_needed_are_refused() -> None:
     source = ArraySource(np.arange(40), {"embedding": X})
     with pytest.raises(SelectionError, match="expected logits, or embedding and head; got embedding and no head"):
         select_from([source], build("margin"), 5, Context())
-    with pytest.raises(SelectionError, match="base needs the head"):
+    with pytest.raises(SelectionError, match="base needs the head's weight and bias"):
         select_from([source], build("base"), 5, Context())
     with pytest.raises(SelectionError, match="expected at most 80"):
         select_from([source, source], build("random"), 81, Context())

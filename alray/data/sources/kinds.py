@@ -11,7 +11,7 @@ from alray.data.sources.embeddings import EMBEDDINGS
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.listing import list_files
 from alray.data.sources.manifest import MANIFEST
-from alray.data.sources.own import is_own
+from alray.data.sources.own import own_in
 from alray.data.sources.parquet import PARQUET
 from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
@@ -71,10 +71,11 @@ def _some_names(source: str) -> list[str]:
         try:
             infos = fs.get_file_info(pafs.FileSelector(first))
             files = {info.base_name: info.path for info in infos if info.type == pafs.FileType.File}
-            if first != place and is_own(files, lambda name: _bytes(fs, files[name])):  # noqa: B023
+            own = own_in(files, lambda name: _bytes(fs, files[name]))  # noqa: B023
+            if own is not None and own.whole and first != place:
                 directories.remove(first)
                 continue
-            names += files
+            names += [name for name in files if own is None or not own.has(name)]
             directories = [info.path for info in infos if info.type == pafs.FileType.Directory]
         except UnicodeDecodeError:  # a name is not in UTF-8, which only `list_files` can read
             names = list_files(source)["name"].to_pylist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 
 from alray.checksums import is_list
 from alray.data.sources import refused
-from alray.data.sources.own import MARKS, is_own, is_own_folder, left_out
+from alray.data.sources.own import MARKS, Own, left_out, own_in, own_in_folder
 from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, suffixes, table
 from alray.reasons import utf8_name
 from alray.store import StoreError, absolute, filesystem, is_remote
@@ -65,9 +65,8 @@ def listing(source: str, links: str = "inside") -> Listing:
     """List the files of a directory and its subdirectories, of a glob, or the single file; sorted by name.
 
     A name is relative to the directory (for a glob, to the last directory before the first wildcard). links: which
-    symbolic links in a local directory are followed, as in `IndexConfig.links`. Folders below the directory that alray
-    wrote (`sources.own`) are left out. Raises CatalogError if nothing exists
-    there or a directory cannot be read.
+    symbolic links in a local directory are followed, as in `IndexConfig.links`. What alray wrote there (`sources.own`) is
+    left out. Raises CatalogError if nothing exists there or a directory cannot be read.
     """
     uri = absolute(source)
     try:
@@ -106,30 +105,40 @@ def _walk(uri: str, links: str, recursive: bool) -> Listing:
         start = len(path.strip("/")) + 1
         files = [info for info in infos if info.type == pafs.FileType.File]
         own = _own_folders(fs, files, path.strip("/"))
-        kept = [info for info in files if not info.path.strip("/").startswith(own)] if own else files
+        kept = [info for info in files if not _is_own(info.path.strip("/"), own)] if own else files
         found = _files(uri, ((info.path.lstrip("/")[start:], info.size, info.mtime_ns) for info in kept))
-        return Listing(found, tuple(left_out((folder[start:-1] for folder in own), len(files) - len(kept))))
+        return Listing(found, tuple(left_out((folder[start:] for folder in own), len(files) - len(kept))))
     walk = _LocalWalk(absolute(uri), links)
     found = _files(uri, walk.files(recursive))
     return Listing(found, tuple(utf8_name(note) for note in walk.notes()))
 
 
-def _own_folders(fs: pafs.FileSystem, files: Iterable[pafs.FileInfo], top: str) -> tuple[str, ...]:
-    """The folders below the top that alray wrote, each with a slash at its end, without those inside of others."""
+def _own_folders(fs: pafs.FileSystem, files: Iterable[pafs.FileInfo], top: str) -> dict[str, Own]:
+    """The folders in which alray wrote something, and what, without those inside of whole ones."""
     marked: dict[str, set[str]] = {}
     for info in files:
         if info.base_name in MARKS:
             marked.setdefault(info.path.strip("/").rpartition("/")[0], set()).add(info.base_name)
-    own = list[str]()
+    own = dict[str, Own]()
     for folder in sorted(marked):
 
         def read(name: str, folder: str = folder) -> bytes:
             with fs.open_input_file(f"{folder}/{name}") as file:
                 return bytes(file.read())
 
-        if folder != top and not folder.startswith(tuple(own)) and is_own(marked[folder], read):
-            own.append(f"{folder}/")
-    return tuple(own)
+        found = None if _is_own(f"{folder}/", own) else own_in(marked[folder], read)
+        if found is not None and not (found.whole and folder == top):
+            own[folder] = found
+    return own
+
+
+def _is_own(path: str, own: Mapping[str, Own]) -> bool:
+    """Whether alray wrote a file."""
+    folder, _, name = path.rpartition("/")
+    if folder in own and own[folder].has(name):
+        return True
+    above = (folder[:at] for at, sign in enumerate(folder) if sign == "/")
+    return any(place in own and own[place].whole for place in above)
 
 
 def _files(uri: str, found: Iterable[Found]) -> pa.Table:
@@ -184,13 +193,18 @@ class _LocalWalk:
         waiting = [("", self.top, way)]  # the name below the top, the path
         while waiting:
             inside, folder, way = waiting.pop()
-            if inside and is_own_folder(folder):
+            own = own_in_folder(folder)
+            if own is not None and (inside or not own.whole):
                 self.own.append(inside.rstrip("/"))
+            if own is not None and own.whole and inside:
                 self.own_files += sum(len(files) for _, _, files in os.walk(folder))
                 continue
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name, real = inside + entry.name, ""
+                    if own is not None and not own.whole and own.has(entry.name) and entry.is_file():
+                        self.own_files += 1
+                        continue
                     if entry.is_symlink():
                         real = os.path.realpath(entry.path)
                         if not os.path.exists(real):

@@ -99,10 +99,6 @@ class Boundaries:
         """Predictions and lower bounds of all distances of a block, whose approximate logits may be known already."""
         approximate = approximate or self.logits.approximate(block)
         z, rows = approximate.z, np.arange(len(block))
-        if z.shape[1] != self.classes:
-            raise SelectionError(
-                f"head: expected weight ({z.shape[1]}, d) as there are logits, got {self._weight.shape}"
-            )
         y = self.predicted(block, approximate)
         with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
             top = (z[rows, y] - 3 * approximate.eps).astype(np.float32)  # 3, not 2: pays for its own rounding
@@ -160,8 +156,12 @@ class Boundaries:
         return distance
 
     def predicted(self, block: Block, approximate: Approximate) -> Positions:
-        """The predicted class of each row, (m,), canonical."""
+        """The predicted class of each row, (m,), canonical. Raises SelectionError for another number of logits."""
         z, rows = approximate.z, np.arange(len(block))
+        if z.shape[1] != self.classes:
+            raise SelectionError(
+                f"head: expected weight ({z.shape[1]}, d) as there are logits, got {self._weight.shape}"
+            )
         y: Positions = z.argmax(axis=1)
         unsure = np.flatnonzero((approximate.eps > 0) | ~approximate.usable)
         if len(unsure):
