@@ -29,7 +29,8 @@ def copy_notes(images: pa.Table, classes: Sequence[str]) -> list[str]:
     def named(*places: int) -> str:
         return " and ".join(keys[int(rows[place])].as_py() for place in places)
 
-    notes = [f"{amount(len(rows) - groups, 'image')} with the same bytes as another one, as {named(0, 1)}"]
+    of = f"{amount(len(rows), 'image')} with the same bytes as another one"
+    notes = [f"{of} ({amount(groups, 'set')} of equal ones), as {named(0, 1)}"]
     test = pc.equal(split, "test").to_numpy(zero_copy_only=False)
     both = _in(group[test], groups) & _in(group[~test], groups)
     if both.any():
@@ -41,9 +42,9 @@ def copy_notes(images: pa.Table, classes: Sequence[str]) -> list[str]:
     np.maximum.at(high, group[known], label[known])
     unequal = low < high
     if unequal.any():
-        number, own = int(unequal[group].sum()), np.flatnonzero((group == np.argmax(unequal)) & known)
+        number, own = int((unequal[group] & known).sum()), np.flatnonzero((group == np.argmax(unequal)) & known)
         pair = named(own[0], own[label[own] != label[own[0]]][0])
-        notes.append(f"{amount(number, 'image')} with the same bytes and different labels, as {pair}")
+        notes.append(f"{amount(number, 'image')} with the same bytes as one of another label, as {pair}")
     return notes
 
 

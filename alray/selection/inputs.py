@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut, narrow_rows
+from alray.features.arrays import EMBEDDING, Array, Integers, Rows, Segment, Shard, cut, narrow_rows
 from alray.features.row_runs import RowRuns
 from alray.reasons import why
 from alray.selection.given_files import FilePart
@@ -24,7 +24,7 @@ from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, fr
 
 ACCEPTED = "an Arrow table or column, a data frame, a Ray Dataset, or the path of .npy, .npz or Parquet"
 _BLOCK = 1 << 22  # numbers looked at together when checking that values are finite
-_LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite
+_LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite; and its inverse, above 0
 RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has them, and one column
 
 
@@ -122,11 +122,16 @@ def read(name: str, value: Any) -> RowsAndColumn:
     return None, checked(name, _array(name, value), name)
 
 
-def _array(name: str, value: Any) -> Array:
-    """Whatever NumPy can read, as an array; rows that are arrays themselves are stacked."""
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise SelectionError for an array with masked numbers: NumPy would read what is under the mask."""
     masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
     if masked:
-        raise SelectionError(f"{name}: expected numbers everywhere, got {masked:,} masked ones; leave these rows out")
+        raise SelectionError(f"{name}: expected numbers everywhere, got {masked:,} masked ones; leave them out")
+
+
+def _array(name: str, value: Any) -> Array:
+    """Whatever NumPy can read, as an array; rows that are arrays themselves are stacked."""
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
         if array.dtype == object and array.ndim == 1 and len(array):
@@ -155,10 +160,11 @@ def checked(name: str, array: Array, where: str) -> Array:
 
 def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
     """Raises SelectionError that names the first row, among the used ones (n,) bool, with NaN, infinity, or numbers too
-    large to be squared."""
+    large to be squared; or if all embeddings are too small for it."""
     if array.dtype.kind != "f":
         return
     largest = _LARGEST if array.dtype == np.float64 else np.inf
+    most = 0.0
     step = max(1, _BLOCK // max(1, array[:1].size))
     for start in range(0, len(array), step):
         part = array[start : start + step].reshape(len(array[start : start + step]), -1)
@@ -166,7 +172,9 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
             continue
         good = np.isfinite(part).all(axis=1)
         if largest < np.inf:
-            good &= (np.abs(part) < largest).all(axis=1)
+            size = np.abs(part).max(axis=1, initial=0.0)
+            good &= size < largest
+            most = max(most, float(size[used[start : start + step]].max(initial=0.0)))
         good |= ~used[start : start + step]
         if not good.all():
             row = start + int(np.argmin(good))
@@ -175,6 +183,11 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
                     f"{name}: expected values below {largest:.1e}, row {int(rows[row])} has larger ones"
                 )
             raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
+    if name == EMBEDDING and 0 < most < 1 / _LARGEST:
+        raise SelectionError(
+            f"{name}: expected values of {1 / _LARGEST:.1e} or larger in size, got {most:.1e} at most: the squares of "
+            "their distances would be 0; multiply all by the same number"
+        )
 
 
 def _arranged(array: Array, order: Rows) -> Array:

@@ -26,7 +26,7 @@ from alray.features.arrays import (
 )
 from alray.reservation import ANYBODY, Share
 from alray.selection.in_process import usual_shards
-from alray.selection.inputs import GivenFeatures, check_values, gather
+from alray.selection.inputs import GivenFeatures, check_values, gather, refuse_masked
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
     HEAD,
@@ -212,6 +212,8 @@ def _check_available(budget: int, available: int) -> None:
 def _read_head(head: Any) -> WeightAndBias:
     if not isinstance(head, (tuple, list)) or len(head) != 2:
         raise SelectionError(f"head: expected (weight, bias), got {type(head).__name__}")
+    for name, part in zip(("weight", "bias"), head, strict=True):
+        refuse_masked(f"head: {name}", part)
     return _check_head((np.asarray(head[0]), np.asarray(head[1])))
 
 

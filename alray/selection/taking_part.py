@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import Integers, Rows, positions_of
-from alray.selection.inputs import GivenFeatures
+from alray.selection.inputs import GivenFeatures, refuse_masked
 from alray.selection.kernels.ranks import among
 from alray.selection.protocol import SelectionError
 from alray.selection.subset import subset
@@ -60,6 +60,7 @@ def available(pool: GivenFeatures, **taken: Any) -> Mask:
     """The rows (n,) that may be picked. taken: the rows that may not, by the argument's name."""
     keep = np.ones(len(pool.rows), bool)
     for name, given in taken.items():
+        refuse_masked(name, given)
         try:
             wanted = np.asarray(given)
         except ValueError as error:

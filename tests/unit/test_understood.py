@@ -47,9 +47,9 @@ def test_it_is_printed_what_was_understood(tmp_path: Path, capsys: pytest.Captur
         "  2 classes, the largest 'cat' with 4 images, the smallest 'dog' with 3: cat, dog",
         "  every image has a label",
         "  5 files of other kinds ignored: .txt 2, .db 1, .md 1, hidden 1",
-        "  6 images with the same bytes as another one, as train/cat/0.png and train/cat/1.png",
+        "  7 images with the same bytes as another one (1 set of equal ones), as train/cat/0.png and train/cat/1.png",
         "  2 test images with the same bytes as one that is not in the test split",
-        "  7 images with the same bytes and different labels, as train/cat/0.png and train/dog/0.png",
+        "  7 images with the same bytes as one of another label, as train/cat/0.png and train/dog/0.png",
         f"catalog: {tmp_path / 'o'} (7 images)",
     ]
 

@@ -65,8 +65,8 @@ def listing(source: str, links: str = "inside") -> Listing:
     """List the files of a directory and its subdirectories, of a glob, or the single file; sorted by name.
 
     A name is relative to the directory (for a glob, to the last directory before the first wildcard). links: which
-    symbolic links in a local directory are followed, as in `IndexConfig.links`. What alray wrote there (`sources.own`) is
-    left out. Raises CatalogError if nothing exists there or a directory cannot be read.
+    symbolic links in a local directory are followed, as in `IndexConfig.links`. What alray wrote there (`sources.own`)
+    is left out. Raises CatalogError if nothing exists there or a directory cannot be read.
     """
     uri = absolute(source)
     try:
