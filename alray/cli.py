@@ -12,13 +12,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
 
 from alray import __version__, commands, recipes
 from alray.config import ConfigError, RunConfig, SweepConfig
 from alray.config.arguments import as_typed
 from alray.config.command_line import Presets, options, sweep_options
-from alray.config.fields import leaves, nearest
+from alray.config.fields import leaves
 from alray.credentials import redacted
 from alray.reasons import ours
 
@@ -200,11 +201,10 @@ def _start(argv: Sequence[str]) -> None:
     name, *rest = argv
     if name not in (*_HERE, *commands.NAMES):
         known = (*_HERE, *commands.NAMES)
-        meant = (
-            f"; did you mean {nearest(name, known)[0]}?"
-            if name not in recipes.recipes()
-            else (f"; the recipe of this name is started by `alray run {name}`")
-        )
+        near = get_close_matches(name, known, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        if name in recipes.recipes():
+            meant = f"; the recipe of this name is started by `alray run {name}`"
         raise ConfigError(f"{name}: expected a command, one of {', '.join(known)}{meant}")
     (_HERE.get(name) or commands.named(name).start)(rest)
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow.fs as pafs
 
-from alray.atomic import StoreError, absolute, filesystem, join, write_bytes
+from alray.atomic import StoreError, absolute, filesystem, join, read_bytes, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
-from alray.data.catalog import META
-from alray.features.table import MANIFEST
+from alray.data.sources.own import Own, own_in
 from alray.lease import LEASE, lease
 from alray.rundir import BATCHES, PROGRESS, RAY, RUN, Missing, RunDir
 from alray.scalars import lines_written
 
 # Files and directories without checksums: leases, halves of writes, and what Ray and failed trials of a sweep leave.
-_MADE = (RUN, META, MANIFEST)  # a file that each run, each catalog and each table of features has
+_ALL = Own(re.compile(".*"), whole=True)
 _EXEMPT = re.compile(
     rf"{re.escape(LEASE)}.*|.*\.[0-9a-f]{{8}}\.tmp|\.alray-write-check-.*|{PROGRESS}|{RAY}|{BATCHES}|tune|errors"
 )
@@ -34,6 +33,8 @@ class Verified:
     problems: list[str] = field(default_factory=list)
     exempt: list[str] = field(default_factory=list)
     """Files without a checksum: of work that is not finished, and of Ray's."""
+    foreign: list[str] = field(default_factory=list)
+    """Files that alray did not write, such as images beside a catalog. They are not looked at."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,8 +82,9 @@ def _verify_tree(uri: str, found: Verified) -> None:
             f"{uri}: expected a directory with files that alray wrote, got one without any list of checksums ({LIST}); "
             "a run of alray 0.1 gets its lists with --record True"
         )
+    claims = _claims(folders)
     for folder, files in folders.items():
-        _verify_folder(folder, files, found)
+        _verify_folder(folder, files, claims.get(folder), found)
     if not found.problems:  # a damaged table may name any number of rounds
         found.problems += [line for folder in folders if RUN in folders[folder] for line in _gone(RunDir(folder))]
 
@@ -90,6 +92,8 @@ def _verify_tree(uri: str, found: Verified) -> None:
 def _tree(uri: str, exempt: list[str]) -> dict[str, dict[str, int]]:
     """Directory -> name and size in bytes of each file in it."""
     fs, path = filesystem(uri)
+    if fs.get_file_info(path).type == pafs.FileType.File:
+        raise StoreError(f"{uri}: expected a directory, got a file")
     infos = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     start = len(path.strip("/")) + 1
     folders: dict[str, dict[str, int]] = {}
@@ -102,7 +106,25 @@ def _tree(uri: str, exempt: list[str]) -> dict[str, dict[str, int]]:
     return folders
 
 
-def _verify_folder(folder: str, files: dict[str, int], found: Verified) -> None:
+def _claims(folders: Mapping[str, Collection[str]]) -> dict[str, Own]:
+    """Which files of each folder are alray's: all where it keeps a list of checksums, and all of a run; of a catalog
+    and of features their own. Folders without any are not there."""
+    claims: dict[str, Own] = {}
+    for folder in sorted(folders):
+        above = folder
+        while "/" in above and (above := above.rpartition("/")[0]) not in claims:
+            pass
+        own = own_in(folders[folder], lambda name, folder=folder: read_bytes(join(folder, name)))  # type: ignore[misc]
+        if above in claims and claims[above].whole:
+            claims[folder] = _ALL
+        elif own is not None:
+            claims[folder] = own
+        elif any(map(is_list, folders[folder])):
+            claims[folder] = _ALL
+    return claims
+
+
+def _verify_folder(folder: str, files: dict[str, int], own: Own | None, found: Verified) -> None:
     sums: dict[str, list[str]] = {}
     broken = False
     for name in filter(is_list, files):
@@ -113,6 +135,9 @@ def _verify_folder(folder: str, files: dict[str, int], found: Verified) -> None:
             broken = True
             found.problems.append(f"{join(folder, name)}: damaged: the list of checksums differs from its own checksum")
     for file in [*files, *(file for file in sums if file not in files)]:
+        if file not in sums and not (own and own.has(file)):
+            found.foreign.append(join(folder, file))
+            continue
         there = ABSENT if file not in files else "" if is_list(file) else sum_at(join(folder, file))
         found.files += file in files
         found.size += files.get(file, 0)
@@ -132,15 +157,17 @@ def record(place: str) -> int:
         raise StoreError(f"{run}: expected a run that nobody works on, got one of {holder}; wait for its end")
 
     folders = _tree(uri, [])
-    if not any(is_list(file) or file in _MADE for files in folders.values() for file in files):
+    claims = _claims(folders)
+    if not claims:
         raise StoreError(
-            f"{uri}: expected a directory with runs, catalogs or features of alray, got one with none of their files "
-            f"({', '.join(_MADE)}); nothing was written"
+            f"{uri}: expected a directory with runs, catalogs or features of alray, got one without any; nothing was "
+            "written"
         )
     with ExitStack() as leases:
-        for folder in filter(lambda folder: RUN in folders[folder], folders):
+        for folder in filter(lambda folder: RUN in folders[folder], claims):
             leases.enter_context(lease(RunDir(folder), busy=partial(refuse, folder)))
-        return sum(_record_folder(folder, files) for folder, files in _tree(uri, []).items())
+        found = _tree(uri, [])
+        return sum(_record_folder(folder, list(filter(own.has, found[folder]))) for folder, own in claims.items())
 
 
 def _record_folder(folder: str, files: Iterable[str]) -> int:

@@ -35,6 +35,9 @@ class Verify(Command):
             if found.exempt:
                 some = ", ".join(found.exempt[:3]) + (" ..." if found.exempt[3:] else "")
                 print(f"  {len(found.exempt)} files of unfinished work or of Ray have no checksum: {some}")
+            if found.foreign:
+                some = ", ".join(found.foreign[:3]) + (" ..." if found.foreign[3:] else "")
+                print(f"  {len(found.foreign):,} files that alray did not write were not looked at: {some}")
             for note in found.notes:
                 print(f"  {note}")
         if problems:

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from alray import checksums
 from alray.atomic import filesystem, is_file, read_bytes, write_unguarded
 from alray.checksums import ABSENT, LIST, REPORT_LIST, load, sum_at, sum_of
+from alray.data.catalog import index
 from alray.features.table import FeatureTable, part_name, write_arrays
 from alray.models.checkpoint import CheckpointError, load_backbone
 from alray.models.head import Head
@@ -279,10 +281,35 @@ def test_verify_names_what_is_not_alray_s_and_counts_what_is_not_finished(tmp_pa
 def test_checksums_are_not_written_into_a_directory_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(b"image")
+    for name in ("manifest.json", "meta.json", "run.json"):
+        (tmp_path / name).write_text('{"name": "mine"}')
+    before = sorted(tmp_path.rglob("*"))
     for place in (tmp_path, tmp_path / "images", tmp_path / "nowhere"):
         with pytest.raises(StoreError, match="expected a directory with runs, catalogs or features of alray"):
             record(str(place))
-    assert [path.name for path in tmp_path.rglob("*")] == ["images", "1.png"]
+    for check in (record, verify):
+        with pytest.raises(StoreError, match="expected a directory, got a file"):
+            check(str(tmp_path / "run.json"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", [".", "catalog", "a"])
+def test_images_beside_a_catalog_are_no_problem_and_get_no_checksum(place: str, tmp_path: Path) -> None:
+    source = tmp_path / "images"
+    for number in range(6):
+        (source / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(source / "ab"[number % 2] / f"{number}.png")
+    catalog = index(str(source), str(source / place), yes=True)
+    found = verify(str(source))
+    assert found.problems == []
+    assert sorted(map(os.path.basename, found.foreign)) == [f"{number}.png" for number in range(6)]
+    (source / place / "catalog.parquet").write_bytes(b"damaged")
+    assert len(verify(str(source)).problems) == 1
+    assert index(str(source), str(source / place), yes=True).fingerprint == catalog.fingerprint
+    (source / place / LIST).unlink()
+    assert record(str(source)) == 4  # the catalog's own files
+    assert verify(str(source)).problems == []
+    assert [path.parent for path in source.rglob(LIST)] == [source / place]
 
 
 def read_so_far() -> int:

@@ -100,7 +100,11 @@ def test_a_weights_file_that_is_not_there_is_refused_before_images_are_indexed(t
 
 @pytest.mark.parametrize(
     ("given", "told"),
-    [("indx", "did you mean index?"), ("digits", "the recipe of this name is started by `alray run digits`")],
+    [
+        ("indx", "did you mean index?"),
+        ("qqq", "verify\n"),
+        ("digits", "the recipe of this name is started by `alray run digits`"),
+    ],
 )
 def test_an_unknown_command_is_refused_with_what_was_meant(
     given: str, told: str, capsys: pytest.CaptureFixture[str]
