@@ -22,6 +22,13 @@ def counts(problems: pa.Table) -> dict[str, int]:
     return dict(sorted(kinds.items()))
 
 
+def _lost(problems: pa.Table) -> str:
+    """How many images are lost without these. Nobody knows how many a damaged tar holds where it cannot be read."""
+    tars = sum(number for kind, number in counts(problems).items() if kind.endswith(" tar"))
+    images, unread = len(problems) - tars, f"what cannot be read of {amount(tars, 'tar')}"
+    return unread if tars and not images else f"{images:,} and {unread}" if tars else f"{images:,}"
+
+
 def refuse_problems(
     problems: pa.Table, usable: int, config: IndexConfig, kind: Source, store: Store, looks_wrong: str = ""
 ) -> None:
@@ -48,6 +55,6 @@ def refuse_problems(
     elif kind.can_exclude:
         lines.append(
             "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
-            f"that loses {len(problems):,} and leaves {amount(usable, 'image')}."
+            f"that loses {_lost(problems)} and leaves {amount(usable, 'image')}."
         )
     raise CatalogError("\n".join([*lines, looks_wrong] if looks_wrong else lines))

@@ -215,6 +215,18 @@ def test_a_damaged_header_inside_a_tar_is_told(tmp_path: Path) -> None:
         index(source, str(tmp_path / "out"))
 
 
+def test_archives_that_were_joined_are_not_read_in_part(tmp_path: Path) -> None:
+    source = tars_by_directory(items(), tmp_path / "source")
+    first, second = sorted((tmp_path / "source").glob("*.tar"))[:2]
+    whole = len(index(source, str(tmp_path / "whole")))
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    second.unlink()
+    with pytest.raises(CatalogError, match=r"broken tar: data follows its end-of-archive mark at byte \d+") as refused:
+        index(source, str(tmp_path / "out"))
+    assert "that loses what cannot be read of 1 tar and leaves " in str(refused.value)
+    assert 0 < len(index(source, str(tmp_path / "out"), on_problem="exclude", yes=True)) < whole
+
+
 def test_compressed_tars_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         add(tar, "cat/1.png", b"data")

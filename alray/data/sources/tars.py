@@ -21,6 +21,7 @@ from alray.reasons import utf8_name, why
 from alray.store import filesystem
 
 _READ_AHEAD = 4096  # bytes; a small label member is read together with its header
+_TAIL = 1 << 20  # bytes that are looked at after the end of a tar, where zeros are usual
 _BROKEN = (tarfile.TarError, EOFError, OverflowError, MemoryError)  # the last two: for sizes that no file has
 _CLASS = ".cls"
 _USUAL = frozenset({_CLASS, *(f".{suffix}" for name in EXTENSIONS for suffix in (name, name.upper()))})
@@ -188,9 +189,16 @@ def _add_label(tar: Tar, name: str, data: bytes, label_column: str) -> None:
 
 
 def _check_end(tar: Tar, file: io.BufferedReader, end: int, size: int) -> None:
-    """Report a tar that does not end with a block of zeros: its last members may be missing."""
+    """Report a tar that does not end with a block of zeros, because its last members may be missing, or that goes on
+    after it, because nothing reads what is there."""
     file.seek(min(end, size))
     block = file.read(BLOCK)
     if block != bytes(BLOCK):
         what = "no end-of-archive mark" if len(block) < BLOCK else "no valid header"
         tar.report(file_name(tar.uri), f"truncated tar: there is {what} at byte {min(end, size)} of {size}")
+    elif file.read(_TAIL).strip(b"\0"):
+        tar.report(
+            file_name(tar.uri),
+            f"broken tar: data follows its end-of-archive mark at byte {min(end, size)} of {size}; if archives were "
+            "joined, `tar --ignore-zeros` reads them all",
+        )
