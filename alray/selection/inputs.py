@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alray.features.arrays import EMBEDDING, Array, Integers, Rows, Segment, Shard, cut, narrow_rows
+from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut, narrow_rows
 from alray.features.row_runs import RowRuns
 from alray.reasons import why
 from alray.selection.given_files import FilePart
@@ -24,7 +24,7 @@ from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, fr
 
 ACCEPTED = "an Arrow table or column, a data frame, a Ray Dataset, or the path of .npy, .npz or Parquet"
 _BLOCK = 1 << 22  # numbers looked at together when checking that values are finite
-_LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite; and its inverse, above 0
+_LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite
 RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has them, and one column
 
 
@@ -160,11 +160,10 @@ def checked(name: str, array: Array, where: str) -> Array:
 
 def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
     """Raises SelectionError that names the first row, among the used ones (n,) bool, with NaN, infinity, or numbers too
-    large to be squared; or if all embeddings are too small for it."""
+    large to be squared."""
     if array.dtype.kind != "f":
         return
     largest = _LARGEST if array.dtype == np.float64 else np.inf
-    most = 0.0
     step = max(1, _BLOCK // max(1, array[:1].size))
     for start in range(0, len(array), step):
         part = array[start : start + step].reshape(len(array[start : start + step]), -1)
@@ -172,9 +171,7 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
             continue
         good = np.isfinite(part).all(axis=1)
         if largest < np.inf:
-            size = np.abs(part).max(axis=1, initial=0.0)
-            good &= size < largest
-            most = max(most, float(size[used[start : start + step]].max(initial=0.0)))
+            good &= (np.abs(part) < largest).all(axis=1)
         good |= ~used[start : start + step]
         if not good.all():
             row = start + int(np.argmin(good))
@@ -183,11 +180,6 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
                     f"{name}: expected values below {largest:.1e}, row {int(rows[row])} has larger ones"
                 )
             raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
-    if name == EMBEDDING and 0 < most < 1 / _LARGEST:
-        raise SelectionError(
-            f"{name}: expected values of {1 / _LARGEST:.1e} or larger in size, got {most:.1e} at most: the squares of "
-            "their distances would be 0; multiply all by the same number"
-        )
 
 
 def _arranged(array: Array, order: Rows) -> Array:

@@ -260,18 +260,6 @@ def test_what_is_masked_is_read_nowhere(name: str) -> None:
         select("margin", 3, **given)
 
 
-@pytest.mark.parametrize("strategy", ["k_center", "robust_k_center", "badge"])
-def test_embeddings_too_small_for_their_squares_are_refused(strategy: str) -> None:
-    x = X.astype(np.float64)
-    more: dict[str, Any] = {"head": (W, B)} if strategy == "badge" else {}
-    expected = select(strategy, 4, embedding=x, **more).rows
-    if strategy == "k_center":
-        assert np.array_equal(select(strategy, 4, embedding=x * 2.0**-470, **more).rows, expected)
-    with pytest.raises(SelectionError, match="embedding: expected values of .* or larger in size, got"):
-        select(strategy, 4, embedding=x * 2.0**-560, **more)
-    assert len(select(strategy, 4, embedding=0 * x, **more)) == 4
-
-
 def test_shards_that_do_not_hold_what_is_needed_are_refused() -> None:
     source = ArraySource(np.arange(40), {"embedding": X})
     with pytest.raises(SelectionError, match="expected logits, or embedding and head; got embedding and no head"):
