@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from alray.atomic import StoreError, absolute, filesystem, join, read_bytes, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
 from alray.data.sources.own import Own, own_in
+from alray.data.sources.scan import is_image_name
 from alray.lease import LEASE, lease
 from alray.rundir import BATCHES, PROGRESS, RAY, RUN, Missing, RunDir
 from alray.scalars import lines_written
@@ -34,7 +35,7 @@ class Verified:
     exempt: list[str] = field(default_factory=list)
     """Files without a checksum: of work that is not finished, and of Ray's."""
     foreign: list[str] = field(default_factory=list)
-    """Files that alray did not write, such as images beside a catalog. They are not looked at."""
+    """Images that alray did not write, as those beside a catalog. They are not looked at."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -107,8 +108,8 @@ def _tree(uri: str, exempt: list[str]) -> dict[str, dict[str, int]]:
 
 
 def _claims(folders: Mapping[str, Collection[str]]) -> dict[str, Own]:
-    """Which files of each folder are alray's: all where it keeps a list of checksums, and all of a run; of a catalog
-    and of features their own. Folders without any are not there."""
+    """The folders that are surely alray's, by what it wrote there: all where it keeps a list of checksums, and all of a
+    run; of a catalog and of features their own files, because people put a catalog among their images."""
     claims: dict[str, Own] = {}
     for folder in sorted(folders):
         above = folder
@@ -124,6 +125,11 @@ def _claims(folders: Mapping[str, Collection[str]]) -> dict[str, Own]:
     return claims
 
 
+def _is_foreign(name: str, own: Own | None) -> bool:
+    """Whether a file is an image that alray did not write. own: what it wrote in the folder."""
+    return is_image_name(name) and not (own is not None and own.has(name))
+
+
 def _verify_folder(folder: str, files: dict[str, int], own: Own | None, found: Verified) -> None:
     sums: dict[str, list[str]] = {}
     broken = False
@@ -135,7 +141,7 @@ def _verify_folder(folder: str, files: dict[str, int], own: Own | None, found: V
             broken = True
             found.problems.append(f"{join(folder, name)}: damaged: the list of checksums differs from its own checksum")
     for file in [*files, *(file for file in sums if file not in files)]:
-        if file not in sums and not (own and own.has(file)):
+        if file not in sums and _is_foreign(file, own):
             found.foreign.append(join(folder, file))
             continue
         there = ABSENT if file not in files else "" if is_list(file) else sum_at(join(folder, file))
@@ -167,7 +173,8 @@ def record(place: str) -> int:
         for folder in filter(lambda folder: RUN in folders[folder], claims):
             leases.enter_context(lease(RunDir(folder), busy=partial(refuse, folder)))
         found = _tree(uri, [])
-        return sum(_record_folder(folder, list(filter(own.has, found[folder]))) for folder, own in claims.items())
+        mine = {folder: [f for f in found[folder] if not _is_foreign(f, claims.get(folder))] for folder in found}
+        return sum(_record_folder(folder, files) for folder, files in mine.items() if files)
 
 
 def _record_folder(folder: str, files: Iterable[str]) -> int:

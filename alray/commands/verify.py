@@ -37,7 +37,7 @@ class Verify(Command):
                 print(f"  {len(found.exempt)} files of unfinished work or of Ray have no checksum: {some}")
             if found.foreign:
                 some = ", ".join(found.foreign[:3]) + (" ..." if found.foreign[3:] else "")
-                print(f"  {len(found.foreign):,} files that alray did not write were not looked at: {some}")
+                print(f"  {len(found.foreign):,} images that alray did not write were not looked at: {some}")
             for note in found.notes:
                 print(f"  {note}")
         if problems:
