@@ -199,8 +199,8 @@ def _start(argv: Sequence[str]) -> None:
         print(f"alray {__version__}")
         return
     name, *rest = argv
-    if name not in (*_HERE, *commands.NAMES):
-        known = (*_HERE, *commands.NAMES)
+    known = (*_HERE, *commands.NAMES)
+    if name not in known:
         near = get_close_matches(name, known, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         if name in recipes.recipes():

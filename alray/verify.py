@@ -12,14 +12,13 @@ import pyarrow.fs as pafs
 
 from alray.atomic import StoreError, absolute, filesystem, join, read_bytes, write_bytes
 from alray.checksums import ABSENT, LIST, Damaged, difference, is_list, list_bytes, load, sum_at
-from alray.data.sources.own import Own, own_in
+from alray.data.sources.own import EVERYTHING, Own, own_in
 from alray.data.sources.scan import is_image_name
 from alray.lease import LEASE, lease
 from alray.rundir import BATCHES, PROGRESS, RAY, RUN, Missing, RunDir
 from alray.scalars import lines_written
 
 # Files and directories without checksums: leases, halves of writes, and what Ray and failed trials of a sweep leave.
-_ALL = Own(re.compile(".*"), whole=True)
 _EXEMPT = re.compile(
     rf"{re.escape(LEASE)}.*|.*\.[0-9a-f]{{8}}\.tmp|\.alray-write-check-.*|{PROGRESS}|{RAY}|{BATCHES}|tune|errors"
 )
@@ -117,11 +116,11 @@ def _claims(folders: Mapping[str, Collection[str]]) -> dict[str, Own]:
             pass
         own = own_in(folders[folder], lambda name, folder=folder: read_bytes(join(folder, name)))  # type: ignore[misc]
         if above in claims and claims[above].whole:
-            claims[folder] = _ALL
+            claims[folder] = EVERYTHING
         elif own is not None:
             claims[folder] = own
         elif any(map(is_list, folders[folder])):
-            claims[folder] = _ALL
+            claims[folder] = EVERYTHING
     return claims
 
 

@@ -17,11 +17,11 @@ import os
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from alray.config import (
     TransformConfig,
 )
 from alray.data.catalog import index
+from alray.every import every
 from alray.features.arrays import EMBEDDING
 from alray.features.table import FeatureTable
 from alray.models.backbone import create
@@ -86,33 +87,16 @@ def write(folder: Path, pixels: np.ndarray, first: int, count: int) -> None:
                     tar.addfile(member, io.BytesIO(data))
 
 
-class Peaks:
-    """Context manager: the largest memory of each kind of process at or below this one, in bytes. A thread looks at
-    them every second. Memory is what a process has for itself: without the pages that it shares with others."""
-
-    def __init__(self) -> None:
-        self.largest: dict[str, int] = defaultdict(int)
-        self._over = threading.Event()
-
-    def __enter__(self) -> Peaks:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        psutil = sys.modules["psutil"]  # Ray brings it
-
-        me = psutil.Process()
-        while not self._over.wait(1.0):
-            for process in (me, *me.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    memory = process.memory_info()
-                    name = "driver" if process == me else (process.cmdline() or [process.name()])[0].rpartition("/")[2]
-                    self.largest[name] = max(self.largest[name], memory.rss - memory.shared)
+def look(largest: dict[str, int]) -> None:
+    """Keep the largest memory of each kind of process at or below this one, in bytes: what a process has for itself,
+    without the pages that it shares with others."""
+    psutil = sys.modules["psutil"]  # Ray brings it
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            memory = process.memory_info()
+            name = "driver" if process == me else (process.cmdline() or [process.name()])[0].rpartition("/")[2]
+            largest[name] = max(largest[name], memory.rss - memory.shared)
 
 
 @contextmanager
@@ -182,9 +166,9 @@ def config(folder: Path, images: int) -> RunConfig:
 
 
 def main(data: Path, images: int) -> None:
-    account, found = Account(), dict[str, Any]()
+    account, found, largest = Account(), dict[str, Any](), defaultdict[str, int](int)
     tested = round(TESTED * images / IMAGES)
-    with tempfile.TemporaryDirectory() as place, Peaks() as peaks:
+    with tempfile.TemporaryDirectory() as place, every(1.0, partial(look, largest), "memory"):
         folder = Path(place)
         with timed(account, found, "generate"):
             pixels = originals(data)
@@ -206,7 +190,7 @@ def main(data: Path, images: int) -> None:
                 "seconds_by_round": [one["seconds"] for one in done.rounds],
                 "top1": [one.get("top1") for one in done.rounds],
             }
-        memory = dict(peaks.largest)
+        memory = dict(largest)
         with timed(account, found, "bare DataLoader"):
             found_images = bare_loader(folder / "images/train", min(BESIDE, images))
         table: FeatureTable = RunDir(done.dir).round(0).selected_by()

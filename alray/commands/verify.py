@@ -32,12 +32,12 @@ class Verify(Command):
             files += found.files
             state = _problems(len(found.problems)) if found.problems else "all as alray wrote them"
             print(f"{place}: {found.files:,} files with {found.size:,} bytes: {state}")
-            if found.exempt:
-                some = ", ".join(found.exempt[:3]) + (" ..." if found.exempt[3:] else "")
-                print(f"  {len(found.exempt)} files of unfinished work or of Ray have no checksum: {some}")
-            if found.foreign:
-                some = ", ".join(found.foreign[:3]) + (" ..." if found.foreign[3:] else "")
-                print(f"  {len(found.foreign):,} images that alray did not write were not looked at: {some}")
+            for others, what in (
+                (found.exempt, "files of unfinished work or of Ray have no checksum"),
+                (found.foreign, "images that alray did not write were not looked at"),
+            ):
+                if others:
+                    print(f"  {len(others):,} {what}: {', '.join(others[:3])}{' ...' if others[3:] else ''}")
             for note in found.notes:
                 print(f"  {note}")
         if problems:

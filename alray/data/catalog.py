@@ -201,10 +201,10 @@ class Catalog:
     def _places(self) -> pa.Table:
         """References to all rows. A file that holds many images is named once."""
         found = self._read("row", "key", "uri", "offset", "size")
-        once = found["uri"].dictionary_encode().unify_dictionaries() if len(found) else found["uri"]
-        return (
-            found.set_column(_URI, "uri", once) if 2 * pc.count_distinct(found["uri"]).as_py() < len(found) else found
-        )
+        if not len(found):
+            return found
+        once = found["uri"].dictionary_encode().unify_dictionaries()
+        return found.set_column(_URI, "uri", once) if 2 * len(once.chunk(0).dictionary) < len(found) else found
 
 
 def index(source: str, out: str, *, progress: bool = False, **options: Any) -> Catalog:

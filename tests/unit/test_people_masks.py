@@ -281,5 +281,5 @@ def test_a_plan_measures_training_on_the_masks_that_are_there(folder):
         begin(checked, Draws())
     plan_once(checked, folder, said.append)
     assert said[0].startswith("plan: about") and "train" in said[0]
-    assert all("this machine does other work now" in line for line in said[1:])  # where it does
+    assert len(said) == 1 or (len(said) == 2 and "this machine does other work now" in said[1])
     assert Plan(**folder.noted(PLAN)).unknown == []

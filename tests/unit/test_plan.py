@@ -182,7 +182,7 @@ def test_a_run_keeps_its_plan_and_says_it_once(tmp_path: Path) -> None:
     plan_once(checked, folder, said.append)
     plan_once(checked, folder, said.append)
     assert said[0].startswith("plan: about")
-    assert all("this machine does other work now" in line for line in said[1:])  # where it does
+    assert len(said) == 1 or (len(said) == 2 and "this machine does other work now" in said[1])
     assert Plan(**folder.noted(PLAN) or {}).images["pool"] == 300
 
 

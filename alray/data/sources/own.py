@@ -36,6 +36,7 @@ class Own:
         return self.whole or is_list(name) or self.names.fullmatch(name) is not None
 
 
+EVERYTHING = Own(re.compile(".*"), whole=True)
 # With what is in the description.
 _MARKS = (
     (
@@ -46,7 +47,7 @@ _MARKS = (
         *FEATURES, {"fingerprint", "rows", "parts", "columns"},
         Own(re.compile(r"manifest\.json|index\.parquet|part-\d+\.arrow")),
     ),
-    (*RUN, {"name", "fingerprint", "identity", "catalog"}, Own(re.compile(".*"), whole=True)),
+    (*RUN, {"name", "fingerprint", "identity", "catalog"}, EVERYTHING),
 )  # fmt: skip
 MARKS = frozenset((*CATALOG, *FEATURES, *RUN))
 _LARGEST = 64 * 2**20  # bytes of a description

@@ -17,7 +17,7 @@ from alray.keyed import order
 from alray.selection.kernels.distance import Space, View, join
 from alray.selection.kernels.logits import Floats, Positions
 
-UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
+_UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
 _BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
 _BLOCK = 256
 _KEPT = 16  # float64 views of blocks
@@ -111,7 +111,7 @@ def unusual(squares: Floats) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
     usual = max(float(np.median(squares)), 2.0**-1000)
     with np.errstate(divide="ignore"):
-        found = np.log2(np.minimum(squares, 2.0**900) / usual) / (2 * np.log2(UNUSUAL))
+        found = np.log2(np.minimum(squares, 2.0**900) / usual) / (2 * np.log2(_UNUSUAL))
     return np.asarray(np.clip(np.floor(found), 0, 40), np.int64)
 
 

@@ -26,7 +26,6 @@ _FEWEST, _CANDIDATES = 16, 256
 _PASSES, _PICK_COST = 5, 4e4  # operations per row, and for a pick besides, in operations on single numbers
 _ALONE = 16  # picks with one candidate each, before more are tried again
 _LISTED, _FEW = 1 << 13, 64  # numbers of the listed rows, and rows: those beyond are compared by their bounds again
-
 _FIRST = 16  # rows decided together at first, and then more and more
 
 

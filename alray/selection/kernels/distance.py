@@ -208,12 +208,6 @@ def error(rows: View, largest: float, step: float) -> Floats:
     return eps
 
 
-def for_squares(view: View, largest: float) -> float:
-    """What eps grows by where |c|^2 is one of the terms of a product."""
-    unit = U if view.x.dtype == torch.float32 else 2.0**-53
-    return 1.01 * (view.x.shape[1] + 9) * unit * largest**2
-
-
 def shares(view: View) -> Floats:
     """Shares (m,) of a view's rows in the error bound of a pair of them: the bound is at most the sum of the two, also
     where |c|^2, with the center's share added to it, is one of the terms of the product.
@@ -238,14 +232,6 @@ def products(x: torch.Tensor, centers: View) -> torch.Tensor:
     c2 = torch.from_numpy(np.minimum(centers.squares, most)).to(x.device, x.dtype)
     with full_float32():
         return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
-
-
-def crossed(centers: View, rows: View) -> torch.Tensor:
-    """The same as `products`, one line per center: (p, m)."""
-    most = _LARGEST if rows.x.dtype == torch.float32 else _LARGEST_DOUBLE
-    c2 = torch.from_numpy(np.minimum(centers.squares, most)).to(rows.x.device, rows.x.dtype)
-    with full_float32():
-        return torch.addmm(c2[:, None], centers.x, rows.x.T, alpha=-2.0)
 
 
 def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Floats]:
