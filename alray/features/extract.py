@@ -113,9 +113,10 @@ class Measurers:
         for node in reservation.nodes():
             kept = next((one for one in resting if one[0] == node), None)
             if kept is None:
-                # It works on the CPU of its bundle but does not take it, so that it can outlive the reservation.
+                # It works on the CPU of its bundle but does not take it, so that it can outlive the reservation. It
+                # asks for one byte because Ray puts an actor that asks for nothing on any node, whatever its strategy.
                 beside = NodeAffinitySchedulingStrategy(node, soft=True)
-                options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+                options = {"num_cpus": 0, "memory": 1, "max_restarts": -1, "max_task_retries": -1}
                 kept = node, actor.options(scheduling_strategy=beside, **options).remote()
             else:
                 resting.remove(kept)

@@ -28,6 +28,7 @@ from alray.config import ResourceConfig
 from alray.data.catalog import index
 from alray.demand import extraction, selection, training
 from alray.features.arrays import ArraySource, cut
+from alray.features.extract import Measurers
 from alray.joining import rejoin
 from alray.reservation import ANYBODY, ClusterError, reserve
 from alray.rundir import RunDir
@@ -125,6 +126,17 @@ def one_after_the_other(times: int) -> list[list[int]]:
     return found
 
 
+def measured(times: int) -> list[bool]:
+    """Whether the three actors of each extraction are on the nodes of its reservation, one after the other."""
+    measurers, found = Measurers(3), list[bool]()
+    for _ in range(times):
+        with reserve(ANYBODY, "extract", extraction(3, 1, False)) as held:
+            actors = measurers.some(held)
+            where = [actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for actor in actors]
+            found.append(ray.get(where) == held.nodes() and len(set(held.nodes())) == 3)
+    return found
+
+
 def trained(placement: str) -> int:
     """On how many nodes a training has its two workers."""
     resources = ResourceConfig.model_validate({"train_workers": 2, "train_placement": placement})
@@ -153,6 +165,7 @@ def main(folder: Path, bucket: str) -> None:
     found["selection"] = selected()
     found["trained on"] = {placement: trained(placement) for placement in ("pack", "spread")}
     found["one after the other"] = one_after_the_other(2)
+    found["measured there"] = measured(2)
     found["drawing"] = drawing(folder)
     cluster.add_node(num_cpus=CPUS, env_vars={"AWS_SECRET_ACCESS_KEY": "wrong"})
     cluster.wait_for_nodes()
