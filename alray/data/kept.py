@@ -44,13 +44,19 @@ class KeptImages:
         needed = np.unique(part_of).tolist()
         pixels = dict(zip(needed, ray.get([self.parts[part][0] for part in needed]), strict=True))
         shapes = dict(zip(needed, ray.get([self.parts[part][1] for part in needed]), strict=True))
-        ends = {part: np.cumsum(_bytes(shapes[part])).tolist() for part in needed}
+        ends = {part: np.cumsum(bytes_of(shapes[part])).tolist() for part in needed}
         found = []
         for part, place in zip(part_of.tolist(), (at - np.asarray(self.starts)[part_of]).tolist(), strict=True):
             height, width = shapes[part][place].tolist()
             end = ends[part][place]
             found.append(Image.fromarray(pixels[part][end - 3 * height * width : end].reshape(height, width, 3)))
         return found
+
+
+def pays(epochs: int, workers: int) -> bool:
+    """Whether keeping halves the decoding at least: in each epoch a worker reads its part of the images, but each
+    worker keeps all of them."""
+    return epochs >= 2 * workers
 
 
 def keep(
@@ -65,7 +71,7 @@ def keep(
         return None
     references = ray.put(catalog.references(rows))
     strategy = {} if where is None else {"scheduling_strategy": where}
-    task = ray.remote(_decoded).options(num_cpus=num_cpus, num_returns=2, **strategy)
+    task = ray.remote(decoded).options(num_cpus=num_cpus, num_returns=2, **strategy)
 
     def start(first: int, end: int) -> tuple[Any, Any]:
         return tuple(
@@ -74,7 +80,7 @@ def keep(
 
     sample = min(_SAMPLE, len(rows))
     starts, parts, running, total = [0], [start(0, sample)], deque[Any](), 0
-    total = int(_bytes(ray.get(parts[0][1])).sum())
+    total = int(bytes_of(ray.get(parts[0][1])).sum())
     if total * len(rows) > most_bytes * sample:
         return None
     step = max(_SAMPLE, _PART_BYTES * sample // total)
@@ -83,22 +89,23 @@ def keep(
         parts.append(start(first, first + step))
         running.append(parts[-1][1])
         if len(running) >= max_tasks:
-            total += int(_bytes(ray.get(running.popleft())).sum())
+            total += int(bytes_of(ray.get(running.popleft())).sum())
         if total > most_bytes:
             return None
-    total += sum(int(_bytes(shapes).sum()) for shapes in ray.get(list(running)))
+    total += sum(int(bytes_of(shapes).sum()) for shapes in ray.get(list(running)))
     return KeptImages(rows, tuple(starts), tuple(parts)) if total <= most_bytes else None
 
 
-def _bytes(shapes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The bytes of each image."""
+def bytes_of(shapes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The bytes (m,) of decoded images with these heights and widths (m, 2)."""
     return 3 * shapes[:, 0] * shapes[:, 1]
 
 
-def _decoded(
+def decoded(
     references: pa.Table, rows: Rows, source: Source, image_column: str, pixel_range: Range | None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """What a decoding task returns for its part."""
+    """The pixels of images one after the other (bytes,) uint8, and their heights and widths (m, 2). references: at
+    least of these rows. Raises the ImageError of a broken image."""
     references = take(references, rows)
     encoded, keys = fetch(references, source, image_column), references["key"].to_pylist()
     images = [np.asarray(decode(data, key, pixel_range)) for data, key in zip(encoded, keys, strict=True)]

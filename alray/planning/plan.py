@@ -8,7 +8,6 @@ share.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +15,6 @@ from functools import cached_property
 import numpy as np
 import pyarrow.compute as pc
 
-from alray.atomic import existing
 from alray.cluster import Cluster, Joined, logical_cpus
 from alray.data.pool import Rows
 from alray.demand import Settled
@@ -24,8 +22,10 @@ from alray.durations import duration
 from alray.features.arrays import DISCRIMINATOR, EXTRACTED
 from alray.joining import join
 from alray.labeling.state import masks
+from alray.planning.epochs import passes
 from alray.planning.probe import Probe, Speed, Start
 from alray.planning.result import Plan
+from alray.planning.room import lacking
 from alray.planning.selecting import select_seconds
 from alray.planning.starts import CLUSTER, EXTRACT, EXTRACT_AGAIN, SELECT, TRAIN, Starts, report_seconds
 from alray.prepare import Checked
@@ -33,7 +33,7 @@ from alray.reasons import in_bytes
 from alray.rundir import PLAN, RunDir
 from alray.selection.protocol import LABELED, Context
 from alray.stop import Standing, Stop
-from alray.store import Store, is_remote
+from alray.store import Store
 from alray.train.objective import Recipe
 
 _DRIVER_ROW_BYTES = 16
@@ -114,7 +114,8 @@ class _Planner:
             {name: [round(value, 2) for value in values] for name, values in seconds.items() if any(values)},
             gpus=self.cluster.gpus if self.cluster.use_gpu else 0,
         )  # fmt: skip
-        made.problems.extend(self._problems(made))
+        root = self.config.run_dir or self.config.root
+        made.problems.extend(lacking(made, root, not _named_cluster(found)))
         made.unknown.extend(self.unknown)
         if self.starting is not None and self.starting.slower > _BUSY:
             made.unknown.append(
@@ -179,13 +180,19 @@ class _Planner:
         last = number == self.rounds - 1
         return frozenset() if last else self.found.strategy.needs_in(self.found.seed_set.round_of(number))
 
-    def _stage(self, images: float, speed: Speed, replicas: int) -> float:
-        """Seconds of a stage over so many images."""
+    def _stage(self, images: float, speed: Speed, replicas: int, read: bool = True) -> float:
+        """Seconds of a stage over so many images. read: whether they are read from storage."""
         parts = [speed.compute / replicas, speed.decode / min(self._decoders(replicas), self.cores)]
         if not self.cluster.use_gpu:
             parts.append((speed.compute + speed.decode) / self.cores)
-        self.read += images * self._bytes_of_image
+        self.read += images * self._bytes_of_image if read else 0.0
         return images * max(parts)
+
+    def _epochs(self, speed: Speed, images: float, epochs: int, rows: float) -> float:
+        """Seconds of all epochs of a training, of so many images each; rows: how many images it has in all."""
+        workers, kept = self.train_workers, self.config.resources.kept_mib * 2**20
+        parts = passes(speed, images, epochs, workers=workers, kept_bytes=kept, rows=rows)
+        return sum(self._stage(part.images, part.speed, workers, part.read) for part in parts)
 
     def _extract(self, speed: Speed, images: int, again: bool) -> float:
         if not images:
@@ -224,7 +231,8 @@ class _Planner:
             validation = self._stage(self.found.val_size, embed, self.train_workers)
         return [
             self._training(config.train.epochs, config.train.checkpoint_every)
-            + config.train.epochs * (self._stage(self._labels(number), speed, self.train_workers) + validation)
+            + self._epochs(speed, self._labels(number), config.train.epochs, self._labels(number))
+            + config.train.epochs * validation
             for number in numbers
         ]
 
@@ -243,7 +251,7 @@ class _Planner:
             lambda rows, out: PretextRecipe(config.pretext, config.model, config.transform, 0, rows, out)
         )
         once = Speed(speed.decode, speed.compute / 3)  # a measurement has no backward pass
-        epochs = config.pretext.epochs * self._stage(pool, speed, self.train_workers)
+        epochs = self._epochs(speed, pool, config.pretext.epochs, pool)
         begin = self._training(config.pretext.epochs, config.pretext.checkpoint_every)
         return begin + epochs + self._extract(once, pool, False)
 
@@ -260,7 +268,7 @@ class _Planner:
         speed = self.probe.training(recipe)
         return [
             self._training(config.vaal.epochs, config.vaal.checkpoint_every)
-            + 2 * config.vaal.epochs * self._stage(self._labels(number), speed, self.train_workers)
+            + self._epochs(speed, 2 * self._labels(number), config.vaal.epochs, len(self.found.pool_rows))
             + self._extract(Speed(speed.decode, speed.compute / 6), len(self._unlabeled(number)), True)
             for number in range(rounds - 1)
         ] + [0.0]
@@ -288,24 +296,6 @@ class _Planner:
         logits = 0 if self.found.learner.frozen else len(self.catalog.classes) * _DTYPES[features.logits_dtype]
         return width * _DTYPES[features.dtype] + logits
 
-    def _problems(self, made: Plan) -> list[str]:
-        """Why the run cannot fit on this machine; a cluster that is joined is not looked at."""
-        found, root = [], self.config.run_dir or self.config.root
-        if not is_remote(root) and made.feature_bytes > (free := shutil.disk_usage(existing(root)).free):
-            found.append(
-                f"root: the features need {in_bytes(made.feature_bytes)} on disk, {root} has {in_bytes(free)} free: "
-                "choose another --root, or features.dtype float16"
-            )
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if not _named_cluster(self.found) and made.driver_bytes > memory:
-            found.append(f"memory: the driver needs {in_bytes(made.driver_bytes)}, this machine has {in_bytes(memory)}")
-        if made.gpu_bytes and (total := _gpu_bytes()) and made.gpu_bytes > total:
-            found.append(
-                f"train.batch_size: a batch needs {in_bytes(made.gpu_bytes)} of a GPU, it has {in_bytes(total)}: lower "
-                "train.batch_size or features.batch_size, or use more workers"
-            )
-        return found
-
 
 def _named_cluster(found: Checked) -> bool:
     address = found.config.resources.address or os.environ.get("RAY_ADDRESS", "local")
@@ -322,9 +312,3 @@ def _cluster(joined: Joined, found: Checked) -> tuple[Cluster, Settled]:
     gpus, cpus = torch.cuda.device_count() if resources.use_gpu != "no" else 0, float(logical_cpus(resources))
     here = Cluster(cpus, gpus, gpus > 0)
     return here, joined.taken([{"CPU": cpus, "GPU": float(gpus)}], here.use_gpu)
-
-
-def _gpu_bytes() -> int:
-    import torch
-
-    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from alray.train.loop import fit
 from alray.train.objective import Place, Recipe
 
 _FIRST = 8  # images of the first measurement
+_UNPACKED = 64  # images that are decoded without a transform
 _SECONDS = 1.5  # of the last one, at least, if there are images enough
 
 
@@ -38,11 +39,14 @@ _SECONDS = 1.5  # of the last one, at least, if there are images enough
 class Speed:
     """What one image costs. decode: CPU seconds of fetching, decoding and transforming it; compute: seconds of one
     replica of the model, without a GPU its CPU seconds over its threads, which other work on the machine does not
-    lengthen; device_bytes: memory of the GPU that the model and a batch take, 0 without one."""
+    lengthen; device_bytes: memory of the GPU that the model and a batch take, 0 without one; unpack: the part of
+    `decode` that a training spares that keeps the decoded image; pixel_bytes: how many bytes it then takes."""
 
     decode: float
     compute: float
     device_bytes: int = 0
+    unpack: float = 0.0
+    pixel_bytes: float = 0.0
 
 
 @dataclass
@@ -90,7 +94,18 @@ class Probe:
                 )  # fmt: skip
                 return images.decode / 2, max(self.clock() - images.second, 1e-6)
 
-            return self._speed(once)
+            speed = self._speed(once)
+            unpack, pixel_bytes = self._unpacked()
+            return replace(speed, unpack=min(speed.decode, unpack), pixel_bytes=pixel_bytes)
+
+    def _unpacked(self) -> tuple[float, float]:
+        """CPU seconds of reading and decoding an image without a transform, and the bytes of the decoded one."""
+        from alray.data.kept import bytes_of, decoded
+
+        rows, catalog, began = self._some(min(_UNPACKED, len(self.rows))), self.catalog, time.process_time()
+        references = catalog.references(rows)
+        shapes = decoded(references, rows, catalog.source, catalog.image_column, catalog.pixel_range)[1]
+        return (time.process_time() - began) / len(rows), float(bytes_of(shapes).mean())
 
     def _speed(self, once: Callable[[int], tuple[float, float]]) -> Speed:
         if self.device.type == "cuda":

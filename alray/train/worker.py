@@ -26,7 +26,7 @@ from alray.config import ResourceConfig
 from alray.data.catalog import Catalog
 from alray.data.fetch import block_rows
 from alray.data.images import first_cause, image_dataset
-from alray.data.kept import KeptImages, keep
+from alray.data.kept import KeptImages, keep, pays
 from alray.data.pixels import AnyTransform
 from alray.rundir import PROGRESS
 from alray.store import Store
@@ -138,9 +138,8 @@ class RayImages:
             yield from self._read(tables, rows, validation.transform)
 
     def _kept(self, epochs: int) -> KeptImages | None:
-        """The decoded images, where they are few bytes and keeping them halves the work at least: in each epoch a
-        worker reads its part, but over all of them every image."""
-        if not self.decoding.kept_bytes or epochs < 2 * self.place.world:
+        """The decoded images, where they are few bytes and keeping them pays."""
+        if not self.decoding.kept_bytes or not pays(epochs, self.place.world):
             return None
         return keep(
             self.catalog, self.recipe.rows, self.decoding.kept_bytes, num_cpus=self.decoding.cpus_per_task,

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace as replace_in
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from alray.config import DataConfig, ModelConfig, ResourceConfig, SplitConfig, T
 from alray.data.augment import eval_transform
 from alray.features.measures import Features, ModelSource
 from alray.planning import plan as planning
+from alray.planning import room
+from alray.planning.epochs import Pass, passes
 from alray.planning.plan import plan, plan_once
-from alray.planning.probe import Probe, Start
+from alray.planning.probe import Probe, Speed, Start
 from alray.planning.result import Plan
 from alray.planning.selecting import select_seconds
 from alray.planning.starts import CLUSTER, SELECT, Starts
@@ -92,6 +95,26 @@ def test_the_plan_of_a_fine_tuning(tmp_path: Path) -> None:
     assert sum(many.seconds["train"]) > 4 * sum(few.seconds["train"])  # forty times, but each is measured anew
 
 
+def test_images_that_a_training_keeps_are_read_once(tmp_path: Path) -> None:
+    long = {"train.epochs": 50, "rounds": 1}
+    size = np.mean([len(item.data) for item in items()])
+    kept, read = (plan(check(images(tmp_path, **long, **{"resources.kept_mib": n})), start=0.0) for n in (256, 0))
+    assert read.read_bytes - kept.read_bytes == pytest.approx((50 - 1) * 4 * size, rel=0.3)
+
+
+def test_decoded_images_are_kept_where_they_fit_and_are_read_often() -> None:
+    speed = Speed(decode=5.0, compute=7.0, unpack=4.0, pixel_bytes=1000.0)
+    every = [Pass(12 * 30, speed)]
+
+    def of(**changes: int) -> list[Pass]:
+        return passes(speed, 30, 12, **{"workers": 2, "kept_bytes": 30_000, "rows": 30, **changes})
+
+    again = replace_in(speed, decode=1.0)
+    assert of() == [Pass(2 * 30, Speed(4.0, 0.0)), Pass(12 * 30, again, read=False)]
+    assert of(kept_bytes=29_999) == of(kept_bytes=0) == of(workers=7) == every
+    assert of(workers=6)[0] == Pass(6 * 30, Speed(4.0, 0.0))
+
+
 def test_a_training_waits_at_each_checkpoint_that_it_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "40")
     often, never = (
@@ -160,7 +183,7 @@ def test_what_cannot_fit_is_said_before_the_run(
 ) -> None:
     config = images(tmp_path)
     (tmp_path / "c.json").write_text(config.to_json())
-    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(SystemExit) as stopped:
         main(["plan", str(tmp_path / "c.json"), "--price", "2"])
     said = capsys.readouterr()
