@@ -21,7 +21,7 @@ from alray.config.fields import validated
 from alray.data.assemble import Assembled, assemble
 from alray.data.copies import copy_notes
 from alray.data.depth import Range
-from alray.data.examined import examined, unread
+from alray.data.examine import read_once, unread
 from alray.data.examples import empty_class_notes
 from alray.data.hashes import fingerprint_of
 from alray.data.problems import REFUSED, counts, refuse_problems
@@ -249,7 +249,7 @@ def build(
     about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
     looks_wrong = "" if config.yes else about_source(found).refusal(source)
     reads = config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong
-    found = examined(found, kind, column, config, progress, decode) if reads else unread(found)
+    found = read_once(found, kind, column, config, progress, decode) if reads else unread(found)
     # Missing and broken images are told together; a structure that looks wrong, before images are opened.
     refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)
     copies = copy_notes(found.images, found.classes)

@@ -1,18 +1,23 @@
-"""Open every image once while indexing: which cannot be decoded, and what a user should know of the others."""
+"""Read every image once while indexing: the hashes of their bytes, which cannot be decoded, and what a user should know
+of the others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
+from alray.config import IndexConfig
+from alray.data.assemble import Assembled, take_out
 from alray.data.decode import Seen, inspect
 from alray.data.depth import Depth, Range, Wide, declare, spoken
 from alray.data.fetch import ImageError, fetch_each
+from alray.data.hashes import Hashing, read_hashes
 from alray.data.sources.scan import PROBLEMS, CatalogError, concat, problem
 from alray.data.sources.source import Source
 from alray.process import processors
@@ -55,6 +60,31 @@ class _Values:
     wide: Wide
     outside: _Count = field(default_factory=_Count)
     dark: _Count = field(default_factory=_Count)
+
+
+def unread(found: Assembled) -> Assembled:
+    """The images with a column of hashes that are not known."""
+    return replace(found, images=found.images.append_column("hash", pa.nulls(len(found.images), pa.int64())))
+
+
+def read_once(
+    found: Assembled, kind: Source, column: str, config: IndexConfig, progress: bool, decode: bool
+) -> Assembled:
+    """The images with hashes of their bytes; with `decode`, without those that cannot be decoded, and with notes on the
+    others. Raises CatalogError, see `examine`."""
+    if not decode:
+        hashes = read_hashes(found.images, kind, column, progress)
+        return replace(found, images=found.images.append_column("hash", hashes))
+    hashing = Hashing.of(kind, len(found.images))
+    seen = examine(hashing.numbered(found.images), hashing, column, config.pixel_range, progress)
+    images = found.images.append_column("hash", hashing.column())
+    return _without(replace(found, images=images, notes=(*found.notes, *seen.notes)), seen.problems)
+
+
+def _without(found: Assembled, problems: pa.Table) -> Assembled:
+    at = pc.index_in(found.images["key"], problems["key"].combine_chunks())
+    images, _ = take_out(found.images, problems["reason"].combine_chunks().take(at.combine_chunks()))
+    return replace(found, images=images.combine_chunks(), problems=pa.concat_tables([found.problems, problems]))
 
 
 def examine(images: pa.Table, source: Source, image_column: str, pixel_range: Range | None, progress: bool) -> Examined:
