@@ -42,8 +42,8 @@ def refuse_problems(
         if looks_wrong:
             raise CatalogError(looks_wrong)
         return
-    kinds = ", ".join(f"{n:,} {name}" for name, n in counts(problems).items()) or "no image was found"
-    lines = [f"{config.root}: {kinds} ({usable:,} images can be used)"]
+    kinds = ", ".join(f"{name}: {n:,}" for name, n in counts(problems).items()) or "no image was found"
+    lines = [f"{config.root}: {kinds} ({amount(usable, 'image')} can be used)"]
     lines += [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
     if len(problems) > _SHOWN:
         sink = pa.BufferOutputStream()

@@ -90,7 +90,7 @@ def test_lines_with_another_number_of_columns_are_problems_of_their_lines(tmp_pa
     )
     (tmp_path / "m.csv").write_text(text)
     told = refusal(tmp_path / "m.csv", tmp_path)
-    assert "2 broken line, 1 missing image, 1 no path (2 images can be used)" in told
+    assert "broken line: 2, missing image: 1, no path: 1 (2 images can be used)" in told
     catalog = index(str(tmp_path / "m.csv"), str(tmp_path / "out"), on_problem="exclude")
     assert catalog.keys().to_pylist() == ["img/0.png", "img/3.png"]
     assert {key: reason for key, reason in problems(catalog).items() if key.startswith("line")} == {
@@ -239,7 +239,7 @@ def test_names_in_folders_that_are_not_utf8(tmp_path: Path) -> None:
         with open(path, "wb") as file:
             file.write(PNG)
     told = refusal(tmp_path / "data", tmp_path)
-    assert "2 unreadable name (1 images can be used)" in told
+    assert "unreadable name: 2 (1 image can be used)" in told
     assert r"caf\xe9/1.png: unreadable name: the name is not in UTF-8" in told
     catalog = index(str(tmp_path / "data"), str(tmp_path / "out"), on_problem="exclude")
     assert catalog.keys().to_pylist() == ["dog/2.png"]
@@ -264,7 +264,7 @@ def test_missing_and_broken_images_are_told_together_and_all_in_a_file(tmp_path:
     names = [f"img/{i}.png" for i in range(12)]
     (tmp_path / "m.csv").write_text("\n".join(["path,label", *(f"{name},a" for name in names)]))
     config = IndexConfig(root=str(tmp_path / "m.csv"), yes=True)
-    with pytest.raises(CatalogError, match=r"4 broken image, 2 missing image \(6 images can be used\)") as found:
+    with pytest.raises(CatalogError, match=r"broken image: 4, missing image: 2 \(6 images can be used\)") as found:
         build(config, str(tmp_path / "out"))
     assert f"All 6 are listed with key, place and reason in {tmp_path}/out/problems.csv." in str(found.value)
     assert sorted(os.listdir(tmp_path / "out")) == ["problems.csv"]  # a file for people: there is no catalog
