@@ -1,0 +1,23 @@
+"""benchmarks/README.md and the files of results say the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import alray
+
+FOLDER = Path(alray.__file__).parents[1] / "benchmarks"
+RESULTS = [path for path in sorted((FOLDER / "results").glob("*.json")) if "commit" in json.loads(path.read_text())]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_table_has_the_date_and_the_commit_of_each_result(path: Path) -> None:
+    found = json.loads(path.read_text())
+    script = found["command"].split()[1].removeprefix("benchmarks/")
+    lines = (FOLDER / "README.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and f"`{script}`" in line.split(" | ")[0]]
+    measured = [row.rstrip("| ").rpartition(" | ")[2] for row in rows]
+    assert any(found["date"] in last and found["commit"] in last for last in measured), (script, measured)
