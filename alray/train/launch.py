@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import ray
 import ray.train
 from ray.exceptions import RayActorError
-from ray.train import TrainingFailedError, WorkerGroupError
+from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from alray import demand
@@ -31,7 +31,7 @@ from alray.store import Store, filesystem, read_bytes
 from alray.stragglers import Standstill
 from alray.train.process_group import ProcessGroup
 from alray.train.reserved import Decoding, InReservation
-from alray.train.restarts import NAME, Restarts, lost, snapshot
+from alray.train.restarts import NAME, Restarts, lost, snapshot, unloadable
 from alray.train.summary import TrainError, TrainFailed
 
 _UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")  # of Ray Train; its modules are private
@@ -176,6 +176,11 @@ def _discard_torn_snapshot(out: Store) -> None:
 
 def _raise_cause(error: Exception, what: str) -> NoReturn:
     """Raise the alray error of a worker without Ray's stack. Any other failure keeps its kind, message and stack."""
+    if isinstance(error, ControllerError) and (why := unloadable(error.controller_failure)):
+        raise TrainError(
+            f"{what}: expected code that every node can import, got {why} on a worker. Submit the job with `ray job "
+            "submit --working-dir .`, which brings its folder to every node, or install the package there"
+        ) from error
     failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
     for failure in failures.values():
         if ours(failure):

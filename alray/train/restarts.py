@@ -106,7 +106,8 @@ def lost(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ControllerError):
         failure = error.controller_failure
-        return None if ours(failure) else f"the workers could not start ({_line(failure)})"
+        mine = ours(failure) or unloadable(failure)
+        return None if mine else f"the workers could not start ({_line(failure)})"
     if not isinstance(error, WorkerGroupError):
         known = isinstance(error, TrainingFailedError)
         return None if known else f"the process that leads the training was lost ({_line(error)})"
@@ -122,6 +123,13 @@ def lost(error: BaseException) -> str | None:
         if _BROKEN.search(str(failure)):
             return f"worker {rank} lost its connection to another one ({_line(failure)})"
     return None
+
+
+def unloadable(error: BaseException) -> str:
+    """Why a worker cannot load the code that it was given; "" where that is not the fault."""
+    cause = getattr(error, "cause", error)  # of Ray's task
+    cause = getattr(cause, "client_exc", cause)  # of Ray's system
+    return _line(cause) if isinstance(cause, ImportError | AttributeError) else ""
 
 
 def until_known(failures: Mapping[int, BaseException]) -> float:

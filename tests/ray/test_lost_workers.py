@@ -11,11 +11,13 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from alray.config import ResourceConfig
 from alray.features.arrays import ArraySource
 from alray.lost_workers import told_losses
 from alray.reservation import Share
@@ -23,6 +25,8 @@ from alray.selection.protocol import Context
 from alray.selection.registry import build
 from alray.selection.select import select_from
 from alray.selection.shards import RayActors
+from alray.store import Store
+from alray.train.summary import TrainError, TrainFailed
 
 
 def test_nothing_is_said_of_a_stage_that_loses_nothing(ray_session: None) -> None:
@@ -70,6 +74,25 @@ def test_an_error_of_a_task_and_an_actor_that_is_ended_are_no_losses(ray_session
         with pytest.raises(ray.exceptions.RayActorError):
             ray.get(actor.fail.remote())
     assert said == []
+
+
+def test_code_that_workers_cannot_import_ends_a_training_at_once(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alray.train.launch import launch
+
+    only_here = types.ModuleType("only_here")  # as a file beside a job, which was not submitted with its folder
+    monkeypatch.setitem(sys.modules, "only_here", only_here)
+    part = type("Part", (), {"__module__": "only_here"})
+    only_here.Part = part  # type: ignore[attr-defined]
+    held, said = part(), list[str]()
+    with pytest.raises(TrainError, match=r"got ModuleNotFoundError: No module named 'only_here' on a worker") as found:
+        launch(
+            lambda decoding: {"held": str(held)}, what="training of round 0", written="x", out=Store(str(tmp_path)),
+            resources=ResourceConfig.model_validate({"train_workers": 1}), use_gpu=False,
+            share=Share("x", 3, said.append), epochs=1, progress=None,
+        )  # fmt: skip
+    assert not isinstance(found.value, TrainFailed) and said == []
 
 
 @pytest.mark.timeout(300)
