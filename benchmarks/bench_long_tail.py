@@ -4,8 +4,8 @@
 
 The job is `jobs/cifar10_base.py --preset imbalanced`: classes of exponential sizes, 10 : 1, inverse-frequency class
 weights, all weights trained anew in every round. Cut are the pool (10,000 images before it is made imbalanced, 4,086
-after), the labels (100 and four times 100), the epochs (12, without early stopping and without validation images), and
-the encoder: MobileNetV2 with ImageNet's weights at 64 pixels, because there is no SimCLR network of the imbalanced set.
+after), the labels (100 and four times 100), the epochs (20, without early stopping and without validation images), and
+the encoder: a ResNet-18 of a quarter of the channels, which learns from the imbalanced set by SimCLR for eight epochs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import mobilenet
-import torch
 from bench_pt4al import subset
 from results import record
 
@@ -27,23 +25,19 @@ from alray.recipes import presets
 from alray.rounds import run
 
 STRATEGIES = ("random", "margin", "base")
-ROUNDS, BUDGET, EPOCHS, SIZE = 5, 100, 12, 64
+ROUNDS, BUDGET, EPOCHS, PRETEXT_EPOCHS = 5, 100, 20, 8
 IMAGES, TESTS = 10_000, 2_000
 
 
 def config(folder: Path) -> RunConfig:
     """The job of the paper with what is cut."""
-    model = {
-        "backbone": mobilenet.TIMM_NAME, "options": mobilenet.TIMM_OPTIONS, "checkpoint": str(folder / "mobilenet.pt"),
-        "mean": mobilenet.MEAN, "std": mobilenet.STD, "small_stem": False,
-    }  # fmt: skip
     changes = {
         "root": str(folder / "runs"), "data.root": str(folder / "train"), "data.test_root": str(folder / "test"),
         "data.format": "parquet", "top_k": (), "rounds": ROUNDS, "budget": BUDGET, "split.val_size": 0,
-        "split.seed_set_size": BUDGET, "transform.size": SIZE, "transform.pad": SIZE // 8, "train.epochs": EPOCHS,
-        "train.patience": 0, "train.batch_size": 32, "train.checkpoint_every": EPOCHS,
+        "split.seed_set_size": BUDGET, "train.epochs": EPOCHS, "train.patience": 0, "train.batch_size": 32,
+        "train.checkpoint_every": EPOCHS, "model.options": {"channels": [16, 32, 64, 128]}, "pretext.task": "simclr",
+        "pretext.as_backbone": True, "pretext.epochs": PRETEXT_EPOCHS, "pretext.checkpoint_every": PRETEXT_EPOCHS,
         "resources.select_workers": "process", "resources.train_workers": 1, "resources.extract_actors": 1,
-        **{f"model.{name}": value for name, value in model.items()},
     }  # fmt: skip
     return replace(presets("cifar10_base")["imbalanced"], changes)
 
@@ -87,13 +81,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         subset(args.data, folder, IMAGES, TESTS)
-        weights = args.data / "weights/mobilenet_v2_1.0_224_imagenet_int8.npz"
-        torch.save(mobilenet.state_dict(weights), folder / "mobilenet.pt")
         base = config(folder)
         for seed, strategy in product(range(args.seeds), STRATEGIES):
             points += one(base, strategy, seed)
             print(table(points), flush=True)
-    sizes = {"images": IMAGES, "tests": TESTS, "epochs": EPOCHS, "pixels": SIZE, "seeds": args.seeds}
+    sizes = {"images": IMAGES, "tests": TESTS, "epochs": EPOCHS, "pretext epochs": PRETEXT_EPOCHS, "seeds": args.seeds}
     record("long_tail", {"sizes": sizes, "points": points})
 
 

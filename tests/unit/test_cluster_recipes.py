@@ -369,12 +369,12 @@ def test_the_scripts_for_skypilot_are_sound() -> None:
 
 def slurm(folder: Path, *job: str, programs: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
     """What Slurm does with the script on its first node: run it in the checkout, with variables of the job."""
-    for name, text in {**programs, "activate": f'PATH="{folder}/bin:$PATH"\n'}.items():
+    activate, python = f'PATH="{folder}/bin:$PATH"\n', f'#!/bin/bash\nexec {sys.executable} "$@"\n'
+    for name, text in {**programs, "activate": activate, "python": python}.items():
         path = folder / "bin" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-    (folder / "bin/python").symlink_to(sys.executable)
     job_of_slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_PER_TASK": "4"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     return subprocess.run(
