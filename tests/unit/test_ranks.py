@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alray.features.arrays import narrow_rows, narrow_values, positions_of
-from alray.features.row_runs import RowRuns
+from alray.features.arrays import narrow_values, positions_of
+from alray.features.row_runs import RowRuns, narrow_rows
 from alray.selection.kernels.ranks import Ranked, among
 from alray.selection.protocol import Ties
 

@@ -99,9 +99,13 @@ class Centers:
                 new.append(at)
         return np.array(new, np.intp)
 
-    def blocks(self, seen: int) -> list[tuple[int, int]]:
-        """Where the blocks behind the first `seen` centers start and end."""
-        first = int(np.searchsorted(self.edges, seen))
+    @property
+    def count(self) -> int:
+        """The number of blocks."""
+        return len(self.edges) - 1
+
+    def blocks(self, first: int) -> list[tuple[int, int]]:
+        """Where the blocks from this one on start and end."""
         return list(zip(self.edges[first:-1], self.edges[first + 1 :], strict=True))
 
 
