@@ -22,7 +22,7 @@ from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import COARSE, Compared, copies_of, two_nearest
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
-from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.logits import Floats, Positions, check_finite, nonzero
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.resident import Resident, uploaded
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
@@ -73,6 +73,8 @@ class Sieve:
         for rows in self._rows.blocks(self._rows.chunk):
             drawn = rule == "random"
             value = uniform(seed, f"k_center/first/{round}", rows) if drawn else lengths(self._rows.read(rows))
+            if not np.isfinite(value).all():
+                check_finite(rows, self._rows.read(rows))
             key = float(value.max()), int(rows[int(value.argmax())])
             best = key if best is None or beats(key, best) else best
         return None if best is None else (best, self._rows.read(np.array([best[1]])))
@@ -85,7 +87,12 @@ class Sieve:
 
     def sample(self, size: int) -> Array:
         """Stored vectors of the rows in the sample. Each row is in it with probability size / 2^64, for any cut."""
-        return self._rows.take(self._rows.sampled(size)) if len(self._rows) else np.empty((0, 0), np.float32)
+        if not len(self._rows):
+            return np.empty((0, 0), np.float32)
+        at = self._rows.sampled(size)
+        stored = self._rows.take(at)
+        check_finite(self._rows.numbers(at), stored)
+        return stored
 
     def estimate(self, space: Space, picks: Block, size: int) -> Floats:
         """Upper bounds of the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
@@ -189,7 +196,9 @@ class Sieve:
         left = np.flatnonzero(squared > 0)  # nothing is nearer than a copy
         for here in self._rows.chunks(left):
             part = at[here].astype(np.intp)
-            squared[here], pairs = measured(self._space, self._rows.take(part), self._centers.stored)
+            stored = self._rows.take(part)
+            check_finite(self._rows.numbers(part), stored)
+            squared[here], pairs = measured(self._space, stored, self._centers.stored)
             self.counters["pairs"] += pairs
             center = np.full(len(part), 0 if len(self._centers) == 1 else UNKNOWN)
             self._bounds.settle(part, squared[here] / self._space.unit, center, self._centers.count)
@@ -202,6 +211,8 @@ class Sieve:
         if not blocks:
             return
         rows, near, above = self._compared(at), self._bounds.load(at), under(least)
+        odd = at[np.isinf(rows.squares)]
+        check_finite(self._rows.numbers(odd), self._rows.take(odd))
         for count, (start, end) in enumerate(blocks, before + 1):
             self._meet(near, rows, start, end, least)
             alive = near.upper > above
