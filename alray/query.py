@@ -24,12 +24,12 @@ from alray.features.arrays import (
     Array,
     ArraySource,
     Integers,
+    RowsSource,
     ShardSource,
     WithColumns,
     cut,
-    narrow_rows,
 )
-from alray.features.row_runs import RowRuns, RowsSource
+from alray.features.row_runs import RowRuns, narrow_rows
 from alray.features.table import FeatureTable
 from alray.joining import join
 from alray.labeling.replay import taking_part

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from alray.features.row_runs import RowRuns
 
 Rows = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer]
@@ -55,19 +58,23 @@ class Reads:
 class Segment:
     """Chosen positions in the arrays of one file. The arrays are whole, and may be memory-mapped."""
 
-    rows: Rows  # (m,) the catalog rows of the chosen positions, ascending
-    positions: Rows | None  # (m,) ascending positions inside the arrays; None: all of them
+    rows: RowRuns  # (m,) the catalog rows of the chosen positions
+    positions: RowRuns | None  # (m,) ascending positions inside the arrays; None: all of them
     columns: Mapping[str, Array]
     reads: Reads = field(default_factory=Reads, compare=False)  # shared with the segments that are made from this one
 
     def read(self, start: int, stop: int) -> Block:
         """The rows start:stop of this segment, as a copy or a view; bfloat16 is widened to float32."""
-        at: slice | Rows = slice(start, stop) if self.positions is None else self.positions[start:stop]
-        return self._block(self.rows[start:stop], at)
+        at: slice | Rows = slice(start, stop)
+        if self.positions is not None:
+            at = self.positions.cut(start, stop)
+            if len(at) and at[-1] - at[0] == len(at) - 1:
+                at = slice(int(at[0]), int(at[-1]) + 1)
+        return self._block(self.rows.cut(start, stop), at)
 
     def take(self, at: Rows) -> Block:
         """The rows at these ascending places in this segment."""
-        return self._block(self.rows[at], at if self.positions is None else self.positions[at])
+        return self._block(self.rows.at(at), at if self.positions is None else self.positions.at(at))
 
     def _block(self, rows: Rows, at: slice | Rows) -> Block:
         columns = {name: column[at] for name, column in self.columns.items()}
@@ -93,8 +100,11 @@ class Shard:
 
     def rows(self) -> Rows:
         """All row numbers, (n,) int64 ascending."""
-        parts = [segment.rows for segment in self.segments]
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return np.concatenate([np.empty(0, np.int64), *(segment.rows.rows() for segment in self.segments)])
+
+    def runs(self) -> RowRuns:
+        """All row numbers, in little memory."""
+        return self.segments[0].rows if len(self.segments) == 1 else RowRuns.joined([one.rows for one in self.segments])
 
     def take(self, rows: Rows) -> Block:
         """The given rows, in ascending order. Raises KeyError for a row that is not in this shard."""
@@ -102,9 +112,11 @@ class Shard:
         if (wanted[1:] < wanted[:-1]).any():
             wanted = np.sort(wanted)
         found: list[Block] = []
-        for segment in self.segments:
-            at = np.searchsorted(segment.rows, wanted)
-            at = at[(at < len(segment.rows)) & (segment.rows[np.minimum(at, len(segment.rows) - 1)] == wanted)]
+        edges = np.searchsorted(wanted, self._lasts, side="right")
+        for number in np.flatnonzero(np.diff(edges, prepend=0)).tolist():
+            segment = self.segments[number]
+            at, missing = segment.rows.places(wanted[edges[number - 1] if number else 0 : edges[number]])
+            at = at[~missing] if missing.any() else at
             if len(at) and at[-1] - at[0] == len(at) - 1 and (at[1:] > at[:-1]).all():
                 found.append(segment.read(int(at[0]), int(at[-1]) + 1))
             elif len(at):
@@ -113,6 +125,11 @@ class Shard:
         if len(block) != len(wanted):
             raise KeyError(f"rows {np.setdiff1d(wanted, block.rows)[:5]} are not in this shard")
         return block
+
+    @cached_property
+    def _lasts(self) -> Rows:
+        """The last row of each segment; of one without rows, that of the segment before."""
+        return np.maximum.accumulate(np.array([segment.rows.last for segment in self.segments], np.int64))
 
 
 class ShardSource(Protocol):
@@ -132,7 +149,19 @@ class ArraySource:
 
     def open(self) -> Shard:
         """A shard with the arrays as its only segment."""
-        return Shard([Segment(self.rows, None, self.columns)])
+        return Shard([Segment(RowRuns.of(self.rows), None, self.columns)])
+
+
+@dataclass(frozen=True)
+class RowsSource:
+    """A shard of rows without features. columns: what else is known of them, by name, each (n,)."""
+
+    runs: RowRuns
+    columns: Mapping[str, Array]
+
+    def open(self) -> Shard:
+        """A shard of one segment."""
+        return Shard([Segment(self.runs, None, self.columns)])
 
 
 @dataclass(frozen=True)
@@ -151,14 +180,15 @@ class WithColumns:
         return Shard([self._with(segment) for segment in self.source.open().segments])
 
     def _with(self, segment: Segment) -> Segment:
-        at = np.searchsorted(self.rows, segment.rows)
-        assert np.array_equal(self.rows[at], segment.rows)
+        rows = segment.rows.rows()
+        at = np.searchsorted(self.rows, rows)
+        assert np.array_equal(self.rows[at], rows)
         more = {name: column[at] for name, column in self.columns.items()}
         if segment.positions is not None:  # make the columns as long as the segment's own arrays
             length = len(next(iter(segment.columns.values())))
             for name, values in more.items():
                 more[name] = np.zeros(length, values.dtype)
-                more[name][segment.positions] = values
+                more[name][segment.positions.rows()] = values
         return Segment(segment.rows, segment.positions, {**segment.columns, **more})
 
 
@@ -166,16 +196,10 @@ def gathered(shard: Shard) -> ArraySource:
     """The rows of a shard, copied into memory as they are stored."""
     rows, columns = shard.rows(), {}
     for name in shard.segments[0].columns if shard.segments else ():
-        parts = [
-            part.columns[name][slice(None) if part.positions is None else part.positions] for part in shard.segments
-        ]
+        places = [slice(None) if part.positions is None else part.positions.rows() for part in shard.segments]
+        parts = [part.columns[name][at] for part, at in zip(shard.segments, places, strict=True)]
         columns[name] = np.concatenate(parts)  # a copy, even of one part
     return ArraySource(rows, columns)
-
-
-def narrow_rows(rows: Integers) -> Integers:
-    """Ascending rows as a copy with 4 bytes each if they are below 2^31, else with 8."""
-    return rows.astype(np.int32 if not len(rows) or int(rows[-1]) < 2**31 else np.int64)
 
 
 def narrow_values(values: Array) -> Array:

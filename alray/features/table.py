@@ -145,7 +145,8 @@ class TableSource:
                 raise FeatureError(
                     f"{self.uri}: expected the rows of the index in part {part}, got others; delete the directory"
                 )
-            segments.append(Segment(wanted, positions, {name: columns[name] for name in self.columns}))
+            there = None if positions is None else RowRuns.of(positions)
+            segments.append(Segment(runs, there, {name: columns[name] for name in self.columns}))
         return Shard(segments)
 
 

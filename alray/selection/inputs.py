@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut, narrow_rows
-from alray.features.row_runs import RowRuns
+from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut
+from alray.features.row_runs import RowRuns, narrow_rows
 from alray.reasons import why
 from alray.selection.given_files import FilePart
 from alray.selection.kernels.logits import all_finite
@@ -73,8 +73,7 @@ class GivenSource:
     def open(self) -> Shard:
         """The arrays as one segment; files are mapped. Raises SelectionError if one is not there."""
         columns = {name: one.open() if isinstance(one, FilePart) else one for name, one in self.columns.items()}
-        positions = None if self.positions is None else self.positions.rows()
-        return Shard([Segment(self.rows.rows(), positions, columns)])
+        return Shard([Segment(self.rows, self.positions, columns)])
 
 
 def gather(values: Mapping[str, Any]) -> GivenFeatures:

@@ -37,14 +37,14 @@ class SelectionError(ValueError):
 
 
 class NotFiniteError(SelectionError):
-    """A logit is not finite."""
+    """A number that is read of a row is not finite."""
 
     def __init__(self, row: int) -> None:
         super().__init__(row)
         self.row = row
 
     def __str__(self) -> str:
-        return f"logits of row {self.row} are not finite"
+        return f"numbers of row {self.row} are not finite"
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ def disturbed() -> Strategy:
             if name not in self.states:
                 kept = [type(s)(s.rows, s.positions, {c: s.columns[c] for c in columns}) for s in self.shard.segments]
                 self.states[name] = strategies[name].open(Shard(kept), self.context)
-            at = order["at"] if order and self.shard.segments[0].rows[0] == order["row"] else ""
+            at = order["at"] if order and self.shard.rows()[0] == order["row"] else ""
             if order and at == "before the work":
                 obey(order)
             answer = getattr(self.states[name], method)(*args)

@@ -155,7 +155,7 @@ def test_errors_in_an_actor_are_the_users_own_and_actors_are_released() -> None:
         pids = actors.pids()
         with pytest.raises(NotFiniteError) as caught:
             STRATEGIES["margin"].select(actors, 30, CONTEXT)
-    assert str(caught.value) == "logits of row 150 are not finite"
+    assert str(caught.value) == "numbers of row 150 are not finite"
     assert type(caught.value) is NotFiniteError and caught.value.row == 150
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__

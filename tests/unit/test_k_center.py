@@ -9,7 +9,7 @@ import torch
 
 from alray.features.arrays import ArraySource, Block, cut
 from alray.selection.in_process import InProcess
-from alray.selection.kernels import centers, dense, farthest, greedy, held, leaves, sieve, thin
+from alray.selection.kernels import centers, dense, farthest, greedy, held, leaves, shard_rows, sieve, thin
 from alray.selection.kernels.distance import Space, bound, error, products
 from alray.selection.protocol import Context, Metric, Picks, SelectionError
 from alray.selection.registry import build
@@ -94,7 +94,7 @@ def test_small_blocks_and_little_memory_change_nothing(kind: str, monkeypatch: p
             monkeypatch.setattr(centers, "_BLOCKS", (2, 3))
             monkeypatch.setattr(centers, "_BLOCK", 7)
             monkeypatch.setattr(sieve, "_STREAM", 12)
-            monkeypatch.setattr(sieve, "_CHUNK", 300)
+            monkeypatch.setattr(shard_rows, "CHUNK", 300)
             monkeypatch.setattr(held, "_CENTERS", 11)
             monkeypatch.setattr(held, "_DECIDERS", 5)
             monkeypatch.setattr(dense, "_FEWEST", 3)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
-from alray.features.arrays import narrow_rows, narrow_values, positions_of
-from alray.features.row_runs import RowRuns
+from alray.features.arrays import Segment, Shard, narrow_values, positions_of
+from alray.features.row_runs import RowRuns, narrow_rows
 from alray.selection.kernels.ranks import Ranked, among
 from alray.selection.protocol import Ties
 
@@ -48,6 +50,15 @@ def test_runs_are_the_rows(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> 
         assert runs.rows().tolist() == rows
         assert runs.rows().dtype == np.int64
         assert len(runs) == len(rows)
+        assert runs.last == max(rows, default=-1)
+        for start in range(len(rows) + 1):
+            for stop in range(start, len(rows) + 1):
+                assert runs.cut(start, stop).tolist() == rows[start:stop]
+                assert runs.cut(start, stop).dtype == np.int64
+                parts = [RowRuns.of(np.array(part, np.int64)) for part in (rows[:start], rows[start:stop], rows[stop:])]
+                assert RowRuns.joined(parts).rows().tolist() == rows
+        assert runs.at(np.arange(0, len(rows), 2)).tolist() == rows[::2]
+        assert vars(pickle.loads(pickle.dumps(runs))).keys() == {"firsts", "ends"}
         asked = np.array(sorted({0, 6, 10, 2**31 + 1, 2**41, *rows}), np.int64)
         at, missing = runs.places(asked)
         assert missing.tolist() == [row not in rows for row in asked.tolist()]
@@ -78,3 +89,28 @@ def test_positions_and_members_are_those_of_numpy(block: int, monkeypatch: pytes
     rows, others = np.flatnonzero(RNG.random(50) < 0.5), np.flatnonzero(RNG.random(50) < 0.5)
     assert np.array_equal(among(rows, others), np.isin(rows, others))
     assert not among(rows, others[:0]).any()
+
+
+def test_rows_are_taken_from_the_segments_that_have_them() -> None:
+    parts = [[0, 1, 2, 3], [], [7, 9], [10, 11, 12], [20]]
+    x = np.arange(30.0)[:, None]
+    shard = Shard([Segment(RowRuns.of(np.array(part, np.int64)), None, {"x": x[part]}) for part in parts])
+    rows = shard.rows()
+    assert rows.tolist() == [row for part in parts for row in part]
+    assert shard.runs().rows().tolist() == rows.tolist()
+    for asked in ([], [0], [20], [3, 7], [9, 10, 20], [2, 2, 3, 12, 12], rows.tolist()):
+        block = shard.take(np.array(asked, np.int64))
+        assert block.rows.tolist() == asked
+        assert not asked or block["x"][:, 0].tolist() == asked
+    for asked in ([4], [8], [0, 13], [21], [-1, 0]):
+        with pytest.raises(KeyError):
+            shard.take(np.array(asked))
+
+
+def test_taking_rows_of_one_file_looks_into_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    places = RowRuns.places
+    monkeypatch.setattr(RowRuns, "places", lambda self, rows: looked.append(self.last) or places(self, rows))
+    segments = [Segment(RowRuns.of(np.arange(start, start + 10)), None, {}) for start in range(0, 1000, 10)]
+    Shard(segments).take(np.array([505, 507]))
+    assert looked == [509]

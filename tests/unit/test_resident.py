@@ -8,7 +8,7 @@ import torch
 from test_k_center import KINDS, assert_twin, chosen, made, twin
 
 from alray.features.arrays import ArraySource
-from alray.selection.kernels import resident, sieve
+from alray.selection.kernels import resident, shard_rows, sieve
 from alray.selection.kernels.distance import Space
 from alray.selection.kernels.resident import Resident
 
@@ -44,7 +44,7 @@ def test_the_same_picks_with_views_made_on_the_device(
 ) -> None:
     monkeypatch.setattr(sieve, "_VIEWS_ON", ("cuda", "cpu"))
     monkeypatch.setattr(resident, "free_bytes", lambda device: room)
-    monkeypatch.setattr(sieve, "_CHUNK", 300)
+    monkeypatch.setattr(shard_rows, "CHUNK", 300)
     x = made(kind)
     labeled = np.random.default_rng(0).permutation(len(x))[:m]
     for shards in (1, 2, 7, 30):

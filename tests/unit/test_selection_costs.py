@@ -16,6 +16,7 @@ import reference
 import alray
 from alray import STRATEGIES, Picks
 from alray.features.arrays import LOGITS, Block, Segment, Shard
+from alray.features.row_runs import RowRuns
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Approximate, Logits, distinct
 from alray.selection.kernels.per_class import PerClass
@@ -94,7 +95,7 @@ def test_base_on_copies_equals_its_twin() -> None:
 def test_the_table_of_distances_holds_the_canonical_ones(kind: str) -> None:
     weight = np.random.default_rng(2).normal(size=(7, 5))
     weight[3] = weight[2]  # two classes with no boundary between them
-    block = next(Shard([Segment(np.arange(30), None, {LOGITS: table(kind, 30, 7)})]).blocks(30))
+    block = next(Shard([Segment(RowRuns.of(np.arange(30)), None, {LOGITS: table(kind, 30, 7)})]).blocks(30))
     boundaries = Boundaries(Logits(), Context(head=(weight, np.zeros(7))))
     filtered = boundaries.filter(block)
     at, classes = np.divmod(np.arange(30 * 7), 7)
@@ -105,7 +106,7 @@ def test_the_table_of_distances_holds_the_canonical_ones(kind: str) -> None:
 def test_a_row_that_ties_with_the_last_one_enters_by_its_hash() -> None:
     """With ten rows at a time, the order of equal rows is that of their hashes, not of the blocks."""
     weight = np.random.default_rng(2).normal(size=(4, 5))
-    shard = Shard([Segment(np.arange(200), None, {LOGITS: table("identical", 200, 4)})])
+    shard = Shard([Segment(RowRuns.of(np.arange(200)), None, {LOGITS: table("identical", 200, 4)})])
     state = PerClass(shard, Boundaries(Logits(), Context(head=(weight, np.zeros(4)))), Ties(3, 1), 10)
     found = state.nearest(np.array([1]), np.array([7]), np.array([5, 6]), 0).nearest
     rows = np.setdiff1d(np.arange(200), [5, 6])
@@ -131,7 +132,7 @@ def test_no_pair_that_is_as_near_as_a_limit_is_ruled_out(c: int, kind: str, wron
     z = (np.rint(z) if kind == "whole" else z).astype(dtype)
     if dtype != np.float32:
         z[7] = 1e300  # too large for the filter
-    block = next(Shard([Segment(np.arange(400), None, {LOGITS: z})]).blocks(400))
+    block = next(Shard([Segment(RowRuns.of(np.arange(400)), None, {LOGITS: z})]).blocks(400))
     approximate = boundaries.logits.approximate(block)
     y, rows = boundaries.predicted(block, approximate), np.arange(400)
     assert y.tolist() == z.argmax(axis=1).tolist()
@@ -162,7 +163,7 @@ def test_the_nearest_rows_of_a_class_are_those_of_a_full_sort(
     rng = np.random.default_rng(4)
     z = rng.normal(size=(2000, c)) * np.exp(rng.normal(size=(2000, 1)))
     z = (np.rint(z) if kind == "whole" else z).astype(np.float32)
-    shard = Shard([Segment(np.arange(2000), None, {LOGITS: z})])
+    shard = Shard([Segment(RowRuns.of(np.arange(2000)), None, {LOGITS: z})])
     boundaries = Boundaries(Blurred(wrong=wrong), Context(head=(heads(kind, c), np.zeros(c))))
     distance = boundaries.table(next(shard.blocks(2000)), z.argmax(axis=1))
     taken, hashes = np.arange(5), Ties().hashes(np.arange(2000))

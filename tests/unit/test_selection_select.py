@@ -16,6 +16,7 @@ import reference
 import alray
 from alray.features.arrays import ArraySource, Block
 from alray.keyed import order
+from alray.selection import inputs
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.protocol import Context, Picks, SelectionError, Ties, best, merge
 from alray.selection.registry import STRATEGIES, build
@@ -313,3 +314,29 @@ def test_progress_comes_to_the_budget_and_not_beyond(name: str) -> None:
     head, seen = (np.ones((5, 16), np.float32), np.zeros(5, np.float32)), list[int]()
     select_from([source], build(name), 300, Context(0, 1, 5, head), watch=seen.append)
     assert seen == sorted(seen) and seen[-1] == 300
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("d", "known", "first"), [(2, 0, "random"), (6, 0, "random"), (6, 0, "one_center"), (6, 9, "")]
+)
+def test_k_center_refuses_what_is_not_finite_wherever_it_is(
+    d: int, known: int, first: str, dtype: type, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards look for it while they read; the rows that lie in no sample are found, too."""
+    x = np.random.default_rng(0).normal(size=(9000, d)).astype(dtype)
+    before = inputs.check_values
+
+    def check(name: str, rows: Any, array: Any, used: Any) -> None:
+        assert dtype == np.float64, "the values were read beforehand"
+        before(name, rows, array, used)
+
+    monkeypatch.setattr("alray.selection.select.check_values", check)
+    given = {"labeled": np.arange(known), "strategy_options": {"first": first} if first else {}, "num_shards": 2}
+    select("k_center", 5, embedding=x, **given)
+    for row in [0, *np.random.default_rng(1).choice(np.arange(9, 9000), 6, replace=False).tolist()]:
+        broken = x.copy()
+        broken[row, -1] = value
+        with pytest.raises(SelectionError, match=f"^embedding: expected finite values, row {row} has NaN or infinity"):
+            select("k_center", 5, embedding=broken, **given)

@@ -15,7 +15,7 @@ import torch
 from alray.features.arrays import EMBEDDING, Array, Shard
 from alray.keyed import order
 from alray.selection.kernels.distance import Space, View, join
-from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.logits import Floats, Positions, check_finite
 
 _UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
 _BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
@@ -99,9 +99,13 @@ class Centers:
                 new.append(at)
         return np.array(new, np.intp)
 
-    def blocks(self, seen: int) -> list[tuple[int, int]]:
-        """Where the blocks behind the first `seen` centers start and end."""
-        first = int(np.searchsorted(self.edges, seen))
+    @property
+    def count(self) -> int:
+        """The number of blocks."""
+        return len(self.edges) - 1
+
+    def blocks(self, first: int) -> list[tuple[int, int]]:
+        """Where the blocks from this one on start and end."""
         return list(zip(self.edges[first:-1], self.edges[first + 1 :], strict=True))
 
 
@@ -121,5 +125,6 @@ def shuffled(labeled: Shard) -> list[Array]:
     if not len(rows):
         return []
     block = labeled.take(rows)
+    check_finite(block.rows, block[EMBEDDING])
     at = np.searchsorted(block.rows, order(0, "k_center/labeled", block.rows))
     return [block[EMBEDDING][at]]

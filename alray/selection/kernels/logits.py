@@ -235,6 +235,12 @@ def all_finite(half: Array) -> bool:
     return bool((bits & _INFINITE).max(initial=0) < _INFINITE)
 
 
+def check_finite(rows: Rows, stored: Array) -> None:
+    """Raise NotFiniteError, which names the row, where a number of these rows (m,), stored (m, w), is not finite."""
+    if not (all_finite(stored) if stored.dtype == np.float16 else np.isfinite(stored).all()):
+        raise NotFiniteError(int(rows[int(np.argmin(np.isfinite(stored).all(axis=1)))]))
+
+
 def _of_finite_half(half: Array) -> Singles:
     """float16 -> float32, exactly. PyTorch takes a sixth of NumPy's time; it is used where it is imported anyway.
     Elsewhere operations on integers take two thirds of NumPy's time."""

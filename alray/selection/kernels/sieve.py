@@ -10,33 +10,29 @@ it is not picked it comes before them, and afterwards their distance is 0. Lette
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import EMBEDDING, Array, Block, Rows, Shard
-from alray.keyed import priorities, uniform
+from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard, positions_of
+from alray.keyed import uniform
 from alray.models.device import best_device
+from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import COARSE, Compared, copies_of, two_nearest
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
-from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.logits import Floats, Positions, check_finite, nonzero
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.resident import Resident, uploaded
+from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
 from alray.selection.kernels.thin import few_columns, measured
-from alray.selection.protocol import Key
+from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
 
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
-_CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
-_ROWS = 1 << 14  # rows of a chunk: their products with a block of centers are 16 MB
-_CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 26, 1 << 16  # the same where each step costs the launch of a kernel
 _VIEWS_ON = ("cuda",)  # views of rows are made on these devices
-_UNKNOWN, _EXACT = -1, -2  # instead of the nearest center: it may be any; the bounds are the canonical distance
-_SAMPLE = "k_center/sample"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,38 +50,34 @@ class Sieve:
     """The state of one shard. It holds only cached bounds: a rebuilt shard gives the same answers."""
 
     def __init__(self, shard: Shard, labeled: Shard) -> None:
-        self.rows = shard.rows()
         self.counters = {"pairs": 0, "rescored": 0, "survivors": 0, "finer": 0}
         self._shard, self._labeled = shard, labeled
         self._device = best_device()
+        self._rows = ShardRows(shard, EMBEDDING, self._device)
         self._resident = Resident(shard, EMBEDDING, self._device)
         self._space: Space | None = None
         self._central: Central | None = None
         self._forget()
 
     def _forget(self) -> None:
-        n = len(self.rows)
-        self._upper = np.full(n, np.inf)  # bound of the squared distance to all centers seen, in units of the views
-        self._lower = np.full(n, np.inf)  # the same from below, for the block of the nearest center
-        self._other = np.full(n, np.inf)  # and for all other centers, where the nearest one is known
-        self._nearest = np.full(n, _UNKNOWN, np.int32)
-        self._seen = np.zeros(n, np.int32)  # number of centers that it was compared with
+        self._bounds = Bounds(len(self._rows))
         self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
     def count(self) -> int:
         """Number of rows."""
-        return len(self.rows)
+        return len(self._rows)
 
     def first(self, rule: str, seed: int, round: int) -> tuple[Key, Array] | None:
         """The first pick where nothing is labeled, among this shard's rows: ((value, row), stored vector)."""
-        if not len(self.rows):
-            return None
-        if rule == "random":
-            value = uniform(seed, f"k_center/first/{round}", self.rows)
-        else:
-            value = np.concatenate([lengths(self._take(part)) for part in self._chunks(np.arange(len(self.rows)))])
-        at = np.flatnonzero(value == value.max())[:1]
-        return (float(value[at[0]]), int(self.rows[at[0]])), self._take(at)
+        best: Key | None = None
+        for rows in self._rows.blocks(self._rows.chunk):
+            drawn = rule == "random"
+            value = uniform(seed, f"k_center/first/{round}", rows) if drawn else lengths(self._rows.read(rows))
+            if not np.isfinite(value).all():
+                check_finite(rows, self._rows.read(rows))
+            key = float(value.max()), int(rows[int(value.argmax())])
+            best = key if best is None or beats(key, best) else best
+        return None if best is None else (best, self._rows.read(np.array([best[1]])))
 
     def central(self, space: Space, landmarks: Landmarks) -> Answer:
         """This shard's answer in the search for the 1-center, see `alray.selection.kernels.one_center`."""
@@ -95,75 +87,80 @@ class Sieve:
 
     def sample(self, size: int) -> Array:
         """Stored vectors of the rows in the sample. Each row is in it with probability size / 2^64, for any cut."""
-        return self._take(self._sampled(size)) if len(self.rows) else np.empty((0, 0), np.float32)
+        if not len(self._rows):
+            return np.empty((0, 0), np.float32)
+        at = self._rows.sampled(size)
+        stored = self._rows.take(at)
+        check_finite(self._rows.numbers(at), stored)
+        return stored
 
     def estimate(self, space: Space, picks: Block, size: int) -> Floats:
         """Upper bounds of the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
         self._begin(space, picks)
-        at = self._sampled(size)
-        at = at[~self._among(picks.rows)[at]]
+        at = np.setdiff1d(self._rows.sampled(size), self._rows.places(picks.rows))
         self._compare(at, -np.inf)
-        return self._upper[at] * space.unit
+        return self._bounds.upper[at].astype(np.float64) * space.unit
 
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
         """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
         the `most` farthest of them."""
         self._begin(space, picks)
-        free = ~self._among(held)
+        free = np.ones(len(self._rows), bool)
+        free[self._rows.places(held)] = False
         least = threshold / space.unit
-        if threshold <= 0 and (len(self._centers) == 1 or few_columns(self._width)):
-            self._measure(np.flatnonzero(free))
+        if threshold <= 0 and (len(self._centers) == 1 or few_columns(self._rows.width)):
+            alive = positions_of(free)
+            squared = self._measure(alive)
         else:
-            self._compare(np.flatnonzero(free & (self._upper >= least)), least)
-        alive = np.flatnonzero(free & (self._upper >= least))
+            self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
+            alive = positions_of(free & (self._bounds.upper > under(least)))
+            squared = self._settle(alive)
         self.counters["survivors"] += len(alive)
-        squared = self._settle(alive)
-        there = squared >= threshold
-        alive, squared = alive[there], squared[there]
-        lowest = copies_of(alive, squared, self._take)
-        alone = np.flatnonzero(lowest == np.arange(len(alive)))
+        free[alive] = False
+        there = np.flatnonzero(squared >= threshold)
+        lowest = copies_of(alive[there].astype(np.intp), squared[there], self._rows.take)
+        alone = np.flatnonzero(lowest == np.arange(len(there)))
         first = alone
         if len(alone) > most:
-            first = alone[np.sort(np.lexsort((self.rows[alive[alone]], -squared[alone]))[:most])]  # read in row order
-        sent = np.zeros(len(alive), bool)
+            first = alone[np.sort(np.argsort(-squared[there[alone]], kind="stable")[:most])]  # read in row order
+        sent = np.zeros(len(there), bool)
         sent[first] = True
-        copies = alive[sent[lowest] & ~sent]
-        free[alive[first]] = free[copies] = False
-        rest = self._farthest(free, space.unit)
-        if len(copies) and rest[0] <= 0:  # once what they are copies of is picked, their distances are 0
-            row = int(self.rows[copies].min())
+        copies = sent[lowest] & ~sent
+        left = np.ones(len(alive), bool)
+        left[there[sent | copies]] = False
+        rest = max(self._farthest(free), self._first_of(alive[left], squared[left]), key=_order)
+        if copies.any() and rest[0] <= 0:  # once what they are copies of is picked, their distances are 0
+            row = self._rows.number(alive[there[copies]][0])
             rest = 0.0, row if rest[0] < 0 else min(row, rest[1])
-        return Far(self.rows[alive[first]], self._take(alive[first]), squared[first], rest)
+        first = there[first]
+        return Far(self._rows.numbers(alive[first]), self._rows.take(alive[first]), squared[first], rest)
 
     def weigh(self, space: Space, centers: Array) -> Counts:
         """How many rows of the shard are nearest to each of the stored centers (p, d), (p,)."""
         counts = np.zeros(len(centers), np.int64)
-        size = max(64, _CHUNK // max(1, len(centers)))
-        for start in range(0, len(self.rows), size):
-            part = np.arange(start, min(start + size, len(self.rows)))
-            counts += np.bincount(nearest(space, self._take(part), centers), minlength=len(centers))
+        size = max(64, CHUNK // max(1, len(centers)))
+        for rows in self._rows.blocks(size):
+            counts += np.bincount(nearest(space, self._rows.read(rows), centers), minlength=len(centers))
         return counts
 
-    def _farthest(self, free: Any, unit: float) -> Key:
-        if not free.any():
+    def _farthest(self, free: Any) -> Key:
+        """The key of the farthest row, by their bounds, of those that are free (n,)."""
+        assert self._space is not None
+        best: Key = (-np.inf, 0)
+        for start in range(0, len(free), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            upper = np.where(free[part], self._bounds.upper[part], np.float32(-np.inf))
+            first = int(upper.argmax())  # rows ascend: the first is the lowest
+            if upper[first] > best[0]:
+                best = float(upper[first]), start + first
+        return best if best[0] == -np.inf else (best[0] * self._space.unit, self._rows.number(best[1]))
+
+    def _first_of(self, at: Integers, squared: Floats) -> Key:
+        """The key of the farthest row of these, by their squared distances."""
+        if not len(at):
             return -np.inf, 0
-        upper = np.where(free, self._upper, -np.inf)
-        top = float(upper.max())
-        return top * unit, int(self.rows[int(np.argmax(upper == top))])  # rows ascend: the first is the lowest
-
-    def _among(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Which rows of the shard are among these, (n,)."""
-        found = np.zeros(len(self.rows), bool)
-        at = np.searchsorted(self.rows, rows)
-        there = at < len(self.rows)
-        at = at[there]
-        found[at[self.rows[at] == rows[there]]] = True
-        return found
-
-    def _sampled(self, size: int) -> Positions:
-        if size >= 2**64:
-            return np.arange(len(self.rows))
-        return np.flatnonzero(priorities(0, _SAMPLE, self.rows) < np.uint64(size))
+        first = int(squared.argmax())
+        return float(squared[first]), self._rows.number(at[first])
 
     def _begin(self, space: Space, picks: Block) -> None:
         if not np.array_equal(self._picks, picks.rows[: len(self._picks)]):
@@ -176,129 +173,141 @@ class Sieve:
         if len(picks) > len(self._picks):
             self._centers.add(picks[EMBEDDING][len(self._picks) :])
             self._picks = picks.rows
+        self._bounds.make_room(len(self._centers), self._centers.count)
 
-    def _compare(self, at: Positions, least: float) -> None:
+    def _compare(self, at: Integers, least: float) -> None:
         """Compare the rows with further centers, until their bound is below `least`."""
-        at = at[(self._upper[at] > 0) | (self._nearest[at] != _EXACT)]  # nothing is nearer than a copy
-        fresh = at[self._seen[at] == 0]
-        if 2 * len(fresh) > len(self.rows):  # stream over the files once
-            for part in self._chunks(fresh):
+        above, bounds = max(under(least), np.float32(0)), self._bounds  # nothing is nearer than a copy
+        at = at[bounds.upper[at] > above]
+        fresh = at[bounds.blocks[at] == 0]
+        if 2 * len(fresh) > len(self._rows):  # stream over the files once
+            for part in self._rows.chunks(fresh):
                 self._run(part, least, _STREAM)
-        at = at[self._upper[at] >= least]
-        for seen in np.flatnonzero(np.bincount(self._seen[at])):
-            for part in self._chunks(at[self._seen[at] == seen]):
+            at = at[bounds.upper[at] > above]
+        del fresh
+        for blocks in np.flatnonzero(np.bincount(bounds.blocks[at])):
+            for part in self._rows.chunks(at[bounds.blocks[at] == blocks]):
                 self._run(part, least, len(self._centers))
 
-    def _measure(self, at: Positions) -> None:
+    def _measure(self, at: Integers) -> Floats:
         """The canonical distances of rows to all centers, where they take no longer than their bounds."""
         assert self._space is not None
-        for part in self._chunks(at[self._seen[at] < len(self._centers)]):
-            squared, pairs = measured(self._space, self._take(part), self._centers.stored)
+        squared = self._bounds.upper[at].astype(np.float64)
+        left = np.flatnonzero(squared > 0)  # nothing is nearer than a copy
+        for here in self._rows.chunks(left):
+            part = at[here].astype(np.intp)
+            stored = self._rows.take(part)
+            check_finite(self._rows.numbers(part), stored)
+            squared[here], pairs = measured(self._space, stored, self._centers.stored)
             self.counters["pairs"] += pairs
-            self._upper[part] = self._lower[part] = squared / self._space.unit
-            self._other[part], self._nearest[part], self._seen[part] = np.inf, _EXACT, len(self._centers)
-
-    def _chunks(self, at: Positions) -> list[Positions]:
-        return [at[start : start + self._chunk] for start in range(0, len(at), self._chunk)]
+            center = np.full(len(part), 0 if len(self._centers) == 1 else UNKNOWN)
+            self._bounds.settle(part, squared[here] / self._space.unit, center, self._centers.count)
+        return squared
 
     def _run(self, at: Positions, least: float, stop: int) -> None:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""
-        if not len(at):
+        before = int(self._bounds.blocks[at[0]])
+        blocks = [block for block in self._centers.blocks(before) if block[0] < stop]
+        if not blocks:
             return
-        rows: Compared | None = None
-        for start, end in self._centers.blocks(int(self._seen[at[0]])):
-            if start >= stop or not len(at):
-                return
-            if rows is None:
-                rows = self._compared(at)
-            self._meet(at, rows, start, end, least)
-            alive = self._upper[at] >= least
+        rows, near, above = self._compared(at), self._bounds.load(at), under(least)
+        odd = at[np.isinf(rows.squares)]
+        check_finite(self._rows.numbers(odd), self._rows.take(odd))
+        for count, (start, end) in enumerate(blocks, before + 1):
+            self._meet(near, rows, start, end, least)
+            alive = near.upper > above
             if not alive.all():
-                keep = np.flatnonzero(alive)
-                at = at[keep]
+                keep, gone = np.flatnonzero(alive), np.flatnonzero(~alive)
+                self._bounds.store(at[gone], near[gone], count)
+                at, near = at[keep], near[keep]
+                if not len(at):
+                    return
                 rows.keep(keep)
+        self._bounds.store(at, near, before + len(blocks))
 
     def _compared(self, at: Positions) -> Compared:
         assert self._space is not None
-        if self._device.type not in _VIEWS_ON or not self._space.sees_on_device(self._stored_type):
-            return self._of_stored(self._take(at))
+        if self._device.type not in _VIEWS_ON or not self._space.sees_on_device(self._rows.dtype):
+            return self._of_stored(self._rows.take(at))
         x = self._resident.take(at)
         if x is None:  # the shard is too large to stay there
-            x = uploaded(self._take(at), self._device)
-        return Compared(self._space, self._centers, self._space.view_on_device(x), lambda: self._take(at))
+            x = uploaded(self._rows.take(at), self._device)
+        return Compared(self._space, self._centers, self._space.view_on_device(x), lambda: self._rows.take(at))
 
     def _of_stored(self, stored: Array) -> Compared:
         assert self._space is not None
         return Compared(self._space, self._centers, self._space.view(stored).to(self._device), lambda: stored)
 
-    def _meet(self, at: Positions, rows: Compared, start: int, end: int, least: float) -> None:
+    def _meet(self, near: Near, rows: Compared, start: int, end: int, least: float) -> None:
         """Compare rows with the centers start:end."""
-        before = self._upper[at]
+        before = near.upper
         g, eps = rows.products(start, end)
         low = g.amin(dim=1).cpu().numpy() + rows.squares
-        self.counters["pairs"] += len(at) * (end - start)
+        self.counters["pairs"] += len(rows) * (end - start)
         if not rows.double:
             with np.errstate(invalid="ignore"):
                 open_ = ~(low - eps > before) & ~(low + eps < least) & (eps > COARSE * np.maximum(low, least))
-            if 2 * np.count_nonzero(open_) > len(at):
+            if 2 * np.count_nonzero(open_) > len(rows):
                 rows.refine()
                 g, eps = rows.products(start, end)
                 low = g.amin(dim=1).cpu().numpy() + rows.squares
-                self.counters["finer"] += len(at) * (end - start)
+                self.counters["finer"] += len(rows) * (end - start)
         with np.errstate(invalid="ignore"):
             lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
         nearer = upper < before
-        other = np.minimum(self._other[at], np.where(nearer, self._lower[at], lower))
-        inside = np.flatnonzero(nearer & (upper >= least) & (eps > 0))
-        center = np.where(nearer, _UNKNOWN, self._nearest[at])
+        other = np.minimum(near.other, np.where(nearer, near.lower, lower))
+        inside = np.flatnonzero(nearer & (upper > under(least)) & (eps > 0))
+        center = np.where(nearer, UNKNOWN, near.nearest)
         if len(inside):
-            where, second = two_nearest(g if len(inside) == len(at) else g[inside])
+            where, second = two_nearest(g if len(inside) == len(rows) else g[inside])
             center[inside] = start + where
             other[inside] = np.minimum(other[inside], second + rows.squares[inside] - eps[inside])
-        unknown = nearer & (center == _UNKNOWN)
+        unknown = nearer & (center == UNKNOWN)
         other[unknown] = np.minimum(other, lower)[unknown]
-        self._other[at], self._nearest[at] = other, center
-        self._lower[at] = np.where(nearer, lower, self._lower[at])
-        self._upper[at] = np.minimum(before, upper)
-        self._seen[at] = end
+        near.lower = np.where(nearer, lower, near.lower)
+        near.upper = np.maximum(np.minimum(before, upper), 0.0)
+        near.other, near.nearest = other, center
 
-    def _settle(self, at: Positions) -> Floats:
+    def _settle(self, at: Integers) -> Floats:
         """Canonical squared distances of rows that were compared with all centers; they replace the bounds."""
         assert self._space is not None
-        squared = self._upper[at] * self._space.unit
-        done = (np.minimum(self._lower[at], self._other[at]) >= self._upper[at]) | (self._upper[at] <= 0)
-        sure = (self._other[at] >= self._upper[at]) & (self._nearest[at] >= 0)
+        done, sure = self._bounds.known(at)
+        squared = self._bounds.upper[at].astype(np.float64) * self._space.unit
         left = np.flatnonzero(~done)
-        for start in range(0, len(left), self._chunk):
-            here = left[start : start + self._chunk]
-            part = at[here]
-            stored = self._take(part)
+        for here in self._rows.chunks(left):
+            part = at[here].astype(np.intp)
+            stored = self._rows.take(part)
             known, rest = np.flatnonzero(sure[here]), np.flatnonzero(~sure[here])
-            found = np.full(len(part), np.inf)
-            found[known] = self._space.pairs(
-                stored, self._centers.stored, known, self._nearest[part[known]].astype(np.intp)
-            )
-            self.counters["rescored"] += len(known)
+            found, center = np.full(len(part), np.inf), np.empty(len(part), np.intp)
+            for some in self._bounds.group(part[known], len(self._centers)):
+                self.counters["rescored"] += len(known)
+                value = self._space.pairs(stored, self._centers.stored, known, some)
+                center[known] = np.where(value < found[known], some, center[known])
+                found[known] = np.minimum(found[known], value)
             if len(rest):
-                found[rest] = self._decide(stored[rest], self._upper[part[rest]])
+                upper = self._bounds.upper[part[rest]].astype(np.float64)
+                found[rest], center[rest] = self._decide(stored[rest], upper)
             squared[here] = found
-        self._upper[at] = self._lower[at] = squared / self._space.unit
-        self._other[at], self._nearest[at] = np.inf, _EXACT
+            self._bounds.settle(part, found / self._space.unit, center, self._centers.count)
         return squared
 
-    def _decide(self, stored: Array, upper: Floats) -> Floats:
-        """The canonical distance to the nearest center where the filter cannot tell which one that is."""
+    def _decide(self, stored: Array, upper: Floats) -> tuple[Floats, Positions]:
+        """The canonical distance to the nearest center, and its number, where the filter cannot tell which one that
+        is."""
         assert self._space is not None
         rows = self._of_stored(stored)
-        squared = np.full(len(stored), np.inf)
+        squared, nearest_one = np.full(len(stored), np.inf), np.full(len(stored), UNKNOWN)
         for start, end in self._centers.blocks(0):
             at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
             if len(at) > FEW * len(stored) and rows.refine():
                 self.counters["finer"] += len(stored) * (end - start)
                 at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
             self.counters["rescored"] += len(at)
-            np.minimum.at(squared, at, self._space.pairs(stored, self._centers.stored, at, start + center))
-        return squared
+            value = self._space.pairs(stored, self._centers.stored, at, start + center)
+            np.minimum.at(squared, at, value)
+            best = value == squared[at]
+            nearest_one[at[best]] = start + center[best]
+        return squared, nearest_one
 
     def _candidates(self, rows: Compared, most: Floats, start: int, end: int) -> tuple[Positions, Positions]:
         """Pairs of rows and of the centers start:end whose squared distance may be the row's smallest and at most
@@ -310,21 +319,6 @@ class Sieve:
             limit = np.fmin(most, nearest_here) + eps - rows.squares
         return nonzero((g <= rows.reach(limit, g.device)).cpu().numpy())
 
-    def _take(self, at: Positions) -> Array:
-        if not len(at):
-            return np.empty((0, self._width), np.float32)
-        return self._shard.take(self.rows[at])[EMBEDDING]
 
-    @property
-    def _chunk(self) -> int:
-        numbers, most = (_CHUNK, _ROWS) if self._device.type == "cpu" else (_CHUNK_ON_GPU, _ROWS_ON_GPU)
-        return min(most, max(256, numbers // max(1, self._width)))
-
-    @cached_property
-    def _stored_type(self) -> np.dtype[Any]:
-        return self._take(np.zeros(1, np.intp)).dtype
-
-    @property
-    def _width(self) -> int:
-        segments = self._shard.segments
-        return int(segments[0].columns[EMBEDDING].shape[1]) if segments else 0
+def _order(key: Key) -> Key:
+    return key[0], -key[1]

@@ -38,6 +38,7 @@ class KCenter(Strategy):
     data."""
 
     needs: ClassVar[frozenset[str]] = frozenset({EMBEDDING, LABELED})
+    checks_values: ClassVar[bool] = True
     uses_gpu: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> Sieve:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Rows, Shard, ShardSource, cut
+from alray.features.row_runs import RowRuns
 from alray.keyed import priorities
 from alray.selection.case import Case
 from alray.selection.kernels.ranks import DIGIT, Hashes, among, digits
@@ -234,7 +235,7 @@ def _restricted(shard: Shard, inside: np.ndarray) -> Shard:
     segments, start = [], 0
     for segment in shard.segments:
         at = np.flatnonzero(inside[start : start + len(segment.rows)])
-        positions = at if segment.positions is None else segment.positions[at]
-        segments.append(replace(segment, rows=segment.rows[at], positions=positions))
+        positions = RowRuns.of(at if segment.positions is None else segment.positions.at(at))
+        segments.append(replace(segment, rows=RowRuns.of(segment.rows.at(at)), positions=positions))
         start += len(segment.rows)
     return Shard(segments)

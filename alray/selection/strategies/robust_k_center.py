@@ -124,7 +124,8 @@ class _State:
 
     def vectors(self, rows: Rows) -> Block:
         """Those of the rows that are in this shard, with their embeddings."""
-        return self._shard.take(np.intersect1d(rows, self._sieve.rows))
+        rows = np.unique(rows)
+        return self._shard.take(rows[~self._shard.runs().places(rows)[1]])
 
 
 def _points(shards: Shards, rows: Rows) -> Block:
