@@ -25,7 +25,7 @@ from alray.selection.kernels.logits import Floats, Singles, U
 _RANGE = 60.0  # float32 holds exp(z_(1)) up to so much above and below, and all terms that matter beside it
 _COLUMNS = 48  # with so many classes or fewer, a block is worked on class by class
 _SHORT = 512  # columns of rows whose largest numbers `reduceat` finds faster
-_TERMS = 256  # numbers per float32 sum; such sums are added in float64
+_TERMS, _SUMS = 256, 8  # so many numbers, or one in so many, per float32 sum; such sums are added in float64
 _ROUNDING = 2.0**-38  # of scores in float64
 Mask = npt.NDArray[np.bool_]
 
@@ -100,22 +100,35 @@ def totals_of(z: Singles, eps: Floats, weighted: bool) -> Totals | None:
         middle = np.float32((low + high) / 2)
         z, top = z - middle, top - middle
     e = np.exp(z)
-    total = summed = _summed(e, axis)
-    if weighted:
-        np.multiply(e, z, out=e)
-        summed = _summed(e, axis)
-    terms = min(classes, _TERMS) + -(-classes // _TERMS)
+    total = _summed(e, axis)
+    summed = _products(e, z, axis) if weighted else total
+    terms = min(classes, _terms(classes)) + -(-classes // _terms(classes))
     reach = max(-float(top.min()), float(top.max()), 0.0) + np.log(classes)
     return Totals(total, summed, np.exp(top).astype(np.float64), 1.01 * (120 + terms) * U, eps, reach)
 
 
+def _terms(classes: int) -> int:
+    return max(_TERMS, -(-classes // _SUMS))
+
+
 def _summed(values: Singles, axis: int) -> Floats:
-    """Sums along an axis, of at most `_TERMS` numbers each in float32."""
+    """Sums along an axis, of at most `_terms` numbers each in float32."""
     if axis == 0:
         return values.sum(axis=0).astype(np.float64)
-    found, ones = np.zeros(len(values)), np.ones(_TERMS, np.float32)
-    for start in range(0, values.shape[1], _TERMS):
-        found += values[:, start : start + _TERMS] @ ones[: values.shape[1] - start]
+    terms = _terms(values.shape[1])
+    found, ones = np.zeros(len(values)), np.ones(terms, np.float32)
+    for start in range(0, values.shape[1], terms):
+        found += values[:, start : start + terms] @ ones[: values.shape[1] - start]
+    return found
+
+
+def _products(e: Singles, z: Singles, axis: int) -> Floats:
+    """Sums of products along an axis, in the same way."""
+    if axis == 0:
+        return np.einsum("cm,cm->m", e, z).astype(np.float64)
+    terms, found = _terms(z.shape[1]), np.zeros(len(z))
+    for start in range(0, z.shape[1], terms):
+        found += np.einsum("mc,mc->m", e[:, start : start + terms], z[:, start : start + terms])
     return found
 
 
