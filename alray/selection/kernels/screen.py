@@ -114,7 +114,7 @@ def _terms(classes: int) -> int:
 def _summed(values: Singles, axis: int) -> Floats:
     """Sums along an axis, of at most `_terms` numbers each in float32."""
     if axis == 0:
-        return values.sum(axis=0).astype(np.float64)
+        return np.asarray(values.sum(axis=0), np.float64)
     terms = _terms(values.shape[1])
     found, ones = np.zeros(len(values)), np.ones(terms, np.float32)
     for start in range(0, values.shape[1], terms):
@@ -125,7 +125,7 @@ def _summed(values: Singles, axis: int) -> Floats:
 def _products(e: Singles, z: Singles, axis: int) -> Floats:
     """Sums of products along an axis, in the same way."""
     if axis == 0:
-        return np.einsum("cm,cm->m", e, z).astype(np.float64)
+        return np.asarray(np.einsum("cm,cm->m", e, z), np.float64)
     terms, found = _terms(z.shape[1]), np.zeros(len(z))
     for start in range(0, z.shape[1], terms):
         found += np.einsum("mc,mc->m", e[:, start : start + terms], z[:, start : start + terms])
