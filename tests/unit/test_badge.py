@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from test_selection_exactness import Wrong
 
 from alray.features.arrays import Block
 from alray.selection.kernels import race
@@ -182,3 +183,20 @@ def test_bounds_hold_and_mean_something_below_the_range_of_float32(scale: float,
     assert (error * h <= rough.away).all()
     assert (rough.away <= (1e-2 * norm + 1e-300) * h).all()
     assert (np.abs(rough.squares - gradients.squares) <= rough.slack * rough.squares + rough.away * norm * h * 3).all()
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-2])
+def test_bounds_hold_for_wide_rows_and_the_worst_errors_of_logits(eps: float) -> None:
+    """Equal numbers are rounded in the same direction all along a sum; each class's logit is wrong in its own."""
+    rng = np.random.default_rng(2)
+    n, c, d = 30, 40, 20_000
+    x = np.full((n, d), 0.1, np.float32) * rng.integers(1, 4, (n, 1)).astype(np.float32)
+    z = np.repeat(rng.normal(size=(n // 3, c)) * 3, 3, axis=0).astype(np.float32)
+    block = Block(np.arange(n), {"embedding": x, "logits": z})
+    factors = Factors(Wrong(eps=eps, direction=tuple(rng.choice([-1, 1], c))))
+    exact = factors.of(block)
+    i, j = (index.ravel() for index in np.indices((n, n)))
+    distance = exact.pairs(exact, i, j).reshape(n, n)
+    for rows in (exact.rough, factors.rough(block)):
+        low, high = rows.bounds(exact.rough)
+        assert ((low <= distance) & (distance <= high)).all()
