@@ -12,6 +12,7 @@ import pytest
 import reference
 
 from alray.features.arrays import ArraySource, Block, Shard
+from alray.selection.kernels import boundary
 from alray.selection.kernels.boundary import Boundaries, reach
 from alray.selection.kernels.logits import (
     LIMIT,
@@ -285,6 +286,19 @@ def test_picks_do_not_depend_on_blocks_or_memory(kind: str, tight: Strategy, pla
     one = pick(plain, 1)
     for strategy, shards in ((plain, 7), (tight, 1), (tight, 3)):
         assert pick(strategy, shards) == one
+
+
+@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_base_does_not_depend_on_how_many_distances_between_classes_are_kept(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w, b = hard(kind, np.float64, n=230, d=40)
+    source = ArraySource(np.arange(230), {"embedding": x})
+    one = [select_from([source], strategy, 20, Context(head=(w, b))) for strategy in (Base(), TightBase())]
+    for name, value in (("_SLOTS", 5), ("_LINES", 2 * len(w)), ("_TABLE", 2 * len(w))):
+        monkeypatch.setattr(boundary, name, value)
+    assert [select_from([source], strategy, 20, Context(head=(w, b))) for strategy in (Base(), TightBase())] == one
 
 
 @pytest.mark.parametrize("name", ["confidence", "margin", "entropy", "mase", "base"])

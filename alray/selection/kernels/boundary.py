@@ -25,6 +25,11 @@ from alray.selection.protocol import Context, SelectionError
 _REL = 8 * U  # float32 rounding of a difference, a product and the table of inverse distances: under 4 u
 _TINY = 2.0**-140  # and underflow
 _CACHED = 1 << 17  # float32 numbers
+_SLOTS = (
+    1 << 20
+)  # distances between weights of two classes that are kept: 8 MB, and as much for the numbers of the pairs
+_LINES = 1 << 23  # distances between a class and all others that are kept: 64 MB
+_TABLE = 1 << 20  # float64 numbers worked on at once where all pairs of classes are
 _LARGEST_INVERSE = 2.0**60
 _LARGEST_WEIGHT = 1e15  # an inverse distance then fits into float32
 Mask = npt.NDArray[np.bool_]
@@ -54,9 +59,14 @@ class Boundaries:
         if not np.abs(self._weight).max(initial=0.0) < _LARGEST_WEIGHT:  # true for NaN
             raise SelectionError(f"head: expected finite weights under {_LARGEST_WEIGHT:g} in size")
         self._inverse = self._inverse_distances()
-        self._has_twin = (self._inverse == 0).sum(axis=1) > 1  # another class with the same weights
-        self._apart = np.zeros(self._inverse.shape)  # canonical |w_a - w_b|; 0 where it is 0 or not needed so far
-        self._whole = np.zeros(self.classes, bool)  # the lines of `_apart` that hold everything
+        # Another class has the same weights:
+        self._has_twin = np.array([np.count_nonzero(line) < self.classes - 1 for line in self._inverse], bool)
+        # Canonical |w_a - w_b| of pairs of classes that were needed: in a slot for each pair, or for few of many pairs.
+        self._apart = np.zeros(min(_SLOTS, self.classes**2))  # 0 where it is 0 or not known
+        self._held = np.full(len(self._apart), -1) if self.classes**2 > _SLOTS else None  # the pair in each slot
+        # And for a class and all others, in one of the lines that are kept:
+        self._lines = np.empty((min(self.classes, _LINES // self.classes), self.classes))
+        self._line, self._used = np.full(self.classes, -1), 0  # the line of each class
 
     @property
     def classes(self) -> int:
@@ -142,11 +152,7 @@ class Boundaries:
         predicted class of each row, (m,)."""
         distance, rows = self.logits.exact_rows(block), np.arange(len(block))
         np.subtract(distance[rows, y][:, None], distance, out=distance)
-        for known in np.unique(y[~self._whole[y]]).tolist():
-            others = np.arange(self.classes)
-            self._distances(np.full_like(others, known), others)
-            self._whole[known] = True
-        apart = self._apart[y]
+        apart = self._lines_of(y)
         with np.errstate(divide="ignore", invalid="ignore"):  # where weights are equal
             distance /= apart
         if self._has_twin[y].any():
@@ -200,16 +206,37 @@ class Boundaries:
         np.minimum.at(nearest, which, self.pairs(block, filtered.y, at[which], classes))
         return nearest
 
+    def _lines_of(self, y: Positions) -> Floats:
+        """Canonical |w_y - w_c| for classes y (m,) and all classes c, (m, c)."""
+        new = np.unique(y[self._line[y] < 0])
+        if self._used + len(new) > len(self._lines):
+            self._line[:], self._used, new = -1, 0, np.unique(y)
+        if len(new) > len(self._lines):
+            self._lines = np.empty((len(new), self.classes))
+        others = np.arange(self.classes)
+        for known in new.tolist():
+            self._lines[self._used] = self._distances(np.full_like(others, known), others)
+            self._line[known] = self._used
+            self._used += 1
+        return np.asarray(self._lines[self._line[y]])
+
     def _distances(self, a: Positions, b: Positions) -> Floats:
-        """Canonical |w_a - w_b| of pairs of classes, computed once."""
-        flat, pairs = self._apart.ravel(), a * self.classes + b
-        found: Floats = flat[pairs]
+        """Canonical |w_a - w_b| of pairs of classes (p,). The latest are kept."""
+        pairs = a * self.classes + b if self._held is None else np.minimum(a, b) * self.classes + np.maximum(a, b)
+        slots = pairs if self._held is None else pairs % len(self._apart)
+        found: Floats = self._apart[slots]
+        if self._held is not None:
+            found[self._held[slots] != pairs] = 0
         missing = np.flatnonzero(found == 0)
-        missing = missing[self._inverse.ravel()[pairs[missing]] > 0]
+        missing = missing[self._inverse[a[missing], b[missing]] > 0]
         if len(missing):
-            a, b = np.divmod(np.unique(pairs[missing]), self.classes)
-            self._apart[a, b] = self._apart[b, a] = self._computed(a, b)
-            found[missing] = flat[pairs[missing]]
+            once, back = np.unique(pairs[missing], return_inverse=True)
+            a, b = np.divmod(once, self.classes)
+            found[missing] = (computed := self._computed(a, b))[back]
+            if self._held is None:
+                self._apart[a * self.classes + b] = self._apart[b * self.classes + a] = computed
+            else:
+                self._apart[once % len(self._apart)], self._held[once % len(self._apart)] = computed, once
         return found
 
     def _computed(self, a: Positions, b: Positions) -> Floats:
@@ -224,20 +251,31 @@ class Boundaries:
     def _inverse_distances(self) -> Singles:
         """1 / |w_a - w_b|, (c, c) float32, within 2 u; 0 where the weights are equal, at most 2^60.
 
-        By one matrix product; pairs for which cancellation leaves too few digits one by one.
+        By matrix products; pairs for which cancellation leaves too few digits one by one.
         """
         squares = np.einsum("cd,cd->c", self._weight, self._weight)
-        both = squares[:, None] + squares
-        distance = both - 2 * (self._weight @ self._weight.T)
-        error = 4 * (self._weight.shape[1] + 8) * 2.0**-53 * both + 2.0**-960
-        a, b = nonzero(np.triu(distance < error * 2.0**26, 1))
-        np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
-        distance[a, b] = distance[b, a] = self._computed(a, b)
-        np.fill_diagonal(distance, 0)
-        with np.errstate(divide="ignore", over="ignore"):
-            inverse: Singles = np.minimum(1 / distance, _LARGEST_INVERSE).astype(np.float32)
-        inverse[distance == 0] = 0
-        return inverse
+        found, every = np.zeros((self.classes, self.classes), np.float32), np.arange(self.classes)
+        step = max(1, _TABLE // max(1, self.classes))
+        for start in range(0, self.classes, step):
+            part = every[start : start + step, None]
+            both = squares[part] + squares
+            distance = both - 2 * (self._weight[start : start + step] @ self._weight.T)
+            near = distance < 4 * (self._weight.shape[1] + 8) * 2.0**-53 * both * 2.0**26 + 2.0**-934
+            np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
+            # Near pairs with an earlier class are known already.
+            np.copyto(found[start : start + step], _inverse(distance), where=~near)
+            a, b = nonzero(near & (every > part))
+            a += start
+            found[a, b] = found[b, a] = _inverse(self._computed(a, b))
+            found[part, part] = 0
+        return found
+
+
+def _inverse(distance: Floats) -> Singles:
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse: Singles = np.minimum(1 / distance, _LARGEST_INVERSE).astype(np.float32)
+    inverse[distance == 0] = 0
+    return inverse
 
 
 def reach(distance: Floats) -> Singles:

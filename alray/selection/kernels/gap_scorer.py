@@ -1,6 +1,7 @@
 """Confidence, margin and entropy of a shard's rows: an interval by float32 first, then exactly (contract C4).
 
-Three intervals, from cheap to good in the whole range of logits:
+A screen (`alray.selection.kernels.screen`) rules out most rows as soon as it is known what score is wanted. Three
+intervals follow, from cheap to good in the whole range of logits:
 
 - the gap g = z_(1) - z_(2) alone gives an upper end: no row with this gap scores more than one whose other classes are
   all as probable as the second;
@@ -13,20 +14,24 @@ block, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import Block
-from alray.selection.kernels.logits import Approximate, Floats, Logits, Singles, U, leading
+from alray.features.arrays import LOGITS, Block
+from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, leading
+from alray.selection.kernels.screen import Screen
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
+BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
 _COLUMNS = 48  # with so many classes or fewer, a block is worked on class by class
+_COMPARED = 96  # the same where logits are only compared
 _TERMS = 256  # numbers per float32 sum; such sums are added in float64
+_CACHED, _ROWS = 1 << 18, 1 << 14  # numbers and rows worked on at once
 _SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
 _GRID = np.linspace(0, 1, 65)
 
@@ -42,35 +47,63 @@ class GapScorer:
 
     logits: Logits
     value: Callable[[Gaps], Floats]
+    screen: Screen
     weighted: bool = False
     gapped: bool = False
     _known: dict[float, float] = field(default_factory=dict)  # the widest gap for the latest `least`
 
     def bounds(self, block: Block, least: float = -np.inf) -> Interval:
         """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
-        near = self.logits.approximate(block)
-        if near.usable.all():
-            return self._bounds(near.z, near.eps, least)
-        low, high = np.full(len(block), -np.inf), np.full(len(block), np.inf)
-        at = np.flatnonzero(near.usable)
-        low[at], high[at] = self._bounds(near.z[at], near.eps[at], least)
+        low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
+        left: list[tuple[Positions, Singles, Floats]] = []
+        for start, part in self._parts(block):
+            near = self.logits.approximate(part)
+            at, z, eps = start + np.arange(len(part)), near.z, near.eps
+            if not near.usable.all():
+                high[at[~near.usable]] = np.inf
+                at, z, eps = at[near.usable], z[near.usable], eps[near.usable]
+            wanted = self._wanted(z, eps, least)
+            if wanted is None:
+                low[at], high[at] = self._everything(z, eps)
+            elif len(wanted):
+                left.append((at[wanted], z[wanted], eps[wanted]))
+        if left:
+            at, z, eps = (np.concatenate(column) for column in zip(*left, strict=True))
+            low[at], high[at] = self._everything(z, eps)
         return low, high
+
+    def _parts(self, block: Block) -> Iterator[tuple[int, Block]]:
+        """Parts of a block, with the position of each: stored logits are best worked on in the cache."""
+        rows = len(block)
+        if self.logits.weight is None:
+            rows = max(8, min(_CACHED // max(1, block[LOGITS].shape[1]), _ROWS))
+        for start in range(0, len(block), max(1, rows)):
+            yield start, block.take(slice(start, start + rows)) if rows < len(block) else block
 
     def exact(self, block: Block) -> Floats:
         """Scores (m,) in float64."""
-        return self.value(gaps(self.logits.exact_rows(block)))
+        return self.value(gaps(self.logits.exact_rows(block), self.weighted))
 
-    def _bounds(self, z: Singles, eps: Floats, least: float) -> Interval:
-        """The intervals of usable rows."""
-        if z.shape[1] == 1:
-            return np.full(len(z), -np.inf), np.full(len(z), -np.inf)
-        lines = _Lines(z)
+    def _wanted(self, z: Singles, eps: Floats, least: float) -> Positions | None:
+        """The usable rows that may score `least`, ascending; None: all, or nearly all."""
+        if not len(z) or z.shape[1] == 1:
+            return np.empty(0, np.intp)
+        gap, at = np.zeros(len(z)), np.arange(len(z))
+        if not self.screen.gapped and (could := self.screen.rows(z, eps, gap, least)) is not None:
+            return np.flatnonzero(could)
         near = (self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)
-        if np.count_nonzero(_Lines(z[::_SAMPLE]).gap <= near[::_SAMPLE]) * 2 * _SAMPLE < len(z):
-            low, high = np.full(len(z), -np.inf), np.full(len(z), -np.inf)
-            again = lines.gap <= near
-        else:
-            low, high, again = self._by_rest(lines, eps)
+        if np.count_nonzero(_Lines(z[::_SAMPLE]).gap <= near[::_SAMPLE]) * 2 * _SAMPLE >= len(z):
+            return None
+        gap = _Lines(z).gap
+        at = np.flatnonzero(gap <= near)
+        if self.screen.gapped and len(at):
+            could = self.screen.rows(z[at], eps[at], gap[at], least)
+            at = at if could is None else at[could]
+        return at
+
+    def _everything(self, z: Singles, eps: Floats) -> Interval:
+        """The intervals of rows, by R where that tells them."""
+        low, high, again = self._by_rest(_Lines(z), eps)
         at = np.flatnonzero(again)
         if len(at):
             low[at], high[at] = self._everywhere(z[at], eps[at])
@@ -127,10 +160,11 @@ class _Lines:
     @cached_property
     def gap(self) -> Floats:
         """z_(1) - z_(2), (m,), exact."""
-        if self._by_class:
-            first, second = np.maximum(self._z[0], self._z[1]), np.minimum(self._z[0], self._z[1])
+        if self.classes <= _COMPARED:
+            lines = self._z if self._by_class else np.ascontiguousarray(self._z.T)
+            first, second = np.maximum(lines[0], lines[1]), np.minimum(lines[0], lines[1])
             lower = np.empty_like(first)
-            for line in self._z[2:]:
+            for line in lines[2:]:
                 np.minimum(first, line, out=lower)
                 np.maximum(second, lower, out=second)
                 np.maximum(first, line, out=first)

@@ -4,37 +4,29 @@ With u = p - onehot(y) and |g|^2 = |u|^2 |h|^2,
 
     |g_i - g_j|^2 = |g_i|^2 + |g_j|^2 - 2 (u_i.u_j) (h_i.h_j).
 
-Canonical is this in float64, clipped at 0, with dot products in an order that depends on the width alone. The filter is
-the same with two float32 matrix products; its error is at most
+Canonical is this in float64, clipped at 0, with dot products in an order that depends on the width alone. Bounds of it
+come from float32 products (`alray.selection.kernels.rough`).
 
-    eps = 2 (gamma_c + gamma_d) (1 + tiny) |g_i| |g_j| + 8 u (|g_i|^2 + |g_j|^2),   gamma_k = 1.01 (k + 8) 2^-24,
-
-of every pair by itself: norms differ by many powers of ten where the model is certain.
-
-Where the model is certain, u is far below float32's range. The filter therefore multiplies each u by a power of two
-that brings its norm near 1, and takes the powers back in float64.
-
-Letters: m rows, p centers (or pairs), c classes, d width.
+Letters: m rows, p pairs, c classes, d width.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
-from alray.models.device import full_float32
-from alray.selection.kernels.logits import Floats, Logits, Positions, U, distinct, paired_dots
+from alray.selection.kernels.logits import Floats, Logits, Positions, U, distinct, double, paired_dots
+from alray.selection.kernels.rough import SUMMED, Rough, embeddings, squares_of
 from alray.selection.kernels.softmax import UNDERFLOW, exponentials, filtered, sums
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
-_LARGEST = 2.0**120
-_NEGLIGIBLE = 2.0**-900  # smaller squared distances are computed canonically: they are near the end of float64's range
+_DEEPEST = -1000  # powers of two below it are not taken out of a vector: its gradient counts as 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,31 +43,27 @@ class Gradients:
     def __getitem__(self, at: slice | Positions) -> Gradients:
         return Gradients(self.rows[at], self.u[at], self.h[at])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Gradients, (self.rows, self.u, self.h)  # what is computed from them is not sent to shards
+
     @cached_property
     def squares(self) -> Floats:
         """|g|^2, (m,) float64."""
-        h = self.h.astype(np.float64)
+        h = double(self.h)
         return np.asarray(paired_dots(self.u, self.u) * paired_dots(h, h), np.float64)
 
     @cached_property
-    def views(self) -> tuple[torch.Tensor, torch.Tensor, Floats]:
-        """u times a power of two and h, as float32, and the power to multiply the product by, (m,) float64.
+    def rough(self) -> Rough:
+        """The same in float32.
 
-        The norm of the scaled u lies between 1 / (4 sqrt(c)) and 1, or is 0. Rows of h that are out of range are zero,
-        see `bounds`.
+        The norm of the scaled u lies between 1 / (4 sqrt(c)) and 1, or is 0.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            h = self.h.astype(np.float32)
-        h[~self._usable] = 0
+        h, _, unknown = embeddings(self.h)
         power = np.frexp(np.abs(self.u).max(axis=1, initial=0.0))[1] + math.ceil(math.log2(max(1, self.u.shape[1])) / 2)
-        u = np.ldexp(self.u, -power[:, None]).astype(np.float32)
-        return torch.from_numpy(u), torch.from_numpy(np.ascontiguousarray(h)), np.ldexp(1.0, power)
-
-    @cached_property
-    def _usable(self) -> Array:
-        with np.errstate(over="ignore"):
-            h = np.einsum("md,md->m", self.h, self.h, dtype=np.float64)
-        return np.asarray(np.isfinite(h) & (h < _LARGEST) & ((h > 1 / _LARGEST) | (h == 0)))
+        power = np.maximum(power, _DEEPEST)
+        u = (self.u * np.ldexp(1.0, -power)[:, None]).astype(np.float32)
+        squares = np.where(unknown == 0, self.squares, 0.0)
+        return Rough(u, h, np.ldexp(1.0, power), squares, np.zeros(len(h)), unknown)
 
     def distinct(self) -> Gradients:
         """Without copies, in the order of the first of each."""
@@ -90,25 +78,9 @@ class Gradients:
             part = slice(start, start + step)
             i, j = at[part], there[part]
             product = paired_dots(self.u[i], other.u[j])
-            product *= paired_dots(self.h[i].astype(np.float64), other.h[j].astype(np.float64))
+            product *= paired_dots(double(self.h[i]), double(other.h[j]))
             found[part] = np.maximum(self.squares[i] + other.squares[j] - 2 * product, 0.0)
         return found
-
-    def bounds(self, centers: Gradients) -> tuple[Floats, Floats]:
-        """Filtered squared distances and their errors, each (m, p); infinite error where the filter says nothing."""
-        (u, h, power), (cu, ch, cpower) = self.views, centers.views
-        with full_float32():
-            product = ((u @ cu.T).double() * (h @ ch.T).double()).numpy()
-        product *= power[:, None]
-        product *= cpower
-        both = self.squares[:, None] + centers.squares
-        value = both - 2 * product
-        gamma = 1.01 * (self.u.shape[1] + self.h.shape[1] + 16) * U
-        eps: Floats = np.multiply.outer(2.02 * gamma * np.sqrt(self.squares), np.sqrt(centers.squares))
-        eps += (8.2 * U + 2.0**-60) * both + _NEGLIGIBLE
-        eps[~self._usable], eps[:, ~centers._usable] = np.inf, np.inf
-        eps[~np.isfinite(eps)] = np.inf
-        return value, eps
 
 
 @dataclass(frozen=True)
@@ -128,34 +100,43 @@ class Factors:
         h = block[EMBEDDING]
         if self.pooled:
             # The mean of a rectangle of an outer product is the product of the two means.
-            u, h = pooled(u, self.pooled[0]), pooled(h.astype(np.float64), self.pooled[1])
+            u, h = pooled(u, self.pooled[0]), pooled(double(h), self.pooled[1])
         return Gradients(block.rows, u, h)
 
-    def rough(self, block: Block) -> tuple[Gradients, Floats]:
-        """Gradients from float32 logits, and how far each u may be from the canonical one (m,), in the 2-norm.
+    def rough(self, block: Block) -> Rough:
+        """Float32 gradients of a block, from float32 logits.
 
-        The softmax's Jacobian has a norm of at most 1/2; the rest is rounding. Where another class may be the largest,
-        u may have its -1 elsewhere; where nothing is known of the logits, nothing is known of u. For a tiny u
-        there is a better bound: moving the logits by eps changes each exp, and 1 + R, by a factor of at most
-        exp(2 eps), and so u, relatively, by at most exp(4 eps) - 1, up to rounding.
+        How far each u may be from the canonical one, in the 2-norm: the softmax's Jacobian has a norm of at most 1/2;
+        the rest is rounding. Where another class may be the largest, u may have its -1 elsewhere; where nothing is
+        known of the logits, nothing is known of u. For a tiny u there is a better bound: moving the logits by eps
+        changes each exp, and 1 + R, by a factor of at most exp(2 eps), and so u, relatively, by at most
+        exp(4 eps) - 1, up to rounding.
         """
         soft = filtered(self.logits, block)
-        c = soft.e.shape[1]
-        with np.errstate(all="ignore"):
-            second, rest = np.exp(-soft.gap), soft.gaps().rest
-            u = soft.e * (second / (1 + rest))[:, None]
-            u[np.arange(len(u)), soft.top] = -rest / (1 + rest)
-            off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
-            ratio = np.expm1(4 * soft.eps + (4 * c + 1200) * U) * np.sqrt(np.einsum("mc,mc->m", u, u)) * (1 + 1e-9)
-            off = np.minimum(off, ratio + c * UNDERFLOW * second)
-            off += 1.5 * (second >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U))
-        off = np.where(soft.usable, off, np.inf)
+        u, c, rest = soft.e, soft.e.shape[1], soft.gaps().rest
+        u[np.arange(len(u)), soft.top] = -soft.total  # exact: a float32 number
         u[~soft.usable] = 0.0
-        h = block[EMBEDDING]
+        squares = squares_of(u)
+        with np.errstate(all="ignore"):
+            second = np.exp(-soft.gap)
+            scale = np.where(soft.usable, second / (1 + rest), 0.0)
+            norm = scale * np.sqrt(squares) * (1 + SUMMED)
+            off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
+            ratio = np.expm1(4 * soft.eps + (4 * c + 1200) * U) * norm * (1 + 1e-9)
+            off = np.minimum(off, ratio + c * UNDERFLOW * second)
+            off += 1.5 * ((soft.eps > 0) & (second >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U)))
+        off = np.where(soft.usable, off, np.inf)
         if self.pooled:
-            u, h = pooled(u, self.pooled[0]), pooled(h.astype(np.float64), self.pooled[1])
-            off = 1.5 * off  # windows overlap by one column at most
-        return Gradients(block.rows, u, h), off
+            wide = pooled(double(block[EMBEDDING]), self.pooled[1])
+            found = Gradients(block.rows, pooled(u.astype(np.float64) * scale[:, None], self.pooled[0]), wide).rough
+            norms = np.sqrt(np.einsum("md,md->m", wide, wide) * (1 + 1e-9))
+            off = np.where(norms > 0, 1.5 * off, 0.0) * norms  # windows overlap by one column at most
+            return replace(found, away=np.maximum(found.away, off))
+        h, norms, unknown = embeddings(block[EMBEDDING])
+        with np.errstate(invalid="ignore"):
+            away = np.where(norms > 0, off * np.sqrt(norms * (1 + SUMMED)) * (1 + 1e-9), unknown)
+        slack = np.full(len(u), 2.1 * SUMMED)
+        return Rough(u, h, scale, scale**2 * squares * norms, slack, np.maximum(away, unknown))
 
 
 def pooled(values: Floats, width: int) -> Floats:

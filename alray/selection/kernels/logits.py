@@ -106,7 +106,7 @@ class Logits:
 
     def exact_rows(self, block: Block) -> Floats:
         """Canonical logits of whole rows, (m, c). Raises SelectionError naming the row."""
-        values = block[LOGITS].astype(np.float64) if self.weight is None else self._made_rows(block[EMBEDDING])
+        values = double(block[LOGITS]) if self.weight is None else self._made_rows(block[EMBEDDING])
         if not np.isfinite(values).all():
             _finite(values.ravel(), block.rows, np.repeat(np.arange(len(block)), values.shape[1]))
         return values
@@ -227,6 +227,11 @@ def single(array: Array) -> Singles:
         return np.take(_HALF, array.view(np.uint16), mode="clip")  # a table of all values; every index is inside
     with np.errstate(over="ignore"):
         return np.asarray(array, np.float32)
+
+
+def double(array: Array) -> Floats:
+    """A float64 copy."""
+    return (single(array) if array.dtype == np.float16 else array).astype(np.float64)
 
 
 def all_finite(half: Array) -> bool:

@@ -5,20 +5,26 @@ row a Poisson clock of rate w0(i) >= w(i) and accept a ring with probability w(i
 of clocks with rates w(i), so the next one is row i with probability w(i) / sum w. Times and acceptance are hashes of
 (seed, round, epoch, row, number of the ring), so the picks are a function of data and seed alone (contract C4); and
 only rows that ring are ever compared with all centers. w0 is the distance to one first center; when few rings are
-accepted a new epoch begins with w0 = w. Letters: n rows of the shard, m centers, p rows of a block.
+accepted a new epoch begins with w0 = w.
+
+Of most rows only an upper bound of w0 is known, and so the earliest time at which they can ring. A row's w0 is computed
+when that time has come; bounds stay valid from epoch to epoch, as weights only become smaller. Gradients in float32
+rule out most of the rows (`alray.selection.kernels.rough`). Letters: n rows of the shard, m centers, p rows of a block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import Block, Rows, Shard
+from alray.features.arrays import Rows, Shard
 from alray.keyed import by_key, fractions, priorities, stream_key
 from alray.selection.kernels.gradients import Factors, Gradients, concatenated
-from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.rough import NEGLIGIBLE, Rough
 from alray.selection.protocol import Key, beats
 
 _ROWS = 512  # rows whose canonical gradients are computed at once
@@ -26,6 +32,7 @@ _NOTHING = 2.0**-960  # smaller weights count as 0: their clocks would never rin
 _MOST = 2.0**1000  # the bound of a weight of which nothing is known
 _CENTERS = (32, 64, 128, 256)
 _AHEAD, _NUMBERS = 4096, 1 << 18  # rings of a row that are looked at together, and of all rows
+_FEWER = 0.75  # rows that were ruled out are left out of further products as soon as so many, or fewer, remain
 
 Integers = npt.NDArray[np.int64]
 
@@ -58,6 +65,17 @@ class Rings:
     gradients: Gradients
 
 
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """What is known of the weights of some rows (p,): an upper bound of each, `high`; and for the rows `at` (ascending)
+    their gradients and their canonical weights, `exact`."""
+
+    high: Floats
+    at: Positions
+    gradients: Gradients
+    exact: Floats
+
+
 class Race:
     """The state of one shard."""
 
@@ -66,7 +84,8 @@ class Race:
         self.counters = {"pairs": 0, "rescored": 0, "rings": 0}
         self._shard, self._factors, self._labeled_shard = shard, factors, labeled
         self._seed = seed
-        self._labeled: Gradients | None = None
+        self._labeled: list[Gradients] | None = None  # in blocks
+        self._picks: list[Gradients] = []  # of the latest call, in blocks, with what was computed from them
         self._of: tuple[int, list[int], list[int]] | None = None  # the epoch that w0 belongs to
         self._w0 = np.zeros(len(self.rows))
         self._exact = np.zeros(len(self.rows), bool)  # false: w0 is an upper bound
@@ -82,7 +101,7 @@ class Race:
         if not len(self.rows):
             return None
         zero = self._take(np.zeros(1, np.intp))
-        high = self._high(Gradients(zero.rows, 0 * zero.u, zero.h))  # distances to zero: squared norms
+        high = self._high(Gradients(zero.rows, 0 * zero.u, 0 * zero.h))  # distances to zero: squared norms
         best: Key = (-np.inf, 0)
         for start in range(0, len(high), _ROWS):  # the largest bounds first
             at = np.sort(np.argsort(-high, kind="stable")[start : start + _ROWS])
@@ -126,48 +145,22 @@ class Race:
         of = (epoch.number, epoch.first.rows.tolist(), epoch.picks.rows[: epoch.known].tolist())
         if self._of == of:
             return
-        if epoch.number == 0:
+        earlier = self._of is not None and self._of[0] < epoch.number and self._of[1] == of[1]
+        if not (earlier and self._of is not None and of[2][: len(self._of[2])] == self._of[2]):
             self._w0 = self._high(epoch.first)
-        elif self._of is not None and 0 < self._of[0] == epoch.number - 1 and of[2][: len(self._of[2])] == self._of[2]:
-            self._lower(epoch.picks[len(self._of[2]) : epoch.known])
-        else:
-            before = replace(epoch, picks=epoch.picks[: epoch.known])
-            for part in self._parts(np.arange(len(self.rows))):
-                self._w0[part] = self._nearest(self._take(part), before, np.full(len(part), -1.0))[0]
         if epoch.number > 0:
             self._w0[self._w0 < _NOTHING] = 0.0
         self._w0[np.isin(self.rows, epoch.picks.rows[: epoch.known])] = 0.0
-        self._exact = np.full(len(self.rows), epoch.number > 0) | (self._w0 == 0)
+        self._exact = self._w0 == 0
         self._of, self._keys = of, {"time": [], "accept": []}
         self._restart(epoch)
 
-    def _lower(self, picks: Gradients) -> None:
-        """Bring the weights that the last epoch began with up to date: only picks nearer than a weight change it."""
-        for part in self._parts(np.flatnonzero(self._w0 > 0)):
-            low = self._roughly(self._shard.take(self.rows[part]), picks)[0]
-            at, center = np.nonzero(low < self._w0[part][:, None])
-            self.counters["pairs"] += low.size
-            self.counters["rescored"] += len(at)
-            if len(at):
-                once, back = np.unique(at, return_inverse=True)
-                np.minimum.at(self._w0, part[at], self._take(part[once]).pairs(picks, back, center))
-
     def _high(self, center: Gradients) -> Floats:
         """Upper bounds of the squared distances of all rows to one center (n,), without canonical gradients."""
-        blocks = self._shard.blocks(_ROWS)
-        return np.concatenate([np.empty(0), *(self._roughly(block, center)[1][:, 0] for block in blocks)])
-
-    def _roughly(self, block: Block, centers: Gradients) -> tuple[Floats, Floats]:
-        """Lower and upper bounds of the squared distances of a block's rows to centers, each (m, p), without canonical
-        gradients."""
-        gradients, off = self._factors.rough(block)
-        value, eps = gradients.bounds(centers)
-        h = np.sqrt(np.einsum("md,md->m", gradients.h, gradients.h, dtype=np.float64) * (1 + 1e-9))
-        with np.errstate(invalid="ignore", over="ignore"):
-            away = (off * h)[:, None]
-            high = (np.sqrt(np.maximum(value + eps, 0.0)) + away) ** 2 * (1 + 1e-9) + 2.0**-900
-            low = np.maximum(np.sqrt(np.maximum(value - eps, 0.0)) - away, 0.0) ** 2 * (1 - 1e-9) - 2.0**-900
-        return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), _MOST, np.minimum(high, _MOST))
+        found = [np.empty(0)]
+        for block in self._shard.blocks(_ROWS):
+            found.append(self._factors.rough(block).bounds(center.rough)[1][:, 0])
+        return np.clip(np.concatenate(found), NEGLIGIBLE, _MOST)
 
     def _restart(self, epoch: Epoch) -> None:
         """Set all clocks to their first ring; for rows whose w0 is only bounded, to the earliest time it can have."""
@@ -176,12 +169,21 @@ class Race:
         self._at = 0.0
 
     def _learn(self, epoch: Epoch, end: float) -> None:
-        """Compute the exact w0 of the rows that may ring up to a time."""
+        """Compute the exact w0 of the rows that may ring up to a time, as far as it takes to rule out that they do."""
+        before = replace(epoch, picks=epoch.picks[: epoch.known])
         for part in self._parts(np.flatnonzero(~self._exact & (self._time <= end))):
-            exact = self._take(part).pairs(epoch.first, np.arange(len(part)), np.zeros(len(part), np.intp))
+            first = np.zeros(len(part), np.int64)
+            if epoch.number == 0:
+                exact = self._take(part).pairs(epoch.first, np.arange(len(part)), np.zeros(len(part), np.intp))
+            else:
+                least = -np.log(self._uniform(epoch, "time", first, part)) / end * (1 - 1e-9)
+                found = self._nearest(part, before, least)
+                self._w0[part] = np.minimum(self._w0[part], np.maximum(found.high, 0.0))
+                self._time[part] = self._gaps(epoch, first, part)
+                part, exact, first = part[found.at], found.exact, first[found.at]
             self._w0[part] = np.where(exact < _NOTHING, 0.0, exact)
             self._exact[part] = True
-            self._time[part] = self._gaps(epoch, np.zeros(len(part), np.int64), part)
+            self._time[part] = self._gaps(epoch, first, part)
 
     def _gaps(self, epoch: Epoch, ring: Integers, at: Positions) -> Floats:
         """The times between rings and the ones before them, in the shape of `ring`; at: the rows' positions."""
@@ -227,34 +229,44 @@ class Race:
         unique, inverse = np.unique(at, return_inverse=True)
         lowest = np.full(len(unique), np.inf)
         np.minimum.at(lowest, inverse, least)
-        gradients = self._take(unique) if len(unique) else epoch.first[:0]
-        weight, alive = self._nearest(gradients, epoch, lowest)
-        keep = alive[inverse] & (weight[inverse] > least)
-        return Rings(when, when[keep], least[keep], weight[inverse][keep], gradients[inverse[keep]])
+        found = self._nearest(unique, epoch, lowest)
+        weight, place = np.full(len(unique), -1.0), np.zeros(len(unique), np.intp)
+        weight[found.at], place[found.at] = found.exact, np.arange(len(found.at))
+        keep = weight[inverse] > least
+        return Rings(when, when[keep], least[keep], weight[inverse][keep], found.gradients[place[inverse[keep]]])
 
-    def _nearest(self, gradients: Gradients, epoch: Epoch, least: Floats) -> tuple[Floats, np.ndarray]:
-        """Canonical weights (p,) of rows, and whether they exceed `least`; a row is dropped once it does not."""
-        weight, upper = np.full(len(gradients), np.inf), np.full(len(gradients), np.inf)
-        left = np.arange(len(gradients))
-        candidates: list[tuple[Positions, Gradients, Positions, Floats]] = []
+    def _nearest(self, at: Positions, epoch: Epoch, least: Floats) -> _Weights:
+        """The weights of the rows at these positions (p,), ascending; a row is dropped once its weight is known to be
+        no larger than `least` (p,)."""
+        if not len(at):
+            return _Weights(np.empty(0), at, epoch.first[:0], np.empty(0))
+        high, left, rough = np.full(len(at), np.inf), np.arange(len(at)), self._rough(at)
+        candidates: list[tuple[Gradients, Positions, Positions, Floats]] = []
         for centers in self._centers(epoch):
-            here = gradients[left]
-            value, eps = here.bounds(centers)
-            self.counters["pairs"] += value.size
-            with np.errstate(invalid="ignore"):
-                low, high = value - eps, (value + eps).min(axis=1)
-            low[np.isnan(low)] = -np.inf
-            upper[left] = np.fmin(upper[left], high)
-            i, j = np.nonzero(low <= upper[left][:, None])
-            candidates.append((left[i], centers, j, low[i, j]))
-            left = left[upper[left] > least[left]]
-        alive = np.zeros(len(gradients), bool)
-        alive[left] = True
-        for i, centers, j, low in candidates:
-            keep = alive[i] & (low <= upper[i])
+            low, upper = rough.bounds(centers.rough)
+            self.counters["pairs"] += low.size
+            high[left] = np.minimum(high[left], upper.min(axis=1))
+            i, j = nonzero(low <= high[left][:, None])
+            candidates.append((centers, left[i], j, low[i, j]))
+            alive = np.flatnonzero(high[left] > least[left])
+            if len(alive) <= _FEWER * len(left):
+                left, rough = left[alive], rough[alive]
+        alive = np.flatnonzero(high > least)
+        place = np.full(len(at), -1)
+        place[alive] = np.arange(len(alive))
+        gradients, exact = self._take(at[alive]) if len(alive) else epoch.first[:0], np.full(len(alive), np.inf)
+        for centers, i, j, lower in candidates:
+            keep = (place[i] >= 0) & (lower <= high[i])
             self.counters["rescored"] += int(np.count_nonzero(keep))
-            np.minimum.at(weight, i[keep], gradients.pairs(centers, i[keep], j[keep]))
-        return weight, alive & (weight > least)
+            np.minimum.at(exact, place[i[keep]], gradients.pairs(centers, place[i[keep]], j[keep]))
+        return _Weights(high, alive, gradients, exact)
+
+    def _rough(self, at: Positions) -> Rough:
+        """Gradients in float32, made from the canonical ones where they say nothing otherwise."""
+        rough = self._factors.rough(self._shard.take(self.rows[at]))
+        if len(unclear := rough.unclear()):
+            rough.put(unclear, self._take(at[unclear]).rough)
+        return rough
 
     def _centers(self, epoch: Epoch) -> list[Gradients]:
         """Blocks of labeled rows, then of picks. The first blocks are small, because most rows are dropped early."""
@@ -264,9 +276,9 @@ class Race:
             parts = [np.sort(mixed[start : start + _ROWS]) for start in range(0, len(mixed), _ROWS)]
             made = [self._factors.of(self._labeled_shard.take(part)) for part in parts]
             # Distances to copies of a center are the same: one of them is enough.
-            self._labeled = concatenated(made).distinct() if made else epoch.first[:0]
-            self._labeled_blocks = _cut(self._labeled)
-        return [*self._labeled_blocks, *(() if len(self._labeled) else [epoch.first]), *_cut(epoch.picks)]
+            self._labeled = _cut(concatenated(made).distinct()) if made else []
+        self._picks = _cut(epoch.picks, self._picks)
+        return [*self._labeled, *(() if self._labeled else [epoch.first]), *self._picks]
 
     def _take(self, at: Positions) -> Gradients:
         return self._factors.of(self._shard.take(self.rows[at]))
@@ -278,11 +290,14 @@ class Race:
         return [slice(start, start + _ROWS) for start in range(0, n, _ROWS)]
 
 
-def _cut(gradients: Gradients) -> list[Gradients]:
-    sizes, parts, start = list(_CENTERS), [], 0
+def _cut(gradients: Gradients, before: Sequence[Gradients] = ()) -> list[Gradients]:
+    """Blocks; those of `before` that hold the same rows."""
+    sizes, parts, start = list(_CENTERS), list[Gradients](), 0
     while start < len(gradients):
         size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
-        parts.append(gradients[start : start + size])
+        rows, known = gradients.rows[start : start + size], before[len(parts) : len(parts) + 1]
+        same = known and np.array_equal(known[0].rows, rows)
+        parts.append(known[0] if same else gradients[start : start + size])
         start += size
     return parts
 

@@ -27,7 +27,8 @@ from alray.features.arrays import Block
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
 
 ROUNDING = 2.0**-48  # of scores in float64, relative to 1 + g
-_CACHED = 1 << 14  # float64 numbers added up at once
+_CACHED = 1 << 14  # float64 numbers worked on at once
+_ONE_LEVEL = 1 << 12  # sums of so many numbers are nearly always rounded correctly without a second level of splitting
 UNDERFLOW = 2.0**-100  # of one exp in float32, with what it is multiplied by
 
 
@@ -70,16 +71,27 @@ class Gaps:
         return entropy
 
 
-def gaps(z: Floats) -> Gaps:
-    """The parts of canonical logits (m, c). Sums are correctly rounded: the order of classes does not matter."""
+def gaps(z: Floats, weighted: bool = True) -> Gaps:
+    """The parts of canonical logits (m, c). Sums are correctly rounded: the order of classes does not matter.
+
+    weighted: compute A too, which only the entropy reads.
+    """
+    step = max(1, _CACHED // max(1, z.shape[1]))
+    parts = [_gaps(z[start : start + step], weighted) for start in range(0, max(1, len(z)), step)]
+    return Gaps(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("gap", "total", "weighted")))
+
+
+def _gaps(z: Floats, weighted: bool) -> Gaps:
     rows, top = np.arange(len(z)), z.argmax(axis=1)
     others = z.copy()
     others[rows, top] = -np.inf
     second, largest = others.max(axis=1), z[rows, top]
     if z.shape[1] == 1:
         return Gaps(np.full(len(z), np.inf), np.zeros(len(z)), np.zeros(len(z)))
-    e = np.exp(others - second[:, None])
-    return Gaps(largest - second, sums(e), sums(e * (largest[:, None] - z)))
+    others -= second[:, None]
+    e = np.exp(others, out=others)
+    total = sums(e)
+    return Gaps(largest - second, total, sums(e * (largest[:, None] - z)) if weighted else total)
 
 
 @dataclass(frozen=True)
@@ -170,18 +182,18 @@ def _between(values: Floats) -> tuple[Floats, Floats]:
     """Sums of rows, rounded down and up from an interval that holds the true ones.
 
     Every number is split into a multiple of a power of two so large that such multiples have an exact sum in whatever
-    order, a multiple of a much smaller power, and a remainder (AccSum: Rump, Ogita and Oishi 2008).
+    order, of many numbers a multiple of a much smaller power, and a remainder (AccSum: Rump, Ogita and Oishi 2008).
     """
     digits = 2 + values.shape[1].bit_length()
-    parts = list[Floats]()
+    parts = [np.zeros(len(values)), np.zeros(len(values))]
     with np.errstate(all="ignore"):
         largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
         power = np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] + digits), 0.0)
         rest = values
-        for _ in range(2):
+        for level in range(1 if values.shape[1] <= _ONE_LEVEL else 2):
             split = rest + power[:, None]
             split -= power[:, None]
-            parts.append(split.sum(axis=1))
+            parts[level] = split.sum(axis=1)
             np.subtract(rest, split, out=split)
             rest, power = split, power * 2.0 ** (digits - 52)
         total = parts[0] + parts[1]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from alray.selection.case import Case
 
 
+_MORE = 64  # rows that are kept beyond one and a half times the budget, before those that cannot be among the best go
+
+
 class Scorer(Protocol):
     """Scores rows: an interval first, then exactly."""
 
@@ -47,6 +50,7 @@ class ScoreStrategy(Strategy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
+    stored: ClassVar[int] = 1 << 18  # numbers per block of stored logits
 
     def score(self, block: Block) -> Scores:
         """block: `rows` (m,) and what the strategy needs as float64 columns -> (m,) float64, higher is taken first.
@@ -62,7 +66,7 @@ class ScoreStrategy(Strategy):
     def open(self, shard: Shard, context: Context) -> TopRows:
         """The shard-side state."""
         shard = needed(shard, self.needs)
-        return TopRows(shard, self.scorer(shard, context), context.ties, block_rows(shard, context))
+        return TopRows(shard, self.scorer(shard, context), context.ties, block_rows(shard, context, self.stored))
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """The `budget` rows with the highest scores, in order; equal ones by a hash of (seed, round, row)."""
@@ -114,7 +118,7 @@ class TopRows:
         if self._budget == budget:
             return self._found
         parts, held, least = [_NONE], 0, -np.inf
-        most = few = 2 * budget + self._slack // 4
+        most = few = budget + budget // 2 + _MORE
         for block in self._shard.blocks(self._size):
             low, high = self._scorer.bounds(block, least)
             keep = high >= least
@@ -123,7 +127,7 @@ class TopRows:
             if held > most:
                 found, least = self._sort_out(_join(parts), budget)
                 parts, held = [found], len(found.rows)
-                most = max(few, 2 * held)
+                most = max(few, held + held // 2)
         self._found, self._budget = self._sort_out(_join(parts), budget)[0], budget
         return self._found
 

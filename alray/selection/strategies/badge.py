@@ -8,6 +8,7 @@ Letters: k picks, s rings.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 from alray.features.arrays import EMBEDDING, LOGITS, Block, Rows, Shard
 from alray.keyed import priorities
 from alray.selection.case import Case, likeliest, nearest, number
-from alray.selection.kernels.logits import Floats, logits_of, needed
+from alray.selection.kernels.logits import Floats, Positions, logits_of, needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, Strategy
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 _WINDOW = 4096  # the most rings that are looked at together
 _PATIENCE, _AT_LEAST = 16, 4096  # a new epoch begins after more rings than so many per pick plus so many
-_CHUNK = 512
+_SLOWER = 64  # the expected number of rings per unit of time is at most divided by so much from window to window
+_CHUNK = 128  # rings that are decided together
 
 
 @with_options
@@ -106,7 +108,7 @@ class _Draws:
     def picks(self, k: int) -> Picks:
         """k draws."""
         epoch = self._first()
-        share = 0.5  # of recent rings that were accepted; only the size of a window depends on it
+        share = 0.5  # of recent rings that were accepted; only the size of a window depends on it and on the rate
         while len(epoch.picks) < k:
             rate = sum(self._shards.map("rate", epoch))
             if rate == 0:
@@ -124,10 +126,9 @@ class _Draws:
                 epoch, seen, limit = self._accept(self._shards.map("rings", epoch, start, end), epoch, k, before, rings)
                 share = max(0.001, min(1.0, 0.5 * share + 0.5 * (len(epoch.picks) - had) / max(1, seen)))
                 start, rings = end, rings + seen
-                if not seen:  # the rate was a bound; exact weights may be smaller
-                    rate = sum(self._shards.map("rate", epoch))
-                    if rate == 0:
-                        return self._uniformly(epoch.picks.rows, k)
+                rate = min(rate, max(rings, window / _SLOWER) / end)  # it was a bound
+                if not seen and sum(self._shards.map("rate", epoch)) == 0:
+                    return self._uniformly(epoch.picks.rows, k)
                 self._shards.report_progress(len(epoch.picks))
             epoch = replace(epoch, number=epoch.number + 1, known=len(epoch.picks))
         return Picks(epoch.picks.rows, np.array(self._scores))
@@ -145,32 +146,15 @@ class _Draws:
             np.concatenate([getattr(part, name) for part in answers]) for name in ("when", "least", "weight")
         )
         order = np.lexsort((rows, when))
-        gradients = concatenated([part.gradients for part in answers])[order]
-        least, weight = least[order], weight[order]
+        window = _Window(concatenated([part.gradients for part in answers])[order], least[order], weight[order])
         rank = rings + np.searchsorted(times, when[order], side="right")
-        picked: list[int] = []
         limit, known = False, len(epoch.picks)
-        for start in range(0, len(order), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            here = gradients[part]
-            now = _nearest(here, gradients[np.array(picked, np.intp)], weight[part].copy())
-            low = _low(here, here)
-            for i in range(len(here)):
-                limit = bool(rank[start + i] > self._patience(known - before + len(picked)))
-                if limit or known + len(picked) == k:
-                    break
-                if now[i] > least[start + i]:
-                    picked.append(start + i)
-                    self._scores.append(float(now[i]))
-                    near = np.flatnonzero(low[:, i] < now)
-                    if len(near):
-                        exact = here.pairs(here, near, np.full(len(near), i))
-                        now[near] = np.minimum(now[near], exact)
-            else:
-                continue
-            break
-        chosen = gradients[np.array(picked, np.intp)]
-        epoch = replace(epoch, picks=concatenated([epoch.picks, chosen]))
+        for ring, score in window.accepted():
+            limit = bool(rank[ring] > self._patience(known - before + len(window.picked)))
+            if limit or known + len(window.picked) == k:
+                break
+            self._scores.append(score)
+        epoch = replace(epoch, picks=concatenated([epoch.picks, window.picks()]))
         over = limit or rings + len(times) > self._patience(len(epoch.picks) - before)
         return epoch, len(times), over
 
@@ -219,16 +203,46 @@ class _Draws:
         return f"badge/{self._context.round}/{what}"
 
 
-def _low(rows: Gradients, centers: Gradients) -> Floats:
-    value, eps = rows.bounds(centers)
-    with np.errstate(invalid="ignore"):
-        low = value - eps
-    return np.where(np.isnan(low), -np.inf, low)
+class _Window:
+    """The rings of a window that may be accepted (m,), in the order of time.
 
+    A ring's row has a weight; it becomes smaller with every pick near it, and is minus infinity as soon as it is known
+    to be no larger than the weight that the ring must exceed (`least`). Rings are decided in chunks: after each pick
+    its distances to the rest of its chunk are considered, and after each chunk those of its picks to all later rings.
+    """
 
-def _nearest(rows: Gradients, picks: Gradients, weight: Floats) -> Floats:
-    """Update the weights with the picks."""
-    if len(picks):
-        i, j = np.nonzero(_low(rows, picks) < weight[:, None])
-        np.minimum.at(weight, i, rows.pairs(picks, i, j))
-    return weight
+    def __init__(self, gradients: Gradients, least: Floats, weight: Floats) -> None:
+        self._gradients, self._least, self._weight = gradients, least, weight
+        self.picked: list[int] = []
+
+    def accepted(self) -> Iterator[tuple[int, float]]:
+        """The rings that are accepted, one after the other, and the weights that they have then: picks."""
+        rough = self._gradients.rough
+        left = np.arange(len(self._least))
+        while len(left):
+            here, left = left[:_CHUNK], left[_CHUNK:]
+            low, high = rough[here].bounds(rough[here])
+            first = len(self.picked)
+            for i, ring in enumerate(here.tolist()):
+                if self._weight[ring] > self._least[ring]:
+                    yield ring, float(self._weight[ring])
+                    self.picked.append(ring)
+                    self._lower(here[i + 1 :], here[i : i + 1], low[i + 1 :, i : i + 1], high[i + 1 :, i : i + 1])
+            picks = np.array(self.picked[first:], np.intp)
+            if len(picks) and len(left):
+                self._lower(left, picks, *rough[left].bounds(rough[picks]))
+            left = left[self._weight[left] > self._least[left]]
+
+    def _lower(self, rings: Positions, picks: Positions, low: Floats, high: Floats) -> None:
+        """Bring the weights of rings (m,) up to date with picks (p,), from the bounds (m, p) of their distances."""
+        nearest = high.min(axis=1)
+        gone = nearest <= self._least[rings]
+        self._weight[rings[gone]] = -np.inf
+        i, j = np.nonzero(low <= np.minimum(self._weight[rings], nearest)[:, None])
+        if len(i):
+            exact = self._gradients.pairs(self._gradients, rings[i], picks[j])
+            np.minimum.at(self._weight, rings[i], exact)
+
+    def picks(self) -> Gradients:
+        """The gradients of the picks."""
+        return self._gradients[np.array(self.picked, np.intp)]

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from alray.features.arrays import LOGITS, Shard
 from alray.selection.case import Case, likeliest
-from alray.selection.kernels.gap_scorer import GapScorer
+from alray.selection.kernels.gap_scorer import BLOCK, GapScorer
 from alray.selection.kernels.logits import logits_of
+from alray.selection.kernels.screen import MARGIN
 from alray.selection.kernels.softmax import Gaps
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.options import with_options
@@ -27,10 +28,11 @@ class Margin(ScoreStrategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
     checks_values: ClassVar[bool] = True
+    stored: ClassVar[int] = BLOCK
 
     def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by margin."""
-        return GapScorer(logits_of(shard, context), Gaps.margin, gapped=True)
+        return GapScorer(logits_of(shard, context), Gaps.margin, MARGIN, gapped=True)
 
     def reasons(self, case: Case) -> list[str]:
         """Its score, and the two likeliest classes."""
