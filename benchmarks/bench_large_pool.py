@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from embeddings import heavy_tailed
 from results import record
 
 CLASSES, LOOK = 10, 0.2
+LIMIT = 8 << 30  # bytes of memory of its own that a selection may have; more ends it with MemoryError
 
 
 def write(folder: Path, n: int, d: int) -> None:
@@ -57,6 +59,7 @@ def one(folder: Path, strategy: str, labeled: int, picks: int, shards: int) -> N
     from alray.every import every
     from alray.selection.select import select
 
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     if strategy == "k_center":
         import torch  # noqa: F401
 
