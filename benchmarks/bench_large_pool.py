@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,18 +26,23 @@ from embeddings import heavy_tailed
 from results import record
 
 CLASSES, LOOK = 10, 0.2
+LIMIT = 8 << 30  # bytes of memory of its own that a selection may have; more ends it with MemoryError
 
 
 def write(folder: Path, n: int, d: int) -> None:
-    """The files of a pool: embeddings (n, d), logits (n, classes)."""
+    """The files of a pool: embeddings (n, d), logits (n, classes). A quarter of the rows is drawn; the others are these
+    mirrored, with the signs of some columns changed."""
     x = np.lib.format.open_memmap(folder / "embedding.npy", "w+", np.float16, (n, d))
     z = np.lib.format.open_memmap(folder / "logits.npy", "w+", np.float16, (n, CLASSES))
     weight = np.random.default_rng(0).standard_normal((CLASSES, d), np.float32).T / np.float32(d**0.5)
-    done = 0
-    for block in heavy_tailed(n, d):
-        part = slice(done, done + len(block))
-        x[part] = block
-        z[part] = 4 * (block.astype(np.float32) @ weight)
+    quarter, done = -(-n // 4), 0
+    for block in heavy_tailed(quarter, d):
+        for number in range(4):
+            start = number * quarter + done
+            mirrored = block[: max(0, n - start)].copy()
+            mirrored[:, number::4] *= np.float16(-1 if number else 1)
+            x[start : start + len(mirrored)] = mirrored
+            z[start : start + len(mirrored)] = 4 * (mirrored.astype(np.float32) @ weight)
         done += len(block)
     x.flush()
     z.flush()
@@ -53,6 +59,7 @@ def one(folder: Path, strategy: str, labeled: int, picks: int, shards: int) -> N
     from alray.every import every
     from alray.selection.select import select
 
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     if strategy == "k_center":
         import torch  # noqa: F401
 

@@ -73,14 +73,15 @@ def available(pool: GivenFeatures, **taken: Any) -> Mask:
             raise SelectionError(
                 f"{name}: expected every row once, got {len(wanted) - len(np.unique(wanted))} repetitions"
             )
-        _check_there(name, wanted, pool.rows)
+        _check_there(name, wanted, pool)
         keep[pool.positions(wanted)] = False
     return keep
 
 
-def _check_there(name: str, wanted: Integers, rows: Integers) -> None:
-    there = among(np.sort(wanted), rows)
+def _check_there(name: str, wanted: Integers, pool: GivenFeatures) -> None:
+    ordered, rows = np.sort(wanted), pool.rows
+    there = among(ordered, rows) if pool.numbered else (ordered >= 0) & (ordered < len(rows))
     if not there.all():
-        missing = np.sort(wanted)[~there]
+        missing = ordered[~there]
         row, last = int(wanted[np.isin(wanted, missing)][0]), int(rows.max(initial=-1))
         raise SelectionError(f"{name}: row {row} is not among the {len(rows):,} rows up to {last}")
