@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from alray.demand import Bundle, spoken, total
@@ -29,6 +29,47 @@ def free_now() -> list[Bundle]:
     from ray._private.state import available_resources_per_node
 
     return [dict(node) for node in available_resources_per_node().values()]
+
+
+class Returning:
+    """What nodes have still to give back of a group that was removed. Ray removes a group at once, but a node that is
+    busy may need many seconds to end what ran in it."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Bundle] = {}  # by node
+        self._until = 0.0
+
+    def removing(self, group: Any, seconds: float) -> None:
+        """Call before a group is removed. seconds: how long to look for what it held."""
+        from ray.util import placement_group_table
+
+        self._held = _by_node([placement_group_table(group)])
+        self._until = time.monotonic() + seconds
+
+    def done(self) -> bool:
+        """Whether every node has given everything back, or other groups hold it, or the time is over."""
+        from ray._private.state import available_resources_per_node
+        from ray.util import placement_group_table
+
+        if time.monotonic() > self._until:
+            return True
+        free = available_resources_per_node()
+        taken = _by_node(entry for entry in placement_group_table().values() if entry["state"] in _HELD)
+        return all(
+            total([free[node], taken.get(node, {})]).get(kind, 0.0) > amount - 1e-3
+            for node, held in self._held.items()
+            if node in free  # else it is lost
+            for kind, amount in held.items()
+        )
+
+
+def _by_node(groups: Iterable[dict[str, Any]]) -> dict[str, Bundle]:
+    """What groups hold on each node, by its id in hexadecimal digits."""
+    found: dict[str, Bundle] = {}
+    for entry in groups:
+        for number, node in entry.get("bundles_to_node_id", {}).items():
+            found[node] = total([found.get(node, {}), entry["bundles"][number]])
+    return found
 
 
 def adds_nodes() -> bool:

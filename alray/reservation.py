@@ -22,16 +22,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from alray.cluster_state import adds_nodes, alive, free_now, group_name, held_by, kept_waiting, nodes_of, state_of
+from alray.cluster_state import (
+    Returning,
+    adds_nodes,
+    alive,
+    free_now,
+    group_name,
+    held_by,
+    kept_waiting,
+    nodes_of,
+    state_of,
+)  # fmt: skip
 from alray.demand import Bundle, Demand, spoken, total
 from alray.placement import Layout, loose, spread
 
 _IN_PLACE = 20.0  # seconds in which another node may take the place of a lost one
 PATIENCE = 5.0  # seconds before a wait is told
 _APART = 8.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
+_GIVEN_BACK = 30.0  # seconds in which nodes give back what the stage before held, also on a busy machine
 _SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
 TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
+
+_RETURNING = Returning()  # what the stage before held
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +133,7 @@ def reserve(share: Share, stage: str, demand: Demand) -> Iterator[Reservation]:
         asked.wait(share)
         yield Reservation(asked.group, asked.layout.workers, asked.layout.decoders)
     finally:
-        asked.give_back()
+        asked.end()
 
 
 def _let_others_go_first(share: Share, stage: str) -> None:
@@ -171,18 +184,27 @@ class _Asked:
             ray.util.remove_placement_group(self.group)
         self.group = None
 
+    def end(self) -> None:
+        """Give back what the stage held."""
+        import ray
+
+        if self.group is not None and ray.is_initialized():
+            _RETURNING.removing(self.group, _GIVEN_BACK)
+        self.give_back()
+
     def wait(self, share: Share) -> None:
         """Wait until the group is granted. After some seconds what is free is asked for instead of the whole, if the
-        stage can begin with it."""
+        stage can begin with it; but not while nodes still have to give back what a stage held that has ended."""
         waiting, began = Waiting(share, self._stage, total(self.layout.bundles)), time.monotonic()
         while True:
             granted = self.group.wait(1)
-            if granted and (self._apart or time.monotonic() - began > _APART):
+            took = time.monotonic() - began
+            if granted and (self._apart or (took > _APART and _RETURNING.done())):
                 return
             if granted:  # the stage before has just ended, and Ray did not know yet that its nodes are free
                 time.sleep(_SETTLE)
                 self._ask(self.layout)
-            elif waiting.on():
+            elif waiting.on() and _RETURNING.done():
                 self._refuse_lasting_loss()
                 self._ask_for_less()
 

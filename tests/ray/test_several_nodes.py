@@ -26,6 +26,7 @@ def test_nodes_are_asked_what_they_have_and_reach_and_share_the_work(tmp_path: P
     assert found["trained on"] == {"pack": 1, "spread": 2}
     assert found["one after the other"] == [[3, 6], [3, 6], [3, 0]] * 2
     assert found["measured there"] == [True, True]
+    assert found["held up"] == 3
     assert found["drawing"].startswith("run_dir: expected a place that every node of the cluster reaches")
     said = found["other alray"]
     assert said.startswith("resources: expected the same alray, Ray and Python on every node, as here (alray ")

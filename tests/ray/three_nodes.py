@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,6 +139,17 @@ def measured(times: int) -> list[bool]:
     return found
 
 
+def held_up(node: Any) -> int:
+    """On how many nodes a stage is that is asked for while one of them has not given back what the stage before had:
+    it stands still for some seconds, as on a busy machine."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    with reserve(ANYBODY, "before", extraction(3, 1, False)):
+        os.kill(raylet, signal.SIGSTOP)
+    threading.Timer(12, os.kill, (raylet, signal.SIGCONT)).start()
+    with reserve(ANYBODY, "after", extraction(3, 1, False)) as held:
+        return len(set(held.nodes()))
+
+
 def trained(placement: str) -> int:
     """On how many nodes a training has its two workers."""
     resources = ResourceConfig.model_validate({"train_workers": 2, "train_placement": placement})
@@ -147,8 +160,7 @@ def trained(placement: str) -> int:
 def main(folder: Path, bucket: str) -> None:
     head = {"num_cpus": CPUS, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
-    for _ in range(2):
-        cluster.add_node(num_cpus=CPUS)
+    nodes = [cluster.add_node(num_cpus=CPUS) for _ in range(2)]
     cluster.wait_for_nodes()
     place = folder / "runs"
     place.mkdir()
@@ -166,6 +178,7 @@ def main(folder: Path, bucket: str) -> None:
     found["trained on"] = {placement: trained(placement) for placement in ("pack", "spread")}
     found["one after the other"] = one_after_the_other(2)
     found["measured there"] = measured(2)
+    found["held up"] = held_up(nodes[0])
     found["drawing"] = drawing(folder)
     cluster.add_node(num_cpus=CPUS, env_vars={"AWS_SECRET_ACCESS_KEY": "wrong"})
     cluster.wait_for_nodes()
