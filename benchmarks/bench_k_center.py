@@ -2,6 +2,7 @@
 
     python benchmarks/bench_k_center.py                      # n = 50,000, d = 512, 1,000 labeled, 1,000 picks
     pip install scikit-activeml fpsample apricot-select      # the peers; what is not there is left out
+    python benchmarks/bench_k_center.py --only alray --n 200000 --d 2048 --labeled 10000 --picks 2000  # two filters
 
 CPU seconds of the process, and how much memory it grew; every exact competitor's picks are compared with those of the
 float64 greedy. Peers that are slow get a tenth of the picks and are said to.
@@ -35,6 +36,14 @@ def alray_k_center(x: np.ndarray, m: int, k: int) -> Picks:
     picks = select("k_center", k, embedding=x, labeled=np.arange(m))
     GREEDY[0] = picks.account["merge_cpu_seconds"]  # the driver's: candidates compared with each other, picks made
     return picks.rows
+
+
+def alray_float32(x: np.ndarray, m: int, k: int) -> Picks:
+    """The same with the filter in float32, also where the processor multiplies bfloat16."""
+    from alray.selection.kernels import coarse
+
+    with coarse.forced(False):
+        return alray_k_center(x, m, k)
 
 
 def float64_greedy(x: np.ndarray, m: int, k: int) -> Picks:
@@ -124,6 +133,7 @@ def facility_location(x: np.ndarray, m: int, k: int) -> Picks:
 # name: (function, share of the picks, rows, exact: picks are compared)
 COMPETITORS: dict[str, tuple[Callable[..., Picks], float, float, bool]] = {
     "alray": (alray_k_center, 1, 1, True),
+    "alray, float32 filter": (alray_float32, 1, 1, True),
     "float64 greedy": (float64_greedy, 1, 1, True),
     "numpy float32 greedy": (numpy_greedy, 1, 1, True),
     "torch float32 greedy": (torch_greedy, 1, 1, True),
@@ -137,7 +147,7 @@ def measure(name: str, n: int, d: int, m: int, k: int, answers: Any) -> None:
     """In a process of its own: CPU seconds, growth of the peak memory, the picks."""
     function, share, rows, _ = COMPETITORS[name]
     x = np.concatenate(list(heavy_tailed(n, d)))[: int(n * rows)]
-    if name == "alray":
+    if name.startswith("alray"):
         alray_k_center(x[:2000], 10, 10)  # imports
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     try:
@@ -169,13 +179,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, value in (("n", 50_000), ("d", 512), ("labeled", 1000), ("picks", 1000), ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--only", default="", help="competitors whose name begins so; the first gives the picks")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     found: dict[str, Any] = {}
     truth: list[int] = []
     for name in ("float64 greedy", *(name for name in COMPETITORS if name != "float64 greedy")):
+        if not name.startswith(args.only):
+            continue
         runs = []
-        for _ in range(args.repeats if name in ("alray", "torch float32 greedy") else 1):
+        for _ in range(args.repeats if name.startswith(("alray", "torch float32 greedy")) else 1):
             answers = context.Queue()
             process = context.Process(target=measure, args=(name, args.n, args.d, args.labeled, args.picks, answers))
             process.start()
@@ -190,7 +203,9 @@ def main() -> None:
         if greedy:
             entry["of which greedy"] = round(greedy, 3)
         if COMPETITORS[name][3]:
-            entry["picks that differ from float64"] = sum(a != b for a, b in zip(picks, truth, strict=False))
+            entry["picks that differ from " + (args.only or "float64")] = sum(
+                a != b for a, b in zip(picks, truth, strict=False)
+            )
         if COMPETITORS[name][1:3] != (1, 1):
             entry["share of picks and rows"] = COMPETITORS[name][1:3]
         found[name] = entry
@@ -205,7 +220,7 @@ def main() -> None:
     }
     print(ratios, greedy_ratios)
     record(
-        "k_center",
+        "k_center" if not args.only else f"k_center_{args.n}x{args.d}",
         {
             "sizes": vars(args),
             "competitors": found,

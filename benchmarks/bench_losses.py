@@ -2,10 +2,12 @@
 
     python benchmarks/bench_losses.py                                # n = 100,000, 2,000 picks, 1,000 labeled rows
     python benchmarks/bench_losses.py --n 20000 --picks 1000         # smaller
+    python benchmarks/bench_losses.py --data ../shared/data/embeddings --picks 1000 --repeats 5      # real embeddings
     python benchmarks/bench_losses.py --search 200 --seconds 3600    # also 200 generated inputs, the worst one changed
 
 One thread, CPU seconds of this process, the two programs by turns on the same array. The plain loop makes one float32
-matrix-vector product per pick. A ratio is its time over alray's: above 1 alray is faster. The search draws inputs from
+matrix-vector product per pick. A ratio is its time over alray's: above 1 alray is faster. The table also has alray with
+the filter in float32, where the processor multiplies bfloat16. The search draws inputs from
 a seed, and every second input is a small change of the worst one so far.
 """
 
@@ -20,6 +22,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from bench_k_center import numpy_greedy
 from embeddings import heavy_tailed
 from results import record
 
+from alray.selection.kernels import coarse
 from alray.selection.select import select
 
 Maker = Callable[[np.random.Generator, int], np.ndarray]
@@ -163,15 +167,27 @@ def alray_picks(x: np.ndarray, m: int, k: int) -> np.ndarray:
     return np.asarray(select("k_center", k, embedding=x, labeled=np.arange(m)).rows)
 
 
-def compare(x: np.ndarray, m: int, k: int, repeats: int) -> tuple[float, float]:
-    """CPU seconds of the plain loop and of alray, the best of some runs by turns."""
-    times: dict[Any, list[float]] = {numpy_greedy: [], alray_picks: []}
+def alray_float32(x: np.ndarray, m: int, k: int) -> np.ndarray:
+    with coarse.forced(False):
+        return alray_picks(x, m, k)
+
+
+def compare(x: np.ndarray, m: int, k: int, repeats: int, *others: Callable[..., Any]) -> tuple[float, ...]:
+    """CPU seconds of the plain loop, of alray and of others, the best of some runs by turns."""
+    times: dict[Any, list[float]] = {program: [] for program in (numpy_greedy, alray_picks, *others)}
     for _ in range(repeats):
         for program, taken in times.items():
             start = time.process_time()
             program(x, m, k)
             taken.append(time.process_time() - start)
-    return min(times[numpy_greedy]), min(times[alray_picks])
+    return tuple(map(min, times.values()))
+
+
+def real(folder: Path) -> dict[str, tuple[Maker, float]]:
+    """The embeddings in .npz files, as inputs of the table."""
+    return {
+        path.stem: (lambda rng, n, path=path: np.load(path)["features"], 1) for path in sorted(folder.glob("*.npz"))
+    }
 
 
 def search(count: int, seed: int, n: int, seconds: float) -> dict[str, Any]:
@@ -201,20 +217,24 @@ def main() -> None:
     for name, value in (("n", 100_000), ("labeled", 1000), ("picks", 2000), ("repeats", 1), ("search", 0), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--seconds", type=float, default=np.inf, help="the search begins no input after so long")
+    parser.add_argument("--data", type=Path, help="a folder of embeddings in .npz files, instead of generated inputs")
     parser.add_argument("--only", default="", help="inputs of the table whose name contains this")
     args = parser.parse_args()
     select("k_center", 10, embedding=_normal(np.random.default_rng(0), 2000), labeled=np.arange(10))  # imports
     table: dict[str, Any] = {}
-    for name, (make, share) in INPUTS.items():
+    for name, (make, share) in (real(args.data) if args.data else INPUTS).items():
         if args.only in name:
             x = make(np.random.default_rng(args.seed), args.n)
-            plain, ours = compare(x, int(args.labeled * share), args.picks, args.repeats)
-            table[name] = {"plain": round(plain, 3), "alray": round(ours, 3), "ratio": round(plain / ours, 2)}
-            print(f"{name:32} {plain:8.2f} {ours:8.2f} {plain / ours:8.2f}", flush=True)
+            m = int(args.labeled * share)
+            plain, ours, float32 = compare(x, m, args.picks, args.repeats, alray_float32)
+            found = {"plain": plain, "alray": ours, "float32 filter": float32, "ratio": plain / ours}
+            table[name] = {key: round(value, 3) for key, value in found.items()}
+            print(f"{name:32} {plain:8.3f} {ours:8.3f} {float32:8.3f} {plain / ours:8.2f}", flush=True)
     if table:
         print(f"worst of the table: {min(one['ratio'] for one in table.values())}")
     searched = search(args.search, args.seed, 0 if args.n == 100_000 else args.n, args.seconds) if args.search else {}
-    record("losses", {"sizes": {**vars(args), "seconds": str(args.seconds)}, "table": table, "search": searched})
+    sizes = {**vars(args), "seconds": str(args.seconds), "data": bool(args.data)}
+    record("losses_real" if args.data else "losses", {"sizes": sizes, "table": table, "search": searched})
 
 
 if __name__ == "__main__":

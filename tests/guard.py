@@ -10,6 +10,7 @@ and use an error bound of 0. One labeled row with a finer step keeps it from tha
 products, but the bounds are those of ordinary data. Two kinds of input cannot be made so: groups that lie too far apart
 for float32, and the gradients of BADGE. Their counters in `ROUNDED` may differ from the recorded ones by a twentieth,
 all others by nothing. Exponentials differ in their last bits, too; margins on a coarse grid are too far apart for it.
+No filter uses bfloat16 here, because only some processors multiply it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from alray import STRATEGIES
 from alray.features.arrays import ArraySource, cut
 from alray.models.device import without_gpu
 from alray.selection.in_process import InProcess
+from alray.selection.kernels import coarse
 from alray.selection.protocol import Context, Strategy
 from alray.selection.shards import Metered
 
@@ -192,7 +194,7 @@ def counted(name: str) -> dict[str, int | str]:
     n = len(next(iter(columns.values())))
     sources = [ArraySource(np.arange(n)[part], {k: v[part] for k, v in columns.items()}) for part in cut(n, SHARDS)]
     before = _processes[0]
-    with without_gpu(), InProcess(sources, strategy, _context(case, n)) as shards:
+    with without_gpu(), coarse.forced(False), InProcess(sources, strategy, _context(case, n)) as shards:
         sent = Counted(shards)
         metered = Metered(sent, lambda picks: None)  # type: ignore[arg-type]
         picks = strategy.select(metered, case.budget, shards.context)

@@ -91,6 +91,10 @@ class Bounds:
         beyond = other >= upper
         return (beyond & (self._lower[at] >= upper)) | (upper <= 0), beyond & (self._group[at] != _UNKNOWN)
 
+    def below(self, at: Integers) -> Singles:
+        """Lower bounds of the squared distances to all centers that the rows were compared with, (m,)."""
+        return np.minimum(np.minimum(self._lower[at], self._other[at]), self.upper[at])
+
     def group(self, at: Positions, centers: int) -> list[Positions]:
         """The centers (m,) of the group that the nearest one is in: the first of each row, the second, ..."""
         first = self._group[at].astype(np.intp) << self._shift

@@ -14,6 +14,7 @@ import torch
 
 from alray.features.arrays import EMBEDDING, Array, Shard
 from alray.keyed import order
+from alray.selection.kernels import coarse
 from alray.selection.kernels.distance import Space, View, join
 from alray.selection.kernels.logits import Floats, Positions, check_finite
 
@@ -37,6 +38,7 @@ class Centers:
     _known: set[bytes] = field(default_factory=set)
     _view: View | None = None
     _double: dict[tuple[int, int], View] = field(default_factory=dict)
+    _rounded: dict[tuple[int, int], coarse.Block] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.edges[-1]
@@ -75,9 +77,16 @@ class Centers:
             self.edges.append(min(end, start + size))
             self.largest.append(self.view[start : self.edges[-1]].largest)
 
-    def largest_of(self, start: int) -> float:
-        """The largest norm of the block that starts there."""
-        return self.largest[int(np.searchsorted(self.edges, start))]
+    def largest_of(self, start: int, end: int) -> float:
+        """The largest norm of the centers start:end, which are one or more blocks."""
+        return max(self.largest[self.before(start) : self.before(end)])
+
+    def rounded(self, start: int, end: int) -> coarse.Block:
+        """These centers, at most `coarse.WIDTH`, in bfloat16."""
+        assert self.space is not None
+        if (start, end) not in self._rounded:
+            self._rounded[start, end] = coarse.block_of(self.space, self.stored[start:end])
+        return self._rounded[start, end]
 
     def double(self, start: int, end: int) -> View:
         """The float64 view of a block; the last few blocks are kept."""
@@ -104,9 +113,24 @@ class Centers:
         """The number of blocks."""
         return len(self.edges) - 1
 
-    def blocks(self, first: int) -> list[tuple[int, int]]:
-        """Where the blocks from this one on start and end."""
-        return list(zip(self.edges[first:-1], self.edges[first + 1 :], strict=True))
+    def before(self, end: int) -> int:
+        """The number of blocks of the first `end` centers."""
+        return int(np.searchsorted(self.edges, end))
+
+    def blocks(self, first: int, wide: bool = False) -> list[tuple[int, int]]:
+        """Where the blocks from this one on start and end. wide: several of them are one where that is not larger than
+        a product in bfloat16, and their norms are alike."""
+        found: list[tuple[int, int]] = []
+        for start, end in zip(self.edges[first:-1], self.edges[first + 1 :], strict=True):
+            if wide and found and self._fit(found[-1][0], end):
+                found[-1] = found[-1][0], end
+            else:
+                found.append((start, end))
+        return found
+
+    def _fit(self, start: int, end: int) -> bool:
+        norms = self.largest[self.before(start) : self.before(end)]
+        return end - start <= coarse.WIDTH and max(norms) < _UNUSUAL * min(norms)
 
 
 def unusual(squares: Floats) -> npt.NDArray[np.int64]:

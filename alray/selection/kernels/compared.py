@@ -1,11 +1,14 @@
 """Rows that are compared with centers block by block, in the cheapest precision that can tell their distances.
 
+It is bfloat16 where `alray.selection.kernels.coarse` is of use, then float32, then float64.
+
 Letters: m rows, p centers of a block, d width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,54 +16,127 @@ import torch
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
+from alray.selection.kernels.coarse import Rounded
 from alray.selection.kernels.distance import Space, View, error, products, rounded_up
-from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.logits import Floats, Positions, nonzero
 
-COARSE = 0.05  # an error bound that is a larger share of the distances tells too little
+_SHARE = 0.75  # for bfloat16, in which a product takes no longer than copying its rows
+_COARSE = 0.05  # an error bound that is a larger share of the distances tells too little
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Bounds (m,) of the squared distances of rows to the nearest center of a block. two_nearest: of some rows, which
+    center that is, and lower bounds of the squared distances to the others; it may be called once. None: in bfloat16
+    too many may be the nearest one."""
+
+    lower: Floats
+    upper: Floats
+    two_nearest: Callable[[Positions], tuple[Positions, Floats]] | None = None
+
+    def undecided(self, before: Floats, least: float) -> npt.NDArray[np.bool_]:
+        """Rows (m,) whose bounds are too wide to tell whether these centers are nearer than `before` (m,), or nearer
+        than `least`; both squared."""
+        with np.errstate(invalid="ignore"):
+            narrow = self.upper - self.lower <= 2 * _COARSE * np.maximum((self.lower + self.upper) / 2, least)
+            return np.asarray(~(self.lower > before) & ~(self.upper < least) & ~narrow)
 
 
 class Compared:
-    """Views of stored rows (m, d): float32 at first, float64 after `refine`. stored: gives the rows as stored."""
+    """Views of stored rows (m, d): float32 at first, float64 after `refine`. stored: gives the rows as stored.
+    coarse: it compares in bfloat16 at first, float32 after `refine`, float64 after the next one, and needs no view."""
 
-    def __init__(self, space: Space, centers: Centers, view: View, stored: Callable[[], Array]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        centers: Centers,
+        stored: Callable[[], Array],
+        view: View | None = None,
+        coarse: bool = False,
+    ) -> None:
         self._space, self._centers, self._stored = space, centers, stored
         self._kept: Positions | None = None  # of the stored rows; None: all of them
-        self._view = view
+        self._rounded = Rounded(space, stored()) if coarse else None
+        self._seen = view if view or coarse else self._view_of_stored()
 
-    def __len__(self) -> int:
-        return len(self._view)
+    @property
+    def _view(self) -> View:
+        assert self._seen is not None
+        return self._seen
+
+    def _view_of_stored(self, dtype: torch.dtype = torch.float32) -> View:
+        stored = self._stored() if self._kept is None else self._stored()[self._kept]
+        return self._space.view(stored, dtype).to(self._centers.device)
+
+    @property
+    def coarse(self) -> bool:
+        """Whether it compares in bfloat16."""
+        return self._rounded is not None
 
     @property
     def double(self) -> bool:
         """Whether it compares in float64."""
-        return self._view.x.dtype == torch.float64
-
-    @property
-    def squares(self) -> Floats:
-        """Squared norms (m,)."""
-        return self._view.squares
+        return self._seen is not None and self._seen.x.dtype == torch.float64
 
     def refine(self) -> bool:
-        """Compare in float64 from now on; False where it does already."""
+        """Compare more precisely from now on; False where it compares in float64 already."""
         if self.double:
             return False
-        stored = self._stored() if self._kept is None else self._stored()[self._kept]
-        self._view = self._space.view(stored, torch.float64).to(self._centers.device)
+        self._seen = self._view_of_stored(torch.float32 if self.coarse else torch.float64)
+        self._rounded = None
         return True
+
+    @property
+    def odd(self) -> npt.NDArray[np.bool_]:
+        """Rows (m,) that are out of range, or not finite."""
+        return np.isinf(self._view.squares) if self._rounded is None else self._rounded.odd
+
+    @property
+    def share(self) -> float:
+        """Where less than this share of the rows is of interest, it is cheaper to go on without the others."""
+        return _SHARE if self.coarse else 1.0
 
     def keep(self, at: Positions) -> None:
         """Go on with these rows alone."""
         self._kept = at if self._kept is None else self._kept[at]
-        self._view = self._view[at]
+        if self._rounded is not None:
+            self._rounded.keep(at)
+        else:
+            self._seen = self._view[at]
 
-    def products(self, start: int, end: int) -> tuple[torch.Tensor, Floats]:
+    def nearest(self, start: int, end: int, least: float) -> Nearest:
+        """What is known of the nearest of the centers start:end; bfloat16 tells most near the squared distance
+        `least`."""
+        if self._rounded is not None:
+            return Nearest(*self._rounded.nearest(self._centers.rounded(start, end), least))
+        g, eps = self._products(start, end)
+        low = g.amin(dim=1).cpu().numpy() + self._view.squares
+        with np.errstate(invalid="ignore"):
+            lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
+
+        def two(at: Positions) -> tuple[Positions, Floats]:
+            where, second = two_nearest(g if len(at) == len(g) else g[at])
+            return where, second + self._view.squares[at] - eps[at]
+
+        return Nearest(lower, upper, two)
+
+    def candidates(self, most: Floats, start: int, end: int) -> tuple[Positions, Positions]:
+        """Pairs of rows and of the centers start:end whose squared distance may be the row's smallest and at most
+        `most` (m,)."""
+        if self._rounded is not None:
+            return self._rounded.near(self._centers.rounded(start, end), most)
+        g, eps = self._products(start, end)
+        squares = self._view.squares
+        with np.errstate(invalid="ignore"):
+            nearest_here = g.amin(dim=1).cpu().numpy() + squares + eps
+            limit = np.fmin(most, nearest_here) + eps - squares
+        reach = torch.from_numpy(rounded_up(limit, self.double)).to(g.device)[:, None]
+        return nonzero((g <= reach).cpu().numpy())
+
+    def _products(self, start: int, end: int) -> tuple[torch.Tensor, Floats]:
         """g (m, p) and eps (m,): the squared distances to the centers start:end are within eps of g + squares."""
         centers = self._centers.double(start, end) if self.double else self._centers.view[start:end]
-        return products(self._view.x, centers), error(self._view, self._centers.largest_of(start), centers.step)
-
-    def reach(self, limit: Floats, device: torch.device) -> torch.Tensor:
-        """Limits (m,) of g, rounded up to its precision, as a column."""
-        return torch.from_numpy(rounded_up(limit, self.double)).to(device)[:, None]
+        return products(self._view.x, centers), error(self._view, self._centers.largest_of(start, end), centers.step)
 
 
 def two_nearest(g: torch.Tensor) -> tuple[Positions, Floats]:

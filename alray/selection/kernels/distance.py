@@ -32,7 +32,7 @@ from alray.selection.protocol import Metric
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 COLUMNS = 4  # rows of at most so many columns are chosen in a way of their own, see `kernels/thin.py`
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
-_LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
+LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 _LARGEST_DOUBLE = 2.0**500
 _SQUARED = 1 << 13  # rows whose squared norms are computed at once on a device
 _FOR_STEP = 64  # rows of the sample that a step is looked for in
@@ -72,18 +72,22 @@ class Space:
         """Stored rows (m, d) as the metric sees them, in float64."""
         return _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
 
-    def view(self, stored: Array, dtype: torch.dtype = torch.float32) -> View:
-        """The view of stored rows (m, d), float32 or float64."""
-        with np.errstate(all="ignore"):  # what overflows is recognised by its norm
+    def numbers(self, stored: Array, dtype: torch.dtype = torch.float32) -> Array:
+        """The numbers (m, d) of a view; some may be infinite or NaN."""
+        with np.errstate(all="ignore"):
             if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
                 x = single(stored) - self._single_mean
                 x *= np.float32(2.0**-self.exponent)
-            else:
-                rows = self.canonical(stored)
-                x = (rows - self._single_mean) * 2.0**-self.exponent
-                x = x.astype(np.float32) if dtype == torch.float32 else x
+                return x
+            x = (self.canonical(stored) - self._single_mean) * 2.0**-self.exponent
+            return x.astype(np.float32) if dtype == torch.float32 else x
+
+    def view(self, stored: Array, dtype: torch.dtype = torch.float32) -> View:
+        """The view of stored rows (m, d), float32 or float64."""
+        x = self.numbers(stored, dtype)
+        with np.errstate(all="ignore"):  # what overflows is recognised by its norm
             squares = np.einsum("md,md->m", x, x, dtype=np.float64)
-        usable = squares < (_LARGEST if dtype == torch.float32 else _LARGEST_DOUBLE)  # false for NaN, too
+        usable = squares < (LARGEST if dtype == torch.float32 else _LARGEST_DOUBLE)  # false for NaN, too
         if not usable.all():
             x[~usable] = 0.0
             squares[~usable] = np.inf
@@ -104,7 +108,7 @@ class Space:
         x = whole - torch.from_numpy(self._single_mean).to(stored.device)
         x *= 2.0**-self.exponent
         squares = np.concatenate([np.empty(0), *(_squared(x[at : at + _SQUARED]) for at in range(0, len(x), _SQUARED))])
-        usable = squares < _LARGEST
+        usable = squares < LARGEST
         if not usable.all():
             x[torch.from_numpy(~usable).to(x.device)] = 0.0
             squares[~usable] = np.inf
@@ -228,7 +232,7 @@ def shares(view: View) -> Floats:
 
 def products(x: torch.Tensor, centers: View) -> torch.Tensor:
     """g (m, p) in the precision of x; squared distances of views are g + |x|^2 up to `bound`."""
-    most = _LARGEST if x.dtype == torch.float32 else _LARGEST_DOUBLE
+    most = LARGEST if x.dtype == torch.float32 else _LARGEST_DOUBLE
     c2 = torch.from_numpy(np.minimum(centers.squares, most)).to(x.device, x.dtype)
     with full_float32():
         return torch.addmm(c2, x, centers.x.T, alpha=-2.0)

@@ -19,6 +19,7 @@ from alray.selection.kernels.logits import Positions
 
 CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
 _ROWS = 1 << 14  # rows of a chunk: their products with a block of centers are 16 MB
+CHUNK_COARSE = 1 << 23  # in bfloat16, where products of few rows take much longer
 _CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 26, 1 << 16  # the same where each step costs the launch of a kernel
 TOGETHER = 1 << 20  # rows whose numbers are looked at together
 _SAMPLE = "k_center/sample"
@@ -68,15 +69,19 @@ class ShardRows:
             parts.append(np.flatnonzero(priorities(0, _SAMPLE, rows) < np.uint64(size)) + number * TOGETHER)
         return np.concatenate(parts)
 
-    def chunks(self, at: Integers) -> Iterator[Positions]:
-        """Positions in parts of `chunk`."""
-        for start in range(0, len(at), self.chunk):
-            yield at[start : start + self.chunk].astype(np.intp)
+    def chunks(self, at: Integers, coarse: bool = False) -> Iterator[Positions]:
+        """Positions in parts of `chunk`; coarse: larger ones, for products in bfloat16."""
+        size = self._fitting(CHUNK_COARSE, _ROWS) if coarse else self.chunk
+        for start in range(0, len(at), size):
+            yield at[start : start + size].astype(np.intp)
 
     @property
     def chunk(self) -> int:
         """How many rows to work on at once."""
-        numbers, most = (CHUNK, _ROWS) if self._device.type == "cpu" else (_CHUNK_ON_GPU, _ROWS_ON_GPU)
+        on_cpu = self._device.type == "cpu"
+        return self._fitting(CHUNK, _ROWS) if on_cpu else self._fitting(_CHUNK_ON_GPU, _ROWS_ON_GPU)
+
+    def _fitting(self, numbers: int, most: int) -> int:
         return min(most, max(256, numbers // max(1, self.width)))
 
     @cached_property

@@ -18,11 +18,12 @@ import numpy.typing as npt
 from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard, positions_of
 from alray.keyed import uniform
 from alray.models.device import best_device
+from alray.selection.kernels import coarse
 from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, under
 from alray.selection.kernels.centers import Centers, shuffled
-from alray.selection.kernels.compared import COARSE, Compared, copies_of, two_nearest
+from alray.selection.kernels.compared import Compared, copies_of
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
-from alray.selection.kernels.logits import Floats, Positions, check_finite, nonzero
+from alray.selection.kernels.logits import Floats, Positions, check_finite
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.resident import Resident, uploaded
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
@@ -50,7 +51,7 @@ class Sieve:
     """The state of one shard. It holds only cached bounds: a rebuilt shard gives the same answers."""
 
     def __init__(self, shard: Shard, labeled: Shard) -> None:
-        self.counters = {"pairs": 0, "rescored": 0, "survivors": 0, "finer": 0}
+        self.counters = {"pairs": 0, "rescored": 0, "survivors": 0, "finer": 0, "coarse": 0}
         self._shard, self._labeled = shard, labeled
         self._device = best_device()
         self._rows = ShardRows(shard, EMBEDDING, self._device)
@@ -60,6 +61,7 @@ class Sieve:
         self._forget()
 
     def _forget(self) -> None:
+        self._coarse = coarse.available() and self._device.type == "cpu"
         self._bounds = Bounds(len(self._rows))
         self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
@@ -95,11 +97,12 @@ class Sieve:
         return stored
 
     def estimate(self, space: Space, picks: Block, size: int) -> Floats:
-        """Upper bounds of the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
+        """About the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
         self._begin(space, picks)
         at = np.setdiff1d(self._rows.sampled(size), self._rows.places(picks.rows))
         self._compare(at, -np.inf)
-        return self._bounds.upper[at].astype(np.float64) * space.unit
+        upper, lower = self._bounds.upper[at].astype(np.float64), self._bounds.below(at)
+        return (upper if not self._coarse else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
 
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
         """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
@@ -112,6 +115,9 @@ class Sieve:
             alive = positions_of(free)
             squared = self._measure(alive)
         else:
+            if self._coarse:  # the sample has met all centers
+                met = positions_of(free & (self._bounds.blocks == self._centers.count))
+                self._coarse = coarse.useful(self._bounds.below(met), self._bounds.upper[met], least)
             self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
             alive = positions_of(free & (self._bounds.upper > under(least)))
             squared = self._settle(alive)
@@ -167,6 +173,7 @@ class Sieve:
             self._forget()  # these picks do not continue the ones before: another selection began
         if self._space is None or not len(self._centers):
             self._space = space
+            self._coarse &= not space.step  # then float32 products are exact
             self._centers = Centers(space, self._device)
             for block in shuffled(self._labeled):
                 self._centers.add(block)
@@ -181,12 +188,12 @@ class Sieve:
         at = at[bounds.upper[at] > above]
         fresh = at[bounds.blocks[at] == 0]
         if 2 * len(fresh) > len(self._rows):  # stream over the files once
-            for part in self._rows.chunks(fresh):
+            for part in self._rows.chunks(fresh, self._coarse):
                 self._run(part, least, _STREAM)
             at = at[bounds.upper[at] > above]
         del fresh
         for blocks in np.flatnonzero(np.bincount(bounds.blocks[at])):
-            for part in self._rows.chunks(at[bounds.blocks[at] == blocks]):
+            for part in self._rows.chunks(at[bounds.blocks[at] == blocks], self._coarse):
                 self._run(part, least, len(self._centers))
 
     def _measure(self, at: Integers) -> Floats:
@@ -207,23 +214,23 @@ class Sieve:
     def _run(self, at: Positions, least: float, stop: int) -> None:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""
         before = int(self._bounds.blocks[at[0]])
-        blocks = [block for block in self._centers.blocks(before) if block[0] < stop]
+        blocks = [block for block in self._centers.blocks(before, self._coarse) if block[0] < stop]
         if not blocks:
             return
         rows, near, above = self._compared(at), self._bounds.load(at), under(least)
-        odd = at[np.isinf(rows.squares)]
+        odd = at[rows.odd]
         check_finite(self._rows.numbers(odd), self._rows.take(odd))
-        for count, (start, end) in enumerate(blocks, before + 1):
+        for start, end in blocks:
             self._meet(near, rows, start, end, least)
             alive = near.upper > above
-            if not alive.all():
+            if np.count_nonzero(alive) < rows.share * len(at):
                 keep, gone = np.flatnonzero(alive), np.flatnonzero(~alive)
-                self._bounds.store(at[gone], near[gone], count)
+                self._bounds.store(at[gone], near[gone], self._centers.before(end))
                 at, near = at[keep], near[keep]
                 if not len(at):
                     return
                 rows.keep(keep)
-        self._bounds.store(at, near, before + len(blocks))
+        self._bounds.store(at, near, self._centers.before(end))
 
     def _compared(self, at: Positions) -> Compared:
         assert self._space is not None
@@ -232,36 +239,32 @@ class Sieve:
         x = self._resident.take(at)
         if x is None:  # the shard is too large to stay there
             x = uploaded(self._rows.take(at), self._device)
-        return Compared(self._space, self._centers, self._space.view_on_device(x), lambda: self._rows.take(at))
+        return Compared(self._space, self._centers, lambda: self._rows.take(at), self._space.view_on_device(x))
 
     def _of_stored(self, stored: Array) -> Compared:
         assert self._space is not None
-        return Compared(self._space, self._centers, self._space.view(stored).to(self._device), lambda: stored)
+        return Compared(self._space, self._centers, lambda: stored, coarse=self._coarse)
 
     def _meet(self, near: Near, rows: Compared, start: int, end: int, least: float) -> None:
         """Compare rows with the centers start:end."""
         before = near.upper
-        g, eps = rows.products(start, end)
-        low = g.amin(dim=1).cpu().numpy() + rows.squares
-        self.counters["pairs"] += len(rows) * (end - start)
-        if not rows.double:
-            with np.errstate(invalid="ignore"):
-                open_ = ~(low - eps > before) & ~(low + eps < least) & (eps > COARSE * np.maximum(low, least))
-            if 2 * np.count_nonzero(open_) > len(rows):
-                rows.refine()
-                g, eps = rows.products(start, end)
-                low = g.amin(dim=1).cpu().numpy() + rows.squares
-                self.counters["finer"] += len(rows) * (end - start)
-        with np.errstate(invalid="ignore"):
-            lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
+        found, pairs = rows.nearest(start, end, least), len(before) * (end - start)
+        self.counters["pairs"] += pairs
+        self.counters["coarse"] += pairs * rows.coarse
+        while not rows.double and 2 * np.count_nonzero(found.undecided(before, least)) > len(before):
+            self._coarse &= not rows.coarse  # bfloat16 tells too little about these rows, and will about others
+            rows.refine()
+            found = rows.nearest(start, end, least)
+            self.counters["finer"] += pairs
+        lower, upper = found.lower, found.upper
         nearer = upper < before
         other = np.minimum(near.other, np.where(nearer, near.lower, lower))
-        inside = np.flatnonzero(nearer & (upper > under(least)) & (eps > 0))
+        inside = np.flatnonzero(nearer & (upper > under(least)) & (upper > lower))
         center = np.where(nearer, UNKNOWN, near.nearest)
-        if len(inside):
-            where, second = two_nearest(g if len(inside) == len(rows) else g[inside])
+        if len(inside) and found.two_nearest:
+            where, second = found.two_nearest(inside)
             center[inside] = start + where
-            other[inside] = np.minimum(other[inside], second + rows.squares[inside] - eps[inside])
+            other[inside] = np.minimum(other[inside], second)
         unknown = nearer & (center == UNKNOWN)
         other[unknown] = np.minimum(other, lower)[unknown]
         near.lower = np.where(nearer, lower, near.lower)
@@ -297,27 +300,21 @@ class Sieve:
         assert self._space is not None
         rows = self._of_stored(stored)
         squared, nearest_one = np.full(len(stored), np.inf), np.full(len(stored), UNKNOWN)
-        for start, end in self._centers.blocks(0):
-            at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
-            if len(at) > FEW * len(stored) and rows.refine():
-                self.counters["finer"] += len(stored) * (end - start)
-                at, center = self._candidates(rows, np.minimum(upper, squared / self._space.unit), start, end)
+        for start, end in self._centers.blocks(0, self._coarse):
+            most, pairs = np.minimum(upper, squared / self._space.unit), len(stored) * (end - start)
+            at, center = rows.candidates(most, start, end)
+            self.counters["pairs"] += pairs
+            self.counters["coarse"] += pairs * rows.coarse
+            while len(at) > FEW * len(stored) and rows.refine():
+                at, center = rows.candidates(most, start, end)
+                self.counters["pairs"] += pairs
+                self.counters["finer"] += pairs
             self.counters["rescored"] += len(at)
             value = self._space.pairs(stored, self._centers.stored, at, start + center)
             np.minimum.at(squared, at, value)
             best = value == squared[at]
             nearest_one[at[best]] = start + center[best]
         return squared, nearest_one
-
-    def _candidates(self, rows: Compared, most: Floats, start: int, end: int) -> tuple[Positions, Positions]:
-        """Pairs of rows and of the centers start:end whose squared distance may be the row's smallest and at most
-        `most` (m,)."""
-        g, eps = rows.products(start, end)
-        self.counters["pairs"] += g.numel()
-        with np.errstate(invalid="ignore"):
-            nearest_here = g.amin(dim=1).cpu().numpy() + rows.squares + eps
-            limit = np.fmin(most, nearest_here) + eps - rows.squares
-        return nonzero((g <= rows.reach(limit, g.device)).cpu().numpy())
 
 
 def _order(key: Key) -> Key:
