@@ -40,7 +40,7 @@ _IN_PLACE = 20.0  # seconds in which another node may take the place of a lost o
 PATIENCE = 5.0  # seconds before a wait is told
 _APART = 8.0  # seconds for which a stage that is spread asks again if it did not get a part of every node
 _GIVEN_BACK = 30.0  # seconds in which nodes give back what the stage before held, also on a busy machine
-_SETTLE = 0.3  # seconds between, in which Ray hears of the CPUs that were given back
+_SETTLE = 0.3  # seconds between
 TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
 
@@ -198,8 +198,7 @@ class _Asked:
         waiting, began = Waiting(share, self._stage, total(self.layout.bundles)), time.monotonic()
         while True:
             granted = self.group.wait(1)
-            took = time.monotonic() - began
-            if granted and (self._apart or (took > _APART and _RETURNING.done())):
+            if granted and (self._apart or (time.monotonic() - began > _APART and _RETURNING.done())):
                 return
             if granted:  # the stage before has just ended, and Ray did not know yet that its nodes are free
                 time.sleep(_SETTLE)
