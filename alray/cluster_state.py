@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from alray.demand import Bundle, spoken, total
@@ -40,10 +41,13 @@ class Returning:
         self._until = 0.0
 
     def removing(self, group: Any, seconds: float) -> None:
-        """Call before a group is removed. seconds: how long to look for what it held."""
+        """Call before a group is removed. seconds: how long to look for what it held. It never fails: the group is to be
+        removed whatever Ray tells of it."""
         from ray.util import placement_group_table
 
-        self._held = _by_node([placement_group_table(group)])
+        self._held = {}
+        with suppress(Exception):
+            self._held = _by_node([placement_group_table(group)])
         self._until = time.monotonic() + seconds
 
     def done(self) -> bool:

@@ -44,7 +44,7 @@ _SETTLE = 0.3  # seconds between
 TURN = 10.0  # minutes after which who waits goes first, and for which others let it
 _AGAIN = 60.0  # seconds until it is told again; then twice as many each time
 
-_RETURNING = Returning()  # what the stage before held
+_RETURNING = Returning()  # what the stage before held: a process has one stage at a time
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from alray.store import is_remote
 
 def lacking(made: Plan, root: str, alone: bool) -> list[str]:
     """What this machine has too little of, and what to change. root: where features are written; alone: whether the
-    run joins no cluster, which is not looked at."""
+    run joins no cluster; the memory of a cluster is not looked at."""
     found = []
     if not is_remote(root) and made.feature_bytes > (free := shutil.disk_usage(existing(root)).free):
         found.append(

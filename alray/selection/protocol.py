@@ -37,7 +37,7 @@ class SelectionError(ValueError):
 
 
 class NotFiniteError(SelectionError):
-    """A number that is read of a row is not finite."""
+    """One of the numbers of a row is NaN or infinite."""
 
     def __init__(self, row: int) -> None:
         super().__init__(row)

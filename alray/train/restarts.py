@@ -127,9 +127,10 @@ def lost(error: BaseException) -> str | None:
 
 def unloadable(error: BaseException) -> str:
     """Why a worker cannot load the code that it was given; "" where that is not the fault."""
-    cause = getattr(error, "cause", error)  # of Ray's task
-    cause = getattr(cause, "client_exc", cause)  # of Ray's system
-    return _line(cause) if isinstance(cause, ImportError | AttributeError) else ""
+    task = getattr(error, "cause", error)
+    cause = getattr(task, "client_exc", task)  # Ray could not load what it was sent
+    kinds = (ImportError,) if cause is task else (ImportError, AttributeError)
+    return _line(cause) if isinstance(cause, kinds) else ""
 
 
 def until_known(failures: Mapping[int, BaseException]) -> float:

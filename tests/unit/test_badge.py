@@ -130,6 +130,15 @@ def test_factorised_distances_are_those_of_outer_products_and_within_their_bound
         assert np.median(high - low) < 2e-3 * np.median(exact) or kind == "certain"
 
 
+@pytest.mark.parametrize("size", [1e18, 1e140])
+def test_bounds_of_weights_hold_beyond_the_range_of_float32(size: float) -> None:
+    x, z = made("random")
+    x = x.astype(np.float64) * size
+    expected = twin(x, z, np.arange(5), 20)
+    for shards in (1, 7):
+        assert_twin(chosen(x, z, np.arange(5), 20, shards, Badge()), expected)
+
+
 def test_pooled_factors_are_the_pooled_outer_product() -> None:
     rng = np.random.default_rng(0)
     u, h = rng.normal(size=(3, 37)), rng.normal(size=(3, 101))

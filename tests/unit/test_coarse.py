@@ -10,6 +10,7 @@ import torch
 from test_k_center import KINDS, SHARDS, assert_twin, chosen, made, twin
 
 from alray.selection.kernels import centers, coarse, farthest, shard_rows, sieve
+from alray.selection.kernels.compared import Nearest
 from alray.selection.kernels.distance import Space
 from alray.selection.protocol import Metric
 from alray.selection.select import select
@@ -153,6 +154,14 @@ def test_bfloat16_is_left_where_it_tells_too_little() -> None:
 def assert_same(first: object, second: object) -> None:
     for name in ("rows", "scores", "radius"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_rows_without_a_bound_are_undecided() -> None:
+    """Such as all rows, for a block of centers with one beyond the range of float32."""
+    found = Nearest(np.zeros(3), np.array([np.inf, 2.0, 2.0]))
+    np.testing.assert_array_equal(found.undecided(np.full(3, np.inf), 1.0), [True, True, True])
+    known = Nearest(np.array([0.0, 1.96, 1.96]), np.array([np.inf, 2.0, 2.0]))
+    np.testing.assert_array_equal(known.undecided(np.full(3, np.inf), 1.0), [True, False, False])
 
 
 @pytest.mark.usefixtures("bfloat16")

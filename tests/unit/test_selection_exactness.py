@@ -236,6 +236,24 @@ def test_head_rows_that_nearly_coincide() -> None:
     np.testing.assert_allclose(filtered.low.ravel(), distance, rtol=1e-5)
 
 
+def test_distances_between_classes_are_the_same_in_both_directions() -> None:
+    """Products of the same two rows differ in their last bits between blocks of many rows and of few, and these pairs
+    are at the limit behind which a product has too few digits."""
+    c, d = 1025, 512  # blocks of 1,023 rows and of two
+    rng = np.random.default_rng(0)
+    last, aside = rng.normal(size=d), rng.normal(size=(c - 1, d))
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    w = last + aside
+    for _ in range(3):
+        limit = 4 * (d + 8) * 2.0**-27 * (np.einsum("cd,cd->c", w, w) + last @ last)
+        w = last + aside * (np.sqrt(limit) * (1 + rng.normal(size=c - 1) * 1e-10))[:, None]
+    w[-1] = last + 50 * aside[-1]
+    context = Context(head=(np.vstack([w, last]), np.zeros(c)))
+    inverse = Boundaries(Logits(), context)._inverse
+    np.testing.assert_array_equal(inverse, inverse.T)
+    assert np.count_nonzero(inverse) == c * (c - 1), "no two classes have the same weights"
+
+
 def test_a_state_answers_for_any_budget() -> None:
     z = RNG.normal(size=(100, 5))
     shard = ArraySource(np.arange(100), {"logits": z}).open()

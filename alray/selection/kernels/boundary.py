@@ -25,9 +25,7 @@ from alray.selection.protocol import Context, SelectionError
 _REL = 8 * U  # float32 rounding of a difference, a product and the table of inverse distances: under 4 u
 _TINY = 2.0**-140  # and underflow
 _CACHED = 1 << 17  # float32 numbers
-_SLOTS = (
-    1 << 20
-)  # distances between weights of two classes that are kept: 8 MB, and as much for the numbers of the pairs
+_SLOTS = 1 << 20  # distances between weights of two classes that are kept: 8 MB, and 8 MB for the numbers of the pairs
 _LINES = 1 << 23  # distances between a class and all others that are kept: 64 MB
 _TABLE = 1 << 20  # float64 numbers worked on at once where all pairs of classes are
 _LARGEST_INVERSE = 2.0**60
@@ -262,12 +260,13 @@ class Boundaries:
             distance = both - 2 * (self._weight[start : start + step] @ self._weight.T)
             near = distance < 4 * (self._weight.shape[1] + 8) * 2.0**-53 * both * 2.0**26 + 2.0**-934
             np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
-            # Near pairs with an earlier class are known already.
-            np.copyto(found[start : start + step], _inverse(distance), where=~near)
-            a, b = nonzero(near & (every > part))
-            a += start
-            found[a, b] = found[b, a] = _inverse(self._computed(a, b))
-            found[part, part] = 0
+            inverse, later = _inverse(distance), every > part
+            inverse[~later] = 0
+            a, b = nonzero(near & later)
+            inverse[a, b] = _inverse(self._computed(a + start, b))
+            # Each pair is looked at once: products of the same two classes in two blocks may differ in their last bits.
+            found[start : start + step] += inverse
+            found[:, start : start + step] += inverse.T
         return found
 
 

@@ -40,7 +40,7 @@ class Bounds:
     """The bounds of all rows, in units of the views. upper (n,): of the squared distance; blocks (n,): the number of
     blocks that the row was compared with.
 
-    Centers are numbered in groups of 2^`shift`, so that 16 bits are enough: a group is one center up to 65,534 centers.
+    Centers are numbered in groups of 2^`shift`, so that 16 bits are enough: a group is one center up to 65,535 centers.
     """
 
     def __init__(self, n: int) -> None:

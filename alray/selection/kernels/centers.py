@@ -38,7 +38,7 @@ class Centers:
     _known: set[bytes] = field(default_factory=set)
     _view: View | None = None
     _double: dict[tuple[int, int], View] = field(default_factory=dict)
-    _rounded: dict[tuple[int, int], coarse.Block] = field(default_factory=dict)
+    _rounded: dict[int, tuple[int, coarse.Block]] = field(default_factory=dict)  # by the first: the end, and them
 
     def __len__(self) -> int:
         return self.edges[-1]
@@ -84,9 +84,10 @@ class Centers:
     def rounded(self, start: int, end: int) -> coarse.Block:
         """These centers, at most `coarse.WIDTH`, in bfloat16."""
         assert self.space is not None
-        if (start, end) not in self._rounded:
-            self._rounded[start, end] = coarse.block_of(self.space, self.stored[start:end])
-        return self._rounded[start, end]
+        known = self._rounded.get(start)
+        if known is None or known[0] != end:
+            known = self._rounded[start] = end, coarse.block_of(self.space, self.stored[start:end])
+        return known[1]
 
     def double(self, start: int, end: int) -> View:
         """The float64 view of a block; the last few blocks are kept."""

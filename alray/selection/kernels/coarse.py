@@ -12,9 +12,9 @@ rounded to bfloat16:
     | v - (t - d(x', c')^2) | <= 2^-8 |v| + e,
     e = (2.04 (d + 20) u + 2^-15) ((|x'| + |c'|)^2 + t) + tiny,    u = 2^-24.
 
-Half of the first term is for the squared norms, which are float32 sums, too. Distances near t are known best; t is the
-threshold that they are compared with. The bits of bfloat16 numbers are compared as integers, because that is several
-times as fast. Letters: m rows, p centers of a block, w columns of its product, d width.
+The squared norms are float32 sums, too: half of the first term of e pays for them. Distances near t are known best; t
+is the threshold that they are compared with. The bits of bfloat16 numbers are compared as integers, because that is
+several times as fast. Letters: m rows, p centers of a block, w columns of its product, d width.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def forced(use: bool) -> Iterator[None]:
 
 def _native() -> bool:
     used = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # what PyTorch does not tell of does not count
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # without it nobody knows, and the answer is no
     return bool(used and has and has())
 
 

@@ -21,7 +21,7 @@ from alray.selection.kernels.distance import Space, View, error, products, round
 from alray.selection.kernels.logits import Floats, Positions, nonzero
 
 _SHARE = 0.75  # for bfloat16, in which a product takes no longer than copying its rows
-_COARSE = 0.05  # an error bound that is a larger share of the distances tells too little
+_TOO_WIDE = 0.05  # an error bound that is a larger share of the distances tells too little
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,9 @@ class Nearest:
         """Rows (m,) whose bounds are too wide to tell whether these centers are nearer than `before` (m,), or nearer
         than `least`; both squared."""
         with np.errstate(invalid="ignore"):
-            narrow = self.upper - self.lower <= 2 * _COARSE * np.maximum((self.lower + self.upper) / 2, least)
-            return np.asarray(~(self.lower > before) & ~(self.upper < least) & ~narrow)
+            narrow = self.upper - self.lower <= 2 * _TOO_WIDE * np.maximum((self.lower + self.upper) / 2, least)
+            known = narrow & np.isfinite(self.upper)
+            return np.asarray(~(self.lower > before) & ~(self.upper < least) & ~known)
 
 
 class Compared:
@@ -105,8 +106,8 @@ class Compared:
             self._seen = self._view[at]
 
     def nearest(self, start: int, end: int, least: float) -> Nearest:
-        """What is known of the nearest of the centers start:end; bfloat16 tells most near the squared distance
-        `least`."""
+        """What is known of the nearest of the centers start:end; bfloat16 tells distances near the squared distance
+        `least` best."""
         if self._rounded is not None:
             return Nearest(*self._rounded.nearest(self._centers.rounded(start, end), least))
         g, eps = self._products(start, end)

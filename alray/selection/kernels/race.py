@@ -29,7 +29,6 @@ from alray.selection.protocol import Key, beats
 
 _ROWS = 512  # rows whose canonical gradients are computed at once
 _NOTHING = 2.0**-960  # smaller weights count as 0: their clocks would never ring
-_MOST = 2.0**1000  # the bound of a weight of which nothing is known
 _CENTERS = (32, 64, 128, 256)
 _AHEAD, _NUMBERS = 4096, 1 << 18  # rings of a row that are looked at together, and of all rows
 _FEWER = 0.75  # rows that were ruled out are left out of further products as soon as so many, or fewer, remain
@@ -156,11 +155,15 @@ class Race:
         self._restart(epoch)
 
     def _high(self, center: Gradients) -> Floats:
-        """Upper bounds of the squared distances of all rows to one center (n,), without canonical gradients."""
+        """Upper bounds of the squared distances of all rows to one center (n,). Canonical gradients are computed only
+        for rows beyond the range of float32."""
         found = [np.empty(0)]
         for block in self._shard.blocks(_ROWS):
             found.append(self._factors.rough(block).bounds(center.rough)[1][:, 0])
-        return np.clip(np.concatenate(found), NEGLIGIBLE, _MOST)
+        high = np.maximum(np.concatenate(found), NEGLIGIBLE)
+        for part in self._parts(np.flatnonzero(np.isinf(high))):
+            high[part] = self._take(part).pairs(center, np.arange(len(part)), np.zeros(len(part), np.intp))
+        return high
 
     def _restart(self, epoch: Epoch) -> None:
         """Set all clocks to their first ring; for rows whose w0 is only bounded, to the earliest time it can have."""

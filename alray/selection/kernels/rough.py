@@ -1,6 +1,6 @@
 """Gradients in float32, and bounds of their canonical squared distances (`alray.selection.kernels.gradients`).
 
-A gradient is u outer h. Here u is a float32 vector of norm near 1 times a float64 number `scale`, because where the
+A gradient is u outer h. Here u is a float32 vector of moderate norm times a float64 number `scale`, because where the
 model is certain, u is far below float32's range. The filter is the canonical formula with two float32 matrix products;
 its error is at most
 

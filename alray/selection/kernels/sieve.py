@@ -115,7 +115,7 @@ class Sieve:
             alive = positions_of(free)
             squared = self._measure(alive)
         else:
-            if self._coarse:  # the sample has met all centers
+            if self._coarse:  # rows of the sample were compared with all centers
                 met = positions_of(free & (self._bounds.blocks == self._centers.count))
                 self._coarse = coarse.useful(self._bounds.below(met), self._bounds.upper[met], least)
             self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
@@ -184,7 +184,7 @@ class Sieve:
 
     def _compare(self, at: Integers, least: float) -> None:
         """Compare the rows with further centers, until their bound is below `least`."""
-        above, bounds = max(under(least), np.float32(0)), self._bounds  # nothing is nearer than a copy
+        above, bounds = max(under(least), np.float32(0)), self._bounds  # at distance 0 nothing can be nearer
         at = at[bounds.upper[at] > above]
         fresh = at[bounds.blocks[at] == 0]
         if 2 * len(fresh) > len(self._rows):  # stream over the files once
@@ -200,7 +200,7 @@ class Sieve:
         """The canonical distances of rows to all centers, where they take no longer than their bounds."""
         assert self._space is not None
         squared = self._bounds.upper[at].astype(np.float64)
-        left = np.flatnonzero(squared > 0)  # nothing is nearer than a copy
+        left = np.flatnonzero(squared > 0)  # at distance 0 nothing can be nearer
         for here in self._rows.chunks(left):
             part = at[here].astype(np.intp)
             stored = self._rows.take(part)
