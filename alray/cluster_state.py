@@ -41,8 +41,8 @@ class Returning:
         self._until = 0.0
 
     def removing(self, group: Any, seconds: float) -> None:
-        """Call before a group is removed. seconds: how long to look for what it held. It never fails: the group is to be
-        removed whatever Ray tells of it."""
+        """Call before a group is removed. seconds: how long to look for what it held. It never fails, because the group
+        is to be removed whatever Ray tells of it."""
         from ray.util import placement_group_table
 
         self._held = {}
