@@ -21,3 +21,9 @@ def test_the_table_has_the_date_and_the_commit_of_each_result(path: Path) -> Non
     rows = [line for line in lines if line.startswith("| ") and f"`{script}`" in line.split(" | ")[0]]
     measured = [row.rstrip("| ").rpartition(" | ")[2] for row in rows]
     assert any(found["date"] in last and found["commit"] in last for last in measured), (script, measured)
+
+
+def test_every_script_has_a_row_and_every_row_a_script() -> None:
+    cells = [line.split(" | ")[0] for line in (FOLDER / "README.md").read_text().splitlines()]
+    named = {cell.strip("| ").partition("`")[2].partition("`")[0] for cell in cells if cell.startswith("| `bench_")}
+    assert named == {path.name for path in FOLDER.glob("bench_*.py")}
