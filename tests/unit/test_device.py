@@ -46,7 +46,7 @@ class Watched(TorchFunctionMode):
         self.seen: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("addmm", "matmul", "__matmul__", "mm"):
+        if getattr(func, "__name__", "") in ("addmm", "matmul", "__matmul__", "mm", "linalg_vecdot"):
             self.seen.append(torch.get_float32_matmul_precision())
         return func(*args, **(kwargs or {}))
 

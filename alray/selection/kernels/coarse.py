@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from alray.features.arrays import Array
+from alray.models.device import full_float32
 from alray.selection.kernels.distance import LARGEST, Space
 from alray.selection.kernels.logits import Floats, Positions, U
 
@@ -153,10 +154,11 @@ class Rounded:
         start = 0
         for size in _tiles(len(self)):
             part = slice(start, start + size)
-            if _native():
-                torch.mm(self._x[part], block.x.T, out=found[part])
-            else:
-                found[part] = self._x[part].float() @ block.x.T.float()
+            with full_float32():  # products of bfloat16 numbers are summed up in float32
+                if _native():
+                    torch.mm(self._x[part], block.x.T, out=found[part])
+                else:
+                    found[part] = self._x[part].float() @ block.x.T.float()
             start += size
         return found[: len(self)].view(torch.int16)
 
@@ -184,9 +186,10 @@ def _rounded(space: Space, stored: Array, rows: int) -> tuple[torch.Tensor, Floa
         whole = torch.from_numpy(space.numbers(stored[part]))
         x[part, :width] = whole
         back = x[part, :width].float()
-        squares[part] = torch.linalg.vecdot(back, back).numpy()
-        back -= whole
-        moved[part] = torch.linalg.vecdot(back, back).numpy()
+        with full_float32():
+            squares[part] = torch.linalg.vecdot(back, back).numpy()
+            back -= whole
+            moved[part] = torch.linalg.vecdot(back, back).numpy()
     moved = np.sqrt(moved) * (1 + 1.02 * (width + 8) * U) + width * 2.0**-60
     usable = squares < LARGEST  # false for NaN, too
     if not usable.all():
