@@ -160,10 +160,10 @@ class Race:
         found = [np.empty(0)]
         for block in self._shard.blocks(_ROWS):
             found.append(self._factors.rough(block).bounds(center.rough)[1][:, 0])
-        high = np.maximum(np.concatenate(found), NEGLIGIBLE)
+        high = np.concatenate(found)
         for part in self._parts(np.flatnonzero(np.isinf(high))):
             high[part] = self._take(part).pairs(center, np.arange(len(part)), np.zeros(len(part), np.intp))
-        return high
+        return np.maximum(high, NEGLIGIBLE)
 
     def _restart(self, epoch: Epoch) -> None:
         """Set all clocks to their first ring; for rows whose w0 is only bounded, to the earliest time it can have."""
