@@ -27,9 +27,20 @@ def alive() -> list[Bundle]:
 
 def free_now() -> list[Bundle]:
     """The resources of every node that nobody holds, as far as Ray knows."""
+    return list(_free_by_node().values())
+
+
+def _free_by_node() -> dict[str, Bundle]:
     from ray._private.state import available_resources_per_node
 
-    return [dict(node) for node in available_resources_per_node().values()]
+    return {id: dict(node) for id, node in available_resources_per_node().items()}
+
+
+def _granted() -> dict[str, dict[str, Any]]:
+    """Ray's entries of the groups that hold something, by the id of the group."""
+    from ray.util import placement_group_table
+
+    return {id: entry for id, entry in placement_group_table().items() if entry["state"] in _HELD}
 
 
 class Returning:
@@ -52,13 +63,10 @@ class Returning:
 
     def done(self) -> bool:
         """Whether every node has given everything back, or other groups hold it, or the time is over."""
-        from ray._private.state import available_resources_per_node
-        from ray.util import placement_group_table
-
         if time.monotonic() > self._until:
             return True
-        free = available_resources_per_node()
-        taken = _by_node(entry for entry in placement_group_table().values() if entry["state"] in _HELD)
+        free = _free_by_node()
+        taken = _by_node(_granted().values())
         return all(
             total([free[node], taken.get(node, {})]).get(kind, 0.0) > amount - 1e-3
             for node, held in self._held.items()
@@ -151,11 +159,8 @@ def held_by(wanted: Mapping[str, float]) -> str:
 def _holders() -> Iterator[tuple[str, list[Bundle]]]:
     """The name of the holder, and the bundles, of each group of alray's that is granted."""
     from ray.experimental.internal_kv import _internal_kv_get
-    from ray.util import placement_group_table
 
-    for id, entry in placement_group_table().items():
-        if entry["state"] not in _HELD:
-            continue
+    for id, entry in _granted().items():
         name = entry["name"] or (_internal_kv_get(id, namespace=_NAMES) or b"").decode()
         if name.startswith(_OURS):
             _, run, stage, *_ = name.split(":")

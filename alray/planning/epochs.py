@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from alray.planning.probe import Speed
+from alray.planning.probe import Decoded, Speed
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,22 @@ class Pass:
     read: bool = True
 
 
-def passes(speed: Speed, images: float, epochs: int, *, workers: int, kept_bytes: int, rows: float) -> list[Pass]:
+def passes(
+    speed: Speed,
+    images: float,
+    epochs: int,
+    *,
+    workers: int,
+    kept_bytes: int,
+    rows: float,
+    decoded: Callable[[], Decoded],
+) -> list[Pass]:
     """All epochs of a training, of so many images each. kept_bytes: of decoded images that may be kept between epochs;
-    rows: how many images there are to keep, each by every worker."""
+    rows: how many images there are to keep, each by every worker; decoded: measures what is spared, if it is asked."""
     from alray.data.kept import pays
 
-    if not kept_bytes or not pays(epochs, workers) or rows * speed.pixel_bytes > kept_bytes:
+    if not kept_bytes or not pays(epochs, workers) or rows * (each := decoded()).bytes > kept_bytes:
         return [Pass(epochs * images, speed)]
-    again = replace(speed, decode=speed.decode - speed.unpack)
-    return [Pass(workers * rows, Speed(speed.unpack, 0.0)), Pass(epochs * images, again, read=False)]
+    spared = min(speed.decode, each.seconds)
+    again = replace(speed, decode=speed.decode - spared)
+    return [Pass(workers * rows, Speed(spared, 0.0)), Pass(epochs * images, again, read=False)]

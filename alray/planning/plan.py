@@ -191,7 +191,9 @@ class _Planner:
     def _epochs(self, speed: Speed, images: float, epochs: int, rows: float) -> float:
         """Seconds of all epochs of a training, of so many images each; rows: how many images it has in all."""
         workers, kept = self.train_workers, self.config.resources.kept_mib * 2**20
-        parts = passes(speed, images, epochs, workers=workers, kept_bytes=kept, rows=rows)
+        parts = passes(
+            speed, images, epochs, workers=workers, kept_bytes=kept, rows=rows, decoded=lambda: self.probe.decoded
+        )
         return sum(self._stage(part.images, part.speed, workers, part.read) for part in parts)
 
     def _extract(self, speed: Speed, images: int, again: bool) -> float:

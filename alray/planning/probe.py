@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from alray.train.loop import fit
 from alray.train.objective import Place, Recipe
 
 _FIRST = 8  # images of the first measurement
-_UNPACKED = 64  # images that are decoded without a transform
+_DECODED = 64  # images that are decoded without a transform
 _SECONDS = 1.5  # of the last one, at least, if there are images enough
 
 
@@ -39,14 +39,20 @@ _SECONDS = 1.5  # of the last one, at least, if there are images enough
 class Speed:
     """What one image costs. decode: CPU seconds of fetching, decoding and transforming it; compute: seconds of one
     replica of the model, without a GPU its CPU seconds over its threads, which other work on the machine does not
-    lengthen; device_bytes: memory of the GPU that the model and a batch take, 0 without one; unpack: the part of
-    `decode` that a training spares that keeps the decoded image; pixel_bytes: how many bytes it then takes."""
+    lengthen; device_bytes: memory of the GPU that the model and a batch take, 0 without one."""
 
     decode: float
     compute: float
     device_bytes: int = 0
-    unpack: float = 0.0
-    pixel_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a training spares for each image that it keeps decoded, seconds: CPU seconds of reading and decoding it; and
+    how many bytes it then takes."""
+
+    seconds: float
+    bytes: float
 
 
 @dataclass
@@ -94,18 +100,17 @@ class Probe:
                 )  # fmt: skip
                 return images.decode / 2, max(self.clock() - images.second, 1e-6)
 
-            speed = self._speed(once)
-            unpack, pixel_bytes = self._unpacked()
-            return replace(speed, unpack=min(speed.decode, unpack), pixel_bytes=pixel_bytes)
+            return self._speed(once)
 
-    def _unpacked(self) -> tuple[float, float]:
-        """CPU seconds of reading and decoding an image without a transform, and the bytes of the decoded one."""
+    @cached_property
+    def decoded(self) -> Decoded:
+        """Images that are read and decoded, and not transformed."""
         from alray.data.kept import bytes_of, decoded
 
-        rows, catalog, began = self._some(min(_UNPACKED, len(self.rows))), self.catalog, time.process_time()
+        rows, catalog, began = self._some(min(_DECODED, len(self.rows))), self.catalog, time.process_time()
         references = catalog.references(rows)
         shapes = decoded(references, rows, catalog.source, catalog.image_column, catalog.pixel_range)[1]
-        return (time.process_time() - began) / len(rows), float(bytes_of(shapes).mean())
+        return Decoded((time.process_time() - began) / len(rows), float(bytes_of(shapes).mean()))
 
     def _speed(self, once: Callable[[int], tuple[float, float]]) -> Speed:
         if self.device.type == "cuda":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from test_k_center import KINDS, SHARDS, assert_twin, chosen, made, twin
+from test_k_center import KINDS, assert_twin, assert_twin_for_every_cut, chosen, made, twin
 
 from alray.selection.kernels import centers, coarse, farthest, shard_rows, sieve
 from alray.selection.kernels.compared import Nearest
@@ -95,11 +95,7 @@ def test_bounds_are_best_near_the_threshold() -> None:
 @pytest.mark.parametrize("m", [1, 40])
 @pytest.mark.parametrize("kind", KINDS)
 def test_picks_with_bfloat16_equal_the_twin(kind: str, m: int) -> None:
-    x = made(kind)
-    labeled = np.random.default_rng(0).permutation(len(x))[:m]
-    expected = twin(x, labeled, 60)
-    for shards in SHARDS:
-        assert_twin(chosen(x, labeled, 60, shards), expected)
+    assert_twin_for_every_cut(kind, m)
 
 
 @pytest.mark.usefixtures("always")

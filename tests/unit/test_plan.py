@@ -23,7 +23,7 @@ from alray.planning import plan as planning
 from alray.planning import room
 from alray.planning.epochs import Pass, passes
 from alray.planning.plan import plan, plan_once
-from alray.planning.probe import Probe, Speed, Start
+from alray.planning.probe import Decoded, Probe, Speed, Start
 from alray.planning.result import Plan
 from alray.planning.selecting import select_seconds
 from alray.planning.starts import CLUSTER, SELECT, Starts
@@ -103,11 +103,17 @@ def test_images_that_a_training_keeps_are_read_once(tmp_path: Path) -> None:
 
 
 def test_decoded_images_are_kept_where_they_fit_and_are_read_often() -> None:
-    speed = Speed(decode=5.0, compute=7.0, unpack=4.0, pixel_bytes=1000.0)
+    speed = Speed(decode=5.0, compute=7.0)
     every = [Pass(12 * 30, speed)]
 
     def of(**changes: int) -> list[Pass]:
-        return passes(speed, 30, 12, **{"workers": 2, "kept_bytes": 30_000, "rows": 30, **changes})
+        return passes(
+            speed,
+            30,
+            12,
+            **{"workers": 2, "kept_bytes": 30_000, "rows": 30, **changes},
+            decoded=lambda: Decoded(4.0, 1000.0),
+        )
 
     again = replace_in(speed, decode=1.0)
     assert of() == [Pass(2 * 30, Speed(4.0, 0.0)), Pass(12 * 30, again, read=False)]

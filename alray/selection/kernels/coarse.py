@@ -32,7 +32,7 @@ from alray.models.device import full_float32
 from alray.selection.kernels.distance import LARGEST, Space
 from alray.selection.kernels.logits import Floats, Positions, U
 
-_WORSE, _FEW = 3, 8  # times the rows above a threshold, and rows: where more are left, float32 is the cheaper way
+_WORSE, _ALWAYS = 3, 8  # times the rows above a threshold, and rows: where more are left, float32 is the cheaper way
 WIDTH = 256  # centers of a product at most; the shapes of products are few, because oneDNN prepares each of them
 _NARROW = 64  # or so many
 _TILES = (2048, 512, 128)  # rows of a product
@@ -40,7 +40,7 @@ _CACHED = 1 << 17  # numbers that are rounded at once: 512 KB
 _COLUMNS = 32  # products are fastest for a multiple of so many columns
 _NEVER = 2.0**100  # squared norm of a center that fills a block
 _LARGEST = 2.0**62  # thresholds are not larger
-_HALF = 2.0**-8  # rounding to bfloat16 changes a number by no larger share
+_ROUNDING = 2.0**-8  # rounding to bfloat16 changes a number by no larger share
 _forced: list[bool] = []
 
 
@@ -72,7 +72,7 @@ def useful(lower: Array, upper: Array, least: float) -> bool:
     """Whether bfloat16 tells enough, judged by its bounds (m,) of some rows' squared distances to all centers: it must
     not leave many times as many rows above the threshold `least` as there seem to be."""
     above = int(np.count_nonzero((lower + upper) / 2 >= least))
-    return int(np.count_nonzero(upper >= least)) <= _WORSE * max(above, _FEW)
+    return int(np.count_nonzero(upper >= least)) <= _WORSE * max(above, _ALWAYS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class Rounded:
         if bool((top < 0).any()):  # of negative numbers, the integer of the largest one is the lowest
             top = torch.where(top < 0, v.amin(dim=1), top)
         value = np.asarray(top.view(torch.bfloat16).double().numpy())
-        slack, r = _HALF * np.abs(value) + self._error(block, t), self._apart(block)
+        slack, r = _ROUNDING * np.abs(value) + self._error(block, t), self._apart(block)
         lower: Floats = np.maximum(np.sqrt(np.maximum(t - value - slack, 0.0)) - r, 0.0) ** 2
         upper: Floats = (np.sqrt(np.maximum(t - value + slack, 0.0)) + r) ** 2
         return lower, upper
@@ -146,7 +146,7 @@ class Rounded:
         return np.asarray(share * ((self._norm + block.largest) ** 2 + t) + self._width * 2.0**-60)
 
     def _compare_with(self, t: Floats) -> None:
-        self._x[: len(self), self._width + 2 : self._width + 4] = _halves(self._squares - t)
+        self._x[: len(self), self._width + 2 : self._width + 4] = _in_two(self._squares - t)
 
     def _product(self, block: Block) -> torch.Tensor:
         """v as integers, (m, w)."""
@@ -169,7 +169,7 @@ def block_of(space: Space, stored: Array) -> Block:
     p, width = stored.shape
     x *= 2.0
     x[:, width] = -_NEVER
-    x[:p, width : width + 2] = -_halves(squares)
+    x[:p, width : width + 2] = -_in_two(squares)
     x[:, width + 2 : width + 4] = -1.0
     return Block(x, float(np.sqrt(squares.max())), float(moved.max()))
 
@@ -198,7 +198,7 @@ def _rounded(space: Space, stored: Array, rows: int) -> tuple[torch.Tensor, Floa
     return x, squares, moved
 
 
-def _halves(value: Floats) -> torch.Tensor:
+def _in_two(value: Floats) -> torch.Tensor:
     """Numbers (m,) as sums of two bfloat16 numbers, (m, 2)."""
     whole = torch.from_numpy(value).float()
     first = whole.bfloat16()

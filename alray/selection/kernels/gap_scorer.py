@@ -23,14 +23,13 @@ import numpy.typing as npt
 
 from alray.features.arrays import LOGITS, Block
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, leading
-from alray.selection.kernels.screen import Screen
+from alray.selection.kernels.screen import BY_CLASS, Screen
+from alray.selection.kernels.short_sums import roundings, row_products, row_sums
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
 BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
-_COLUMNS = 48  # with so many classes or fewer, a block is worked on class by class
-_COMPARED = 96  # the same where logits are only compared
-_TERMS = 256  # numbers per float32 sum; such sums are added in float64
+_COMPARED = 96  # a block is compared class by class with so many classes or fewer
 _CACHED, _ROWS = 1 << 18, 1 << 14  # numbers and rows worked on at once
 _SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
 _GRID = np.linspace(0, 1, 65)
@@ -149,13 +148,13 @@ class _Lines:
 
     def __init__(self, z: Singles) -> None:
         self.classes: int = z.shape[1]
-        self._by_class = self.classes <= _COLUMNS
+        self._by_class = self.classes <= BY_CLASS
         self._z = np.ascontiguousarray(z.T) if self._by_class else z
 
     @property
     def terms(self) -> int:
         """With so many terms the float32 sums round."""
-        return min(self.classes, _TERMS) + -(-self.classes // _TERMS)
+        return roundings(self.classes)
 
     @cached_property
     def gap(self) -> Floats:
@@ -195,10 +194,4 @@ class _Lines:
         gap = -below.max(axis=1).astype(np.float64) if gapped else np.zeros(len(rows))
         e = np.exp(below, out=None if weighted else below)
         below[rows, top] = 0
-        rest, heavy, ones = np.zeros(len(rows)), np.zeros(len(rows)), np.ones(_TERMS, np.float32)
-        for start in range(0, self.classes, _TERMS):
-            part = slice(start, start + _TERMS)
-            rest += e[:, part] @ ones[: self.classes - start]
-            if weighted:
-                heavy -= np.einsum("mc,mc->m", e[:, part], below[:, part])
-        return rest, heavy, gap
+        return row_sums(e), -row_products(e, below) if weighted else np.zeros(len(rows)), gap

@@ -22,11 +22,11 @@ import torch
 from alray.features.arrays import Array
 from alray.models.device import full_float32
 from alray.selection.kernels.logits import Floats, Positions, Singles, U, single
+from alray.selection.kernels.short_sums import TERMS, row_products
 
 NEGLIGIBLE = 2.0**-900  # smaller squared distances are computed canonically: they are near the end of float64's range
 _LARGEST, _SMALLEST = 2.0**120, 2.0**-80  # squared norms of h beyond them are summed in float64
-_TERMS = 256  # numbers per float32 sum
-SUMMED = 1.01 * (_TERMS + 16) * U  # the relative error of `squares_of`
+SUMMED = 1.01 * (TERMS + 16) * U  # the relative error of `squares_of`
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,4 @@ def embeddings(h: Array) -> tuple[Singles, Floats, Floats]:
 
 def squares_of(rows: Singles) -> Floats:
     """The squared norms of rows (m, w), (m,), up to the relative error `SUMMED`, unless they underflow."""
-    total = np.zeros(len(rows))
-    for start in range(0, rows.shape[1], _TERMS):
-        part = rows[:, start : start + _TERMS]
-        total += np.einsum("mw,mw->m", part, part)
-    return total
+    return row_products(rows, rows)

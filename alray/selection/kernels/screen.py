@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.selection.kernels.logits import Floats, Singles, U
+from alray.selection.kernels.short_sums import TERMS, roundings, row_products, row_sums
 
 _RANGE = 60.0  # float32 holds exp(z_(1)) up to so much above and below, and all terms that matter beside it
-_COLUMNS = 48  # with so many classes or fewer, a block is worked on class by class
+BY_CLASS = 48  # with so many classes or fewer, a block is worked on class by class
 _SHORT = 512  # columns of rows whose largest numbers `reduceat` finds faster
-_TERMS, _SUMS = 256, 8  # so many numbers, or one in so many, per float32 sum; such sums are added in float64
+_SUMS = 8  # float32 sums of a row at most
 _ROUNDING = 2.0**-38  # of scores in float64
 Mask = npt.NDArray[np.bool_]
 
@@ -90,7 +91,7 @@ ENTROPY = Screen(_entropy, -3.0, weighted=True)
 
 def totals_of(z: Singles, eps: Floats, weighted: bool) -> Totals | None:
     """What the scores of rows are made of; None where the largest logits differ too much from row to row."""
-    classes, axis = z.shape[1], int(z.shape[1] > _COLUMNS)
+    classes, axis = z.shape[1], int(z.shape[1] > BY_CLASS)
     z = np.ascontiguousarray(z if axis else z.T)
     top = _largest(z) if axis else z.max(axis=0)
     low, high = float(top.min()), float(top.max())
@@ -100,36 +101,15 @@ def totals_of(z: Singles, eps: Floats, weighted: bool) -> Totals | None:
         middle = np.float32((low + high) / 2)
         z, top = z - middle, top - middle
     e = np.exp(z)
-    total = _summed(e, axis)
-    summed = _products(e, z, axis) if weighted else total
-    terms = min(classes, _terms(classes)) + -(-classes // _terms(classes))
+    terms = max(TERMS, -(-classes // _SUMS))
+    total = row_sums(e, terms) if axis else e.sum(axis=0).astype(np.float64)
+    summed = total
+    if weighted:
+        summed = row_products(e, z, terms) if axis else np.einsum("cm,cm->m", e, z).astype(np.float64)
     reach = max(-float(top.min()), float(top.max()), 0.0) + np.log(classes)
-    return Totals(total, summed, np.exp(top).astype(np.float64), 1.01 * (120 + terms) * U, eps, reach)
-
-
-def _terms(classes: int) -> int:
-    return max(_TERMS, -(-classes // _SUMS))
-
-
-def _summed(values: Singles, axis: int) -> Floats:
-    """Sums along an axis, of at most `_terms` numbers each in float32."""
-    if axis == 0:
-        return np.asarray(values.sum(axis=0), np.float64)
-    terms = _terms(values.shape[1])
-    found, ones = np.zeros(len(values)), np.ones(terms, np.float32)
-    for start in range(0, values.shape[1], terms):
-        found += values[:, start : start + terms] @ ones[: values.shape[1] - start]
-    return found
-
-
-def _products(e: Singles, z: Singles, axis: int) -> Floats:
-    """Sums of products along an axis, in the same way."""
-    if axis == 0:
-        return np.asarray(np.einsum("cm,cm->m", e, z), np.float64)
-    terms, found = _terms(z.shape[1]), np.zeros(len(z))
-    for start in range(0, z.shape[1], terms):
-        found += np.einsum("mc,mc->m", e[:, start : start + terms], z[:, start : start + terms])
-    return found
+    return Totals(
+        total, summed, np.exp(top).astype(np.float64), 1.01 * (120 + roundings(classes, terms)) * U, eps, reach
+    )
 
 
 def _largest(z: Singles) -> Singles:

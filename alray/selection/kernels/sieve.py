@@ -134,7 +134,8 @@ class Sieve:
         copies = sent[lowest] & ~sent
         left = np.ones(len(alive), bool)
         left[there[sent | copies]] = False
-        rest = max(self._farthest(free), self._first_of(alive[left], squared[left]), key=_order)
+        rest, far = self._first_of(alive[left], squared[left]), self._farthest(free)
+        rest = rest if beats(rest, far) else far
         if copies.any() and rest[0] <= 0:  # once what they are copies of is picked, their distances are 0
             row = self._rows.number(alive[there[copies]][0])
             rest = 0.0, row if rest[0] < 0 else min(row, rest[1])
@@ -315,7 +316,3 @@ class Sieve:
             best = value == squared[at]
             nearest_one[at[best]] = start + center[best]
         return squared, nearest_one
-
-
-def _order(key: Key) -> Key:
-    return key[0], -key[1]
