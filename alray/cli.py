@@ -9,6 +9,7 @@ to label first; 130 Ctrl-C. An error with another code than 2 has it as its attr
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -63,8 +64,10 @@ def plan(argv: Sequence[str]) -> None:
     price = 0.0
     if "--price" in rest:
         at = rest.index("--price")
-        price = _number("--price", rest[at + 1 : at + 2])
+        price = _price(rest[at + 1 : at + 2])
         del rest[at : at + 2]
+        if "--price" in rest:
+            raise ConfigError("--price: expected once, got it again")
     config = options(recipes.presets(target), rest, _PLAN)
 
     from alray.planning.plan import plan as made
@@ -77,11 +80,14 @@ def plan(argv: Sequence[str]) -> None:
         raise ConfigError("the run cannot fit:\n" + "\n".join(found.problems))
 
 
-def _number(name: str, given: Sequence[str]) -> float:
+def _price(given: Sequence[str]) -> float:
     try:
-        return float(given[0])
+        price = float(given[0])
     except (IndexError, ValueError):
-        raise ConfigError(f"{name}: expected a number, got {given[0] if given else 'nothing'}") from None
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise ConfigError(f"--price: expected a number that is not negative, got {given[0] if given else 'nothing'}")
+    return price
 
 
 def sweep(argv: Sequence[str]) -> None:

@@ -116,9 +116,12 @@ class Store:
 
     def names(self) -> list[str]:
         """The sorted names of the files and directories in this directory, without lists of checksums; empty if it does
-        not exist."""
+        not exist. Raises StoreError if it is a file."""
         fs, path = filesystem(self.uri)
-        infos = persistent(self.uri, lambda: fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+        try:
+            infos = persistent(self.uri, lambda: fs.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
+        except NotADirectoryError:
+            raise StoreError(f"{self.uri}: expected a directory, got a file") from None
         return sorted(info.base_name for info in infos if not is_list(info.base_name))
 
     def read_bytes(self, name: str) -> bytes:
@@ -201,7 +204,9 @@ class Store:
         try:
             write_bytes(uri, b"", durable=False)
         except StoreError as error:
-            raise type(error)(f"cannot write {self.uri}: {error.__cause__ or error}") from error
+            cause = error.__cause__ or error
+            what = "Not a directory, but a file is there" if isinstance(cause, NotADirectoryError) else cause
+            raise type(error)(f"cannot write {self.uri}: {what}") from error
         atomic.delete(uri)
 
 

@@ -15,6 +15,7 @@ import io
 from alray import RunConfig, replace
 from alray.cli import guarded, options
 from alray.config import (
+    ConfigError,
     FeatureConfig,
     ModelConfig,
     ResourceConfig,
@@ -50,7 +51,11 @@ CONFIG = RunConfig(
 def write_digits(folder: str) -> None:
     """scikit-learn's digits as <folder>/{train,test}/<digit>/<number>.png; every fourth image is a test image."""
     from PIL import Image
-    from sklearn.datasets import load_digits
+
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ConfigError("the handwritten digits come with scikit-learn: pip install 'alray[demo]'") from None
 
     from alray.store import Store
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from alray.commands.command import Command
 
 
@@ -23,7 +25,7 @@ class Export(Command):
     labels: str = "csv"
     """Form of the labeled images. csv: labels.csv with key, label, origin and URI; folder and webdataset also copy the
     images."""
-    round: int = -1
+    round: int = Field(-1, ge=-1)
     """Round whose model is written; -1: the last one."""
 
     def work(self) -> None:

@@ -20,8 +20,9 @@ class Repack(Command):
     """What to write."""
 
     def work(self) -> None:
-        """Write the files."""
+        """Write the files, and say how many images they have."""
         from alray.data.catalog import Catalog
         from alray.data.repack import repack
 
-        repack(Catalog.open(self.catalog), self.out, self.format, progress=True)
+        written = repack(Catalog.open(self.catalog), self.out, self.format, progress=True)
+        print(f"{written:,} images: {self.out}")

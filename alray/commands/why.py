@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from alray.commands.command import Command
 
 
@@ -16,7 +18,7 @@ class Why(Command):
     """Directory of the run."""
     key: str
     """Key of the image, its URI, or the end of its path if no other image has it."""
-    round: int = -1
+    round: int = Field(-1, ge=-1)
     """Round to tell of; -1: all in which the image could be picked."""
 
     def work(self) -> None:

@@ -76,8 +76,11 @@ class Catalog:
         """Open the catalog in a directory. Raises CatalogError where there is none."""
         store = Store(absolute(uri))
         if not store.has(META):
+            there = store.names()
+            got = f"a directory without {META}, with {there[0]}" if there else "nothing"
+            place = "DIRECTORY" if there else uri  # a catalog may not be written among other files
             raise CatalogError(
-                f"{uri}: expected a catalog, got no {META}; make one with `alray index SOURCE --out {uri}`"
+                f"{uri}: expected a catalog, got {got}; make one with `alray index SOURCE --out {place}`"
             )
         meta = store.read_json(META)
         if meta["version"] != _VERSION:

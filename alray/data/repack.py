@@ -32,14 +32,14 @@ def repack(
     format: str = WEBDATASET.name,
     max_tar_bytes: int = 256 * 2**20,
     progress: bool = False,
-) -> None:
+) -> int:
     """Write every image of the catalog under its key into the empty directory `out`.
 
     webdataset writes shard-00000.tar ... (and test-00000.tar ... for the test split), in which each image
     is followed by its class in a .cls member. folder writes a file at each key's path. Both write alray-classes.txt,
-    which keeps the order of the classes. Raises CatalogError if a key cannot be a file name, if the written files
-    would be indexed with another split or class than the catalog has, if it has a validation set, or if the source
-    has changed.
+    which keeps the order of the classes. Returns how many images were written. Raises CatalogError if a key cannot be a
+    file name, if the written files would be indexed with another split or class than the catalog has, if it has a
+    validation set, or if the source has changed.
     """
     target = SOURCES.get(format)
     if target is None or not target.writable:
@@ -65,6 +65,7 @@ def repack(
             rows = np.flatnonzero(is_test == test)
             target.write(store, test, _images(catalog, rows, bar), max_tar_bytes)
     store.write_bytes(CLASSES_FILE, "".join(f"{name}\n" for name in catalog.classes).encode())
+    return len(catalog)
 
 
 def _check_keys(catalog: Catalog, keys: list[str], target: Source) -> None:

@@ -24,6 +24,10 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
         config.class_depth, config.links,
     )  # fmt: skip
     test_root = config.test_root
+    if test_root and absolute(test_root) == absolute(config.root):
+        raise CatalogError(
+            f"test_root: expected test images that are not among those of the root, got the root itself, {test_root}"
+        )
     with reachable(config.root):
         raw = [kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))]
     if test_root:

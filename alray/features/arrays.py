@@ -39,7 +39,11 @@ class Block:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> Array:
-        return self.columns[name]
+        try:
+            return self.columns[name]
+        except KeyError:
+            there = ", ".join(self.columns)
+            raise KeyError(f"{name}: only {there} were read; a strategy names in `needs` what it reads") from None
 
     def take(self, at: Array | slice) -> Block:
         """The rows at these ascending positions."""

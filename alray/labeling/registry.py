@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ _ORACLES: dict[str, Callable[[Setting], Oracle]] = {HIDDEN: _hidden, "files": _f
 def oracle_of(setting: Setting) -> Oracle:
     """Build the oracle that the configuration names. Raises ConfigError."""
     name = setting.config.labels.oracle
-    return _ORACLES[name](setting) if name in _ORACLES else _own(name)()
+    return _ORACLES[name](setting) if name in _ORACLES else _made(name)
 
 
 def check(config: RunConfig) -> None:
@@ -65,6 +66,16 @@ def replays(config: RunConfig) -> bool:
     return config.labels.oracle == HIDDEN
 
 
+def _made(name: str) -> Oracle:
+    """An oracle of the user's. Raises ConfigError if it cannot be made."""
+    oracle = _own(name)()
+    if not hasattr(oracle, "answer"):
+        raise ConfigError(
+            f"labels.oracle: expected an object with the method answer(requests), {name} gave {type(oracle).__name__}"
+        )
+    return oracle
+
+
 def _own(name: str) -> Callable[[], Oracle]:
     """A class or function that a user names by its import path, "package.module:Class"."""
     module, mark, attribute = name.partition(":")
@@ -79,4 +90,13 @@ def _own(name: str) -> Callable[[], Oracle]:
         raise ConfigError(f"labels.oracle: {name!r} cannot be imported: {error}") from error
     if not callable(made) or (isinstance(made, type) and not hasattr(made, "answer")):
         raise ConfigError(f"labels.oracle: expected a class with the method answer(requests), got {name!r}")
+    try:
+        inspect.signature(made).bind()
+    except TypeError as error:
+        raise ConfigError(
+            "labels.oracle: expected a class that is made without arguments, or a function without arguments that "
+            f"returns an oracle, got {name!r}: {error}"
+        ) from None
+    except ValueError:  # a class written in C has no signature
+        pass
     return made  # type: ignore[no-any-return]

@@ -83,7 +83,7 @@ class _Planner:
         self._start = start or 0.0
         self.read, self.unknown = 0.0, list[str]()
         self.rounds = self._rounds()
-        self.offered = [self._window(number) for number in range(self.rounds)]
+        self.offered = [*map(self._window, range(self.rounds - 1)), 0]  # the last round chooses none
 
     def plan(self) -> Plan:
         found, rounds = self.found, range(self.rounds)

@@ -60,6 +60,7 @@ def _report_on_curves(path: str, out: str, test: Test, measure: str) -> str:
     lines = arrange(read_curves(path))
     _check(lines, measure)
     store = Store(absolute(out), REPORT_LIST)
+    store.check_writable()
     page = write_page(store, lines, [], test=test, measure=measure, source=path.rsplit("/", 1)[-1])
     _write_markdown(store, [f"# {markdown(page.title)}", markdown(page.headline)], page)
     files = f"{store.at('report.html')}\n{store.at('report.md')}"

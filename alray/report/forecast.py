@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from alray.report.metrics import is_metric
 from alray.rundir import RunDir
 from alray.scalars import flat
 
@@ -111,6 +112,9 @@ def sentences(run: RunDir, target: float, measure: str = "", cost: float = 0.0) 
     rounds = [flat(run.round(number).metrics()) for number in run.committed()]
     names = [measure] if measure else ["test_top1", "validation_top1"]
     name = next((name for name in names if rounds and rounds[-1].get(name) is not None), None)
+    known = [name for name, value in rounds[-1].items() if value is not None and is_metric(name)] if rounds else []
+    if measure and known and name not in known:
+        raise ForecastError(f"measure: expected one of {', '.join(known)}, got {measure}")
     if name is None:
         raise ForecastError(
             f"{run.uri}: expected finished rounds with {' or '.join(names)}, got {len(rounds)} without: a forecast "

@@ -13,8 +13,8 @@ import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 
 from alray.data.sources import columns
-from alray.data.sources.damaged import why_no_array
-from alray.selection.names import KEY, ROW, Names, read_table
+from alray.data.sources.damaged import instead
+from alray.selection.names import KEY, ROW, TABLES, Names, read_table
 from alray.selection.protocol import Picks, SelectionError
 from alray.store import Store, absolute, filesystem, folder_of, table_bytes, write_bytes
 
@@ -22,7 +22,7 @@ _ROWS = columns.Role("row numbers", ("row",), ("rows", "row_number"), "its name 
 
 
 def read_rows(path: str, names: Names | None = None) -> npt.NDArray[np.int64]:
-    """Row numbers from .npy, from text with one number or key a line, or from CSV or Parquet, such as picks that
+    """Row numbers from .npy, from text with one number or key a line, or from CSV, TSV or Parquet, such as picks that
     `write_picks` wrote, by the column row or key. An empty path gives no rows.
 
     names: the keys of the rows, without which only row numbers are understood. Raises SelectionError.
@@ -30,7 +30,7 @@ def read_rows(path: str, names: Names | None = None) -> npt.NDArray[np.int64]:
     if not path:
         return np.empty(0, np.int64)
     try:
-        if path.endswith((".csv", ".parquet")):
+        if path.endswith(TABLES):
             return _from_table(read_table(path), path, names)
         if path.endswith(".npy"):
             return np.asarray(np.load(path))
@@ -38,15 +38,14 @@ def read_rows(path: str, names: Names | None = None) -> npt.NDArray[np.int64]:
     except SelectionError:
         raise
     except (OSError, EOFError, ValueError, KeyError) as error:
-        reason = why_no_array(path, error)
-        raise SelectionError(f"{path}: expected row numbers, one a line, got something else ({reason})") from None
+        raise SelectionError(f"{path}: expected row numbers, one a line, got {instead(path, error)}") from None
 
 
 def _from_table(table: pa.Table, path: str, names: Names | None) -> npt.NDArray[np.int64]:
     """The rows of a table by its keys if they are known, else by its row numbers. Where it has both, they must agree:
     the file may belong to other data."""
     if names is None or KEY not in table.column_names:
-        return np.asarray(table[_row_column(table.column_names, path)].to_numpy())
+        return _numbers(table[_row_column(table.column_names, path)], path)
     keys = table[KEY].cast(pa.string()).to_pylist()
     rows = names.rows_of(keys, path)
     if ROW in table.column_names:
@@ -60,18 +59,36 @@ def _from_table(table: pa.Table, path: str, names: Names | None) -> npt.NDArray[
     return rows
 
 
+def _numbers(column: pa.ChunkedArray, path: str) -> npt.NDArray[np.int64]:
+    if pa.types.is_integer(column.type) and not column.null_count:
+        return np.asarray(column.to_numpy())
+    values = column.to_pylist()
+    wrong = next((at for at, value in enumerate(values) if not _is_number(value)), None)
+    if wrong is not None:
+        raise SelectionError(f"{path}: expected row numbers, got {values[wrong]!r} in line {wrong + 1:,} of its rows")
+    return np.array([int(value) for value in values], np.int64)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a cell or a line is a whole number."""
+    try:
+        whole = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return not isinstance(value, bool) and (isinstance(value, str) or whole == value)
+
+
 def _from_lines(text: str, path: str, names: Names | None) -> npt.NDArray[np.int64]:
     """Row numbers; or keys, where not all lines are integers."""
-    words, lines = text.split(), [line for line in text.splitlines() if line]
-    try:
-        numbers = np.array([int(word) for word in words], np.int64)
-    except ValueError as error:
+    lines = [line for line in text.splitlines() if line.strip()]
+    other = next((line for line in lines if not _is_number(line)), None)
+    if other is not None:
         if names is None:
             raise SelectionError(
-                f"{path}: expected row numbers, one a line, got something else ({error}); --catalog or --keys makes "
-                "keys understood"
-            ) from None
+                f"{path}: expected row numbers, one a line, got {other!r}; --catalog or --keys makes keys understood"
+            )
         return names.rows_of(lines, path)
+    numbers = np.array([int(line) for line in lines], np.int64)
     if names is not None and names.has(lines) and not np.array_equal(names.rows_of(lines, path), numbers):
         raise SelectionError(
             f"{path}: the lines are row numbers and keys of {names.where}; give a CSV with the column row or key"
@@ -104,9 +121,7 @@ def _array(name: str, path: str) -> npt.NDArray[np.floating]:
     try:
         return np.asarray(np.load(path))
     except (OSError, EOFError, ValueError) as error:
-        raise SelectionError(
-            f"{name}: {path}: expected a .npy array, got something else ({why_no_array(path, error)})"
-        ) from None
+        raise SelectionError(f"{name}: {path}: expected a .npy array, got {instead(path, error)}") from None
 
 
 def check_out(path: str, overwrite: bool = True) -> None:

@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from alray.data.sources.damaged import instead
 from alray.features.arrays import Integers, Rows
-from alray.reasons import why
 from alray.selection.protocol import SelectionError
 from alray.store import absolute, read_bytes
 
 ROW, KEY = "row", "key"
+TABLES = (".csv", ".tsv", ".parquet")  # endings of files that have columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +112,12 @@ def names_in(path: str, names: Names | None) -> Names | None:
 
 def _in_order(path: str) -> list[str]:
     """The keys of a file: one a line, or the column key of CSV or Parquet, sorted by the column row if there is one."""
-    if not path.endswith((".csv", ".parquet")):
+    if not path.endswith(TABLES):
         return read_lines(path)
     try:
         table = read_table(path)
     except (OSError, ValueError) as error:
-        raise SelectionError(f"{path}: expected a table of keys, got something else ({why(error)})") from None
+        raise SelectionError(f"{path}: expected a table of keys, got {instead(path, error)}") from None
     if KEY not in table.column_names:
         raise SelectionError(f"{path}: expected a column 'key', got {', '.join(table.column_names)}")
     keys: list[str] = table[KEY].cast(pa.string()).to_pylist()
@@ -140,11 +141,12 @@ def _unique(keys: list[str], path: str) -> pa.Array:
 
 
 def read_table(path: str) -> pa.Table:
-    """A CSV or Parquet file; keys are text, also where they look like numbers. Raises OSError, ValueError."""
+    """A CSV, TSV or Parquet file; keys are text, also where they look like numbers. Raises OSError, ValueError."""
     if path.endswith(".parquet"):
         return pq.read_table(path)
     text = pacsv.ConvertOptions(column_types={KEY: pa.string(), "uri": pa.string()})
-    return pacsv.read_csv(path, convert_options=text)
+    parse = pacsv.ParseOptions(delimiter="\t" if path.endswith(".tsv") else ",")
+    return pacsv.read_csv(path, parse_options=parse, convert_options=text)
 
 
 def read_lines(path: str) -> list[str]:
@@ -152,7 +154,7 @@ def read_lines(path: str) -> list[str]:
     try:
         lines = read_bytes(absolute(path)).decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise SelectionError(f"{path}: expected keys, one a line, got something else ({why(error)})") from None
+        raise SelectionError(f"{path}: expected keys, one a line, got {instead(path, error)}") from None
     lines = [line.removesuffix("\r") for line in lines]
     while lines and not lines[-1]:
         lines.pop()

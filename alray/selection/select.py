@@ -143,6 +143,9 @@ def select(
     strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
     pool = _pool(strategy, strategy.needs_in(round), present, head)
+    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
+    if LOGITS in strategy.needs_in(round) and num_classes == 1:
+        raise SelectionError(f"{LOGITS if LOGITS in present else HEAD}: expected at least two classes, got one")
     if on_rows is not None:
         on_rows(pool.rows, pool.numbered)
     free = available(pool, labeled=labeled, pending=pending, exclude=exclude)
@@ -154,7 +157,6 @@ def select(
     for name in [name for name, column in pool.columns.items() if not _checked_later(strategy, column)]:
         check_values(name, pool.rows, pool.columns[name], used)
     read = LOGITS if LOGITS in pool.columns else EMBEDDING
-    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
     num_shards = num_shards or _usual_shards(strategy, parts, workers)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import Integers, Rows, positions_of
+from alray.features.arrays import Array, Integers, Rows, positions_of
 from alray.selection.inputs import GivenFeatures, refuse_masked
 from alray.selection.kernels.ranks import among
 from alray.selection.protocol import SelectionError
@@ -56,6 +56,15 @@ class Parts:
         return used
 
 
+def _other(given: Array) -> str:
+    """What was given instead of row numbers."""
+    if given.dtype == bool:
+        return f"a mask of shape {given.shape}; np.flatnonzero gives its row numbers"
+    if given.ndim == 0 and given.dtype.kind == "U":
+        return f"the text {str(given)!r}; only the command `alray select` reads rows from files"
+    return f"{given.dtype} of shape {given.shape}"
+
+
 def available(pool: GivenFeatures, **taken: Any) -> Mask:
     """The rows (n,) that may be picked. taken: the rows that may not, by the argument's name."""
     keep = np.ones(len(pool.rows), bool)
@@ -68,7 +77,7 @@ def available(pool: GivenFeatures, **taken: Any) -> Mask:
         if wanted.size == 0:
             continue
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
-            raise SelectionError(f"{name}: expected row numbers (k,), got {wanted.dtype} of shape {wanted.shape}")
+            raise SelectionError(f"{name}: expected row numbers (k,), got {_other(wanted)}")
         if len(np.unique(wanted)) != len(wanted):
             raise SelectionError(
                 f"{name}: expected every row once, got {len(wanted) - len(np.unique(wanted))} repetitions"

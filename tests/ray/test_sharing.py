@@ -198,7 +198,7 @@ from alray.joining import join
 from alray.prepare import prepare
 from alray.reservation import reserve
 config = RunConfig.model_validate({"root": folder + "/runs", "data": {"root": folder + "/images"}, "budget": 1,
-    "strategy": "margin", "split": {"seed_set_size": 2}, "model": {"backbone": "test_resnet"}, "top_k": [1],
+    "strategy": "margin", "split": {"seed_set_size": 2}, "model": {"backbone": "test_resnet"}, "top_k": [],
     "transform": {"size": 8, "train": "crop_pad", "resize": 0}, "train": {"batch_size": 2048}, "rounds": 2})
 ready = prepare(config)
 node = {"num_cpus": 64, "num_gpus": 8, "object_store_memory": 80 * 2**20}

@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from alray import RunConfig, replace, run
+from alray import RunConfig, replace, run, select
 from alray.cli import main
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig
 from alray.config.command_line import options
-from alray.features.arrays import Shard
+from alray.data.catalog import index
+from alray.features.arrays import Block, Shard
 from alray.models.device import best_device, for_workers, without_gpu
 from alray.rounddir import RoundDir
 from alray.scalars import lines_written
 from alray.selection.kernels.sieve import Sieve
+from alray.selection.protocol import SelectionError
 from alray.store import Store, StoreError, absolute, folder_of
 from alray.sweep import SpaceError, SweepError, check_values, parse_space, plan, sweep
 
@@ -298,3 +301,81 @@ def test_a_start_brings_tables_up_to_date_that_a_kill_left_one_round_behind(
 )
 def test_the_folder_of_a_path_or_uri(uri: str, folder: str) -> None:
     assert folder_of(uri) == folder
+
+
+# Numbers and places that the commands check before they work
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("plan digits --price -3", "--price: expected a number that is not negative, got -3"),
+        ("plan digits --price nan", "--price: expected a number that is not negative, got nan"),
+        ("plan digits --price", "--price: expected a number that is not negative, got nothing"),
+        ("plan digits --price 1 --price 2", "--price: expected once, got it again"),
+        ("why nowhere key --round -5", "--round: expected an integer of at least -1, got -5"),
+        ("export nowhere --out o --round -2", "--round: expected an integer of at least -1, got -2"),
+        ("index images --out c --test-root ./images/", "--test-root: expected test images that are not among those of"),
+        (
+            "repack images --out o",
+            "images: expected a catalog, got a directory without meta.json, with a; .*",
+        ),
+        ("repack file --out o", "file: expected a directory, got a file"),
+    ],
+)
+def test_values_without_a_meaning_are_refused(
+    command: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("images/a").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save("images/a/1.png")
+    Path("file").write_text("mine")
+    said = refused(command, capsys)
+    assert re.search(says, said), said
+
+
+@pytest.mark.parametrize("command", ["export", "report", "repack"])
+def test_a_file_is_no_place_for_the_output(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = run(config_of(tmp_path), quiet=True).dir
+    if command == "repack":
+        Path("images/a").mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save("images/a/1.png")
+        given = index("images", "catalog", yes=True).uri
+    Path("mine").write_text("mine")
+    said = refused(f"{command} {given} --out mine", capsys)
+    assert re.search("mine: expected a directory, got a file|cannot write .*mine: .*a file is there", said), said
+    assert Path("mine").read_text() == "mine"
+
+
+def test_a_forecast_of_an_unknown_measure_names_those_that_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(config_of(tmp_path), quiet=True).dir
+    said = refused(f"forecast {made} --measure accuracy", capsys)
+    assert "measure: expected one of test_top1, " in said and said.rstrip().endswith("got accuracy"), said
+
+
+# Rows and columns that a program gives
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labeled": [True, False] * 10}, r"labeled: .* a mask of shape \(20,\); np.flatnonzero gives its row numbers"),
+        ({"exclude": "rows.txt"}, "exclude: expected row numbers .*, got the text 'rows.txt'; only the command"),
+        ({"logits": np.zeros((20, 1))}, "logits: expected at least two classes, got one"),
+    ],
+)
+def test_what_select_is_given_is_understood_or_refused(changes: dict[str, Any], says: str) -> None:
+    given = {"logits": np.random.default_rng(0).normal(size=(20, 3)), **changes}
+    with pytest.raises(SelectionError, match=says):
+        select("margin", 2, **given)
+
+
+def test_a_column_that_a_strategy_did_not_ask_for_is_named() -> None:
+    block = Block(np.arange(2), {"logits": np.zeros((2, 3))})
+    with pytest.raises(KeyError, match="embedding: only logits were read; a strategy names in `needs` what it reads"):
+        block["embedding"]

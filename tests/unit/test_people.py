@@ -433,12 +433,27 @@ class Wild:
         return Answers.of([7] * len(requests))
 
 
+def answer_one(requests: Requests) -> Answers:
+    """Is no oracle, but what its method should be."""
+    return Answers.of([0] * len(requests))
+
+
+def nothing() -> None:
+    """Makes no oracle."""
+
+
 def test_an_own_oracle_is_named_by_its_import_path_and_its_answers_are_checked(config):
     config = replace(config, {"labels.oracle": f"{__name__}:Wild"})
     with pytest.raises(OracleError, match="expected class numbers from 0 to 2, got 7"):
         run(config, quiet=True)
     with pytest.raises(ValueError, match="cannot be imported"):
         run(replace(config, {"labels.oracle": f"{__name__}:Nobody"}), quiet=True)
+    for name, says in (
+        ("answer_one", "a function without arguments that returns an oracle.*'requests'"),
+        ("nothing", "answer.requests., .*:nothing gave NoneType"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            run(replace(config, {"labels.oracle": f"{__name__}:{name}"}), quiet=True)
     with pytest.raises(ValueError, match="expected hidden, files"):
         run(replace(config, {"labels.oracle": "file"}), quiet=True)
 

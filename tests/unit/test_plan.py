@@ -81,6 +81,15 @@ def test_a_limit_of_labels_or_money_ends_the_plan_early(tmp_path: Path) -> None:
         assert {len(values) for values in found.seconds.values()} == {3}
 
 
+def test_a_run_of_pt4al_may_have_as_many_rounds_as_batches(tmp_path: Path) -> None:
+    options = {"strategy_options": {"batches": 4}, "split.seed_set_how": "pretext", "rounds": 4}
+    config = embeddings(tmp_path, strategy="pt4al", **options)
+    with np.load(tmp_path / "x.npz") as arrays:
+        np.savez(tmp_path / "x.npz", **arrays, pretext_loss=np.arange(400, dtype=np.float32))
+    found = plan(check(config), start=4.0)  # the seed set is chosen from the first batch, and the last round has none
+    assert {len(values) for values in found.seconds.values()} == {4}
+
+
 def test_the_plan_of_a_fine_tuning(tmp_path: Path) -> None:
     found = plan(check(images(tmp_path)), start=4.0)
     pool, test = found.images["pool"], found.images["test"]

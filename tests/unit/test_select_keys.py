@@ -71,7 +71,7 @@ def test_picks_have_the_keys_and_uris_of_a_catalog(here: Path) -> None:
     assert again["row"].to_pylist() == alray.select("k_center", 4, embedding=X, labeled=rows).rows.tolist()
 
 
-@pytest.mark.parametrize("form", ["txt", "csv", "parquet", "picks"])
+@pytest.mark.parametrize("form", ["txt", "csv", "tsv", "parquet", "picks"])
 def test_labeled_and_exclude_are_files_of_keys(form: str, here: Path) -> None:
     labeled, out = [3, 8, 21], [4, 5]
     for name, rows in (("labeled", labeled), ("out", out)):
@@ -82,7 +82,9 @@ def test_labeled_and_exclude_are_files_of_keys(form: str, here: Path) -> None:
         elif form == "parquet":
             pq.write_table(table, f"{name}.parquet")
         else:
-            pacsv.write_csv(table if form == "csv" else table.append_column("row", pa.array(rows)), f"{name}.csv")
+            table = table.append_column("row", pa.array(rows)) if form == "picks" else table
+            how = pacsv.WriteOptions(delimiter="\t" if form == "tsv" else ",")
+            pacsv.write_csv(table, f"{name}.{'csv' if form == 'picks' else form}", how)
     end = "csv" if form == "picks" else form
     found = select("o.csv", "--keys", "keys.txt", "--labeled", f"labeled.{end}", "--exclude", f"out.{end}")
     assert (
@@ -137,10 +139,21 @@ CASES: list[tuple[dict[str, str], tuple[str, ...], str]] = [
     ({"k.txt": "\n".join([*KEYS[:4], "", *KEYS[5:]])}, ("--keys", "k.txt"), "a key for each row, row 4 has none"),
     ({"k.csv": "name\na\n"}, ("--keys", "k.csv"), "k.csv: expected a column 'key', got name"),
     ({"k.csv": "row,key\n0,a\n2,b\n"}, ("--keys", "k.csv"), "expected the rows 0 to 1 in the column 'row', each once"),
-    ({}, ("--keys", "none.csv"), "none.csv: expected a table of keys, got something else"),
-    ({}, ("--keys", "none.txt"), "none.txt: expected keys, one a line, got something else"),
+    ({}, ("--keys", "none.csv"), "none.csv: expected a table of keys, got no such file"),
+    ({}, ("--keys", "none.txt"), "none.txt: expected keys, one a line, got no such file"),
+    ({}, ("--keys", "folder"), "folder: expected keys, one a line, got a directory"),
+    ({}, ("--labeled", "none.txt"), "none.txt: expected row numbers, one a line, got no such file"),
+    ({}, ("--labeled", "none.npy"), "none.npy: expected row numbers, one a line, got no such file"),
+    ({}, ("--exclude", "folder"), "folder: expected row numbers, one a line, got a directory"),
+    ({"l.txt": "1\n3 5\n"}, ("--labeled", "l.txt"), "l.txt: expected row numbers, one a line, got '3 5'"),
+    ({"l.txt": "1\nan image\n"}, ("--labeled", "l.txt"), "one a line, got 'an image'"),
+    ({"l.csv": "row\n1\nx\n"}, ("--labeled", "l.csv"), "l.csv: expected row numbers, got 'x' in line 2 of its rows"),
+    ({"l.csv": "row,a\n1,2\n,2\n"}, ("--labeled", "l.csv"), "expected row numbers, got None in line 2 of its rows"),
+    ({"l.csv": "row\n1.5\n"}, ("--labeled", "l.csv"), "expected row numbers, got 1.5 in line 1 of its rows"),
+    ({"l.csv": "row\ntrue\n"}, ("--labeled", "l.csv"), "expected row numbers, got True in line 1 of its rows"),
+    ({"w.parquet": "no head"}, ("--weight", "w.parquet"), "w.parquet: expected a .npy array, got something else (it"),
     ({}, ("--keys", "keys.txt", "--catalog", "c"), "expected --catalog or --keys, got both"),
-    ({}, ("--catalog", "c"), "c: expected a catalog, got no meta.json"),
+    ({}, ("--catalog", "c"), "c: expected a catalog, got nothing"),
 ]  # fmt: skip
 
 
@@ -148,6 +161,7 @@ CASES: list[tuple[dict[str, str], tuple[str, ...], str]] = [
 def test_what_does_not_fit_is_refused(
     files: dict[str, str], options: Any, message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("folder").mkdir()
     for name, text in files.items():
         Path(name).write_text(text)
     assert message in refusal(capsys, *options)

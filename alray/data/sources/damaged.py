@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,9 +50,19 @@ def reachable(source: str) -> Iterator[None]:
 def why_no_array(uri: str, error: BaseException) -> str:
     """The reason why a .npy or .npz cannot be read. NumPy takes all that is neither of both for pickled objects."""
     head = first_bytes(uri)
-    if uri.endswith((".npy", ".npz")) and head and not is_lfs_pointer(head):
+    pickled = "pickle" in str(error) or "Python objects" in str(error)
+    if (pickled or uri.endswith((".npy", ".npz"))) and head and not is_lfs_pointer(head):
         if not head.startswith((b"\x93NUMPY", b"PK")):
             return f"it begins with {head[:12]!r}"
-        if "pickle" in str(error) or "Python objects" in str(error):
+        if pickled:
             return "it holds Python objects, which only pickle can read; save numbers"
     return why(error, head)
+
+
+def instead(uri: str, error: BaseException) -> str:
+    """What is there instead of a file that was expected, as the end of "expected row numbers, got ..."."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError) or os.path.isdir(uri):
+        return "a directory"
+    return f"something else ({why_no_array(uri, error)})"
