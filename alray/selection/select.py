@@ -19,6 +19,7 @@ from alray.features.arrays import (
     LOGITS,
     PRETEXT_LOSS,
     Array,
+    Column,
     Integers,
     ShardSource,
     narrow_values,
@@ -26,7 +27,7 @@ from alray.features.arrays import (
 )
 from alray.reservation import ANYBODY, Share
 from alray.selection.in_process import usual_shards
-from alray.selection.inputs import GivenFeatures, check_values, gather, refuse_masked
+from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
     HEAD,
@@ -40,7 +41,9 @@ from alray.selection.protocol import (
     WeightAndBias,
 )
 from alray.selection.registry import build, name_of
+from alray.selection.scales import read_scales
 from alray.selection.shards import WORKERS, Metered, open_shards, share_of_cpus
+from alray.selection.tables import refuse_masked
 from alray.selection.taking_part import Parts, available
 
 _CLASSES = 1 << 20  # a label beyond it is taken for a mistake
@@ -96,6 +99,8 @@ def select(
     head: WeightAndBias | None = None,
     pretext_loss: Any = None,
     discriminator: Any = None,
+    embedding_scale: Any = None,
+    logits_scale: Any = None,
     labels: Any = None,
     labeled: Sequence[int] | npt.NDArray[Any] = (),
     pending: Sequence[int] | npt.NDArray[Any] = (),
@@ -114,7 +119,9 @@ def select(
     pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
     columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
     the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
-    which is logged. The labels of labeled rows are known to every
+    which is logged. embedding_scale, logits_scale: of arrays that are stored as int8 or uint8, whose values are scale *
+    stored in float32: a number or one for each column, (d,) or (c,); a path of .npy; None: 1. Such arrays stay as they
+    are stored, one byte a number, and a .npy stays in its file. The labels of labeled rows are known to every
     strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),
     logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
     table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
@@ -142,7 +149,8 @@ def select(
     head = None if head is None else _read_head(head)
     strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
-    pool = _pool(strategy, strategy.needs_in(round), present, head)
+    scales = read_scales({EMBEDDING: embedding_scale, LOGITS: logits_scale}, present)
+    pool = _pool(strategy, strategy.needs_in(round), present, head, scales)
     if on_rows is not None:
         on_rows(pool.rows, pool.numbered)
     free = available(pool, labeled=labeled, pending=pending, exclude=exclude)
@@ -172,7 +180,7 @@ def _usual_shards(strategy: Strategy, parts: Parts, workers: Workers) -> int:
     return usual_shards(int(np.count_nonzero(parts.keep)), strategy) if workers == "process" else 1
 
 
-def _checked_later(strategy: Strategy, column: Array) -> bool:
+def _checked_later(strategy: Strategy, column: Column) -> bool:
     """Whether the shards check the values of a column while they read them. Of float64 it is checked beforehand, too,
     that values can be squared."""
     return strategy.checks_values and column.dtype in (np.float16, np.float32)
@@ -229,14 +237,20 @@ def _check_head(head: WeightAndBias) -> WeightAndBias:
     return weight, bias
 
 
-def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: WeightAndBias | None) -> GivenFeatures:
+def _pool(
+    strategy: Strategy,
+    needs: Set[str],
+    given: Mapping[str, Any],
+    head: WeightAndBias | None,
+    scales: Mapping[str, Array],
+) -> GivenFeatures:
     """The given features, read and checked to fit together; only the columns that the strategy reads."""
     if not given:
         raise SelectionError(
             f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
         )
     _check_needs(strategy, needs, given, head)
-    pool = gather(given)
+    pool = gather(given, scales)
     for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
         if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
@@ -272,7 +286,7 @@ def _knowing(context: Context, strategy: Strategy, pool: GivenFeatures, parts: P
         context = replace(context, labeled=pool.shards(parts.labeled, 1)[0])
     if HIDDEN_LABELS not in pool.columns:
         return context
-    labels, places = pool.columns[HIDDEN_LABELS], pool.places
+    labels, places = pool.vector(HIDDEN_LABELS), pool.places
     if strategy.peeks():
         context = replace(context, peek=lambda rows: labels[places(rows)])
     at = parts.labeled if LABELED in strategy.needs else parts.all_labeled
@@ -283,7 +297,7 @@ def _knowing(context: Context, strategy: Strategy, pool: GivenFeatures, parts: P
 
 def _losses(pool: GivenFeatures, whole: npt.NDArray[np.bool_]) -> tuple[Integers, Array]:
     """The rows of the pool and their pretext losses, in few bytes each."""
-    losses = pool.columns[PRETEXT_LOSS]
+    losses = pool.vector(PRETEXT_LOSS)
     if whole.all():
         return pool.rows, narrow_values(losses)
     return pool.rows[whole], narrow_values(losses[whole])
@@ -296,7 +310,7 @@ def _check_labels(
     the labels of labeled rows, and of all rows where it peeks."""
     if HIDDEN_LABELS not in pool.columns:
         return classes
-    labels = pool.columns[HIDDEN_LABELS]
+    labels = pool.vector(HIDDEN_LABELS)
     peeks = strategy.peeks()
     at = np.flatnonzero(used) if peeks else known
     most = _CLASSES if classes is None else classes
