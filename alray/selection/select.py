@@ -19,7 +19,6 @@ from alray.features.arrays import (
     LOGITS,
     PRETEXT_LOSS,
     Array,
-    Column,
     Integers,
     ShardSource,
     narrow_values,
@@ -149,8 +148,7 @@ def select(
     head = None if head is None else _read_head(head)
     strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
-    scales = read_scales({EMBEDDING: embedding_scale, LOGITS: logits_scale}, present)
-    pool = _pool(strategy, strategy.needs_in(round), present, head, scales)
+    pool = _pool(strategy, strategy.needs_in(round), present, head, {EMBEDDING: embedding_scale, LOGITS: logits_scale})
     if on_rows is not None:
         on_rows(pool.rows, pool.numbered)
     free = available(pool, labeled=labeled, pending=pending, exclude=exclude)
@@ -159,11 +157,9 @@ def select(
     parts = Parts.of(pool, free, known, out).drawn(pool, subset_labeled, subset_unlabeled, budget, seed, round)
     del free
     used = parts.used(PRETEXT_LOSS in pool.columns)
-    for name in [name for name, column in pool.columns.items() if not _checked_later(strategy, column)]:
-        check_values(name, pool.rows, pool.columns[name], used)
+    _check_columns(strategy, pool, used)
     read = LOGITS if LOGITS in pool.columns else EMBEDDING
-    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
-    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
+    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), head)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
     num_shards = num_shards or _usual_shards(strategy, parts, workers)
     sources = pool.shards(positions_of(parts.keep), num_shards)
@@ -180,10 +176,12 @@ def _usual_shards(strategy: Strategy, parts: Parts, workers: Workers) -> int:
     return usual_shards(int(np.count_nonzero(parts.keep)), strategy) if workers == "process" else 1
 
 
-def _checked_later(strategy: Strategy, column: Column) -> bool:
-    """Whether the shards check the values of a column while they read them. Of float64 it is checked beforehand, too,
-    that values can be squared."""
-    return strategy.checks_values and column.dtype in (np.float16, np.float32)
+def _check_columns(strategy: Strategy, pool: GivenFeatures, used: Array) -> None:
+    """Check the values of the columns that the shards do not check while they read them. Of float64 it is checked
+    beforehand in any case that values can be squared."""
+    for name, column in pool.columns.items():
+        if not (strategy.checks_values and column.dtype in (np.float16, np.float32)):
+            check_values(name, pool.rows, column, used)
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:
@@ -242,15 +240,16 @@ def _pool(
     needs: Set[str],
     given: Mapping[str, Any],
     head: WeightAndBias | None,
-    scales: Mapping[str, Array],
+    scales: Mapping[str, Any],
 ) -> GivenFeatures:
     """The given features, read and checked to fit together; only the columns that the strategy reads."""
     if not given:
         raise SelectionError(
             f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
         )
+    read = read_scales(scales, given)
     _check_needs(strategy, needs, given, head)
-    pool = gather(given, scales)
+    pool = gather(given, read)
     for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
         if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
@@ -304,10 +303,11 @@ def _losses(pool: GivenFeatures, whole: npt.NDArray[np.bool_]) -> tuple[Integers
 
 
 def _check_labels(
-    strategy: Strategy, pool: GivenFeatures, used: Any, known: Integers, classes: int | None
+    strategy: Strategy, pool: GivenFeatures, used: Any, known: Integers, head: WeightAndBias | None
 ) -> int | None:
     """The number of classes. Raises SelectionError for labels that are no class, among those that the strategy reads:
     the labels of labeled rows, and of all rows where it peeks."""
+    classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     if HIDDEN_LABELS not in pool.columns:
         return classes
     labels = pool.vector(HIDDEN_LABELS)

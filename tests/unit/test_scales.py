@@ -208,9 +208,8 @@ def test_bad_scales_are_refused(scale: Any, message: str, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int16, np.int64])
 def test_only_int8_and_uint8_take_a_scale(kind: Any) -> None:
-    with pytest.raises(
-        SelectionError, match=f"^embedding_scale: expected none, or .* got {np.dtype(kind)} in embedding"
-    ):
+    expected = f"^embedding_scale: expected none, or embedding of int8 or uint8, .* got {np.dtype(kind)} in embedding$"
+    with pytest.raises(SelectionError, match=expected):
         select("k_center", 5, embedding=X8.astype(kind), embedding_scale=0.1)
 
 
