@@ -28,8 +28,13 @@ class Select(Command):
     """Options of the strategy, names and values: quota fill. `alray strategies` lists them."""
     embedding: str = ""
     """(n, d) array: .npy or Parquet."""
+    embedding_scale: str = ""
+    """The scale of an embedding that is stored as int8 or uint8, whose values are scale * stored: a number, or .npy
+    with one for each column (d,). Without it the stored numbers are the values."""
     logits: str = ""
     """(n, c) array: .npy or Parquet."""
+    logits_scale: str = ""
+    """The scale of logits that are stored as int8 or uint8, in the same form."""
     pretext_loss: str = ""
     """(n,) losses of a pretext task, for pt4al: .npy or Parquet."""
     discriminator: str = ""
@@ -76,13 +81,14 @@ class Select(Command):
         check_out(self.out, self.overwrite)
         features = [self.embedding, self.logits, self.pretext_loss, self.discriminator, self.labels]
         lists = [self.labeled, self.pending, self.exclude, self.keys, self.weight, self.bias]
-        check_no_input(self.out, [*features, *lists])
+        check_no_input(self.out, [*features, *lists, self.embedding_scale, self.logits_scale])
         names = read_names(self.catalog, self.keys)
         for path in filter(None, features):
             names = names_in(path, names)
         picks = select(
             self.strategy, self.budget, strategy_options=self.strategy_options,
             embedding=self.embedding or None, logits=self.logits or None, head=read_head(self.weight, self.bias),
+            embedding_scale=self.embedding_scale or None, logits_scale=self.logits_scale or None,
             labels=self.labels or None, pretext_loss=self.pretext_loss or None,
             discriminator=self.discriminator or None, labeled=read_rows(self.labeled, names),
             pending=read_rows(self.pending, names), exclude=read_rows(self.exclude, names),

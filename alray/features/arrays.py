@@ -1,6 +1,7 @@
 """Shards: rows with their embedding, logits or pretext loss, read block by block from memory-mapped files.
 
-Letters: n rows of the shard, d width of the embedding, c classes. Arrays keep their stored dtype until a block is read.
+Letters: n rows of the shard, d width of the embedding, c classes. Arrays keep their stored dtype until a block is read:
+`floating` alone says what the stored numbers of bfloat16, and of int8 and uint8 with a scale, stand for.
 Blocks are in ascending row order. A worker opens its shard from a `ShardSource`, which is small and picklable.
 """
 
@@ -26,6 +27,51 @@ PIXEL = {name: f"pixel_{name}" for name in ("confidence", "margin", "entropy")} 
 EXTRACTED = frozenset({EMBEDDING, LOGITS, *PIXEL.values()})  # the columns that are extracted with the main model
 _BLOCK = 1 << 20  # numbers worked on together
 BFLOAT16 = np.dtype(np.uint16)  # NumPy has no bfloat16: its bits are stored as uint16
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A column (n, w) that is stored as int8 or uint8, one byte for each number, and stands for scale * stored.
+
+    scale: float32, finite and above zero, one number () or one for each column (w,). Like an array it can be asked for
+    some of its rows. It never becomes an array by itself, which would take four times the memory: see `floating`.
+    """
+
+    stored: Array
+    scale: Array
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, at: Any) -> Scaled:
+        """Some rows, as they are stored."""
+        return Scaled(self.stored[at], self.scale)
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise TypeError("stored numbers with a scale are no array: use `floating`")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, w)."""
+        return self.stored.shape
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+        return self.stored.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the stored numbers."""
+        return self.stored.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the stored numbers."""
+        return self.stored.nbytes
+
+
+Column = Array | Scaled  # a column of a segment, as it is stored
 
 
 @dataclass(frozen=True)
@@ -60,15 +106,15 @@ class Reads:
 
 @dataclass(frozen=True)
 class Segment:
-    """Chosen positions in the arrays of one file. The arrays are whole, and may be memory-mapped."""
+    """Chosen positions in the columns of one file. The columns are whole, and may be memory-mapped."""
 
     rows: RowRuns  # (m,) the catalog rows of the chosen positions
     positions: RowRuns | None  # (m,) ascending positions inside the arrays; None: all of them
-    columns: Mapping[str, Array]
+    columns: Mapping[str, Column]
     reads: Reads = field(default_factory=Reads, compare=False)  # shared with the segments that are made from this one
 
     def read(self, start: int, stop: int) -> Block:
-        """The rows start:stop of this segment, as a copy or a view; bfloat16 is widened to float32."""
+        """The rows start:stop of this segment, as a copy or a view, in floating point, see `floating`."""
         at: slice | Rows = slice(start, stop)
         if self.positions is not None:
             at = self.positions.cut(start, stop)
@@ -149,7 +195,7 @@ class ArraySource:
     """A shard of arrays in memory. rows (n,) int64 ascending; columns by name, each (n, ...)."""
 
     rows: Rows
-    columns: Mapping[str, Array]
+    columns: Mapping[str, Column]
 
     def open(self) -> Shard:
         """A shard with the arrays as its only segment."""
@@ -202,8 +248,16 @@ def gathered(shard: Shard) -> ArraySource:
     for name in shard.segments[0].columns if shard.segments else ():
         places = [slice(None) if part.positions is None else part.positions.rows() for part in shard.segments]
         parts = [part.columns[name][at] for part, at in zip(shard.segments, places, strict=True)]
-        columns[name] = np.concatenate(parts)  # a copy, even of one part
+        columns[name] = joined(parts)  # a copy, even of one part
     return ArraySource(rows, columns)
+
+
+def joined(parts: Sequence[Column]) -> Column:
+    """A copy of all the rows of these parts of a column, as they are stored."""
+    first = parts[0]
+    if isinstance(first, Scaled):
+        return Scaled(np.concatenate([part.stored for part in parts if isinstance(part, Scaled)]), first.scale)
+    return np.concatenate([part for part in parts if not isinstance(part, Scaled)])
 
 
 def narrow_values(values: Array) -> Array:
@@ -238,11 +292,16 @@ def cut(n: int, shards: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def floating(array: Array) -> Array:
-    """Stored values as floating point: the bits of bfloat16 become float32, other types stay as they are."""
-    if array.dtype == BFLOAT16:
-        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return array
+def floating(stored: Column) -> Array:
+    """Stored values as floating point: the bits of bfloat16 become float32, stored numbers with a scale become
+    float32(stored) * scale, and other arrays stay as they are."""
+    if isinstance(stored, Scaled):
+        values = stored.stored.astype(np.float32)
+        values *= stored.scale
+        return values
+    if stored.dtype == BFLOAT16:
+        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return stored
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:

@@ -9,11 +9,11 @@ import mmap
 import os
 import platform
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from alray.features.arrays import Array
+from alray.features.arrays import Array, Column, Scaled
 from alray.selection.protocol import SelectionError
 
 _ENDS = 1 << 16  # bytes at the start and at the end of a file that tell it from others
@@ -21,8 +21,9 @@ _ENDS = 1 << 16  # bytes at the start and at the end of a file that tell it from
 
 @dataclass(frozen=True)
 class FilePart:
-    """An array (n, ...) inside a file: where its first number is, its type, shape and strides in bytes; and the size
-    and a checksum of the ends of the whole file, by which another node recognises it."""
+    """A column (n, ...) inside a file: where its first number is, its type, shape and strides in bytes; the size and a
+    checksum of the ends of the whole file, by which another node recognises it; and the scale of its stored numbers,
+    float32 () or (w,), where it has one."""
 
     path: str
     offset: int
@@ -31,10 +32,12 @@ class FilePart:
     strides: tuple[int, ...]
     size: int
     ends: int
+    scale: Array | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, array: Array) -> FilePart | None:
-        """Where this array is in a file; None if it is not a view of a file that is mapped for reading."""
+    def of(cls, column: Column) -> FilePart | None:
+        """Where this column is in a file; None if it is not a view of a file that is mapped for reading."""
+        array, scale = (column.stored, column.scale) if isinstance(column, Scaled) else (column, None)
         base = array
         while isinstance(base, np.ndarray) and not (isinstance(base, np.memmap) and isinstance(base.base, mmap.mmap)):
             base = base.base  # type: ignore[assignment]
@@ -43,11 +46,11 @@ class FilePart:
         offset = base.offset + array.ctypes.data - base.ctypes.data
         path = os.path.abspath(base.filename)
         try:
-            return cls(path, offset, array.dtype.str, array.shape, array.strides, *_recognised(path))
+            return cls(path, offset, array.dtype.str, array.shape, array.strides, *_recognised(path), scale)
         except OSError:  # it was removed after it had been mapped
             return None
 
-    def open(self) -> Array:
+    def open(self) -> Column:
         """Map the file. Raises SelectionError, which names the path and the node, if it is not there or is another
         one."""
         where = f"{self.path}, on the node {platform.node()}"
@@ -62,7 +65,8 @@ class FilePart:
             data = np.memmap(self.path, np.uint8, "r", self.offset, (length,)) if length else np.empty(0, np.uint8)
         except OSError as error:
             raise SelectionError(f"{where}: cannot be opened ({error.strerror}); {remedy}") from None
-        return np.ndarray(self.shape, dtype, data, 0, self.strides)
+        array: Array = np.ndarray(self.shape, dtype, data, 0, self.strides)
+        return array if self.scale is None else Scaled(array, self.scale)
 
 
 def _recognised(path: str) -> tuple[int, int]:

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from alray.features.arrays import Array, Integers, Rows, Segment, Shard, cut
+from alray.features.arrays import Array, Column, Integers, Rows, Scaled, Segment, Shard, cut
 from alray.features.row_runs import RowRuns, narrow_rows
 from alray.reasons import why
 from alray.selection.given_files import FilePart
 from alray.selection.kernels.logits import all_finite
 from alray.selection.protocol import HIDDEN_LABELS, SelectionError
-from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, from_file
+from alray.selection.scales import is_scaled, scaled
+from alray.selection.tables import ROW, dimensions, from_arrow, from_dataset, from_file, refuse_masked
 
 ACCEPTED = "an Arrow table or column, a data frame, a Ray Dataset, or the path of .npy, .npz or Parquet"
 _BLOCK = 1 << 22  # numbers looked at together when checking that values are finite
 _LARGEST = 2.0**480  # float64 values: sums of their squares, and products of two, stay finite
-RowsAndColumn = tuple[Rows | None, Array]  # row numbers, where the source has them, and one column
+RowsAndColumn = tuple[Rows | None, Column]  # row numbers, where the source has them, and one column
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,14 @@ class GivenFeatures:
     order. numbered: whether a column has given the row numbers; else they are positions."""
 
     rows: Integers
-    columns: Mapping[str, Array]
+    columns: Mapping[str, Column]
     numbered: bool = False
+
+    def vector(self, name: str) -> Array:
+        """A column with one number per row, (n,), which never has a scale."""
+        column = self.columns[name]
+        assert not isinstance(column, Scaled)
+        return column
 
     def places(self, rows: Rows) -> Rows:
         """The positions of rows that are known to be there, in their order."""
@@ -68,7 +75,7 @@ class GivenSource:
 
     rows: RowRuns
     positions: RowRuns | None
-    columns: Mapping[str, Array | FilePart]
+    columns: Mapping[str, Column | FilePart]
 
     def open(self) -> Shard:
         """The arrays as one segment; files are mapped. Raises SelectionError if one is not there."""
@@ -76,9 +83,10 @@ class GivenSource:
         return Shard([Segment(self.rows, self.positions, columns)])
 
 
-def gather(values: Mapping[str, Any]) -> GivenFeatures:
-    """Read every array or path. Raises SelectionError where one cannot be read, or where they have different rows."""
-    found = {name: read(name, value) for name, value in values.items()}
+def gather(values: Mapping[str, Any], scales: Mapping[str, Array] | None = None) -> GivenFeatures:
+    """Read every array or path. scales: of the arrays that are stored as int8 or uint8, see `alray.selection.scales`.
+    Raises SelectionError where one cannot be read, or where they have different rows."""
+    found = {name: read(name, value, (scales or {}).get(name)) for name, value in values.items()}
     numbered = {name: rows for name, (rows, _) in found.items() if rows is not None}
     sizes = {name: len(array) for name, (_, array) in found.items()}
     if len(set(sizes.values())) > 1:
@@ -105,27 +113,19 @@ def gather(values: Mapping[str, Any]) -> GivenFeatures:
     return GivenFeatures(narrow_rows(rows), columns, True)
 
 
-def read(name: str, value: Any) -> RowsAndColumn:
-    """Row numbers, where the source has them, and the array of one column. Raises SelectionError."""
-    if isinstance(value, str | bytes) or hasattr(value, "__fspath__"):
-        path = os.fsdecode(value)
-        rows, array = from_file(name, path)
-        return rows, checked(name, array, path)
+def read(name: str, value: Any, scale: Array | None = None) -> RowsAndColumn:
+    """Row numbers, where the source has them, and one column. Raises SelectionError."""
+    where, rows = name, None
     data = sys.modules.get("ray.data")
-    if data is not None and isinstance(value, data.Dataset):
+    if isinstance(value, str | bytes) or hasattr(value, "__fspath__"):
+        where = os.fsdecode(value)
+        rows, array = from_file(name, where)
+    elif data is not None and isinstance(value, data.Dataset):
+        where = f"{name} of the Ray Dataset"
         rows, array = from_dataset(name, value)
-        return rows, checked(name, array, f"{name} of the Ray Dataset")
-    found = from_arrow(name, value)
-    if found is not None:
-        return found[0], checked(name, found[1], name)
-    return None, checked(name, _array(name, value), name)
-
-
-def refuse_masked(name: str, value: Any) -> None:
-    """Raise SelectionError for an array with masked numbers: NumPy would read what is under the mask."""
-    masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
-    if masked:
-        raise SelectionError(f"{name}: expected numbers everywhere, got {masked:,} masked ones; leave them out")
+    else:
+        rows, array = from_arrow(name, value) or (None, _array(name, value))
+    return rows, checked(name, array, where, scale)
 
 
 def _array(name: str, value: Any) -> Array:
@@ -142,13 +142,16 @@ def _array(name: str, value: Any) -> Array:
     return array
 
 
-def checked(name: str, array: Array, where: str) -> Array:
-    """The array as floating point (n,) or (n, w), integers for labels. Raises SelectionError."""
+def checked(name: str, array: Array, where: str, scale: Array | None = None) -> Column:
+    """The array as floating point (n,) or (n, w), integers for labels; int8 and uint8 (n, w) stay as they are stored.
+    scale: of the stored numbers, see `alray.selection.scales`. Raises SelectionError."""
     dims = dimensions(name)
     if array.ndim != dims:
         raise SelectionError(f"{where}: expected an array of {dims} dimension(s), got shape {array.shape}")
     if dims == 2 and array.shape[1] == 0:
         raise SelectionError(f"{where}: expected at least one column, got shape {array.shape}")
+    if dims == 2 and (scale is not None or is_scaled(array)):
+        return scaled(name, array, where, scale)
     if array.dtype.kind in "iu":
         return array.astype(np.int64 if name == HIDDEN_LABELS else np.float64)
     if name == HIDDEN_LABELS or array.dtype not in (np.float16, np.float32, np.float64):
@@ -157,10 +160,10 @@ def checked(name: str, array: Array, where: str) -> Array:
     return array
 
 
-def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
+def check_values(name: str, rows: Integers, array: Column, used: Array) -> None:
     """Raises SelectionError that names the first row, among the used ones (n,) bool, with NaN, infinity, or numbers too
-    large to be squared."""
-    if array.dtype.kind != "f":
+    large to be squared. Whole numbers, with a scale or without, are none of these."""
+    if isinstance(array, Scaled) or array.dtype.kind != "f":
         return
     largest = _LARGEST if array.dtype == np.float64 else np.inf
     step = max(1, _BLOCK // max(1, array[:1].size))
@@ -181,5 +184,5 @@ def check_values(name: str, rows: Integers, array: Array, used: Array) -> None:
             raise SelectionError(f"{name}: expected finite values, row {int(rows[row])} has NaN or infinity")
 
 
-def _arranged(array: Array, order: Rows) -> Array:
+def _arranged(array: Column, order: Rows) -> Column:
     return array if np.array_equal(order, np.arange(len(order))) else array[order]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alray.features import arrays
 from alray.features.arrays import ArraySource, ShardSource, gathered
 from alray.features.table import TableSource
 from alray.selection.kernels.logits import needed
@@ -45,7 +46,7 @@ def joined(parts: Sequence[ArraySource]) -> ArraySource:
     """All labeled rows, ascending, of the parts that the shards have read."""
     there = [part for part in parts if len(part.rows)] or parts[:1]
     rows = np.concatenate([part.rows for part in there])
-    columns = {name: np.concatenate([part.columns[name] for part in there]) for name in there[0].columns}
+    columns = {name: arrays.joined([part.columns[name] for part in there]) for name in there[0].columns}
     if (np.diff(rows) < 0).any():
         order = np.argsort(rows)
         rows, columns = rows[order], {name: column[order] for name, column in columns.items()}

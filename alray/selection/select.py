@@ -26,7 +26,7 @@ from alray.features.arrays import (
 )
 from alray.reservation import ANYBODY, Share
 from alray.selection.in_process import usual_shards
-from alray.selection.inputs import GivenFeatures, check_values, gather, refuse_masked
+from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
     HEAD,
@@ -40,7 +40,9 @@ from alray.selection.protocol import (
     WeightAndBias,
 )
 from alray.selection.registry import build, name_of
+from alray.selection.scales import read_scales
 from alray.selection.shards import WORKERS, Metered, open_shards, share_of_cpus
+from alray.selection.tables import refuse_masked
 from alray.selection.taking_part import Parts, available
 
 _CLASSES = 1 << 20  # a label beyond it is taken for a mistake
@@ -96,6 +98,8 @@ def select(
     head: WeightAndBias | None = None,
     pretext_loss: Any = None,
     discriminator: Any = None,
+    embedding_scale: Any = None,
+    logits_scale: Any = None,
     labels: Any = None,
     labeled: Sequence[int] | npt.NDArray[Any] = (),
     pending: Sequence[int] | npt.NDArray[Any] = (),
@@ -114,7 +118,9 @@ def select(
     pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
     columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
     the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
-    which is logged. The labels of labeled rows are known to every
+    which is logged. embedding_scale, logits_scale: of arrays that are stored as int8 or uint8, whose values are scale *
+    stored in float32: a number or one for each column, (d,) or (c,); a path of .npy; None: 1. Such arrays stay as they
+    are stored, one byte a number, and a .npy stays in its file. The labels of labeled rows are known to every
     strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),
     logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
     table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
@@ -142,10 +148,7 @@ def select(
     head = None if head is None else _read_head(head)
     strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
-    pool = _pool(strategy, strategy.needs_in(round), present, head)
-    num_classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
-    if LOGITS in strategy.needs_in(round) and num_classes == 1:
-        raise SelectionError(f"{LOGITS if LOGITS in present else HEAD}: expected at least two classes, got one")
+    pool = _pool(strategy, strategy.needs_in(round), present, head, {EMBEDDING: embedding_scale, LOGITS: logits_scale})
     if on_rows is not None:
         on_rows(pool.rows, pool.numbered)
     free = available(pool, labeled=labeled, pending=pending, exclude=exclude)
@@ -154,10 +157,9 @@ def select(
     parts = Parts.of(pool, free, known, out).drawn(pool, subset_labeled, subset_unlabeled, budget, seed, round)
     del free
     used = parts.used(PRETEXT_LOSS in pool.columns)
-    for name in [name for name, column in pool.columns.items() if not _checked_later(strategy, column)]:
-        check_values(name, pool.rows, pool.columns[name], used)
+    _check_columns(strategy, pool, used)
     read = LOGITS if LOGITS in pool.columns else EMBEDDING
-    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), num_classes)
+    num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), head)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
     num_shards = num_shards or _usual_shards(strategy, parts, workers)
     sources = pool.shards(positions_of(parts.keep), num_shards)
@@ -174,10 +176,12 @@ def _usual_shards(strategy: Strategy, parts: Parts, workers: Workers) -> int:
     return usual_shards(int(np.count_nonzero(parts.keep)), strategy) if workers == "process" else 1
 
 
-def _checked_later(strategy: Strategy, column: Array) -> bool:
-    """Whether the shards check the values of a column while they read them. Of float64 it is checked beforehand, too,
-    that values can be squared."""
-    return strategy.checks_values and column.dtype in (np.float16, np.float32)
+def _check_columns(strategy: Strategy, pool: GivenFeatures, used: Array) -> None:
+    """Check the values of the columns that the shards do not check while they read them. Of float64 it is checked
+    beforehand in any case that values can be squared."""
+    for name, column in pool.columns.items():
+        if not (strategy.checks_values and column.dtype in (np.float16, np.float32)):
+            check_values(name, pool.rows, column, used)
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:
@@ -231,17 +235,26 @@ def _check_head(head: WeightAndBias) -> WeightAndBias:
     return weight, bias
 
 
-def _pool(strategy: Strategy, needs: Set[str], given: Mapping[str, Any], head: WeightAndBias | None) -> GivenFeatures:
+def _pool(
+    strategy: Strategy,
+    needs: Set[str],
+    given: Mapping[str, Any],
+    head: WeightAndBias | None,
+    scales: Mapping[str, Any],
+) -> GivenFeatures:
     """The given features, read and checked to fit together; only the columns that the strategy reads."""
     if not given:
         raise SelectionError(
             f"give at least one of {EMBEDDING}, {LOGITS}, {PRETEXT_LOSS}: which rows there are is unknown"
         )
+    read = read_scales(scales, given)
     _check_needs(strategy, needs, given, head)
-    pool = gather(given)
+    pool = gather(given, read)
     for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
         if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
+    if LOGITS in needs and _classes(pool, head) == 1:
+        raise SelectionError(f"{LOGITS if LOGITS in given else HEAD}: expected at least two classes, got one")
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
     return GivenFeatures(
@@ -274,7 +287,7 @@ def _knowing(context: Context, strategy: Strategy, pool: GivenFeatures, parts: P
         context = replace(context, labeled=pool.shards(parts.labeled, 1)[0])
     if HIDDEN_LABELS not in pool.columns:
         return context
-    labels, places = pool.columns[HIDDEN_LABELS], pool.places
+    labels, places = pool.vector(HIDDEN_LABELS), pool.places
     if strategy.peeks():
         context = replace(context, peek=lambda rows: labels[places(rows)])
     at = parts.labeled if LABELED in strategy.needs else parts.all_labeled
@@ -285,20 +298,25 @@ def _knowing(context: Context, strategy: Strategy, pool: GivenFeatures, parts: P
 
 def _losses(pool: GivenFeatures, whole: npt.NDArray[np.bool_]) -> tuple[Integers, Array]:
     """The rows of the pool and their pretext losses, in few bytes each."""
-    losses = pool.columns[PRETEXT_LOSS]
+    losses = pool.vector(PRETEXT_LOSS)
     if whole.all():
         return pool.rows, narrow_values(losses)
     return pool.rows[whole], narrow_values(losses[whole])
 
 
+def _classes(pool: GivenFeatures, head: WeightAndBias | None) -> int | None:
+    return pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
+
+
 def _check_labels(
-    strategy: Strategy, pool: GivenFeatures, used: Any, known: Integers, classes: int | None
+    strategy: Strategy, pool: GivenFeatures, used: Any, known: Integers, head: WeightAndBias | None
 ) -> int | None:
     """The number of classes. Raises SelectionError for labels that are no class, among those that the strategy reads:
     the labels of labeled rows, and of all rows where it peeks."""
+    classes = _classes(pool, head)
     if HIDDEN_LABELS not in pool.columns:
         return classes
-    labels = pool.columns[HIDDEN_LABELS]
+    labels = pool.vector(HIDDEN_LABELS)
     peeks = strategy.peeks()
     at = np.flatnonzero(used) if peeks else known
     most = _CLASSES if classes is None else classes

@@ -61,6 +61,13 @@ def from_file(name: str, path: str) -> tuple[Rows | None, Array]:
         ) from None
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise SelectionError for an array with masked numbers: NumPy would read what is under the mask."""
+    masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
+    if masked:
+        raise SelectionError(f"{name}: expected numbers everywhere, got {masked:,} masked ones; leave them out")
+
+
 def from_arrow(name: str, value: Any) -> tuple[Rows | None, Array] | None:
     """Row numbers and the array of an Arrow table, column or data frame; None for a value of another kind.
 
@@ -123,11 +130,16 @@ def as_array(column: pa.ChunkedArray | pa.Array, where: str) -> Array:
     return flat.reshape(len(whole), -1) if len(whole) else flat.reshape(0, 1)
 
 
+def read_npy(path: str) -> Array:
+    """The array of a .npy file, mapped where the file is local. Raises what NumPy raises."""
+    if is_remote(path):
+        return np.asarray(np.load(io.BytesIO(read_bytes(path)), allow_pickle=False))
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
 def _numpy(name: str, path: str) -> Array:
     if path.endswith(".npy"):
-        if is_remote(path):
-            return np.asarray(np.load(io.BytesIO(read_bytes(path)), allow_pickle=False))
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return read_npy(path)
     with np.load(io.BytesIO(read_bytes(path)) if is_remote(path) else path, allow_pickle=False) as arrays:
         headers = read_headers(arrays)
         if name not in headers and len(headers) == 1:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import Array, Integers, Rows, positions_of
-from alray.selection.inputs import GivenFeatures, refuse_masked
+from alray.selection.inputs import GivenFeatures
 from alray.selection.kernels.ranks import among
 from alray.selection.protocol import SelectionError
 from alray.selection.subset import subset
+from alray.selection.tables import refuse_masked
 
 Mask = npt.NDArray[np.bool_]
 

@@ -58,6 +58,20 @@ def test_a_whole_selection_from_a_file_on_actors(tmp_path: Path) -> None:
         assert got == select(name, 30, embedding=X, **given)
 
 
+@pytest.mark.parametrize("scale", [0.02, np.random.default_rng(2).random(D) / 50 + 1e-3], ids=["one", "each column"])
+def test_actors_know_the_scale_of_stored_numbers(scale: Any, tmp_path: Path) -> None:
+    """The shards' rows are in a file, of which an actor gets the path, and the labeled rows are sent as stored."""
+    stored = np.random.default_rng(3).integers(-128, 128, (N, D)).astype(np.int8)
+    np.save(tmp_path / "x.npy", stored)
+    values = np.asarray(scale, np.float32) * stored.astype(np.float32)
+    given: dict[str, Any] = {"labeled": np.arange(0, N, 500), "head": HEAD, "seed": 3}
+    for name in ("k_center", "margin"):
+        expected = select(name, 30, embedding=values, **given)
+        for source in (str(tmp_path / "x.npy"), stored):
+            more = {"embedding_scale": scale, "num_shards": SHARDS, "workers": "ray"}
+            assert select(name, 30, embedding=source, **given, **more) == expected
+
+
 def test_an_actor_that_does_not_reach_the_file_names_it(tmp_path: Path) -> None:
     """The file is gone when the actors open it, as on a node that does not share the folder."""
     np.save(tmp_path / "x.npy", X)

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows, Shard
+from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Column, Rows, Shard
 from alray.selection.protocol import Context, NotFiniteError, SelectionError
 
 Floats = npt.NDArray[np.float64]
@@ -183,7 +183,7 @@ def block_rows(shard: Shard, context: Context, stored: int = _STORED) -> int:
     return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 14))
 
 
-def _columns(shard: Shard) -> Mapping[str, Array]:
+def _columns(shard: Shard) -> Mapping[str, Column]:
     return shard.segments[0].columns if shard.segments else {}
 
 
