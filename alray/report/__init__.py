@@ -36,6 +36,7 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
     lines = panel(load_all(dirs))
     _check(lines, measure)
     store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")), REPORT_LIST)
+    store.check_writable()
     store.write_bytes("report.png", picture(lines))
     store.write_bytes("report.csv", as_csv(lines).encode())
     page = write_page(store, lines, dirs, test=test, measure=measure)

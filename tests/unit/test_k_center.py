@@ -222,6 +222,19 @@ def test_rows_out_of_range_are_picked_in_order(way: str, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(picks.rows, twin(np.concatenate([x[:1], x]), np.array([0]), 30)[0] - 1)
 
 
+def test_held_rows_are_compared_with_the_picks_made_since_the_last_time_alone() -> None:
+    x = np.random.default_rng(0).normal(size=(3000, 8))
+    space, left = Space.around("l2", x), np.arange(2000, 3000)
+    rows = held.Held(space, held.Chosen(np.arange(3000), x, np.full(3000, 1e3)), 2000)
+    for start, end in ((0, 100), (100, 110), (110, 1300), (1300, 1310)):  # also beyond the picks of one matrix
+        for pick in range(start, end):
+            rows.pick(pick)
+        assert rows.refresh(left) == len(left) * (end - start)
+        exact = ((x[left, None] - x[:end]) ** 2).sum(axis=2).min(axis=1) / space.unit
+        assert (rows.lower[left] <= exact).all() and (exact <= rows.upper[left]).all()
+        assert (rows.upper[left] - rows.lower[left] < 1e-4).all()
+
+
 def test_rows_at_equal_distances_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no bounds tell them apart, as long as no pick changes their distance."""
     settled = []

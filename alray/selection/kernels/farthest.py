@@ -21,7 +21,7 @@ from alray.selection.protocol import Context, Key, Metric, Shards
 
 _PER_PICK, _AT_LEAST = 1.5, 4096  # rows to send: so many per missing pick, and at least so many in all
 _PER_PICK_LATER = 4  # from the second round on
-_POOR = 0.5  # a round that found less than this share of the missing picks
+_POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 

@@ -147,7 +147,7 @@ class Held:
         for start in range(0, len(picked), _CENTERS):
             some = picked[start : start + _CENTERS]
             old = at[self.seen[at] < start + len(some)]
-            some = some[max(0, int(self.seen[old].min(initial=start)) - start) :] if len(old) else some[:0]
+            some = some[max(0, int(self.seen[old].min()) - start) :] if len(old) else some[:0]
             for centers in self._alike(some):
                 self._meet(old, centers)
             pairs += len(old) * len(some)
