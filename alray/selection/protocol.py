@@ -238,6 +238,13 @@ class Strategy(ABC):
     seed_set_how: ClassVar[str] = ""
     """The value of split.seed_set_how under which this strategy chooses the seed set; empty: under none."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.needs, str):  # whose letters would be taken for names
+            raise SelectionError(
+                f"{cls.__name__}.needs: expected a set of names, as in frozenset({{{cls.needs!r}}}), got a text"
+            )
+
     @classmethod
     def peeks(cls) -> bool:
         """Whether it reads labels that have not been bought: a bound to compare with, not a strategy to use."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alray import RunConfig, replace, run, select
+from alray import RunConfig, ScoreStrategy, replace, run, select
 from alray.cli import main
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig
 from alray.config.command_line import options
@@ -373,6 +373,13 @@ def test_what_select_is_given_is_understood_or_refused(changes: dict[str, Any], 
     given = {"logits": np.random.default_rng(0).normal(size=(20, 3)), **changes}
     with pytest.raises(SelectionError, match=says):
         select("margin", 2, **given)
+
+
+def test_what_a_strategy_needs_is_a_set() -> None:
+    with pytest.raises(SelectionError, match=r"Wrong.needs: expected a set of names, as in frozenset.*logits"):
+
+        class Wrong(ScoreStrategy):
+            needs = "logits"
 
 
 def test_a_column_that_a_strategy_did_not_ask_for_is_named() -> None:
