@@ -36,7 +36,7 @@ from alray.data.sources.scan import CatalogError
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import VALIDATION
 from alray.data.understood import understood
-from alray.store import Store, absolute, is_file, json_bytes, read_bytes, table_bytes
+from alray.store import Store, absolute, is_file, is_remote, json_bytes, read_bytes, table_bytes
 
 __all__ = ["Catalog", "CatalogError", "build", "index", "index_arrays"]
 
@@ -76,8 +76,8 @@ class Catalog:
         """Open the catalog in a directory. Raises CatalogError where there is none."""
         store = Store(absolute(uri))
         if not store.has(META):
-            there = store.names()
-            got = f"a directory without {META}, with {there[0]}" if there else "nothing"
+            there = [] if is_remote(store.uri) else store.names()  # a bucket may hold millions of names
+            got = f"a directory without {META}, with {there[0]}" if there else "none"
             place = "DIRECTORY" if there else uri  # a catalog may not be written among other files
             raise CatalogError(
                 f"{uri}: expected a catalog, got {got}; make one with `alray index SOURCE --out {place}`"

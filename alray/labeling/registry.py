@@ -91,7 +91,7 @@ def _own(name: str) -> Callable[[], Oracle]:
     if not callable(made) or (isinstance(made, type) and not hasattr(made, "answer")):
         raise ConfigError(f"labels.oracle: expected a class with the method answer(requests), got {name!r}")
     try:
-        inspect.signature(made).bind()
+        inspect.signature(made, follow_wrapped=False).bind()  # a decorator may give what the function takes
     except TypeError as error:
         raise ConfigError(
             "labels.oracle: expected a class that is made without arguments, or a function without arguments that "

@@ -75,7 +75,8 @@ def _is_number(value: object) -> bool:
         whole = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         return False
-    return not isinstance(value, bool) and (isinstance(value, str) or whole == value)
+    fits = not isinstance(value, bool) and -(2**63) <= whole < 2**63
+    return fits and (isinstance(value, str) or whole == value)
 
 
 def _from_lines(text: str, path: str, names: Names | None) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ import mmap
 import os
 import platform
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from alray.selection.protocol import SelectionError
 _ENDS = 1 << 16  # bytes at the start and at the end of a file that tell it from others
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FilePart:
     """A column (n, ...) inside a file: where its first number is, its type, shape and strides in bytes; the size and a
     checksum of the ends of the whole file, by which another node recognises it; and the scale of its stored numbers,
@@ -32,7 +32,7 @@ class FilePart:
     strides: tuple[int, ...]
     size: int
     ends: int
-    scale: Array | None = field(default=None, compare=False)
+    scale: Array | None = None
 
     @classmethod
     def of(cls, column: Column) -> FilePart | None:

@@ -7,8 +7,10 @@ There is no offset, so that a stored 0 is 0. The array stays as it is stored unt
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -78,13 +80,14 @@ def _read(option: str, value: Any) -> Array:
         raise SelectionError(f"{option}: expected a number, or one for each column, got {what}")
     if wide.ndim > 1:
         raise SelectionError(f"{option}: expected a number, or one for each column, got an array of shape {wide.shape}")
+    wide = wide.astype(np.float64)  # float16 cannot be compared with these ends
     good = (wide >= _LEAST) & (wide <= _MOST)  # false for NaN
     if not good.all():
         at = int(np.argmin(good))
         column = f" for column {at}" if wide.ndim else ""
         raise SelectionError(
             f"{option}: expected finite numbers above zero, from {_LEAST:.1e} to {_MOST:.1e}, got "
-            f"{wide.ravel()[at].item()}{column}"
+            f"{wide.ravel()[at]:g}{column}"
         )
     return wide.astype(np.float32)
 
@@ -97,13 +100,16 @@ def _of_text(option: str, text: str) -> Any:
         pass
     absolute(text)  # refuses credentials
     try:
-        return np.array(read_npy(text))
+        found = np.array(read_npy(text))
+        if found.dtype.kind == "U":  # the names in a .npz
+            raise ValueError("several arrays, or texts")
+        return found
     except FileNotFoundError:
         raise SelectionError(
             f"{option}: expected a number or the path of .npy, got {redacted(text)}, which is neither a number nor a "
             "file"
         ) from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise SelectionError(
             f"{option}: {redacted(text)}: expected a number, or .npy with one for each column, got something else "
             f"({why_no_array(text, error)})"

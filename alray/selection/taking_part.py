@@ -61,8 +61,8 @@ def _other(given: Array) -> str:
     """What was given instead of row numbers."""
     if given.dtype == bool:
         return f"a mask of shape {given.shape}; np.flatnonzero gives its row numbers"
-    if given.ndim == 0 and given.dtype.kind == "U":
-        return f"the text {str(given)!r}; only the command `alray select` reads rows from files"
+    if given.ndim == 0 and (given.dtype.kind in "US" or hasattr(given.item(), "__fspath__")):
+        return f"{given.item()!r}; only the command `alray select` reads rows from files"
     return f"{given.dtype} of shape {given.shape}"
 
 

@@ -115,7 +115,7 @@ def test_without_meta_there_is_no_catalog(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match=r"meta.json: missing: expected \d+ bytes .* got no file"):
         Catalog.open(str(tmp_path / "out"))
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(CatalogError, match="expected a catalog, got nothing"):
+    with pytest.raises(CatalogError, match="expected a catalog, got none"):
         Catalog.open(str(tmp_path / "out"))
 
 

@@ -365,7 +365,8 @@ def test_a_forecast_of_an_unknown_measure_names_those_that_there_are(
     ("changes", "says"),
     [
         ({"labeled": [True, False] * 10}, r"labeled: .* a mask of shape \(20,\); np.flatnonzero gives its row numbers"),
-        ({"exclude": "rows.txt"}, "exclude: expected row numbers .*, got the text 'rows.txt'; only the command"),
+        ({"exclude": "rows.txt"}, "exclude: expected row numbers .*, got 'rows.txt'; only the command"),
+        ({"exclude": Path("rows.txt")}, "exclude: expected .*, got .*Path.'rows.txt'.; only the command"),
         ({"logits": np.zeros((20, 1))}, "logits: expected at least two classes, got one"),
     ],
 )

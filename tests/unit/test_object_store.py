@@ -150,7 +150,7 @@ def test_arrays_and_repacking(s3: str, tmp_path: Path) -> None:
 def test_nothing_there(s3: str) -> None:
     with pytest.raises(CatalogError, match="no such file or directory"):
         index(f"{s3}/nowhere", f"{s3}/out")
-    with pytest.raises(CatalogError, match="expected a catalog, got nothing"):
+    with pytest.raises(CatalogError, match="expected a catalog, got none"):
         Catalog.open(f"{s3}/nowhere")
     with pytest.raises(StoreError, match="cannot write s3://no-such-bucket/out"):
         index(f"{s3}/nowhere", "s3://no-such-bucket/out")

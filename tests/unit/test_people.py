@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -438,14 +440,30 @@ def answer_one(requests: Requests) -> Answers:
     return Answers.of([0] * len(requests))
 
 
+def given_a_name(make: Callable[[str], Wild]) -> Callable[[], Wild]:
+    """A decorator that gives a function its argument."""
+
+    @functools.wraps(make)
+    def made() -> Wild:
+        return make("a name")
+
+    return made
+
+
+@given_a_name
+def decorated(name: str) -> Wild:
+    return Wild()
+
+
 def nothing() -> None:
     """Makes no oracle."""
 
 
 def test_an_own_oracle_is_named_by_its_import_path_and_its_answers_are_checked(config):
-    config = replace(config, {"labels.oracle": f"{__name__}:Wild"})
-    with pytest.raises(OracleError, match="expected class numbers from 0 to 2, got 7"):
-        run(config, quiet=True)
+    for name in ("Wild", "decorated"):
+        config = replace(config, {"labels.oracle": f"{__name__}:{name}"})
+        with pytest.raises(OracleError, match="expected class numbers from 0 to 2, got 7"):
+            run(config, quiet=True)
     with pytest.raises(ValueError, match="cannot be imported"):
         run(replace(config, {"labels.oracle": f"{__name__}:Nobody"}), quiet=True)
     for name, says in (

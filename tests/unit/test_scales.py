@@ -186,8 +186,12 @@ X8 = stored("random", np.int8)["embedding"]
         (np.nan, "finite numbers above zero, .*, got nan$"),
         ("inf", "finite numbers above zero, .*, got inf$"),
         (1e-60, "from 1.2e-38 to 1.3e[+]36, got 1e-60$"),
+        (np.float16(0), "finite numbers above zero, .*, got 0$"),
+        (np.array([1] * 8 + [np.inf], np.float16), "finite numbers above zero, .*, got inf for column 8$"),
+        ("zip.npy", "zip.npy: expected a number, or .npy with one for each column, got something else"),
+        ("several.npz", "several.npz: expected a number, or .npy with one for each column, got something else"),
         (2e36, "from 1.2e-38 to 1.3e[+]36, got 2e[+]36$"),
-        ([1.0] * 4 + [0.0] * 5, "finite numbers above zero, .*, got 0.0 for column 4$"),
+        ([1.0] * 4 + [0.0] * 5, "finite numbers above zero, .*, got 0 for column 4$"),
         (np.ones(D + 1), "expected one number, or one for each of the 9 columns of embedding, got 10$"),
         ([], "expected one number, or one for each of the 9 columns of embedding, got 0$"),
         (np.ones(1), "expected one number, or one for each of the 9 columns of embedding, got 1$"),
@@ -202,6 +206,8 @@ X8 = stored("random", np.int8)["embedding"]
 def test_bad_scales_are_refused(scale: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.npy").write_bytes(b"no array")
+    Path("zip.npy").write_bytes(b"PK\x03\x04 and no more")
+    np.savez("several.npz", a=np.ones(D), b=np.ones(D))
     with pytest.raises(SelectionError, match=f"^embedding_scale: .*{message}"):
         select("k_center", 5, embedding=X8, embedding_scale=scale)
 

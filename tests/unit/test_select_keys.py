@@ -111,6 +111,14 @@ def test_keys_of_digits_stay_text(here: Path, capsys: pytest.CaptureFixture[str]
     assert "the lines are row numbers and keys of keys.csv; give a CSV with the column row or key" in said
 
 
+def test_keys_of_many_digits_are_keys(here: Path) -> None:
+    digits = [str(10**22 + row) for row in range(N)]
+    Path("keys.txt").write_text("\n".join(digits))
+    Path("labeled.txt").write_text(f"{digits[3]}\n{digits[8]}\n")
+    found = select("a.csv", "--labeled", "labeled.txt", "--keys", "keys.txt")
+    assert found["row"].to_pylist() == alray.select("k_center", 4, embedding=X, labeled=[3, 8]).rows.tolist()
+
+
 def test_a_table_of_keys_is_sorted_by_its_rows(here: Path) -> None:
     order = np.random.default_rng(2).permutation(N)
     pq.write_table(pa.table({"row": order, "key": [KEYS[row] for row in order]}), "keys.parquet")
@@ -149,11 +157,13 @@ CASES: list[tuple[dict[str, str], tuple[str, ...], str]] = [
     ({"l.txt": "1\nan image\n"}, ("--labeled", "l.txt"), "one a line, got 'an image'"),
     ({"l.csv": "row\n1\nx\n"}, ("--labeled", "l.csv"), "l.csv: expected row numbers, got 'x' in line 2 of its rows"),
     ({"l.csv": "row,a\n1,2\n,2\n"}, ("--labeled", "l.csv"), "expected row numbers, got None in line 2 of its rows"),
+    ({"l.txt": "9" * 30}, ("--labeled", "l.txt"), f"one a line, got '{'9' * 30}'"),
+    ({"l.csv": "row\n1e300\n"}, ("--labeled", "l.csv"), "expected row numbers, got 1e+300 in line 1 of its rows"),
     ({"l.csv": "row\n1.5\n"}, ("--labeled", "l.csv"), "expected row numbers, got 1.5 in line 1 of its rows"),
     ({"l.csv": "row\ntrue\n"}, ("--labeled", "l.csv"), "expected row numbers, got True in line 1 of its rows"),
     ({"w.parquet": "no head"}, ("--weight", "w.parquet"), "w.parquet: expected a .npy array, got something else (it"),
     ({}, ("--keys", "keys.txt", "--catalog", "c"), "expected --catalog or --keys, got both"),
-    ({}, ("--catalog", "c"), "c: expected a catalog, got nothing"),
+    ({}, ("--catalog", "c"), "c: expected a catalog, got none"),
 ]  # fmt: skip
 
 
