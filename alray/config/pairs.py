@@ -18,7 +18,7 @@ Pairs = Annotated[dict[str, Scalar], PAIRS]
 def pairs(texts: Sequence[str]) -> dict[str, Scalar]:
     """Names and values from ``name value name value``. Raises ConfigError where a value is missing."""
     if len(texts) % 2:
-        raise ConfigError(f"expected names and values in pairs, as in: batches 5 rest carry; got: {' '.join(texts)}")
+        raise ConfigError(f"expected names and values in pairs, NAME VALUE NAME VALUE ..., got: {' '.join(texts)}")
     return {name: scalar(text) for name, text in zip(texts[::2], texts[1::2], strict=True)}
 
 

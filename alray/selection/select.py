@@ -253,8 +253,6 @@ def _pool(
     for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
         if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
-    if LOGITS in needs and _classes(pool, head) == 1:
-        raise SelectionError(f"{LOGITS if LOGITS in given else HEAD}: expected at least two classes, got one")
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
     return GivenFeatures(
@@ -304,16 +302,12 @@ def _losses(pool: GivenFeatures, whole: npt.NDArray[np.bool_]) -> tuple[Integers
     return pool.rows[whole], narrow_values(losses[whole])
 
 
-def _classes(pool: GivenFeatures, head: WeightAndBias | None) -> int | None:
-    return pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
-
-
 def _check_labels(
     strategy: Strategy, pool: GivenFeatures, used: Any, known: Integers, head: WeightAndBias | None
 ) -> int | None:
     """The number of classes. Raises SelectionError for labels that are no class, among those that the strategy reads:
     the labels of labeled rows, and of all rows where it peeks."""
-    classes = _classes(pool, head)
+    classes = pool.columns[LOGITS].shape[1] if LOGITS in pool.columns else None if head is None else len(head[1])
     if HIDDEN_LABELS not in pool.columns:
         return classes
     labels = pool.vector(HIDDEN_LABELS)

@@ -367,7 +367,6 @@ def test_a_forecast_of_an_unknown_measure_names_those_that_there_are(
         ({"labeled": [True, False] * 10}, r"labeled: .* a mask of shape \(20,\); np.flatnonzero gives its row numbers"),
         ({"exclude": "rows.txt"}, "exclude: expected row numbers .*, got 'rows.txt'; only the command"),
         ({"exclude": Path("rows.txt")}, "exclude: expected .*, got .*Path.'rows.txt'.; only the command"),
-        ({"logits": np.zeros((20, 1))}, "logits: expected at least two classes, got one"),
     ],
 )
 def test_what_select_is_given_is_understood_or_refused(changes: dict[str, Any], says: str) -> None:
