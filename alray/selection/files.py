@@ -63,33 +63,35 @@ def _numbers(column: pa.ChunkedArray, path: str) -> npt.NDArray[np.int64]:
     if pa.types.is_integer(column.type) and not column.null_count:
         return np.asarray(column.to_numpy())
     values = column.to_pylist()
-    wrong = next((at for at, value in enumerate(values) if not _is_number(value)), None)
-    if wrong is not None:
-        raise SelectionError(f"{path}: expected row numbers, got {values[wrong]!r} in line {wrong + 1:,} of its rows")
-    return np.array([int(value) for value in values], np.int64)
+    found = [_whole(value) for value in values]
+    if None in found:
+        at = found.index(None)
+        raise SelectionError(f"{path}: expected row numbers, got {values[at]!r} in line {at + 1:,} of its rows")
+    return np.array(found, np.int64)
 
 
-def _is_number(value: object) -> bool:
-    """Whether a cell or a line is a whole number."""
+def _whole(value: object) -> int | None:
+    """The whole number of 64 bits that a cell or a line is; None if it is none."""
     try:
         whole = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
-        return False
+        return None
     fits = not isinstance(value, bool) and -(2**63) <= whole < 2**63
-    return fits and (isinstance(value, str) or whole == value)
+    return whole if fits and (isinstance(value, str) or whole == value) else None
 
 
 def _from_lines(text: str, path: str, names: Names | None) -> npt.NDArray[np.int64]:
     """Row numbers; or keys, where not all lines are integers."""
     lines = [line for line in text.splitlines() if line.strip()]
-    other = next((line for line in lines if not _is_number(line)), None)
-    if other is not None:
+    found = [_whole(line) for line in lines]
+    if None in found:
         if names is None:
+            other = lines[found.index(None)]
             raise SelectionError(
                 f"{path}: expected row numbers, one a line, got {other!r}; --catalog or --keys makes keys understood"
             )
         return names.rows_of(lines, path)
-    numbers = np.array([int(line) for line in lines], np.int64)
+    numbers = np.array(found, np.int64)
     if names is not None and names.has(lines) and not np.array_equal(names.rows_of(lines, path), numbers):
         raise SelectionError(
             f"{path}: the lines are row numbers and keys of {names.where}; give a CSV with the column row or key"

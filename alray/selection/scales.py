@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from alray.credentials import redacted
-from alray.data.sources.damaged import why_no_array
+from alray.data.sources.damaged import instead
 from alray.features.arrays import Array, Scaled
 from alray.selection.protocol import SelectionError
 from alray.selection.tables import read_npy, refuse_masked
@@ -111,6 +111,6 @@ def _of_text(option: str, text: str) -> Any:
         ) from None
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise SelectionError(
-            f"{option}: {redacted(text)}: expected a number, or .npy with one for each column, got something else "
-            f"({why_no_array(text, error)})"
+            f"{option}: {redacted(text)}: expected a number, or .npy with one for each column, got "
+            f"{instead(text, error)}"
         ) from None

@@ -318,7 +318,7 @@ def test_the_folder_of_a_path_or_uri(uri: str, folder: str) -> None:
         ("index images --out c --test-root ./images/", "--test-root: expected test images that are not among those of"),
         (
             "repack images --out o",
-            "images: expected a catalog, got a directory without meta.json, with a; .*",
+            "a directory without meta.json, with a; make one with .* SOURCE --out DIRECTORY`",
         ),
         ("repack file --out o", "file: expected a directory, got a file"),
     ],
