@@ -25,6 +25,7 @@ from alray.features.arrays import (
     positions_of,
 )
 from alray.reservation import ANYBODY, Share
+from alray.selection.given_logits import check_logits, check_two_classes
 from alray.selection.in_process import usual_shards
 from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
@@ -227,6 +228,7 @@ def _check_head(head: WeightAndBias) -> WeightAndBias:
     weight, bias = head
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.size:
         raise SelectionError(f"head: expected weight (c, d) and bias (c,), got shapes {weight.shape} and {bias.shape}")
+    check_two_classes("head", len(bias))
     for name, part in (("weight", weight), ("bias", bias)):
         if part.dtype.kind not in "iuf" or not np.isfinite(part).all():
             raise SelectionError(
@@ -255,6 +257,8 @@ def _pool(
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
+    if LOGITS in names:
+        check_logits(pool.columns[LOGITS])
     return GivenFeatures(
         pool.rows,
         {name: column for name, column in pool.columns.items() if name in names | {HIDDEN_LABELS}},
