@@ -228,7 +228,6 @@ def _check_head(head: WeightAndBias) -> WeightAndBias:
     weight, bias = head
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.size:
         raise SelectionError(f"head: expected weight (c, d) and bias (c,), got shapes {weight.shape} and {bias.shape}")
-    check_two_classes("head", len(bias))
     for name, part in (("weight", weight), ("bias", bias)):
         if part.dtype.kind not in "iuf" or not np.isfinite(part).all():
             raise SelectionError(
@@ -259,6 +258,8 @@ def _pool(
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
     if LOGITS in names:
         check_logits(pool.columns[LOGITS])
+    if head is not None and needs & {LOGITS, HEAD}:
+        check_two_classes("head", len(head[1]))
     return GivenFeatures(
         pool.rows,
         {name: column for name, column in pool.columns.items() if name in names | {HIDDEN_LABELS}},
