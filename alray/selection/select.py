@@ -115,8 +115,8 @@ def select(
 ) -> Picks:
     """Choose `budget` rows from features that were made elsewhere.
 
-    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
-    pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
+    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c) of
+    two classes or more, pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
     columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
     the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
     which is logged. embedding_scale, logits_scale: of arrays that are stored as int8 or uint8, whose values are scale *
