@@ -115,10 +115,10 @@ def select(
 ) -> Picks:
     """Choose `budget` rows from features that were made elsewhere.
 
-    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c) of
-    two classes or more, pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
-    columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
-    the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
+    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c) of at
+    least two classes, pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow
+    tables and columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has the
+    argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
     which is logged. embedding_scale, logits_scale: of arrays that are stored as int8 or uint8, whose values are scale *
     stored in float32: a number or one for each column, (d,) or (c,); a path of .npy; None: 1. Such arrays stay as they
     are stored, one byte a number, and a .npy stays in its file. The labels of labeled rows are known to every
