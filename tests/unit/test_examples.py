@@ -144,6 +144,13 @@ def test_a_share_of_the_pool_replaces_a_test_split_without_labels(tmp_path: Path
         check(replace(source(tmp_path / "runs", labels()), {"split.test_share": 0.2}))
 
 
+def test_a_share_of_images_without_labels_is_no_test_set(tmp_path: Path) -> None:
+    config = source(tmp_path, np.full(120, -1), np.zeros(120, bool))
+    config = replace(config, {"split.test_share": 0.2, "labels.oracle": "files", "data.classes": ("a", "b")})
+    with pytest.raises(ConfigError, match="split.test_share: expected labels in the source, got none of the 24 images"):
+        check(config)
+
+
 def test_indexing_says_which_classes_have_no_image(tmp_path: Path) -> None:
     train = folder([item for item in items() if item.split == "train"], tmp_path / "images")
     classes = ("bird", "bear", "cat", "dög", "fox")
