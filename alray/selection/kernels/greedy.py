@@ -18,6 +18,7 @@ from alray.selection.kernels.dense import dense, least_cost
 from alray.selection.kernels.distance import Space
 from alray.selection.kernels.held import Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.settled import moderate, settled
 from alray.selection.kernels.thin import few_columns, thin
 from alray.selection.protocol import Key, beats
 
@@ -37,6 +38,8 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
     """
     if few_columns(held.vectors.shape[1]):
         return thin(space, held, k, rest)
+    if moderate(held.vectors.shape[1]):
+        return settled(space, held, k, rest)
     rows = Held(space, held, k)
     rest = rest[0] / space.unit, rest[1]
     blocks, passes = _Blocks(rows), _Spent()
