@@ -155,7 +155,7 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
     the stored vectors of positions. Rows at distance 0 count as no copies.
     """
     first = np.arange(len(at))
-    order = np.argsort(squared, kind="stable")
+    order = np.argsort(squared)  # equal ones in any order
     same = np.flatnonzero((squared[order][1:] == squared[order][:-1]) & (squared[order][1:] > 0))
     if not len(same):
         return first

@@ -147,6 +147,6 @@ def _cut(columns: Floats) -> Positions:
     for parts in sorted(ways):
         value = columns.take(place, axis=1)
         widest = (value.max(axis=2) - value.min(axis=2)).argmax(axis=0)
-        order = np.argsort(value[widest, np.arange(len(place))], axis=1, kind="stable")
+        order = np.argsort(value[widest, np.arange(len(place))], axis=1)
         place = np.take_along_axis(place, order, axis=1).reshape(parts * len(place), -1)
     return place
