@@ -10,7 +10,6 @@ and no pick. Letters: s rows held, q rows of a block, p picks, d width.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from alray.models.device import device_in_use
 from alray.selection.kernels.active import Active, Picks, top_of
@@ -77,7 +76,12 @@ class _Settled:
         """Let all rows wait."""
         if self._active is not None:
             rows, at = self._active, self._active.at
-            self._upper[at], self._seen[at], self._exact[at], self._known[at] = rows.upper, rows.met, rows.exact, rows.known
+            self._upper[at], self._seen[at], self._exact[at], self._known[at] = (
+                rows.upper,
+                rows.met,
+                rows.exact,
+                rows.known,
+            )
             self.spent += rows.spent
             found = self.picks.count - self._then
             if found < _FEW:
@@ -92,7 +96,9 @@ class _Settled:
         self._deactivate()
         self._wanted = max(_ACTIVE, len(self.rows) // _SHARE)
         self.picks.refine()
-        self._seen = np.minimum(self._seen, self._known)  # the bounds stay true, and are narrower when they are made anew
+        self._seen = np.minimum(
+            self._seen, self._known
+        )  # the bounds stay true, and are narrower when they are made anew
         self._activate()
 
     def _fresh(self) -> Active:
