@@ -285,7 +285,7 @@ def test_all_ways_of_the_driver_make_the_same_picks(
         monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: way == "all")
         for name, value in (("_BLOCK", 40), ("_LEAST", 3), ("_ACTIVE", 9), ("_FEW", 4), ("_MANY", 9), ("_LOOK", 2)):
             monkeypatch.setattr(settled, name, value)
-        monkeypatch.setattr(settled, "_POOR", 99 if way == "one by one" else 0)
+        monkeypatch.setattr(settled, "_POOR", 999 if way == "one by one" else 0)
         monkeypatch.setattr(settled, "_COARSE", 0.0 if way == "float64" else 1e-2)
         for name, value in (("_TOGETHER", 500), ("_LINES", 7), ("_AT_ONCE", 50), ("_CALL", 100), ("_OPEN", 5)):
             monkeypatch.setattr(active, name, value)
@@ -321,6 +321,8 @@ def test_active_rows_have_upper_bounds_and_are_settled_to_the_last_bit(
             picks.add(pick, x[pick])
         rows.refresh()
         assert (rows.upper >= squared[:count].min(axis=0)).all()
+        if kind == "random":
+            np.testing.assert_allclose(rows.upper, squared[:count].min(axis=0), rtol=1e-4)
     some = np.flatnonzero(rng.random(len(at)) < 0.5)
     np.testing.assert_array_equal(rows.settle(some), squared[:, some].min(axis=0))
 
@@ -334,8 +336,8 @@ def test_the_farthest_rows_by_their_bounds_are_the_first_of_equal_ones() -> None
 
 @pytest.mark.parametrize("kind", ["groups", "scales", "one group"])
 def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str) -> None:
-    """In counted operations of the driver, on inputs that were unfriendly: two numbers of a product and one of a sum,
-    a root of the distance, a minimum and a comparison per row and column are the pass of a plain loop."""
+    """In counted operations of the driver, on inputs that were unfriendly: a pass of a plain loop is a product, a sum,
+    a difference, a minimum and a comparison per row. The way of wide rows takes 1.0, 0.6 and 0.4 of these passes."""
     rng = np.random.default_rng(0)
     n, d, k = 20_000, 8, 600
     x = rng.normal(size=(n, d))
@@ -345,7 +347,7 @@ def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str) -> None:
         x = x * 10.0 ** -rng.integers(0, 5, (n, 1)) + 100 * rng.normal(size=(2, d))[rng.integers(0, 2, n)]
         x[:20] *= np.geomspace(1, 1e4, 20)[:, None]
     account = select("k_center", k, embedding=x, num_shards=1).account
-    assert 0 < account["driver_operations"] < 0.75 * n * k * (d + 4)
+    assert 0 < account["driver_operations"] < 0.33 * n * k * (d + 4)
 
 
 def test_one_labeled_row_costs_no_second_exchange_of_rows() -> None:

@@ -46,7 +46,7 @@ class Search:
         fits = self.n <= self._most
         width = self._space.mean.shape[0]
         thin = few_columns(width) and self.n <= _MOST_THIN
-        few = self._labeled() <= (1 if moderate(width) else 0)  # then all distances are measured by one pass
+        few = self._labeled() <= (1 if moderate(width, self.n, k) else 0)  # then all distances are measured by one pass
         per_pick, ceiling, whole = _PER_PICK, np.inf, fits and (thin or few)
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
             wanted = (

@@ -19,19 +19,24 @@ from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
 
 COLUMNS = 64  # at most: every pick in a block costs so many operations per row
+_WIDE, _PER_PICK = 4, 8  # times as many where there are so many rows per pick: then the bounds of all rows cost more
 _BLOCK, _LEAST = 1 << 12, 64  # numbers of a block at first, and rows
 _SHARE, _ACTIVE = 4, 2048  # one row in so many is active at first, and at least so many rows
 _FEW, _MANY = 64, 256  # picks after which rows are chosen to be active: more of them, or fewer, are the next time
-_POOR, _WHILE, _LONGEST = 24, 32, 256  # a block of fewer picks is followed by so many made one by one, then by more
+_POOR = (
+    400  # picks times columns: after a block of fewer, picks are made one by one, which costs a pass over all columns
+)
+_WHILE, _LONGEST = 32, 256  # so many, then more
 _COARSE = 1e-2  # bounds that are wider than this share of the largest distance come from float64 products
 _LOOK = 8  # picks, before it is looked how many rows of a block may still be picked
 _PASSES = 3  # operations per number: a difference, a square, a sum
 _OUTSIDE, _CALL = 10, 4e5  # operations per active row that forming a block takes, and besides
 
 
-def moderate(width: int) -> bool:
-    """Whether rows of so many columns are chosen in this way."""
-    return 0 < width <= COLUMNS and device_in_use().type == "cpu"
+def moderate(width: int, rows: int = 0, k: int = 1) -> bool:
+    """Whether k of rows of so many columns are chosen in this way."""
+    most = COLUMNS * (_WIDE if rows >= _PER_PICK * k else 1)
+    return 0 < width <= most and device_in_use().type == "cpu"
 
 
 def settled(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
@@ -56,13 +61,18 @@ class _Settled:
         self._upper, self._seen = self._exact.copy(), self._known.copy()
         self.picks = Picks(space, self.vectors, k)
         self.squared: list[float] = []
-        self.spent = 0.0  # operations on single numbers
+        self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
         self._size = max(_LEAST, _BLOCK // self.vectors.shape[1])
-        self._poor, self._while = True, _WHILE
+        self._poor, self._while = 4 * self.vectors.shape[1] < _POOR, _WHILE
         self._wanted, self._then = len(self.rows), 0
         self._active: Active | None = None
         if k:
             self._activate()
+
+    @property
+    def spent(self) -> float:
+        """What picking has cost, in operations on single numbers."""
+        return self._spent + (self._active.spent if self._active is not None else 0.0)
 
     def _activate(self) -> None:
         """Keep the rows with the largest bounds up to date from now on."""
@@ -82,7 +92,7 @@ class _Settled:
                 rows.exact,
                 rows.known,
             )
-            self.spent += rows.spent
+            self._spent += rows.spent
             found = self.picks.count - self._then
             if found < _FEW:
                 self._wanted = min(4 * self._wanted, len(self.rows))
@@ -164,7 +174,7 @@ class _Settled:
             rows.exact[some], rows.known[some], rows.upper[some] = value, self.picks.count, value
             rows.spent += _PASSES * len(some) * width * float(self.picks.count - count)
             some = some[value >= limit[0]]
-        self._poor = self.picks.count - first < _POOR
+        self._poor = (self.picks.count - first) * width < _POOR
         if not self._poor:
             self._while = _WHILE
         alone, spent = _OUTSIDE * len(rows) + _CALL, rows.spent - before
