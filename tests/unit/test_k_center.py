@@ -334,8 +334,8 @@ def test_the_farthest_rows_by_their_bounds_are_the_first_of_equal_ones() -> None
         assert (at.tolist(), other) == (expected, behind)
 
 
-@pytest.mark.parametrize("kind", ["groups", "scales", "one group"])
-def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "passes"), [("groups", 0.5), ("scales", 0.4), ("one group", 0.3)])
+def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str, passes: float) -> None:
     """In counted operations of the driver, on inputs that were unfriendly: a pass of a plain loop is a product, a sum,
     a difference, a minimum and a comparison per row. The way of wide rows takes 1.0, 0.6 and 0.4 of these passes."""
     rng = np.random.default_rng(0)
@@ -347,7 +347,7 @@ def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str) -> None:
         x = x * 10.0 ** -rng.integers(0, 5, (n, 1)) + 100 * rng.normal(size=(2, d))[rng.integers(0, 2, n)]
         x[:20] *= np.geomspace(1, 1e4, 20)[:, None]
     account = select("k_center", k, embedding=x, num_shards=1).account
-    assert 0 < account["driver_operations"] < 0.33 * n * k * (d + 4)
+    assert 0 < account["driver_operations"] < passes * n * k * (d + 4)
 
 
 def test_one_labeled_row_costs_no_second_exchange_of_rows() -> None:
