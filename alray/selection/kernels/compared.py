@@ -155,11 +155,13 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
     the stored vectors of positions. Rows at distance 0 count as no copies.
     """
     first = np.arange(len(at))
-    order = np.argsort(squared, kind="stable")
+    order = np.argsort(squared)  # equal ones in any order
     same = np.flatnonzero((squared[order][1:] == squared[order][:-1]) & (squared[order][1:] > 0))
     if not len(same):
         return first
-    tied = np.sort(order[np.union1d(same, same + 1)])
+    among = np.zeros(len(at), bool)
+    among[order[same]] = among[order[same + 1]] = True
+    tied = np.flatnonzero(among)
     rows = np.ascontiguousarray(take(at[tied]))
     words = rows.view(np.uint32 if rows.dtype.itemsize % 4 == 0 else np.uint16)
     digest = _digest(words)

@@ -15,6 +15,7 @@ from alray.selection.kernels.greedy import greedy
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats
 from alray.selection.kernels.one_center import one_center
+from alray.selection.kernels.settled import moderate
 from alray.selection.kernels.sieve import Far
 from alray.selection.kernels.thin import few_columns
 from alray.selection.protocol import Context, Key, Metric, Shards
@@ -40,11 +41,13 @@ class Search:
 
     def until(self, k: int) -> tuple[Rows, Floats]:
         """The first k picks and their squared distances."""
-        if not self._any_labeled():
+        if not self._labeled():
             self._picked.append(self._first())
         fits = self.n <= self._most
-        thin = few_columns(self._space.mean.shape[0]) and self.n <= _MOST_THIN
-        per_pick, ceiling, whole = _PER_PICK, np.inf, fits and (thin or not self._any_labeled())
+        width = self._space.mean.shape[0]
+        thin = few_columns(width) and self.n <= _MOST_THIN
+        few = self._labeled() <= (1 if moderate(width, self.n, k) else 0)  # then all distances are measured by one pass
+        per_pick, ceiling, whole = _PER_PICK, np.inf, fits and (thin or few)
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
             wanted = (
                 self.n if whole else int(min(max(per_pick * missing, _AT_LEAST * per_pick / _PER_PICK), self._most))
@@ -80,8 +83,8 @@ class Search:
     def _rows(self) -> Rows:
         return np.concatenate([part.rows for part in self._picked])
 
-    def _any_labeled(self) -> bool:
-        return self._context.labeled is not None and len(self._context.labeled.open()) > 0
+    def _labeled(self) -> int:
+        return 0 if self._context.labeled is None else len(self._context.labeled.open())
 
     def _first(self) -> Chosen:
         found = self._shards.map("first", self._rule, self._context.seed, self._context.round)

@@ -147,6 +147,17 @@ def _cut(columns: Floats) -> Positions:
     for parts in sorted(ways):
         value = columns.take(place, axis=1)
         widest = (value.max(axis=2) - value.min(axis=2)).argmax(axis=0)
-        order = np.argsort(value[widest, np.arange(len(place))], axis=1, kind="stable")
+        order = _order(value[widest, np.arange(len(place))])
         place = np.take_along_axis(place, order, axis=1).reshape(parts * len(place), -1)
     return place
+
+
+def _order(value: Floats) -> Positions:
+    """The order of each line of values (g, s) in float32, the first of equals first: three times as fast as a stable
+    `np.argsort`, because numbers that hold the value and the position are sorted."""
+    with np.errstate(over="ignore"):
+        bits = value.astype(np.float32).view(np.int32).astype(np.int64)
+    bits ^= (bits >> 63) & 0x7FFFFFFF  # of negative numbers, the larger ones come first
+    bits = (bits << 32) | np.arange(value.shape[1])
+    bits.sort(axis=1)
+    return bits & 0xFFFFFFFF

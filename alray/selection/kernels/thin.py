@@ -18,10 +18,10 @@ from alray.selection.kernels.leaves import Leaves
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.protocol import Key, beats
 
-_START, _FEWEST = 32, 4  # leaves of a block
-_ROWS = 512  # of a block, about
+_START, _FEWEST = 16, 4  # leaves of a block
+_ROWS = 256  # of a block, about
 _PER_COLUMN = 3  # operations: a difference, a square, a sum
-_FEW = 24  # picks of a block: fewer ask for a larger one
+_FEW = 12  # picks of a block: fewer ask for a larger one
 
 
 def few_columns(width: int) -> bool:
