@@ -70,11 +70,13 @@ class GapScorer:
                     told = self._told(z, eps, least)
             low[at[told.at]], high[at[told.at]] = told.low, told.high
             rough = told.at[told.rough]
-            if len(rough):
+            if len(rough) == len(z):
+                low[at], high[at] = self._intervals(z, eps)
+            elif len(rough):
                 left.append((at[rough], z[rough], eps[rough]))
         if left:
             at, z, eps = (np.concatenate(column) for column in zip(*left, strict=True))
-            low[at], high[at] = self._everything(z, eps)
+            low[at], high[at] = self._intervals(z, eps)
         return low, high
 
     def _parts(self, block: Block) -> Iterator[tuple[int, Block]]:
@@ -116,7 +118,16 @@ class GapScorer:
             told = self.screen.rows(z[at], eps[at], gap[at], least)
         return _nothing(at) if told is None else replace(told, at=at[told.at])
 
-    def _everything(self, z: Singles, eps: Floats) -> Interval:
+    def _intervals(self, z: Singles, eps: Floats) -> Interval:
+        """The intervals of rows, of as many at once as stay in the cache."""
+        step = max(8, _CACHED // max(1, z.shape[1]))
+        if len(z) <= step:
+            return self._of_some(z, eps)
+        parts = [self._of_some(z[at : at + step], eps[at : at + step]) for at in range(0, len(z), step)]
+        low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+        return low, high
+
+    def _of_some(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, by R where that tells them."""
         low, high, again = self._by_rest(_Lines(z), eps)
         at = np.flatnonzero(again)
