@@ -74,7 +74,9 @@ def plan(argv: Sequence[str]) -> None:
     from alray.prepare import check
 
     with as_typed(leaves(RunConfig)):
-        found = made(check(config))
+        checked = check(config)
+        print("\n".join([*checked.source, *filter(None, [checked.notes]), ""]), flush=True)
+        found = made(checked)
     print("\n".join(found.lines(price)))
     if found.problems:
         raise ConfigError("the run cannot fit:\n" + "\n".join(found.problems))

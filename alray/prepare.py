@@ -41,6 +41,7 @@ from alray.models.weight_files import look
 from alray.other_networks import check_networks
 from alray.pool_rows import check_labels, held_out, imbalanced, labeled_in, parts_of
 from alray.provenance import find_run, open_run
+from alray.report.escape import terminal
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named
@@ -94,6 +95,12 @@ class Checked:
             "frozen": self.learner.frozen,
             "model": self.learner.described(self.config),
         }
+
+    @property
+    def source(self) -> list[str]:
+        """For the user to read before the run: what indexing understood of the source and what it left out."""
+        lines = [f"{self.catalog.config().root}, indexed in {self.catalog.uri}:"]
+        return [terminal(line) for line in [*lines, *(f"  {line}" for line in self.catalog.told())]]
 
     @property
     def measured(self) -> frozenset[str]:

@@ -88,7 +88,8 @@ def run(
     """
     found = check(config, strategy, oracle)
     folder = find_run(found.config, found.catalog)
-    notes = [*filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]
+    told = [] if folder.exists else found.source
+    notes = [*told, *filter(None, [found.notes]), *content_notes(found.config, found.catalog, folder)]
     if notes and not quiet:
         print("\n".join(notes), flush=True)
     end = _finished(folder, Stop(config))

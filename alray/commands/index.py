@@ -26,11 +26,6 @@ class Index(IndexConfig, Command):
             refuse_to_replace(self, self.out)
         built = catalog.build(self, self.out, progress=True, wants_test=True)
         print(terminal(f"{self.root}:"))
-        for line in built.notes():
+        for line in built.told():
             print(terminal(f"  {line}"))
-        problems = built.problems()
-        if len(problems):
-            print(f"left out: {len(problems):,}, with key and reason in {built.uri}/problems.parquet; the first:")
-            for line in problems.slice(0, 5).to_pylist():
-                print(terminal(f"  {line['key']}: {line['reason']}"))
         print(f"catalog: {built.uri} ({len(built):,} images)")

@@ -32,7 +32,8 @@ class Select(Command):
     """The scale of an embedding that is stored as int8 or uint8, whose values are scale * stored: a number, or .npy
     with one for each column (d,). Without it the stored numbers are the values."""
     logits: str = ""
-    """(n, c) array: .npy or Parquet."""
+    """(n, c) array: .npy or Parquet. The softmax makes probabilities of logits. Of probabilities give the logarithms,
+    which are logits, too."""
     logits_scale: str = ""
     """The scale of logits that are stored as int8 or uint8, in the same form."""
     pretext_loss: str = ""

@@ -30,15 +30,19 @@ class Weights(Command):
 
     def work(self) -> None:
         """Print the table, or what is in each file and how it loads."""
-        from alray.models import describe
-        from alray.models.weight_files import CheckpointError
+        from alray.models.weight_files import CheckpointError, look
 
         if not self.files:
-            print(describe.families())
+            from alray.models.describe import families
+
+            print(families())
         refused = []
         for file in self.files:
             try:
-                print(describe.described(file))
+                look(file)  # before torch is imported, which takes seconds
+                from alray.models.describe import described
+
+                print(described(file))
                 if self.backbone:
                     print(self._loaded(file))
             except CheckpointError as error:

@@ -139,7 +139,7 @@ class SplitConfig(Frozen):
     """Options of pt4al (pretext) or k_means, for the seed set alone: cold_start middle, or metric cosine. If the run's
     strategy is the same one, they are added to its options. Otherwise the defaults of pt4al or k_means apply."""
     test_share: float = Field(0.0, ge=0, lt=1)
-    """Share of all images kept as test set; only for a source that has no test split."""
+    """Share of all images kept as test set; only for a source with labels that has no test split."""
     val_list: Annotated[str, OUTSIDE, PLACE] = ""
     """A list file of your own validation set, instead of one that is drawn: a key on each line, or 'key class'. Images
     without a label are labeled first. split.val_size stays 0."""

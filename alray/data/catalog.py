@@ -44,6 +44,7 @@ Rows = npt.NDArray[np.int64]
 META, _IMAGES = own.CATALOG
 _PROBLEMS, _FILES = "problems.parquet", "files.parquet"
 _VERSION = 2
+_SHOWN = 5  # images that were left out, in words
 _URI = 2  # which column of a reference names its file
 
 
@@ -160,6 +161,15 @@ class Catalog:
     def notes(self) -> list[str]:
         """Sentences on what indexing understood, guessed, changed or left out."""
         return list(Store(self.uri).read_json(META).get("notes", []))
+
+    def told(self) -> list[str]:
+        """`notes`, and how many images were left out, with the first of them."""
+        problems = self.problems()
+        if not len(problems):
+            return self.notes()
+        first = [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
+        place = f"{self.uri}/{_PROBLEMS}"
+        return [*self.notes(), f"left out: {len(problems):,}, with key and reason in {place}; the first:", *first]
 
     def config(self) -> IndexConfig:
         """How it was made; its places are absolute."""

@@ -72,9 +72,11 @@ def _refuse_other_source(config: DataConfig, catalog: Catalog) -> None:
         # Segmentation indexes without labels; a catalog with labels serves it, too, with classes of the masks.
         for_masks = config.label_column == "" and field in ("label_column", "classes")
         if not for_masks and value not in (default, known, found.get(field, known)):
+            come = field == "classes" and not known
+            how = "with labels.new_classes allow the classes come with the labels" if come else "the catalog's is used"
             raise CatalogError(
                 f"data.{field}: expected that of the catalog at {catalog.uri}, {known or 'none'}, got {value}: leave "
-                "it out, or index again into another data.catalog"
+                f"it out ({how}), or index again into another data.catalog with {option(field)}"
             )
 
 

@@ -13,6 +13,7 @@ from alray.data.sources.source import Source
 from alray.store import Store
 
 REFUSED = "problems.csv"  # in the directory of a catalog that was not made: all problems, for people to read
+UNKNOWN_CLASS = "unknown class"  # the kind of problem, see `counts`
 _SHOWN = 5  # problems in a message
 
 
@@ -20,6 +21,17 @@ def counts(problems: pa.Table) -> dict[str, int]:
     """The number of problems of each kind. The kind is the part of the reason before the first colon."""
     kinds = Counter(reason.partition(":")[0] for reason in problems["reason"].to_pylist())
     return dict(sorted(kinds.items()))
+
+
+def in_words(problems: pa.Table) -> str:
+    """The kinds of problems with their numbers."""
+    return ", ".join(f"{name}: {number:,}" for name, number in counts(problems).items())
+
+
+def other_labels(from_folders: bool) -> str:
+    """What to pass where labels are none of the classes."""
+    where = "folders are" if from_folders else "labels in the source are"
+    return f"Pass --classes with the classes that are meant, or --label-column '' if the {where} no classes"
 
 
 def _lost(problems: pa.Table) -> str:
@@ -42,7 +54,7 @@ def refuse_problems(
         if looks_wrong:
             raise CatalogError(looks_wrong)
         return
-    kinds = ", ".join(f"{name}: {n:,}" for name, n in counts(problems).items()) or "no image was found"
+    kinds = in_words(problems) or "no image was found"
     lines = [f"{config.root}: {kinds} ({amount(usable, 'image')} can be used)"]
     lines += [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
     if len(problems) > _SHOWN:
@@ -50,6 +62,8 @@ def refuse_problems(
         pyarrow.csv.write_csv(problems, sink)
         Store(store.uri, sums="").write_bytes(REFUSED, memoryview(sink.getvalue()))
         lines.append(f"All {len(problems):,} are listed with key, place and reason in {store.at(REFUSED)}.")
+    if UNKNOWN_CLASS in counts(problems):
+        lines.append(f"{other_labels(kind.by_folders)} (in a run --data.classes, --data.label-column).")
     if not usable:
         lines.append("No image can be used.")
     elif kind.can_exclude:

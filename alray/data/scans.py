@@ -28,11 +28,12 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
         raise CatalogError(
             f"test_root: expected test images that are not among those of the root, got the root itself, {test_root}"
         )
-    with reachable(config.root):
-        raw = [kind.scan(config.root, replace(options, prefix="train/" if test_root else ""))]
-    if test_root:
+    raw = []
+    if test_root:  # read first, because it is the smaller one: an error in it is told before the root is listed
         with reachable(test_root):
             raw.append(_all_test(kind.scan(test_root, replace(options, prefix="test/")), test_root))
+    with reachable(config.root):
+        raw.insert(0, kind.scan(config.root, replace(options, prefix="train/" if test_root else "")))
     if config.test_labels:
         raw = with_test_labels(raw, config)
     scans = [with_roles(raw[0], config.split), *(with_roles(scan, {}) for scan in raw[1:])]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from alray.data.assemble import Assembled
+from alray.data.problems import UNKNOWN_CLASS, counts, in_words, other_labels
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
@@ -70,22 +71,23 @@ def understood(
     given: names whose meaning the user gave (`IndexConfig.split`); from_folders: whether names of folders may be the
     classes; wants_test: whether missing test images look wrong.
     """
-    counts = _count(found)
+    numbers = _count(found)
     splits = [split for scan in scans for split in scan.splits if split.images]
     ignored: Counter[str] = sum((Counter(scan.ignored) for scan in scans), Counter())
     lines = [
-        _splits_line(counts, splits),
-        _classes_line(counts, found.classes),
-        _labels_line(counts),
+        _splits_line(numbers, splits),
+        _classes_line(numbers, found.classes),
+        _labels_line(numbers),
         _ignored_line(ignored),
-        *_notes(splits, counts),
+        *_notes(splits, numbers),
         *dict.fromkeys([*(note for scan in scans for note in scan.notes), *found.notes]),
     ]
     doubts = [
         *(doubt for scan in scans for doubt in scan.doubts),
         *_twice([split for split in splits if split.name not in given]),
-        *_split_doubts(splits, counts, wants_test),
-        *_class_doubts(counts, found.classes, given, from_folders),
+        *_split_doubts(splits, numbers, wants_test),
+        *_class_doubts(numbers, found.classes, given, from_folders),
+        *_loss_doubts(found, from_folders),
         *_ignored_doubts(ignored, sum(len(scan.images) + scan.left_out for scan in scans)),
     ]
     return Understood(tuple(lines), tuple(dict.fromkeys(doubts)))
@@ -229,6 +231,15 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
             f"{len(unknown):,} of {len(present):,} classes have test images but no training image: "
             f"{first_of(unknown)}. Pass --classes with the classes that are meant, or --label-column '' if the folders "
             "are no classes"
+        )
+
+
+def _loss_doubts(found: Assembled, from_folders: bool) -> Iterator[str]:
+    lost, kept = len(found.problems), len(found.images)
+    if kept and lost > kept:
+        yield (
+            f"most images would be left out, {lost:,} of {lost + kept:,} ({in_words(found.problems)})."
+            + (f" {other_labels(from_folders)}" if UNKNOWN_CLASS in counts(found.problems) else "")
         )
 
 

@@ -146,6 +146,8 @@ def checked(name: str, array: Array, where: str, scale: Array | None = None) -> 
     """The array as floating point (n,) or (n, w), integers for labels; int8 and uint8 (n, w) stay as they are stored.
     scale: of the stored numbers, see `alray.selection.scales`. Raises SelectionError."""
     dims = dimensions(name)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim != dims:
         raise SelectionError(f"{where}: expected an array of {dims} dimension(s), got shape {array.shape}")
     if dims == 2 and array.shape[1] == 0:
@@ -156,7 +158,8 @@ def checked(name: str, array: Array, where: str, scale: Array | None = None) -> 
         return array.astype(np.int64 if name == HIDDEN_LABELS else np.float64)
     if name == HIDDEN_LABELS or array.dtype not in (np.float16, np.float32, np.float64):
         expected = "integers" if name == HIDDEN_LABELS else "float16, float32, float64 or integers"
-        raise SelectionError(f"{where}: expected {expected}, got {array.dtype}")
+        texts = "; np.unique(labels, return_inverse=True)[1] numbers them" if array.dtype.kind in "UST" else ""
+        raise SelectionError(f"{where}: expected {expected}, got {array.dtype}{texts}")
     return array
 
 

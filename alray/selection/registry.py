@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from alray.features.arrays import LOGITS
 from alray.selection.options import Option, as_text, options_of
-from alray.selection.protocol import SelectionError, Strategy
+from alray.selection.protocol import HEAD, HIDDEN_LABELS, LABELED, SelectionError, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.balanced_random import BalancedRandom
 from alray.selection.strategies.balancing import Balancing
@@ -49,6 +50,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "k_means": KMeans,
 }
 
+# What a strategy reads, in words.
+_READ = {
+    HEAD: "head (weight and bias)",
+    HIDDEN_LABELS: "labels of all rows",
+    LABELED: "the labeled rows",
+    LOGITS: "logits (or embedding and head)",
+}
 # Strategies that have another form for images with masks.
 OF_PIXELS: dict[str, type[Strategy]] = {
     "confidence": PixelConfidence,
@@ -122,7 +130,8 @@ def _described(name: str, kind: type[Strategy]) -> str:
     known = options_of(kind)
     title = " ".join([name, *(f"[{option.name} {_default(option)}]" for option in known)])
     about = textwrap.indent(inspect.getdoc(kind) or "", "    ")
-    return "\n".join([title, about, *(f"\n{_option(option)}" for option in known)])
+    reads = ", ".join(_READ.get(need, need) for need in sorted(kind.needs)) or "no features"
+    return "\n".join([title, about, f"    Reads: {reads}.", *(f"\n{_option(option)}" for option in known)])
 
 
 def _option(option: Option) -> str:
@@ -149,4 +158,8 @@ def _kind(name: str) -> type[Strategy]:
         near = get_close_matches(str(name), STRATEGIES, 1)
         meant = f"; the nearest is {near[0]}" if near else ""
         raise SelectionError(f"strategy: expected one of {', '.join(STRATEGIES)}, got {name!r}{meant}")
-    return STRATEGIES[name]
+    kind = STRATEGIES[name]
+    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+        got = f"the class {kind.__name__}" if isinstance(kind, type) else f"an object of {type(kind).__name__}"
+        raise SelectionError(f"STRATEGIES[{name!r}]: expected a subclass of alray.Strategy, got {got}")
+    return kind

@@ -25,6 +25,7 @@ from alray.features.arrays import (
     positions_of,
 )
 from alray.reservation import ANYBODY, Share
+from alray.selection.given_logits import check_logits, check_two_classes
 from alray.selection.in_process import usual_shards
 from alray.selection.inputs import GivenFeatures, check_values, gather
 from alray.selection.pending import presumed, with_presumed
@@ -114,10 +115,10 @@ def select(
 ) -> Picks:
     """Choose `budget` rows from features that were made elsewhere.
 
-    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c),
-    pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow tables and
-    columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has
-    the argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
+    strategy: a name in STRATEGIES, with options by name, or a configured object. embedding (n, d), logits (n, c) of at
+    least two classes, pretext_loss (n,), discriminator (n,) (logits of looking labeled), labels (n,): arrays; Arrow
+    tables and columns, data frames; paths of .npy, .npz or Parquet; a Ray Dataset. In a table the column has the
+    argument's name, or else one of its usual names (`alray.data.sources.columns`), or it is the only one that fits,
     which is logged. embedding_scale, logits_scale: of arrays that are stored as int8 or uint8, whose values are scale *
     stored in float32: a number or one for each column, (d,) or (c,); a path of .npy; None: 1. Such arrays stay as they
     are stored, one byte a number, and a .npy stays in its file. The labels of labeled rows are known to every
@@ -255,6 +256,10 @@ def _pool(
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")
     # Logits are made from the embedding only where none are given.
     names = {EMBEDDING if need == LOGITS and LOGITS not in given else need for need in needs}
+    if LOGITS in names:
+        check_logits(pool.columns[LOGITS])
+    if head is not None and needs & {LOGITS, HEAD}:
+        check_two_classes("head", len(head[1]))
     return GivenFeatures(
         pool.rows,
         {name: column for name, column in pool.columns.items() if name in names | {HIDDEN_LABELS}},

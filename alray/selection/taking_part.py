@@ -63,6 +63,8 @@ def _other(given: Array) -> str:
         return f"a mask of shape {given.shape}; np.flatnonzero gives its row numbers"
     if given.ndim == 0 and (given.dtype.kind in "US" or hasattr(given.item(), "__fspath__")):
         return f"{given.item()!r}; only the command `alray select` reads rows from files"
+    if given.ndim == 0 and isinstance(given.item(), set | frozenset):
+        return "a set; sorted(...) makes a list of it"
     return f"{given.dtype} of shape {given.shape}"
 
 
@@ -79,9 +81,12 @@ def available(pool: GivenFeatures, **taken: Any) -> Mask:
             continue
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
             raise SelectionError(f"{name}: expected row numbers (k,), got {_other(wanted)}")
-        if len(np.unique(wanted)) != len(wanted):
+        once, times = np.unique(wanted, return_counts=True)
+        if len(once) != len(wanted):
+            mask = "; of a mask give np.flatnonzero(mask)" if len(wanted) == len(pool.rows) and once.max() == 1 else ""
             raise SelectionError(
-                f"{name}: expected every row once, got {len(wanted) - len(np.unique(wanted))} repetitions"
+                f"{name}: expected every row once, got {len(wanted) - len(once):,} repetitions, the first of row "
+                f"{once[np.argmax(times > 1)]}{mask}"
             )
         _check_there(name, wanted, pool)
         keep[pool.positions(wanted)] = False

@@ -389,6 +389,14 @@ def test_a_template_knows_which_source_is_the_test(tmp_path: Path) -> None:
     assert catalog.is_test().tolist() == [True, True, False, False]
 
 
+def test_a_test_root_that_is_not_there_is_told_before_the_root_is_listed(tmp_path: Path) -> None:
+    root = parquet_with(tmp_path, label=["x", "y"], id=[1, 2])
+    with pytest.raises(CatalogError, match="column of labels"):  # what a listing of the root says
+        index(root, str(tmp_path / "out"), label_column="none")
+    with pytest.raises(CatalogError, match="nowhere"):
+        index(root, str(tmp_path / "out"), label_column="none", test_root=str(tmp_path / "nowhere.parquet"))
+
+
 def test_validation_directories_and_deep_ones(tmp_path: Path) -> None:
     data = encoded(np.zeros((4, 4, 3), np.uint8))
     hidden = ("train/.cache/3.png", "train/dog/._4.png")

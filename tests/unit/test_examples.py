@@ -127,7 +127,7 @@ def test_a_test_set_that_measures_little_is_said(
     hidden: Any, test: np.ndarray | None, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     done = run(source(tmp_path, unlabeled(labels(), *hidden), test))
-    assert said in capfd.readouterr().out.splitlines()[0]
+    assert any(said in line for line in capfd.readouterr().out.splitlines())
     assert (done.rounds[0]["test"] is None) == (said[0] in "TN")
 
 
@@ -142,6 +142,13 @@ def test_a_share_of_the_pool_replaces_a_test_split_without_labels(tmp_path: Path
     assert found.notes == "20 of 40 test images have no label and are not used."
     with pytest.raises(ConfigError, match="expected 0, because the source has a test split of 20 images"):
         check(replace(source(tmp_path / "runs", labels()), {"split.test_share": 0.2}))
+
+
+def test_a_share_of_images_without_labels_is_no_test_set(tmp_path: Path) -> None:
+    config = source(tmp_path, np.full(120, -1), np.zeros(120, bool))
+    config = replace(config, {"split.test_share": 0.2, "labels.oracle": "files", "data.classes": ("a", "b")})
+    with pytest.raises(ConfigError, match="split.test_share: expected labels in the source, got none of the 24 images"):
+        check(config)
 
 
 def test_indexing_says_which_classes_have_no_image(tmp_path: Path) -> None:
@@ -217,3 +224,14 @@ def test_in_segmentation_the_masks_say_which_images_are_labeled(tmp_path: Path) 
     rows = TASKS["segmentation"].labeled(config, catalog, np.arange(4))
     assert rows.tolist() == [0, 2]
     assert isinstance(TASKS["segmentation"].pool(catalog, rows), Pool)
+
+
+# ---- what indexing understood and left out
+
+
+def test_a_run_says_what_was_understood_of_its_source_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = source(tmp_path, labels())
+    run(config)
+    assert f"{tmp_path / 'f.npz'}, indexed in " in capfd.readouterr().out
+    run(config)
+    assert "indexed in" not in capfd.readouterr().out

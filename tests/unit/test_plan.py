@@ -196,7 +196,8 @@ def test_the_probe_measures_images_not_the_machine(tmp_path: Path) -> None:
 def test_what_cannot_fit_is_said_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = images(tmp_path)
+    config = images(tmp_path, **{"data.on_problem": "exclude"})
+    (tmp_path / "source" / "train" / "broken.png").write_bytes(b"no image")
     (tmp_path / "c.json").write_text(config.to_json())
     monkeypatch.setattr(room.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(SystemExit) as stopped:
@@ -205,6 +206,9 @@ def test_what_cannot_fit_is_said_before_the_run(
     assert stopped.value.code == 2
     assert "the features need" in said.err and "choose another --root" in said.err
     assert "total" in said.out and "for 1 node" in said.out
+    assert f"{config.data.root}, indexed in " in said.out
+    assert "  left out: 1, with key and reason in " in said.out
+    assert re.search(r"train/broken.png: .*expected an image", said.out)
 
 
 @pytest.mark.parametrize("wrong", [["--price"], ["--price", "much"]])

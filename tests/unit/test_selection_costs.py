@@ -19,7 +19,7 @@ from alray.features.arrays import LOGITS, Block, Segment, Shard
 from alray.features.row_runs import RowRuns
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import Approximate, Logits, distinct
-from alray.selection.kernels.per_class import PerClass
+from alray.selection.kernels.per_class import SAMPLE, PerClass, likely, merged, unlimited
 from alray.selection.kernels.softmax import sums
 from alray.selection.protocol import Context, Ties
 from alray.selection.strategies.k_means import _served
@@ -64,6 +64,8 @@ def pick(
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_any_strategy_ends_on_any_input_with_the_same_picks_for_any_cut(name: str, kind: str) -> None:
     for c, budget, n in ((1, 10, 40), (2, 35, 40), (5, 3, 12)):  # one class; all rows; fewer rows than shards
+        if c == 1 and STRATEGIES[name].needs & {"logits", "head"}:
+            continue  # is refused
         whole = pick(name, kind, budget, n, c)
         assert len(whole) == budget
         assert whole == pick(name, kind, budget, n, c, shards=7 if n > 12 else 30)
@@ -76,10 +78,29 @@ def test_base_takes_few_passes_where_all_classes_want_the_same_rows(kind: str, m
     weight = np.random.default_rng(1).normal(size=(c, 16)) * (kind != "zero")
     given: dict[str, Any] = {"embedding": table(kind, n, 16)} if made else {"logits": table(kind, n, c)}
     picks = alray.select("base", budget, head=(weight, np.zeros(c)), num_shards=2, **given)
-    passes = picks.account["exchanges"]
+    passes = picks.account["rows_read"] / n
     assert passes <= 3 + math.log(budget / 24, 4)  # each looks four times as far as the one before, from 24 rows on
     assert picks.account["pairs"] <= 2 * 24 * c  # the rest is decided for whole rows
     assert picks.account["whole_rows"] <= 2 * n * passes  # a shard may be one block, which is looked at twice
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "sorted"])
+def test_shards_of_base_learn_from_each_other_how_far_to_look(kind: str) -> None:
+    """What one shard alone would compare, many compare together, and a few rows of a sample more."""
+    n, c, budget = 30_000, 40, 200
+    rng = np.random.default_rng(6)
+    logits, weight = rng.normal(size=(n, c)), rng.normal(size=(c, 6))
+    if kind == "tied":
+        logits = np.rint(2 * logits)
+    if kind == "sorted":
+        logits = logits[np.argsort(logits.argmax(axis=1), kind="stable")] * np.linspace(0.1, 3, n)[:, None]
+    expected, _ = reference.base(logits, weight, np.arange(n), budget)
+    costs = []
+    for shards in (1, 2, 7, 30):
+        picks = alray.select("base", budget, logits=logits, head=(weight, np.zeros(c)), num_shards=shards)
+        assert picks.rows.tolist() == expected.tolist()
+        costs.append((picks.account["whole_rows"], picks.account["pairs"]))
+    assert all(whole <= 500 and pairs <= 1.5 * costs[0][1] for whole, pairs in costs), costs
 
 
 def test_base_on_copies_equals_its_twin() -> None:
@@ -108,7 +129,7 @@ def test_a_row_that_ties_with_the_last_one_enters_by_its_hash() -> None:
     weight = np.random.default_rng(2).normal(size=(4, 5))
     shard = Shard([Segment(RowRuns.of(np.arange(200)), None, {LOGITS: table("identical", 200, 4)})])
     state = PerClass(shard, Boundaries(Logits(), Context(head=(weight, np.zeros(4)))), Ties(3, 1), 10)
-    found = state.nearest(np.array([1]), np.array([7]), np.array([5, 6]), 0).nearest
+    found = state.nearest(np.array([1]), np.array([7]), np.array([5, 6]), 0, unlimited(1)).nearest
     rows = np.setdiff1d(np.arange(200), [5, 6])
     assert found.rows.tolist() == rows[Ties(3, 1).order(rows)][:7].tolist()
 
@@ -169,7 +190,12 @@ def test_the_nearest_rows_of_a_class_are_those_of_a_full_sort(
     taken, hashes = np.arange(5), Ties().hashes(np.arange(2000))
     for size, of in ((2000, 0), (50, 0), (50, 2000), (64, 8000)):
         state = PerClass(shard, boundaries, Ties(), size)
-        answer = state.nearest(np.array(classes), np.full(len(classes), 30), taken, of)
+        asked, depth, limits = np.array(classes), np.full(len(classes), 30), unlimited(len(classes))
+        if of:
+            few = likely(depth / SAMPLE)
+            sample = state.sampled(asked, few, taken, of, limits)
+            limits = merged([sample], few, Ties()).last(limits, few, Ties())
+        answer = state.nearest(asked, depth, taken, of, limits)
         for at, k in enumerate(classes):
             rows = answer.nearest.rows[answer.nearest.which == at]
             order = np.lexsort((hashes, distance[:, k]))

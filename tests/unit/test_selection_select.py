@@ -170,7 +170,7 @@ def test_bad_input_is_refused(strategy: Any, budget: Any, given: dict[str, Any],
         ),
         (lambda p: pq.write_table(pa.table({"logits": [[1.0], None]}), p / "z.parquet"), "expected no nulls, got 1"),
         (
-            lambda p: pq.write_table(pa.table({"logits": [[1.0], [None]]}), p / "z.parquet"),
+            lambda p: pq.write_table(pa.table({"logits": [[1.0, 2.0], [None, 1.0]]}), p / "z.parquet"),
             "expected finite values, row 1",
         ),
         (

@@ -94,3 +94,22 @@ def test_a_command_imports_the_other_commands_not(tmp_path: Path) -> None:
     there = "print(*sorted(name for name in sys.modules if name.startswith('alray.commands.')))"
     program = f"import sys; from alray.cli import main; main(['strategies', 'margin']); {there}"
     assert heavy_after(program, tmp_path)[0] == {"alray.commands.command", "alray.commands.strategies"}
+
+
+@pytest.mark.parametrize(("name", "says"), [("nowhere.pth", "no such checkpoint file"), ("page.pth", "a web page")])
+def test_a_file_that_cannot_hold_weights_is_refused_before_torch_is_imported(
+    name: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "page.pth").write_text("<html></html>")
+    program = f"""
+import sys
+from alray.cli import main
+try:
+    main(["weights", {name!r}])
+except SystemExit as stop:
+    print(stop.code)
+print(*sorted({HEAVY} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert says in done.stderr
+    assert done.stdout.split() == ["2"]

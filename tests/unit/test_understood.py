@@ -197,3 +197,23 @@ def test_names_are_printed_without_obeying_them(tmp_path: Path, capsys: pytest.C
     source = tree(tmp_path / "s", *GOOD, "train/a\x1b[2Jb/0.png")
     command(source, "--out", tmp_path / "o")
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_catalog_that_would_leave_most_images_out_is_refused(tmp_path: Path) -> None:
+    source = tree(tmp_path / "s", "cat/{0..2}.png", "dog/0.png", "holiday/{0..8}.png")
+    words = ("--classes", "cat", "dog", "--on-problem", "exclude")
+    said = wrong(source, tmp_path / "o", *words)
+    assert "most images would be left out, 9 of 13 (unknown class: 9)" in said
+    assert "--label-column '' if the folders are no classes" in said
+    command(source, "--out", tmp_path / "o", *words, "--yes")
+    assert len(Catalog.open(str(tmp_path / "o"))) == 4
+
+
+def test_folders_of_different_depth_may_be_no_classes(tmp_path: Path) -> None:
+    said = wrong(tree(tmp_path / "s", "2023/feb/{0..3}.png", "2024/{0..8}.png"), tmp_path / "o")
+    assert "or --label-column '' if the folders are no classes; --yes takes the whole path" in said
+
+
+def test_labels_that_are_no_class_say_what_to_pass(tmp_path: Path) -> None:
+    said = wrong(tree(tmp_path / "s", *GOOD), tmp_path / "o", "--classes", "cat", "mouse")
+    assert "Pass --classes with the classes that are meant, or --label-column ''" in said

@@ -270,7 +270,7 @@ def _check_depths(folders: list[_Folder], told: _Told) -> None:
     least = min(depth for depth in depths if depth)
     told.doubts.append(
         f"folders name the classes at different depths: {', '.join(found)}. Pass --class-depth {least} to take so many "
-        "folders as the class; --yes takes the whole path"
+        "folders as the class, or --label-column '' if the folders are no classes; --yes takes the whole path"
         + (", and leaves images at depth 0 without a label" if 0 in depths else "")
     )
 

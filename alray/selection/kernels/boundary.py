@@ -24,10 +24,10 @@ from alray.selection.protocol import Context, SelectionError
 
 _REL = 8 * U  # float32 rounding of a difference, a product and the table of inverse distances: under 4 u
 _TINY = 2.0**-140  # and underflow
-_CACHED = 1 << 17  # float32 numbers
+_CACHED = 1 << 18  # float32 numbers
 _SLOTS = 1 << 20  # distances between weights of two classes that are kept: 8 MB, and 8 MB for the numbers of the pairs
 _LINES = 1 << 23  # distances between a class and all others that are kept: 64 MB
-_TABLE = 1 << 20  # float64 numbers worked on at once where all pairs of classes are
+_TABLE = 1 << 17  # float64 numbers worked on at once where all pairs of classes are
 _LARGEST_INVERSE = 2.0**60
 _LARGEST_WEIGHT = 1e15  # an inverse distance then fits into float32
 Mask = npt.NDArray[np.bool_]
@@ -255,18 +255,18 @@ class Boundaries:
         found, every = np.zeros((self.classes, self.classes), np.float32), np.arange(self.classes)
         step = max(1, _TABLE // max(1, self.classes))
         for start in range(0, self.classes, step):
-            part = every[start : start + step, None]
-            both = squares[part] + squares
-            distance = both - 2 * (self._weight[start : start + step] @ self._weight.T)
+            part, rest = every[start : start + step, None], slice(start, None)
+            both = squares[part] + squares[rest]
+            distance = both - 2 * (self._weight[start : start + step] @ self._weight[rest].T)
             near = distance < 4 * (self._weight.shape[1] + 8) * 2.0**-53 * both * 2.0**26 + 2.0**-934
             np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
-            inverse, later = _inverse(distance), every > part
+            inverse, later = _inverse(distance), every[rest] > part
             inverse[~later] = 0
             a, b = nonzero(near & later)
-            inverse[a, b] = _inverse(self._computed(a + start, b))
+            inverse[a, b] = _inverse(self._computed(a + start, b + start))
             # Each pair is looked at once: products of the same two classes in two blocks may differ in their last bits.
-            found[start : start + step] += inverse
-            found[:, start : start + step] += inverse.T
+            found[start : start + step, rest] += inverse
+            found[rest, start : start + step] += inverse.T
         return found
 
 

@@ -16,7 +16,7 @@ from alray.selection.kernels.logits import DENSE, Floats, Positions, Singles, no
 from alray.selection.kernels.ranks import among
 from alray.selection.protocol import Ties
 
-_SAMPLE = 32  # one row of so many tells where limits are
+SAMPLE = 32  # one row of so many tells where limits are
 _HIGHEST = np.iinfo(np.uint64).max
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
@@ -116,32 +116,60 @@ class PerClass:
         """Number of rows."""
         return len(self._shard)
 
-    def nearest(self, classes: Positions, depth: Positions, taken: Rows, of: int) -> Answer:
+    def some(self, share: float) -> Block:
+        """This share of the rows, at least one of them, spread evenly over the shard."""
+        rows = self._shard.rows()
+        many = int(np.ceil(share * len(rows)))
+        return self._shard.take(rows[np.linspace(0, len(rows), many, endpoint=False, dtype=np.intp)])
+
+    def looked_at(self, block: Block, classes: Positions, depth: Positions, taken: Rows) -> Limits | None:
+        """Where the row at place `depth` (k,) of each class (k,) is among the rows of a block; None from a shard that
+        does not hold the first of them, so that one shard alone does the work."""
+        try:
+            self._shard.take(block.rows[:1])
+        except KeyError:
+            return None
+        search = self._search(classes, depth, taken, unlimited(len(classes)))
+        search.add(block)
+        return search.answer().limits
+
+    def sampled(self, classes: Positions, depth: Positions, taken: Rows, of: int, limits: Limits) -> Answer:
+        """`nearest` in a sample of the rows. depth: of the samples of all shards together."""
+        search = self._search(classes, self._share(depth, of), taken, limits)
+        chosen = self._shard.rows()[SAMPLE // 2 :: SAMPLE]
+        for start in range(0, len(chosen), self._size):
+            search.add(self._shard.take(chosen[start : start + self._size]))
+        return search.answer()
+
+    def nearest(self, classes: Positions, depth: Positions, taken: Rows, of: int, limits: Limits) -> Answer:
         """For each of the classes (k,), rows with the smallest (distance, hash) that are not in `taken`, ascending.
 
         of: how many rows all shards have together, of whose rows about `depth` (k,) are wanted; 0: `depth` rows of this
-        shard, if it has so many. A sample of the rows tells beforehand where the last one will about be.
+        shard, if it has so many. limits: pairs beyond them are not looked for.
         """
-        rows, limits = len(self._shard), (np.full(len(classes), np.inf), np.full(len(classes), _HIGHEST))
-        if of:
-            depth = np.minimum(depth, _likely(depth * rows / of, 3))
-            few = _likely(depth / _SAMPLE, 3)
-            if rows > 2 * few.max() * _SAMPLE:
-                sample = _Search(self._boundaries, self._ties, classes, few, taken, limits, self.counters)
-                chosen = self._shard.rows()[_SAMPLE // 2 :: _SAMPLE]
-                for start in range(0, len(chosen), self._size):
-                    sample.add(self._shard.take(chosen[start : start + self._size]))
-                limits = sample.answer().limits
-        search = _Search(self._boundaries, self._ties, classes, depth, taken, limits, self.counters)
+        search = self._search(classes, self._share(depth, of) if of else depth, taken, limits)
         for block in self._shard.blocks(self._size):
             search.add(block)
         return search.answer()
 
+    def _share(self, depth: Positions, of: int) -> Positions:
+        """How many of `depth` rows of all shards are here, at most."""
+        return np.minimum(depth, likely(depth * len(self._shard) / of))
 
-def _likely(expected: Floats, deviations: int) -> Positions:
-    """Counts that rows which fall by chance will hardly exceed where so many are expected."""
-    counts: Positions = np.ceil(expected + deviations * np.sqrt(expected) + deviations).astype(np.intp)
+    def _search(self, classes: Positions, depth: Positions, taken: Rows, limits: Limits) -> _Search:
+        return _Search(self._boundaries, self._ties, classes, depth, taken, limits, self.counters)
+
+
+def likely(expected: Floats) -> Positions:
+    """Counts that rows which fall by chance will hardly exceed where so many are expected: by three standard deviations
+    of a Poisson distribution, and three."""
+    counts: Positions = np.ceil(expected + 3 * np.sqrt(expected) + 3).astype(np.intp)
     return counts
+
+
+def unlimited(classes: int) -> Limits:
+    """Limits that rule no pair out."""
+    return np.full(classes, np.inf), np.full(classes, _HIGHEST)
 
 
 class _Search:
@@ -259,7 +287,7 @@ class _Search:
     def _keep(self, found: Nearest) -> None:
         self._new.append(found)
         self._pending += len(found.rows)
-        if 2 * self._pending > self._depth.sum():
+        if self._pending > self._depth.sum():
             self._compact()
 
     def _compact(self) -> None:

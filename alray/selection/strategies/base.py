@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from alray.features.arrays import LOGITS, Rows, Shard
+from alray.features.arrays import LOGITS, Rows, Shard, concatenate
 from alray.keyed import order
 from alray.selection.case import Case, number
 from alray.selection.kernels.boundary import Boundaries
-from alray.selection.kernels.logits import Floats, Positions, block_rows, logits_of, needed
-from alray.selection.kernels.per_class import NONE, Answer, PerClass, merged
+from alray.selection.kernels.logits import DENSE, Floats, Positions, block_rows, logits_of, needed
+from alray.selection.kernels.per_class import NONE, SAMPLE, Answer, Limits, PerClass, likely, merged, unlimited
 from alray.selection.kernels.ranks import among
 from alray.selection.options import with_options
 from alray.selection.protocol import HEAD, Context, Picks, SelectionError, Shards, Strategy, Ties
@@ -30,6 +30,7 @@ _AT_LEAST = 24  # and at least so many
 _DEEPER, _DEEPEST = 4, 64  # the next pass looks between so many times as far
 _PASS = 1 << 11  # looking for one more row of a class costs as much as half of a pass over so many logits
 _BLOCK = 1 << 20  # logits worked on at once
+_START, _START_LOGITS = 128, 1 << 18  # rows that one shard looks at for all, or logits of them
 _PAIRS = 1 << 22  # (class, row) pairs that all shards send at once: 100 MB
 
 
@@ -45,7 +46,7 @@ class Base(Strategy):
     all classes have as many labels as the budget allows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
-    shard_rows: ClassVar[int] = 1_000_000  # every shard looks as far for each class as one alone would
+    shard_rows: ClassVar[int] = 250_000  # what every shard needs for itself costs a tenth of the work on so many
     checks_values: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> PerClass:
@@ -164,7 +165,7 @@ class _Resolution:
         self._proposed = [(NONE.rows, NONE.distances)] * len(classes)
         self._taken = np.empty(0, np.int64)
         counts = shards.map("count")
-        self._parts, self._rows = len(counts), sum(counts)
+        self._parts, self._rows, self._every = len(counts), sum(counts), every
         self._worth = self._rows * every // _PASS
         most = int(quotas.max())
         self._depth = max(_AT_LEAST, min(max(_DEPTH * most, self._worth // len(classes)), _MOST * most))
@@ -214,9 +215,32 @@ class _Resolution:
         self._sure = int(ranks[0]) if sure else -1
         fits = max(1, np.searchsorted(np.cumsum(depth) * (self._parts if sure else 2), _PAIRS))
         ranks, depth, of = ranks[:fits], depth[:fits], 0 if sure else self._rows
-        answers: list[Answer] = self._shards.map("nearest", self._classes[ranks], depth, self._taken, of)
+        classes = self._classes[ranks]
+        limits = self._limits(classes, depth) if of else unlimited(len(ranks))
+        answers: list[Answer] = self._shards.map("nearest", classes, depth, self._taken, of, limits)
         nearest = merged(answers, depth, self._ties)
         edges = np.searchsorted(nearest.which, np.arange(len(ranks) + 1))
         for at, rank in enumerate(ranks.tolist()):
             part = slice(edges[at], edges[at + 1])
             self._proposed[rank] = nearest.rows[part], nearest.distances[part]
+
+    def _limits(self, classes: Positions, depth: Positions) -> Limits:
+        """Where about `depth` (k,) rows of each class (k,) are, from a sample of all shards' rows. Without it every
+        shard would have to find out alone, from its own rows, at the cost of all of them."""
+        few = likely(depth / SAMPLE)
+        if self._rows <= 2 * few.max() * SAMPLE:
+            return unlimited(len(classes))
+        limits = self._first_limits(classes, depth)
+        answers: list[Answer] = self._shards.map("sampled", classes, few, self._taken, self._rows, limits)
+        return merged(answers, few, self._ties).last(limits, few, self._ties)
+
+    def _first_limits(self, classes: Positions, depth: Positions) -> Limits:
+        """Wider limits, from few rows that one shard looks at for all. Without them all distances of the first rows of
+        every shard's sample would be computed."""
+        size = min(max(_START, _START_LOGITS // self._every), self._rows // (4 * SAMPLE))
+        few = likely(depth * size / self._rows)
+        if size < 2 * DENSE * few.max():
+            return unlimited(len(classes))
+        block = concatenate([one for one in self._shards.map("some", size / self._rows) if len(one)])
+        found: list[Limits | None] = self._shards.map("looked_at", block, classes, few, self._taken)
+        return next(limits for limits in found if limits is not None)
