@@ -27,7 +27,7 @@ from alray.labeling.registry import Setting, oracle_of
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import past_turn
 from alray.lease import lease
-from alray.models.device import without_gpu
+from alray.models.no_gpu import without_gpu
 from alray.progress import Stages
 from alray.rundir import DrawDir, RunDir, RunError
 from alray.train.columns import Columns

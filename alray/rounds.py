@@ -43,7 +43,7 @@ from alray.labeling.replay import after, corrected, corrected_test, without_draw
 from alray.labeling.state import masks
 from alray.labeling.turns import out_before, turn_at, turns_of
 from alray.lease import lease
-from alray.models.device import without_gpu
+from alray.models.no_gpu import without_gpu
 from alray.planning.plan import plan_once
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages

@@ -27,7 +27,7 @@ import numpy as np
 
 from alray import STRATEGIES
 from alray.features.arrays import ArraySource, cut
-from alray.models.device import without_gpu
+from alray.models.no_gpu import without_gpu
 from alray.selection.in_process import InProcess
 from alray.selection.kernels import coarse
 from alray.selection.protocol import Context, Strategy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +11,13 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-_NO_GPU = "ALRAY_NO_GPU"  # an environment variable, so that worker processes can be given it
+from alray.models.no_gpu import gpu_allowed
 
 
 def best_device() -> torch.device:
     """The first GPU that this process can see and may use, else the CPU. CUDA_VISIBLE_DEVICES="" hides all GPUs of a
     process; inside `without_gpu` none may be used."""
-    return torch.device("cuda" if torch.cuda.is_available() and _NO_GPU not in os.environ else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and gpu_allowed() else "cpu")
 
 
 def device_in_use() -> torch.device:
@@ -31,25 +30,6 @@ def device_in_use() -> torch.device:
 def free_bytes(device: torch.device) -> int:
     """The free memory of a GPU, of which other processes may take some at any time; 0 for a CPU."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
-
-
-@contextmanager
-def without_gpu(forbidden: bool = True) -> Iterator[None]:
-    """Context manager: this process uses no GPU, nor do the workers that get `for_workers`. forbidden False: no change.
-    Selection and linear heads of a run with resources.use_gpu "no" obey it."""
-    before = os.environ.get(_NO_GPU)
-    if forbidden:
-        os.environ[_NO_GPU] = "1"
-    try:
-        yield
-    finally:
-        if forbidden and before is None:
-            del os.environ[_NO_GPU]
-
-
-def for_workers() -> dict[str, str]:
-    """Environment variables for worker processes, so that they obey `without_gpu` as this process does."""
-    return {_NO_GPU: os.environ[_NO_GPU]} if _NO_GPU in os.environ else {}
 
 
 class _FullFloat32:

@@ -23,6 +23,7 @@ from alray.features.arrays import ArraySource, ShardSource
 from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss
 from alray.lost_workers import told_losses
+from alray.models.no_gpu import for_workers
 from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
 from alray.selection.in_process import InProcess, ShardWorker
 from alray.selection.labeled_rows import dealt, joined, read
@@ -83,8 +84,6 @@ class RayActors:
 
     def _start(self) -> None:
         import ray
-
-        from alray.models.device import for_workers  # imports torch
 
         cpus = self._demand.workers[0]["CPU"]
         self._held.enter_context(told_losses("select", self._share.say))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
-from alray.models.device import for_workers, without_gpu
+from alray.models.no_gpu import for_workers, without_gpu
 from alray.selection.protocol import Context, NotFiniteError, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
@@ -188,3 +190,17 @@ def test_selection_alone_on_actors_and_from_ray_datasets() -> None:
         SelectionError, match="expected a Ray Dataset with the columns 'row' and 'logits', got row, embedding"
     ):
         select("margin", 20, logits=dataset)
+
+
+def test_a_driver_whose_actors_need_no_torch_does_not_import_it() -> None:
+    """It takes seconds. The driver is a process of its own, because tests have imported it here."""
+    program = """
+import sys
+import numpy, ray
+from alray import select
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+found = select("margin", 3, logits=numpy.eye(20, 4), workers="ray", num_shards=2)
+print(len(found), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.split() == ["3", "False"]

@@ -19,7 +19,8 @@ from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, T
 from alray.config.command_line import options
 from alray.data.catalog import index
 from alray.features.arrays import Block, Shard
-from alray.models.device import best_device, for_workers, without_gpu
+from alray.models.device import best_device
+from alray.models.no_gpu import for_workers, without_gpu
 from alray.rounddir import RoundDir
 from alray.scalars import lines_written
 from alray.selection.kernels.sieve import Sieve

@@ -20,6 +20,7 @@ from alray.selection.kernels.logits import (
     Logits,
     block_rows,
     dots,
+    leading,
     logits_of,
     needed,
     nonzero,
@@ -202,6 +203,9 @@ class Wrong(Logits):
     def approximate(self, block: Block) -> Approximate:
         right = super().approximate(block)
         return Approximate(right.z, right.eps + self.eps, right.usable)
+
+    def singles(self, block: Block) -> None:
+        return None
 
     def exact_rows(self, block: Block) -> np.ndarray:
         return super().exact_rows(block) + self.eps * np.array(self.direction)
@@ -427,3 +431,42 @@ def test_columns_that_are_not_needed_are_not_read() -> None:
     shard = ArraySource(np.arange(3), {"embedding": np.ones((3, 2)), "logits": np.ones((3, 4))}).open()
     assert list(needed(shard, Margin.needs).segments[0].columns) == ["logits"]
     assert block_rows(shard, Context()) > 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("classes", [2, 60, 600])
+@pytest.mark.parametrize("strategy", SOFT)
+def test_a_logit_that_is_not_finite_is_refused_wherever_it_is(
+    strategy: ScoreStrategy, classes: int, dtype: type, bad: float
+) -> None:
+    """In a row of a later block, too, when it is known what score is wanted and most rows are ruled out."""
+    z = RNG.normal(size=(3000, classes)).astype(dtype)
+    z[2900, -1] = bad
+    with pytest.raises(SelectionError, match="row 2900"):
+        select(strategy, 10, logits=z)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.02, -0.02])
+@pytest.mark.parametrize("offset", [0.0, 55.0, -55.0, 300.0, -300.0, "apart"])
+@pytest.mark.parametrize("classes", [2, 30, 60, 600])
+@pytest.mark.parametrize("strategy", SOFT)
+def test_the_screen_bounds_scores_wherever_the_logits_are(
+    strategy: ScoreStrategy, classes: int, offset: float | str, eps: float
+) -> None:
+    """Its logits are off by eps: those of the likely classes in one direction, the others in the other one."""
+    z = (3 * RNG.normal(size=(500, classes))).astype(np.float32)
+    likely = z > z.max(axis=1, keepdims=True) - 2
+    z += np.repeat(np.float32([-50, 50]), 250)[:, None] if offset == "apart" else np.float32(offset)
+    scorer = strategy.scorer(Shard([]), Context())
+    exact = scorer.exact(Block(np.arange(500), {"logits": z + eps * np.where(likely, 1.0, -1.0)}))
+    for least in (-np.inf, *np.quantile(exact, [0.5, 0.99])):
+        told = scorer.screen.rows(z, np.full(500, abs(eps)), leading(z)[1], least)
+        if told is None:
+            assert -np.inf < least <= scorer.screen.smallest
+            continue
+        assert np.isin(np.flatnonzero(exact >= least), told.at).all()
+        assert not (told.low > exact[told.at])[~np.isnan(told.low)].any()
+        assert not (told.high < exact[told.at])[~np.isnan(told.high)].any()
+        assert not np.isnan([told.low, told.high])[:, ~told.rough].any()
+        assert not told.rough.all() or offset or eps  # what is far from 0 or wrong is told too roughly

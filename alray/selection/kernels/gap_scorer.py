@@ -1,7 +1,8 @@
 """Confidence, margin and entropy of a shard's rows: an interval by float32 first, then exactly (contract C4).
 
-A screen (`alray.selection.kernels.screen`) rules out most rows as soon as it is known what score is wanted. Three
-intervals follow, from cheap to good in the whole range of logits:
+A screen (`alray.selection.kernels.screen`) rules out most rows as soon as it is known what score is wanted, and bounds
+the scores of the others. Where a row is too certain for it, three intervals follow, from cheap to good in the whole
+range of logits:
 
 - the gap g = z_(1) - z_(2) alone gives an upper end: no row with this gap scores more than one whose other classes are
   all as probable as the second;
@@ -15,7 +16,7 @@ block, c classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import LOGITS, Block
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, leading
-from alray.selection.kernels.screen import BY_CLASS, Screen
+from alray.selection.kernels.screen import BY_CLASS, Screen, Told
 from alray.selection.kernels.short_sums import roundings, row_products, row_sums
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
@@ -31,6 +32,7 @@ BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
 _COMPARED = 96  # a block is compared class by class with so many classes or fewer
 _CACHED, _ROWS = 1 << 18, 1 << 14  # numbers and rows worked on at once
+_SCREENED = 1 << 20  # numbers of which only totals are made: so few passes gain less from the cache than from few calls
 _SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
 _GRID = np.linspace(0, 1, 65)
 
@@ -54,28 +56,35 @@ class GapScorer:
     def bounds(self, block: Block, least: float = -np.inf) -> Interval:
         """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
         low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
-        left: list[tuple[Positions, Singles, Floats]] = []
+        left: list[tuple[Positions, Singles, Floats]] = []  # rows that may score `least`, whose scores are not told yet
         for start, part in self._parts(block):
-            near = self.logits.approximate(part)
-            at, z, eps = start + np.arange(len(part)), near.z, near.eps
-            if not near.usable.all():
-                high[at[~near.usable]] = np.inf
-                at, z, eps = at[near.usable], z[near.usable], eps[near.usable]
-            wanted = self._wanted(z, eps, least)
-            if wanted is None:
-                low[at], high[at] = self._everything(z, eps)
-            elif len(wanted):
-                left.append((at[wanted], z[wanted], eps[wanted]))
+            at, z, eps = start + np.arange(len(part)), self.logits.singles(part), np.zeros(len(part))
+            told = None if z is None else self._at_once(z, least)
+            if z is None or told is None:
+                near = self.logits.approximate(part)
+                if near.usable.all():
+                    told, z, eps = self._told(near.z, near.eps, least, tried=z is not None), near.z, near.eps
+                else:
+                    high[at[~near.usable]] = np.inf
+                    at, z, eps = at[near.usable], near.z[near.usable], near.eps[near.usable]
+                    told = self._told(z, eps, least)
+            low[at[told.at]], high[at[told.at]] = told.low, told.high
+            rough = told.at[told.rough]
+            if len(rough) == len(z):
+                low[at], high[at] = self._intervals(z, eps)
+            elif len(rough):
+                left.append((at[rough], z[rough], eps[rough]))
         if left:
             at, z, eps = (np.concatenate(column) for column in zip(*left, strict=True))
-            low[at], high[at] = self._everything(z, eps)
+            low[at], high[at] = self._intervals(z, eps)
         return low, high
 
     def _parts(self, block: Block) -> Iterator[tuple[int, Block]]:
         """Parts of a block, with the position of each: stored logits are best worked on in the cache."""
         rows = len(block)
         if self.logits.weight is None:
-            rows = max(8, min(_CACHED // max(1, block[LOGITS].shape[1]), _ROWS))
+            few = self.screen.gapped or block[LOGITS].dtype != np.float32
+            rows = max(8, min((_CACHED if few else _SCREENED) // max(1, block[LOGITS].shape[1]), _ROWS))
         for start in range(0, len(block), max(1, rows)):
             yield start, block.take(slice(start, start + rows)) if rows < len(block) else block
 
@@ -83,24 +92,42 @@ class GapScorer:
         """Scores (m,) in float64."""
         return self.value(gaps(self.logits.exact_rows(block), self.weighted))
 
-    def _wanted(self, z: Singles, eps: Floats, least: float) -> Positions | None:
-        """The usable rows that may score `least`, ascending; None: all, or nearly all."""
+    def _at_once(self, z: Singles, least: float) -> Told | None:
+        """What the screen tells of logits that nobody has checked; None where it does not, as where some are not
+        finite: a total would be NaN or infinite then, but that of exponentials alone if a logit is -infinity."""
+        if self.screen.gapped or not len(z) or z.shape[1] == 1:
+            return None
+        if not self.screen.weighted and not z.min() > -np.inf:
+            return None
+        return self.screen.rows(z, np.zeros(1), np.zeros(1), least)
+
+    def _told(self, z: Singles, eps: Floats, least: float, tried: bool = False) -> Told:
+        """What the screen tells of usable rows, or else those whose gaps are not too wide to score `least`. tried: the
+        screen alone tells nothing."""
         if not len(z) or z.shape[1] == 1:
-            return np.empty(0, np.intp)
-        gap, at = np.zeros(len(z)), np.arange(len(z))
-        if not self.screen.gapped and (could := self.screen.rows(z, eps, gap, least)) is not None:
-            return np.flatnonzero(could)
+            return _nothing(np.empty(0, np.intp))
+        told = None if self.screen.gapped or tried else self.screen.rows(z, eps, np.zeros(1), least)
+        if told is not None:
+            return told
         near = (self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)
         if np.count_nonzero(_Lines(z[::_SAMPLE]).gap <= near[::_SAMPLE]) * 2 * _SAMPLE >= len(z):
-            return None
+            return _nothing(np.arange(len(z)))
         gap = _Lines(z).gap
         at = np.flatnonzero(gap <= near)
         if self.screen.gapped and len(at):
-            could = self.screen.rows(z[at], eps[at], gap[at], least)
-            at = at if could is None else at[could]
-        return at
+            told = self.screen.rows(z[at], eps[at], gap[at], least)
+        return _nothing(at) if told is None else replace(told, at=at[told.at])
 
-    def _everything(self, z: Singles, eps: Floats) -> Interval:
+    def _intervals(self, z: Singles, eps: Floats) -> Interval:
+        """The intervals of rows, of as many at once as stay in the cache."""
+        step = max(8, _CACHED // max(1, z.shape[1]))
+        if len(z) <= step:
+            return self._of_some(z, eps)
+        parts = [self._of_some(z[at : at + step], eps[at : at + step]) for at in range(0, len(z), step)]
+        low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+        return low, high
+
+    def _of_some(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, by R where that tells them."""
         low, high, again = self._by_rest(_Lines(z), eps)
         at = np.flatnonzero(again)
@@ -141,6 +168,11 @@ class GapScorer:
     def _everywhere(self, z: Singles, eps: Floats) -> Interval:
         soft = softened(Approximate(z, eps, np.ones(len(z), bool)))
         return soft.interval(self.value(soft.gaps(self.weighted)))
+
+
+def _nothing(at: Positions) -> Told:
+    """Nothing is told of these rows but that they may score what is wanted."""
+    return Told(at, np.full(len(at), -np.inf), np.full(len(at), np.inf), np.ones(len(at), bool))
 
 
 class _Lines:

@@ -95,6 +95,11 @@ class Logits:
             usable = (norm + 1) * (top + 1) + self._largest_bias < LIMIT  # no partial sum overflows; false for NaN
         return Approximate(z, eps, usable)
 
+    def singles(self, block: Block) -> Singles | None:
+        """The logits of a block as they are stored, if that is in float32. They may be NaN or infinite."""
+        stored = block[LOGITS] if self.weight is None else None
+        return None if stored is None or stored.dtype != np.float32 else stored
+
     def exact(self, block: Block, at: Positions, classes: Positions) -> Floats:
         """Canonical logits of pairs: positions at (p,), classes (p,) -> (p,). Raises SelectionError naming the row."""
         if self.weight is None:

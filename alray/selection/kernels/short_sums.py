@@ -14,22 +14,38 @@ TERMS = 256  # numbers per float32 sum
 
 def row_sums(values: Singles, terms: int = TERMS) -> Floats:
     """The sums of rows (m, w), (m,), of at most `terms` numbers each in float32."""
-    total, ones = np.zeros(len(values)), np.ones(min(terms, values.shape[1]), np.float32)
-    for start in range(0, values.shape[1], terms):
-        part = values[:, start : start + terms]
-        total += part @ ones[: part.shape[1]]
-    return total
+    return _added([_summed(part) for part in _cut(values, terms)])
 
 
 def row_products(one: Singles, other: Singles, terms: int = TERMS) -> Floats:
     """The dot products of the rows of two matrices (m, w), (m,), in the same way."""
-    total = np.zeros(len(one))
-    for start in range(0, one.shape[1], terms):
-        part = slice(start, start + terms)
-        total += np.einsum("mw,mw->m", one[:, part], other[:, part])
-    return total
+    both = zip(_cut(one, terms), _cut(other, terms), strict=True)
+    return _added([np.einsum("mkw,mkw->mk", mine, others) for mine, others in both])
 
 
 def roundings(count: int, terms: int = TERMS) -> int:
     """How many times a sum of so many numbers rounds at most, in units of float32."""
     return min(count, terms) + -(-count // terms)
+
+
+def _cut(values: Singles, terms: int) -> list[Singles]:
+    """Views (m, k, at most `terms`) of the columns of a matrix (m, w): equal parts, a shorter last one if needed."""
+    width = values.shape[1]
+    each = -(-width // max(1, -(-width // terms))) or 1
+    whole = width // each
+    parts = [values[:, : whole * each].reshape(len(values), whole, each)]
+    return parts if whole * each == width else [*parts, values[:, None, whole * each :]]
+
+
+def _summed(part: Singles) -> Singles:
+    """The sums over the last axis (m, k, w), by one product where the memory of all of it is contiguous."""
+    rows, count, width = part.shape
+    if part.flags.c_contiguous:
+        return np.asarray(part.reshape(rows * count, width) @ np.ones(width, np.float32)).reshape(rows, count)
+    return np.asarray(np.einsum("mkw->mk", part))
+
+
+def _added(sums: list[Singles]) -> Floats:
+    """Sums (m, k) of parts, added up in float64, (m,)."""
+    parts = [part.astype(np.float64) for part in sums]
+    return np.asarray(sum(part[:, 0] if part.shape[1] == 1 else part @ np.ones(part.shape[1]) for part in parts))
