@@ -76,8 +76,10 @@ class Space:
         """The numbers (m, d) of a view; some may be infinite or NaN."""
         with np.errstate(all="ignore"):
             if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
-                x = single(stored) - self._single_mean
-                x *= np.float32(2.0**-self.exponent)
+                x = single(stored)
+                x = np.subtract(x, self._single_mean, out=x if stored.dtype == np.float16 else None)
+                if self.exponent:
+                    x *= np.float32(2.0**-self.exponent)
                 return x
             x = (self.canonical(stored) - self._single_mean) * 2.0**-self.exponent
             return x.astype(np.float32) if dtype == torch.float32 else x
