@@ -9,6 +9,7 @@ it is not picked it comes before them, and afterwards their distance is 0. Lette
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard
 from alray.keyed import uniform
 from alray.models.device import best_device
 from alray.selection.kernels import coarse
-from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, under
+from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, in_block, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
@@ -261,7 +262,7 @@ class Sieve:
         nearer = upper < before
         other = np.minimum(near.other, np.where(nearer, near.lower, lower))
         inside = np.flatnonzero(nearer & (upper > under(least)) & (upper > lower))
-        center = np.where(nearer, UNKNOWN, near.nearest)
+        center = np.where(nearer, in_block(self._centers.before(start)) if rows.coarse else UNKNOWN, near.nearest)
         if len(inside) and found.two_nearest:
             where, second = found.two_nearest(inside)
             center[inside] = start + where
@@ -288,20 +289,25 @@ class Sieve:
                 value = self._space.pairs(stored, self._centers.stored, known, some)
                 center[known] = np.where(value < found[known], some, center[known])
                 found[known] = np.minimum(found[known], value)
-            if len(rest):
-                upper = self._bounds.upper[part[rest]].astype(np.float64)
-                found[rest], center[rest] = self._decide(stored[rest], upper)
+            block = self._bounds.block(part[rest])
+            for first in np.unique(block):
+                some = rest[block == first]
+                blocks = [self._centers.together(first)] if first >= 0 else self._centers.blocks(0, self._coarse)
+                upper = self._bounds.upper[part[some]].astype(np.float64)
+                found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found
             self._bounds.settle(part, found / self._space.unit, center, self._centers.count)
         return squared
 
-    def _decide(self, stored: Array, upper: Floats) -> tuple[Floats, Positions]:
-        """The canonical distance to the nearest center, and its number, where the filter cannot tell which one that
-        is."""
+    def _decide(
+        self, stored: Array, upper: Floats, blocks: Sequence[tuple[int, int]]
+    ) -> tuple[Floats, Positions]:
+        """The canonical distance to the nearest center, and its number, where the filter cannot tell which one of these
+        blocks that is."""
         assert self._space is not None
         rows = self._of_stored(stored)
         squared, nearest_one = np.full(len(stored), np.inf), np.full(len(stored), UNKNOWN)
-        for start, end in self._centers.blocks(0, self._coarse):
+        for start, end in blocks:
             most, pairs = np.minimum(upper, squared / self._space.unit), len(stored) * (end - start)
             at, center = rows.candidates(most, start, end)
             self.counters["pairs"] += pairs
