@@ -88,22 +88,21 @@ class Sieve:
             self._central = Central(self._shard, EMBEDDING)
         return self._central.answer(space, landmarks)
 
-    def sample(self, size: int) -> Array:
-        """Stored vectors of the rows in the sample. Each row is in it with probability size / 2^64, for any cut."""
-        if not len(self._rows):
-            return np.empty((0, 0), np.float32)
+    def sample(self, size: int) -> Block:
+        """The rows in the sample, as stored. Each row is in it with probability size / 2^64, for any cut."""
         at = self._rows.sampled(size)
-        stored = self._rows.take(at)
-        check_finite(self._rows.numbers(at), stored)
-        return stored
+        rows, stored = self._rows.numbers(at), self._rows.take(at)
+        check_finite(rows, stored)
+        return Block(rows, {EMBEDDING: stored})
 
-    def estimate(self, space: Space, picks: Block, size: int) -> Floats:
-        """About the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
+    def estimate(self, space: Space, picks: Block, size: int) -> tuple[Rows, Floats]:
+        """The sampled rows, and about their squared distances to all centers. Only guesses use them, no pick."""
         self._begin(space, picks)
         at = np.setdiff1d(self._rows.sampled(size), self._rows.places(picks.rows))
         self._compare(at, -np.inf)
         upper, lower = self._bounds.upper[at].astype(np.float64), self._bounds.below(at)
-        return (upper if not self._coarse else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
+        squared = (upper if not self._coarse else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
+        return self._rows.numbers(at), squared
 
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
         """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
