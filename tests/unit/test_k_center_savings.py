@@ -16,31 +16,32 @@ def normal(n: int, d: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
 
 
-def groups(n: int, many: int, spread: float) -> np.ndarray:
-    middle = normal(many, 32)
-    return middle[np.random.default_rng(1).integers(0, many, n)] + np.float32(spread) * normal(n, 32, seed=2)
+def groups(n: int, many: int, width: int, spread: float) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    middle, group = rng.normal(size=(many, width)), np.sort(rng.integers(0, many, n))
+    return np.asarray(middle[group] + spread * rng.normal(size=(n, width)), np.float32)
 
 
 def test_rows_are_decided_together_with_those_that_come_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32 cannot tell the farthest rows of a block apart again and again, and the block goes on all the same."""
-    x, centers = normal(3000, 32), normal(600, 32, seed=1)
-    space, together = Space.around("l2", x), greedy._FIRST
-    squared = np.min([space.pairs(x, centers, np.arange(len(x)), np.full(len(x), j)) for j in range(600)], axis=0)
-    rows, spent, picks = held.Chosen(np.arange(len(x)), x, squared), [], []
-    decided: list[int] = []
-    settle = held.Held.settle
-    monkeypatch.setattr(held.Held, "settle", lambda self, at: (decided.append(len(at)), settle(self, at))[1])
-    for first in (together, 1):
-        monkeypatch.setattr(greedy, "_FIRST", first)
-        found = greedy.greedy(space, rows, 800, (-np.inf, 0))
-        picks.append(found.rows)
-        spent.append((len(decided), found.spent))
-        decided.clear()
-    np.testing.assert_array_equal(picks[0], picks[1])
-    (few, work), (many, _) = spent
-    assert 0 < few < many / 2
-    blocks = 800 / (greedy._BLOCK / 4)  # of which a quarter is picked at least
-    assert work < 2 * blocks * greedy._BLOCK * (greedy._BLOCK + 800) * (1 + x.shape[1] / 25)
+    """Norms are so much larger than distances that float32 cannot tell the farthest rows of a block apart."""
+    x = normal(3200, 64) / np.sqrt(np.arange(1, 65, dtype=np.float32))
+    x[:, 0] += 4 * normal(3200, 1, seed=1)[:, 0]
+    x, centers, space = x[200:], x[:200], Space.around("l2", x)
+    squared = np.min([space.pairs(x, centers, np.arange(len(x)), np.full(len(x), j)) for j in range(200)], axis=0)
+    rows, decided = held.Held.settle, [0]
+
+    def settle(self: held.Held, at: np.ndarray) -> np.ndarray:
+        decided[-1] += 1
+        return rows(self, at)
+
+    monkeypatch.setattr(held.Held, "settle", settle)
+    ahead = greedy.greedy(space, held.Chosen(np.arange(len(x)), x, squared), 1000, (-np.inf, 0))
+    monkeypatch.setattr(greedy, "_FIRST", 1)
+    decided.append(0)
+    alone = greedy.greedy(space, held.Chosen(np.arange(len(x)), x, squared), 1000, (-np.inf, 0))
+    np.testing.assert_array_equal(ahead.rows, alone.rows)
+    np.testing.assert_array_equal(ahead.squared, alone.squared)
+    assert 0 < decided[0] < decided[1] / 2
 
 
 @pytest.mark.parametrize("shards", [1, 5])
@@ -73,26 +74,25 @@ def test_a_block_of_centers_is_remembered_in_the_place_of_a_center() -> None:
 
 
 def test_more_rows_are_asked_for_where_the_farthest_ones_are_neighbours() -> None:
-    """Of a group about one can be picked each, until distances inside the groups count."""
-    alone, together = normal(2000, 32), groups(2000, 300, 0.01)
+    """Of each of ten groups one row can be picked, until the threshold is below the distances inside of them."""
+    squared = 2 * np.exp(-np.arange(2000) / 200)
     asked = []
-    for x in (alone, together):
+    for x in (normal(2000, 32), np.random.default_rng(0).permutation(groups(2000, 10, 32, 0.1))):
         space = Space.around("l2", x)
-        squared = np.sort(np.random.default_rng(0).uniform(1, 2, len(x)))[::-1]
         asked.append(farthest._enough(space, x, squared, 60_000, 100, 4096, 6 * 4096))
+        assert farthest._enough(space, x, squared, 60_000, 100_000, 4096, 6 * 4096) == 4096  # no number would do
+        assert farthest._enough(space, x[:0], squared[:0], 60_000, 100, 4096, 6 * 4096) == 4096
     assert asked[0] == 4096
-    assert 2 * 4096 < asked[1] <= 6 * 4096
-    assert farthest._enough(space, x, squared, 60_000, 290, 4096, 6 * 4096) == 4096  # no number would do
-    assert farthest._enough(space, x[:0], squared[:0], 60_000, 100, 4096, 6 * 4096) == 4096
+    assert 5500 < asked[1] < 12_000
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_rows_in_groups_take_one_round(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farthest, "_AT_LEAST", 400)
-    x, labeled = groups(12_000, 600, 0.05), np.arange(100)
-    expected = select("k_center", 200, embedding=x, labeled=labeled, num_shards=shards)
+def test_neighbours_are_sent_in_one_round(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farthest, "_AT_LEAST", 600)
+    x, labeled = groups(20_000, 40, 16, 1.0), np.arange(300)
+    once = select("k_center", 300, embedding=x, labeled=labeled, num_shards=shards)
     monkeypatch.setattr(farthest, "_WIDER", 0)
-    once = select("k_center", 200, embedding=x, labeled=labeled, num_shards=shards)
-    np.testing.assert_array_equal(once.rows, expected.rows)
-    np.testing.assert_array_equal(once.scores, expected.scores)
-    assert expected.account["exchanges"] < once.account["exchanges"]
+    more = select("k_center", 300, embedding=x, labeled=labeled, num_shards=shards)
+    np.testing.assert_array_equal(once.rows, more.rows)
+    np.testing.assert_array_equal(once.scores, more.scores)
+    assert once.account["exchanges"] < more.account["exchanges"]
