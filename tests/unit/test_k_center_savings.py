@@ -44,10 +44,20 @@ def test_rows_are_decided_together_with_those_that_come_next(monkeypatch: pytest
     assert 0 < decided[0] < decided[1] / 2
 
 
+def test_what_a_block_costs_is_counted_before_its_end_is_judged() -> None:
+    """Rows were decided many times: dear beside no work at all, but not beside the matrix of this block."""
+    x = normal(600, 64)
+    space, found = Space.around("l2", x), []
+    for cost in (0.0, 1e9):
+        rows = held.Held(space, held.Chosen(np.arange(600), x, np.full(600, 1e4)), 300)
+        rows.decided = 100.0
+        greedy._pick(rows, np.arange(600), (-np.inf, 0), 300, cost)
+        found.append(len(rows.picked))
+    assert found[0] < found[1] == 300
+
+
 @pytest.mark.parametrize("shards", [1, 5])
-def test_a_survivor_is_compared_again_with_one_block_of_centers(
-    shards: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_survivor_is_compared_again_with_one_block_of_centers(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coarse, "useful", lambda *_: True)
     n, m = 3000, 1000
     x = normal(n, 32)

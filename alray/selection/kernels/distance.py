@@ -77,7 +77,10 @@ class Space:
         with np.errstate(all="ignore"):
             if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
                 x = single(stored)
-                x = np.subtract(x, self._single_mean, out=x if stored.dtype == np.float16 else None)
+                if stored.dtype == np.float16:  # a copy
+                    x -= self._single_mean
+                else:
+                    x = x - self._single_mean
                 if self.exponent:
                     x *= np.float32(2.0**-self.exponent)
                 return x

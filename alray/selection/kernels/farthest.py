@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.kernels.distance import Space
@@ -24,7 +25,7 @@ _PER_PICK_LATER = 4  # from the second round on
 _POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
-_COMPARED = 512  # sampled rows that are compared with each other
+_COMPARED = 256  # sampled rows that are compared with each other
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
 
@@ -116,29 +117,34 @@ def _guess(upper: Floats, share: float) -> float:
     return 0.0 if at >= len(upper) else float(np.partition(upper, len(upper) - 1 - at)[len(upper) - 1 - at])
 
 
-def _enough(
-    space: Space, vectors: Array, squared: Floats, n: int, missing: int, wanted: int, most: int
-) -> int:
+def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int, wanted: int, most: int) -> int:
     """How many of the farthest of n rows to send, so that they allow about `missing` picks: `wanted`, or up to `most`
     where many of the farthest rows are neighbours. If these are not enough either, it is `wanted`: fewer at first.
 
-    vectors (s, d), squared (s,): rows of a sample, farthest first. A pick takes away the rows that are nearer to it
-    than the threshold. If row i has d_i such neighbours, about sum 1 / (1 + d_i) rows can be picked (Caro 1979, Wei
-    1981: so many rows without neighbours among them there are at least).
+    vectors (s, d), squared (s,): rows of a sample, farthest first.
     """
+    if not len(squared) or _allowed(space, vectors, squared, n, wanted) >= _ALLOWED * missing:
+        return wanted
+    if most <= wanted or _allowed(space, vectors, squared, n, most) < _ALLOWED * missing:
+        return wanted
     more = wanted
-    while len(squared) and more <= most:
-        count = min(len(squared), max(1, int(more * len(squared) / n)))
-        some = slice(0, count, -(-count // _COMPARED))
-        x, stands_for = space.numbers(vectors[some]), more / len(squared[some])
-        with np.errstate(all="ignore"):
-            squares = np.einsum("md,md->m", x, x)
-            near = squares[:, None] + squares - 2 * x @ x.T < squared[count - 1] / space.unit
-            neighbours = stands_for * np.maximum(near.sum(axis=1) - 1, 0)
-        if stands_for * (1 / (1 + neighbours)).sum() >= _ALLOWED * missing:
-            return more
-        more = int(1.25 * more)
-    return wanted
+    while _allowed(space, vectors, squared, n, more) < _ALLOWED * missing:
+        more = min(most, int(1.25 * more) + 1)
+    return more
+
+
+def _allowed(space: Space, vectors: Array, squared: Floats, n: int, sent: int) -> float:
+    """About how many picks can be made among so many rows, the farthest of n.
+
+    A pick takes away the rows that are nearer to it than the threshold. If row i has d_i such neighbours, there are
+    sum 1 / (1 + d_i) rows or more of which none is a neighbour of another (Caro 1979, Wei 1981).
+    """
+    count = min(len(squared), max(1, int(sent * len(squared) / n)))
+    some = slice(0, count, -(-count // _COMPARED))
+    x, stands_for = torch.from_numpy(space.numbers(vectors[some], torch.float64)), sent / len(squared[some])
+    near = torch.cdist(x, x).numpy() < np.sqrt(max(squared[count - 1], 0.0) / space.unit)
+    neighbours = stands_for * np.maximum(near.sum(axis=1) - 1, 0)
+    return float(stands_for * (1 / (1 + neighbours)).sum())
 
 
 def _joined(far: Sequence[Far]) -> Chosen:

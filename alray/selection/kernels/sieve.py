@@ -298,9 +298,7 @@ class Sieve:
             self._bounds.settle(part, found / self._space.unit, center, self._centers.count)
         return squared
 
-    def _decide(
-        self, stored: Array, upper: Floats, blocks: Sequence[tuple[int, int]]
-    ) -> tuple[Floats, Positions]:
+    def _decide(self, stored: Array, upper: Floats, blocks: Sequence[tuple[int, int]]) -> tuple[Floats, Positions]:
         """The canonical distance to the nearest center, and its number, where the filter cannot tell which one of these
         blocks that is."""
         assert self._space is not None
