@@ -76,7 +76,7 @@ class Space:
         """The numbers (m, d) of a view; some may be infinite or NaN."""
         with np.errstate(all="ignore"):
             if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
-                x = single(stored)
+                x: Array = single(stored)
                 if stored.dtype == np.float16:  # a copy
                     x -= self._single_mean
                 else:
