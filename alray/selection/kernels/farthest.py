@@ -25,7 +25,7 @@ _PER_PICK_LATER = 4  # from the second round on
 _POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
-_COMPARED = 256  # sampled rows that are compared with each other
+_COMPARED = 1024  # sampled rows that are compared with each other
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
 
@@ -123,27 +123,41 @@ def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int,
 
     vectors (s, d), squared (s,): rows of a sample, farthest first.
     """
-    if not len(squared) or _allowed(space, vectors, squared, n, wanted) >= _ALLOWED * missing:
+    stands_for, needed = n / max(1, len(squared)), _ALLOWED * missing
+    first = min(len(squared), int(wanted / stands_for))
+    if _allowed(_apart(space, vectors[:first]), squared[:first], stands_for) >= needed:
         return wanted
-    if most <= wanted or _allowed(space, vectors, squared, n, most) < _ALLOWED * missing:
+    last = min(len(squared), int(most / stands_for))
+    step = max(1, -(-last // _COMPARED))
+    apart, squared, stands_for = _apart(space, vectors[:last:step]), squared[:last:step], stands_for * step
+    more = max(wanted, most)
+    if _allowed(apart, squared, stands_for) < needed:
         return wanted
-    more = wanted
-    while _allowed(space, vectors, squared, n, more) < _ALLOWED * missing:
-        more = min(most, int(1.25 * more) + 1)
+    while more > wanted:
+        less = int(max(wanted, 0.8 * more))
+        count = max(1, int(less / stands_for))
+        if _allowed(apart[:count, :count], squared[:count], stands_for) < needed:
+            break
+        more = less
     return more
 
 
-def _allowed(space: Space, vectors: Array, squared: Floats, n: int, sent: int) -> float:
-    """About how many picks can be made among so many rows, the farthest of n.
+def _apart(space: Space, vectors: Array) -> Floats:
+    """The squared distances of stored rows (s, d), (s, s)."""
+    x = torch.from_numpy(space.numbers(vectors, torch.float64))
+    return np.asarray(torch.cdist(x, x).square_().numpy() * space.unit)
+
+
+def _allowed(apart: Floats, squared: Floats, stands_for: float) -> float:
+    """About how many picks can be made among rows that are this far apart (s, s) and from the centers (s,), the
+    farthest first, if each stands for so many.
 
     A pick takes away the rows that are nearer to it than the threshold. If row i has d_i such neighbours, there are
     sum 1 / (1 + d_i) rows or more of which none is a neighbour of another (Caro 1979, Wei 1981).
     """
-    count = min(len(squared), max(1, int(sent * len(squared) / n)))
-    some = slice(0, count, -(-count // _COMPARED))
-    x, stands_for = torch.from_numpy(space.numbers(vectors[some], torch.float64)), sent / len(squared[some])
-    near = torch.cdist(x, x).numpy() < np.sqrt(max(squared[count - 1], 0.0) / space.unit)
-    neighbours = stands_for * np.maximum(near.sum(axis=1) - 1, 0)
+    if not len(squared):
+        return np.inf
+    neighbours = stands_for * np.maximum(np.count_nonzero(apart < squared[-1], axis=1) - 1, 0)
     return float(stands_for * (1 / (1 + neighbours)).sum())
 
 
