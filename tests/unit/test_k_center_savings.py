@@ -92,6 +92,7 @@ def test_more_rows_are_asked_for_where_the_farthest_ones_are_neighbours() -> Non
         asked.append(farthest._enough(space, x, squared, 60_000, 100, 4096, 6 * 4096))
         assert farthest._enough(space, x, squared, 60_000, 100_000, 4096, 6 * 4096) == 4096  # no number would do
         assert farthest._enough(space, x[:0], squared[:0], 60_000, 100, 4096, 6 * 4096) == 4096
+    assert farthest._enough(space, np.repeat(x[:1], 2000, axis=0), squared, 60_000, 100, 4096, 6 * 4096) == 4096
     assert asked[0] == 4096
     assert 5500 < asked[1] < 12_000
 

@@ -25,6 +25,7 @@ _PER_PICK_LATER = 4  # from the second round on
 _POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
+_HOPELESS = 50  # where so many times the picks are needed, such as among copies, more rows are no help
 _COMPARED = 1024  # sampled rows that are compared with each other
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
@@ -125,7 +126,8 @@ def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int,
     """
     stands_for, needed = n / max(1, len(squared)), _ALLOWED * missing
     first = min(len(squared), int(wanted / stands_for))
-    if _allowed(_apart(space, vectors[:first]), squared[:first], stands_for) >= needed:
+    allowed = _allowed(_apart(space, vectors[:first]), squared[:first], stands_for)
+    if allowed >= needed or allowed < needed / _HOPELESS:
         return wanted
     last = min(len(squared), int(most / stands_for))
     step = max(1, -(-last // _COMPARED))
