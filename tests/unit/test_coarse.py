@@ -63,6 +63,22 @@ def test_bounds_from_bfloat16_never_exclude_what_is_true(kind: str, metric: Metr
 
 
 @pytest.mark.usefixtures("bfloat16")
+def test_bounds_hold_for_rows_of_several_products() -> None:
+    x = np.random.default_rng(0).normal(size=(2900, 12)).astype(np.float32)
+    space = Space.around("l2", x[:300])
+    rows, true = coarse.Rounded(space, x[200:]), squared(space, x[200:], x[:200])
+    assert len(coarse._tiles(len(rows))) > 2
+    lower, upper = rows.nearest(coarse.block_of(space, x[:200]), 1.0)
+    assert (lower <= true.min(axis=1)).all()
+    assert (upper >= true.min(axis=1)).all()
+    at, center = rows.near(coarse.block_of(space, x[:200]), true.min(axis=1))
+    found = np.zeros(true.shape, bool)
+    found[at, center] = True
+    assert (found | (true > true.min(axis=1)[:, None])).all()
+    assert found.mean() < 0.1
+
+
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("d", [6, 32, 300])
 def test_bounds_hold_where_rounding_moves_no_row(d: int) -> None:
     """Then only the product itself errs: by its sums, by the norms in two parts and, in the end, by rounding."""

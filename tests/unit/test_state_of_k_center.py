@@ -47,7 +47,7 @@ def test_a_shard_holds_at_most_sixteen_bytes_for_each_row(tmp_path: Path) -> Non
 
 def test_the_bounds_of_a_row_are_sixteen_bytes_for_any_number_of_centers() -> None:
     some = Bounds(1000)
-    for centers in (1, 65_535, 65_536, 10_000_000):
+    for centers in (1, 61_440, 61_441, 10_000_000):
         some.make_room(centers, 40_000)
         assert some.nbytes == 16 * len(some)
 
@@ -80,9 +80,9 @@ def test_a_bound_is_above_the_threshold_before_and_after_it_is_rounded(least: fl
 
 
 def test_the_nearest_center_stays_in_its_group_when_there_are_more_centers() -> None:
-    some, at, nearest = Bounds(4), np.arange(4), np.array([UNKNOWN, 0, 65_533, 40_001])
+    some, at, nearest = Bounds(4), np.arange(4), np.array([UNKNOWN, 0, 61_439, 40_001])
     some.store(at, Near(np.ones(4), np.ones(4), np.ones(4), nearest), 1)
-    for centers in (65_534, 65_535, 500_000):
+    for centers in (61_440, 61_441, 500_000):
         some.make_room(centers, 1)
         group = np.stack(some.group(at, centers))
         assert [nearest[i] in group[:, i] for i in range(1, 4)] == [True] * 3
@@ -95,7 +95,7 @@ def test_picks_are_exact_where_centers_are_numbered_in_groups(kind: str, monkeyp
     x = rng.normal(size=(400, 6)) if kind != "tied" else rng.integers(-1, 2, (400, 6)).astype(float)
     x = x[rng.integers(0, 100, 400)] if kind == "copies" else x
     x = x.astype(np.float32)
-    monkeypatch.setattr(bounds, "_UNKNOWN", np.uint16(9))
+    monkeypatch.setattr(bounds, "_CODE", np.uint16(9))
     monkeypatch.setattr("alray.selection.kernels.farthest._AT_LEAST", 20)
     monkeypatch.setattr(sieve, "_STREAM", 12)
     monkeypatch.setattr(shard_rows, "CHUNK", 300)

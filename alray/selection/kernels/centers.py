@@ -129,6 +129,15 @@ class Centers:
                 found.append((start, end))
         return found
 
+    def together(self, first: int) -> tuple[int, int]:
+        """Where the block with this number starts, and where those end that may be one with it."""
+        start, end = self.edges[first : first + 2]
+        for later in self.edges[first + 2 :]:
+            if not self._fit(start, later):
+                break
+            end = later
+        return start, end
+
     def _fit(self, start: int, end: int) -> bool:
         norms = self.largest[self.before(start) : self.before(end)]
         return end - start <= coarse.WIDTH and max(norms) < _UNUSUAL * min(norms)

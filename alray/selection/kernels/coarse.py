@@ -116,10 +116,12 @@ class Rounded:
         if t != self._t:
             self._compare_with(np.full(len(self), t))
             self._t = t
-        v = self._product(block)
-        top = v.amax(dim=1)
-        if bool((top < 0).any()):  # of negative numbers, the integer of the largest one is the lowest
-            top = torch.where(top < 0, v.amin(dim=1), top)
+        top = torch.empty(len(self), dtype=torch.int16)
+        for start, v in self._products(block):
+            part = top[start : start + len(v)]
+            torch.amax(v, dim=1, out=part)
+            if bool((part < 0).any()):  # of negative numbers, the integer of the largest one is the lowest
+                part.copy_(torch.where(part < 0, v.amin(dim=1), part))
         value = np.asarray(top.view(torch.bfloat16).double().numpy())
         slack, r = _ROUNDING * np.abs(value) + self._error(block, t), self._apart(block)
         lower: Floats = np.maximum(np.sqrt(np.maximum(t - value - slack, 0.0)) - r, 0.0) ** 2
@@ -134,7 +136,8 @@ class Rounded:
         t = t + 2 * self._error(block, t)
         self._compare_with(t)
         self._t = None
-        there = np.flatnonzero(self._product(block).numpy() >= 0)
+        parts = [np.flatnonzero(v.numpy() >= 0) + start * len(block.x) for start, v in self._products(block)]
+        there = np.concatenate([np.empty(0, np.intp), *parts])
         return there // len(block.x), there % len(block.x)
 
     def _apart(self, block: Block) -> Floats:
@@ -148,19 +151,20 @@ class Rounded:
     def _compare_with(self, t: Floats) -> None:
         self._x[: len(self), self._width + 2 : self._width + 4] = _in_two(self._squares - t)
 
-    def _product(self, block: Block) -> torch.Tensor:
-        """v as integers, (m, w)."""
-        found = self._x.new_empty(len(self._x), len(block.x))
-        start = 0
-        for size in _tiles(len(self)):
+    def _products(self, block: Block) -> Iterator[tuple[int, torch.Tensor]]:
+        """v as integers (s, w), for some rows after the other, with the first of them. The next ones take their place,
+        so that they stay in the cache."""
+        sizes, start = _tiles(len(self)), 0
+        found = self._x.new_empty(max(sizes, default=0), len(block.x))
+        for size in sizes:
             part = slice(start, start + size)
             with full_float32():  # products of bfloat16 numbers are summed up in float32
                 if _native():
-                    torch.mm(self._x[part], block.x.T, out=found[part])
+                    torch.mm(self._x[part], block.x.T, out=found[:size])
                 else:
-                    found[part] = self._x[part].float() @ block.x.T.float()
+                    found[:size] = self._x[part].float() @ block.x.T.float()
+            yield start, found[: min(size, len(self) - start)].view(torch.int16)
             start += size
-        return found[: len(self)].view(torch.int16)
 
 
 def block_of(space: Space, stored: Array) -> Block:
@@ -178,18 +182,19 @@ def _rounded(space: Space, stored: Array, rows: int) -> tuple[torch.Tensor, Floa
     """Stored rows (m, d) in bfloat16, with room for more rows and columns; their squared norms; how far rounding moved
     them: infinitely far where they are out of range."""
     m, width = stored.shape
-    x = torch.zeros(rows, -(-(width + 4) // _COLUMNS) * _COLUMNS, dtype=torch.bfloat16)
+    x = torch.empty(rows, -(-(width + 4) // _COLUMNS) * _COLUMNS, dtype=torch.bfloat16)
+    x[:, width:], x[m:] = 0.0, 0.0
     squares, moved = np.empty(m), np.empty(m)
     step = max(1, _CACHED // width)
     for start in range(0, m, step):
         part = slice(start, min(start + step, m))
-        whole = torch.from_numpy(space.numbers(stored[part]))
-        x[part, :width] = whole
-        back = x[part, :width].float()
-        with full_float32():
-            squares[part] = torch.linalg.vecdot(back, back).numpy()
+        whole = space.numbers(stored[part])
+        x[part, :width] = torch.from_numpy(whole)
+        back = x[part, :width].float().numpy()
+        with np.errstate(all="ignore"):  # what overflows is not used
+            squares[part] = np.einsum("md,md->m", back, back)
             back -= whole
-            moved[part] = torch.linalg.vecdot(back, back).numpy()
+            moved[part] = np.einsum("md,md->m", back, back)
     moved = np.sqrt(moved) * (1 + 1.02 * (width + 8) * U) + width * 2.0**-60
     usable = squares < LARGEST  # false for NaN, too
     if not usable.all():

@@ -76,8 +76,13 @@ class Space:
         """The numbers (m, d) of a view; some may be infinite or NaN."""
         with np.errstate(all="ignore"):
             if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
-                x = single(stored) - self._single_mean
-                x *= np.float32(2.0**-self.exponent)
+                x: Array = single(stored)
+                if stored.dtype == np.float16:  # a copy
+                    x -= self._single_mean
+                else:
+                    x = x - self._single_mean
+                if self.exponent:
+                    x *= np.float32(2.0**-self.exponent)
                 return x
             x = (self.canonical(stored) - self._single_mean) * 2.0**-self.exponent
             return x.astype(np.float32) if dtype == torch.float32 else x

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.kernels.distance import Space
@@ -24,6 +25,9 @@ _PER_PICK, _AT_LEAST = 1.5, 4096  # rows to send: so many per missing pick, and 
 _PER_PICK_LATER = 4  # from the second round on
 _POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
+_WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
+_HOPELESS = 50  # where so many times the picks are needed, such as among copies, more rows are no help
+_COMPARED = 1024  # sampled rows that are compared with each other
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
 
 
@@ -34,7 +38,9 @@ class Search:
         self._rule, self._shards, self._context = rule, shards, context
         sizes = shards.map("count")
         self.n, self._parts = sum(sizes), len(sizes)
-        sample = np.concatenate([part for part in shards.map("sample", _share(4096, self.n)) if len(part)])
+        parts = [part for part in shards.map("sample", _share(4096, self.n)) if len(part)]
+        self._sampled = np.concatenate([part.rows for part in parts])
+        sample = self._sample = np.concatenate([part[EMBEDDING] for part in parts])
         self._space = Space.around(metric, sample)
         self._most = max(_AT_LEAST, _HELD // sample.shape[1])
         self._picked = [Chosen(np.empty(0, np.int64), np.empty((0, sample.shape[1]), sample.dtype), np.empty(0))]
@@ -66,7 +72,10 @@ class Search:
     def _round(self, missing: int, wanted: int, ceiling: float) -> float:
         """One pass of the sieve and the picks it allows; returns the bound of all other rows."""
         picks = Block(self._rows(), {EMBEDDING: np.concatenate([part.vectors for part in self._picked])})
-        threshold = min(self._threshold(picks, wanted), ceiling) if wanted < self.n else 0.0
+        threshold = 0.0
+        if wanted < self.n:
+            threshold, wanted = self._threshold(picks, missing, wanted)
+            threshold = min(threshold, ceiling)
         most = -(-2 * wanted // self._parts)
         far = self._shards.map("far", self._space, picks, picks.rows, threshold, most)
         rest = max((part.rest for part in far), key=lambda key: (key[0], -key[1]))
@@ -74,11 +83,17 @@ class Search:
         self._shards.report_progress(sum(len(part.rows) for part in self._picked))
         return float(rest[0])
 
-    def _threshold(self, picks: Block, wanted: int) -> float:
-        """A distance that about `wanted` rows exceed."""
+    def _threshold(self, picks: Block, missing: int, wanted: int) -> tuple[float, int]:
+        """A distance that about `wanted` rows exceed, or more of them if needed, and how many these are."""
         share = _share(int(np.clip(64 * self.n / wanted, 2048, 16384)), self.n)
-        upper = np.concatenate(self._shards.map("estimate", self._space, picks, share))
-        return _guess(upper, wanted / max(1, self.n - len(picks)))
+        parts = self._shards.map("estimate", self._space, picks, share)
+        rows, upper = (np.concatenate(column) for column in zip(*parts, strict=True))
+        left = max(1, self.n - len(picks))
+        most = min(self._most, left - 1, _WIDER * wanted)
+        known, there = np.isin(rows, self._sampled), np.isin(self._sampled, rows)
+        order = np.argsort(-upper[known], kind="stable")
+        wanted = _enough(self._space, self._sample[there][order], upper[known][order], left, missing, wanted, most)
+        return _guess(upper, wanted / left), wanted
 
     def _rows(self) -> Rows:
         return np.concatenate([part.rows for part in self._picked])
@@ -104,6 +119,51 @@ def _guess(upper: Floats, share: float) -> float:
     """A threshold that about this share of the sampled rows reaches; only the speed depends on it."""
     at = int(share * len(upper))
     return 0.0 if at >= len(upper) else float(np.partition(upper, len(upper) - 1 - at)[len(upper) - 1 - at])
+
+
+def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int, wanted: int, most: int) -> int:
+    """How many of the farthest of n rows to send, so that they allow about `missing` picks: `wanted`, or up to `most`
+    where many of the farthest rows are neighbours. If these are not enough either, it is `wanted`: fewer at first.
+
+    vectors (s, d), squared (s,): rows of a sample, farthest first.
+    """
+    stands_for, needed = n / max(1, len(squared)), _ALLOWED * missing
+    first = min(len(squared), int(wanted / stands_for))
+    allowed = _allowed(_apart(space, vectors[:first]), squared[:first], stands_for)
+    if allowed >= needed or allowed < needed / _HOPELESS:
+        return wanted
+    last = min(len(squared), int(most / stands_for))
+    step = max(1, -(-last // _COMPARED))
+    apart, squared, stands_for = _apart(space, vectors[:last:step]), squared[:last:step], stands_for * step
+    more = max(wanted, most)
+    if _allowed(apart, squared, stands_for) < needed:
+        return wanted
+    while more > wanted:
+        less = int(max(wanted, 0.8 * more))
+        count = max(1, int(less / stands_for))
+        if _allowed(apart[:count, :count], squared[:count], stands_for) < needed:
+            break
+        more = less
+    return more
+
+
+def _apart(space: Space, vectors: Array) -> Floats:
+    """The squared distances of stored rows (s, d), (s, s)."""
+    x = torch.from_numpy(space.numbers(vectors, torch.float64))
+    return np.asarray(torch.cdist(x, x).square_().numpy() * space.unit)
+
+
+def _allowed(apart: Floats, squared: Floats, stands_for: float) -> float:
+    """About how many picks can be made among rows that are this far apart (s, s) and from the centers (s,), the
+    farthest first, if each stands for so many.
+
+    A pick takes away the rows that are nearer to it than the threshold. If row i has d_i such neighbours, there are
+    sum 1 / (1 + d_i) rows or more of which none is a neighbour of another (Caro 1979, Wei 1981).
+    """
+    if not len(squared):
+        return np.inf
+    neighbours = stands_for * np.maximum(np.count_nonzero(apart < squared[-1], axis=1) - 1, 0)
+    return float(stands_for * (1 / (1 + neighbours)).sum())
 
 
 def _joined(far: Sequence[Far]) -> Chosen:

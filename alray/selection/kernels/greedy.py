@@ -27,9 +27,10 @@ _LEAST, _BLOCK = 64, 1024  # rows of a block
 _BLOCK_COST, _PICK_COST = 2e5, 1e4  # of a block, and of a pick inside it, in operations on single numbers
 _PASSES = 6  # operations per row held that finding the farthest rows takes
 _TRY, _WHILE = 16, 256  # picks with all rows up to date: first, and where that was the cheaper way
+_ROWS_PER_PICK = 4  # of a block: so many per missing pick are enough
 _WIDER = 2  # times the rows of a block are brought up to date, before the block is chosen among them
 _TRIAL = 2  # blocks, before they are judged
-_FIRST, _AT_ONCE = 16, 256  # rows decided together: first, and at most
+_FIRST, _AT_ONCE = 32, 512  # rows decided together: first, and at most; the next picks are among them
 
 
 def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
@@ -51,7 +52,8 @@ def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
             passes.add(cost, len(rows.picked) - before)
             blocks.forget()
         else:
-            cost, more = _block(rows, blocks.size, k, rest)
+            size = min(blocks.size, max(_LEAST, _ROWS_PER_PICK * (k - before)))
+            cost, more = _block(rows, size, k, rest)
             blocks.report(cost, len(rows.picked) - before)
         rows.spent += cost
         if not more:
@@ -124,10 +126,9 @@ def _block(rows: Held, size: int, k: int, rest: Key) -> tuple[float, bool]:
                 break
             rows.pick(int(zero))
         return 0.0, True
-    pairs += len(at) ** 2
-    _pick(rows, at, limit, k)
-    found = len(rows.picked) - before
-    return rows.pair_cost * pairs + _PASSES * len(rows) + _BLOCK_COST + _PICK_COST * found, True
+    cost = rows.pair_cost * (pairs + len(at) ** 2) + _PASSES * len(rows) + _BLOCK_COST
+    _pick(rows, at, limit, k, cost)
+    return cost + _PICK_COST * (len(rows.picked) - before), True
 
 
 def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
@@ -145,7 +146,7 @@ def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
     return at, (float(behind[first]), int(numbers[first]))
 
 
-def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
+def _pick(rows: Held, at: Positions, limit: Key, k: int, cost: float) -> None:
     g = rows.products(at, at).cpu().numpy()
     above, below, shares = rows.above[at], rows.below[at], 2 * rows.share[at]
     upper, lower, numbers, size = rows.upper[at], rows.lower[at], rows.rows[at], _FIRST
@@ -154,13 +155,10 @@ def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
         if upper[best] == -np.inf or not beats((float(upper[best]), int(numbers[best])), limit):
             break
         if not certain(upper, lower, numbers, best, limit):
-            open_ = np.flatnonzero(upper >= lower[best])
-            if len(open_) > size:  # the farthest may be so far that the others cannot be it
-                open_ = np.append(best, open_[np.argpartition(-upper[open_], size)[:size]])
-                size = min(4 * size, _AT_ONCE)
-            _save(rows, at, upper, lower)
-            upper[open_] = lower[open_] = rows.settle(at[open_])
-            if rows.undecided():
+            some = _farthest(upper, best, size)  # one may be so far that the others cannot be it
+            size = min(4 * size, _AT_ONCE)
+            upper[some] = lower[some] = rows.settle(at[some])
+            if rows.undecided(cost):
                 break
             continue
         size = _FIRST
@@ -172,6 +170,14 @@ def _pick(rows: Held, at: Positions, limit: Key, k: int) -> None:
         else:
             lower[:] = -np.inf
     _save(rows, at, upper, lower)
+
+
+def _farthest(upper: Floats, best: int, size: int) -> Positions:
+    """The row `best` and about `size` others with the largest upper bounds."""
+    if len(upper) <= size:
+        return np.flatnonzero(upper > -np.inf)
+    some = np.argpartition(upper, len(upper) - size)[len(upper) - size :]
+    return np.append(some[(upper[some] > -np.inf) & (some != best)], best)
 
 
 def _save(rows: Held, at: Positions, upper: Floats, lower: Floats) -> None:

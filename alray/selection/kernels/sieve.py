@@ -9,6 +9,7 @@ it is not picked it comes before them, and afterwards their distance is 0. Lette
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard
 from alray.keyed import uniform
 from alray.models.device import best_device
 from alray.selection.kernels import coarse
-from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, under
+from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, in_block, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
@@ -87,22 +88,21 @@ class Sieve:
             self._central = Central(self._shard, EMBEDDING)
         return self._central.answer(space, landmarks)
 
-    def sample(self, size: int) -> Array:
-        """Stored vectors of the rows in the sample. Each row is in it with probability size / 2^64, for any cut."""
-        if not len(self._rows):
-            return np.empty((0, 0), np.float32)
+    def sample(self, size: int) -> Block:
+        """The rows in the sample, as stored. Each row is in it with probability size / 2^64, for any cut."""
         at = self._rows.sampled(size)
-        stored = self._rows.take(at)
-        check_finite(self._rows.numbers(at), stored)
-        return stored
+        rows, stored = self._rows.numbers(at), self._rows.take(at)
+        check_finite(rows, stored)
+        return Block(rows, {EMBEDDING: stored})
 
-    def estimate(self, space: Space, picks: Block, size: int) -> Floats:
-        """About the squared distances of the sampled rows to all centers. Only a guess uses them, no pick."""
+    def estimate(self, space: Space, picks: Block, size: int) -> tuple[Rows, Floats]:
+        """The sampled rows, and about their squared distances to all centers. Only guesses use them, no pick."""
         self._begin(space, picks)
         at = np.setdiff1d(self._rows.sampled(size), self._rows.places(picks.rows))
         self._compare(at, -np.inf)
         upper, lower = self._bounds.upper[at].astype(np.float64), self._bounds.below(at)
-        return (upper if not self._coarse else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
+        squared = (upper if not self._coarse else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
+        return self._rows.numbers(at), squared
 
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
         """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
@@ -261,7 +261,7 @@ class Sieve:
         nearer = upper < before
         other = np.minimum(near.other, np.where(nearer, near.lower, lower))
         inside = np.flatnonzero(nearer & (upper > under(least)) & (upper > lower))
-        center = np.where(nearer, UNKNOWN, near.nearest)
+        center = np.where(nearer, in_block(self._centers.before(start)) if rows.coarse else UNKNOWN, near.nearest)
         if len(inside) and found.two_nearest:
             where, second = found.two_nearest(inside)
             center[inside] = start + where
@@ -288,20 +288,23 @@ class Sieve:
                 value = self._space.pairs(stored, self._centers.stored, known, some)
                 center[known] = np.where(value < found[known], some, center[known])
                 found[known] = np.minimum(found[known], value)
-            if len(rest):
-                upper = self._bounds.upper[part[rest]].astype(np.float64)
-                found[rest], center[rest] = self._decide(stored[rest], upper)
+            block = self._bounds.block(part[rest])
+            for first in np.unique(block):
+                some = rest[block == first]
+                blocks = [self._centers.together(first)] if first >= 0 else self._centers.blocks(0, self._coarse)
+                upper = self._bounds.upper[part[some]].astype(np.float64)
+                found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found
             self._bounds.settle(part, found / self._space.unit, center, self._centers.count)
         return squared
 
-    def _decide(self, stored: Array, upper: Floats) -> tuple[Floats, Positions]:
-        """The canonical distance to the nearest center, and its number, where the filter cannot tell which one that
-        is."""
+    def _decide(self, stored: Array, upper: Floats, blocks: Sequence[tuple[int, int]]) -> tuple[Floats, Positions]:
+        """The canonical distance to the nearest center, and its number, where the filter cannot tell which one of these
+        blocks that is."""
         assert self._space is not None
         rows = self._of_stored(stored)
         squared, nearest_one = np.full(len(stored), np.inf), np.full(len(stored), UNKNOWN)
-        for start, end in self._centers.blocks(0, self._coarse):
+        for start, end in blocks:
             most, pairs = np.minimum(upper, squared / self._space.unit), len(stored) * (end - start)
             at, center = rows.candidates(most, start, end)
             self.counters["pairs"] += pairs
