@@ -103,6 +103,19 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, text, said
     assert all("\n" not in line for line in refused)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+def test_text_in_unicode_with_a_byte_order_mark_is_read_as_excel_saves_it(tmp_path, encoding):
+    text = "\ufeffkey\tlabel\tstatus\r\na/1.png\tcaf\u00e9\t\r\na/2.png\t\tskip\r\n"
+    found = read(written(tmp_path, "l.txt", text, encoding))
+    assert triples(found) == [("a/1.png", Status.LABEL, "caf\u00e9"), ("a/2.png", Status.SKIP, "")]
+
+
+def test_half_a_character_of_utf16_is_told_as_such(tmp_path):
+    (tmp_path / "cut.csv").write_bytes("\ufeffkey,label\nx,cat\n".encode("utf-16-le")[:-1])
+    with pytest.raises(LabelError, match=r"cut\.csv: expected text in UTF-16, as its first bytes say"):
+        read(str(tmp_path / "cut.csv"))
+
+
 def test_a_file_in_another_encoding_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(LabelError, match=r"l\.csv: line 2: expected text in UTF-8, got .*iconv -f LATIN1"):
         read(written(tmp_path, "l.csv", "key,label\nx,caf\u00e9\n", "latin-1"))
