@@ -195,6 +195,20 @@ def test_skipped_images_are_told_and_a_corrected_label_changes_the_estimate(conf
     assert folder.tests()[0].estimate()["accuracy"] == pytest.approx(good - was / 16)
 
 
+def test_only_batches_that_wait_for_answers_are_called_out_beside_a_test(config, tmp_path):
+    config, folder = with_a_model(config, tmp_path)
+    draw_test(folder, 6, "random")
+    give(folder, tmp_path, right(folder.tests()[0].draws()["key"].to_pylist()))
+    assert len(drawn.record(folder)) == 1
+    (said, *_) = draw_test(folder, 5, "active")
+    assert said == "waiting for labels, test 1: 0 of 5 answers are there. round 0 is out, too."
+    assert "5 of 5" not in "\n".join(lines(folder))
+    with pytest.raises(Waiting) as waits:
+        run(config, quiet=True)
+    said = str(waits.value).splitlines()[0]
+    assert said == "waiting for labels, round 0: 0 of 20 answers are there. test 1 is out, too."
+
+
 def test_a_draw_that_was_killed_draws_the_same_images_again(config, tmp_path):
     config, folder = with_a_model(config, tmp_path)
     draw_test(folder, 25, "active")
