@@ -220,7 +220,8 @@ def test_of_several_annotators_the_majority_counts_and_a_tie_is_refused():
 
 def test_an_answer_that_is_there_stays_unless_it_is_corrected():
     asked = Asked(ASKED.keys, ASKED.uris, {"a/1.png": (Status.LABEL, "cat")})
-    assert check([line("a/1.png", "cat")], asked, RULES).taken == []
+    again = check([line("a/1.png", "cat")], asked, RULES)
+    assert (again.taken, again.notes) == ([], ["l.csv:2: a/1.png has this answer already"])
     assert "--correct" in check([line("a/1.png", "Dog")], asked, RULES).refused[0]
     assert len(check([line("a/1.png", "Dog")], asked, Rules(RULES.classes, correct=True)).taken) == 1
 
