@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -180,19 +181,19 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
     exact = {key: key for key in asked.keys} | dict(zip(asked.uris, asked.keys, strict=True))
     endings: dict[str, set[str]] = defaultdict(set)
     for key in asked.keys:
-        endings[key.rpartition("/")[2]].add(key)
+        endings[_composed(key).rpartition("/")[2]].add(key)
     ordered, suggested = sorted(asked.keys), iter(range(_SUGGESTED))
 
     def find(name: str, elsewhere: bool) -> tuple[str | None, str]:
         if name in exact:
             return exact[name], ""
-        path = name.replace("\\", "/")
-        fitting = {key for key in endings.get(path.rpartition("/")[2], set()) if same_end(key, path)}
+        path = _composed(name.replace("\\", "/"))
+        fitting = {key for key in endings.get(path.rpartition("/")[2], set()) if same_end(_composed(key), path)}
         if len(fitting) == 1:
             return next(iter(fitting)), ""
         if len(fitting) > 1:
             return None, f"{name!r} fits several images, {' and '.join(sorted(fitting)[:2])}; give the whole key"
-        found = asked.elsewhere(name)
+        found = next(filter(None, map(asked.elsewhere, _spellings(name))), None)
         if found is not None and (elsewhere or found in asked.answered):
             return found, ""
         if found is not None:
@@ -201,6 +202,16 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
         return None, f"{name!r} is not an image of this run{did_you_mean(similar(name, nearby))}"
 
     return find
+
+
+def _composed(text: str) -> str:
+    """The text with each accent in its letter (NFC). macOS writes the names of files decomposed (NFD)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _spellings(name: str) -> list[str]:
+    """The name as it is, composed, and decomposed, each once."""
+    return list(dict.fromkeys([name, _composed(name), unicodedata.normalize("NFD", name)]))
 
 
 def same_end(key: str, name: str) -> bool:

@@ -142,12 +142,29 @@ def test_an_image_is_found_by_key_uri_or_the_end_of_its_path_when_only_one_fits(
     assert len(result.refused) == (found is None)
 
 
+def test_keys_in_decomposed_unicode_as_macos_writes_them_mean_the_composed_ones_where_one_fits():
+    composed, decomposed = "B\u00e4r/\u00fc.png", "Ba\u0308r/u\u0308.png"
+    known = {"\u00e9.png": "\u00e9.png", "o\u0308.png": "o\u0308.png"}
+    for there, given in ((composed, decomposed), (decomposed, composed)):
+        asked = Asked([there, "a.png"], ["/r/" + there, "/r/a.png"], {}, known.get)
+        for name in (given, given.rpartition("/")[2], given.replace("/", "\\"), "/r/" + given):
+            assert [taken.key for taken in check([line(name)], asked, RULES).taken] == [there]
+        for name, key in (("e\u0301.png", "\u00e9.png"), ("\u00f6.png", "o\u0308.png")):
+            assert "is not an image that is asked for now" in check([line(name)], asked, RULES).refused[0]
+            extra = check([line(name)], asked, Rules(RULES.classes, extra=True))
+            assert [taken.key for taken in extra.taken] == [key]
+    both = Asked([composed, decomposed], ["1", "2"], {})
+    for name in (composed, decomposed):
+        assert [taken.key for taken in check([line(name)], both, RULES).taken] == [name]
+    assert "fits several images" in check([line("Ba\u0308r/\u00fc.png")], both, RULES).refused[0]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("c/1.png", "'c/1.png' is not an image of this run (did you mean 'b/1.png'?)"),
      ("a/2.PGN", "'a/2.PGN' is not an image of this run (did you mean 'a/2.png'?)"),
      ("something else", "'something else' is not an image of this run"),
-     ("known.png", "'known.png' is not an image that was asked for; --extra takes labels that nobody asked for")],
+     ("known.png", "'known.png' is not an image that is asked for now; --extra takes labels that nobody asked for")],
 )  # fmt: skip
 def test_an_unknown_image_is_told_from_one_that_was_not_asked_for(name, said):
     asked = replace(ASKED, elsewhere={"known.png": "known.png"}.get)
