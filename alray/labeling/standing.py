@@ -58,6 +58,8 @@ def _waiting(run: RunDir, batch: OpenBatch, ledger: Ledger) -> list[str]:
     asked, names = len(batch.requests), batch.missing(ledger)
     missing = len(names)
     found = [f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer"]
+    if not missing:
+        found = [f"{batch.name}: all {asked:,} images have an answer, which the run takes when it goes on"]
     if 0 < missing < asked:
         found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
     files = run.batch_files(batch.name)
@@ -101,7 +103,9 @@ def _classes(run: RunDir) -> list[str]:
         return [f"classes: {first_of(names, most=_CLASSES) or 'none so far'}"]
     few = sorted(names, key=lambda name: -count[name])
     empty = sum(not count[name] for name in names)
-    apart = " (those counted apart, too)" if run.split and _apart(run) else ""
+    more = ["those counted apart"] if run.split and _apart(run) else []
+    more += ["those of drawn tests"] if any(test.result for test in tests(run)) else []
+    apart = f" ({' and '.join(more)}, too)" if more else ""
     said = f"labels by class{apart}: {first_of([f'{name}: {count[name]:,}' for name in few], most=_CLASSES)}"
     return [said + f"; {amount(empty, 'class', 'classes')} without a label" * (empty > 0 and len(names) > _CLASSES)]
 
