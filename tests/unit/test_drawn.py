@@ -17,12 +17,14 @@ from alray.config import DataConfig, LabelConfig, ResourceConfig, RunConfig, Spl
 from alray.draws import DrawError, draw_test, picks_estimate
 from alray.explain.why import why
 from alray.export.labels import labeled
+from alray.export.write import export
 from alray.labeling import drawn, receive, state
 from alray.labeling.desk import Waiting
 from alray.labeling.standing import lines
 from alray.lease import lease
 from alray.models.head import Head
 from alray.report import report
+from alray.report.escape import markdown
 from alray.rounds import run
 from alray.rundir import RunDir, RunError
 from alray.stop import Standing
@@ -277,6 +279,42 @@ def test_the_commands_draw_answer_and_estimate(config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", folder.uri, "--close", "--how", "active"])
     assert "--how with --test" in capsys.readouterr().err
+
+
+def test_the_estimate_is_in_the_report_the_model_card_and_the_status_of_a_run_without_test_images(
+    config, tmp_path, capsys
+):
+    folder = RunDir(run(config, quiet=True).dir)
+    export(folder, str(tmp_path / "bare"), "none", "csv")
+    assert "There was no test set." in (tmp_path / "bare" / "README.md").read_text()
+    assert "labels by class: " in "\n".join(lines(folder))
+    draw_test(folder, 30, "active")
+    said = drawn.tests(folder)[0].sentence
+    assert "from 30 active draws, each weighted by how likely it was to be drawn (LURE, " in said
+    assert "labels by class (those of drawn tests, too): " in "\n".join(lines(folder))
+    printed = report([folder.uri])
+    assert said in printed
+    assert "No accuracy was measured after each round, because" in printed
+    assert markdown(said) in (Path(folder.uri) / "report.md").read_text()
+    export(folder, str(tmp_path / "out"), "none", "csv")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert markdown(said) in card
+    assert "The accuracy was estimated from labels of drawn images, because there was no test set." in card
+    assert "Accuracy by round" not in card
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["forecast", folder.uri])
+    told = capsys.readouterr()
+    assert said in told.out
+    assert "expected finished rounds with test_top1 or validation_top1, got 3 without" in told.err
+    for todo in ("data.test_root", "split.test_share", "split.val_size", "label RUN --test N", "estimate RUN"):
+        assert todo.replace("RUN", folder.uri) in told.err
+
+
+def test_random_draws_need_no_weights_and_the_sentence_has_none(config):
+    folder = RunDir(run(replace(config, {"rounds": 2}), quiet=True).dir)
+    (said,) = draw_test(folder, 30, "random")
+    assert said.endswith("Estimated from 30 random draws.")
 
 
 def test_every_strategy_says_whether_its_picks_are_drawn():
