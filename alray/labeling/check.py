@@ -157,7 +157,9 @@ def _known(lines: Sequence[Delivered]) -> list[str]:
     """One sentence on the answers that are there already."""
     if len(lines) == 1:
         return [f"{lines[0].where}: {lines[0].key} has this answer already"]
-    return [f"{len(lines):,} images have this answer already: {first_of([line.key for line in lines])}"] * bool(lines)
+    return [f"{len(lines):,} images have the given answer already: {first_of([line.key for line in lines])}"] * bool(
+        lines
+    )
 
 
 def _said(status: Status, label: str) -> str:

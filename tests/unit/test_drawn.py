@@ -162,6 +162,7 @@ def test_people_answer_a_test_beside_a_round_and_the_run_learns_nothing_from_it(
     keys = test.requests["key"].to_pylist()
     give(folder, tmp_path, right([*keys[:20], *waited.requests["key"].to_pylist()]))
     assert "test 0: 20 of 30 drawn images have an answer" in "\n".join(lines(folder))
+    assert "labels by class (those of drawn tests, too): " in "\n".join(lines(folder))
     assert drawn.record(folder) == []
     wait(config)
     assert folder.round(1).metrics()["labels"] == 40

@@ -174,7 +174,7 @@ def test_an_answer_of_an_earlier_round_is_known_while_the_run_asks_for_other_ima
             give(folder, tmp_path, [(old, other, "")], extra=extra)
     again = give(folder, tmp_path, right([*first, *batch_of(folder)[1]]))
     assert again.taken == 6
-    assert again.notes == [f"6 images have this answer already: {', '.join(first[:5])} and 1 more"]
+    assert again.notes == [f"6 images have the given answer already: {', '.join(first[:5])} and 1 more"]
 
 
 def test_a_skipped_image_can_be_asked_for_again_and_then_needs_an_answer(config, tmp_path):
