@@ -157,9 +157,8 @@ def _known(lines: Sequence[Delivered]) -> list[str]:
     """One sentence on the answers that are there already."""
     if len(lines) == 1:
         return [f"{lines[0].where}: {lines[0].key} has this answer already"]
-    return [f"{len(lines):,} images have the given answer already: {first_of([line.key for line in lines])}"] * bool(
-        lines
-    )
+    keys = first_of([line.key for line in lines])
+    return [f"{len(lines):,} images have the given answer already: {keys}"] if lines else []
 
 
 def _said(status: Status, label: str) -> str:
