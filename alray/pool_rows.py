@@ -15,6 +15,7 @@ from alray.data.oracle import Oracle, unanswerable
 from alray.data.pool import Labels, Rows
 from alray.data.sources.label_text import numbers_of
 from alray.data.sources.scan import amount
+from alray.data.sources.text_files import decoded
 from alray.data.splits import Listed
 from alray.reasons import first_of, not_utf8
 from alray.store import read_bytes
@@ -71,7 +72,7 @@ def parts_of(config: RunConfig, catalog: Catalog, task: Task) -> tuple[Catalog, 
 
 def _listed(field: str, place: str, catalog: Catalog) -> Listed:
     try:
-        lines = read_bytes(place).decode("utf-8-sig").splitlines()
+        lines = decoded(read_bytes(place)).splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{field}: {place}: {not_utf8(error)}") from None
     return splits.from_list(catalog.keys(), lines, f"{field}: {place}")

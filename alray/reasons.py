@@ -27,13 +27,16 @@ def why(error: BaseException, head: bytes = b"") -> str:
     if is_lfs_pointer(head):
         return LFS_POINTER
     if isinstance(error, UnicodeDecodeError):
-        return f"expected text in UTF-8, got the bytes {error.object[error.start : error.start + 4]!r}"
+        name = f"{error.encoding[:6].upper()}, as its first bytes say" if "16" in error.encoding else "UTF-8"
+        return f"expected text in {name}, got the bytes {error.object[error.start : error.start + 4]!r}"
     text = " ".join(_ADDRESS.sub(r"\1", str(error)).split())
     return text or type(error).__name__
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
     """In which line a text is not UTF-8, and what to do. The error is that of decoding the whole text."""
+    if "16" in error.encoding:
+        return why(error)
     line = error.object[: error.start].count(b"\n") + 1
     return f"line {line}: {why(error)}; save it as UTF-8 (from Latin-1: iconv -f LATIN1 -t UTF-8)"
 

@@ -11,7 +11,8 @@ from alray.commands.command import Command
 
 class Forecast(Command):
     """Say how many labels, and how much money, a run needs to reach an accuracy, with an interval; and how accurate its
-    model is on the pool, where a test was drawn (`alray label RUN --test N`)."""
+    model is on the pool, where a test was drawn (`alray label RUN --test N`). The forecast needs an accuracy after each
+    round, on test or validation images; such a drawn test alone gives that of the last round."""
 
     positional: ClassVar[tuple[str, ...]] = ("run",)
     usage: ClassVar[str] = "alray forecast RUN --target 0.9 [--cost 0.05]"
@@ -32,5 +33,8 @@ class Forecast(Command):
 
         run = existing(self.run)
         cost = self.cost or run.settings().labels.cost
-        told = sentences(run, self.target, self.measure, cost)
-        print("\n".join([*told, *(test.sentence for test in tests(run))]))
+        tested = [test.sentence for test in tests(run)]
+        try:
+            tested[:0] = sentences(run, self.target, self.measure, cost)
+        finally:  # what was estimated is told where nothing can be forecast, too
+            print("\n".join(tested), end="\n" if tested else "")

@@ -19,6 +19,7 @@ from alray.config import IndexConfig
 from alray.data.sources.files import with_file
 from alray.data.sources.scan import CatalogError, Scan, amount, file_name
 from alray.data.sources.split_names import split_role
+from alray.data.sources.text_files import decoded
 from alray.reasons import not_utf8
 from alray.store import absolute, is_file, join, read_bytes
 
@@ -63,7 +64,7 @@ def with_test_labels(scans: Sequence[Scan], config: IndexConfig) -> list[Scan]:
 def _rows(place: str) -> list[list[str]]:
     """The lines of the list as their fields: the image and its class, or only the class."""
     try:
-        text = read_bytes(absolute(place)).decode("utf-8-sig")
+        text = decoded(read_bytes(absolute(place)))
     except UnicodeDecodeError as error:
         raise CatalogError(f"test_labels: {place}: {not_utf8(error)}") from None
     except OSError as error:

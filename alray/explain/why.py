@@ -10,6 +10,8 @@ from alray.data.oracle import SEED_SET
 from alray.data.pool import ELSEWHERE, HELD_OUT, LABELED, UNLABELED, Pool
 from alray.explain.images import find
 from alray.explain.replay import Replay, Step
+from alray.labeling import state
+from alray.labeling.ledger import Ledger
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import Turn, past_turn
 from alray.pool_rows import parts_of
@@ -48,7 +50,14 @@ def _story(replay: Replay, steps: list[Step], row: int) -> Iterator[str]:
         if now != before:
             yield _change(replay, step, row, before[0])
         before = now
-    if before[0] == UNLABELED:
+    key, ledger = replay.key(row), Ledger(replay.run.deliveries)
+    asked = [batch for batch in state.open_batches(replay.run) if key in batch.requests["key"].to_pylist()]
+    for batch in asked:
+        if key in batch.missing(ledger):
+            yield f"Its label is awaited: people are asked for it with {batch.name}."
+        else:
+            yield f"People have answered for it with {batch.name}; the run takes the answer when it goes on."
+    if before[0] == UNLABELED and not asked:
         yield "It has no label so far."
 
 

@@ -25,13 +25,13 @@ def card(run: RunDir, number: int, classes: Sequence[str], files: Sequence[str],
         "labels of this model": metrics[-1]["labels"], "labels of the run": images,
         "run": f"{about['name']}-{about['fingerprint']}, round {number}", "alray": about["versions"]["alray"],
     }  # fmt: skip
+    tested = [markdown(test.sentence) for test in tests(run) if test.place.about()["round"] == number]
     parts = [
         f"# {markdown(about['name'])}: an image classifier",
-        f"Trained by active learning with alray. {_accuracy(metrics[-1])}",
-        *(markdown(test.sentence) for test in tests(run) if test.place.about()["round"] == number),
+        f"Trained by active learning with alray. {_accuracy(metrics[-1], bool(tested))}",
+        *tested,
         _table(["", ""], [[name, str(value)] for name, value in facts.items()]),
-        "## Accuracy by round",
-        _table(["round", "labels", "test top-1", "validation top-1"], [_round(one) for one in metrics]),
+        *_by_round(metrics),
         "## Load",
         *(_LOADS[name].format(name=model["backbone"], classes=len(classes)) for name in files if name in _LOADS),
         "## Classes",
@@ -49,11 +49,22 @@ _LOADS = {
 }
 
 
-def _accuracy(metrics: Mapping[str, Any]) -> str:
+def _accuracy(metrics: Mapping[str, Any], tested: bool) -> str:
+    """tested: whether the accuracy of this model was estimated from drawn images, which is told elsewhere."""
     test = metrics["test"]
+    if not test and tested:
+        return "The accuracy was estimated from labels of drawn images, because there was no test set."
     if not test:
         return "There was no test set."
     return f"Top-1 accuracy on the test set: {test['top1']:.1%} with {metrics['labels']:,} labels."
+
+
+def _by_round(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of the accuracies after each round, with its title; nothing where none was measured."""
+    if not any(one["test"] or one["validation"] for one in metrics):
+        return []
+    head = ["round", "labels", "test top-1", "validation top-1"]
+    return ["## Accuracy by round", _table(head, [_round(one) for one in metrics])]
 
 
 def _round(metrics: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ def export(run: RunDir, out: str, format: str, labels: str, number: int = -1) ->
     done = run.committed()
     if not done or (number >= 0 and number not in done):
         have = f"rounds {done[0]} to {done[-1]}" if done else "none"
-        raise ExportError(f"{run.uri}: expected a finished round {'' if number < 0 else number}, got {have}")
+        raise ExportError(f"{run.uri}: expected a finished round{'' if number < 0 else f' {number}'}, got {have}")
     number = done[-1] if number < 0 else number
     store = Store(absolute(out), "")
     if store.names():

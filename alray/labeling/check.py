@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,17 +23,19 @@ Answer = tuple[Status, str]  # the status and the name of the class, empty unles
 @dataclass
 class Checked:
     """The lines of a delivery that can be used, with the keys and classes of the run; one sentence per line that
-    cannot; and sentences about what was changed or left out."""
+    cannot; sentences about what was changed or left out; and the answers that are there already."""
 
     taken: list[Delivered] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    known: list[Delivered] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The images that a delivery may answer: keys and URIs of the batch, and the answers that are already there, by
-    key. elsewhere: the key in the catalog of an image that was not asked for, None if the catalog has no such image."""
+    """The images that a delivery may answer: keys and URIs of the batches that are out, and the answers that are
+    already there, by key, also those of earlier batches. elsewhere: the key in the catalog of an image that is not
+    asked for now, None if the catalog has no such image."""
 
     keys: Sequence[str]
     uris: Sequence[str]
@@ -86,6 +89,7 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
         good[key].append(replace(line, key=key, label=label))
     for key, lines in good.items():
         _settle(key, lines, asked.answered.get(key), rules, result)
+    result.notes += _known(result.known)
     result.notes += [f"{what} ({amount(count, 'time')})" for what, count in sorted(changed.items()) if count]
     result.notes[:0] = _new_classes(result.taken, rules.classes, spelled)
     return result
@@ -141,12 +145,20 @@ def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rule
         result.notes.append(f"{key}: {len(lines)} answers were taken as one, {_said(answer.status, answer.label)}")
     now = answer.status, answer.label
     if before == now:
-        result.notes.append(f"{answer.where}: {key} has this answer already")
+        result.known.append(answer)
     elif before is not None and not rules.correct:
         was = _said(*before)
         result.refused.append(f"{answer.where}: {key} was answered with {was}; --correct replaces an answer")
     else:
         result.taken.append(answer)
+
+
+def _known(lines: Sequence[Delivered]) -> list[str]:
+    """One sentence on the answers that are there already."""
+    if len(lines) == 1:
+        return [f"{lines[0].where}: {lines[0].key} has this answer already"]
+    keys = first_of([line.key for line in lines])
+    return [f"{len(lines):,} images have the given answer already: {keys}"] if lines else []
 
 
 def _said(status: Status, label: str) -> str:
@@ -170,27 +182,37 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
     exact = {key: key for key in asked.keys} | dict(zip(asked.uris, asked.keys, strict=True))
     endings: dict[str, set[str]] = defaultdict(set)
     for key in asked.keys:
-        endings[key.rpartition("/")[2]].add(key)
+        endings[_composed(key).rpartition("/")[2]].add(key)
     ordered, suggested = sorted(asked.keys), iter(range(_SUGGESTED))
 
     def find(name: str, elsewhere: bool) -> tuple[str | None, str]:
         if name in exact:
             return exact[name], ""
-        ending = endings.get(name.replace("\\", "/").rpartition("/")[2], set())
-        fitting = {key for key in ending if same_end(key, name.replace("\\", "/"))}
+        path = _composed(name.replace("\\", "/"))
+        fitting = {key for key in endings.get(path.rpartition("/")[2], set()) if same_end(_composed(key), path)}
         if len(fitting) == 1:
             return next(iter(fitting)), ""
         if len(fitting) > 1:
             return None, f"{name!r} fits several images, {' and '.join(sorted(fitting)[:2])}; give the whole key"
-        found = asked.elsewhere(name)
-        if found is not None and elsewhere:
+        found = next(filter(None, map(asked.elsewhere, _spellings(name))), None)
+        if found is not None and (elsewhere or found in asked.answered):
             return found, ""
         if found is not None:
-            return None, f"{name!r} is not an image that was asked for; --extra takes labels that nobody asked for"
+            return None, f"{name!r} is not an image that is asked for now; --extra takes labels that nobody asked for"
         nearby = near(name, len(ordered), ordered.__getitem__) if next(suggested, None) is not None else []
         return None, f"{name!r} is not an image of this run{did_you_mean(similar(name, nearby))}"
 
     return find
+
+
+def _composed(text: str) -> str:
+    """The text with each accent in its letter (NFC). macOS writes the names of files decomposed (NFD)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _spellings(name: str) -> list[str]:
+    """The name as it is, composed, and decomposed, each once."""
+    return list(dict.fromkeys([name, _composed(name), unicodedata.normalize("NFD", name)]))
 
 
 def same_end(key: str, name: str) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from alray.data.oracle import Status
+from alray.data.sources.text_files import decoded, separator
 from alray.reasons import not_utf8
 from alray.store import StoreError, is_remote, read_bytes
 
@@ -26,7 +27,6 @@ _KEYS = ("key", "image", "path", "file", "filename", "file_name", "uri", "url")
 _LABELS = ("label", "class", "category", "choice", "class_name")
 _STATUS, _ANNOTATOR = "status", "annotator"
 _WORDS = {"": Status.LABEL, "label": Status.LABEL, "skip": Status.SKIP, "unusable": Status.UNUSABLE}
-_SEPARATORS = ",;\t"
 UNUSABLE, NEW_CLASS = "unusable", "new_class"  # controls of alray's labeling interface in Label Studio
 
 
@@ -73,9 +73,9 @@ def read(path: str, answers: Sequence[str] = _LABELS) -> list[Delivered]:
 
 
 def text_of(path: str) -> str:
-    """The text of a file. Raises LabelError if it cannot be read as UTF-8."""
+    """The text of a file, in UTF-8, or in UTF-16 with a byte order mark. Raises LabelError if it cannot be read."""
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return decoded(read_bytes(path))
     except FileNotFoundError:
         raise LabelError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -85,7 +85,7 @@ def text_of(path: str) -> str:
 
 
 def _read_csv(name: str, text: str, answers: Sequence[str]) -> list[Delivered]:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text))
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator(text))
     try:
         header = [cell.strip().casefold() for cell in next(lines, [])]
         columns = _columns(header, name, answers)
@@ -101,12 +101,6 @@ def _read_csv(name: str, text: str, answers: Sequence[str]) -> list[Delivered]:
     except csv.Error as error:
         raise LabelError(f"{name}:{lines.line_num}: cannot be read as CSV: {error}") from None
     return found
-
-
-def _separator(text: str) -> str:
-    """The separator that occurs most often in the first line that is not empty."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    return max(_SEPARATORS, key=lambda mark: (first.count(mark), mark == ","))
 
 
 def _columns(header: Sequence[str], name: str, answers: Sequence[str]) -> dict[str, int]:

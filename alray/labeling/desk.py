@@ -21,6 +21,7 @@ from alray.labeling.check import Answer
 from alray.labeling.deliveries import Delivered
 from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
+from alray.labeling.state import open_batches
 from alray.rounddir import given_after
 from alray.rundir import RoundDir, RunDir
 
@@ -234,7 +235,10 @@ class Desk:
         )
 
     def _waiting(self, requests: Requests, missing: int) -> str:
-        done, others = len(requests) - missing, [name for name in self.run.open_batches() if name != requests.batch]
-        first = "" if self.run.batch(requests.batch).is_test else ", but needed later"
-        more = f" {', '.join(others)} is out, too{first}." if others else ""
+        done, here = len(requests) - missing, self.run.batch(requests.batch)
+        others = [
+            batch for batch in open_batches(self.run) if batch.name != requests.batch and batch.missing(self.ledger)
+        ]
+        later = {batch.name: "" if here.is_test or batch.is_test else ", but needed later" for batch in others}
+        more = "".join(f" {name} is out, too{when}." for name, when in later.items())
         return f"waiting for labels, {requests.batch}: {done:,} of {len(requests):,} answers are there.{more}"

@@ -29,11 +29,15 @@ class Tested:
         about, found = self.place.about(), self.result
         if found is None:
             return f"test {self.number}: nothing can be estimated, because no drawn image got a label"
+        how = f"Estimated from {found.draws:,} {about['how']} draws"
+        if about["how"] != "random":  # random draws all have the weight 1
+            how += (
+                ", each weighted by how likely it was to be drawn (LURE, Farquhar et al. 2021), which makes up for the "
+                f"preference of the draw; without weights, {found.unweighted:.4f} of their answers are right"
+            )
         said = (
             f"test {self.number}: the accuracy of round {about['round']}'s model is {found.accuracy:.4f} (95 % "
-            f"interval {found.low:.4f} to {found.high:.4f}) on {population(found.population)}. Estimated with LURE's "
-            f"weights from {found.draws:,} {about['how']} draws; without weights, {found.unweighted:.4f} of their "
-            "answers are right."
+            f"interval {found.low:.4f} to {found.high:.4f}) on {population(found.population)}. {how}."
         )
         if found.answered == found.draws:
             return said

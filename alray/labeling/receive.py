@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,13 +48,18 @@ def receive(
             f"{run.uri}: the run waits for no labels; --correct replaces a label that it has, --extra adds labels of "
             "images that it did not ask for"
         )
-    kind, answered = kind_of(run), state.given(run) if correct or extra else _answered(batches, ledger)
+    kind = kind_of(run)
     nothing = pa.table({"key": pa.array([], pa.string()), "uri": pa.array([], pa.string())})
     table = pa.concat_tables([nothing, *(batch.requests.select(["key", "uri"]) for batch in batches)])
+    answered = _answered(run, batches, ledger, need_all=correct or extra)
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
     classes = state.classes(run)
     rules = Rules(classes, _allows_new(run), extra, correct, classes[len(state.numbered(run)) :])
-    keys = run.catalog().keys().to_pylist() if extra else list(dict.fromkeys([*asked.keys, *answered]))
+    keys = (
+        run.catalog().keys().to_pylist()
+        if extra
+        else list(dict.fromkeys([*asked.keys, *(answered if correct else ())]))
+    )
     lines = [line for path in paths for line in kind.read(path, keys)]
     if not lines:
         raise LabelError(f"{', '.join(paths)}: expected answers, got no line with a label or a status")
@@ -92,8 +98,18 @@ def close(run: RunDir, name: str = "") -> Received:
     return Received(open={name: (missing, asked)})
 
 
-def _answered(batches: Sequence[state.OpenBatch], ledger: Ledger) -> dict[str, Answer]:
-    return {key: answer for batch in batches for key, answer in batch.answers(ledger).items()}
+def _answered(run: RunDir, batches: Sequence[state.OpenBatch], ledger: Ledger, need_all: bool) -> dict[str, Answer]:
+    """The answers that are there, by key. An image that was skipped and is asked for again has none.
+
+    need_all: whether to raise RunError where the catalog is gone. Else there are then those of the open batches."""
+    earlier: dict[str, Answer] = {}
+    with nullcontext() if need_all else suppress(RunError):
+        earlier = state.given(run)
+    for batch in batches:
+        for key in batch.requests["key"].to_pylist():
+            earlier.pop(key, None)
+        earlier |= batch.answers(ledger)
+    return earlier
 
 
 def _allows_new(run: RunDir) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from alray.data.oracle import Status
 from alray.data.sources.scan import amount
 from alray.labeling import state
+from alray.labeling.check import Answer
 from alray.labeling.desk import NOTE
 from alray.labeling.drawn import tests
 from alray.labeling.ledger import Ledger
@@ -58,6 +60,8 @@ def _waiting(run: RunDir, batch: OpenBatch, ledger: Ledger) -> list[str]:
     asked, names = len(batch.requests), batch.missing(ledger)
     missing = len(names)
     found = [f"waiting for labels, {batch.name}: {asked - missing:,} of {asked:,} images have an answer"]
+    if not missing:
+        found = [f"{batch.name}: all {asked:,} images have an answer, which the run takes when it goes on"]
     if 0 < missing < asked:
         found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
     files = run.batch_files(batch.name)
@@ -92,18 +96,24 @@ def _apart(run: RunDir) -> list[str]:
 def _classes(run: RunDir) -> list[str]:
     """How many labels each class has, the most frequent first; the names alone for masks, or where the catalog is
     gone."""
-    names = state.classes(run)
-    try:
-        count = Counter(name for status, name in state.given(run).values() if status == Status.LABEL)
-    except RunError:
-        count = Counter()
+    names, given = state.classes(run), dict[str, Answer]()
+    with suppress(RunError):
+        given = state.given(run)
+    count = Counter(name for status, name in given.values() if status == Status.LABEL)
     if not count:
         return [f"classes: {first_of(names, most=_CLASSES) or 'none so far'}"]
     few = sorted(names, key=lambda name: -count[name])
     empty = sum(not count[name] for name in names)
-    apart = " (those counted apart, too)" if run.split and _apart(run) else ""
+    more = ["those counted apart"] if run.split and _apart(run) else []
+    more += ["those of drawn tests"] if any(key in given for key in _drawn(run)) else []
+    apart = f" ({' and '.join(more)}, too)" if more else ""
     said = f"labels by class{apart}: {first_of([f'{name}: {count[name]:,}' for name in few], most=_CLASSES)}"
     return [said + f"; {amount(empty, 'class', 'classes')} without a label" * (empty > 0 and len(names) > _CLASSES)]
+
+
+def _drawn(run: RunDir) -> list[str]:
+    """The keys of the images that were drawn for tests."""
+    return [key for test in run.tests() if test.has_requests for key in test.draws()["key"].to_pylist()]
 
 
 def _without_label(run: RunDir) -> list[str]:

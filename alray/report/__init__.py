@@ -31,6 +31,7 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
     """
     if len(dirs) == 1 and dirs[0].endswith(".csv"):
         return _report_on_curves(dirs[0], out or "report", test, measure)
+    from alray.report.header import estimates
     from alray.report.picture import picture  # imports matplotlib, which runs without a report do not need
 
     lines = panel(load_all(dirs))
@@ -40,10 +41,12 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
     store.write_bytes("report.png", picture(lines))
     store.write_bytes("report.csv", as_csv(lines).encode())
     page = write_page(store, lines, dirs, test=test, measure=measure)
-    _write_markdown(store, [f"# {markdown(page.title)}", markdown(page.headline), *_markdown(lines)], page)
+    main = [page.headline, *estimates(lines)]
+    _write_markdown(store, [f"# {markdown(page.title)}", *map(markdown, main), *_markdown(lines)], page)
     texts = [as_text(table) for table in (*tables(lines), *page.tables)]
     written = [store.at(name) for name in ("report.html", "report.png", "report.md", "report.csv")]
-    return "\n\n".join([*texts, "\n".join(legend(lines)), *page.notes, terminal(page.headline), "\n".join(written)])
+    said = [*texts, "\n".join(legend(lines)), *page.notes, *map(terminal, main), "\n".join(written)]
+    return "\n\n".join(said)
 
 
 def _check(lines: Panel, measure: str) -> None:

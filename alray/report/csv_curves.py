@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from alray.data.sources.text_files import decoded
 from alray.report.metrics import is_metric
 from alray.report.panel import Line
 from alray.report.runs import IMAGES, PIXELS, ReportError
@@ -46,7 +47,7 @@ def read_curves(path: str) -> list[Line]:
 
 def _read(path: str) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        reader = csv.DictReader(io.StringIO(read_bytes(absolute(path)).decode("utf-8-sig")), restkey=_MORE)
+        reader = csv.DictReader(io.StringIO(decoded(read_bytes(absolute(path)))), restkey=_MORE)
         records = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReportError(f"{path}: expected a CSV of learning curves: {error}") from None

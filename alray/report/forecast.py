@@ -115,10 +115,15 @@ def sentences(run: RunDir, target: float, measure: str = "", cost: float = 0.0) 
     known = [name for name, value in rounds[-1].items() if value is not None and is_metric(name)] if rounds else []
     if measure and known and name not in known:
         raise ForecastError(f"measure: expected one of {', '.join(known)}, got {measure}")
+    if not rounds:
+        raise ForecastError(f"{run.uri}: expected finished rounds, got none")
     if name is None:
         raise ForecastError(
             f"{run.uri}: expected finished rounds with {' or '.join(names)}, got {len(rounds)} without: a forecast "
-            "needs a labeled test or validation set (data.test_root, split.test_list, split.val_list, split.val_size)"
+            "needs an accuracy after each round. A run has one that is started with a labeled test or validation set "
+            "(data.test_root, split.test_share, split.test_list, split.val_size, split.val_list). The accuracy of the "
+            f"last round alone can still be estimated: `alray label {run.uri} --test N` asks for labels of N images, "
+            f"and `alray estimate {run.uri}` tells it"
         )
     measured = {one["labels"]: one[name] for one in rounds if one.get(name) is not None}
     curve = fit(list(measured), list(measured.values()))

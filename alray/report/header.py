@@ -56,6 +56,13 @@ def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
     return tuple((what, value) for what, value in found.items() if value)
 
 
+def estimates(panel: Panel) -> list[str]:
+    """A sentence on each drawn test of the runs; of several runs it begins with the strategy and the seed."""
+    runs = [line.run for line in panel.lines if line.run is not None]
+    names = [f"{run.strategy}, seed {run.seed}, " if len(runs) > 1 else "" for run in runs]
+    return [f"{name}{test.sentence}" for name, run in zip(names, runs, strict=True) for test in tests(run.files)]
+
+
 def _values(runs: Sequence[RunHistory], say: Callable[[RunHistory], str]) -> str:
     """What the runs say, each value once."""
     return first_of(list(dict.fromkeys(filter(None, map(say, runs)))), " or ", _MOST_VALUES)

@@ -11,6 +11,7 @@ import numpy as np
 
 from alray.report.analysis import unbiased
 from alray.report.comparisons import ALPHA, Pair, Test, Tournament, tournament
+from alray.report.header import estimates
 from alray.report.metrics import Metric
 from alray.report.panel import Panel
 
@@ -23,8 +24,9 @@ def headline(panel: Panel, main: Metric | None, test: Test = "t", alpha: float =
     """The main result in one sentence. main: the accuracy that runs are compared by; None where none was measured."""
     if main is None:
         labels = max(line.labels[-1] for line in panel.lines)
+        when = " after each round" if estimates(panel) else ""
         return (
-            "No accuracy was measured, because the runs have neither test images nor a validation set; "
+            f"No accuracy was measured{when}, because the runs have neither test images nor a validation set; "
             f"{_and(panel.methods)} chose images up to {labels:,.0f} labels."
         )
     scores = unbiased(panel, main.scalar, "last")

@@ -109,7 +109,10 @@ def load(run_dir: str) -> RunHistory:
         raise ReportError(f"{run_dir}: no run there (expected run.json in it)")
     rounds = _committed(store)
     if not rounds:
-        raise ReportError(f"{run_dir}: the run has no committed round yet (expected round_00/metrics.json)")
+        raise ReportError(
+            f"{run_dir}: no round of this run is finished yet, so there is nothing to report; `alray status {run_dir}` "
+            "says where it stands"
+        )
     run = store.about()
     missing = [name for name in ("name", "classes", "identity") if name not in run]
     if missing:
@@ -170,10 +173,10 @@ def _inside(folder: Store) -> list[RunHistory]:
         raise ReportError(f"{folder.uri}: no run there (expected run.json in it, or run directories inside; {got})")
     started = [run for run in runs if _committed(run)]
     if not started:
-        raise ReportError(f"{folder.uri}: none of its {len(runs)} runs has a committed round yet")
+        raise ReportError(f"{folder.uri}: none of its {len(runs)} runs has a finished round yet")
     for run in runs:
         if run not in started:
-            _log.warning("%s: no committed round yet, left out of the report", run.uri)
+            _log.warning("%s: no finished round yet, left out of the report", run.uri)
     return [load(run.uri) for run in started]
 
 

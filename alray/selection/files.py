@@ -14,6 +14,7 @@ import pyarrow.fs as pafs
 
 from alray.data.sources import columns
 from alray.data.sources.damaged import instead
+from alray.data.sources.text_files import decoded
 from alray.selection.names import KEY, ROW, TABLES, Names, read_table
 from alray.selection.protocol import Picks, SelectionError
 from alray.store import Store, absolute, filesystem, folder_of, table_bytes, write_bytes
@@ -34,7 +35,7 @@ def read_rows(path: str, names: Names | None = None) -> npt.NDArray[np.int64]:
             return _from_table(read_table(path), path, names)
         if path.endswith(".npy"):
             return np.asarray(np.load(path))
-        return _from_lines(Path(path).read_text(encoding="utf-8-sig"), path, names)
+        return _from_lines(decoded(Path(path).read_bytes()), path, names)
     except SelectionError:
         raise
     except (OSError, EOFError, ValueError, KeyError) as error:

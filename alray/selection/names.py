@@ -13,11 +13,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from alray.data.sources.damaged import instead
+from alray.data.sources.text_files import UTF_8, decoded, encoding_of, separator
 from alray.features.arrays import Integers, Rows
 from alray.selection.protocol import SelectionError
 from alray.store import absolute, read_bytes
 
 ROW, KEY = "row", "key"
+_HEAD = 1 << 16  # bytes in which the first line of a table must end
 TABLES = (".csv", ".tsv", ".parquet")  # endings of files that have columns
 
 
@@ -141,18 +143,23 @@ def _unique(keys: list[str], path: str) -> pa.Array:
 
 
 def read_table(path: str) -> pa.Table:
-    """A CSV, TSV or Parquet file; keys are text, also where they look like numbers. Raises OSError, ValueError."""
+    """A CSV (separated by commas, semicolons or tabs), TSV or Parquet file; keys are text, also where they look like
+    numbers. Raises OSError, ValueError."""
     if path.endswith(".parquet"):
         return pq.read_table(path)
     text = pacsv.ConvertOptions(column_types={KEY: pa.string(), "uri": pa.string()})
-    parse = pacsv.ParseOptions(delimiter="\t" if path.endswith(".tsv") else ",")
-    return pacsv.read_csv(path, parse_options=parse, convert_options=text)
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    encoding = encoding_of(head)
+    mark = "\t" if path.endswith(".tsv") else separator(head.decode(encoding, "ignore"))
+    read = pacsv.ReadOptions(encoding="utf8" if encoding == UTF_8 else encoding)  # Arrow passes over a mark by itself
+    return pacsv.read_csv(path, read, pacsv.ParseOptions(delimiter=mark), text)
 
 
 def read_lines(path: str) -> list[str]:
     """The lines of a text file, without empty ones at the end. Raises SelectionError."""
     try:
-        lines = read_bytes(absolute(path)).decode("utf-8-sig").split("\n")
+        lines = decoded(read_bytes(absolute(path))).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SelectionError(f"{path}: expected keys, one a line, got {instead(path, error)}") from None
     lines = [line.removesuffix("\r") for line in lines]

@@ -103,6 +103,19 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path, name, text, said
     assert all("\n" not in line for line in refused)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+def test_text_in_unicode_with_a_byte_order_mark_is_read_as_excel_saves_it(tmp_path, encoding):
+    text = "\ufeffkey\tlabel\tstatus\r\na/1.png\tcaf\u00e9\t\r\na/2.png\t\tskip\r\n"
+    found = read(written(tmp_path, "l.txt", text, encoding))
+    assert triples(found) == [("a/1.png", Status.LABEL, "caf\u00e9"), ("a/2.png", Status.SKIP, "")]
+
+
+def test_half_a_character_of_utf16_is_told_as_such(tmp_path):
+    (tmp_path / "cut.csv").write_bytes("\ufeffkey,label\nx,cat\n".encode("utf-16-le")[:-1])
+    with pytest.raises(LabelError, match=r"cut\.csv: expected text in UTF-16, as its first bytes say"):
+        read(str(tmp_path / "cut.csv"))
+
+
 def test_a_file_in_another_encoding_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(LabelError, match=r"l\.csv: line 2: expected text in UTF-8, got .*iconv -f LATIN1"):
         read(written(tmp_path, "l.csv", "key,label\nx,caf\u00e9\n", "latin-1"))
@@ -129,12 +142,29 @@ def test_an_image_is_found_by_key_uri_or_the_end_of_its_path_when_only_one_fits(
     assert len(result.refused) == (found is None)
 
 
+def test_keys_in_decomposed_unicode_as_macos_writes_them_mean_the_composed_ones_where_one_fits():
+    composed, decomposed = "B\u00e4r/\u00fc.png", "Ba\u0308r/u\u0308.png"
+    known = {"\u00e9.png": "\u00e9.png", "o\u0308.png": "o\u0308.png"}
+    for there, given in ((composed, decomposed), (decomposed, composed)):
+        asked = Asked([there, "a.png"], ["/r/" + there, "/r/a.png"], {}, known.get)
+        for name in (given, given.rpartition("/")[2], given.replace("/", "\\"), "/r/" + given):
+            assert [taken.key for taken in check([line(name)], asked, RULES).taken] == [there]
+        for name, key in (("e\u0301.png", "\u00e9.png"), ("\u00f6.png", "o\u0308.png")):
+            assert "is not an image that is asked for now" in check([line(name)], asked, RULES).refused[0]
+            extra = check([line(name)], asked, Rules(RULES.classes, extra=True))
+            assert [taken.key for taken in extra.taken] == [key]
+    both = Asked([composed, decomposed], ["1", "2"], {})
+    for name in (composed, decomposed):
+        assert [taken.key for taken in check([line(name)], both, RULES).taken] == [name]
+    assert "fits several images" in check([line("Ba\u0308r/\u00fc.png")], both, RULES).refused[0]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("c/1.png", "'c/1.png' is not an image of this run (did you mean 'b/1.png'?)"),
      ("a/2.PGN", "'a/2.PGN' is not an image of this run (did you mean 'a/2.png'?)"),
      ("something else", "'something else' is not an image of this run"),
-     ("known.png", "'known.png' is not an image that was asked for; --extra takes labels that nobody asked for")],
+     ("known.png", "'known.png' is not an image that is asked for now; --extra takes labels that nobody asked for")],
 )  # fmt: skip
 def test_an_unknown_image_is_told_from_one_that_was_not_asked_for(name, said):
     asked = replace(ASKED, elsewhere={"known.png": "known.png"}.get)
@@ -207,7 +237,8 @@ def test_of_several_annotators_the_majority_counts_and_a_tie_is_refused():
 
 def test_an_answer_that_is_there_stays_unless_it_is_corrected():
     asked = Asked(ASKED.keys, ASKED.uris, {"a/1.png": (Status.LABEL, "cat")})
-    assert check([line("a/1.png", "cat")], asked, RULES).taken == []
+    again = check([line("a/1.png", "cat")], asked, RULES)
+    assert (again.taken, again.notes) == ([], ["l.csv:2: a/1.png has this answer already"])
     assert "--correct" in check([line("a/1.png", "Dog")], asked, RULES).refused[0]
     assert len(check([line("a/1.png", "Dog")], asked, Rules(RULES.classes, correct=True)).taken) == 1
 

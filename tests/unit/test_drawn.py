@@ -17,12 +17,14 @@ from alray.config import DataConfig, LabelConfig, ResourceConfig, RunConfig, Spl
 from alray.draws import DrawError, draw_test, picks_estimate
 from alray.explain.why import why
 from alray.export.labels import labeled
+from alray.export.write import export
 from alray.labeling import drawn, receive, state
 from alray.labeling.desk import Waiting
 from alray.labeling.standing import lines
 from alray.lease import lease
 from alray.models.head import Head
 from alray.report import report
+from alray.report.escape import markdown
 from alray.rounds import run
 from alray.rundir import RunDir, RunError
 from alray.stop import Standing
@@ -160,6 +162,7 @@ def test_people_answer_a_test_beside_a_round_and_the_run_learns_nothing_from_it(
     keys = test.requests["key"].to_pylist()
     give(folder, tmp_path, right([*keys[:20], *waited.requests["key"].to_pylist()]))
     assert "test 0: 20 of 30 drawn images have an answer" in "\n".join(lines(folder))
+    assert "labels by class (those of drawn tests, too): " in "\n".join(lines(folder))
     assert drawn.record(folder) == []
     wait(config)
     assert folder.round(1).metrics()["labels"] == 40
@@ -193,6 +196,20 @@ def test_skipped_images_are_told_and_a_corrected_label_changes_the_estimate(conf
     was = predicted[0] == NAMES[TRUTH[int(keys[0])]]
     assert len(drawn.record(folder)) == (1 if was else 0)
     assert folder.tests()[0].estimate()["accuracy"] == pytest.approx(good - was / 16)
+
+
+def test_only_batches_that_wait_for_answers_are_called_out_beside_a_test(config, tmp_path):
+    config, folder = with_a_model(config, tmp_path)
+    draw_test(folder, 6, "random")
+    give(folder, tmp_path, right(folder.tests()[0].draws()["key"].to_pylist()))
+    assert len(drawn.record(folder)) == 1
+    (said, *_) = draw_test(folder, 5, "active")
+    assert said == "waiting for labels, test 1: 0 of 5 answers are there. round 0 is out, too."
+    assert "5 of 5" not in "\n".join(lines(folder))
+    with pytest.raises(Waiting) as waits:
+        run(config, quiet=True)
+    said = str(waits.value).splitlines()[0]
+    assert said == "waiting for labels, round 0: 0 of 20 answers are there. test 1 is out, too."
 
 
 def test_a_draw_that_was_killed_draws_the_same_images_again(config, tmp_path):
@@ -263,6 +280,42 @@ def test_the_commands_draw_answer_and_estimate(config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["label", folder.uri, "--close", "--how", "active"])
     assert "--how with --test" in capsys.readouterr().err
+
+
+def test_the_estimate_is_in_the_report_the_model_card_and_the_status_of_a_run_without_test_images(
+    config, tmp_path, capsys
+):
+    folder = RunDir(run(config, quiet=True).dir)
+    export(folder, str(tmp_path / "bare"), "none", "csv")
+    assert "There was no test set." in (tmp_path / "bare" / "README.md").read_text()
+    assert "labels by class: " in "\n".join(lines(folder))
+    draw_test(folder, 30, "active")
+    said = drawn.tests(folder)[0].sentence
+    assert "from 30 active draws, each weighted by how likely it was to be drawn (LURE, " in said
+    assert "labels by class (those of drawn tests, too): " in "\n".join(lines(folder))
+    printed = report([folder.uri])
+    assert said in printed
+    assert "No accuracy was measured after each round, because" in printed
+    assert markdown(said) in (Path(folder.uri) / "report.md").read_text()
+    export(folder, str(tmp_path / "out"), "none", "csv")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert markdown(said) in card
+    assert "The accuracy was estimated from labels of drawn images, because there was no test set." in card
+    assert "Accuracy by round" not in card
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["forecast", folder.uri])
+    told = capsys.readouterr()
+    assert said in told.out
+    assert "expected finished rounds with test_top1 or validation_top1, got 3 without" in told.err
+    for todo in ("data.test_root", "split.test_share", "split.val_size", "label RUN --test N", "estimate RUN"):
+        assert todo.replace("RUN", folder.uri) in told.err
+
+
+def test_random_draws_need_no_weights_and_the_sentence_has_none(config):
+    folder = RunDir(run(replace(config, {"rounds": 2}), quiet=True).dir)
+    (said,) = draw_test(folder, 30, "random")
+    assert said.endswith("Estimated from 30 random draws.")
 
 
 def test_every_strategy_says_whether_its_picks_are_drawn():

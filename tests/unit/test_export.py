@@ -166,3 +166,6 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
     run.round(0).checkpoint.delete(MODEL)
     with pytest.raises(ExportError, match="they were deleted"):
         export(run, str(tmp_path / "newer"), "timm", "csv")
+    run.round(0).delete("metrics.json")
+    with pytest.raises(ExportError, match="expected a finished round, got none$"):
+        export(run, str(tmp_path / "new"), "none", "csv")

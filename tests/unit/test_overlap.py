@@ -186,6 +186,7 @@ def test_two_batches_are_out_and_answers_to_either_are_taken(waiting, tmp_path):
     assert "0 of 7 answers are there" in wait(config)
     assert give(folder, tmp_path, [*first, second[3]]) == {"round 0": (0, 7), "round 1": (3, 7)}
     assert "2 batches are out; the run can go on without round 1" in lines(folder)
+    assert "round 0: all 7 images have an answer, which the run takes when it goes on" in lines(folder)
     assert lines(folder)[-1].startswith("next: alray run ")
     assert "waiting for labels, round 1: 4 of 7 answers are there. round 2 is out, too" in wait(config)
     assert {one.key: one.origin for one in labeled(folder, folder.catalog())}[second[0]] == "round 1"
@@ -227,6 +228,8 @@ def test_why_tells_of_both_batches_that_are_out(waiting):
     assert "Round 0, by margin: picked, and its label is awaited." in why(folder, key(folder, 0, 0))
     said = why(folder, key(folder, 1, 0))
     assert "Round 1, by margin with the model of round 0: picked, and its label is awaited." in said
+    assert "Its label is awaited: people are asked for it with round 1." in said
+    assert "It has no label so far." not in said
     assert any(line.startswith("Round 0, by margin: not picked.") for line in said)
 
 

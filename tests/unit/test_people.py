@@ -160,6 +160,23 @@ def test_skipped_images_are_not_asked_for_in_the_next_round_and_unusable_ones_ne
     assert [one["unlabeled"] for one in result.rounds] == [54, 49, 43]
 
 
+def test_an_answer_of_an_earlier_round_is_known_while_the_run_asks_for_other_images(config, tmp_path):
+    """It was asked for, so what is missing is --correct, and the same answer once more is no fault."""
+    wait(config)
+    folder = folder_of(config)
+    first = batch_of(folder)[1]
+    give(folder, tmp_path, right(first))
+    wait(config)
+    old, truth = first[0], truth_of(first)[first[0]]
+    other = next(name for name in NAMES if name != truth)
+    for extra in (False, True):
+        with pytest.raises(LabelError, match=f"{old} was answered with {truth}; --correct replaces an answer"):
+            give(folder, tmp_path, [(old, other, "")], extra=extra)
+    again = give(folder, tmp_path, right([*first, *batch_of(folder)[1]]))
+    assert again.taken == 6
+    assert again.notes == [f"6 images have the given answer already: {', '.join(first[:5])} and 1 more"]
+
+
 def test_a_skipped_image_can_be_asked_for_again_and_then_needs_an_answer(config, tmp_path):
     features = np.random.default_rng(0).standard_normal((18, 8)).astype(np.float32)
     np.savez(tmp_path / "pool.npz", features=features, label=np.full(18, -1))  # every image is asked for in the end
@@ -205,7 +222,7 @@ def test_a_corrected_label_counts_from_the_next_round_on_and_the_old_one_stays_o
     wrong = [(seed[0], NAMES[(NAMES.index(truth_of(seed)[seed[0]]) + 1) % 3], "")]
     give(folder, tmp_path, [*wrong, *right(seed[1:])])
     wait(config)
-    with pytest.raises(LabelError, match="was not asked for|is not an image"):
+    with pytest.raises(LabelError, match="was answered with plum; --correct"):
         give(folder, tmp_path, right(seed[:1]))
     with pytest.raises(LabelError, match="has no label to correct"):
         give(folder, tmp_path, right([key for key in folder.catalog().keys().to_pylist() if key not in seed][-1:]),

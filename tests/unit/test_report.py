@@ -112,7 +112,7 @@ def test_load_refuses(tmp_path: Path) -> None:
     (Path(run) / "round_01" / "metrics.json").unlink()
     with pytest.raises(ReportError, match="round 2 is committed, but round 1 is not"):
         load(run)
-    with pytest.raises(ReportError, match="no committed round"):
+    with pytest.raises(ReportError, match="no round of this run is finished yet.*alray status"):
         load(write_run(tmp_path, "margin", 0, rounds=0))
     broken = write_run(tmp_path, "random", 0, rounds=1)
     Store(broken).child("round_00").write_json("metrics.json", {"round": 0, "labels": 10})
@@ -126,8 +126,8 @@ def test_load_all_takes_runs_and_folders_once(tmp_path: Path, caplog: pytest.Log
     waiting = write_run(tmp_path, "random", 0, rounds=0)
     (tmp_path / "catalog").mkdir()
     assert [run.seed for run in load_all([str(tmp_path), first + "/"])] == [0, 1]
-    assert f"{waiting}: no committed round yet" in caplog.text
-    with pytest.raises(ReportError, match="no committed round"):
+    assert f"{waiting}: no finished round yet" in caplog.text
+    with pytest.raises(ReportError, match="no round of this run is finished yet"):
         load_all([first, waiting])
     with pytest.raises(ReportError, match="catalog: no run there"):
         load_all([str(tmp_path / "catalog")])
@@ -153,7 +153,7 @@ def test_what_is_no_run_is_refused_with_what_is_there(tmp_path: Path) -> None:
 
 def test_load_all_refuses_a_folder_where_nothing_is_committed(tmp_path: Path) -> None:
     write_run(tmp_path, "base", 0, rounds=0)
-    with pytest.raises(ReportError, match="none of its 1 runs has a committed round"):
+    with pytest.raises(ReportError, match="none of its 1 runs has a finished round"):
         load_all([str(tmp_path)])
 
 

@@ -92,6 +92,26 @@ def test_labeled_and_exclude_are_files_of_keys(form: str, here: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "mark"), [("rows.csv", ";"), ("rows.csv", ","), ("rows.csv", "\t"), ("rows.tsv", "\t")]
+)
+def test_tables_are_read_as_spreadsheets_save_them(name: str, mark: str, encoding: str, here: Path) -> None:
+    """Also with a byte order mark, in UTF-16, and with semicolons."""
+    rows = [3, 4, 12]
+    plain = alray.select("k_center", 4, embedding=X, labeled=np.array(rows)).rows.tolist()
+    Path(name).write_text(
+        "".join(f"{mark.join(line)}\n" for line in [("row", "label"), *((str(row), "d\u00e4") for row in rows)]),
+        encoding=encoding,
+    )
+    assert select("out.csv", "--labeled", name)["row"].to_pylist() == plain
+    lines = [f"{key}{mark}{row}\n" for row, key in enumerate(KEYS)]
+    Path(name).write_text(f"key{mark}row\n" + "".join(lines), encoding=encoding)
+    Path("rows.txt").write_text("3\n4\n12\n", encoding=encoding)
+    found = select("out.csv", "--keys", name, "--labeled", "rows.txt", "--overwrite")
+    assert found["key"].to_pylist() == [KEYS[row] for row in plain]
+
+
 def test_row_numbers_are_understood_as_before(here: Path) -> None:
     Path("rows.txt").write_text("3\n8\n")
     expected = alray.select("k_center", 4, embedding=X, labeled=[3, 8]).rows.tolist()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.sources.split_names import split_role
+from alray.data.sources.text_files import decoded
 from alray.reasons import not_utf8
 from alray.store import is_file, join, read_bytes
 
@@ -152,7 +153,7 @@ def read_classes(directory: str) -> tuple[str, ...] | None:
     if not is_file(join(directory, CLASSES_FILE)):
         return None
     try:
-        text = read_bytes(join(directory, CLASSES_FILE)).decode("utf-8-sig")
+        text = decoded(read_bytes(join(directory, CLASSES_FILE)))
     except UnicodeDecodeError as error:
         raise CatalogError(f"{join(directory, CLASSES_FILE)}: {not_utf8(error)}") from None
     return tuple(line for line in text.splitlines() if line.strip())
