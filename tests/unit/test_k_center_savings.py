@@ -24,7 +24,7 @@ def groups(n: int, many: int, width: int, spread: float) -> np.ndarray:
 
 def test_rows_are_decided_together_with_those_that_come_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms are so much larger than distances that float32 cannot tell the farthest rows of a block apart."""
-    x = normal(3200, 64) / np.sqrt(np.arange(1, 65, dtype=np.float32))
+    x = normal(3200, 96) / np.sqrt(np.arange(1, 97, dtype=np.float32))
     x[:, 0] += 4 * normal(3200, 1, seed=1)[:, 0]
     x, centers, space = x[200:], x[:200], Space.around("l2", x)
     squared = np.min([space.pairs(x, centers, np.arange(len(x)), np.full(len(x), j)) for j in range(200)], axis=0)
