@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.catalog import Catalog
-from alray.labeling.check import same_end
+from alray.labeling.check import same_end, spellings
 from alray.reasons import near, similar
 
 
@@ -17,18 +17,10 @@ class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
 
 
 def find(catalog: Catalog, name: str) -> int:
-    """The row of the image with this key, with this URI, or with the only key whose path ends so. Raises
-    UnknownImage."""
+    """The row of the image with this key, with this URI, or with the only key whose path ends so; accents may be
+    written in the other Unicode form. Raises UnknownImage."""
     keys = catalog.keys().cast(pa.string())
-    found = pc.index(keys, name).as_py()
-    if found >= 0:
-        return int(found)
-    uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
-    rows = _true(pc.equal(uris, name))
-    if not len(rows):
-        tail = name.replace("\\", "/").rpartition("/")[2]
-        ending = _true(pc.ends_with(keys, tail)) if tail else rows
-        rows = np.array([row for row in ending.tolist() if same_end(keys[row].as_py(), name.replace("\\", "/"))], int)
+    rows = next(filter(len, (_rows(catalog, keys, spelled) for spelled in spellings(name))), np.empty(0, np.int64))
     if len(rows) == 1:
         return int(rows[0])
     if len(rows):
@@ -37,6 +29,21 @@ def find(catalog: Catalog, name: str) -> int:
     raise UnknownImage(
         f"{name!r} is not the key of one of the {len(keys):,} images of the catalog{_similar(keys, name)}"
     )
+
+
+def _rows(catalog: Catalog, keys: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
+    """The rows of the images that a name fits, as it is spelled."""
+    found = pc.index(keys, name).as_py()
+    if found >= 0:
+        return np.array([found])
+    uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
+    rows = _true(pc.equal(uris, name))
+    path = name.replace("\\", "/")
+    tail = path.rpartition("/")[2]
+    if len(rows) or not tail:
+        return rows
+    ending = _true(pc.ends_with(keys, tail))
+    return np.array([row for row in ending.tolist() if same_end(keys[row].as_py(), path)], np.int64)
 
 
 def _true(mask: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -194,7 +194,7 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
             return next(iter(fitting)), ""
         if len(fitting) > 1:
             return None, f"{name!r} fits several images, {' and '.join(sorted(fitting)[:2])}; give the whole key"
-        found = next(filter(None, map(asked.elsewhere, _spellings(name))), None)
+        found = next(filter(None, map(asked.elsewhere, spellings(name))), None)
         if found is not None and (elsewhere or found in asked.answered):
             return found, ""
         if found is not None:
@@ -210,7 +210,7 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _spellings(name: str) -> list[str]:
+def spellings(name: str) -> list[str]:
     """The name as it is, composed, and decomposed, each once."""
     return list(dict.fromkeys([name, _composed(name), unicodedata.normalize("NFD", name)]))
 
