@@ -296,6 +296,30 @@ def test_all_ways_of_the_driver_make_the_same_picks(
                 assert_twin(chosen(x, np.arange(m), k, shards), twin(x, np.arange(m), k))
 
 
+def test_few_rows_off_the_grid_of_all_others_change_no_pick() -> None:
+    """Products of integers are exact. They are not where a few rows are no integers, even while none of these is among
+    the rows that are kept up to date."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-40, 41, (9000, 8)).astype(np.float32)
+    x[-5:] = rng.integers(-40, 41, (1, 8)) + rng.random((5, 8)) / 4
+    assert_twin(chosen(x, np.arange(0), 900, 1), twin(x, np.arange(0), 900))
+
+
+@pytest.mark.parametrize("seed", [18, 27, 33, 37])
+def test_bounds_that_were_rounded_are_no_distances(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picks one by one round bounds to float32; later all products are exact, in float64: far groups on a fine grid."""
+    for name, value in (("_BLOCK", 40), ("_LEAST", 3), ("_ACTIVE", 9), ("_FEW", 4), ("_MANY", 9), ("_LOOK", 2)):
+        monkeypatch.setattr(settled, name, value)
+    monkeypatch.setattr(settled, "_POOR", 999)
+    monkeypatch.setattr(settled, "_WHILE", (8, 12, 16, 32)[seed % 4])
+    monkeypatch.setattr(active, "_CALL", 100)
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-5000, 5001, (6, 8))[rng.integers(0, 6, 300)] + rng.integers(-2, 3, (300, 8)) / 1024
+    apart = np.rint(rng.normal(size=8) * 90_000) / 1024
+    x[rng.choice(300, 62, replace=False)] += apart * rng.choice([-1, 1], (62, 8))
+    assert_twin(chosen(x, np.arange(0), 60, 1), twin(x, np.arange(0), 60))
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_active_rows_have_upper_bounds_and_are_settled_to_the_last_bit(

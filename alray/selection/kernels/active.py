@@ -22,6 +22,7 @@ from alray.selection.protocol import Key, beats
 
 _TOGETHER = 1 << 16  # products per matrix: they stay in cache
 _LINES = 256  # picks per matrix
+_EXAMINED = 1 << 12  # rows that are looked at together: of most inputs the first ones tell that products are not exact
 _AGES = 8  # groups of rows by the picks that they have missed, before those of like numbers are one group
 _AT_ONCE = 1 << 13  # numbers: rows are compared with so few picks without bounds
 _OPEN = 64  # rows that may be farthest: of more of them, blocks tell more cheaply which one is
@@ -61,6 +62,9 @@ class Picks:
     def refine(self, to: torch.dtype = torch.float64) -> None:
         """Use products of this type from now on."""
         self.type, self._seen = to, 0
+        parts = (slice(start, start + _EXAMINED) for start in range(0, len(self.vectors), _EXAMINED))
+        # Whether all products of the rows, of any of them, are exact:
+        self.exact = all(not shares(self.space.view(self.vectors[part], to)).any() for part in parts)
         self._lines = torch.empty((len(self._order), self.vectors.shape[1] + 1), dtype=to)
         self.room = torch.empty(_TOGETHER, dtype=to)
 
@@ -203,10 +207,9 @@ class Active:
         now = self._picks.count
         late = some[(self.known[some] < now) & (self.exact[some] > 0)]
         if len(late):
-            sure = late[self._share[late] == 0]
-            if len(sure) and not self._picks.since(0)[1].any():  # all products of these rows are exact
-                self.exact[sure], self.known[sure] = self.upper[sure], now
-                late = late[self.known[late] < now]
+            if self._picks.exact:  # bounds may be wider than these products, but not than what was known before
+                self.exact[late], self.known[late] = np.minimum(self.exact[late], self.upper[late]), now
+                late = late[:0]
             for part in self._alike(late, self.known):
                 self._meet(part, int(self.known[part].min()))
                 self.known[part] = now
