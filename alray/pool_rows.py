@@ -57,8 +57,8 @@ def parts_of(config: RunConfig, catalog: Catalog, task: Task) -> tuple[Catalog, 
         drawn = splits.draw_random(rows, round(len(rows) * config.split.test_share), 0, "test")
         if len(drawn) and not len(task.testable(catalog, drawn)):
             raise ConfigError(
-                f"split.test_share: expected labels in the source, got none of the {len(drawn):,} images that it would "
-                "keep for the test, and nobody is asked for these; leave it out: `alray label RUN --test N` asks for N "
+                "split.test_share: expected labels of the images that it keeps for the test, got none of "
+                f"{len(drawn):,}, and nobody is asked for these; leave it out: `alray label RUN --test N` asks for N "
                 "labels and estimates the accuracy from them"
             )
         tested, rows = np.union1d(tested, drawn), np.setdiff1d(rows, drawn, assume_unique=True)

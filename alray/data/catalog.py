@@ -24,7 +24,7 @@ from alray.data.depth import Range
 from alray.data.examine import read_once, unread
 from alray.data.examples import empty_class_notes
 from alray.data.hashes import fingerprint_of
-from alray.data.problems import REFUSED, counts, refuse_problems
+from alray.data.problems import REFUSED, counts, first, refuse_problems
 from alray.data.scans import image_column, scans_of, with_absolute_places
 from alray.data.sources import arrays, own
 from alray.data.sources.damaged import reachable
@@ -44,7 +44,6 @@ Rows = npt.NDArray[np.int64]
 META, _IMAGES = own.CATALOG
 _PROBLEMS, _FILES = "problems.parquet", "files.parquet"
 _VERSION = 2
-_SHOWN = 5  # images that were left out, in words
 _URI = 2  # which column of a reference names its file
 
 
@@ -167,9 +166,9 @@ class Catalog:
         problems = self.problems()
         if not len(problems):
             return self.notes()
-        first = [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
         place = f"{self.uri}/{_PROBLEMS}"
-        return [*self.notes(), f"left out: {len(problems):,}, with key and reason in {place}; the first:", *first]
+        left_out = f"left out: {len(problems):,}, with key and reason in {place}; the first:"
+        return [*self.notes(), left_out, *first(problems)]
 
     def config(self) -> IndexConfig:
         """How it was made; its places are absolute."""

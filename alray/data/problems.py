@@ -28,13 +28,18 @@ def in_words(problems: pa.Table) -> str:
     return ", ".join(f"{name}: {number:,}" for name, number in counts(problems).items())
 
 
+def first(problems: pa.Table) -> list[str]:
+    """The first problems, a line each."""
+    return [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
+
+
 def other_labels(from_folders: bool) -> str:
     """What to pass where labels are none of the classes."""
     where = "folders are" if from_folders else "labels in the source are"
     return f"Pass --classes with the classes that are meant, or --label-column '' if the {where} no classes"
 
 
-def _lost(problems: pa.Table) -> str:
+def lost(problems: pa.Table) -> str:
     """How many images are lost without these. Nobody knows how many a damaged tar holds where it cannot be read."""
     tars = sum(number for kind, number in counts(problems).items() if kind.endswith(" tar"))
     images, unread = len(problems) - tars, f"what cannot be read of {amount(tars, 'tar')}"
@@ -56,7 +61,7 @@ def refuse_problems(
         return
     kinds = in_words(problems) or "no image was found"
     lines = [f"{config.root}: {kinds} ({amount(usable, 'image')} can be used)"]
-    lines += [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
+    lines += first(problems)
     if len(problems) > _SHOWN:
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(problems, sink)
@@ -69,6 +74,6 @@ def refuse_problems(
     elif kind.can_exclude:
         lines.append(
             "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
-            f"that loses {_lost(problems)} and leaves {amount(usable, 'image')}."
+            f"that loses {lost(problems)} and leaves {amount(usable, 'image')}."
         )
     raise CatalogError("\n".join([*lines, looks_wrong] if looks_wrong else lines))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from alray.data.assemble import Assembled
-from alray.data.problems import UNKNOWN_CLASS, counts, in_words, other_labels
+from alray.data.problems import UNKNOWN_CLASS, counts, in_words, lost, other_labels
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
@@ -229,17 +229,19 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
     if unknown and counts.train.sum():
         yield (
             f"{len(unknown):,} of {len(present):,} classes have test images but no training image: "
-            f"{first_of(unknown)}. Pass --classes with the classes that are meant, or --label-column '' if the folders "
-            "are no classes"
+            f"{first_of(unknown)}. {other_labels(from_folders)}"
         )
 
 
 def _loss_doubts(found: Assembled, from_folders: bool) -> Iterator[str]:
-    lost, kept = len(found.problems), len(found.images)
-    if kept and lost > kept:
+    """Doubt a catalog that would have fewer images than are left out."""
+    kept = len(found.images)
+    if kept and len(found.problems) > kept:
+        classes = UNKNOWN_CLASS in counts(found.problems)
         yield (
-            f"most images would be left out, {lost:,} of {lost + kept:,} ({in_words(found.problems)})."
-            + (f" {other_labels(from_folders)}" if UNKNOWN_CLASS in counts(found.problems) else "")
+            f"most images would be left out, {lost(found.problems)}, and {amount(kept, 'image')} used "
+            f"({in_words(found.problems)}). "
+            + (other_labels(from_folders) if classes else "Pass the folder or list of the images that are meant")
         )
 
 

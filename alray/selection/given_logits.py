@@ -24,7 +24,8 @@ def check_logits(logits: Column) -> None:
     if look_like_probabilities(floating(logits[:_LOOKED_AT])):
         _log.warning(
             "%s: each of the first %s rows has numbers from 0 to 1 with the sum 1, as probabilities have, and alray "
-            "takes the softmax of them once more. If they are probabilities p, give np.log(np.maximum(p, 1e-30)).",
+            "takes the softmax of them once more. If they are probabilities p, give their logarithms, "
+            "np.log(np.maximum(p, 1e-30, dtype=np.float32)).",
             LOGITS, f"{min(len(logits), _LOOKED_AT):,}",
         )  # fmt: skip
 

@@ -158,8 +158,9 @@ def checked(name: str, array: Array, where: str, scale: Array | None = None) -> 
         return array.astype(np.int64 if name == HIDDEN_LABELS else np.float64)
     if name == HIDDEN_LABELS or array.dtype not in (np.float16, np.float32, np.float64):
         expected = "integers" if name == HIDDEN_LABELS else "float16, float32, float64 or integers"
-        texts = "; np.unique(labels, return_inverse=True)[1] numbers them" if array.dtype.kind in "UST" else ""
-        raise SelectionError(f"{where}: expected {expected}, got {array.dtype}{texts}")
+        numbers = "; np.unique(labels, return_inverse=True)[1] numbers them"
+        named = name == HIDDEN_LABELS and array.dtype.kind in "UST"
+        raise SelectionError(f"{where}: expected {expected}, got {array.dtype}{numbers if named else ''}")
     return array
 
 

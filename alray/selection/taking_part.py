@@ -85,7 +85,7 @@ def available(pool: GivenFeatures, **taken: Any) -> Mask:
         if len(once) != len(wanted):
             mask = "; of a mask give np.flatnonzero(mask)" if len(wanted) == len(pool.rows) and once.max() == 1 else ""
             raise SelectionError(
-                f"{name}: expected every row once, got {len(wanted) - len(once):,} repetitions, the first of row "
+                f"{name}: expected every row once, got {len(wanted) - len(once):,} repetitions, as of row "
                 f"{once[np.argmax(times > 1)]}{mask}"
             )
         _check_there(name, wanted, pool)

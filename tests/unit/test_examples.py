@@ -147,7 +147,9 @@ def test_a_share_of_the_pool_replaces_a_test_split_without_labels(tmp_path: Path
 def test_a_share_of_images_without_labels_is_no_test_set(tmp_path: Path) -> None:
     config = source(tmp_path, np.full(120, -1), np.zeros(120, bool))
     config = replace(config, {"split.test_share": 0.2, "labels.oracle": "files", "data.classes": ("a", "b")})
-    with pytest.raises(ConfigError, match="split.test_share: expected labels in the source, got none of the 24 images"):
+    with pytest.raises(
+        ConfigError, match="split.test_share: expected labels of the images that it keeps for the test, got none of 24"
+    ):
         check(config)
 
 

@@ -40,8 +40,13 @@ def test_a_strategy_that_reads_no_logits_takes_any() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_probabilities_are_told_of(dtype: type, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        alray.select("margin", 3, logits=P.astype(dtype))
+        sure = np.vstack([P, np.eye(4)])  # with zeros
+        alray.select("margin", 3, logits=sure.astype(dtype)[:50])
     assert "each of the first 50 rows has numbers from 0 to 1 with the sum 1" in caplog.text
+    caplog.clear()
+    given = np.log(np.maximum(sure.astype(dtype), 1e-30, dtype=np.float32))  # as the warning says
+    assert len(alray.select("margin", 3, logits=given)) == 3
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -64,7 +69,7 @@ def test_the_command_tells_of_probabilities_and_writes_the_picks(tmp_path: Path)
     out = tmp_path / "picks.csv"
     words = ["select", "--strategy", "margin", "--logits", str(tmp_path / "p.npy"), "--budget", "3", "--out", str(out)]
     done = subprocess.run([sys.executable, "-m", "alray", *words], capture_output=True, text=True, check=True)
-    assert "np.log(np.maximum(p, 1e-30))" in done.stderr
+    assert "np.log(np.maximum(p, 1e-30, dtype=np.float32))" in done.stderr
     assert len(out.read_text().splitlines()) == 4
 
 
@@ -77,8 +82,8 @@ def test_numbers_of_the_other_byte_order_are_taken(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("labeled", "says"),
     [
-        (np.arange(50) % 2, r"every row once, got 48 repetitions, the first of row 0; of a mask give np.flatnonzero"),
-        ([3, 7, 7, 9, 9], r"every row once, got 2 repetitions, the first of row 7$"),
+        (np.arange(50) % 2, r"every row once, got 48 repetitions, as of row 0; of a mask give np.flatnonzero"),
+        ([3, 7, 7, 9, 9], r"every row once, got 2 repetitions, as of row 7$"),
         ({3, 7}, r"expected row numbers \(k,\), got a set; sorted\(...\) makes a list of it"),
     ],
 )

@@ -330,7 +330,7 @@ def test_active_rows_have_upper_bounds_and_are_settled_to_the_last_bit(
     x = made(kind, n=200).astype(np.float64)
     space = Space.around("l2", x[6:40])
     x[6] *= 1e100 if kind != "tiny" else 1e200
-    picks = active.Picks(space, x, 60)
+    picks = active.Made(space, x, 60)
     picks.refine(precision)
     rng, at = np.random.default_rng(0), np.arange(60, 200)
     center, row = (index.ravel() for index in np.indices((60, len(at))))

@@ -203,7 +203,7 @@ def test_a_catalog_that_would_leave_most_images_out_is_refused(tmp_path: Path) -
     source = tree(tmp_path / "s", "cat/{0..2}.png", "dog/0.png", "holiday/{0..8}.png")
     words = ("--classes", "cat", "dog", "--on-problem", "exclude")
     said = wrong(source, tmp_path / "o", *words)
-    assert "most images would be left out, 9 of 13 (unknown class: 9)" in said
+    assert "most images would be left out, 9, and 4 images used (unknown class: 9). Pass --classes" in said
     assert "--label-column '' if the folders are no classes" in said
     command(source, "--out", tmp_path / "o", *words, "--yes")
     assert len(Catalog.open(str(tmp_path / "o"))) == 4

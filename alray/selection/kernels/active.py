@@ -29,7 +29,7 @@ _OPEN = 64  # rows that may be farthest: of more of them, blocks tell more cheap
 _CALL, _PER_PAIR, _PASSES = 2e5, 2, 6  # operations of settling some rows; for each pair; for each number of two rows
 
 
-class Picks:
+class Made:
     """The picks among rows (n, d), stored in `vectors`, in their order, at most k; and how products see them."""
 
     def __init__(self, space: Space, vectors: Array, k: int) -> None:
@@ -89,7 +89,7 @@ class Active:
     distances after the first `known` picks, each (n,). upper is -inf for picks."""
 
     def __init__(
-        self, picks: Picks, at: Positions, upper: Floats, seen: Positions, exact: Floats, known: Positions
+        self, picks: Made, at: Positions, upper: Floats, seen: Positions, exact: Floats, known: Positions
     ) -> None:
         self.at, self.upper, self.exact, self.known, self._picks = at, upper, exact, known, picks
         self.met, self.spent = picks.count, 0.0  # picks that the bounds account for; operations on single numbers

@@ -28,7 +28,7 @@ _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 M
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
 _HOPELESS = 50  # where so many times the picks are needed, such as among copies, more rows are no help
 _COMPARED = 1024  # sampled rows that are compared with each other
-_HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32
+_HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32, and several times that while it works on them
 
 
 class Search:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from alray.models.device import device_in_use
-from alray.selection.kernels.active import Active, Picks, top_of
+from alray.selection.kernels.active import Active, Made, top_of
 from alray.selection.kernels.distance import Space, squared_norms
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, Positions
@@ -34,7 +34,7 @@ _OUTSIDE, _CALL = 10, 4e5  # operations per active row that forming a block take
 
 
 def moderate(width: int, rows: int = 0, k: int = 1) -> bool:
-    """Whether k of rows of so many columns are chosen in this way."""
+    """Whether k picks among rows of this width are made in this way, where the driver holds so many rows."""
     most = COLUMNS * (_WIDE if rows >= _PER_PICK * k else 1)
     return 0 < width <= most and device_in_use().type == "cpu"
 
@@ -59,7 +59,7 @@ class _Settled:
         self._exact = held.squared[order].copy()
         self._known = np.zeros(len(self.rows), np.int64)
         self._upper, self._seen = self._exact.copy(), self._known.copy()
-        self.picks = Picks(space, self.vectors, k)
+        self.picks = Made(space, self.vectors, k)
         self.squared: list[float] = []
         self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
         self._size = max(_LEAST, _BLOCK // self.vectors.shape[1])
