@@ -41,7 +41,7 @@ from alray.models.weight_files import look
 from alray.other_networks import check_networks
 from alray.pool_rows import check_labels, held_out, imbalanced, labeled_in, parts_of
 from alray.provenance import find_run, open_run
-from alray.report.escape import terminal
+from alray.reasons import terminal
 from alray.rundir import RunDir, RunError, Shared
 from alray.selection.protocol import Strategy
 from alray.selection.registry import named

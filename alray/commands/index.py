@@ -20,7 +20,7 @@ class Index(IndexConfig, Command):
         """Write the catalog and print what was understood and what was left out."""
         from alray.data import catalog
         from alray.data.origin import refuse_to_replace
-        from alray.report.escape import terminal
+        from alray.reasons import terminal
 
         if not self.overwrite:
             refuse_to_replace(self, self.out)

@@ -47,7 +47,7 @@ class Label(Command):
     def work(self) -> None:
         """Check the files, write the answers, and say what is missing; or draw a test."""
         from alray.labeling import state
-        from alray.report.escape import terminal
+        from alray.reasons import terminal
 
         run = state.existing(self.run)
         if bool(self.test) == bool(self.files or self.close):
@@ -65,7 +65,7 @@ class Label(Command):
         from alray.data.sources.scan import amount
         from alray.labeling import receive, state
         from alray.labeling.drawn import record
-        from alray.report.escape import terminal
+        from alray.reasons import terminal
 
         if self.files:
             got = receive.receive(run, self.files, take_good=self.take_good, correct=self.correct, extra=self.extra)

@@ -19,7 +19,7 @@ class Status(Command):
         """Print the state."""
         from alray.labeling import state
         from alray.labeling.standing import lines
-        from alray.report.escape import terminal
+        from alray.reasons import terminal
 
         for line in lines(state.existing(self.run)):
             print(terminal(line))

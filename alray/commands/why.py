@@ -25,7 +25,7 @@ class Why(Command):
         """Print the sentences."""
         from alray.explain.why import why
         from alray.labeling.state import existing
-        from alray.report.escape import terminal
+        from alray.reasons import terminal
 
         for line in why(existing(self.run), self.key, self.round):
             print(terminal(line))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alray.checksums import REPORT_LIST
+from alray.reasons import terminal
 from alray.report.comparisons import Test
-from alray.report.escape import code, markdown, terminal
+from alray.report.escape import code, markdown
 from alray.report.panel import Line, Panel, arrange, panel
 from alray.report.runs import ReportError, load_all
 from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, table_csv, tables

@@ -1,4 +1,4 @@
-"""Names of classes, keys and strategies in files that other programs display: Markdown, spreadsheets, terminals.
+"""Names of classes, keys and strategies in files that other programs display: Markdown and spreadsheets.
 
 Names come from the user's data and may hold any character. Only what people read is escaped: files that alray reads
 back keep every name byte for byte.
@@ -17,7 +17,6 @@ _MARKDOWN = re.compile(
 )
 _FORMULA = re.compile(r"[=+@\t\r-]")
 _NUMBER = re.compile(r"[-+]?(\d[\d.,:%±\s\[\]–∞+-]*|inf|nan)|[-+]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def markdown(text: str) -> str:
@@ -42,8 +41,3 @@ def spreadsheet(text: str) -> str:
     and carriage return. Numbers and intervals of numbers stay as they are."""
     safe = f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
     return safe.replace("\r", " ")  # the csv module does not quote it, and readers would end the line there
-
-
-def terminal(text: str) -> str:
-    """The text with control characters written as escapes such as \\x1b, so that a terminal does not obey them."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alray.report.escape import markdown, spreadsheet, terminal
+from alray.reasons import terminal
+from alray.report.escape import markdown, spreadsheet
 from alray.report.metrics import metric
 from alray.report.panel import PEEKS, Line, Panel
 from alray.report.runs import Counted

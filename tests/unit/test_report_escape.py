@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from test_report import BASE_GAIN, write_run
 
+from alray.reasons import terminal
 from alray.report import report
-from alray.report.escape import code, markdown, spreadsheet, terminal
+from alray.report.escape import code, markdown, spreadsheet
 from alray.report.tables import Table, as_markdown, as_text, table_csv
 
 
