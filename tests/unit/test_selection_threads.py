@@ -111,4 +111,4 @@ def test_products_are_exact_as_long_as_any_thread_needs_it() -> None:
 
 
 def test_base_is_cut_into_larger_shards() -> None:
-    assert usual_shards(999_999, build("base")) == 1
+    assert usual_shards(499_999, build("base")) == 1
