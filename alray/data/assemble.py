@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.data.problems import UNKNOWN_CLASS
 from alray.data.sources.damaged import NOT_UTF8, NOT_UTF8_PATTERN
 from alray.data.sources.label_text import Tidied, are_names, numbers_of, refuse_spellings, tidied, tidy, whole_number
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, agree, concat
@@ -132,7 +133,7 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, siz
         return pa.nulls(len(images), pa.string())
     no_name = pc.match_substring_regex(pc.if_else(no_bytes, images["uri"], ""), NOT_UTF8_PATTERN)
     unknown_class = pc.binary_join_element_wise(
-        "unknown class: '", unknown, f"' is not one of the {classes} classes", ""
+        f"{UNKNOWN_CLASS}: '", unknown, f"' is not one of the {classes} classes", ""
     )
     missing = pc.binary_join_element_wise("missing image: no file, or one without bytes, at ", images["uri"], "")
     unknown_split = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")

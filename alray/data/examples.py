@@ -27,7 +27,7 @@ def test_notes(marked: int, usable: int) -> list[str]:
     a label."""
     advice = (
         "no accuracy will be measured; data.test_root names labeled test images, split.test_list some of the source's, "
-        "and split.test_share keeps a part of the images, which have labels, for the test. With people, "
+        "and split.test_share keeps a part of the images for the test, if the source has labels. With people, "
         "`alray label RUN --test N` asks for N labels and estimates the accuracy from them"
     )
     if not marked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.csv
@@ -23,9 +24,9 @@ def counts(problems: pa.Table) -> dict[str, int]:
     return dict(sorted(kinds.items()))
 
 
-def in_words(problems: pa.Table) -> str:
-    """The kinds of problems with their numbers."""
-    return ", ".join(f"{name}: {number:,}" for name, number in counts(problems).items())
+def in_words(found: Mapping[str, int]) -> str:
+    """The kinds of problems with their numbers. found: `counts`."""
+    return ", ".join(f"{name}: {number:,}" for name, number in found.items())
 
 
 def first(problems: pa.Table) -> list[str]:
@@ -39,10 +40,11 @@ def other_labels(from_folders: bool) -> str:
     return f"Pass --classes with the classes that are meant, or --label-column '' if the {where} no classes"
 
 
-def lost(problems: pa.Table) -> str:
-    """How many images are lost without these. Nobody knows how many a damaged tar holds where it cannot be read."""
-    tars = sum(number for kind, number in counts(problems).items() if kind.endswith(" tar"))
-    images, unread = len(problems) - tars, f"what cannot be read of {amount(tars, 'tar')}"
+def lost(found: Mapping[str, int]) -> str:
+    """How many images are lost without these. Nobody knows how many a damaged tar holds where it cannot be read. found:
+    `counts`."""
+    tars = sum(number for kind, number in found.items() if kind.endswith(" tar"))
+    images, unread = sum(found.values()) - tars, f"what cannot be read of {amount(tars, 'tar')}"
     return unread if tars and not images else f"{images:,} and {unread}" if tars else f"{images:,}"
 
 
@@ -59,21 +61,21 @@ def refuse_problems(
         if looks_wrong:
             raise CatalogError(looks_wrong)
         return
-    kinds = in_words(problems) or "no image was found"
-    lines = [f"{config.root}: {kinds} ({amount(usable, 'image')} can be used)"]
+    found = counts(problems)
+    lines = [f"{config.root}: {in_words(found) or 'no image was found'} ({amount(usable, 'image')} can be used)"]
     lines += first(problems)
     if len(problems) > _SHOWN:
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(problems, sink)
         Store(store.uri, sums="").write_bytes(REFUSED, memoryview(sink.getvalue()))
         lines.append(f"All {len(problems):,} are listed with key, place and reason in {store.at(REFUSED)}.")
-    if UNKNOWN_CLASS in counts(problems):
+    if UNKNOWN_CLASS in found:
         lines.append(f"{other_labels(kind.by_folders)} (in a run --data.classes, --data.label-column).")
     if not usable:
         lines.append("No image can be used.")
     elif kind.can_exclude:
         lines.append(
             "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
-            f"that loses {lost(problems)} and leaves {amount(usable, 'image')}."
+            f"that loses {lost(found)} and leaves {amount(usable, 'image')}."
         )
     raise CatalogError("\n".join([*lines, looks_wrong] if looks_wrong else lines))

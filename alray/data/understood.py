@@ -237,12 +237,11 @@ def _loss_doubts(found: Assembled, from_folders: bool) -> Iterator[str]:
     """Doubt a catalog that would have fewer images than are left out."""
     kept = len(found.images)
     if kept and len(found.problems) > kept:
-        classes = UNKNOWN_CLASS in counts(found.problems)
-        yield (
-            f"most images would be left out, {lost(found.problems)}, and {amount(kept, 'image')} used "
-            f"({in_words(found.problems)}). "
-            + (other_labels(from_folders) if classes else "Pass the folder or list of the images that are meant")
-        )
+        kinds = counts(found.problems)
+        other = "Pass the folder or list of the images that are meant"
+        advice = other_labels(from_folders) if UNKNOWN_CLASS in kinds else other
+        left = f"{lost(kinds)}, and {amount(kept, 'image')} used ({in_words(kinds)})"
+        yield f"most images would be left out, {left}. {advice}"
 
 
 def _ignored_doubts(ignored: Mapping[str, int], images: int) -> Iterator[str]:

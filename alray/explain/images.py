@@ -19,8 +19,12 @@ class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
 def find(catalog: Catalog, name: str) -> int:
     """The row of the image with this key, with this URI, or with the only key whose path ends so; accents may be
     written in the other Unicode form. Raises UnknownImage."""
-    keys = catalog.keys().cast(pa.string())
-    rows = next(filter(len, (_rows(catalog, keys, spelled) for spelled in spellings(name))), np.empty(0, np.int64))
+    keys, names = catalog.keys().cast(pa.string()), spellings(name)
+    for spelled in names:
+        if (found := pc.index(keys, spelled).as_py()) >= 0:
+            return int(found)
+    uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
+    rows = next(filter(len, (_rows(keys, uris, spelled) for spelled in names)), np.empty(0, np.int64))
     if len(rows) == 1:
         return int(rows[0])
     if len(rows):
@@ -31,12 +35,8 @@ def find(catalog: Catalog, name: str) -> int:
     )
 
 
-def _rows(catalog: Catalog, keys: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
-    """The rows of the images that a name fits, as it is spelled."""
-    found = pc.index(keys, name).as_py()
-    if found >= 0:
-        return np.array([found])
-    uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
+def _rows(keys: pa.ChunkedArray, uris: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
+    """The rows of the images whose URI is the name, as it is spelled; if there are none, those whose key ends so."""
     rows = _true(pc.equal(uris, name))
     path = name.replace("\\", "/")
     tail = path.rpartition("/")[2]

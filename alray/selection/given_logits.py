@@ -35,7 +35,7 @@ def check_two_classes(name: str, classes: int) -> None:
     if classes == 1:
         raise SelectionError(
             f"{name}: expected at least 2 classes, got 1; where a network gives one number z for two classes, its "
-            f"logits are two columns: 0 and z"
+            "logits are two columns: 0 and z"
         )
 
 

@@ -94,14 +94,14 @@ class Active:
         self.at, self.upper, self.exact, self.known, self._picks = at, upper, exact, known, picks
         self.met, self.spent = picks.count, 0.0  # picks that the bounds account for; operations on single numbers
         view, self._unit = picks.view(at), picks.space.unit
-        self._share = shares(view)
-        self._above = view.squares + self._share
+        share = shares(view)
+        self._above = view.squares + share
         with np.errstate(invalid="ignore"):
-            self._below = np.where(np.isinf(self._share), -np.inf, view.squares - self._share)
+            self._below = np.where(np.isinf(share), -np.inf, view.squares - share)
         self._columns = view.x.new_ones(view.x.shape[1] + 1, len(at))
         self._columns[:-1] = view.x.T
         self._ones = self._columns.numpy().T
-        self.usual = 4 * float(np.median(self._share)) * self._unit if len(at) else 0.0  # how wide bounds are
+        self.usual = 4 * float(np.median(share)) * self._unit if len(at) else 0.0  # how wide bounds are
         late = np.flatnonzero((seen < self.met) & (upper > -np.inf))
         for some in self._alike(late, seen):
             self._lower(some, int(seen[some].min()))

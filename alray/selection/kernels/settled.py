@@ -23,9 +23,7 @@ _WIDE, _PER_PICK = 4, 8  # times as many where there are so many rows per pick: 
 _BLOCK, _LEAST = 1 << 12, 64  # numbers of a block at first, and rows
 _SHARE, _ACTIVE = 4, 2048  # one row in so many is active at first, and at least so many rows
 _FEW, _MANY = 64, 256  # picks after which rows are chosen to be active: more of them, or fewer, are the next time
-_POOR = (
-    400  # picks times columns: after a block of fewer, picks are made one by one, which costs a pass over all columns
-)
+_POOR = 400  # picks times columns: after a block of fewer, each pick is made by a pass over all columns
 _WHILE, _LONGEST = 32, 256  # so many, then more
 _COARSE = 1e-2  # bounds that are wider than this share of the largest distance come from float64 products
 _LOOK = 8  # picks, before it is looked how many rows of a block may still be picked
@@ -86,12 +84,8 @@ class _Settled:
         """Let all rows wait."""
         if self._active is not None:
             rows, at = self._active, self._active.at
-            self._upper[at], self._seen[at], self._exact[at], self._known[at] = (
-                rows.upper,
-                rows.met,
-                rows.exact,
-                rows.known,
-            )
+            self._upper[at], self._seen[at] = rows.upper, rows.met
+            self._exact[at], self._known[at] = rows.exact, rows.known
             self._spent += rows.spent
             found = self.picks.count - self._then
             if found < _FEW:
@@ -106,9 +100,8 @@ class _Settled:
         self._deactivate()
         self._wanted = max(_ACTIVE, len(self.rows) // _SHARE)
         self.picks.refine()
-        self._seen = np.minimum(
-            self._seen, self._known
-        )  # the bounds stay true, and are narrower when they are made anew
+        # The bounds stay true, and are narrower when they are made anew:
+        self._seen = np.minimum(self._seen, self._known)
         self._activate()
 
     def _fresh(self) -> Active:

@@ -12,26 +12,26 @@ from alray.selection.kernels.logits import Floats, Singles
 TERMS = 256  # numbers per float32 sum
 
 
-def row_sums(values: Singles, terms: int = TERMS) -> Floats:
-    """The sums of rows (m, w), (m,), of at most `terms` numbers each in float32."""
-    return _added([_summed(part) for part in _cut(values, terms)])
+def row_sums(values: Singles) -> Floats:
+    """The sums of rows (m, w), (m,), of at most `TERMS` numbers each in float32."""
+    return _added([_summed(part) for part in _cut(values)])
 
 
-def row_products(one: Singles, other: Singles, terms: int = TERMS) -> Floats:
+def row_products(one: Singles, other: Singles) -> Floats:
     """The dot products of the rows of two matrices (m, w), (m,), in the same way."""
-    both = zip(_cut(one, terms), _cut(other, terms), strict=True)
+    both = zip(_cut(one), _cut(other), strict=True)
     return _added([np.einsum("mkw,mkw->mk", mine, others) for mine, others in both])
 
 
-def roundings(count: int, terms: int = TERMS) -> int:
+def roundings(count: int) -> int:
     """How many times a sum of so many numbers rounds at most, in units of float32."""
-    return min(count, terms) + -(-count // terms)
+    return min(count, TERMS) + -(-count // TERMS)
 
 
-def _cut(values: Singles, terms: int) -> list[Singles]:
-    """Views (m, k, at most `terms`) of the columns of a matrix (m, w): equal parts, a shorter last one if needed."""
+def _cut(values: Singles) -> list[Singles]:
+    """Views (m, k, at most `TERMS`) of the columns of a matrix (m, w): equal parts, a shorter last one if needed."""
     width = values.shape[1]
-    each = -(-width // max(1, -(-width // terms))) or 1
+    each = -(-width // max(1, -(-width // TERMS))) or 1
     whole = width // each
     parts = [values[:, : whole * each].reshape(len(values), whole, each)]
     return parts if whole * each == width else [*parts, values[:, None, whole * each :]]
