@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
@@ -372,6 +374,23 @@ def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str, passes: f
         x[:20] *= np.geomspace(1, 1e4, 20)[:, None]
     account = select("k_center", k, embedding=x, num_shards=1).account
     assert 0 < account["driver_operations"] < passes * n * k * (d + 4)
+
+
+@pytest.mark.parametrize(("d", "least", "most"), [(8, 0.1, 0.25), (128, 0, 0.2)])
+def test_picks_are_made_one_by_one_after_blocks_that_gave_few(
+    d: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share of picks that are made so. Of wide rows nearly every block gives enough picks."""
+    alone, sweep = [0], active.Active.sweep
+
+    def counted(*given: Any) -> list[float]:
+        found = sweep(*given)
+        alone[0] += len(found)
+        return found
+
+    monkeypatch.setattr(active.Active, "sweep", counted)
+    select("k_center", 500, embedding=np.random.default_rng(0).random((8000, d)), num_shards=1)
+    assert least <= alone[0] / 500 <= most
 
 
 def test_one_labeled_row_costs_no_second_exchange_of_rows() -> None:

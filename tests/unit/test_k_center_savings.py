@@ -97,6 +97,17 @@ def test_more_rows_are_asked_for_where_the_farthest_ones_are_neighbours() -> Non
     assert 5500 < asked[1] < 12_000
 
 
+def test_no_more_rows_are_asked_for_where_the_farthest_ones_are_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Next to none of them can be picked; the rows behind them would be enough."""
+    x = normal(2000, 32)
+    x[:200], squared = x[0], 2 * np.exp(-np.arange(2000) / 200)
+    space, asked = Space.around("l2", x), []
+    for hopeless in (farthest._HOPELESS, 1e9):
+        monkeypatch.setattr(farthest, "_HOPELESS", hopeless)
+        asked.append(farthest._enough(space, x, squared, 60_000, 100, 4096, 6 * 4096))
+    assert asked[0] == 4096 < asked[1]
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 def test_neighbours_are_sent_in_one_round(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(farthest, "_AT_LEAST", 600)
