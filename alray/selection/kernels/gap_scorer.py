@@ -31,8 +31,8 @@ from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
 _COMPARED = 96  # a block is compared class by class with so many classes or fewer
-_CACHED, _ROWS = 1 << 18, 1 << 14  # numbers and rows worked on at once
-_SCREENED = 1 << 20  # numbers of which only totals are made: so few passes gain less from the cache than from few calls
+_CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once, class by class and row by row: longer calls make threads
+# wait less often for Python's lock
 _SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
 _GRID = np.linspace(0, 1, 65)
 
@@ -83,8 +83,7 @@ class GapScorer:
         """Parts of a block, with the position of each: stored logits are best worked on in the cache."""
         rows = len(block)
         if self.logits.weight is None:
-            few = self.screen.gapped or block[LOGITS].dtype != np.float32
-            rows = max(8, min((_CACHED if few else _SCREENED) // max(1, block[LOGITS].shape[1]), _ROWS))
+            rows = _at_once(block[LOGITS].shape[1])
         for start in range(0, len(block), max(1, rows)):
             yield start, block.take(slice(start, start + rows)) if rows < len(block) else block
 
@@ -120,7 +119,7 @@ class GapScorer:
 
     def _intervals(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, of as many at once as stay in the cache."""
-        step = max(8, _CACHED // max(1, z.shape[1]))
+        step = _at_once(z.shape[1])
         if len(z) <= step:
             return self._of_some(z, eps)
         parts = [self._of_some(z[at : at + step], eps[at : at + step]) for at in range(0, len(z), step)]
@@ -168,6 +167,11 @@ class GapScorer:
     def _everywhere(self, z: Singles, eps: Floats) -> Interval:
         soft = softened(Approximate(z, eps, np.ones(len(z), bool)))
         return soft.interval(self.value(soft.gaps(self.weighted)))
+
+
+def _at_once(classes: int) -> int:
+    """How many rows to work on at once."""
+    return max(8, (_CACHED if classes <= BY_CLASS else _LONG) // max(1, classes))
 
 
 def _nothing(at: Positions) -> Told:

@@ -185,7 +185,7 @@ def block_rows(shard: Shard, context: Context, stored: int = _STORED) -> int:
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
     numbers = _MADE if EMBEDDING in _columns(shard) else stored
-    return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 14))
+    return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 16))
 
 
 def _columns(shard: Shard) -> Mapping[str, Column]:

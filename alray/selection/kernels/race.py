@@ -28,6 +28,7 @@ from alray.selection.kernels.rough import NEGLIGIBLE, Rough
 from alray.selection.protocol import Key, beats
 
 _ROWS = 512  # rows whose canonical gradients are computed at once
+_BOUNDED = 1 << 19  # numbers of rows that are bounded at once: short calls make threads wait for Python's lock
 _NOTHING = 2.0**-960  # smaller weights count as 0: their clocks would never ring
 _CENTERS = (32, 64, 128, 256)
 _AHEAD, _NUMBERS = 4096, 1 << 18  # rings of a row that are looked at together, and of all rows
@@ -102,8 +103,9 @@ class Race:
         zero = self._take(np.zeros(1, np.intp))
         high = self._high(Gradients(zero.rows, 0 * zero.u, 0 * zero.h))  # distances to zero: squared norms
         best: Key = (-np.inf, 0)
-        for start in range(0, len(high), _ROWS):  # the largest bounds first
-            at = np.sort(np.argsort(-high, kind="stable")[start : start + _ROWS])
+        order = np.argsort(-high, kind="stable")  # the largest bounds first
+        for start in range(0, len(high), _ROWS):
+            at = np.sort(order[start : start + _ROWS])
             if high[at].max() < best[0]:
                 break
             squares = self._take(at).squares
@@ -158,7 +160,8 @@ class Race:
         """Upper bounds of the squared distances of all rows to one center (n,). Canonical gradients are computed only
         for rows beyond the range of float32."""
         found = [np.empty(0)]
-        for block in self._shard.blocks(_ROWS):
+        width = center.u.shape[1] + center.h.shape[1]
+        for block in self._shard.blocks(max(_ROWS, _BOUNDED // max(1, width))):
             found.append(self._factors.rough(block).bounds(center.rough)[1][:, 0])
         high = np.concatenate(found)
         for part in self._parts(np.flatnonzero(np.isinf(high))):
