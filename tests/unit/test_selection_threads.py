@@ -116,7 +116,7 @@ def test_base_is_cut_into_larger_shards() -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy, classes, most",
+    ("strategy", "classes", "most"),
     [("badge", 10, 300), ("margin", 2, 20), ("margin", 200, 120), ("entropy", 2, 18), ("confidence", 2, 18)],
 )
 def test_rows_are_worked_on_in_long_calls(strategy: str, classes: int, most: int) -> None:
