@@ -4,17 +4,14 @@
     python benchmarks/bench_threads.py --only badge margin
 
 CPU seconds and seconds, the smallest of some runs that take turns in one process. Two shards do more work than one
-(each looks for rows of its own), which the second column tells from what threads cost. The picks are compared.
+(each looks for rows of its own), which the second way tells from what threads cost. The picks are compared. No variable
+such as OMP_NUM_THREADS is set: the selection itself sees to it that its libraries use one thread each.
 """
 
 from __future__ import annotations
 
-import os
-
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"
-
 import argparse
+import os
 import time
 from collections.abc import Callable
 from typing import Any

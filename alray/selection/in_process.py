@@ -1,34 +1,31 @@
 """Shards in this process: on threads, one per shard, as many at once as there are CPUs.
 
-NumPy and PyTorch release Python's lock while they work on arrays. Every thread computes alone: products are not cut up
-further, so that the shards' threads do not wait for each other's.
+NumPy and PyTorch release Python's lock while they work on arrays. Every thread computes alone, see `OneThread`.
 """
 
 from __future__ import annotations
 
 import os
 import resource
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from alray.features.arrays import Reads, Shard, ShardSource
 from alray.process import processors
 from alray.selection.labeled_rows import read
+from alray.selection.one_thread import OneThread
 from alray.selection.protocol import Context, Strategy
 
 
-def usual_shards(rows: int, strategy: Strategy) -> int:
+def usual_shards(rows: int, width: int, strategy: Strategy) -> int:
     """The number of shards of a selection in this process, unless told: one on a GPU, else one per CPU, and few for few
-    rows."""
-    most = min(processors(), rows // strategy.shard_rows)
+    rows. width: numbers in a row of all columns."""
+    least, numbers = strategy.shard_size
+    most = min(processors(), max(rows // least, rows * width // numbers))
     if most > 1 and strategy.uses_gpu:
         from alray.models.device import best_device  # imports torch, as the strategy will
 
@@ -50,9 +47,9 @@ class ShardWorker:
         """Answer one `Shards.map` call."""
         return self._timed(time.process_time, lambda: None, method, args)
 
-    def call_in_thread(self, alone: Callable[[], None], method: str, *args: Any) -> Any:
-        """The same in a thread among others. alone: called when everything is imported, see `_Alone`."""
-        return self._timed(time.thread_time, alone, method, args)
+    def call_in_thread(self, one: OneThread, method: str, *args: Any) -> Any:
+        """The same in this process, perhaps in a thread among others."""
+        return self._timed(time.thread_time, one.here, method, args)
 
     def open(self) -> None:
         """Open the shard and make its state, which imports what the strategy needs."""
@@ -61,10 +58,10 @@ class ShardWorker:
             self._reads = [segment.reads for segment in shard.segments]
             self._state = self._strategy.open(shard, self._context)
 
-    def _timed(self, clock: Callable[[], float], alone: Callable[[], None], method: str, args: tuple[Any, ...]) -> Any:
+    def _timed(self, clock: Callable[[], float], ready: Callable[[], None], method: str, args: tuple[Any, ...]) -> Any:
         start = clock()
         self.open()
-        alone()
+        ready()  # everything is imported
         answer = getattr(self._state, method)(*args)
         self._seconds += clock() - start
         return answer
@@ -93,27 +90,6 @@ class ShardWorker:
         return os.getpid()
 
 
-class _Alone:
-    """Products in the threads of shards use no other threads. PyTorch is not imported for it. It remembers a number of
-    threads for those that are started later, which `restore` sets back."""
-
-    def __init__(self) -> None:
-        self._before: int | None = None
-        self._lock = threading.Lock()
-
-    def here(self) -> None:
-        """Call in a thread."""
-        if torch := sys.modules.get("torch"):
-            with self._lock:
-                self._before = self._before or torch.get_num_threads()
-                torch.set_num_threads(1)
-
-    def restore(self) -> None:
-        """Call in the thread that started the others."""
-        if self._before:
-            sys.modules["torch"].set_num_threads(self._before)
-
-
 class InProcess:
     """All shards in this process, each in a thread of its own where there are several, at most one per CPU at once."""
 
@@ -123,14 +99,12 @@ class InProcess:
         self.context = context
         self._workers = [ShardWorker(source, strategy, context) for source in sources]
         self._threads: ThreadPoolExecutor | None = None
-        self._held = ExitStack()
+        self._held, self._one = ExitStack(), OneThread()
 
     def __enter__(self) -> InProcess:
+        self._held.enter_context(self._one)
         at_once = min(len(self._workers), processors())
         if at_once > 1:
-            self._alone = _Alone()
-            self._held.callback(self._alone.restore)
-            self._held.enter_context(threadpool_limits(1, user_api="blas"))
             self._threads = self._held.enter_context(ThreadPoolExecutor(at_once, "alray-shard"))
         return self
 
@@ -140,10 +114,10 @@ class InProcess:
 
     def map(self, method: str, *args: Any) -> list[Any]:
         """One answer per shard."""
-        if self._threads is None:
-            return [worker.call(method, *args) for worker in self._workers]
-        alone = self._alone.here
-        return list(self._threads.map(lambda worker: worker.call_in_thread(alone, method, *args), self._workers))
+        each: Callable[..., Iterable[Any]] = map if self._threads is None else self._threads.map
+        answers = list(each(lambda worker: worker.call_in_thread(self._one, method, *args), self._workers))
+        self._one.here()  # the shards may have imported what the strategy's own products are made with
+        return answers
 
     def report_progress(self, picks: int) -> None:
         """No-op: `Metered` reports progress."""

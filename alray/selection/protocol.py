@@ -229,8 +229,8 @@ class Strategy(ABC):
     """Whether its shards themselves raise SelectionError where a value that they read is not finite. `select` then does
     not read all values beforehand only to check them."""
 
-    shard_rows: ClassVar[int] = 50_000
-    """Rows of a shard, at least, where nobody has said how many shards a selection in one process is cut into."""
+    shard_size: ClassVar[tuple[int, int]] = 50_000, 1 << 24
+    """Rows and numbers, either of which is worth a shard, where nobody says how many a selection in one process has."""
 
     uses_gpu: ClassVar[bool] = False
     """Whether its shards compute on a GPU where there is one. All of them share one, so that few shards are better."""

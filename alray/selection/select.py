@@ -162,7 +162,7 @@ def select(
     read = LOGITS if LOGITS in pool.columns else EMBEDDING
     num_classes = _check_labels(strategy, pool, used, np.setdiff1d(parts.labeled, out), head)
     context = _knowing(Context(seed, round, num_classes, head), strategy, pool, parts)
-    num_shards = num_shards or _usual_shards(strategy, parts, workers)
+    num_shards = num_shards or _usual_shards(strategy, pool, parts, workers)
     sources = pool.shards(positions_of(parts.keep), num_shards)
     del pool, parts, used  # the strategy's work needs none of these numbers per row
     # With more shards than CPUs, whole CPUs would deadlock.
@@ -173,8 +173,11 @@ def select(
         raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
 
 
-def _usual_shards(strategy: Strategy, parts: Parts, workers: Workers) -> int:
-    return usual_shards(int(np.count_nonzero(parts.keep)), strategy) if workers == "process" else 1
+def _usual_shards(strategy: Strategy, pool: GivenFeatures, parts: Parts, workers: Workers) -> int:
+    if workers != "process":
+        return 1
+    width = sum(column.shape[1] for column in pool.columns.values() if column.ndim == 2)
+    return usual_shards(int(np.count_nonzero(parts.keep)), width, strategy)
 
 
 def _check_columns(strategy: Strategy, pool: GivenFeatures, used: Array) -> None:

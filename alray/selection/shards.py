@@ -27,6 +27,7 @@ from alray.models.no_gpu import for_workers
 from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
 from alray.selection.in_process import InProcess, ShardWorker
 from alray.selection.labeled_rows import dealt, joined, read
+from alray.selection.one_thread import OneThread
 from alray.selection.protocol import Context, SelectionError, Strategy
 from alray.store import StoreError
 from alray.stragglers import Stragglers
@@ -54,7 +55,8 @@ class RayActors:
     ) -> None:
         self._given, self.context = (sources, strategy), context
         self._demand, self._share = demand.selection(len(sources), num_cpus), share
-        self._held = ExitStack()
+        self._held = ExitStack()  # until the actors end
+        self._whole, self._one = ExitStack(), OneThread()  # until the context ends
         self._reservation: Reservation | None = None
         self._actors: list[Any] = []
 
@@ -70,6 +72,7 @@ class RayActors:
         except BaseException:
             self._end()
             raise
+        self._whole.enter_context(self._one)
         return self
 
     def _labeled(self) -> ShardSource | None:
@@ -105,6 +108,7 @@ class RayActors:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+        self._whole.close()
         self._sources, self._shared = [], None
 
     def _end(self) -> None:
@@ -117,7 +121,9 @@ class RayActors:
 
     def map(self, method: str, *args: Any) -> list[Any]:
         """One answer per shard. An error of alray that was raised in an actor is raised again with its own type."""
-        return self._ask("call", method, *args)
+        answers = self._ask("call", method, *args)
+        self._one.here()
+        return answers
 
     def report_progress(self, picks: int) -> None:
         """No-op: `Metered` reports progress."""

@@ -68,11 +68,13 @@ def test_every_shard_computes_alone_and_all_settings_come_back(three_threads: in
         assert other.submit(torch.get_num_threads).result() == three_threads
 
 
-def test_one_shard_uses_the_threads_of_the_process(three_threads: int) -> None:
+def test_one_shard_and_the_strategy_itself_use_one_thread(three_threads: int) -> None:
     with InProcess(sources(1), Asked(), Context()) as shards:
-        ((name, torch_threads, _),) = shards.map("threads")
+        ((name, torch_threads, blas_threads),) = shards.map("threads")
+        here = torch.get_num_threads()
     assert name == threading.current_thread().name
-    assert torch_threads == three_threads
+    assert (torch_threads, here) == (1, 1) and set(blas_threads) <= {1}
+    assert torch.get_num_threads() == three_threads
 
 
 def test_an_error_in_a_thread_is_the_callers() -> None:
@@ -84,7 +86,12 @@ def test_an_error_in_a_thread_is_the_callers() -> None:
 
 @pytest.mark.parametrize(("rows", "expected"), [(0, 1), (99_999, 1), (100_000, 2), (10**9, 10**9)])
 def test_as_many_shards_as_cpus_unless_there_are_few_rows(rows: int, expected: int) -> None:
-    assert usual_shards(rows, build("margin")) == min(expected, processors())
+    assert usual_shards(rows, 10, build("margin")) == min(expected, processors())
+
+
+@pytest.mark.parametrize(("width", "expected"), [(512, 1), (2048, 2)])
+def test_fewer_rows_are_worth_a_shard_where_they_are_wide(width: int, expected: int) -> None:
+    assert usual_shards(20_000, width, build("k_center")) == min(expected, processors())
 
 
 def test_products_are_exact_as_long_as_any_thread_needs_it() -> None:
@@ -112,7 +119,8 @@ def test_products_are_exact_as_long_as_any_thread_needs_it() -> None:
 
 
 def test_base_is_cut_into_larger_shards() -> None:
-    assert usual_shards(499_999, build("base")) == 1
+    assert usual_shards(499_999, 64, build("base")) == 1
+    assert usual_shards(100_000, 1000, build("base")) == 1
 
 
 @pytest.mark.parametrize(

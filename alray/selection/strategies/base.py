@@ -46,7 +46,8 @@ class Base(Strategy):
     all classes have as many labels as the budget allows."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, HEAD})
-    shard_rows: ClassVar[int] = 250_000  # what every shard needs for itself costs a tenth of the work on so many
+    shard_size: ClassVar[tuple[int, int]] = 250_000, 1 << 28
+    # What every shard needs for itself costs a tenth of the work on so many rows.
     checks_values: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> PerClass:
