@@ -118,6 +118,10 @@ class Catalog:
         """(n,) bool: which rows the user named as the validation set when the source was indexed."""
         return np.asarray(pc.equal(self._read("split")["split"], VALIDATION).to_numpy())
 
+    def named(self, classes: Sequence[str]) -> Catalog:
+        """The catalog with these classes, for labels that people give, if it has none of its own."""
+        return self if self.classes else replace(self, classes=tuple(classes))
+
     def keys(self, rows: Rows | None = None) -> pa.Array:
         """The keys of some rows in the given order; by default of all rows."""
         column = self._read("key")["key"] if rows is None else self._keys.take(pa.array(rows))

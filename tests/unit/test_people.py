@@ -122,6 +122,24 @@ def test_a_run_on_unlabeled_rows_asks_waits_and_goes_on_to_its_end(config, tmp_p
     assert state.open_batch(folder) is None
 
 
+def test_classes_can_be_named_for_a_catalog_that_was_made_without_any(config, tmp_path):
+    """No row of it has a label, so names change no row. They are part of the run: other names are another run."""
+    catalog = str(tmp_path / "catalog")
+    main(["index", config.data.root, "--out", catalog])
+    config = replace(config, {"data.catalog": catalog, "data.classes": (*NAMES, " kiwi"), "rounds": 2})
+    wait(config)
+    folder = folder_of(config)
+    assert state.classes(folder) == list(folder.catalog().classes) == [*NAMES, "kiwi"]
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    wait(config)
+    assert folder.round(0).metrics()["labeled_set"]["counts"][3] == 0
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    assert run(config, quiet=True).rounds[-1]["labels"] == 12
+    assert find_run(replace(config, {"data.classes": tuple(NAMES)}), folder.catalog()).uri != folder.uri
+    with pytest.raises(ValueError, match="expected different names, got 'plum' more than once"):
+        check(replace(config, {"data.classes": (*NAMES, "plum ")}))
+
+
 def test_people_are_asked_for_no_more_labels_than_a_limit_allows(config, tmp_path):
     config = replace(config, {"stop.labels": 10})
     wait(config)
