@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.catalog import Catalog
-from alray.labeling.check import same_end, spellings
 from alray.reasons import near, similar
+from alray.spelling import same_end, spellings
 
 
 class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
