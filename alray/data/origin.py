@@ -22,10 +22,11 @@ from alray.data.assemble import assemble, named_classes
 from alray.data.catalog import Catalog, CatalogError, build
 from alray.data.changes import FileChanges, bytes_changed, file_changes, row_changes
 from alray.data.hashes import read_hashes
+from alray.data.problems import left_by_refusal
 from alray.data.scans import scans_of
 from alray.data.sources.files import files_of, scanned_files, with_file
 from alray.reasons import first_of
-from alray.store import StoreError, absolute
+from alray.store import Store, StoreError, absolute
 
 # Options of indexing that change rows, and would be ignored where there is a catalog.
 _CHANGE_ROWS = (
@@ -49,8 +50,9 @@ def ensure_catalog(config: DataConfig, default_uri: str) -> tuple[Catalog, list[
         return catalog.named(named_classes(config.classes)), look(catalog)
     if not config.root:
         if config.catalog:
+            got = left_by_refusal(Store(uri)) or "none"
             raise CatalogError(
-                f"data.catalog: expected a catalog at {uri}, got none; `alray index SOURCE --out {uri}` makes it, and "
+                f"data.catalog: expected a catalog at {uri}, got {got}; `alray index SOURCE --out {uri}` makes it, and "
                 "so does a run with data.root"
             )
         raise CatalogError("data.root: expected the source of the images, got none; give data.root or data.catalog")
