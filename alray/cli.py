@@ -70,12 +70,13 @@ def plan(argv: Sequence[str]) -> None:
             raise ConfigError("--price: expected once, got it again")
     config = options(recipes.presets(target), rest, _PLAN)
 
-    from alray.planning.plan import plan as made
     from alray.prepare import check
 
     with as_typed(leaves(RunConfig)):
         checked = check(config)
         print("\n".join([*checked.source, *filter(None, [checked.notes]), ""]), flush=True)
+        from alray.planning.plan import plan as made  # imports torch: a wrong path is told before
+
         found = made(checked)
     print("\n".join(found.lines(price)))
     if found.problems:

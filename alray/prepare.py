@@ -270,10 +270,7 @@ def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
     what = changed(data, only=IndexConfig.model_fields.keys() - {"check", "yes"})
     catalog, told = ensure_catalog(data, Shared(config.root).catalog(f"{config.name}-{fingerprint(what)}"))
     if not task.classes(config.data, catalog) and not _classes_may_come(config, task):
-        raise RunError(
-            f"{catalog.uri}: expected a catalog with classes, got none; name them in data.classes, and index again if "
-            "the catalog exists"
-        )
+        raise RunError(f"{catalog.uri}: expected a catalog with classes, got none; name them in data.classes")
     return catalog, told
 
 

@@ -44,7 +44,6 @@ from alray.labeling.state import masks
 from alray.labeling.turns import out_before, turn_at, turns_of
 from alray.lease import lease
 from alray.models.no_gpu import without_gpu
-from alray.planning.plan import plan_once
 from alray.prepare import Checked, Prepared, begin, check
 from alray.progress import Stages
 from alray.provenance import content_notes, find_run
@@ -129,6 +128,8 @@ def _rounds(found: Checked, oracle: Oracle | None, quiet: bool, on_round: Callab
     config = found.config
     ready = begin(found, oracle, lambda line: None if quiet else print(line, flush=True))
     if not quiet:
+        from alray.planning.plan import plan_once  # imports torch: a wrong path is told before
+
         plan_once(found, ready.run, lambda line: print(f"{config.name} · {line}", flush=True))
     if not _complete(ready.run, config.rounds):
         _write_tables(config, ready.run, sum(ready.run.round(number).committed for number in range(config.rounds)))

@@ -300,7 +300,7 @@ class RunDir(Store):
                 yield found.bought(number)
 
     def catalog(self) -> Catalog:
-        """The catalog that the run used. Raises Missing if it does not exist or has changed."""
+        """The catalog that the run used, with its classes. Raises Missing if it does not exist or has changed."""
         about = self.about()
         try:
             catalog = Catalog.open(about.get("catalog", "unknown"))
@@ -310,4 +310,4 @@ class RunDir(Store):
             raise Missing(f"the catalog no longer exists ({error})") from None
         if catalog.fingerprint != about["identity"]["data_fingerprint"]:
             raise Missing(f"{catalog.uri} is no longer the catalog of the run")
-        return catalog
+        return catalog.named(about["classes"])

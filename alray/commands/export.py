@@ -30,8 +30,10 @@ class Export(Command):
 
     def work(self) -> None:
         """Write the files and name them."""
-        from alray.export.write import export
         from alray.labeling.state import existing
 
-        for line in export(existing(self.run), self.out, self.format, self.labels, self.round):
+        run = existing(self.run)  # before imports that take seconds
+        from alray.export.write import export
+
+        for line in export(run, self.out, self.format, self.labels, self.round):
             print(line)

@@ -29,9 +29,10 @@ class Forecast(Command):
         """Print the forecast."""
         from alray.labeling.drawn import tests
         from alray.labeling.state import existing
+
+        run = existing(self.run)  # before imports that take seconds
         from alray.report.forecast import sentences
 
-        run = existing(self.run)
         cost = self.cost or run.settings().labels.cost
         tested = [test.sentence for test in tests(run)]
         try:

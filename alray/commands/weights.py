@@ -30,7 +30,7 @@ class Weights(Command):
 
     def work(self) -> None:
         """Print the table, or what is in each file and how it loads."""
-        from alray.models.weight_files import CheckpointError, look
+        from alray.models.weight_files import CheckpointError, read
 
         if not self.files:
             from alray.models.describe import families
@@ -39,10 +39,10 @@ class Weights(Command):
         refused = []
         for file in self.files:
             try:
-                look(file)  # before torch is imported, which takes seconds
+                content = read(file)  # refuses other files before torch is imported, which takes seconds
                 from alray.models.describe import described
 
-                print(described(file))
+                print(described(file, content))
                 if self.backbone:
                     print(self._loaded(file))
             except CheckpointError as error:

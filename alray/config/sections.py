@@ -64,7 +64,8 @@ class IndexConfig(Frozen):
     image."""
     links: Annotated[Literal["inside", "all", "none"], OUTSIDE] = "inside"
     """Which symbolic links are followed: inside: those to files in the root (a folder in it is listed under its own
-    name anyway); all: those that lead elsewhere, too; none. Links that are left out are counted."""
+    name anyway); all: those that lead elsewhere, too; none. Links that are left out are counted. In a tar, links to its
+    own members are always followed, also hard ones."""
     yes: Annotated[bool, OUTSIDE] = False
     """Make the catalog although what was understood of the source looks wrong."""
     on_problem: Annotated[Literal["refuse", "exclude"], OUTSIDE] = "refuse"

@@ -74,10 +74,7 @@ def _listed(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[tuple[s
     written = given if given is not None else next((scan.classes for scan in scans if scan.classes is not None), None)
     if written is None:
         return None, []
-    classes = tuple(map(tidy, written)) if given is not None else agree(lists, "the sources") or ()
-    if len(set(classes)) != len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise CatalogError(f"classes: expected different names, got {twice!r} more than once")
+    classes = named_classes(written if given is not None else agree(lists, "the sources") or ())
     changed = [name for name in written if tidy(name) != name]
     if not changed:
         return classes, []
@@ -85,6 +82,16 @@ def _listed(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[tuple[s
         f"Names in the list of classes: {len(changed)} were put into Unicode form NFC, without spaces around them (the "
         f"first was {changed[0]!a})."
     ]
+
+
+def named_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that somebody lists, as classes: each in its tidy form. Raises CatalogError for a name that is listed
+    twice."""
+    classes = tuple(map(tidy, names))
+    if len(set(classes)) != len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise CatalogError(f"classes: expected different names, got {twice!r} more than once")
+    return classes
 
 
 def _occurring(labels: Tidied) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from alray.data.depth import Range
 from alray.data.examine import read_once, unread
 from alray.data.examples import empty_class_notes
 from alray.data.hashes import fingerprint_of
-from alray.data.problems import REFUSED, counts, first, refuse_problems
+from alray.data.problems import REFUSED, counts, first, left_by_refusal, refuse_problems
 from alray.data.scans import image_column, scans_of, with_absolute_places
 from alray.data.sources import arrays, own
 from alray.data.sources.damaged import reachable
@@ -77,8 +77,9 @@ class Catalog:
         store = Store(absolute(uri))
         if not store.has(META):
             there = [] if is_remote(store.uri) else store.names()  # a bucket may hold millions of names
-            got = f"a directory without {META}, with {there[0]}" if there else "none"
-            place = "DIRECTORY" if there else uri  # a catalog may not be written among other files
+            refused = left_by_refusal(store)
+            got = refused or (f"a directory without {META}, with {there[0]}" if there else "none")
+            place = "DIRECTORY" if there and not refused else uri  # a catalog may not be written among other files
             raise CatalogError(
                 f"{uri}: expected a catalog, got {got}; make one with `alray index SOURCE --out {place}`"
             )
@@ -117,6 +118,10 @@ class Catalog:
     def is_validation(self) -> npt.NDArray[np.bool_]:
         """(n,) bool: which rows the user named as the validation set when the source was indexed."""
         return np.asarray(pc.equal(self._read("split")["split"], VALIDATION).to_numpy())
+
+    def named(self, classes: Sequence[str]) -> Catalog:
+        """The catalog with these classes, for labels that people give, if it has none of its own."""
+        return self if self.classes else replace(self, classes=tuple(classes))
 
     def keys(self, rows: Rows | None = None) -> pa.Array:
         """The keys of some rows in the given order; by default of all rows."""
@@ -260,10 +265,11 @@ def build(
     found = assemble(scans, classes)
     about_source = partial(understood, scans, given=config.split, from_folders=kind.by_folders, wants_test=wants_test)
     looks_wrong = "" if config.yes else about_source(found).refusal(source)
-    reads = config.check == "decode" and kind.decoded and len(found.images) and not looks_wrong
-    found = read_once(found, kind, column, config, progress, decode) if reads else unread(found)
+    reads = config.check == "decode" and kind.decoded and len(found.images) > 0
+    opens = reads and not looks_wrong
+    found = read_once(found, kind, column, config, progress, decode) if opens else unread(found)
     # Missing and broken images are told together; a structure that looks wrong, before images are opened.
-    refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong)
+    refuse_problems(found.problems, len(found.images), config, kind, store, looks_wrong, reads and not opens)
     copies = copy_notes(found.images, found.classes)
     about = {
         "format": kind.name,

@@ -22,6 +22,7 @@ from alray.data.masks import VOID, Masks, check_size, masks_of
 from alray.data.sources.files import infos
 from alray.data.sources.listing import list_files
 from alray.process import processors
+from alray.spelling import places_of
 from alray.store import Store, content_hash, filesystem
 
 _READS = 16  # reads wait for a disk or a network, not for a CPU
@@ -98,7 +99,7 @@ def mask_files(masks: Masks, catalog: Catalog) -> tuple[Rows, Rows]:
     else:
         uris = references["uri"].combine_chunks()
         files = infos(pc.unique(uris).to_pylist())
-    at = pc.index_in(uris, value_set=files["uri"].combine_chunks())
+    at = places_of(uris, files["uri"].combine_chunks())
     sizes, times = (pc.fill_null(files[name].take(at), -1).to_numpy() for name in ("size", "time"))
     return sizes if masks.root else _piece_sizes(masks.column, references), times
 

@@ -9,6 +9,7 @@ none.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,8 @@ from alray.data.fetch import ImageError, all_found, fetch_each
 from alray.data.sources.folder import FOLDER
 from alray.data.sources.scan import is_image_name
 from alray.data.sources.source import Source
-from alray.store import join
+from alray.spelling import spellings
+from alray.store import StoreError, join, read_bytes
 
 VOID = 255  # in a decoded mask: a pixel that is left out of losses and metrics
 _MODES = ("L", "P", "I", "I;16", "I;16B", "1")
@@ -80,8 +82,16 @@ class Masks:
                 "size": pa.nulls(len(at), pa.int64()),  # the size of the image says nothing about its mask
             })  # fmt: skip
             for one, item in zip(at.tolist(), fetch_each(table, source, self.column), strict=True):
-                found[one] = _no_mask(item, keys[one]) if isinstance(item, ImageError) else item
+                found[one] = self._in_other_form(item, keys[one]) if isinstance(item, ImageError) else item
         return found
+
+    def _in_other_form(self, error: ImageError, key: str) -> bytes | ImageError:
+        """The mask in the folder of masks whose name has its accents in another Unicode form; else the error."""
+        if self.root and not key.isascii() and key not in self.drawn:
+            for name in spellings(self.name(key))[1:]:
+                with suppress(OSError, StoreError):
+                    return read_bytes(join(self.root, name))
+        return _no_mask(error, key)
 
     def uri(self, key: str) -> str:
         """The path or URI of an image's mask: the one that people drew, else the one in the folder of masks."""

@@ -18,14 +18,15 @@ import pyarrow.compute as pc
 
 from alray.config import DataConfig, IndexConfig
 from alray.config.arguments import option
-from alray.data.assemble import assemble
+from alray.data.assemble import assemble, named_classes
 from alray.data.catalog import Catalog, CatalogError, build
 from alray.data.changes import FileChanges, bytes_changed, file_changes, row_changes
 from alray.data.hashes import read_hashes
+from alray.data.problems import left_by_refusal
 from alray.data.scans import scans_of
 from alray.data.sources.files import files_of, scanned_files, with_file
 from alray.reasons import first_of
-from alray.store import StoreError, absolute
+from alray.store import Store, StoreError, absolute
 
 # Options of indexing that change rows, and would be ignored where there is a catalog.
 _CHANGE_ROWS = (
@@ -38,18 +39,20 @@ _looks: ContextVar[dict[tuple[str, str], list[str]] | None] = ContextVar("looks"
 def ensure_catalog(config: DataConfig, default_uri: str) -> tuple[Catalog, list[str]]:
     """Open the config's catalog (or the one at default_uri). If there is none, index the config's source there.
 
-    Returns also sentences on its source (`look`). Raises CatalogError if there is neither a catalog nor a source, if
+    Returns also sentences on its source (`look`). Classes that the configuration names are those of a catalog that has
+    none: they change no row. Raises CatalogError if there is neither a catalog nor a source, if
     the catalog was made from another source than the config names, or if the source has changed since.
     """
     uri = config.catalog or default_uri
     if Catalog.exists(uri):
         catalog = Catalog.open(uri)
         _refuse_other_source(config, catalog)
-        return catalog, look(catalog)
+        return catalog.named(named_classes(config.classes)), look(catalog)
     if not config.root:
         if config.catalog:
+            got = left_by_refusal(Store(uri)) or "none"
             raise CatalogError(
-                f"data.catalog: expected a catalog at {uri}, got none; `alray index SOURCE --out {uri}` makes it, and "
+                f"data.catalog: expected a catalog at {uri}, got {got}; `alray index SOURCE --out {uri}` makes it, and "
                 "so does a run with data.root"
             )
         raise CatalogError("data.root: expected the source of the images, got none; give data.root or data.catalog")
@@ -71,13 +74,19 @@ def _refuse_other_source(config: DataConfig, catalog: Catalog) -> None:
         default = IndexConfig.model_fields[field].get_default(call_default_factory=True)
         # Segmentation indexes without labels; a catalog with labels serves it, too, with classes of the masks.
         for_masks = config.label_column == "" and field in ("label_column", "classes")
-        if not for_masks and value not in (default, known, found.get(field, known)):
-            come = field == "classes" and not known
-            how = "with labels.new_classes allow the classes come with the labels" if come else "the catalog's is used"
+        names = field == "classes" and not catalog.classes  # for the labels that people give: no row has one
+        if not (for_masks or names) and value not in (default, known, found.get(field, known)):
+            has, got = (_in_words(one) for one in (found.get(field, known), value))
             raise CatalogError(
-                f"data.{field}: expected that of the catalog at {catalog.uri}, {known or 'none'}, got {value}: leave "
-                f"it out ({how}), or index again into another data.catalog with {option(field)}"
+                f"data.{field}: expected that of the catalog at {catalog.uri}, {has}, got {got}: leave it out (the "
+                f"catalog's is used), or index again into another data.catalog with {option(field)}"
             )
+
+
+def _in_words(value: Any) -> str:
+    """The value of an option; of many classes the first."""
+    names = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    return (first_of(value) if names else str(value)) or "none"
 
 
 def refuse_to_replace(config: IndexConfig, uri: str) -> None:

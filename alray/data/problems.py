@@ -48,26 +48,36 @@ def lost(found: Mapping[str, int]) -> str:
     return unread if tars and not images else f"{images:,} and {unread}" if tars else f"{images:,}"
 
 
+def left_by_refusal(store: Store) -> str:
+    """What a refused source left in the directory of a catalog, in words; empty if there is nothing."""
+    return f"the problems of a source that was refused, in {store.at(REFUSED)}" if store.has(REFUSED) else ""
+
+
 def refuse_problems(
-    problems: pa.Table, usable: int, config: IndexConfig, kind: Source, store: Store, looks_wrong: str = ""
+    problems: pa.Table, usable: int, config: IndexConfig, kind: Source, store: Store, looks_wrong: str, unopened: bool
 ) -> None:
     """Raise CatalogError if no image can be used, if there are problems and these are refused, or if the source looks
-    wrong. The message has the first problems; if there are more, all are written to a file.
+    wrong. The message has the first problems; if there are more, all are written to a file, else there is none.
 
-    problems: those found so far; usable: number of other images; looks_wrong: `alray.data.understood`'s refusal.
+    problems: those found so far; usable: number of other images; looks_wrong: `alray.data.understood`'s refusal;
+    unopened: whether images will be opened, and were not yet.
     """
     refuse = config.on_problem == "refuse" or not kind.can_exclude
-    if usable and not (refuse and len(problems)):
-        if looks_wrong:
-            raise CatalogError(looks_wrong)
+    good, listed = usable and not (refuse and len(problems)), Store(store.uri, sums="")
+    if good and not looks_wrong:
         return
+    if good or len(problems) <= _SHOWN:
+        listed.delete(REFUSED)  # of an earlier refusal
+    if good:
+        raise CatalogError(looks_wrong)
     found = counts(problems)
-    lines = [f"{config.root}: {in_words(found) or 'no image was found'} ({amount(usable, 'image')} can be used)"]
-    lines += first(problems)
+    so_far = ", as far as is known before they are opened" if unopened and usable else ""
+    rest = f"{amount(usable, 'image')} can be used{so_far}"
+    lines = [f"{config.root}: {in_words(found) or 'no image was found'} ({rest})", *first(problems)]
     if len(problems) > _SHOWN:
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(problems, sink)
-        Store(store.uri, sums="").write_bytes(REFUSED, memoryview(sink.getvalue()))
+        listed.write_bytes(REFUSED, memoryview(sink.getvalue()))
         lines.append(f"All {len(problems):,} are listed with key, place and reason in {store.at(REFUSED)}.")
     if UNKNOWN_CLASS in found:
         lines.append(f"{other_labels(kind.by_folders)} (in a run --data.classes, --data.label-column).")
@@ -76,6 +86,6 @@ def refuse_problems(
     elif kind.can_exclude:
         lines.append(
             "Repair these images, or leave them out with --on-problem exclude (in a run --data.on-problem exclude): "
-            f"that loses {lost(found)} and leaves {amount(usable, 'image')}."
+            f"that loses {lost(found)} and leaves {'at most ' if so_far else ''}{amount(usable, 'image')}."
         )
     raise CatalogError("\n".join([*lines, looks_wrong] if looks_wrong else lines))

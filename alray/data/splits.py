@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from alray import keyed
 from alray.data.pool import Labels, Rows
 from alray.reasons import did_you_mean, near, similar
+from alray.spelling import places_of
 
 Counts = npt.NDArray[np.int64]
 
@@ -136,7 +137,7 @@ def from_list(keys: pa.Array, lines: Sequence[str], name: str) -> Listed:
     for mark in ("", "\t", ",", ";", " "):  # a key may contain any of these
         open_ = np.flatnonzero(rows < 0).tolist()
         parts = [wanted[at].rpartition(mark) if mark else (wanted[at], "", "") for at in open_]
-        found = pc.index_in(pa.array([part[0].strip() for part in parts], keys.type), value_set=keys)
+        found = places_of(pa.array([part[0].strip() for part in parts], keys.type), keys)
         for at, part, row in zip(open_, parts, found.to_pylist(), strict=True):
             if row is not None:
                 rows[at], classes[at] = row, part[2].strip()

@@ -21,6 +21,7 @@ from alray.data.sources.scan import CatalogError, Scan, amount, file_name
 from alray.data.sources.split_names import split_role
 from alray.data.sources.text_files import decoded
 from alray.reasons import not_utf8
+from alray.spelling import composed
 from alray.store import absolute, is_file, join, read_bytes
 
 OFFICIAL = "ILSVRC2012_validation_ground_truth.txt"
@@ -103,19 +104,25 @@ def _in_order(classes: Sequence[str], names: Sequence[str], place: str) -> dict[
 
 
 def _by_name(rows: Sequence[Sequence[str]], names: Sequence[str], place: str) -> dict[str, str]:
-    """The class by the image's name: its key, the end of its key, its file name, or that without the extension."""
+    """The class by the image's name: its key, the end of its key, its file name, or that without the extension; accents
+    may be in the other Unicode form."""
     listed: dict[str, str] = {}
     for name, label in rows:
         if listed.setdefault(name, label) != label:
             raise CatalogError(f"test_labels: {place}: {name}: expected one class, got {listed[name]} and {label}")
-    found = {}
+    found, other_forms = {}, {composed(name): label for name, label in listed.items()}
     for key in names:
-        ways = (key, *(key.split("/", depth)[-1] for depth in range(1, key.count("/") + 1)))
-        ways += (file_name(key).rpartition(".")[0],)
-        text = next((listed[way] for way in ways if way in listed), None)
+        text = _first(listed, key) or _first(other_forms, composed(key))
         if text is not None:
             found[key] = text
     return found
+
+
+def _first(listed: Mapping[str, str], key: str) -> str | None:
+    """The class under one of the names of an image."""
+    ways = (key, *(key.split("/", depth)[-1] for depth in range(1, key.count("/") + 1)))
+    ways += (file_name(key).rpartition(".")[0],)
+    return next((listed[way] for way in ways if way in listed), None)
 
 
 def _spelled(listed: Mapping[str, str], scans: Sequence[Scan], place: str, numbers: str) -> dict[str, str]:

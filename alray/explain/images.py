@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.catalog import Catalog
-from alray.labeling.check import same_end, spellings
 from alray.reasons import near, similar
+from alray.spelling import composed, same_end, spellings
 
 
 class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
@@ -19,12 +19,9 @@ class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
 def find(catalog: Catalog, name: str) -> int:
     """The row of the image with this key, with this URI, or with the only key whose path ends so; accents may be
     written in the other Unicode form. Raises UnknownImage."""
-    keys, names = catalog.keys().cast(pa.string()), spellings(name)
-    for spelled in names:
-        if (found := pc.index(keys, spelled).as_py()) >= 0:
-            return int(found)
-    uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
-    rows = next(filter(len, (_rows(keys, uris, spelled) for spelled in names)), np.empty(0, np.int64))
+    keys = catalog.keys().cast(pa.string())
+    exact: int = pc.index(keys, name).as_py()
+    rows = np.array([exact]) if exact >= 0 else _rows(catalog, keys, pa.array(spellings(name)))
     if len(rows) == 1:
         return int(rows[0])
     if len(rows):
@@ -35,15 +32,20 @@ def find(catalog: Catalog, name: str) -> int:
     )
 
 
-def _rows(keys: pa.ChunkedArray, uris: pa.ChunkedArray, name: str) -> npt.NDArray[np.int64]:
-    """The rows of the images whose URI is the name, as it is spelled; if there are none, those whose key ends so."""
-    rows = _true(pc.equal(uris, name))
-    path = name.replace("\\", "/")
-    tail = path.rpartition("/")[2]
-    if len(rows) or not tail:
+def _rows(catalog: Catalog, keys: pa.Array, names: pa.Array) -> npt.NDArray[np.int64]:
+    """The rows of the images that have one of these names as their key; if there are none, as their URI; if there are
+    none, as the end of their key. names: the spellings of one name."""
+    rows = _true(pc.is_in(keys, value_set=names))
+    if not len(rows):
+        uris = catalog.references(np.arange(len(catalog)))["uri"].cast(pa.string())
+        rows = _true(pc.is_in(uris, value_set=names))
+    if len(rows):
         return rows
-    ending = _true(pc.ends_with(keys, tail))
-    return np.array([row for row in ending.tolist() if same_end(keys[row].as_py(), path)], np.int64)
+    paths = [name.replace("\\", "/") for name in names.to_pylist()]
+    tails = {path.rpartition("/")[2] for path in paths} - {""}
+    ending = np.unique(np.concatenate([rows, *(_true(pc.ends_with(keys, tail)) for tail in tails)]))
+    wanted = composed(paths[0])
+    return np.array([row for row in ending.tolist() if same_end(composed(keys[row].as_py()), wanted)], np.int64)
 
 
 def _true(mask: pa.ChunkedArray) -> npt.NDArray[np.int64]:

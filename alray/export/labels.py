@@ -14,7 +14,6 @@ from alray.data.oracle import Status
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import CLASSES_FILE
 from alray.data.sources.source import Image
-from alray.export.model import ExportError
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
@@ -23,6 +22,10 @@ from alray.store import Store
 CSV, MASKS = "labels.csv", "masks"
 _IMAGES = 256  # images in memory at a time
 _TAR_BYTES = 256 * 2**20
+
+
+class ExportError(ValueError):
+    """A model or labels cannot be exported. The message says why, and what can be."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from alray.config import RunConfig
+from alray.export.labels import ExportError
 from alray.features.measures import ModelSource
 from alray.models.backbone import Classifier, create, evaluating, random_state, timm_model, timm_options
 from alray.models.head import FILE as HEAD
@@ -28,10 +29,6 @@ from alray.store import Store, weights_fingerprint
 
 WEIGHTS, CONFIG, ONNX = "model.safetensors", "config.json", "model.onnx"
 _TOLERANCE = 1e-4  # of logits, between the run's model and the exported one
-
-
-class ExportError(ValueError):
-    """A model or labels cannot be exported. The message says why, and what can be."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from alray.data.oracle import Status
 from alray.export import card
-from alray.export.labels import CSV, MASKS, as_csv, labeled, skipped, write_images, write_masks
-from alray.export.model import ExportError, as_timm, rebuild, write_onnx, write_timm
+from alray.export.labels import CSV, MASKS, ExportError, as_csv, labeled, skipped, write_images, write_masks
 from alray.labeling import state
 from alray.rundir import Missing, RunDir
 from alray.store import Store, absolute
@@ -61,6 +60,8 @@ def _classes(run: RunDir, number: int) -> tuple[str, ...]:
 
 def _write_model(run: RunDir, number: int, format: str, store: Store) -> tuple[list[str], list[str]]:
     """The names of the files, and sentences. With format "all" a form that cannot be made is told, not refused."""
+    from alray.export.model import as_timm, rebuild, write_onnx, write_timm  # imports torch
+
     classes, config = _classes(run, number), run.settings()
     try:
         model = rebuild(run, number, classes)

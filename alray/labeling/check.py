@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
 from alray.reasons import did_you_mean, first_of, near, similar
+from alray.spelling import by_end, spellings
 
 _SUGGESTED = 20  # lines of a delivery for which similar keys are looked for: as many as a message shows
 _FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|gif|npy)$", re.IGNORECASE)
@@ -115,14 +115,15 @@ def _renamed(
 
 
 def _new_classes(taken: Sequence[Delivered], classes: Sequence[str], spelled: Mapping[str, Counter[str]]) -> list[str]:
-    """A sentence on every class that did not exist before: it may be a slip. spelled: how often each class was written
-    in which way."""
+    """A sentence on every class that did not exist before: it may be a slip for one that did, or for another new one of
+    more images. spelled: how often each class was written in which way."""
     new = Counter(line.label for line in taken if line.status == Status.LABEL and line.label not in set(classes))
     notes = []
     for name, count in new.items():
         ways = spelled[name]
         several = f". It was written {_counted(ways)}: the first spelling is the class" if len(ways) > 1 else ""
-        slip = did_you_mean(similar(name, classes))
+        others = [*classes, *(other for other, images in new.items() if images > count)]
+        slip = did_you_mean(similar(name, others))
         notes.append(
             f"NEW CLASS {name!r}, with {amount(count, 'image')}{slip}{several}. If it is a slip, give these images "
             "again with --correct"
@@ -180,20 +181,17 @@ def majority(lines: Sequence[Delivered]) -> Delivered | None:
 def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
     """A function that finds the key that a line means, or tells why there is none."""
     exact = {key: key for key in asked.keys} | dict(zip(asked.uris, asked.keys, strict=True))
-    endings: dict[str, set[str]] = defaultdict(set)
-    for key in asked.keys:
-        endings[_composed(key).rpartition("/")[2]].add(key)
+    fitting_keys = by_end(asked.keys)
     ordered, suggested = sorted(asked.keys), iter(range(_SUGGESTED))
 
     def find(name: str, elsewhere: bool) -> tuple[str | None, str]:
         if name in exact:
             return exact[name], ""
-        path = _composed(name.replace("\\", "/"))
-        fitting = {key for key in endings.get(path.rpartition("/")[2], set()) if same_end(_composed(key), path)}
+        fitting = fitting_keys(name)
         if len(fitting) == 1:
-            return next(iter(fitting)), ""
+            return fitting[0], ""
         if len(fitting) > 1:
-            return None, f"{name!r} fits several images, {' and '.join(sorted(fitting)[:2])}; give the whole key"
+            return None, f"{name!r} fits several images, {' and '.join(fitting[:2])}; give the whole key"
         found = next(filter(None, map(asked.elsewhere, spellings(name))), None)
         if found is not None and (elsewhere or found in asked.answered):
             return found, ""
@@ -203,23 +201,6 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
         return None, f"{name!r} is not an image of this run{did_you_mean(similar(name, nearby))}"
 
     return find
-
-
-def _composed(text: str) -> str:
-    """The text with each accent in its letter (NFC). macOS writes the names of files decomposed (NFD)."""
-    return unicodedata.normalize("NFC", text)
-
-
-def spellings(name: str) -> list[str]:
-    """The name as it is, composed, and decomposed, each once."""
-    return list(dict.fromkeys([name, _composed(name), unicodedata.normalize("NFD", name)]))
-
-
-def same_end(key: str, name: str) -> bool:
-    """Whether the shorter of two paths is the end of the longer one, in whole parts."""
-    ours, theirs = key.split("/"), name.strip("/").split("/")
-    n = min(len(ours), len(theirs))
-    return ours[-n:] == theirs[-n:]
 
 
 def _namer(rules: Rules) -> Callable[[str], str | None]:

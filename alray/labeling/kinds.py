@@ -90,17 +90,17 @@ _KINDS: dict[Status, Callable[[RunDir], Kind]] = {
 COLUMN = {Status.LABEL: "label", Status.MASK: "mask"}  # of the batch's CSV, which people fill in
 
 
-def advice_on(gives: Status, csv: str, sheet: str, command: str) -> str:
-    """What people do with a batch. csv, sheet: names of its files, sheet empty if there is none; command: that takes
-    the answers."""
+def advice_on(gives: Status, csv: str, sheet: str) -> tuple[str, str]:
+    """What people do with a batch, and what `alray label RUN` takes then. csv, sheet: names of the batch's files, sheet
+    empty if there is none."""
     if gives == Status.MASK:
         return (
-            f"draw a mask of each image in {csv} ({sheet} shows them). Then: {command} FOLDER, with PNG files of class "
-            "numbers, each named after its image as in data.mask_root; or a JSON of COCO instances; or a CSV with the "
-            "path of each mask"
+            f"draw a mask of each image in {csv} ({sheet} shows them)",
+            "FOLDER, with PNG files of class numbers, each named after its image as in data.mask_root; or a JSON of "
+            "COCO instances; or a CSV with the path of each mask",
         )
     page = f", or open {sheet} in a browser and save its CSV" if sheet else ""
-    return f"fill in the labels in {csv}{page}. Then: {command} FILE"
+    return f"fill in the labels in {csv}{page}", "FILE"
 
 
 def kind_of(run: RunDir, gives: Status | None = None) -> Kind:

@@ -30,7 +30,7 @@ class LabelFiles:
             title = f"{self.run.uri.rpartition('/')[2]}, {requests.batch}"
             sheet.write(place, table, self.catalog, classes, title, COLUMN[self.gives])
         sheets = sheet.SHEETS if self.catalog.source.decoded else ""  # embeddings cannot be looked at
-        advice = advice_on(self.gives, sheet.CSV, sheets, f"alray label {self.run.uri}")
-        note = f"The batch is in {place.uri}: {advice}"
+        do, give = advice_on(self.gives, sheet.CSV, sheets)
+        note = f"The batch is in {place.uri}: {do}. Then: alray label {self.run.uri} {give}"
         nothing = np.full(len(requests), -1, np.int32)
         return Answers(np.full(len(requests), Status.NOT_YET, np.uint8), nothing, note=note)

@@ -27,6 +27,7 @@ from alray.data.oracle import Status
 from alray.labeling.deliveries import Delivered, LabelError, bad, of_task, read, text_of
 from alray.labeling.label_studio.regions import mask_of
 from alray.reasons import why
+from alray.spelling import by_end, composed
 from alray.store import Store, StoreError, content_hash, is_remote, join, read_bytes
 
 COLUMNS = ("mask", "mask_path", "label")  # of a table, with the place of a mask
@@ -100,15 +101,14 @@ class DrawnMasks:
 
     def _folder(self, folder: Path, keys: Sequence[str]) -> list[Delivered]:
         """One PNG for each image, with the name that a mask of it has in data.mask_root; or the end of that name, if no
-        other image has it."""
-        named, ends = {self.masks.name(key): key for key in keys}, defaultdict[str, list[str]](list)
-        for name in named:
-            ends[name.rpartition("/")[2]].append(name)
-        found = []
+        other image has it. Accents may be in the other Unicode form."""
+        named = {self.masks.name(key): key for key in keys}
+        named_so, found = by_end(named), list[Delivered]()
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
             name = path.relative_to(folder).as_posix()
-            fitting = [name] if name in named else [one for one in ends[path.name] if one.endswith(f"/{name}")]
-            if not path.name.endswith(self.masks.suffix):
+            longer = [one for one in named_so(name) if one.count("/") >= name.count("/")]
+            fitting = [name] if name in named else longer
+            if not composed(name).endswith(composed(self.masks.suffix)):
                 found += bad(str(path), f"expected a mask whose name ends with {self.masks.suffix} (data.mask_suffix)")
             elif len(fitting) > 1:
                 found += bad(str(path), f"fits several images, {' and '.join(map(named.get, fitting[:2]))}")  # type: ignore[arg-type]

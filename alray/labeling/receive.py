@@ -16,6 +16,7 @@ from alray.labeling.check import Answer, Asked, Checked, Rules, check
 from alray.labeling.deliveries import LabelError
 from alray.labeling.kinds import Kind, kind_of
 from alray.labeling.ledger import Ledger, whoami
+from alray.reasons import first_of
 from alray.rundir import Missing, RunDir, RunError
 
 _SHOWN = 20  # refused lines in an error message
@@ -72,7 +73,9 @@ def receive(
     what: Literal["correction", "extra", "answer"] = "correction" if correct else "extra" if extra else "answer"
     if result.taken:
         kind.store(result.taken, run.masks)
+        said = state.without_image(run)
         ledger.deliver(result.taken, f"{', '.join(paths)} by {whoami() or 'unknown'}", what)
+        result.notes += _emptied(run, classes, said)
     left = {batch.name: (len(batch.missing(ledger)), len(batch.requests)) for batch in batches}
     return Received(len(result.taken), result.refused, result.notes, left)
 
@@ -145,6 +148,17 @@ def _only_usable(result: Checked, kind: Kind) -> None:
     wrong = kind.problems(result.taken)
     result.refused += [f"{line.where}: {line.key}: {wrong[line]}" for line in result.taken if line in wrong]
     result.taken = [line for line in result.taken if line not in wrong]
+
+
+def _emptied(run: RunDir, before: Sequence[str], said_before: str) -> list[str]:
+    """Sentences on the classes whose last images a correction took: one that came with labels is none any more, unless
+    labels were used with it. before, said_before: the classes, and `state.without_image`, before the correction."""
+    held = {name.casefold() for name in state.classes(run)}
+    gone = [name for name in before if name.casefold() not in held]  # one in another case is told as a new spelling
+    leave = "it leaves" if len(gone) == 1 else "they leave"
+    said = f"no image has the class {first_of(gone)} any more; {leave} the list of classes" if gone else ""
+    kept = state.without_image(run)
+    return [*filter(None, [said, kept if kept != said_before else ""])]
 
 
 def _refusal(result: Checked, take_good: bool) -> str:

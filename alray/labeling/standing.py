@@ -12,12 +12,15 @@ from alray.labeling import state
 from alray.labeling.check import Answer
 from alray.labeling.desk import NOTE
 from alray.labeling.drawn import tests
+from alray.labeling.kinds import advice_on
 from alray.labeling.ledger import Ledger
-from alray.labeling.sheet import CSV
+from alray.labeling.sheet import CSV, SHEETS
 from alray.labeling.state import OpenBatch
 from alray.reasons import first_of
 from alray.rundir import RunDir, RunError
 from alray.stop import Standing, ended, why_stopped
+from alray.store import Store
+from alray.tasks import task_of
 from alray.watch import sentences
 
 _SHOWN, _CLASSES = 5, 10  # images and classes that are named
@@ -46,7 +49,7 @@ def lines(run: RunDir) -> list[str]:
         goes_on = f"{needed} is needed first" if needed else f"the run can go on without {batches[-1].name}"
         found.append(f"{len(batches)} batches are out; {goes_on}")
     if needed and run.batch_files(needed).has(CSV):
-        found.append(f"next: alray label {run.uri} FILE")
+        found.append(f"next: alray label {run.uri} {_advice(run, run.batch_files(needed))[1]}")
     elif batches or not ended(run):
         found += [] if batches else sentences(run)
         found.append(f"next: alray run {run.at('config.json')}")
@@ -65,8 +68,15 @@ def _waiting(run: RunDir, batch: OpenBatch, ledger: Ledger) -> list[str]:
     if 0 < missing < asked:
         found.append(f"without an answer: {', '.join(names[:_SHOWN])}{', ...' if missing > _SHOWN else ''}")
     files = run.batch_files(batch.name)
+    if missing and files.has(CSV):
+        return [*found, f"the batch is in {files.uri}: {_advice(run, files)[0]}"]
     note = files.read_bytes(NOTE).decode().splitlines() if missing and files.has(NOTE) else []
     return [*found, f"the batch: {files.uri}", *note]
+
+
+def _advice(run: RunDir, files: Store) -> tuple[str, str]:
+    """What people do with the files of a batch, and what they give then."""
+    return advice_on(task_of(run.settings()).answers, CSV, SHEETS if files.has(SHEETS) else "")
 
 
 def _test(batch: OpenBatch, run: RunDir, ledger: Ledger) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from alray.models.families import FAMILIES, ORDER, family_of, looks_like
-from alray.models.weight_files import OTHER_FILES, NumpyWeights, plain, read, some
+from alray.models.weight_files import OTHER_FILES, NumpyWeights, plain, some
 from alray.models.weight_fit import entries_of
 from alray.models.weight_names import BODY, NAMINGS, Tensors
 
@@ -42,10 +43,9 @@ def families() -> str:
     )
 
 
-def described(uri: str) -> str:
-    """What is in a file: dictionaries and prefixes with their numbers of tensors, and the family. Nothing in the file
-    is run. Raises CheckpointError for a file that cannot be weights."""
-    content = read(uri)
+def described(uri: str, content: Any) -> str:
+    """What is in a file: dictionaries and prefixes with their numbers of tensors, and the family. content: what
+    `alray.models.weight_files.read` gave. Raises CheckpointError for a file without tensors."""
     if isinstance(content, NumpyWeights):
         whose = (
             "timm reads them into ViT, Mixer and BiT" if any(map(_JAX.search, content)) else "timm knows no such names"

@@ -32,11 +32,11 @@ def report(dirs: Sequence[str], out: str | None = None, *, test: Test = "t", mea
     """
     if len(dirs) == 1 and dirs[0].endswith(".csv"):
         return _report_on_curves(dirs[0], out or "report", test, measure)
+    lines = panel(load_all(dirs))
+    _check(lines, measure)
     from alray.report.header import estimates
     from alray.report.picture import picture  # imports matplotlib, which runs without a report do not need
 
-    lines = panel(load_all(dirs))
-    _check(lines, measure)
     store = Store(absolute(out or (dirs[0] if len(dirs) == 1 else "report")), REPORT_LIST)
     store.check_writable()
     store.write_bytes("report.png", picture(lines))

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -16,6 +15,7 @@ from alray.data.sources.damaged import instead
 from alray.data.sources.text_files import UTF_8, decoded, encoding_of, separator
 from alray.features.arrays import Integers, Rows
 from alray.selection.protocol import SelectionError
+from alray.spelling import places_of
 from alray.store import absolute, read_bytes
 
 ROW, KEY = "row", "key"
@@ -42,7 +42,7 @@ class Names:
     def rows_of(self, keys: Sequence[str], path: str) -> Rows:
         """The rows of these keys. path: of the file that has them, for messages. Raises SelectionError."""
         wanted = pa.array(keys, pa.string())
-        found = pc.index_in(wanted, self._dictionary)
+        found = places_of(wanted, self._dictionary)
         if found.null_count:
             first = keys[int(np.argmax(found.is_null().to_numpy(zero_copy_only=False)))]
             raise SelectionError(
@@ -53,7 +53,7 @@ class Names:
 
     def has(self, keys: Sequence[str]) -> bool:
         """Whether all of these are keys."""
-        return not pc.index_in(pa.array(keys, pa.string()), self._dictionary).null_count
+        return not places_of(pa.array(keys, pa.string()), self._dictionary).null_count
 
     def held_out(self, rows: Rows) -> int:
         """How many of these rows are in the test or validation split."""

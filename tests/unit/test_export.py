@@ -18,7 +18,8 @@ from alray.cli import main
 from alray.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig, TransformConfig, replace
 from alray.data.catalog import Catalog, index
 from alray.data.oracle import Status
-from alray.export.model import ExportError, as_timm, rebuild
+from alray.export.labels import ExportError
+from alray.export.model import as_timm, rebuild
 from alray.export.write import export
 from alray.labeling.deliveries import Delivered
 from alray.labeling.ledger import Ledger

@@ -17,9 +17,10 @@ import pytest
 from image_sources import add, encoded
 
 import alray
-from alray.config import IndexConfig
+from alray.config import DataConfig, IndexConfig
 from alray.data import catalog as catalogs
 from alray.data.catalog import Catalog, CatalogError, build
+from alray.data.origin import ensure_catalog
 from alray.data.sources.damaged import reachable
 from alray.reasons import why
 from alray.selection.files import read_head, read_rows
@@ -39,7 +40,7 @@ def pictures(place: Path, number: int = 4) -> None:
 
 def index(source: str, out: str, **options: Any) -> Catalog:
     """Whatever the classes are: most tests have one."""
-    return catalogs.index(source, out, yes=True, **options)
+    return catalogs.index(source, out, **{"yes": True, **options})
 
 
 def refusal(source: Path | str, place: Path, **options: Any) -> str:
@@ -270,9 +271,46 @@ def test_missing_and_broken_images_are_told_together_and_all_in_a_file(tmp_path:
     assert sorted(os.listdir(tmp_path / "out")) == ["problems.csv"]  # a file for people: there is no catalog
     text = (tmp_path / "out" / "problems.csv").read_text()
     assert [name for name in names if name in text] == [*names[:4], *names[10:]]
+    for use in (Catalog.open, lambda uri: ensure_catalog(DataConfig(catalog=uri), "elsewhere")):
+        with pytest.raises(
+            CatalogError, match=f"got the problems of a source that was refused, in {tmp_path}/out/prob"
+        ):
+            use(str(tmp_path / "out"))
+    with pytest.raises(CatalogError, match=rf"make one with `alray index SOURCE --out {tmp_path}/out`"):
+        Catalog.open(str(tmp_path / "out"))
     (tmp_path / "m.csv").write_text("path,label\nimg/5.png,a\n")
     build(config, str(tmp_path / "out"))
     assert not (tmp_path / "out" / "problems.csv").exists()
+
+
+def test_a_refusal_leaves_no_list_of_an_earlier_one(tmp_path: Path) -> None:
+    pictures(tmp_path, 10)
+    config = IndexConfig(root=str(tmp_path / "img"), yes=True, label_column="")
+    for i in range(7):
+        (tmp_path / "img" / f"{i}.png").write_bytes(b"no image")
+    with pytest.raises(CatalogError, match="All 7 are listed"):
+        build(config, str(tmp_path / "out"))
+    for i in range(5):
+        (tmp_path / "img" / f"{i}.png").unlink()
+    with pytest.raises(CatalogError, match=r"broken image: 2 \(3 images can be used\)"):
+        build(config, str(tmp_path / "out"))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_source_that_looks_wrong_says_that_its_images_were_not_opened_yet(tmp_path: Path) -> None:
+    pictures(tmp_path, 10)
+    (tmp_path / "img" / "a").mkdir()
+    for i in range(10):
+        (tmp_path / "img" / f"{i}.png").rename(tmp_path / "img" / "a" / f"{i}.png")
+    (tmp_path / "img" / "a" / "0.png").write_bytes(b"")
+    (tmp_path / "img" / "a" / "1.png").write_bytes(b"no image")
+    told = refusal(tmp_path / "img", tmp_path, yes=False)
+    assert "broken image: 1 (9 images can be used, as far as is known before they are opened)" in told
+    assert "loses 1 and leaves at most 9 images." in told and "all labels are 'a'" in told
+    told = refusal(tmp_path / "img", tmp_path)
+    assert "broken image: 2 (8 images can be used)" in told and "leaves 8 images." in told
+    told = refusal(tmp_path / "img", tmp_path, yes=False, check="none")
+    assert "broken image: 1 (9 images can be used)" in told, "nobody will open them"
 
 
 # ---- object stores, files of a run, selection

@@ -509,6 +509,16 @@ def test_an_option_that_a_catalog_would_ignore_is_refused(field: str, value: obj
     assert ensure_catalog(masks, "elsewhere")[0] == catalog
 
 
+def test_a_refusal_of_classes_names_those_that_a_catalog_took_from_its_source(tmp_path: Path) -> None:
+    catalog = made("parquet", tmp_path)
+    config = DataConfig(catalog=catalog.uri, classes=tuple(f"class {number}" for number in range(1000)))
+    with pytest.raises(CatalogError) as refused:
+        ensure_catalog(config, "elsewhere")
+    here = ", ".join(catalog.classes)
+    assert f"that of the catalog at {catalog.uri}, {here}, got class 0, class 1" in str(refused.value)
+    assert "class 4 and 995 more" in str(refused.value)
+
+
 def test_another_list_of_the_pool_is_another_content(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Not of the catalog: the run that begins anew says what was another."""
     config = started(tmp_path, **{"data.train_list": str(tmp_path / "list.txt")})

@@ -122,6 +122,24 @@ def test_a_run_on_unlabeled_rows_asks_waits_and_goes_on_to_its_end(config, tmp_p
     assert state.open_batch(folder) is None
 
 
+def test_classes_can_be_named_for_a_catalog_that_was_made_without_any(config, tmp_path):
+    """No row of it has a label, so names change no row. They are part of the run: other names are another run."""
+    catalog = str(tmp_path / "catalog")
+    main(["index", config.data.root, "--out", catalog])
+    config = replace(config, {"data.catalog": catalog, "data.classes": (*NAMES, " kiwi"), "rounds": 2})
+    wait(config)
+    folder = folder_of(config)
+    assert state.classes(folder) == list(folder.catalog().classes) == [*NAMES, "kiwi"]
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    wait(config)
+    assert folder.round(0).metrics()["labeled_set"]["counts"][3] == 0
+    give(folder, tmp_path, right(batch_of(folder)[1]))
+    assert run(config, quiet=True).rounds[-1]["labels"] == 12
+    assert find_run(replace(config, {"data.classes": tuple(NAMES)}), folder.catalog()).uri != folder.uri
+    with pytest.raises(ValueError, match="expected different names, got 'plum' more than once"):
+        check(replace(config, {"data.classes": (*NAMES, "plum ")}))
+
+
 def test_people_are_asked_for_no_more_labels_than_a_limit_allows(config, tmp_path):
     config = replace(config, {"stop.labels": 10})
     wait(config)
@@ -292,14 +310,18 @@ def test_a_class_that_was_a_slip_leaves_the_list_when_it_is_corrected_before_a_r
     slip, kiwi = sent[0], (sent[1][0], "kiwi", "")
     give(folder, tmp_path, [(slip[0], "aple", ""), kiwi, *sent[2:]])
     assert state.classes(folder) == [*NAMES, "aple", "kiwi"]
-    give(folder, tmp_path, [slip], correct=True)
+    told = give(folder, tmp_path, [slip], correct=True).notes
+    assert told == ["no image has the class aple any more; it leaves the list of classes"]
     assert state.classes(folder) == [*NAMES, "kiwi"]
     wait(config)
     assert len(folder.round(0).metrics()["labeled_set"]["counts"]) == 4
-    give(folder, tmp_path, [sent[1]], correct=True)
+    told = give(folder, tmp_path, [sent[1]], correct=True).notes
     assert state.classes(folder) == [*NAMES, "kiwi"], "a round was trained with it, so that its number stays"
     said = "no image has the class kiwi any more; it keeps its place"
+    assert len(told) == 1 and said in told[0]
     assert any(said in line for line in lines(folder))
+    assert give(folder, tmp_path, [(keys[2], sent[3][1], "")], correct=True).notes == [], "it was told"
+    give(folder, tmp_path, [sent[2]], correct=True)
     last = (batch_of(folder)[1][0], "melon", "")
     give(folder, tmp_path, [last, *right(batch_of(folder)[1][1:])])
     wait(config)
@@ -310,6 +332,25 @@ def test_a_class_that_was_a_slip_leaves_the_list_when_it_is_corrected_before_a_r
     result = run(config, quiet=True)
     report([result.dir], str(tmp_path / "report"))
     assert said in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_new_class_may_be_a_slip_for_another_new_one_that_more_images_have(config, tmp_path):
+    config = replace(config, {"data.classes": (), "labels.new_classes": "allow"})
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    named = [
+        (keys[0], "aple", ""),
+        *((key, "apple", "") for key in keys[1:4]),
+        *((key, "pear", "") for key in keys[4:]),
+    ]
+    notes = give(folder, tmp_path, named).notes
+    asks = [
+        "NEW CLASS 'aple', with 1 image (did you mean 'apple'?)",
+        "NEW CLASS 'apple', with 3 images.",
+        "NEW CLASS 'pear'",
+    ]
+    assert [note.startswith(ask) for note, ask in zip(notes, asks, strict=True)] == [True] * 3, notes
 
 
 def test_an_empty_delivery_is_refused_and_status_names_what_is_missing(config, tmp_path):
@@ -499,7 +540,8 @@ def test_the_commands_label_and_status_say_what_to_do(config, tmp_path, capsys):
     main(["status", folder.uri])
     said = capsys.readouterr().out
     assert "waiting for labels, start: 0 of 6 images have an answer" in said
-    assert f"next: alray label {folder.uri}" in said
+    assert f"next: alray label {folder.uri} FILE" in said
+    assert said.count("alray label") == said.count(folder.batch_files("start").uri) == 1, "each is said once"
     batch, keys = batch_of(folder)
     filled = Path(folder.batch_files(batch.name).uri) / "batch.csv"
     rows = list(csv.DictReader(filled.open()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def folder(tmp_path):
     for number in range(16):
         image = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
         image[mask_of(number) > 0, number % 2] = 220
-        path = tmp_path / "images" / f"{number // 8}" / f"{number:02d}.png"
+        path = tmp_path / "images" / f"Köln {number // 8}" / f"{number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     config = RunConfig(
@@ -145,6 +146,16 @@ def test_masks_that_cannot_be_used_are_refused_by_name_and_nothing_is_written(fo
     assert "plain.png: expected a mask whose name ends with _mask.png" in said
     assert state.masks(folder) == {} and folder.masks.names() == []
     assert receive.receive(folder, [place], take_good=True).taken == 1
+
+
+def test_a_folder_of_masks_from_macos_has_its_accents_apart_from_their_letters(folder, tmp_path):
+    keys = keys_of(folder)
+    masks = {unicodedata.normalize("NFD", key): mask_of(number_of(key)) for key in keys}
+    assert masks.keys().isdisjoint(keys)
+    got = receive.receive(folder, [draw(tmp_path / "a", masks)])
+    assert (got.taken, got.open) == (6, {"start": (0, 6)})
+    for key in keys:
+        np.testing.assert_array_equal(stored(folder, key), mask_of(number_of(key)))
 
 
 @pytest.mark.parametrize(

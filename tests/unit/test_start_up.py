@@ -96,19 +96,36 @@ def test_a_command_imports_the_other_commands_not(tmp_path: Path) -> None:
     assert heavy_after(program, tmp_path)[0] == {"alray.commands.command", "alray.commands.strategies"}
 
 
-@pytest.mark.parametrize(("name", "says"), [("nowhere.pth", "no such checkpoint file"), ("page.pth", "a web page")])
-def test_a_file_that_cannot_hold_weights_is_refused_before_torch_is_imported(
-    name: str, says: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("weights nowhere.pth", "no such checkpoint file"),
+        ("weights page.pth", "a web page"),
+        ("export nowhere --out out", "expected the directory of a run"),
+        ("forecast nowhere", "expected the directory of a run"),
+        ("status nowhere", "expected the directory of a run"),
+        ("label nowhere labels.csv", "expected the directory of a run"),
+        ("why nowhere image", "expected the directory of a run"),
+        ("estimate nowhere", "expected the directory of a run"),
+        ("index nowhere --out out", "no such file or directory"),
+        ("repack nowhere --out out", "expected a catalog"),
+        ("verify nowhere", "expected a directory with files that alray wrote"),
+        ("run people --data.root nowhere --root out", "no such file or directory"),
+        ("plan people --data.root nowhere --root out", "no such file or directory"),
+    ],
+)
+def test_a_place_that_is_not_there_is_told_before_large_libraries_are_imported(
+    words: str, says: str, tmp_path: Path
 ) -> None:
     (tmp_path / "page.pth").write_text("<html></html>")
     program = f"""
 import sys
 from alray.cli import main
 try:
-    main(["weights", {name!r}])
+    main({words.split()!r})
 except SystemExit as stop:
     print(stop.code)
-print(*sorted({HEAVY} & set(sys.modules)))
+print(*sorted({HEAVY - {"PIL", "scipy", "yaml"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert says in done.stderr

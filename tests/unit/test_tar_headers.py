@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -200,17 +201,35 @@ def test_random_tars_are_read_as_by_tarfile(seed: int, form: str, tmp_path: Path
     path = tmp_path / "a.tar"
     path.write_bytes(data)
     assert_as_tarfile(path)
-    expected = list[tuple[str, int, int]]()
+    entries, files, links = list[tuple[str, tuple[int, int] | str]](), dict[str, tuple[int, int]](), dict[str, str]()
     try:
         with tarfile.open(path) as tar:
             for info in tar:
                 name = info.name.removeprefix("./")
-                if info.isreg() and is_image_name(name) and info.offset_data + info.size <= len(data):
-                    expected.append((name, info.offset_data, info.size))
+                if not is_image_name(name):
+                    continue
+                if info.isreg() and info.offset_data + info.size <= len(data):
+                    files[name] = info.offset_data, info.size
+                    entries.append((name, files[name]))
+                elif info.issym() or info.islnk():
+                    links[name] = os.path.join(os.path.dirname(name) * info.issym(), info.linkname)
+                    entries.append((name, links[name]))
     except (tarfile.TarError, ValueError):  # the latter for sizes that no file has
         pass
+
+    def place(name: str) -> tuple[int, int] | None:
+        """Of the bytes where a name leads."""
+        for _ in links:
+            name = name if name in files else links.get(name, "")
+        return files.get(name)
+
+    places = [(name, place(there) if isinstance(there, str) else there) for name, there in entries]
     found = read_headers(str(path), "a.tar", "label")
-    assert list(zip(found.names, found.offsets, found.sizes, strict=True)) == expected
+    assert [*zip(found.names, zip(found.offsets, found.sizes, strict=True), strict=True)] == [
+        (name, there) for name, there in places if there
+    ]
+    told = {line["key"] for one in found.problems for line in one.to_pylist() if "broken link" in line["reason"]}
+    assert told >= {name for name, there in places if not there}
 
 
 @pytest.mark.parametrize("at", [0, 99, 105, 110, 120, 124, 130, 134, 135, 140, 156, 257, 332, 345, 499])

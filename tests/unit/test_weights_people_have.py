@@ -29,6 +29,7 @@ from alray.models import describe
 from alray.models.backbone import create
 from alray.models.checkpoint import CheckpointError, LoadReport
 from alray.models.families import FAMILIES, rank
+from alray.models.weight_files import read
 
 State = dict[str, torch.Tensor]
 
@@ -481,7 +482,7 @@ def test_arrays_of_jax_load_as_timm_loads_them(tmp_path: Path) -> None:
     expected.load_pretrained(str(path))
     backbone, report = load(path, VIT)
     assert all(torch.equal(tensor, expected.state_dict()[key]) for key, tensor in backbone.state_dict().items())
-    assert "JAX" in report.family and "timm reads them" in describe.described(str(path))
+    assert "JAX" in report.family and "timm reads them" in describe.described(str(path), read(str(path)))
 
 
 # Which copy.

@@ -118,15 +118,20 @@ def read_label(name: str, data: bytes, column: str) -> tuple[str, str, str | Non
 
     Returns None for a .json without the column. Raises ValueError if the member cannot be read.
     """
-    suffix = name[name.rindex(".") :].lower()
-    kind = ".cls.txt" if suffix == ".txt" else suffix
-    stem = name[: -len(kind)]
+    kind, stem = kind_and_stem(name)
     if kind != ".json":
         return kind, stem, class_texts([data])[0]
     content = json.loads(data)
     if not isinstance(content, dict) or column not in content:
         return None
     return kind, stem, scalar_text(content[column])
+
+
+def kind_and_stem(name: str) -> tuple[str, str]:
+    """The kind of a label member, and its name without the kind."""
+    suffix = name[name.rindex(".") :].lower()
+    kind = ".cls.txt" if suffix == ".txt" else suffix
+    return kind, name[: -len(kind)]
 
 
 def class_texts(data: Sequence[bytes]) -> list[str]:

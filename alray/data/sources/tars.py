@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import tarfile
 from array import array
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from alray.data.sources.damaged import NOT_UTF8, why_unreadable
-from alray.data.sources.samples import class_texts, is_label_member, read_label
+from alray.data.sources.samples import class_texts, is_label_member, kind_and_stem, read_label
 from alray.data.sources.scan import EXTENSIONS, file_name, is_image_name, problem, suffixes
 from alray.data.sources.tar_blocks import BLOCK
 from alray.data.sources.tar_headers import Members, PlainHeaders
@@ -24,6 +25,7 @@ _READ_AHEAD = 4096  # bytes; a small label member is read together with its head
 _TAIL = 1 << 20  # bytes that are looked at after the end of a tar, where zeros are usual
 _BROKEN = (tarfile.TarError, EOFError, OverflowError, MemoryError)  # the last two: for sizes that no file has
 _CLASS = ".cls"
+_HOPS = 40  # links that lead to links, as many as Linux follows
 _USUAL = frozenset({_CLASS, *(f".{suffix}" for name in EXTENSIONS for suffix in (name, name.upper()))})
 
 
@@ -40,6 +42,10 @@ class Tar:
     problems: list[pa.Table] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)  # members of other kinds, by suffix
     without_label: int = 0  # .json members without the label column
+    links: dict[int, str] = field(
+        default_factory=dict
+    )  # by place of the image: where a link leads, until it is followed
+    label_links: dict[str, str] = field(default_factory=dict)  # the same, by the name of a label member
 
     def report(self, key: str, reason: str) -> None:
         """Note that a member, or the tar itself, cannot be used."""
@@ -95,6 +101,7 @@ def _read_others(tar: Tar, file: io.BufferedReader, start: int, size: int, label
         if not start:
             tar.report(file_name(tar.uri), f"broken tar: {why_unreadable(tar.uri, error)} ({size} bytes)")
             return
+    follow(tar)
     _check_end(tar, file, end, size)
 
 
@@ -107,14 +114,31 @@ def _add_other(tar: Tar, members: tarfile.TarFile, member: tarfile.TarInfo, size
         tar.report(utf8_name(name), f"unreadable name: {NOT_UTF8}")
         return
     regular = member.isreg()
+    if member.islnk() or member.issym():
+        _add_link(tar, name, target_of(member))
+        return
     if is_image_name(name) and (not regular or member.issparse()):
-        tar.report(name, "broken member: expected one range of bytes, got a link or a sparse file")
+        got = "a sparse file" if member.issparse() else "a device or a pipe" if member.isdev() else "another kind"
+        tar.report(name, f"broken member: expected one range of bytes, got {got}")
         return
     there = regular and member.offset_data + member.size <= size
     data = members.extractfile(member).read() if there and is_label_member(name) else None  # type: ignore[union-attr]
     others: list[str] = []
     _add(tar, name, member.offset_data, member.size, size, data, label_column, others)
     tar.ignored.update(suffixes(others))
+
+
+def _add_link(tar: Tar, name: str, target: str) -> None:
+    """Add a link, whose bytes are not known before all members are."""
+    if is_image_name(name):
+        tar.links[len(tar.names)] = target
+        tar.names.append(name)
+        tar.offsets.append(-1)
+        tar.sizes.append(-1)
+    elif is_label_member(name):
+        tar.label_links[name] = target
+    else:
+        tar.ignored.update(suffixes([name]))
 
 
 def _add_plain(tar: Tar, members: Members, plain: PlainHeaders, size: int, label_column: str) -> None:
@@ -186,6 +210,51 @@ def _add_label(tar: Tar, name: str, data: bytes, label_column: str) -> None:
     else:
         kind, stem, label = found
         tar.labels.setdefault(kind, {})[stem] = label
+
+
+def target_of(link: tarfile.TarInfo) -> str:
+    """The name of the member where a link leads: a hard link names it, a symbolic link is a path from its folder."""
+    there = link.linkname if link.islnk() else posixpath.join(posixpath.dirname(link.name), link.linkname)
+    return posixpath.normpath(there)
+
+
+def follow(tar: Tar) -> None:
+    """Give links to members of the same tar the bytes, or the class, of these, as `tarfile.extractfile` does. Report
+    those that lead nowhere."""
+    for _ in range(_HOPS if tar.links or tar.label_links else 0):
+        place = {name: at for at, name in enumerate(tar.names) if at not in tar.links}
+        found = {at: place[target] for at, target in tar.links.items() if target in place}
+        for at, there in found.items():
+            tar.offsets[at], tar.sizes[at] = tar.offsets[there], tar.sizes[there]
+            del tar.links[at]
+        named = [name for name, target in tar.label_links.items() if _take_label(tar, name, target)]
+        for name in named:
+            del tar.label_links[name]
+        if not found and not named:
+            break
+    for at, target in tar.links.items():
+        tar.report(tar.names[at], f"broken link: it leads to {utf8_name(target)}, which is no image of the tar")
+    if tar.links:
+        keep = [at not in tar.links for at in range(len(tar.names))]
+        tar.names = list(compress(tar.names, keep))
+        tar.offsets, tar.sizes = (array("q", compress(column, keep)) for column in (tar.offsets, tar.sizes))
+    for name, target in tar.label_links.items():
+        if name.endswith(".json") and tar.without_label:  # such a one may be where it leads
+            tar.without_label += 1
+        else:
+            tar.report(name, f"broken link: it leads to {utf8_name(target)}, which names no class in the tar")
+    tar.links, tar.label_links = {}, {}
+
+
+def _take_label(tar: Tar, name: str, target: str) -> bool:
+    """Give a link the class that the member where it leads names. Returns whether there is one."""
+    if not is_label_member(target):
+        return False
+    (kind, stem), (there, known) = kind_and_stem(name), kind_and_stem(target)
+    if kind != there or known not in tar.labels.get(kind, {}):
+        return False
+    tar.labels[kind][stem] = tar.labels[kind][known]
+    return True
 
 
 def _check_end(tar: Tar, file: io.BufferedReader, end: int, size: int) -> None:
