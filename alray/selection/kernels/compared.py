@@ -162,8 +162,7 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
     among = np.zeros(len(at), bool)
     among[order[same]] = among[order[same + 1]] = True
     tied = np.flatnonzero(among)
-    rows = np.ascontiguousarray(take(at[tied]))
-    words = rows.view(np.uint32 if rows.dtype.itemsize % 4 == 0 else np.uint16)
+    words = _words(take(at[tied]))
     digest = _digest(words)
     by = np.lexsort((digest, squared[tied]))  # stable: the lowest row first
     equal = digest[by][1:] == digest[by][:-1]
@@ -172,6 +171,19 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
     begins = np.maximum.accumulate(np.where(np.append(True, ~equal), np.arange(len(by)), 0))
     first[tied[by]] = tied[by[begins]]
     return first
+
+
+def first_of_copies(rows: Array) -> Positions:
+    """The positions of those of stored rows (m, d) that are no copies of rows before them, ascending."""
+    every, digest = np.arange(len(rows)), np.sort(_digest(_words(rows)))
+    if (digest[1:] != digest[:-1]).all():
+        return every
+    return np.flatnonzero(copies_of(every, np.full(len(rows), np.inf), lambda at: rows[at]) == every)
+
+
+def _words(rows: Array) -> Array:
+    rows = np.ascontiguousarray(rows)
+    return rows.view(np.uint32 if rows.dtype.itemsize % 4 == 0 else np.uint16)
 
 
 def _digest(words: Array) -> npt.NDArray[np.uint64]:

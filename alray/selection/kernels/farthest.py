@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
+from alray.selection.kernels.centers import shuffled
+from alray.selection.kernels.compared import first_of_copies
 from alray.selection.kernels.distance import Space
 from alray.selection.kernels.greedy import greedy
 from alray.selection.kernels.held import Chosen
-from alray.selection.kernels.logits import Floats
+from alray.selection.kernels.logits import Floats, needed
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.settled import moderate
 from alray.selection.kernels.sieve import Far
@@ -27,7 +29,9 @@ _POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
 _HOPELESS = 50  # where so many times the picks are needed, such as among copies, more rows are no help
+_LABELED = 4  # times the picks: so many labeled rows the driver compares all rows with, at most
 _COMPARED = 1024  # sampled rows that are compared with each other
+_BEFORE_COPIES: Key = (0.0, -1)  # what rows at a larger distance than 0 beat
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32, and several times that while it works on them
 
 
@@ -47,13 +51,13 @@ class Search:
 
     def until(self, k: int) -> tuple[Rows, Floats]:
         """The first k picks and their squared distances."""
-        if not self._labeled():
+        labeled = self._labeled()
+        if not labeled:
             self._picked.append(self._first())
-        fits = self.n <= self._most
         width = self._space.mean.shape[0]
-        thin = few_columns(width) and self.n <= _MOST_THIN
-        few = self._labeled() <= (1 if moderate(width, self.n, k) else 0)  # then all distances are measured by one pass
-        per_pick, ceiling, whole = _PER_PICK, np.inf, fits and (thin or few)
+        fits, thin = self.n + labeled <= self._most, few_columns(width) and self.n <= _MOST_THIN
+        self._holds = fits and (thin or (moderate(width, self.n, k) and labeled <= _LABELED * k))
+        per_pick, ceiling, whole = _PER_PICK, np.inf, self._holds and (thin or labeled <= 1)
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
             wanted = (
                 self.n if whole else int(min(max(per_pick * missing, _AT_LEAST * per_pick / _PER_PICK), self._most))
@@ -76,12 +80,37 @@ class Search:
         if wanted < self.n:
             threshold, wanted = self._threshold(picks, missing, wanted)
             threshold = min(threshold, ceiling)
+        if wanted >= self.n and self._holds:
+            self._picked.append(self._among_all(picks, missing))
+            self._shards.report_progress(sum(len(part.rows) for part in self._picked))
+            return -np.inf
         most = -(-2 * wanted // self._parts)
         far = self._shards.map("far", self._space, picks, picks.rows, threshold, most)
         rest = max((part.rest for part in far), key=lambda key: (key[0], -key[1]))
         self._picked.append(greedy(self._space, _joined(far), missing, rest))
         self._shards.report_progress(sum(len(part.rows) for part in self._picked))
         return float(rest[0])
+
+    def _among_all(self, picks: Block, missing: int) -> Chosen:
+        """Picks among all rows, held by the driver, which compares them with the labeled rows and the picks, too."""
+        there = [part for part in self._shards.map("everything") if len(part)]
+        rows, vectors = np.concatenate([part.rows for part in there]), np.concatenate([p[EMBEDDING] for p in there])
+        left = np.flatnonzero(~np.isin(rows, picks.rows))
+        left = left[np.argsort(rows[left])]
+        if len(left) < len(rows) or not (left[1:] > left[:-1]).all():
+            rows, vectors = rows[left], vectors[left]
+        first = first_of_copies(vectors)
+        held = Chosen(rows[first], vectors[first], np.full(len(first), np.inf))
+        centers = [picks[EMBEDDING]]
+        if self._context.labeled is not None:
+            centers += shuffled(needed(self._context.labeled.open(), frozenset({EMBEDDING})))
+        around = np.concatenate(centers)
+        found = greedy(self._space, held, missing, _BEFORE_COPIES, around[first_of_copies(around)])
+        # All that are left are copies of centers: the lowest row first.
+        copies = np.setdiff1d(rows, found.rows)[: missing - len(found.rows)]
+        vectors = np.concatenate([found.vectors, vectors[np.searchsorted(rows, copies)]])
+        squared = np.append(found.squared, np.zeros(len(copies)))
+        return Chosen(np.append(found.rows, copies), vectors, squared, found.spent)
 
     def _threshold(self, picks: Block, missing: int, wanted: int) -> tuple[float, int]:
         """A distance that about `wanted` rows exceed, or more of them if needed, and how many these are."""

@@ -42,10 +42,12 @@ def measured(space: Space, stored: Array, centers: Array) -> tuple[Floats, int]:
     return squared, leaves.pairs
 
 
-def thin(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
+def thin(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
     """The picks of `alray.selection.kernels.greedy.greedy`."""
     order = np.argsort(held.rows)
     search = _Thin(space.canonical(held.vectors[order]), held.rows[order], held.squared[order], rest)
+    if centers is not None:
+        search.meet(space.canonical(centers))
     while (missing := min(k, len(order)) - len(search.picks)) > 0:
         if not search.block(missing):
             break
@@ -66,6 +68,10 @@ class _Thin:
     def spent(self) -> float:
         """What picking has cost, in operations on single numbers."""
         return _PER_COLUMN * len(self._leaves.columns) * float(self._leaves.pairs + self._inside)
+
+    def meet(self, centers: Floats) -> None:
+        """Take centers (p, d) into account that are none of the rows."""
+        self._leaves.meet(centers)
 
     def block(self, most: int) -> int:
         """At most `most` picks among the farthest rows; how many there were."""
