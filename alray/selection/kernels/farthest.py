@@ -30,6 +30,7 @@ _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 M
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
 _HOPELESS = 50  # where so many times the picks are needed, such as among copies, more rows are no help
 _LABELED = 4  # times the picks: so many labeled rows the driver compares all rows with, at most
+_COLUMNS = 128  # rows of w columns are sent up to the share w / 128 of them: then driver holds
 _COMPARED = 1024  # sampled rows that are compared with each other
 _BEFORE_COPIES: Key = (0.0, -1)  # what rows at a larger distance than 0 beat
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32, and several times that while it works on them
@@ -51,23 +52,32 @@ class Search:
 
     def until(self, k: int) -> tuple[Rows, Floats]:
         """The first k picks and their squared distances."""
-        labeled = self._labeled()
-        if not labeled:
+        if not self._labeled():
             self._picked.append(self._first())
-        width = self._space.mean.shape[0]
-        fits, thin = self.n + labeled <= self._most, few_columns(width) and self.n <= _MOST_THIN
-        self._holds = fits and (thin or (moderate(width, self.n, k) and labeled <= _LABELED * k))
-        per_pick, ceiling, whole = _PER_PICK, np.inf, self._holds and (thin or labeled <= 1)
+        self._sent, fits = self._most_sent(k), self.n + self._labeled() <= self._most
+        per_pick, ceiling, poor = _PER_PICK, np.inf, False
         while (missing := k - sum(len(part.rows) for part in self._picked)) > 0:
-            wanted = (
-                self.n if whole else int(min(max(per_pick * missing, _AT_LEAST * per_pick / _PER_PICK), self._most))
-            )
+            wanted = int(min(max(per_pick * missing, _AT_LEAST * per_pick / _PER_PICK), self._most))
+            wanted = self.n if poor or wanted > self._sent else wanted
             before, ceiling = missing, self._round(missing, wanted, ceiling)
             missing = k - sum(len(part.rows) for part in self._picked)
             # Where a round finds few, picks change the distances of many rows, and the driver is better off with all.
-            whole = fits and (thin or before - missing < _POOR * before)
+            poor = fits and before - missing < _POOR * before
             per_pick = max(2 * per_pick, _PER_PICK_LATER)  # the estimated threshold was too high: ask for more rows
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
+
+    def _most_sent(self, k: int) -> int:
+        """So many rows are sent at most: where more are needed, it costs less if the driver holds all rows, and compares
+        them with the centers. n: it does not."""
+        width, labeled = self._space.mean.shape[0], self._labeled()
+        self._holds = self.n + labeled <= self._most and (
+            few_columns(width)
+            or (labeled <= 1 and moderate(width, self.n, k))
+            or (labeled <= _LABELED * k and moderate(width))
+        )
+        if self._holds and (self.n <= _MOST_THIN if few_columns(width) else labeled <= 1):
+            return 0
+        return self.n * width // _COLUMNS if self._holds and moderate(width) else self.n
 
     def account(self) -> dict[str, int]:
         """What choosing among the rows that were sent has cost, in counted operations on single numbers."""
@@ -96,8 +106,8 @@ class Search:
         there = [part for part in self._shards.map("everything") if len(part)]
         rows, vectors = np.concatenate([part.rows for part in there]), np.concatenate([p[EMBEDDING] for p in there])
         left = np.flatnonzero(~np.isin(rows, picks.rows))
-        left = left[np.argsort(rows[left])]
-        if len(left) < len(rows) or not (left[1:] > left[:-1]).all():
+        left = left if (rows[1:] > rows[:-1]).all() else left[np.argsort(rows[left])]
+        if len(left) < len(rows):
             rows, vectors = rows[left], vectors[left]
         first = first_of_copies(vectors)
         held = Chosen(rows[first], vectors[first], np.full(len(first), np.inf))
@@ -106,6 +116,8 @@ class Search:
             centers += shuffled(needed(self._context.labeled.open(), frozenset({EMBEDDING})))
         around = np.concatenate(centers)
         found = greedy(self._space, held, missing, _BEFORE_COPIES, around[first_of_copies(around)])
+        if len(found.rows) == missing:
+            return found
         # All that are left are copies of centers: the lowest row first.
         copies = np.setdiff1d(rows, found.rows)[: missing - len(found.rows)]
         vectors = np.concatenate([found.vectors, vectors[np.searchsorted(rows, copies)]])
@@ -118,11 +130,13 @@ class Search:
         parts = self._shards.map("estimate", self._space, picks, share)
         rows, upper = (np.concatenate(column) for column in zip(*parts, strict=True))
         left = max(1, self.n - len(picks))
-        most = min(self._most, left - 1, _WIDER * wanted)
+        most = min(self._most, left - 1, self._sent if self._sent < self.n else _WIDER * wanted)
         known, there = np.isin(rows, self._sampled), np.isin(self._sampled, rows)
         order = np.argsort(-upper[known], kind="stable")
-        wanted = _enough(self._space, self._sample[there][order], upper[known][order], left, missing, wanted, most)
-        return _guess(upper, wanted / left), wanted
+        enough = _enough(self._space, self._sample[there][order], upper[known][order], left, missing, wanted, most)
+        if not enough and self._sent < self.n:
+            return 0.0, self.n
+        return _guess(upper, (enough or wanted) / left), enough or wanted
 
     def _rows(self) -> Rows:
         return np.concatenate([part.rows for part in self._picked])
@@ -152,21 +166,23 @@ def _guess(upper: Floats, share: float) -> float:
 
 def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int, wanted: int, most: int) -> int:
     """How many of the farthest of n rows to send, so that they allow about `missing` picks: `wanted`, or up to `most`
-    where many of the farthest rows are neighbours. If these are not enough either, it is `wanted`: fewer at first.
+    where many of the farthest rows are neighbours; 0 if these are not enough either.
 
     vectors (s, d), squared (s,): rows of a sample, farthest first.
     """
     stands_for, needed = n / max(1, len(squared)), _ALLOWED * missing
     first = min(len(squared), int(wanted / stands_for))
     allowed = _allowed(_apart(space, vectors[:first]), squared[:first], stands_for)
-    if allowed >= needed or allowed < needed / _HOPELESS:
+    if allowed >= needed:
         return wanted
+    if allowed < needed / _HOPELESS:
+        return 0
     last = min(len(squared), int(most / stands_for))
     step = max(1, -(-last // _COMPARED))
     apart, squared, stands_for = _apart(space, vectors[:last:step]), squared[:last:step], stands_for * step
     more = max(wanted, most)
     if _allowed(apart, squared, stands_for) < needed:
-        return wanted
+        return 0
     while more > wanted:
         less = int(max(wanted, 0.8 * more))
         count = max(1, int(less / stands_for))

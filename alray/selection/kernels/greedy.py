@@ -36,13 +36,13 @@ _FIRST, _AT_ONCE = 32, 512  # rows decided together: first, and at most; the nex
 def greedy(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
     """At most k picks among the held rows, farthest first; stops when the best of them does not beat `rest`.
 
-    held.squared are canonical and up to date; ties go to the lower row.
+    held.squared are canonical and up to date; ties go to the lower row. centers: stored vectors (m, d) that held.squared
+    do not account for; only rows of few or moderately many columns are given with any.
     """
     if few_columns(held.vectors.shape[1]):
         return thin(space, held, k, rest, centers)
-    if moderate(held.vectors.shape[1], len(held.rows), k):
+    if centers is not None or moderate(held.vectors.shape[1], len(held.rows), k):
         return settled(space, held, k, rest, centers)
-    assert centers is None
     rows = Held(space, held, k)
     rest = rest[0] / space.unit, rest[1]
     blocks, passes = _Blocks(rows), _Spent()
