@@ -175,10 +175,15 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
 
 def first_of_copies(rows: Array) -> Positions:
     """The positions of those of stored rows (m, d) that are no copies of rows before them, ascending."""
-    every, digest = np.arange(len(rows)), np.sort(_digest(_words(rows)))
-    if (digest[1:] != digest[:-1]).all():
-        return every
-    return np.flatnonzero(copies_of(every, np.full(len(rows), np.inf), lambda at: rows[at]) == every)
+    digest = _digest(_words(rows))
+    order = np.argsort(digest)
+    same = np.flatnonzero(digest[order][1:] == digest[order][:-1])
+    alone = np.ones(len(rows), bool)
+    alone[order[same]] = alone[order[same + 1]] = False
+    tied = np.flatnonzero(~alone)
+    lowest = copies_of(tied, np.ones(len(tied)), lambda at: rows[at])
+    alone[tied[lowest == np.arange(len(tied))]] = True
+    return np.flatnonzero(alone)
 
 
 def _words(rows: Array) -> Array:
