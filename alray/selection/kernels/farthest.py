@@ -29,8 +29,8 @@ _POOR = 0.1  # a round that found less than this share of the missing picks
 _MOST_THIN = 1 << 16  # rows of few columns that the driver holds together: 17 MB, see `alray.selection.kernels.thin`
 _WIDER, _ALLOWED = 6, 1.25  # rows to send: at most so many times more, if they are to allow so many times the picks
 _HOPELESS = 50  # where so many times the picks are needed, such as among copies, more rows are no help
-_LABELED = 4  # times the picks: so many labeled rows the driver compares all rows with, at most
-_COLUMNS = 128  # rows of w columns are sent up to the share w / 128 of them: then driver holds
+_LABELED = 4  # times the picks: with so many labeled rows at most the driver compares all rows that it holds
+_COLUMNS = 128  # of rows of d columns at most the share d / 128 is sent: holding all of few columns costs less
 _COMPARED = 1024  # sampled rows that are compared with each other
 _BEFORE_COPIES: Key = (0.0, -1)  # what rows at a larger distance than 0 beat
 _HELD = 1 << 26  # numbers the driver holds at once: 256 MB as float32, and several times that while it works on them
@@ -67,17 +67,19 @@ class Search:
         return self._rows()[:k], np.concatenate([part.squared for part in self._picked])[:k]
 
     def _most_sent(self, k: int) -> int:
-        """So many rows are sent at most: where more are needed, it costs less if the driver holds all rows, and compares
-        them with the centers. n: it does not."""
+        """So many rows are sent at most. Where more are needed, it costs less if the driver holds all rows and
+        compares them with the centers itself; n: it does not."""
         width, labeled = self._space.mean.shape[0], self._labeled()
         self._holds = self.n + labeled <= self._most and (
             few_columns(width)
             or (labeled <= 1 and moderate(width, self.n, k))
             or (labeled <= _LABELED * k and moderate(width))
         )
-        if self._holds and (self.n <= _MOST_THIN if few_columns(width) else labeled <= 1):
-            return 0
-        return self.n * width // _COLUMNS if self._holds and moderate(width) else self.n
+        if not self._holds:
+            return self.n
+        if few_columns(width):
+            return 0 if self.n <= _MOST_THIN else self.n
+        return 0 if labeled <= 1 else self.n * width // _COLUMNS
 
     def account(self) -> dict[str, int]:
         """What choosing among the rows that were sent has cost, in counted operations on single numbers."""
@@ -103,18 +105,14 @@ class Search:
 
     def _among_all(self, picks: Block, missing: int) -> Chosen:
         """Picks among all rows, held by the driver, which compares them with the labeled rows and the picks, too."""
-        there = [part for part in self._shards.map("everything") if len(part)]
-        rows, vectors = np.concatenate([part.rows for part in there]), np.concatenate([p[EMBEDDING] for p in there])
-        left = np.flatnonzero(~np.isin(rows, picks.rows))
-        left = left if (rows[1:] > rows[:-1]).all() else left[np.argsort(rows[left])]
-        if len(left) < len(rows):
-            rows, vectors = rows[left], vectors[left]
-        first = first_of_copies(vectors)
-        held = Chosen(rows[first], vectors[first], np.full(len(first), np.inf))
+        rows, vectors = self._left(picks.rows)
         centers = [picks[EMBEDDING]]
         if self._context.labeled is not None:
             centers += shuffled(needed(self._context.labeled.open(), frozenset({EMBEDDING})))
         around = np.concatenate(centers)
+        first = first_of_copies(vectors)
+        some = (rows, vectors) if len(first) == len(rows) else (rows[first], vectors[first])
+        held = Chosen(*some, np.full(len(first), np.inf))
         found = greedy(self._space, held, missing, _BEFORE_COPIES, around[first_of_copies(around)])
         if len(found.rows) == missing:
             return found
@@ -123,6 +121,15 @@ class Search:
         vectors = np.concatenate([found.vectors, vectors[np.searchsorted(rows, copies)]])
         squared = np.append(found.squared, np.zeros(len(copies)))
         return Chosen(np.append(found.rows, copies), vectors, squared, found.spent)
+
+    def _left(self, picked: Rows) -> tuple[Rows, Array]:
+        """All rows but these, ascending, and their stored vectors."""
+        there = [part for part in self._shards.map("everything") if len(part)]
+        rows, vectors = np.concatenate([part.rows for part in there]), np.concatenate([p[EMBEDDING] for p in there])
+        at = np.flatnonzero(~np.isin(rows, picked))
+        at = at[np.argsort(rows[at], kind="stable")]
+        whole = len(at) == len(rows) and (at[1:] > at[:-1]).all()
+        return (rows, vectors) if whole else (rows[at], vectors[at])
 
     def _threshold(self, picks: Block, missing: int, wanted: int) -> tuple[float, int]:
         """A distance that about `wanted` rows exceed, or more of them if needed, and how many these are."""

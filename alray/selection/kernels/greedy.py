@@ -36,8 +36,8 @@ _FIRST, _AT_ONCE = 32, 512  # rows decided together: first, and at most; the nex
 def greedy(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
     """At most k picks among the held rows, farthest first; stops when the best of them does not beat `rest`.
 
-    held.squared are canonical and up to date; ties go to the lower row. centers: stored vectors (m, d) that held.squared
-    do not account for; only rows of few or moderately many columns are given with any.
+    held.squared are canonical and up to date; ties go to the lower row. centers: stored vectors (m, d) that they do not
+    account for; rows of more than moderately many columns come with none.
     """
     if few_columns(held.vectors.shape[1]):
         return thin(space, held, k, rest, centers)

@@ -28,7 +28,6 @@ from alray.selection.kernels.logits import Floats, Positions, check_finite
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.resident import Resident, uploaded
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
-from alray.selection.kernels.thin import few_columns, measured
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
@@ -119,16 +118,12 @@ class Sieve:
         free = np.ones(len(self._rows), bool)
         free[self._rows.places(held)] = False
         least = threshold / space.unit
-        if threshold <= 0 and (len(self._centers) == 1 or few_columns(self._rows.width)):
-            alive = positions_of(free)
-            squared = self._measure(alive)
-        else:
-            if self._coarse:  # rows of the sample were compared with all centers
-                met = positions_of(free & (self._bounds.blocks == self._centers.count))
-                self._coarse = coarse.useful(self._bounds.below(met), self._bounds.upper[met], least)
-            self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
-            alive = positions_of(free & (self._bounds.upper > under(least)))
-            squared = self._settle(alive)
+        if self._coarse:  # rows of the sample were compared with all centers
+            met = positions_of(free & (self._bounds.blocks == self._centers.count))
+            self._coarse = coarse.useful(self._bounds.below(met), self._bounds.upper[met], least)
+        self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
+        alive = positions_of(free & (self._bounds.upper > under(least)))
+        squared = self._settle(alive)
         self.counters["survivors"] += len(alive)
         free[alive] = False
         there = np.flatnonzero(squared >= threshold)
@@ -204,21 +199,6 @@ class Sieve:
         for blocks in np.flatnonzero(np.bincount(bounds.blocks[at])):
             for part in self._rows.chunks(at[bounds.blocks[at] == blocks], self._coarse):
                 self._run(part, least, len(self._centers))
-
-    def _measure(self, at: Integers) -> Floats:
-        """The canonical distances of rows to all centers, where they take no longer than their bounds."""
-        assert self._space is not None
-        squared = self._bounds.upper[at].astype(np.float64)
-        left = np.flatnonzero(squared > 0)  # at distance 0 nothing can be nearer
-        for here in self._rows.chunks(left):
-            part = at[here].astype(np.intp)
-            stored = self._rows.take(part)
-            check_finite(self._rows.numbers(part), stored)
-            squared[here], pairs = measured(self._space, stored, self._centers.stored)
-            self.counters["pairs"] += pairs
-            center = np.full(len(part), 0 if len(self._centers) == 1 else UNKNOWN)
-            self._bounds.settle(part, squared[here] / self._space.unit, center, self._centers.count)
-        return squared
 
     def _run(self, at: Positions, least: float, stop: int) -> None:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""

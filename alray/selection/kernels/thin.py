@@ -12,7 +12,7 @@ import numpy as np
 
 from alray.features.arrays import Array, Rows
 from alray.models.device import device_in_use
-from alray.selection.kernels.distance import COLUMNS, Space, squared_norms
+from alray.selection.kernels.distance import COLUMNS, Space
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.leaves import Leaves
 from alray.selection.kernels.logits import Floats, Positions
@@ -27,19 +27,6 @@ _FEW = 12  # picks of a block: fewer ask for a larger one
 def few_columns(width: int) -> bool:
     """Whether boxes keep most rows from being looked at: where there are few columns."""
     return 0 < width <= COLUMNS and device_in_use().type == "cpu"
-
-
-def measured(space: Space, stored: Array, centers: Array) -> tuple[Floats, int]:
-    """Canonical squared distances of stored rows (m, d) to the nearest of stored centers (p, d), (m,), and the number
-    of pairs that were compared."""
-    x, others = space.canonical(stored), space.canonical(centers)
-    if len(others) == 1:
-        return squared_norms(x - others), len(x)
-    leaves = Leaves(x, np.full(len(x), np.inf))
-    leaves.meet(others)
-    squared, there = np.empty(len(x)), leaves.place < len(x)
-    squared[leaves.place[there]] = leaves.squared[there]
-    return squared, leaves.pairs
 
 
 def thin(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
