@@ -1,5 +1,9 @@
 """The driver's side of the exact k-center: how far the shards must look, and which of the rows they send are picked.
 
+Where rows have few columns, or many of them would have to be sent, the driver takes all rows instead, as many as it has
+room for, and compares them with the centers itself: that is cheaper than to filter them first. Both ways make the same
+picks, and which one is taken follows from counts and a sample, never from time.
+
 Letters: n rows, k picks, w rows to send, d width.
 """
 
@@ -42,7 +46,8 @@ class Search:
     def __init__(self, metric: Metric, rule: str, shards: Shards, context: Context) -> None:
         self._rule, self._shards, self._context = rule, shards, context
         sizes = shards.map("count")
-        self.n, self._parts = sum(sizes), len(sizes)
+        self.n: int = sum(sizes)
+        self._parts = len(sizes)
         parts = [part for part in shards.map("sample", _share(4096, self.n)) if len(part)]
         self._sampled = np.concatenate([part.rows for part in parts])
         sample = self._sample = np.concatenate([part[EMBEDDING] for part in parts])
@@ -69,7 +74,7 @@ class Search:
     def _most_sent(self, k: int) -> int:
         """So many rows are sent at most. Where more are needed, it costs less if the driver holds all rows and
         compares them with the centers itself; n: it does not."""
-        width, labeled = self._space.mean.shape[0], self._labeled()
+        width, labeled = len(self._space.mean), self._labeled()
         self._holds = self.n + labeled <= self._most and (
             few_columns(width)
             or (labeled <= 1 and moderate(width, self.n, k))
