@@ -7,9 +7,9 @@
 Generated embeddings (heavy-tailed clusters) and logits, float16 in .npy files; int8 are the same numbers divided by a
 scale for each column and rounded, and the scale is given to the selection. Each selection is a process of its own.
 "Inside" are the shards' work and the driver's decisions, and the import of PyTorch where it is worth it ("torch" says
-so). "Outside" is the rest of its process' CPU time: other imports, which take as long for any number of rows and are also
-listed alone, reading what was given, checks. Resident memory is what
-the system cannot take back (RssAnon). Beside it is the peak with the pages of the mapped file, which it can (VmHWM).
+so). "Outside" is the rest of its process' CPU time: other imports, which take as long for any number of rows and are
+also listed alone, reading what was given, checks. Resident memory is what the system cannot take back (RssAnon). Beside
+it is the peak with the pages of the mapped file, which it can (VmHWM).
 """
 
 from __future__ import annotations

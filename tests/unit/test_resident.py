@@ -8,7 +8,7 @@ import torch
 from test_k_center import KINDS, assert_twin, chosen, made, twin
 
 from alray.features.arrays import ArraySource
-from alray.selection.kernels import resident, shard_rows, sieve
+from alray.selection.kernels import held, resident, settled, shard_rows, sieve, thin
 from alray.selection.kernels.distance import Space
 from alray.selection.kernels.resident import Resident
 
@@ -43,6 +43,8 @@ def test_the_same_picks_with_views_made_on_the_device(
     kind: str, m: int, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sieve, "best_device", lambda: CPU)
+    for module in (held, settled, thin):
+        monkeypatch.setattr(module, "device_in_use", lambda: CPU)
     monkeypatch.setattr(resident, "free_bytes", lambda device: room)
     monkeypatch.setattr(shard_rows, "CHUNK", 300)
     x = made(kind)
