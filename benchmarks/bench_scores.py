@@ -80,7 +80,7 @@ def blocked(name: str, z: np.ndarray, k: int) -> np.ndarray:
 
 
 def measured(name: str, z: np.ndarray, k: int, repeats: int) -> dict[str, Any]:
-    """CPU seconds of the three ways, taking turns, and their ratios. There is no plain one where memory is too small."""
+    """CPU seconds of the three ways by turns, and their ratios. There is no plain one where memory is too small."""
     ways: dict[str, Callable[[], np.ndarray]] = {
         "alray": lambda: select(name, k, logits=z).rows,
         "plain": lambda: plain(name, z, k),
