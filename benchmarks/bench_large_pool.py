@@ -6,9 +6,10 @@
 
 Generated embeddings (heavy-tailed clusters) and logits, float16 in .npy files; int8 are the same numbers divided by a
 scale for each column and rounded, and the scale is given to the selection. Each selection is a process of its own.
-"Inside" are the shards' work and the driver's decisions. "Outside" is the rest of its process' CPU time: imports, which
-take as long for any number of rows and are also listed alone, reading what was given, checks. Resident memory is what
-the system cannot take back (RssAnon). Beside it is the peak with the pages of the mapped file, which it can (VmHWM).
+"Inside" are the shards' work and the driver's decisions, and the import of PyTorch where it is worth it ("torch" says
+so). "Outside" is the rest of its process' CPU time: other imports, which take as long for any number of rows and are
+also listed alone, reading what was given, checks. Resident memory is what the system cannot take back (RssAnon). Beside
+it is the peak with the pages of the mapped file, which it can (VmHWM).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def one(folder: Path, strategy: str, dtype: str, labeled: int, picks: int, shard
 
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     if strategy == "k_center":
-        import torch  # noqa: F401
+        import alray.selection.kernels.farthest  # noqa: F401
 
     imports = time.process_time()
     resident = [status("RssAnon")]
@@ -102,6 +103,7 @@ def one(folder: Path, strategy: str, dtype: str, labeled: int, picks: int, shard
         "outside_share": round(1 - inside / cpu, 3),
         "wall_seconds": round(time.monotonic() - start, 1), "resident_gib": round(max(resident), 2),
         "with_mapped_file_gib": round(status("VmHWM"), 2), "first_rows": found.rows[:5].tolist(),
+        "torch": "torch" in sys.modules,
         **{name: value for name, value in found.account.items() if isinstance(value, int)},
     }  # fmt: skip
     print(json.dumps(result))

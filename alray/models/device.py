@@ -1,4 +1,5 @@
-"""The device and the precision of networks and matrix products. No other module checks whether there is a GPU."""
+"""The device and the precision of networks and matrix products. No other module checks whether there is a GPU;
+`alray.models.pytorch` tells without PyTorch where there can be none."""
 
 from __future__ import annotations
 

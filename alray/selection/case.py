@@ -22,6 +22,7 @@ from alray.features.arrays import (
     Shard,
     ShardSource,
 )
+from alray.selection.kernels.distance import Space
 from alray.selection.kernels.logits import Floats, logits_of, needed
 from alray.selection.protocol import HEAD, Context, Metric, Picks
 
@@ -161,8 +162,6 @@ def nearest(
 
 def nearest_center(case: Case, before: Rows, metric: Metric = "l2") -> tuple[int, float] | None:
     """The row of the nearest labeled row or given pick, and its distance; None where there is none, or no features."""
-    from alray.selection.kernels.distance import Space  # imports torch
-
     needs = frozenset({EMBEDDING})
     mine = case.block(needs)
     if mine is None:

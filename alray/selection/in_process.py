@@ -16,6 +16,7 @@ from typing import Any
 
 from alray.features.arrays import Reads, Shard, ShardSource
 from alray.process import processors
+from alray.selection.kernels.matrices import best_device
 from alray.selection.labeled_rows import read
 from alray.selection.one_thread import OneThread
 from alray.selection.protocol import Context, Strategy
@@ -27,9 +28,7 @@ def usual_shards(rows: int, width: int, strategy: Strategy) -> int:
     least, numbers = strategy.shard_size
     most = min(processors(), max(rows // least, rows * width // numbers))
     if most > 1 and strategy.uses_gpu:
-        from alray.models.device import best_device  # imports torch, as the strategy will
-
-        most = most if best_device().type == "cpu" else 1
+        most = most if best_device() is None else 1
     return max(1, most)
 
 

@@ -6,12 +6,13 @@ threads wait for each other in loops that cost CPU seconds: on two CPUs up to tw
 
 from __future__ import annotations
 
-import sys
 import threading
 from contextlib import ExitStack
 from functools import cache
 
 from threadpoolctl import ThreadpoolController
+
+from alray.models.pytorch import imported_torch, when_imported
 
 
 class OneThread:
@@ -24,20 +25,23 @@ class OneThread:
 
     def __enter__(self) -> OneThread:
         self._held.enter_context(_libraries().limit(limits=1, user_api="blas"))
+        self._held.callback(when_imported, when_imported(self.here))
         self.here()
         return self
 
     def here(self) -> None:
         """Call in a thread that makes products, when PyTorch may have been imported: it remembers a number of threads
-        for each thread, and one for those that are started later."""
-        if torch := sys.modules.get("torch"):
+        for each thread, and one for those that are started later. Where the thread imports it later, it is called
+        again."""
+        when_imported(self.here)
+        if torch := imported_torch():
             with self._lock:
                 self._before = self._before or torch.get_num_threads()
                 torch.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
-        if self._before:
-            sys.modules["torch"].set_num_threads(self._before)
+        if (torch := imported_torch()) and self._before:
+            torch.set_num_threads(self._before)
         self._held.close()
 
 

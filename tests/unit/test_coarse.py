@@ -30,7 +30,7 @@ def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The filter uses bfloat16, however many rows and candidates it leaves."""
-    monkeypatch.setattr(coarse, "useful", lambda *_: True)
+    monkeypatch.setattr(sieve, "useful", lambda *_: True)
     monkeypatch.setattr(sieve, "FEW", 300)
     with coarse.forced(True):
         yield
@@ -125,7 +125,8 @@ def test_rows_dropped_at_every_block_change_no_pick(kind: str, monkeypatch: pyte
         monkeypatch.setattr(farthest, "_HELD", ship)
         monkeypatch.setattr(centers, "_BLOCKS", (2, 3))
         monkeypatch.setattr(centers, "_BLOCK", 7)
-        monkeypatch.setattr(coarse, "WIDTH", width)
+        for module in (centers, coarse):
+            monkeypatch.setattr(module, "WIDTH", width)
         monkeypatch.setattr(coarse, "_NARROW", width)
         monkeypatch.setattr(sieve, "_STREAM", 12)
         monkeypatch.setattr(shard_rows, "CHUNK_COARSE", 3000)

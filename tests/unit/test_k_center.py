@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-import torch
 
 from alray.features.arrays import ArraySource, Block, cut
 from alray.selection.in_process import InProcess
@@ -163,7 +162,7 @@ def test_the_filter_never_excludes_what_is_true() -> None:
             view = space.view(x)
             at, center = (index.ravel() for index in np.indices((len(x), len(x))))
             exact = space.pairs(x, x, at, center).reshape(len(x), len(x)) / space.unit
-            filtered = products(view.x, view).numpy().astype(np.float64) + view.squares[:, None]
+            filtered = products(view.x, view).astype(np.float64) + view.squares[:, None]
             eps = bound(view.squares, view.largest, x.shape[1])[:, None]
             assert (np.abs(filtered - exact) <= eps).all()
             if metric == "l2" and kind != "far offset":
@@ -176,10 +175,10 @@ def test_the_float64_filter_never_excludes_what_is_true(kind: str) -> None:
     x = made(kind)
     x[5] *= 1e6 if kind not in ("huge", "float16") else 3
     space = Space.around("l2", x[:20])
-    view = space.view(x, torch.float64)
+    view = space.view(x, np.float64)
     at, center = (index.ravel() for index in np.indices((len(x), len(x))))
     exact = space.pairs(x, x, at, center).reshape(len(x), len(x)) / space.unit
-    filtered = products(view.x, view).numpy() + view.squares[:, None]
+    filtered = products(view.x, view) + view.squares[:, None]
     assert (np.abs(filtered - exact) <= error(view, view.largest, view.step)[:, None]).all()
 
 
@@ -192,14 +191,14 @@ def test_distances_of_small_integers_are_exact(offset: int) -> None:
     assert (error(view, view.largest, view.step) == 0).all()
     at, center = (index.ravel() for index in np.indices((600, 600)))
     exact = space.pairs(x, x, at, center).reshape(600, 600) / space.unit
-    np.testing.assert_array_equal(products(view.x, view).numpy() + view.squares[:, None], exact)
+    np.testing.assert_array_equal(products(view.x, view) + view.squares[:, None], exact)
     picks = chosen(x, np.arange(50), 60, 3)
     assert_twin(picks, twin(x, np.arange(50), 60))
     assert picks.account["rescored"] == 0
 
 
-@pytest.mark.parametrize(("dtype", "precision"), [(np.float32, torch.float32), (np.float64, torch.float64)])
-def test_no_exact_sums_where_one_row_is_off_the_step(dtype: type, precision: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "precision"), [(np.float32, np.float32), (np.float64, np.float64)])
+def test_no_exact_sums_where_one_row_is_off_the_step(dtype: type, precision: type) -> None:
     """Also by so little that its view, whose numbers are larger, does not show it."""
     for off in (0.3, 2.0 ** -(np.finfo(dtype).nmant - 3)):
         x = np.random.default_rng(0).integers(-3, 4, (300, 8)).astype(dtype)
@@ -211,9 +210,9 @@ def test_no_exact_sums_where_one_row_is_off_the_step(dtype: type, precision: tor
         assert (error(view, view.largest, view.step) > 0).all()
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_bounds_of_held_rows_never_exclude_what_is_true(kind: str, precision: torch.dtype) -> None:
+def test_the_bounds_of_held_rows_never_exclude_what_is_true(kind: str, precision: type) -> None:
     """Each pair's, whatever the norms of its two rows: one is a thousand times as large, and one is out of range."""
     x = made(kind, n=200).astype(np.float64)
     x[5] *= 1e3
@@ -225,7 +224,7 @@ def test_the_bounds_of_held_rows_never_exclude_what_is_true(kind: str, precision
     at, center = (index.ravel() for index in np.indices((len(x), len(x))))
     with np.errstate(over="ignore", invalid="ignore"):
         exact = space.pairs(x, x, at, center).reshape(len(x), len(x)).T / space.unit
-        g = rows.products(everything, everything).numpy().astype(np.float64)
+        g = rows.products(everything, everything).astype(np.float64)
         assert not (exact > g + rows.above).any()
         lower = g + rows.below - np.minimum(2 * rows.share, 1e308)[:, None]
     assert not (exact < lower)[np.isfinite(rows.share)].any()
@@ -328,10 +327,10 @@ def test_bounds_that_were_rounded_are_no_distances(seed: int, monkeypatch: pytes
     assert_twin(chosen(x, np.arange(0), 60, 1), twin(x, np.arange(0), 60))
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_active_rows_have_upper_bounds_and_are_settled_to_the_last_bit(
-    kind: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    kind: str, precision: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also rows that have seen, or know, some of the picks only, and one row out of the range of float32."""
     monkeypatch.setattr(active, "_AT_ONCE", 0)

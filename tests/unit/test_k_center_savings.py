@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_k_center import assert_twin, chosen, twin
 
-from alray.selection.kernels import coarse, farthest, greedy, held
+from alray.selection.kernels import coarse, farthest, greedy, held, sieve
 from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, in_block
 from alray.selection.kernels.distance import Space
 from alray.selection.select import select
@@ -63,7 +63,7 @@ def test_what_a_block_costs_is_counted_before_its_end_is_judged() -> None:
 
 @pytest.mark.parametrize("shards", [1, 5])
 def test_a_survivor_is_compared_again_with_one_block_of_centers(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coarse, "useful", lambda *_: True)
+    monkeypatch.setattr(sieve, "useful", lambda *_: True)
     n, m = 3000, 1000
     x = normal(n, 32)
     with coarse.forced(True):

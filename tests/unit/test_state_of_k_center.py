@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-import torch
 
 from alray.features.arrays import EMBEDDING, ArraySource, Block
 from alray.selection.inputs import gather
@@ -117,7 +116,7 @@ def test_distances_beyond_float32_are_decided_exactly(monkeypatch: pytest.Monkey
     n, m, rng = 20_000, 500, np.random.default_rng(3)
     x = rng.normal(size=(n, 5))
     embedding = {EMBEDDING: x[m:]}
-    rows = shard_rows.ShardRows(ArraySource(np.arange(m, n), embedding).open(), EMBEDDING, torch.device("cpu"))
+    rows = shard_rows.ShardRows(ArraySource(np.arange(m, n), embedding).open(), EMBEDDING, None)
     few, many = (rows.numbers(rows.sampled(int(size / (n - m) * 2**64))) for size in (4096, 16384))
     outside = np.setdiff1d(many, few)[:400]
     x[outside] *= 10.0 ** np.linspace(20, 60, 400)[:, None]

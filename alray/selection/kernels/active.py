@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from alray.features.arrays import Array, Rows
-from alray.models.device import full_float32
 from alray.selection.kernels.bounds import up
 from alray.selection.kernels.distance import Space, View, rounded_up, shares, squared_norms
 from alray.selection.kernels.logits import Floats, Positions, Singles, nonzero
+from alray.selection.kernels.matrices import product
 from alray.selection.protocol import Key, beats
 
 _TOGETHER = 1 << 16  # products per matrix: they stay in cache
@@ -34,12 +33,13 @@ class Made:
     """The picks among rows (n, d), stored in `vectors`, in their order, at most k; and how products see them."""
 
     def __init__(self, space: Space, vectors: Array, k: int) -> None:
-        self.space, self.vectors, self.type = space, vectors, torch.float32
+        self.space, self.vectors = space, vectors
         self._order, self.count = np.empty(k, np.intp), 0
-        self._lines, self._share, self._seen = torch.empty(0), np.empty(k), 0
+        self._lines, self._share, self._seen = np.empty(0), np.empty(k), 0
         self._x = np.empty((k, vectors.shape[1]))
-        self.room = torch.empty(0)  # for products: fresh memory costs more than they do
-        self.refine(torch.float32)
+        self.room = np.empty(0)  # for products: fresh memory costs more than they do
+        self.type: type = np.float32
+        self.refine(self.type)
 
     @property
     def at(self) -> Positions:
@@ -49,7 +49,7 @@ class Made:
     @property
     def double(self) -> bool:
         """Whether products are in float64."""
-        return self.type == torch.float64
+        return self.type == np.float64
 
     def add(self, at: int, x: Floats) -> None:
         """One more pick; x (d,): it as the metric sees it."""
@@ -60,27 +60,27 @@ class Made:
         """The picks from this one on as the metric sees them, (p, d)."""
         return self._x[known : self.count]
 
-    def refine(self, to: torch.dtype = torch.float64) -> None:
+    def refine(self, to: type = np.float64) -> None:
         """Use products of this type from now on."""
         self.type, self._seen = to, 0
         parts = (slice(start, start + _EXAMINED) for start in range(0, len(self.vectors), _EXAMINED))
         # Whether all products of the rows, of any of them, are exact:
         self.exact = all(not shares(self.space.view(self.vectors[part], to)).any() for part in parts)
-        self._lines = torch.empty((len(self._order), self.vectors.shape[1] + 1), dtype=to)
-        self.room = torch.empty(_TOGETHER, dtype=to)
+        self._lines = np.empty((len(self._order), self.vectors.shape[1] + 1), dtype=to)
+        self.room = np.empty(_TOGETHER, to)
 
     def view(self, at: Positions) -> View:
         """Some of the rows as products see them."""
         return self.space.view(self.vectors[at], self.type)
 
-    def since(self, before: int) -> tuple[torch.Tensor, Floats]:
+    def since(self, before: int) -> tuple[Array, Floats]:
         """The picks from this one on, as lines (p, d + 1): -2 c, and |c|^2 with their share of error; and these shares
         (p,)."""
         if self._seen < self.count:
             part, view = slice(self._seen, self.count), self.view(self._order[self._seen : self.count])
             self._share[part] = shares(view)
-            torch.mul(view.x, -2.0, out=self._lines[part, :-1])
-            self._lines[part, -1] = torch.from_numpy(view.squares + self._share[part])
+            np.multiply(view.x, -2, out=self._lines[part, :-1])
+            self._lines[part, -1] = view.squares + self._share[part]
             self._seen = self.count
         return self._lines[before : self.count], self._share[before : self.count]
 
@@ -99,9 +99,9 @@ class Active:
         self._above = view.squares + share
         with np.errstate(invalid="ignore"):
             self._below = np.where(np.isinf(share), -np.inf, view.squares - share)
-        self._columns = view.x.new_ones(view.x.shape[1] + 1, len(at))
+        self._columns = np.ones((view.x.shape[1] + 1, len(at)), view.x.dtype)
         self._columns[:-1] = view.x.T
-        self._ones = self._columns.numpy().T
+        self._ones = self._columns.T
         self.usual = 4 * float(np.median(share)) * self._unit if len(at) else 0.0  # how wide bounds are
         late = np.flatnonzero((seen < self.met) & (upper > -np.inf))
         for some in self._alike(late, seen):
@@ -140,7 +140,7 @@ class Active:
     def sweep(self, most: int, limit: Key, numbers: Rows) -> list[float]:
         """At most so many picks, one after the other, each with the float32 bounds of all rows up to date, as long as
         they beat the limit and few rows may be the farthest; returns their distances. numbers (n,): of the rows."""
-        picks, columns, squared = self._picks, self._columns.numpy(), list[float]()
+        picks, columns, squared = self._picks, self._columns, list[float]()
         upper, above, new = up(self.upper / self._unit), up(self._above), np.empty(len(self), np.float32)
         while len(squared) < most:
             one, x = self._farthest(upper)
@@ -184,7 +184,7 @@ class Active:
     def _lower(self, some: Positions | slice, before: int) -> None:
         """Lower the bounds of some rows by the picks from this one on."""
         everything = isinstance(some, slice)
-        columns = self._columns if everything else self._columns[:, torch.from_numpy(some)]
+        columns = self._columns if everything else self._columns[:, some]
         upper, above = self.upper[some], self._above[some]
         lines, _ = self._picks.since(before)
         for start in range(0, len(lines), _LINES):
@@ -195,16 +195,14 @@ class Active:
             self.upper[some] = upper
         self.spent += len(lines) * len(upper) * self.pair_cost
 
-    def _products(self, lines: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, Array]]:
+    def _products(self, lines: Array, columns: Array) -> Iterator[tuple[slice, Array]]:
         """Parts of rows, and the products of picks and them, one line per pick; the next ones overwrite them."""
         count, n = len(lines), columns.shape[1]
         size = min(n, max(1, _TOGETHER // count))
         for first in range(0, n, size):
             part = slice(first, min(first + size, n))
-            g = self._picks.room[: count * (part.stop - first)].view(count, -1)
-            with full_float32():
-                torch.mm(lines, columns[:, part], out=g)
-            yield part, g.numpy()
+            g = self._picks.room[: count * (part.stop - first)].reshape(count, -1)
+            yield part, product(lines, columns[:, part], g)
 
     def settle(self, some: Positions) -> Floats:
         """The canonical distances of some rows after all picks, -inf of picks; they become their bounds, which are up
@@ -250,7 +248,7 @@ class Active:
 
     def _near(self, some: Positions, before: int) -> tuple[Positions, Positions]:
         """Pairs of rows and of the picks from this one on that may be nearer than the row's other picks."""
-        columns, found = self._columns[:, torch.from_numpy(some)], []
+        columns, found = self._columns[:, some], []
         lines, share = self._picks.since(before)
         with np.errstate(invalid="ignore"):
             limit = self.upper[some] / self._unit - self._below[some]

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alray.features.arrays import EMBEDDING, Array, Shard
 from alray.keyed import order
-from alray.selection.kernels import coarse
 from alray.selection.kernels.distance import Space, View, join
 from alray.selection.kernels.logits import Floats, Positions, check_finite
+from alray.selection.kernels.matrices import WIDTH, Device
+
+if TYPE_CHECKING:
+    from alray.selection.kernels.coarse import Block
 
 _UNUSUAL = 8  # times the median norm: such centers are in blocks of their own, and so are those of its powers
 _BLOCKS = (64, 64, 128)  # centers compared at once: few at first, because most rows are dropped early; then 256
@@ -31,14 +34,14 @@ class Centers:
     in blocks of their own: the error bound of a block grows with its largest norm."""
 
     space: Space | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: Device = None
     edges: list[int] = field(default_factory=lambda: [0])
     largest: list[float] = field(default_factory=list)  # the largest norm of each block
     _stored: list[Array] = field(default_factory=list)
     _known: set[bytes] = field(default_factory=set)
     _view: View | None = None
     _double: dict[tuple[int, int], View] = field(default_factory=dict)
-    _rounded: dict[int, tuple[int, coarse.Block]] = field(default_factory=dict)  # by the first: the end, and them
+    _rounded: dict[int, tuple[int, Block]] = field(default_factory=dict)  # by the first: the end, and them
 
     def __len__(self) -> int:
         return self.edges[-1]
@@ -81,12 +84,14 @@ class Centers:
         """The largest norm of the centers start:end, which are one or more blocks."""
         return max(self.largest[self.before(start) : self.before(end)])
 
-    def rounded(self, start: int, end: int) -> coarse.Block:
-        """These centers, at most `coarse.WIDTH`, in bfloat16."""
+    def rounded(self, start: int, end: int) -> Block:
+        """These centers, at most `WIDTH`, in bfloat16."""
         assert self.space is not None
+        from alray.selection.kernels.coarse import block_of  # imports torch
+
         known = self._rounded.get(start)
         if known is None or known[0] != end:
-            known = self._rounded[start] = end, coarse.block_of(self.space, self.stored[start:end])
+            known = self._rounded[start] = end, block_of(self.space, self.stored[start:end])
         return known[1]
 
     def double(self, start: int, end: int) -> View:
@@ -95,7 +100,7 @@ class Centers:
         if (start, end) not in self._double:
             while len(self._double) >= _KEPT:
                 self._double.pop(next(iter(self._double)))
-            view = self.space.view(self.stored[start:end], torch.float64)
+            view = self.space.view(self.stored[start:end], np.float64)
             self._double[start, end] = view.to(self.device)
         return self._double[start, end]
 
@@ -140,7 +145,7 @@ class Centers:
 
     def _fit(self, start: int, end: int) -> bool:
         norms = self.largest[self.before(start) : self.before(end)]
-        return end - start <= coarse.WIDTH and max(norms) < _UNUSUAL * min(norms)
+        return end - start <= WIDTH and max(norms) < _UNUSUAL * min(norms)
 
 
 def unusual(squares: Floats) -> npt.NDArray[np.int64]:

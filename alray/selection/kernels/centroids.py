@@ -175,7 +175,7 @@ class _Search:
         """Pairs (position, centroid) of vectors that may be nearer than the last of the nearest rows so far, and than
         the `depth` nearest of these vectors."""
         rows = self._space.view(x)
-        value = products(rows.x, self._view).numpy().astype(np.float64) + rows.squares[:, None]
+        value = products(rows.x, self._view).astype(np.float64) + rows.squares[:, None]
         eps = bound(rows.squares, self._view.largest, x.shape[1])[:, None]
         unit = self._space.unit
         with np.errstate(invalid="ignore"):

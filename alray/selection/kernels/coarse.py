@@ -31,10 +31,9 @@ from alray.features.arrays import Array
 from alray.models.device import full_float32
 from alray.selection.kernels.distance import LARGEST, Space
 from alray.selection.kernels.logits import Floats, Positions, U
+from alray.selection.kernels.matrices import WIDTH
 
-_WORSE, _ALWAYS = 3, 8  # times the rows above a threshold, and rows: where more are left, float32 is the cheaper way
-WIDTH = 256  # centers of a product at most; the shapes of products are few, because oneDNN prepares each of them
-_NARROW = 64  # or so many
+_NARROW = 64  # centers of a product, or WIDTH: the shapes of products are few, because oneDNN prepares each of them
 _TILES = (2048, 512, 128)  # rows of a product
 _CACHED = 1 << 17  # numbers that are rounded at once: 512 KB
 _COLUMNS = 32  # products are fastest for a multiple of so many columns
@@ -66,13 +65,6 @@ def _native() -> bool:
     used = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # without it nobody knows, and the answer is no
     return bool(used and has and has())
-
-
-def useful(lower: Array, upper: Array, least: float) -> bool:
-    """Whether bfloat16 tells enough, judged by its bounds (m,) of some rows' squared distances to all centers: it must
-    not leave many times as many rows above the threshold `least` as there seem to be."""
-    above = int(np.count_nonzero((lower + upper) / 2 >= least))
-    return int(np.count_nonzero(upper >= least)) <= _WORSE * max(above, _ALWAYS)
 
 
 @dataclass(frozen=True, eq=False)

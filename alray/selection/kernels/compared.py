@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.coarse import Rounded
 from alray.selection.kernels.distance import Space, View, error, products, rounded_up
 from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent, taken
+
+if TYPE_CHECKING:
+    from alray.selection.kernels.coarse import Rounded
 
 _SHARE = 0.75  # for bfloat16, in which a product takes no longer than copying its rows
 _TOO_WIDE = 0.05  # an error bound that is a larger share of the distances tells too little
@@ -57,7 +60,7 @@ class Compared:
     ) -> None:
         self._space, self._centers, self._stored = space, centers, stored
         self._kept: Positions | None = None  # of the stored rows; None: all of them
-        self._rounded = Rounded(space, stored()) if coarse else None
+        self._rounded = _rounded(space, stored()) if coarse else None
         self._seen = view if view or coarse else self._view_of_stored()
 
     @property
@@ -65,7 +68,7 @@ class Compared:
         assert self._seen is not None
         return self._seen
 
-    def _view_of_stored(self, dtype: torch.dtype = torch.float32) -> View:
+    def _view_of_stored(self, dtype: type = np.float32) -> View:
         stored = self._stored() if self._kept is None else self._stored()[self._kept]
         return self._space.view(stored, dtype).to(self._centers.device)
 
@@ -77,13 +80,13 @@ class Compared:
     @property
     def double(self) -> bool:
         """Whether it compares in float64."""
-        return self._seen is not None and self._seen.x.dtype == torch.float64
+        return self._seen is not None and self._seen.double
 
     def refine(self) -> bool:
         """Compare more precisely from now on; False where it compares in float64 already."""
         if self.double:
             return False
-        self._seen = self._view_of_stored(torch.float32 if self.coarse else torch.float64)
+        self._seen = self._view_of_stored(np.float32 if self.coarse else np.float64)
         self._rounded = None
         return True
 
@@ -111,12 +114,12 @@ class Compared:
         if self._rounded is not None:
             return Nearest(*self._rounded.nearest(self._centers.rounded(start, end), least))
         g, eps = self._products(start, end)
-        low = g.amin(dim=1).cpu().numpy() + self._view.squares
+        low = lowest(g, 1) + self._view.squares
         with np.errstate(invalid="ignore"):
             lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
 
         def two(at: Positions) -> tuple[Positions, Floats]:
-            where, second = two_nearest(g if len(at) == len(g) else g[at])
+            where, second = two_nearest(g if len(at) == len(g) else taken(g, at))
             return where, second + self._view.squares[at] - eps[at]
 
         return Nearest(lower, upper, two)
@@ -129,23 +132,32 @@ class Compared:
         g, eps = self._products(start, end)
         squares = self._view.squares
         with np.errstate(invalid="ignore"):
-            nearest_here = g.amin(dim=1).cpu().numpy() + squares + eps
+            nearest_here = lowest(g, 1) + squares + eps
             limit = np.fmin(most, nearest_here) + eps - squares
-        reach = torch.from_numpy(rounded_up(limit, self.double)).to(g.device)[:, None]
-        return nonzero((g <= reach).cpu().numpy())
+        reach = rounded_up(limit, self.double)[:, None]
+        return nonzero(fetched(g <= (reach if isinstance(g, np.ndarray) else sent(reach, g.device))))
 
-    def _products(self, start: int, end: int) -> tuple[torch.Tensor, Floats]:
+    def _products(self, start: int, end: int) -> tuple[Matrix, Floats]:
         """g (m, p) and eps (m,): the squared distances to the centers start:end are within eps of g + squares."""
         centers = self._centers.double(start, end) if self.double else self._centers.view[start:end]
         return products(self._view.x, centers), error(self._view, self._centers.largest_of(start, end), centers.step)
 
 
-def two_nearest(g: torch.Tensor) -> tuple[Positions, Floats]:
+def two_nearest(g: Matrix) -> tuple[Positions, Floats]:
     """Of each line of g (m, p), where its smallest number is, and the second smallest; g is changed."""
-    on_cpu = g.device.type == "cpu"  # there NumPy finds it five times as fast
-    lowest = torch.from_numpy(g.numpy().argmin(axis=1)) if on_cpu else torch.argmin(g, dim=1)
-    g.scatter_(1, lowest[:, None], torch.inf)
-    return lowest.cpu().numpy(), g.amin(dim=1).cpu().numpy().astype(np.float64)
+    if isinstance(g, np.ndarray):
+        at = g.argmin(axis=1)
+        g[np.arange(len(g)), at] = np.inf
+        return at, lowest(g, 1).astype(np.float64)
+    first = g.argmin(dim=1)
+    g.scatter_(1, first[:, None], np.inf)
+    return fetched(first), lowest(g, 1).astype(np.float64)
+
+
+def _rounded(space: Space, stored: Array) -> Rounded:
+    from alray.selection.kernels.coarse import Rounded  # imports torch
+
+    return Rounded(space, stored)
 
 
 def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]) -> Positions:

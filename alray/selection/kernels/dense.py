@@ -12,13 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from alray.features.arrays import Array
-from alray.models.device import full_float32
 from alray.selection.kernels.distance import squared_norms
 from alray.selection.kernels.held import Held
 from alray.selection.kernels.logits import Positions
+from alray.selection.kernels.matrices import fetched, product, sent, taken
 from alray.selection.protocol import Key, beats
 
 _MOST = 1 << 24  # numbers of the matrix: 64 MB
@@ -79,19 +78,17 @@ class _Dense:
 
     def _products(self, at: Positions) -> Array:
         """|c|^2 - 2 x.c for these rows as centers c and all rows x, (p, s); the next call overwrites it."""
-        x = self.rows.view.x[torch.from_numpy(at).to(self.rows.device)].cpu().numpy()
+        x = fetched(taken(self.rows.view.x, at))
         with np.errstate(over="ignore"):
             centers = np.concatenate([-2 * x, self.rows.above[at][:, None]], axis=1, dtype=self.type)
-        if self.columns.device.type != "cpu":
-            with full_float32():
-                return (torch.from_numpy(centers).to(self.columns.device) @ self.columns).cpu().numpy()
+        if self.rows.device is not None:
+            return fetched(product(sent(centers, self.rows.device), self.columns))
         if len(at) > len(self.g):
             self.g = np.empty((len(at), len(self.upper)), self.type)
         if len(at) == 1:
-            np.dot(centers[0], self.columns.numpy(), out=self.g[0])
+            np.dot(centers[0], self.columns, out=self.g[0])
             return self.g
-        with full_float32():
-            torch.mm(torch.from_numpy(centers), self.columns, out=torch.from_numpy(self.g[: len(at)]))
+        product(centers, self.columns, self.g[: len(at)])
         return self.g
 
     def _up(self, value: Array) -> Array:

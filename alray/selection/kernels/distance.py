@@ -18,16 +18,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alray.features.arrays import Array
-from alray.models.device import full_float32
 from alray.selection.kernels.logits import Floats, Positions, U, distinct, paired_dots, single
+from alray.selection.kernels.matrices import Device, Matrix, joined, sent, taken, twice_less
 from alray.selection.protocol import Metric
+
+if TYPE_CHECKING:
+    import torch
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 COLUMNS = 4  # rows of at most so many columns are chosen in a way of their own, see `kernels/thin.py`
@@ -72,10 +74,10 @@ class Space:
         """Stored rows (m, d) as the metric sees them, in float64."""
         return _directions(stored) if self.metric == "cosine" else np.asarray(stored, np.float64)
 
-    def numbers(self, stored: Array, dtype: torch.dtype = torch.float32) -> Array:
+    def numbers(self, stored: Array, dtype: type = np.float32) -> Array:
         """The numbers (m, d) of a view; some may be infinite or NaN."""
         with np.errstate(all="ignore"):
-            if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == torch.float32:
+            if self.metric == "l2" and stored.dtype in (np.float16, np.float32) and dtype == np.float32:
                 x: Array = single(stored)
                 if stored.dtype == np.float16:  # a copy
                     x -= self._single_mean
@@ -85,19 +87,19 @@ class Space:
                     x *= np.float32(2.0**-self.exponent)
                 return x
             x = (self.canonical(stored) - self._single_mean) * 2.0**-self.exponent
-            return x.astype(np.float32) if dtype == torch.float32 else x
+            return x.astype(np.float32) if dtype == np.float32 else x
 
-    def view(self, stored: Array, dtype: torch.dtype = torch.float32) -> View:
+    def view(self, stored: Array, dtype: type = np.float32) -> View:
         """The view of stored rows (m, d), float32 or float64."""
         x = self.numbers(stored, dtype)
         with np.errstate(all="ignore"):  # what overflows is recognised by its norm
             squares = np.einsum("md,md->m", x, x, dtype=np.float64)
-        usable = squares < (LARGEST if dtype == torch.float32 else _LARGEST_DOUBLE)  # false for NaN, too
+        usable = squares < (LARGEST if dtype == np.float32 else _LARGEST_DOUBLE)  # false for NaN, too
         if not usable.all():
             x[~usable] = 0.0
             squares[~usable] = np.inf
-        step = self.step if dtype == torch.float32 else self.fine_step
-        return View(torch.from_numpy(np.ascontiguousarray(x)), squares, self._steps(stored, step))
+        step = self.step if dtype == np.float32 else self.fine_step
+        return View(np.ascontiguousarray(x), squares, self._steps(stored, step))
 
     def sees_on_device(self, dtype: np.dtype[Any]) -> bool:
         """Whether `view_on_device` takes stored rows of this type."""
@@ -109,13 +111,13 @@ class Space:
         whole, step = stored.float(), 0.0
         if self.step:
             multiples = whole * (2.0**-self.exponent / self.step)
-            step = self.step if torch.equal(multiples, multiples.round()) else 0.0
-        x = whole - torch.from_numpy(self._single_mean).to(stored.device)
+            step = self.step if multiples.equal(multiples.round()) else 0.0
+        x = whole - sent(self._single_mean, stored.device)
         x *= 2.0**-self.exponent
         squares = np.concatenate([np.empty(0), *(_squared(x[at : at + _SQUARED]) for at in range(0, len(x), _SQUARED))])
         usable = squares < LARGEST
         if not usable.all():
-            x[torch.from_numpy(~usable).to(x.device)] = 0.0
+            x[sent(~usable, x.device)] = 0.0
             squares[~usable] = np.inf
         return View(x, squares, step)
 
@@ -151,7 +153,7 @@ class View:
     """Rows as the filter sees them: x (m, d) float32 or float64; squares (m,) float64, infinite where a row is out of
     range; step: all numbers are multiples of it, 0 where that is not known."""
 
-    x: torch.Tensor
+    x: Matrix
     squares: Floats
     step: float = 0.0
 
@@ -159,17 +161,21 @@ class View:
         return len(self.squares)
 
     def __getitem__(self, at: slice | Positions) -> View:
-        there = at if isinstance(at, slice) else torch.from_numpy(at).to(self.x.device)
-        return View(self.x[there], self.squares[at], self.step)
+        return View(taken(self.x, at), self.squares[at], self.step)
+
+    @property
+    def double(self) -> bool:
+        """Whether the numbers are float64."""
+        return bool(self.x.dtype.itemsize == 8)
 
     @property
     def largest(self) -> float:
         """The largest norm."""
         return float(np.sqrt(self.squares.max(initial=0.0)))
 
-    def to(self, device: torch.device) -> View:
-        """The same on another device."""
-        return self if self.x.device == device else View(self.x.to(device), self.squares, self.step)
+    def to(self, device: Device) -> View:
+        """A view that was made of arrays, on a device."""
+        return View(sent(self.x, device), self.squares, self.step)
 
 
 def squared_norms(x: Floats) -> Floats:
@@ -206,13 +212,13 @@ def error(rows: View, largest: float, step: float) -> Floats:
     also pays for adding |x|^2 in the precision of the view."""
     norm, width = np.sqrt(rows.squares), rows.x.shape[1]
     with np.errstate(invalid="ignore"):
-        if rows.x.dtype == torch.float32:
+        if not rows.double:
             eps = bound(rows.squares, largest, width) + 4 * U * (norm + largest) ** 2
         else:
             eps = 4 * (width + 16) * 2.0**-53 * (norm + largest) ** 2 + width * 2.0**-1000
     eps = np.where(np.isfinite(eps), eps, np.inf)
     if rows.step and step == rows.step:
-        digits = 24 if rows.x.dtype == torch.float32 else 53
+        digits = 53 if rows.double else 24
         eps[(norm + largest) ** 2 <= 2.0**digits * step**2] = 0.0  # all sums are integers that this precision holds
     return eps
 
@@ -225,7 +231,7 @@ def shares(view: View) -> Floats:
     are exact, the other row pays for both.
     """
     squares, width = view.squares, view.x.shape[1]
-    if view.x.dtype == torch.float32:
+    if not view.double:
         unit, digits = (2.1 * width + 48) * U, 24
     else:
         unit, digits = (10 * width + 160) * 2.0**-53, 53
@@ -235,12 +241,10 @@ def shares(view: View) -> Floats:
     return share
 
 
-def products(x: torch.Tensor, centers: View) -> torch.Tensor:
+def products(x: Matrix, centers: View) -> Matrix:
     """g (m, p) in the precision of x; squared distances of views are g + |x|^2 up to `bound`."""
-    most = LARGEST if x.dtype == torch.float32 else _LARGEST_DOUBLE
-    c2 = torch.from_numpy(np.minimum(centers.squares, most)).to(x.device, x.dtype)
-    with full_float32():
-        return torch.addmm(c2, x, centers.x.T, alpha=-2.0)
+    most = _LARGEST_DOUBLE if centers.double else LARGEST
+    return twice_less(np.minimum(centers.squares, most)[None], x, centers.x)
 
 
 def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Floats]:
@@ -271,7 +275,7 @@ def nearest(space: Space, x: Array, centers: Array) -> Positions:
 
 def _nearest(space: Space, x: Array, centers: Array) -> Positions:
     view, other = space.view(x), space.view(centers)
-    value = products(view.x, other).numpy().astype(np.float64)
+    value = products(view.x, other).astype(np.float64)
     eps = bound(view.squares, other.largest, x.shape[1])[:, None]
     with np.errstate(invalid="ignore"):
         near = ~(value - eps > (value + eps).min(axis=1, keepdims=True))
@@ -289,7 +293,7 @@ def _nearest(space: Space, x: Array, centers: Array) -> Positions:
 def join(first: View, second: View) -> View:
     """Rows of both."""
     step = first.step if first.step == second.step else 0.0
-    return View(torch.cat([first.x, second.x]), np.concatenate([first.squares, second.squares]), step)
+    return View(joined([first.x, second.x]), np.concatenate([first.squares, second.squares]), step)
 
 
 def _step(x: Floats) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.kernels.centers import shuffled
@@ -21,6 +20,7 @@ from alray.selection.kernels.distance import Space
 from alray.selection.kernels.greedy import greedy
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, needed
+from alray.selection.kernels.matrices import twice_less
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.settled import moderate
 from alray.selection.kernels.sieve import Far
@@ -206,8 +206,9 @@ def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int,
 
 def _apart(space: Space, vectors: Array) -> Floats:
     """The squared distances of stored rows (s, d), (s, s)."""
-    x = torch.from_numpy(space.numbers(vectors, torch.float64))
-    return np.asarray(torch.cdist(x, x).square_().numpy() * space.unit)
+    x = space.numbers(vectors, np.float64)
+    squares = np.einsum("sd,sd->s", x, x)
+    return np.asarray(np.maximum(twice_less(squares[None], x, x) + squares[:, None], 0.0) * space.unit)
 
 
 def _allowed(apart: Floats, squared: Floats, stands_for: float) -> float:

@@ -19,6 +19,7 @@ from alray.selection.kernels.dense import dense, least_cost
 from alray.selection.kernels.distance import Space
 from alray.selection.kernels.held import Chosen, Held, certain
 from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.matrices import fetched
 from alray.selection.kernels.settled import moderate, settled
 from alray.selection.kernels.thin import few_columns, thin
 from alray.selection.protocol import Key, beats
@@ -148,7 +149,7 @@ def _top(upper: Floats, numbers: Rows, size: int) -> tuple[Positions, Key]:
 
 
 def _pick(rows: Held, at: Positions, limit: Key, k: int, cost: float) -> None:
-    g = rows.products(at, at).cpu().numpy()
+    g = fetched(rows.products(at, at))
     above, below, shares = rows.above[at], rows.below[at], 2 * rows.share[at]
     upper, lower, numbers, size = rows.upper[at], rows.lower[at], rows.rows[at], _FIRST
     while len(rows.picked) < k:

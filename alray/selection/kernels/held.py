@@ -11,13 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from alray.features.arrays import Array, Rows
-from alray.models.device import device_in_use, full_float32
 from alray.selection.kernels.centers import unusual
 from alray.selection.kernels.distance import Space, View, rounded_up, shares, squared_norms
 from alray.selection.kernels.logits import Floats, Positions, nonzero
+from alray.selection.kernels.matrices import (
+    Matrix,
+    device_in_use,
+    fetched,
+    joined,
+    lowest,
+    product,
+    sent,
+    taken,
+    twice_less,
+)
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
@@ -69,41 +78,40 @@ class Held:
         self.view = view = view.to(self.device)
         self.thin = view.x.shape[1] <= _THIN
         self.share = shares(view)  # what a row, as a row or as a pick, adds to the error bound of a pair
-        self._ones = torch.cat([view.x, torch.ones_like(view.x[:, :1])], dim=1) if self.thin else view.x
+        self._ones = joined([view.x, _ones_beside(view.x)], 1) if self.thin else view.x
         self.kind = unusual(view.squares)
-        self._columns: torch.Tensor | None = None
+        self._columns: Matrix = None
         self._usual = 4 * float(np.median(self.share)) if len(view) else 0.0
         self.above = view.squares + self.share  # with a product of centers, an upper bound, and a lower bound
         with np.errstate(invalid="ignore"):
             self.below = np.where(np.isinf(self.share), -np.inf, view.squares - self.share)
 
-    def products(self, centers: Positions, at: Positions | slice) -> torch.Tensor:
+    def products(self, centers: Positions, at: Positions | slice) -> Matrix:
         """One line per row in `centers`: with `above` of the rows `at`, upper bounds of their squared distances to it;
         less twice the center's share, and with `below`, lower bounds."""
-        bias = torch.from_numpy(self.above[centers]).to(self.device, self.view.x.dtype)[:, None]
-        x = self.view.x[torch.from_numpy(centers).to(self.device)]
-        with full_float32():
-            if self.thin:
-                return torch.cat([-2 * x, bias], dim=1) @ self._ones[at].T
-            return torch.addmm(bias, x, self.view.x[at].T, alpha=-2.0)
+        bias, x = self.above[centers][:, None], taken(self.view.x, centers)
+        if not self.thin:
+            return twice_less(bias, x, taken(self.view.x, at))
+        with np.errstate(over="ignore"):
+            bias = bias.astype(np.float64 if self.double else np.float32)
+        return product(joined([-2 * x, sent(bias, self.device)], 1), taken(self._ones, at).T)
 
     @property
-    def columns(self) -> torch.Tensor:
+    def columns(self) -> Matrix:
         """One row per column of the views, and ones, which |c|^2 is multiplied with: most products are fastest so."""
         if self._columns is None:
             x = self.view.x
-            self._columns = x.new_ones(x.shape[1] + 1, len(x))
-            self._columns[:-1] = x.T
+            self._columns = joined([x.T, _ones_beside(x).T])
         return self._columns
 
     @property
     def double(self) -> bool:
         """Whether bounds come from float64 products."""
-        return self.view.x.dtype == torch.float64
+        return self.view.double
 
     def refine(self) -> None:
         """Use float64 products from now on."""
-        self._measure(self.space.view(self.vectors, torch.float64))
+        self._measure(self.space.view(self.vectors, np.float64))
         left = np.flatnonzero(self.upper > -np.inf)  # lower bounds from float32 products would stay wide
         self.lower[left], self.seen[left] = self._exact[left], self._known[left]
         self.refresh(left)
@@ -124,7 +132,7 @@ class Held:
     @property
     def pair_cost(self) -> float:
         """What a pair of a matrix product costs, in operations on single numbers."""
-        return (2 if self.double else 1) * (1 + self.view.x.shape[1] / 25)
+        return float((2 if self.double else 1) * (1 + self.vectors.shape[1] / 25))
 
     def chosen(self) -> Chosen:
         """The picks, with the canonical distances that they had."""
@@ -158,8 +166,7 @@ class Held:
         lower = 2 * float(self.share[centers].max())
         for part in _cut(at, len(centers)):
             g = self.products(centers, part)
-            low = g.numpy().min(axis=0) if g.device.type == "cpu" else g.amin(dim=0).cpu().numpy()
-            low = low.astype(np.float64)
+            low = lowest(g, 0).astype(np.float64)
             self.upper[part] = np.minimum(self.upper[part], low + self.above[part])
             low = low - lower if lower < np.inf else np.full(len(low), -np.inf)
             self.lower[part] = np.minimum(self.lower[part], low + self.below[part])
@@ -219,7 +226,7 @@ class Held:
     def _near(self, at: Positions, value: Floats, centers: Positions, until: Counts) -> tuple[Positions, Positions]:
         """Pairs of rows and of the first `until` (r,) of the picks `centers` that may be nearer than `value` (r,) and
         than the row's other picks."""
-        g = self.products(centers, at).cpu().numpy()
+        g = fetched(self.products(centers, at))
         if len(centers) > until.min():
             g[np.arange(len(centers))[:, None] >= until] = np.inf
         shares = 2 * self.share[centers]
@@ -228,6 +235,11 @@ class Held:
             j, i = nonzero(g <= rounded_up(limit + shares.max(), self.double))
             near = ~(g[j, i] - shares[j] > limit[i]) & (j < until[i])
         return i[near], j[near]
+
+
+def _ones_beside(x: Matrix) -> Matrix:
+    """Ones for the rows of a matrix, (m, 1)."""
+    return np.ones((len(x), 1), x.dtype) if isinstance(x, np.ndarray) else x.new_ones(len(x), 1)
 
 
 def _cut(at: Positions, width: int) -> list[Positions | slice]:

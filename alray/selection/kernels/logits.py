@@ -14,7 +14,6 @@ Letters: m rows of a block, d width of the embedding, c classes, p pairs (positi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Column, Rows, Shard
+from alray.models.pytorch import imported_torch
 from alray.selection.protocol import Context, NotFiniteError, SelectionError
 
 Floats = npt.NDArray[np.float64]
@@ -255,7 +255,7 @@ def _of_finite_half(half: Array) -> Singles:
     """float16 -> float32, exactly. PyTorch takes a sixth of NumPy's time; it is used where it is imported anyway.
     Elsewhere operations on integers take two thirds of NumPy's time."""
     half = np.ascontiguousarray(half)
-    if torch := sys.modules.get("torch"):
+    if torch := imported_torch():
         single = np.empty(half.shape, np.float32)
         torch.from_numpy(single).copy_(torch.from_numpy(np.array(half)))  # of a copy: it may be read-only
         return single

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from alray.features.arrays import Array
-from alray.models.device import full_float32
 from alray.selection.kernels.logits import Floats, Positions, Singles, U, single
+from alray.selection.kernels.matrices import product
 from alray.selection.kernels.short_sums import TERMS, row_products
 
 NEGLIGIBLE = 2.0**-900  # smaller squared distances are computed canonically: they are near the end of float64's range
@@ -61,9 +60,8 @@ class Rough:
 
         The lower bound may be negative; without any knowledge the bounds are infinite.
         """
-        with full_float32():
-            product = torch.from_numpy(self.u) @ torch.from_numpy(centers.u).T
-            low: Floats = product.double().mul_(torch.from_numpy(self.h) @ torch.from_numpy(centers.h).T).numpy()
+        low: Floats = product(self.u, centers.u.T).astype(np.float64)
+        low *= product(self.h, centers.h.T)
         low *= -2 * self.scale[:, None]
         low *= centers.scale
         gamma = 1.01 * (self.u.shape[1] + self.h.shape[1] + 16) * U

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from alray.features.arrays import Array
-from alray.models.device import device_in_use
 from alray.selection.kernels.active import Active, Made, top_of
 from alray.selection.kernels.distance import Space, squared_norms
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.matrices import device_in_use
 from alray.selection.protocol import Key, beats
 
 COLUMNS = 64  # at most: every pick in a block costs so many operations per row
@@ -35,7 +35,7 @@ _OUTSIDE, _CALL = 10, 4e5  # operations per active row that forming a block take
 def moderate(width: int, rows: int = 0, k: int = 1) -> bool:
     """Whether k picks among rows of this width are made in this way, where the driver holds so many rows."""
     most = COLUMNS * (_WIDE if rows >= _PER_PICK * k else 1)
-    return 0 < width <= most and device_in_use().type == "cpu"
+    return 0 < width <= most and device_in_use() is None
 
 
 def settled(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:

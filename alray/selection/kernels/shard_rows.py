@@ -6,16 +6,16 @@ Letters: n rows of the shard, m of them, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from alray.features.arrays import Array, Integers, Rows, Shard
 from alray.keyed import priorities
 from alray.selection.kernels.logits import Positions
+from alray.selection.kernels.matrices import Device
 
 CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
 _ROWS = 1 << 14  # rows of a chunk: their products with a block of centers are 16 MB
@@ -28,7 +28,7 @@ _SAMPLE = "k_center/sample"
 class ShardRows:
     """The rows of a shard, and one column of them, (n, d). device: where chunks of it are worked on."""
 
-    def __init__(self, shard: Shard, column: str, device: torch.device) -> None:
+    def __init__(self, shard: Shard, column: str, device: Device) -> None:
         self._shard, self._column, self._ids, self._device = shard, column, shard.runs(), device
 
     def __len__(self) -> int:
@@ -69,17 +69,18 @@ class ShardRows:
             parts.append(np.flatnonzero(priorities(0, _SAMPLE, rows) < np.uint64(size)) + number * TOGETHER)
         return np.concatenate(parts)
 
-    def chunks(self, at: Integers, coarse: bool = False) -> Iterator[Positions]:
-        """Positions in parts of `chunk`; coarse: larger ones, for products in bfloat16."""
-        size = self._fitting(CHUNK_COARSE, _ROWS) if coarse else self.chunk
-        for start in range(0, len(at), size):
+    def chunks(self, at: Integers, coarse: Callable[[], bool] = lambda: False) -> Iterator[Positions]:
+        """Positions in parts of `chunk`; coarse: whether the next one is larger, for products in bfloat16."""
+        start = 0
+        while start < len(at):
+            size = self._fitting(CHUNK_COARSE, _ROWS) if coarse() else self.chunk
             yield at[start : start + size].astype(np.intp)
+            start += size
 
     @property
     def chunk(self) -> int:
         """How many rows to work on at once."""
-        on_cpu = self._device.type == "cpu"
-        return self._fitting(CHUNK, _ROWS) if on_cpu else self._fitting(_CHUNK_ON_GPU, _ROWS_ON_GPU)
+        return self._fitting(CHUNK, _ROWS) if self._device is None else self._fitting(_CHUNK_ON_GPU, _ROWS_ON_GPU)
 
     def _fitting(self, numbers: int, most: int) -> int:
         return min(most, max(256, numbers // max(1, self.width)))

@@ -18,22 +18,20 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard, positions_of
 from alray.keyed import uniform
-from alray.models.device import best_device
-from alray.selection.kernels import coarse
 from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, in_block, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
 from alray.selection.kernels.logits import Floats, Positions, check_finite
+from alray.selection.kernels.matrices import best_device
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
-from alray.selection.kernels.resident import Resident, uploaded
+from alray.selection.kernels.rounding import Rounding, useful
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
 
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
-_VIEWS_ON = ("cuda",)  # views of rows are made on these devices
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +53,13 @@ class Sieve:
         self._shard, self._labeled = shard, labeled
         self._device = best_device()
         self._rows = ShardRows(shard, EMBEDDING, self._device)
-        self._resident = Resident(shard, EMBEDDING, self._device)
+        self._resident: Any = None
         self._space: Space | None = None
         self._central: Central | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self._coarse = coarse.available() and self._device.type == "cpu"
+        self._rounding = Rounding(self._device)
         self._bounds = Bounds(len(self._rows))
         self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
@@ -106,9 +104,10 @@ class Sieve:
         """The sampled rows, and about their squared distances to all centers. Only guesses use them, no pick."""
         self._begin(space, picks)
         at = np.setdiff1d(self._rows.sampled(size), self._rows.places(picks.rows))
+        self._rounding.expect(space, len(at), len(self._centers))
         self._compare(at, -np.inf)
         upper, lower = self._bounds.upper[at].astype(np.float64), self._bounds.below(at)
-        squared = (upper if not self._coarse else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
+        squared = (upper if not self._rounding.on else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
         return self._rows.numbers(at), squared
 
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
@@ -118,9 +117,9 @@ class Sieve:
         free = np.ones(len(self._rows), bool)
         free[self._rows.places(held)] = False
         least = threshold / space.unit
-        if self._coarse:  # rows of the sample were compared with all centers
+        if self._rounding.on:  # rows of the sample were compared with all centers
             met = positions_of(free & (self._bounds.blocks == self._centers.count))
-            self._coarse = coarse.useful(self._bounds.below(met), self._bounds.upper[met], least)
+            self._rounding.on = useful(self._bounds.below(met), self._bounds.upper[met], least)
         self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
         alive = positions_of(free & (self._bounds.upper > under(least)))
         squared = self._settle(alive)
@@ -177,7 +176,7 @@ class Sieve:
             self._forget()  # these picks do not continue the ones before: another selection began
         if self._space is None or not len(self._centers):
             self._space = space
-            self._coarse &= not space.step  # then float32 products are exact
+            self._rounding.on &= not space.step  # then float32 products are exact
             self._centers = Centers(space, self._device)
             for block in shuffled(self._labeled):
                 self._centers.add(block)
@@ -192,18 +191,25 @@ class Sieve:
         at = at[bounds.upper[at] > above]
         fresh = at[bounds.blocks[at] == 0]
         if 2 * len(fresh) > len(self._rows):  # stream over the files once
-            for part in self._rows.chunks(fresh, self._coarse):
-                self._run(part, least, _STREAM)
+            self._run_all(fresh, least, _STREAM)
             at = at[bounds.upper[at] > above]
         del fresh
         for blocks in np.flatnonzero(np.bincount(bounds.blocks[at])):
-            for part in self._rows.chunks(at[bounds.blocks[at] == blocks], self._coarse):
-                self._run(part, least, len(self._centers))
+            self._run_all(at[bounds.blocks[at] == blocks], least, len(self._centers))
+
+    def _run_all(self, at: Integers, least: float, stop: int) -> None:
+        """`_run` part by part; the first parts tell how many pairs there will be."""
+        assert self._space is not None
+        done, before = 0, self.counters["pairs"]
+        for part in self._rows.chunks(at, lambda: self._rounding.on):
+            self._run(part, least, stop)
+            done += len(part)
+            self._rounding.expect(self._space, len(at) - done, (self.counters["pairs"] - before) / done)
 
     def _run(self, at: Positions, least: float, stop: int) -> None:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""
         before = int(self._bounds.blocks[at[0]])
-        blocks = [block for block in self._centers.blocks(before, self._coarse) if block[0] < stop]
+        blocks = [block for block in self._centers.blocks(before, self._rounding.on) if block[0] < stop]
         if not blocks:
             return
         rows, near, above = self._compared(at), self._bounds.load(at), under(least)
@@ -223,8 +229,11 @@ class Sieve:
 
     def _compared(self, at: Positions) -> Compared:
         assert self._space is not None
-        if self._device.type not in _VIEWS_ON or not self._space.sees_on_device(self._rows.dtype):
+        if self._device is None or not self._space.sees_on_device(self._rows.dtype):
             return self._of_stored(self._rows.take(at))
+        from alray.selection.kernels.resident import Resident, uploaded  # imports torch
+
+        self._resident = self._resident or Resident(self._shard, EMBEDDING, self._device)
         x = self._resident.take(at)
         if x is None:  # the shard is too large to stay there
             x = uploaded(self._rows.take(at), self._device)
@@ -232,7 +241,7 @@ class Sieve:
 
     def _of_stored(self, stored: Array) -> Compared:
         assert self._space is not None
-        return Compared(self._space, self._centers, lambda: stored, coarse=self._coarse)
+        return Compared(self._space, self._centers, lambda: stored, coarse=self._rounding.on)
 
     def _meet(self, near: Near, rows: Compared, start: int, end: int, least: float) -> None:
         """Compare rows with the centers start:end."""
@@ -241,7 +250,7 @@ class Sieve:
         self.counters["pairs"] += pairs
         self.counters["coarse"] += pairs * rows.coarse
         while not rows.double and 2 * np.count_nonzero(found.undecided(before, least)) > len(before):
-            self._coarse &= not rows.coarse  # bfloat16 tells too little about these rows, and will about others
+            self._rounding.on &= not rows.coarse  # bfloat16 tells too little about these rows, and will about others
             rows.refine()
             found = rows.nearest(start, end, least)
             self.counters["finer"] += pairs
@@ -279,7 +288,7 @@ class Sieve:
             block = self._bounds.block(part[rest])
             for first in np.unique(block):
                 some = rest[block == first]
-                blocks = [self._centers.together(first)] if first >= 0 else self._centers.blocks(0, self._coarse)
+                blocks = [self._centers.together(first)] if first >= 0 else self._centers.blocks(0, self._rounding.on)
                 upper = self._bounds.upper[part[some]].astype(np.float64)
                 found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from alray.features.arrays import Array, Rows
-from alray.models.device import device_in_use
 from alray.selection.kernels.distance import COLUMNS, Space
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.leaves import Leaves
 from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.matrices import device_in_use
 from alray.selection.protocol import Key, beats
 
 _START, _FEWEST = 16, 4  # leaves of a block
@@ -26,7 +26,7 @@ _FEW = 12  # picks of a block: fewer ask for a larger one
 
 def few_columns(width: int) -> bool:
     """Whether boxes keep most rows from being looked at: where there are few columns."""
-    return 0 < width <= COLUMNS and device_in_use().type == "cpu"
+    return 0 < width <= COLUMNS and device_in_use() is None
 
 
 def thin(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:

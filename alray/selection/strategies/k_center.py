@@ -44,7 +44,7 @@ class KCenter(Strategy):
 
     def open(self, shard: Shard, context: Context) -> Sieve:
         """The state of one shard."""
-        from alray.selection.kernels.sieve import Sieve  # imports torch, which takes seconds
+        from alray.selection.kernels.sieve import Sieve
 
         labeled = context.labeled.open() if context.labeled else Shard([])
         return Sieve(needed(shard, self.needs), needed(labeled, self.needs))

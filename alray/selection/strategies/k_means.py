@@ -54,7 +54,7 @@ class KMeans(Strategy):
 
     def open(self, shard: Shard, context: Context) -> Near:
         """The shard-side state."""
-        from alray.selection.kernels.centroids import Near  # imports torch, which takes seconds
+        from alray.selection.kernels.centroids import Near
 
         return Near(needed(shard, self.needs))
 
