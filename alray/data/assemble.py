@@ -162,4 +162,16 @@ def _duplicates(images: pa.Table) -> pa.Array:
     key = images["key"].combine_chunks()
     again = np.zeros(len(key), bool)
     again[1:] = pc.equal(key[1:], key[:-1])
-    return pc.if_else(pa.array(again), "duplicate key: another image has the same key", pa.scalar(None, pa.string()))
+    if not again.any():
+        return pa.nulls(len(key), pa.string())
+    at = np.flatnonzero(again)
+    now, before = images.take(pa.array(at)), images.take(pa.array(at - 1))
+    nothing = {"uri": "", "offset": -1, "label": -1}
+    place, offset, label = (
+        pc.equal(*(pc.fill_null(part[name], empty) for part in (now, before))).to_numpy()
+        for name, empty in nothing.items()
+    )
+    twice = np.where(label, "the same image is named twice", "the same image is named twice, with different classes")
+    reasons = np.full(len(key), None, object)
+    reasons[at] = "duplicate key: " + np.where(place & offset, twice, "another image has the same key").astype(object)
+    return pa.array(reasons, pa.string())

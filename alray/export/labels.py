@@ -13,7 +13,7 @@ from alray.data.masks import masks_of
 from alray.data.oracle import Status
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import CLASSES_FILE
-from alray.data.sources.source import Image
+from alray.data.sources.source import Image, Source
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
@@ -85,11 +85,9 @@ def as_csv(images: list[Labeled]) -> str:
     return out.getvalue()
 
 
-def write_images(
-    images: list[Labeled], catalog: Catalog, classes: list[str], format: str, store: Store,
-    advance: Callable[[int], None] = lambda steps: None,
-) -> None:  # fmt: skip
-    """Write the images, byte for byte, with their labels. format: name of a kind of source. Raises ExportError."""
+def check_images(images: list[Labeled], catalog: Catalog, format: str) -> tuple[Source, dict[str, str]]:
+    """The kind of source in which images are written, and their names by key. format: its name. Raises ExportError
+    where they cannot be written so."""
     if not catalog.source.decoded:
         raise ExportError(
             "the run used your own embeddings, so there are no images to write; --labels csv has the keys"
@@ -101,6 +99,15 @@ def write_images(
     names = {image.key: target.name_in(image.key, image.label) for image in images}
     if len(set(names.values())) != len(names):
         raise ExportError("two keys would get the same file name; --labels webdataset keeps keys as they are")
+    return target, names
+
+
+def write_images(
+    images: list[Labeled], catalog: Catalog, classes: list[str], format: str, store: Store,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> None:  # fmt: skip
+    """Write the images, byte for byte, with their labels. format: name of a kind of source. Raises ExportError."""
+    target, names = check_images(images, catalog, format)
 
     def read() -> Iterator[list[Image]]:
         labels = {image.key: image.label for image in images}

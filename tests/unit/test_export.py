@@ -164,6 +164,10 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
         export(run, str(tmp_path / "full"), "none", "csv")
     with pytest.raises(ExportError, match="expected a finished round 3"):
         export(run, str(tmp_path / "new"), "none", "csv", 3)
+    for form in ("tar", "manifest"):
+        with pytest.raises(ExportError, match=f"--labels: expected one of csv, folder, webdataset, got '{form}'"):
+            export(run, str(tmp_path / "labels"), "timm", form)
+    assert not (tmp_path / "labels").exists()
     run.round(0).checkpoint.delete(MODEL)
     with pytest.raises(ExportError, match="they were deleted"):
         export(run, str(tmp_path / "newer"), "timm", "csv")

@@ -65,6 +65,24 @@ def test_paths_are_absolute_and_uris_are_left_alone(monkeypatch: pytest.MonkeyPa
     assert absolute("s3://bucket/runs/") == "s3://bucket/runs"
 
 
+def test_an_absolute_path_has_no_dots_and_leads_where_the_given_one_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "c").symlink_to("a/b")
+    (tmp_path / "a" / "x").write_text("of a")
+    (tmp_path / "x").write_text("above")
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for path, place in (
+        ("../x", "a/x"), ("../../x", "x"), (f"{tmp_path}/c/../x", "a/x"), (f"{tmp_path}/c/../../c/../x", "a/x"),
+        ("../../new/../x", "x"), ("..", "a"), ("../../a..b/..c", "a..b/..c"),
+    ):  # fmt: skip
+        assert absolute(path) == f"{tmp_path}/{place}"
+        if place.endswith("x") and "new" not in path:
+            assert Path(absolute(path)).read_text() == Path(path).read_text()
+    assert absolute("/../..") == "/"
+
+
 def test_fsspec_serves_what_pyarrow_does_not_know() -> None:
     pytest.importorskip("fsspec")
     store = Store("memory://bucket/dir")
