@@ -226,7 +226,7 @@ def write_unguarded(uri: str, data: bytes | memoryview, durable: bool = True) ->
         persistent(uri, write)
     except OSError as error:
         kind = ReadOnly if error.errno in _FORBIDDEN else StoreError
-        raise kind(f"cannot write {uri}: {error}") from error
+        raise kind(f"cannot write {uri}: {error.strerror or error}") from error  # without the temporary name
 
 
 def _write_local(path: str, data: memoryview, durable: bool) -> None:
