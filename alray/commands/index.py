@@ -29,4 +29,4 @@ class Index(IndexConfig, Command):
         print(terminal(f"{self.root}:"))
         for line in built.told():
             print(terminal(f"  {line}"))
-        print(f"catalog: {built.uri} ({amount(len(built), 'image')})")
+        print(terminal(f"catalog: {built.uri} ({amount(len(built), 'image')})"))

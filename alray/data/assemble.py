@@ -86,8 +86,10 @@ def _listed(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[tuple[s
 
 def named_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Names that somebody lists, as classes: each in its tidy form. Raises CatalogError for a name that is listed
-    twice."""
+    twice, and for an empty one."""
     classes = tuple(map(tidy, names))
+    if "" in classes:
+        raise CatalogError("classes: expected names, got an empty one")
     if len(set(classes)) != len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise CatalogError(f"classes: expected different names, got {twice!r} more than once")

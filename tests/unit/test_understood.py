@@ -54,6 +54,15 @@ def test_it_is_printed_what_was_understood(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+def test_classes_that_are_named_for_images_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tree(tmp_path / "s", "{0..2}.png")
+    command(source, "--out", tmp_path / "o", "--classes", "cat", "cow")
+    assert "  2 classes that no image has so far: cat, cow\n" in capsys.readouterr().out
+    assert "classes: expected names, got an empty one" in wrong(source, tmp_path / "p", "--classes", "cat", " ")
+    command(tree(tmp_path / "t", "0.png"), "--out", tmp_path / "a\nb")
+    assert f"catalog: {tmp_path}/a\\nb (1 image)\n" in capsys.readouterr().out
+
+
 def test_what_looks_wrong_ends_with_2_and_says_what_was_understood(tmp_path: Path) -> None:
     """As a program, without a terminal: it never waits for an answer."""
     source = tree(tmp_path / "s", *GOOD, "extra/cat/{0..3}.png")
