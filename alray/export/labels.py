@@ -7,12 +7,14 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from alray.data.catalog import Catalog
+import numpy as np
+
+from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
 from alray.data.masks import masks_of
 from alray.data.oracle import Status
 from alray.data.sources.kinds import SOURCES
-from alray.data.sources.scan import CLASSES_FILE
+from alray.data.sources.scan import CLASSES_FILE, is_image_name
 from alray.data.sources.source import Image, Source
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
@@ -97,8 +99,15 @@ def check_images(images: list[Labeled], catalog: Catalog, format: str) -> tuple[
         known = ", ".join(["csv", *(name for name, source in SOURCES.items() if source.writable)])
         raise ExportError(f"--labels: expected one of {known}, got {format!r}")
     names = {image.key: target.name_in(image.key, image.label) for image in images}
-    if len(set(names.values())) != len(names):
-        raise ExportError("two keys would get the same file name; --labels webdataset keeps keys as they are")
+    try:  # so that the images have these classes when somebody indexes them
+        odd = [name for name in names.values() if not is_image_name(name) or "\0" in name]
+        if odd or len(set(names.values())) < len(names):
+            raise CatalogError(f"{odd[0]!r} is no name of an image" if odd else "two images would get the same name")
+        target.check_keys([*names.values()], [image.label for image in images], np.zeros(len(images), bool))
+    except CatalogError as error:
+        others = " and ".join(name for name in ("csv", "webdataset") if name != format)
+        reason = str(error).partition(". ")[0]  # what follows is advice for those who index
+        raise ExportError(f"--labels {format} cannot hold these keys and classes: {reason}; {others} may") from None
     return target, names
 
 
