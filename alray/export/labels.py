@@ -105,7 +105,7 @@ def check_images(images: list[Labeled], catalog: Catalog, format: str) -> tuple[
             raise CatalogError(f"{odd[0]!r} is no name of an image" if odd else "two images would get the same name")
         target.check_keys([*names.values()], [image.label for image in images], np.zeros(len(images), bool))
     except CatalogError as error:
-        others = " and ".join(name for name in ("csv", "webdataset") if name != format)
+        others = " and ".join(["csv", *(name for name in SOURCES if SOURCES[name].writable and name != format)])
         reason = str(error).partition(". ")[0]  # what follows is advice for those who index
         raise ExportError(f"--labels {format} cannot hold these keys and classes: {reason}; {others} may") from None
     return target, names
