@@ -45,7 +45,7 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The absolute path, which works in Ray's workers, too: they run in other directories than the driver.
+    """The absolute path without "..", which works in Ray's workers, too: they run in other directories than the driver.
 
     Raises StoreError for a URI with credentials, and for one with a wrong number of slashes, which would otherwise be
     a local directory with a strange name."""
@@ -53,7 +53,19 @@ def absolute(uri: str) -> str:
         _refuse_credentials(uri)
         return uri.rstrip("/")
     _refuse_slashes(uri)
-    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    path = str(Path(uri.removeprefix("file://")).expanduser().absolute())
+    return _without_dots(path) if "/.." in path else path
+
+
+def _without_dots(path: str) -> str:
+    """The path without "..". After a symbolic link ".." is the folder above the one where the link leads."""
+    found = ""
+    for part in path.split("/")[1:]:
+        if part != "..":
+            found += f"/{part}"
+        else:
+            found = (os.path.realpath(found) if os.path.islink(found) else found).rpartition("/")[0]
+    return found or "/"
 
 
 def join(uri: str, *names: str) -> str:
@@ -214,7 +226,7 @@ def write_unguarded(uri: str, data: bytes | memoryview, durable: bool = True) ->
         persistent(uri, write)
     except OSError as error:
         kind = ReadOnly if error.errno in _FORBIDDEN else StoreError
-        raise kind(f"cannot write {uri}: {error}") from error
+        raise kind(f"cannot write {uri}: {error.strerror or error}") from error  # without the temporary name
 
 
 def _write_local(path: str, data: memoryview, durable: bool) -> None:

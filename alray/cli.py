@@ -22,7 +22,7 @@ from alray.config.arguments import as_typed
 from alray.config.command_line import Presets, options, sweep_options
 from alray.config.fields import leaves
 from alray.credentials import redacted
-from alray.reasons import ours
+from alray.reasons import ours, terminal
 
 if TYPE_CHECKING:
     from alray.data.oracle import Oracle
@@ -190,7 +190,8 @@ def guarded(work: Callable[[], T]) -> T:
             raise
         code = getattr(error, "exit_code", 2)
         prefix = "" if code == os.EX_TEMPFAIL else "error: "  # nothing is wrong where a run waits for people
-        print(f"{prefix}{redacted(str(error))}", file=sys.stderr)
+        lines = map(terminal, redacted(str(error)).split("\n"))  # what it quotes may come from a file
+        print("\n".join([f"{prefix}{next(lines)}", *lines]), file=sys.stderr)
         raise SystemExit(code) from None
 
 

@@ -97,7 +97,7 @@ class _File:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             self._fd = os.open(whole, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
-            raise StoreError(f"cannot write {self._path}: {error}") from error
+            raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
         taken = False
         try:
             os.write(self._fd, content.encode())

@@ -205,7 +205,8 @@ class Store:
             write_bytes(uri, b"", durable=False)
         except StoreError as error:
             cause = error.__cause__ or error
-            what = "Not a directory, but a file is there" if isinstance(cause, NotADirectoryError) else cause
+            said = getattr(cause, "strerror", None) or cause
+            what = "Not a directory, but a file is there" if isinstance(cause, NotADirectoryError) else said
             raise type(error)(f"cannot write {self.uri}: {what}") from error
         atomic.delete(uri)
 

@@ -20,6 +20,7 @@ class Index(IndexConfig, Command):
         """Write the catalog and print what was understood and what was left out."""
         from alray.data import catalog
         from alray.data.origin import refuse_to_replace
+        from alray.data.sources.scan import amount
         from alray.reasons import terminal
 
         if not self.overwrite:
@@ -28,4 +29,4 @@ class Index(IndexConfig, Command):
         print(terminal(f"{self.root}:"))
         for line in built.told():
             print(terminal(f"  {line}"))
-        print(f"catalog: {built.uri} ({len(built):,} images)")
+        print(terminal(f"catalog: {built.uri} ({amount(len(built), 'image')})"))

@@ -86,8 +86,10 @@ def _listed(scans: Sequence[Scan], given: Sequence[str] | None) -> tuple[tuple[s
 
 def named_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Names that somebody lists, as classes: each in its tidy form. Raises CatalogError for a name that is listed
-    twice."""
+    twice, and for an empty one."""
     classes = tuple(map(tidy, names))
+    if "" in classes:
+        raise CatalogError("classes: expected names, got an empty one")
     if len(set(classes)) != len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise CatalogError(f"classes: expected different names, got {twice!r} more than once")
@@ -162,4 +164,16 @@ def _duplicates(images: pa.Table) -> pa.Array:
     key = images["key"].combine_chunks()
     again = np.zeros(len(key), bool)
     again[1:] = pc.equal(key[1:], key[:-1])
-    return pc.if_else(pa.array(again), "duplicate key: another image has the same key", pa.scalar(None, pa.string()))
+    if not again.any():
+        return pa.nulls(len(key), pa.string())
+    at = np.flatnonzero(again)
+    now, before = images.take(pa.array(at)), images.take(pa.array(at - 1))
+    nothing = {"uri": "", "offset": -1, "label": -1}
+    place, offset, label = (
+        pc.equal(*(pc.fill_null(part[name], empty) for part in (now, before))).to_numpy()
+        for name, empty in nothing.items()
+    )
+    twice = np.where(label, "the same image is named twice", "the same image is named twice, with different classes")
+    reasons = np.full(len(key), None, object)
+    reasons[at] = "duplicate key: " + np.where(place & offset, twice, "another image has the same key").astype(object)
+    return pa.array(reasons, pa.string())

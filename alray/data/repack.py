@@ -76,7 +76,10 @@ def _check_keys(catalog: Catalog, keys: list[str], target: Source) -> None:
                 "such as '{split}/{class}/{file}-{row}.jpg'"
             )
     labels = [catalog.classes[number] if number >= 0 else None for number in catalog.labels().tolist()]
-    target.check_keys(keys, labels, catalog.is_test())
+    try:
+        target.check_keys(keys, labels, catalog.is_test())
+    except CatalogError as error:
+        raise CatalogError(f"{error}: index again with key='{{split}}/{{class}}/...'") from None
 
 
 def _images(catalog: Catalog, rows: npt.NDArray[np.int64], bar: tqdm) -> Iterator[list[Image]]:

@@ -124,6 +124,8 @@ def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
         return "no classes"
     sizes = counts.by_class
     large, small = int(sizes.argmax()), int(sizes.argmin())
+    if not sizes.any():
+        return f"{amount(len(classes), 'class', 'classes')} that no image has so far: {first_of(classes)}"
     if sizes[large] == sizes[small]:
         return (
             f"{amount(len(classes), 'class', 'classes')} of {amount(sizes[large], 'image')} each: {first_of(classes)}"

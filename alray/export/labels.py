@@ -7,13 +7,15 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from alray.data.catalog import Catalog
+import numpy as np
+
+from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
 from alray.data.masks import masks_of
 from alray.data.oracle import Status
 from alray.data.sources.kinds import SOURCES
-from alray.data.sources.scan import CLASSES_FILE
-from alray.data.sources.source import Image
+from alray.data.sources.scan import CLASSES_FILE, is_image_name
+from alray.data.sources.source import Image, Source
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
 from alray.rundir import RunDir
@@ -85,11 +87,9 @@ def as_csv(images: list[Labeled]) -> str:
     return out.getvalue()
 
 
-def write_images(
-    images: list[Labeled], catalog: Catalog, classes: list[str], format: str, store: Store,
-    advance: Callable[[int], None] = lambda steps: None,
-) -> None:  # fmt: skip
-    """Write the images, byte for byte, with their labels. format: name of a kind of source. Raises ExportError."""
+def check_images(images: list[Labeled], catalog: Catalog, format: str) -> tuple[Source, dict[str, str]]:
+    """The kind of source in which images are written, and their names by key. format: its name. Raises ExportError
+    where they cannot be written so."""
     if not catalog.source.decoded:
         raise ExportError(
             "the run used your own embeddings, so there are no images to write; --labels csv has the keys"
@@ -99,8 +99,24 @@ def write_images(
         known = ", ".join(["csv", *(name for name, source in SOURCES.items() if source.writable)])
         raise ExportError(f"--labels: expected one of {known}, got {format!r}")
     names = {image.key: target.name_in(image.key, image.label) for image in images}
-    if len(set(names.values())) != len(names):
-        raise ExportError("two keys would get the same file name; --labels webdataset keeps keys as they are")
+    try:  # so that the images have these classes when somebody indexes them
+        odd = [name for name in names.values() if not is_image_name(name) or "\0" in name]
+        if odd or len(set(names.values())) < len(names):
+            raise CatalogError(f"{odd[0]!r} is no name of an image" if odd else "two images would get the same name")
+        target.check_keys([*names.values()], [image.label for image in images], np.zeros(len(images), bool))
+    except CatalogError as error:
+        others = " and ".join(["csv", *(name for name in SOURCES if SOURCES[name].writable and name != format)])
+        reason = str(error).partition(". ")[0]  # what follows is advice for those who index
+        raise ExportError(f"--labels {format} cannot hold these keys and classes: {reason}; {others} may") from None
+    return target, names
+
+
+def write_images(
+    images: list[Labeled], catalog: Catalog, classes: list[str], format: str, store: Store,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> None:  # fmt: skip
+    """Write the images, byte for byte, with their labels. format: name of a kind of source. Raises ExportError."""
+    target, names = check_images(images, catalog, format)
 
     def read() -> Iterator[list[Image]]:
         labels = {image.key: image.label for image in images}

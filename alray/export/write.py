@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 from alray.data.oracle import Status
 from alray.export import card
-from alray.export.labels import CSV, MASKS, ExportError, as_csv, labeled, skipped, write_images, write_masks
+from alray.export.labels import (
+    CSV,
+    MASKS,
+    ExportError,
+    as_csv,
+    check_images,
+    labeled,
+    skipped,
+    write_images,
+    write_masks,
+)
 from alray.labeling import state
 from alray.rundir import Missing, RunDir
 from alray.store import Store, absolute
@@ -35,6 +45,8 @@ def export(run: RunDir, out: str, format: str, labels: str, number: int = -1) ->
     images, drawn = labeled(run, catalog), task_of(run.settings()).answers == Status.MASK
     if drawn and labels != "csv":
         raise ExportError(f"--labels: expected csv, because images have masks and no classes, got {labels}")
+    if labels != "csv":
+        check_images(images, catalog, labels)  # before anything is written
     files: list[str] = []
     told: list[str] = []
     if format != "none":

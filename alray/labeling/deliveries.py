@@ -111,7 +111,8 @@ def _columns(header: Sequence[str], name: str, answers: Sequence[str]) -> dict[s
     label = next((column for column in answers if column in header), None)
     if key is None or label is None:
         missing = f"key (or {', '.join(_KEYS[1:])})" if key is None else f"{answers[0]} (or {', '.join(answers[1:])})"
-        raise LabelError(f"{name}:1: expected a column {missing}, got {', '.join(header) or 'an empty file'}")
+        got = f"{', '.join(header)}; the first line of a table names its columns" if header else "an empty file"
+        raise LabelError(f"{name}:1: expected a column {missing}, got {got}")
     columns = {"key": header.index(key), "label": header.index(label)}
     return columns | {column: header.index(column) for column in (_STATUS, _ANNOTATOR) if column in header}
 

@@ -43,7 +43,7 @@ class OpenBatch:
 
 def existing(uri: str) -> RunDir:
     """The run in a directory. Raises RunError if there is none."""
-    run = RunDir(uri)
+    run = RunDir(uri.rstrip("/") or uri)
     if not run.exists:
         raise RunError(f"{uri}: expected the directory of a run, as a run prints it at its end, got none")
     return run

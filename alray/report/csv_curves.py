@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
-from alray.data.sources.text_files import decoded
+from alray.data.sources.text_files import decoded, separator
 from alray.report.metrics import is_metric
 from alray.report.panel import Line
 from alray.report.runs import IMAGES, PIXELS, ReportError
@@ -47,7 +47,9 @@ def read_curves(path: str) -> list[Line]:
 
 def _read(path: str) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        reader = csv.DictReader(io.StringIO(decoded(read_bytes(absolute(path)))), restkey=_MORE)
+        text = decoded(read_bytes(absolute(path)))
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_MORE, delimiter=separator(text))
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         records = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReportError(f"{path}: expected a CSV of learning curves: {error}") from None

@@ -181,6 +181,18 @@ def test_duplicate_keys_keep_the_first_place(tmp_path: Path) -> None:
     assert catalog.problems().to_pylist() == [{"key": "same", "uri": str(tmp_path / "b.parquet"), "reason": reason}]
 
 
+def test_a_list_that_names_an_image_twice_says_so(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(encoded(np.zeros((4, 4, 3), np.uint8)))
+    (tmp_path / "list.csv").write_text("path,label\na.png,x\nb.png,x\nb.png,x\nc.png,y\nc.png,x\na.png,\n")
+    catalog = index(str(tmp_path / "list.csv"), str(tmp_path / "out"), on_problem="exclude")
+    assert {line["key"]: line["reason"] for line in catalog.problems().to_pylist()} == {
+        "a.png": "duplicate key: the same image is named twice, with different classes",
+        "b.png": "duplicate key: the same image is named twice",
+        "c.png": "duplicate key: the same image is named twice, with different classes",
+    }
+
+
 @pytest.mark.parametrize("cut", ["in a member", "in a header", "between members", "no end"])
 def test_truncated_tars(cut: str, tmp_path: Path) -> None:
     source = tars_by_directory(items(), tmp_path / "source")

@@ -78,7 +78,7 @@ def test_exports_of_coco_and_cvat_and_a_folder_give_the_same_answer(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("l.csv", "name,label\nx,cat\n", "l.csv:1: expected a column key"),
+        ("l.csv", "name,label\nx,cat\n", "got name, label; the first line of a table names its columns"),
         ("l.csv", "key,note\nx,cat\n", "l.csv:1: expected a column label"),
         ("l.csv", "key,label,label\nx,cat,dog\n", "'label' more than once"),
         ("l.csv", "key,label\nx,cat,dog\n", "l.csv:2: expected 2 cells, got 3"),

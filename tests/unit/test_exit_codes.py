@@ -52,6 +52,15 @@ def test_errors_have_their_exit_codes_and_only_a_wait_is_no_error() -> None:
     assert done.stderr.splitlines() == expected
 
 
+def test_an_error_that_quotes_a_file_does_not_command_the_terminal() -> None:
+    program = (
+        "import alray.cli\nfrom alray.config import ConfigError\n"
+        "def work(): raise ConfigError('got \\x1b[31mred\\x00\\n  and more')\nalray.cli.guarded(work)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.stderr == "error: got \\x1b[31mred\\x00\n  and more\n"
+
+
 @pytest.mark.parametrize(("raised", "code"), [("ZeroDivisionError()", 1), ("alray.patience.Away('away')", 1)])
 def test_a_process_ends_with_the_code(raised: str, code: int) -> None:
     program = f"import alray.cli, alray.patience\ndef work(): raise {raised}\nalray.cli.guarded(work)"

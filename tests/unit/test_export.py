@@ -18,7 +18,7 @@ from alray.cli import main
 from alray.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig, TransformConfig, replace
 from alray.data.catalog import Catalog, index
 from alray.data.oracle import Status
-from alray.export.labels import ExportError
+from alray.export.labels import ExportError, Labeled, write_images
 from alray.export.model import as_timm, rebuild
 from alray.export.write import export
 from alray.labeling.deliveries import Delivered
@@ -27,6 +27,7 @@ from alray.models.backbone import create, evaluating
 from alray.models.head import Head
 from alray.provenance import open_run
 from alray.rundir import MODEL, RunDir
+from alray.store import Store
 from alray.train.objective import write_weights
 
 CLASSES = ("cat", "dog", "owl")
@@ -156,6 +157,36 @@ def test_labels_are_written_as_they_were_corrected_with_their_origin_and_images(
         assert len(again) == 5
 
 
+@pytest.mark.parametrize(
+    ("labels", "in_folder"),
+    [
+        (["a", "b", "c"], True), (["a/b", "a/c", "d/e"], True), (["a/b", "a_b", "c"], False), (["..", "b", "c"], False),
+        ([".", "b", "c"], False), ([".a", "b", "c"], False), (["train", "test", "c"], False),
+        (["a\0", "b", "c"], False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["folder", "webdataset"])
+def test_exported_images_have_their_classes_when_they_are_indexed(form, labels, in_folder, tmp_path):
+    """Or they are not written, and never elsewhere: people may give any text as a class."""
+    for name in "xyz":
+        (tmp_path / "source" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "source" / name / "0.png")
+    catalog = index(str(tmp_path / "source"), str(tmp_path / "catalog"), yes=True, label_column="")
+    images = [Labeled(key, "", name, "") for key, name in zip(catalog.keys().to_pylist(), labels, strict=True)]
+    place = tmp_path / "out" / "images"
+    if form == "folder" and not in_folder:
+        with pytest.raises(
+            ExportError, match="--labels folder cannot hold these keys and classes: .*; csv and webdataset may$"
+        ):
+            write_images(images, catalog, sorted(labels), form, Store(str(place), ""))
+        assert not (tmp_path / "out").exists()
+        return
+    write_images(images, catalog, sorted(labels), form, Store(str(place), ""))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
+    again = index(str(place), str(tmp_path / "again"), yes=True)
+    assert [again.classes[label] for label in again.labels()] == [image.label for image in images]
+
+
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path):
     run, _ = finished(tmp_path, ModelConfig(backbone="resnet18", options=BACKBONES["resnet18"]))
     (tmp_path / "full").mkdir()
@@ -164,6 +195,10 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
         export(run, str(tmp_path / "full"), "none", "csv")
     with pytest.raises(ExportError, match="expected a finished round 3"):
         export(run, str(tmp_path / "new"), "none", "csv", 3)
+    for form in ("tar", "manifest"):
+        with pytest.raises(ExportError, match=f"--labels: expected one of csv, folder, webdataset, got '{form}'"):
+            export(run, str(tmp_path / "labels"), "timm", form)
+    assert not (tmp_path / "labels").exists()
     run.round(0).checkpoint.delete(MODEL)
     with pytest.raises(ExportError, match="they were deleted"):
         export(run, str(tmp_path / "newer"), "timm", "csv")

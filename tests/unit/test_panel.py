@@ -460,8 +460,11 @@ def test_broken_files_are_refused(text: str, says: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
-    (tmp_path / "curves.csv").write_text("strategy,seed,labels,test_top5\nbase,0,10,0.5\n", encoding="utf-8-sig")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("between", [",", ";", "\t", ", "])
+def test_curves_are_read_as_spreadsheets_save_them(between: str, encoding: str, tmp_path: Path) -> None:
+    text = "strategy,seed,labels,test_top5\r\nbase,0,10,0.5\r\n".replace(",", between)
+    (tmp_path / "curves.csv").write_bytes(text.encode(encoding))
     (line,) = read_curves(str(tmp_path / "curves.csv"))
     assert (line.method, line.scalars) == ("base", {"test_top5": (0.5,)})
 

@@ -152,10 +152,13 @@ def test_starts_of_processes_are_in_the_plan_and_the_cluster_starts_once(tmp_pat
 def test_the_time_of_a_linear_head_is_that_of_all_its_epochs() -> None:
     config = TrainConfig(mode="linear", epochs=300, patience=0)
     x, y = np.random.default_rng(0).standard_normal((3000, 64), np.float32), np.arange(3000) % 10
-    planned = head_seconds(config, 64, 10, 3000)
-    begun = time.process_time()
-    fit_head(config, seed=0, num_classes=10, embedding=x, labels=y)
-    assert 1 / 2.5 < planned / (time.process_time() - begun) < 2.5
+    planned, took = list[float](), list[float]()
+    for _ in range(3):  # other work on the machine lengthens some of them
+        planned.append(head_seconds(config, 64, 10, 3000))
+        begun, used = time.perf_counter(), time.process_time()
+        fit_head(config, seed=0, num_classes=10, embedding=x, labels=y)
+        took.append(min(time.perf_counter() - begun, time.process_time() - used))
+    assert 1 / 2.5 < min(planned) / min(took) < 2.5
 
 
 def test_more_workers_than_cores_start_one_after_the_other() -> None:

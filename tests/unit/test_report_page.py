@@ -116,8 +116,10 @@ def test_every_section_is_there_with_units_and_warnings(folder: Path) -> None:
         "Label efficiency", "Class balance", "Coverage", "Time", "Runs and configuration",
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in html, title
-    for text in ("accuracy (%)", "labels, seed set included", "of wall time", "radius (distance)"):
+    for text in ("accuracy (%)", "labels, seed set included", "radius (distance)"):
         assert text in html, text
+    # Runs of less than a second are one sentence; on a busy machine they may take longer.
+    assert re.search(r"A run took [^<]* of wall time\.|Wall time of each stage, summed over the rounds", html)
     assert "Too few seeds for a claim" in html
     assert "There are no pictures of the picks: the data are embeddings without images." in html
     assert "<h2>Pictures" not in html and "<h2>Win matrix" not in html

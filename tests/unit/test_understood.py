@@ -54,6 +54,15 @@ def test_it_is_printed_what_was_understood(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+def test_classes_that_are_named_for_images_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tree(tmp_path / "s", "{0..2}.png")
+    command(source, "--out", tmp_path / "o", "--classes", "cat", "cow")
+    assert "  2 classes that no image has so far: cat, cow\n" in capsys.readouterr().out
+    assert "classes: expected names, got an empty one" in wrong(source, tmp_path / "p", "--classes", "cat", " ")
+    command(tree(tmp_path / "t", "0.png"), "--out", tmp_path / "a\nb")
+    assert f"catalog: {tmp_path}/a\\nb (1 image)\n" in capsys.readouterr().out
+
+
 def test_what_looks_wrong_ends_with_2_and_says_what_was_understood(tmp_path: Path) -> None:
     """As a program, without a terminal: it never waits for an answer."""
     source = tree(tmp_path / "s", *GOOD, "extra/cat/{0..3}.png")
@@ -177,7 +186,7 @@ def test_problems_and_doubts_are_told_together(tmp_path: Path) -> None:
     source = tree(tmp_path / "s", *GOOD, "extra/cat/0.png")
     (tmp_path / "s/train/cat/0.png").write_bytes(b"")
     text = wrong(source, tmp_path / "o")
-    assert "broken image: 1" in text and "that loses 1 and leaves 6 images" in text and "extra (1)" in text
+    assert "broken image: 1" in text and "that loses 1 and leaves at most 6 images" in text and "extra (1)" in text
 
 
 def test_an_option_without_meaning_is_told(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ class Folder(Source):
                 raise CatalogError(says_otherwise(key, split, found, label, test))
 
     def name_in(self, key: str, label: str) -> str:
-        """The image lies in the directory of its class, one level deep."""
-        return f"{label.replace('/', '_')}/{key.replace('/', '__')}"
+        """The image lies in the directory of its class."""
+        return f"{label}/{key.replace('/', '__')}"
 
     def write(self, store: Store, is_test: bool, images: Iterator[list[Image]], most_bytes: int) -> None:
         """Write each image to the path that is its key."""
@@ -118,8 +118,8 @@ class Folder(Source):
 def says_otherwise(key: str, split: str | None, found: str | None, label: str | None, test: bool) -> str:
     """The error message for a key whose directories are not the split and class that the catalog has."""
     return (
-        f"{key}: expected the directories of the key to be {'test' if test else 'train'}, class {label}, as in the "
-        f"catalog, got {split or 'train'}, class {found}: index again with key='{{split}}/{{class}}/...'"
+        f"{key}: expected the directories of the key to be {'test' if test else 'train'}, class {label}, got "
+        f"{split or 'train'}, class {found}"
     )
 
 
