@@ -21,6 +21,11 @@ SMALL, LARGE, D, M = 60_000, 180_000, 8, 300  # rows: what grows with them is th
 LIMIT, NOISE = 16.0, 0.2  # bytes per row; noise: the rows that are still far, and what else is allocated now and then
 
 
+@pytest.fixture(autouse=True)
+def _the_driver_does_not_hold_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alray.selection.kernels.farthest._LABELED", 0)
+
+
 def held(n: int, folder: Path) -> int:
     """The bytes that a shard holds after it has looked for its farthest rows. Its embeddings lie in a file, as those of
     a large pool do, and every thousandth row of the file is labeled."""

@@ -24,6 +24,7 @@ _LINES = 256  # picks per matrix
 _EXAMINED = 1 << 12  # rows that are looked at together: of most inputs the first ones tell that products are not exact
 _AGES = 8  # groups of rows by the picks that they have missed, before those of like numbers are one group
 _AT_ONCE = 1 << 13  # numbers: rows are compared with so few picks without bounds
+_ALONE = 1 << 16  # numbers of the picks that rows have missed: if there are more, bounds tell which may be nearest
 _OPEN = 64  # rows that may be farthest: of more of them, blocks tell more cheaply which one is
 _CALL, _PER_PAIR, _PASSES = 2e5, 2, 6  # operations of settling some rows; for each pair; for each number of two rows
 
@@ -120,12 +121,17 @@ class Active:
             self._lower(slice(None), self.met)
             self.met = self._picks.count
 
-    def _distance(self, one: int, x: Floats) -> float:
-        """The canonical distance of one row x (1, d) after all picks."""
-        if self.known[one] < self._picks.count:
-            found = squared_norms(self._picks.missed(self.known[one]) - x).min()
-            self.exact[one], self.known[one] = min(self.exact[one], found), self._picks.count
-        return float(self.exact[one])
+    def _distances(self, some: Positions, upper: Singles) -> Floats:
+        """The canonical distances of few rows after all picks; upper (n,): bounds of all rows."""
+        picks, width = self._picks, len(self._columns) - 1
+        missed = picks.count * len(some) - int(self.known[some].sum())
+        if missed * width > _ALONE and not picks.exact:
+            self.upper[some] = np.minimum(self.upper[some], upper[some].astype(np.float64) * self._unit)
+            return self.settle(some)
+        for one in some[self.known[some] < picks.count].tolist():
+            found = squared_norms(picks.missed(self.known[one]) - self._seen(one)).min()
+            self.exact[one], self.known[one] = min(self.exact[one], found), picks.count
+        return self.exact[some]
 
     def _seen(self, one: int) -> Floats:
         """A row as the metric sees it, (1, d)."""
@@ -159,8 +165,7 @@ class Active:
         one = int(upper.argmax())
         if upper[one] <= 0:
             return -1, np.empty((1, 0))
-        x = self._seen(one)
-        value, count = self._distance(one, x), 1
+        value, count = float(self._distances(np.array([one]), upper)[0]), 1
         while True:
             with np.errstate(over="ignore"):
                 there = upper >= np.nextafter(np.float32(value / self._unit), np.float32(-np.inf))
@@ -168,13 +173,13 @@ class Active:
             if found <= count:
                 break
             if found > _OPEN:
-                return -1, x
+                return -1, np.empty((1, 0))
             some, count = np.flatnonzero(there), found
-            values = np.array([self._distance(int(other), self._seen(int(other))) for other in some])
+            values = self._distances(some, upper)
             upper[some] = up(values / self._unit)
             one = int(some[values.argmax()])
-            x, value = self._seen(one), float(values.max())
-        return (one if value > 0 else -1), x
+            value = float(values.max())
+        return (one if value > 0 else -1), self._seen(one)
 
     def _lower(self, some: Positions | slice, before: int) -> None:
         """Lower the bounds of some rows by the picks from this one on."""

@@ -174,8 +174,7 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
     among = np.zeros(len(at), bool)
     among[order[same]] = among[order[same + 1]] = True
     tied = np.flatnonzero(among)
-    rows = np.ascontiguousarray(take(at[tied]))
-    words = rows.view(np.uint32 if rows.dtype.itemsize % 4 == 0 else np.uint16)
+    words = _words(take(at[tied]))
     digest = _digest(words)
     by = np.lexsort((digest, squared[tied]))  # stable: the lowest row first
     equal = digest[by][1:] == digest[by][:-1]
@@ -184,6 +183,24 @@ def copies_of(at: Positions, squared: Floats, take: Callable[[Positions], Array]
     begins = np.maximum.accumulate(np.where(np.append(True, ~equal), np.arange(len(by)), 0))
     first[tied[by]] = tied[by[begins]]
     return first
+
+
+def first_of_copies(rows: Array) -> Positions:
+    """The positions of those of stored rows (m, d) that are no copies of rows before them, ascending."""
+    digest = _digest(_words(rows))
+    order = np.argsort(digest)
+    same = np.flatnonzero(digest[order][1:] == digest[order][:-1])
+    alone = np.ones(len(rows), bool)
+    alone[order[same]] = alone[order[same + 1]] = False
+    tied = np.flatnonzero(~alone)
+    lowest = copies_of(tied, np.ones(len(tied)), lambda at: rows[at])
+    alone[tied[lowest == np.arange(len(tied))]] = True
+    return np.flatnonzero(alone)
+
+
+def _words(rows: Array) -> Array:
+    rows = np.ascontiguousarray(rows)
+    return rows.view(np.uint32 if rows.dtype.itemsize % 4 == 0 else np.uint16)
 
 
 def _digest(words: Array) -> npt.NDArray[np.uint64]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alray.features.arrays import Rows
+from alray.features.arrays import Array, Rows
 from alray.selection.kernels.dense import dense, least_cost
 from alray.selection.kernels.distance import Space
 from alray.selection.kernels.held import Chosen, Held, certain
@@ -34,15 +34,16 @@ _TRIAL = 2  # blocks, before they are judged
 _FIRST, _AT_ONCE = 32, 512  # rows decided together: first, and at most; the next picks are among them
 
 
-def greedy(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
+def greedy(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
     """At most k picks among the held rows, farthest first; stops when the best of them does not beat `rest`.
 
-    held.squared are canonical and up to date; ties go to the lower row.
+    held.squared are canonical and up to date; ties go to the lower row. centers: stored vectors (m, d) that they do not
+    account for; rows of more than moderately many columns come with none.
     """
     if few_columns(held.vectors.shape[1]):
-        return thin(space, held, k, rest)
-    if moderate(held.vectors.shape[1], len(held.rows), k):
-        return settled(space, held, k, rest)
+        return thin(space, held, k, rest, centers)
+    if centers is not None or moderate(held.vectors.shape[1], len(held.rows), k):
+        return settled(space, held, k, rest, centers)
     rows = Held(space, held, k)
     rest = rest[0] / space.unit, rest[1]
     blocks, passes = _Blocks(rows), _Spent()

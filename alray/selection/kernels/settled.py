@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from alray.features.arrays import Array
 from alray.selection.kernels.active import Active, Made, top_of
 from alray.selection.kernels.distance import Space, squared_norms
 from alray.selection.kernels.held import Chosen
@@ -37,27 +38,34 @@ def moderate(width: int, rows: int = 0, k: int = 1) -> bool:
     return 0 < width <= most and device_in_use() is None
 
 
-def settled(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
+def settled(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
     """The picks of `alray.selection.kernels.greedy.greedy`."""
-    search = _Settled(space, held, min(k, len(held.rows)), rest)
+    centers = held.vectors[:0] if centers is None else centers
+    search = _Settled(space, held, min(k, len(held.rows)), rest, centers)
     while search.block():
         pass
-    at = search.picks.at
+    at = search.picks.at[len(centers) :]
     return Chosen(search.rows[at], search.vectors[at], np.array(search.squared), search.spent)
 
 
 class _Settled:
     """The held rows, ascending, and the picks among them as positions, with the squared distances that they had."""
 
-    def __init__(self, space: Space, held: Chosen, k: int, rest: Key) -> None:
+    def __init__(self, space: Space, held: Chosen, k: int, rest: Key, centers: Array) -> None:
         order = slice(None) if (held.rows[1:] > held.rows[:-1]).all() else np.argsort(held.rows)
         self.space, self.rows, self.vectors = space, held.rows[order], held.vectors[order]
-        self._k, self._rest = k, rest
+        n, m = len(self.rows), len(centers)
+        if m:  # they are the first picks, and stand behind all rows
+            self.rows = np.append(self.rows, np.full(m, np.iinfo(np.int64).max))
+            self.vectors = np.concatenate([self.vectors, centers])
+        self._k, self._rest = m + k, rest
         # Of rows that wait: canonical distances after the first `_known` picks, bounds after the first `_seen` picks.
-        self._exact = held.squared[order].copy()
+        self._exact = np.append(held.squared[order], np.full(m, -np.inf))
         self._known = np.zeros(len(self.rows), np.int64)
         self._upper, self._seen = self._exact.copy(), self._known.copy()
-        self.picks = Made(space, self.vectors, k)
+        self.picks = Made(space, self.vectors, m + k)
+        for at, x in enumerate(space.canonical(centers)):
+            self.picks.add(n + at, x)
         self.squared: list[float] = []
         self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
         self._size = max(_LEAST, _BLOCK // self.vectors.shape[1])

@@ -27,7 +27,6 @@ from alray.selection.kernels.matrices import best_device
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.rounding import Rounding, useful
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
-from alray.selection.kernels.thin import few_columns, measured
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
@@ -93,6 +92,14 @@ class Sieve:
         check_finite(rows, stored)
         return Block(rows, {EMBEDDING: stored})
 
+    def everything(self) -> Block:
+        """All rows, as stored."""
+        rows = self._rows.numbers(np.arange(len(self._rows)))
+        stored = self._rows.read(rows)
+        check_finite(rows, stored)
+        self.counters["survivors"] += len(rows)
+        return Block(rows, {EMBEDDING: stored})
+
     def estimate(self, space: Space, picks: Block, size: int) -> tuple[Rows, Floats]:
         """The sampled rows, and about their squared distances to all centers. Only guesses use them, no pick."""
         self._begin(space, picks)
@@ -110,16 +117,12 @@ class Sieve:
         free = np.ones(len(self._rows), bool)
         free[self._rows.places(held)] = False
         least = threshold / space.unit
-        if threshold <= 0 and (len(self._centers) == 1 or few_columns(self._rows.width)):
-            alive = positions_of(free)
-            squared = self._measure(alive)
-        else:
-            if self._rounding.on:  # rows of the sample were compared with all centers
-                met = positions_of(free & (self._bounds.blocks == self._centers.count))
-                self._rounding.on = useful(self._bounds.below(met), self._bounds.upper[met], least)
-            self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
-            alive = positions_of(free & (self._bounds.upper > under(least)))
-            squared = self._settle(alive)
+        if self._rounding.on:  # rows of the sample were compared with all centers
+            met = positions_of(free & (self._bounds.blocks == self._centers.count))
+            self._rounding.on = useful(self._bounds.below(met), self._bounds.upper[met], least)
+        self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
+        alive = positions_of(free & (self._bounds.upper > under(least)))
+        squared = self._settle(alive)
         self.counters["survivors"] += len(alive)
         free[alive] = False
         there = np.flatnonzero(squared >= threshold)
@@ -193,21 +196,6 @@ class Sieve:
         del fresh
         for blocks in np.flatnonzero(np.bincount(bounds.blocks[at])):
             self._run_all(at[bounds.blocks[at] == blocks], least, len(self._centers))
-
-    def _measure(self, at: Integers) -> Floats:
-        """The canonical distances of rows to all centers, where they take no longer than their bounds."""
-        assert self._space is not None
-        squared = self._bounds.upper[at].astype(np.float64)
-        left = np.flatnonzero(squared > 0)  # at distance 0 nothing can be nearer
-        for here in self._rows.chunks(left):
-            part = at[here].astype(np.intp)
-            stored = self._rows.take(part)
-            check_finite(self._rows.numbers(part), stored)
-            squared[here], pairs = measured(self._space, stored, self._centers.stored)
-            self.counters["pairs"] += pairs
-            center = np.full(len(part), 0 if len(self._centers) == 1 else UNKNOWN)
-            self._bounds.settle(part, squared[here] / self._space.unit, center, self._centers.count)
-        return squared
 
     def _run_all(self, at: Integers, least: float, stop: int) -> None:
         """`_run` part by part; the first parts tell how many pairs there will be."""

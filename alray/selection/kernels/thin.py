@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from alray.features.arrays import Array, Rows
-from alray.selection.kernels.distance import COLUMNS, Space, squared_norms
+from alray.selection.kernels.distance import COLUMNS, Space
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.leaves import Leaves
 from alray.selection.kernels.logits import Floats, Positions
@@ -29,23 +29,12 @@ def few_columns(width: int) -> bool:
     return 0 < width <= COLUMNS and device_in_use() is None
 
 
-def measured(space: Space, stored: Array, centers: Array) -> tuple[Floats, int]:
-    """Canonical squared distances of stored rows (m, d) to the nearest of stored centers (p, d), (m,), and the number
-    of pairs that were compared."""
-    x, others = space.canonical(stored), space.canonical(centers)
-    if len(others) == 1:
-        return squared_norms(x - others), len(x)
-    leaves = Leaves(x, np.full(len(x), np.inf))
-    leaves.meet(others)
-    squared, there = np.empty(len(x)), leaves.place < len(x)
-    squared[leaves.place[there]] = leaves.squared[there]
-    return squared, leaves.pairs
-
-
-def thin(space: Space, held: Chosen, k: int, rest: Key) -> Chosen:
+def thin(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
     """The picks of `alray.selection.kernels.greedy.greedy`."""
     order = np.argsort(held.rows)
     search = _Thin(space.canonical(held.vectors[order]), held.rows[order], held.squared[order], rest)
+    if centers is not None:
+        search.meet(space.canonical(centers))
     while (missing := min(k, len(order)) - len(search.picks)) > 0:
         if not search.block(missing):
             break
@@ -66,6 +55,10 @@ class _Thin:
     def spent(self) -> float:
         """What picking has cost, in operations on single numbers."""
         return _PER_COLUMN * len(self._leaves.columns) * float(self._leaves.pairs + self._inside)
+
+    def meet(self, centers: Floats) -> None:
+        """Take centers (p, d) into account that are none of the rows."""
+        self._leaves.meet(centers)
 
     def block(self, most: int) -> int:
         """At most `most` picks among the farthest rows; how many there were."""

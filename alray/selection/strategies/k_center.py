@@ -3,7 +3,8 @@
 Every pick is the row farthest from all labeled and picked rows (Gonzalez 1985). The covering radius is then at most
 twice the smallest possible one. Each shard sends only its few farthest rows, and an upper bound on the distances of its
 other rows (`alray.selection.kernels.sieve`). As long as the farthest of the sent rows exceeds that bound, it is the
-farthest of all rows, because a pick can only reduce distances. Letters: n rows, m labeled, k picks, d width.
+farthest of all rows, because a pick can only reduce distances. Where that would be most of the rows, the driver takes
+all of them (`alray.selection.kernels.farthest`). Letters: n rows, m labeled, k picks, d width.
 """
 
 from __future__ import annotations
