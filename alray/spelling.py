@@ -33,7 +33,7 @@ def same_end(key: str, name: str) -> bool:
 
 def by_end(paths: Iterable[str]) -> Callable[[str], list[str]]:
     """A function that finds which of these paths end as a name does, or are the end of the name, in whole parts and in
-    any form; sorted. A backslash parts the name, too."""
+    any form, the very same form among them; sorted. A backslash parts the name, too."""
     endings: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         endings[composed(path).rpartition("/")[2]].add(path)

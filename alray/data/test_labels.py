@@ -110,11 +110,24 @@ def _by_name(rows: Sequence[Sequence[str]], names: Sequence[str], place: str) ->
     for name, label in rows:
         if listed.setdefault(name, label) != label:
             raise CatalogError(f"test_labels: {place}: {name}: expected one class, got {listed[name]} and {label}")
-    found, other_forms = {}, {composed(name): label for name, label in listed.items()}
+    found, other_forms = {}, _in_one_form(listed, names, place)
     for key in names:
         text = _first(listed, key) or _first(other_forms, composed(key))
         if text is not None:
             found[key] = text
+    return found
+
+
+def _in_one_form(listed: Mapping[str, str], names: Sequence[str], place: str) -> dict[str, str]:
+    """The same by the composed name. Two forms of one name may have two classes only where both are names of images."""
+    found: dict[str, str] = {}
+    images = set(names)
+    for name, label in listed.items():
+        if found.setdefault(composed(name), label) != label and name not in images:
+            raise CatalogError(
+                f"test_labels: {place}: {name}: expected one class, got {found[composed(name)]} and {label}, under one "
+                f"name in two Unicode forms"
+            )
     return found
 
 

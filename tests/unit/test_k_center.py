@@ -552,3 +552,14 @@ def test_cut_has_no_part(shards: int) -> None:
     known = ArraySource(np.arange(5), {"embedding": x[:5].astype(np.float64)})
     sources = [ArraySource(np.arange(5, 240)[p], {"embedding": x[5:][p]}) for p in cut(235, shards)]
     assert_twin(select_from(sources, KCenter(), 30, Context(labeled=known)), twin(x, np.arange(5), 30))
+
+
+@pytest.mark.parametrize("labeled", [0, 1])
+def test_rows_whose_distances_float32_cannot_tell_apart_are_told_apart(labeled: int) -> None:
+    """More of them than are listed at once: rows that were given back were listed again, without end."""
+    rng = np.random.default_rng(0)
+    unit = [sign * np.eye(300) * (1 + 1e-7 * rng.normal(size=(300, 1))) for sign in (1, -1)]
+    x = np.concatenate(unit)
+    at = np.arange(labeled)
+    for shards in (1, 2):
+        assert_twin(chosen(x, at, 170, shards), twin(x, at, 170))

@@ -16,6 +16,7 @@ from alray.features.arrays import ArraySource, Shard
 from alray.models.device import full_float32
 from alray.process import processors
 from alray.selection.in_process import InProcess, usual_shards
+from alray.selection.one_thread import OneThread
 from alray.selection.protocol import Context, Picks, Shards, Strategy
 from alray.selection.registry import build
 from alray.selection.select import select
@@ -54,9 +55,6 @@ def sources(count: int) -> list[ArraySource]:
 
 @needs_two
 def test_every_shard_computes_alone_and_all_settings_come_back(three_threads: int) -> None:
-    def blas() -> list[int]:
-        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
-
     before = blas()
     with InProcess(sources(5), Asked(), Context()) as shards:
         answers = shards.map("threads")
@@ -75,6 +73,51 @@ def test_one_shard_and_the_strategy_itself_use_one_thread(three_threads: int) ->
     assert name == threading.current_thread().name
     assert (torch_threads, here) == (1, 1) and set(blas_threads) <= {1}
     assert torch.get_num_threads() == three_threads
+
+
+def blas() -> list[int]:
+    return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+
+def test_selections_in_threads_of_the_user_that_overlap_leave_all_as_before(three_threads: int) -> None:
+    before, first, second = blas(), OneThread(), OneThread()
+    inside, left, found = threading.Event(), threading.Event(), []
+
+    def earlier() -> None:
+        with first:
+            inside.set()
+            left.wait(30)
+        found.append(torch.get_num_threads())
+
+    def later() -> None:
+        assert inside.wait(30)
+        with second:
+            left.set()
+            one.join(30)
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+
+    one, two = threading.Thread(target=earlier), threading.Thread(target=later)
+    one.start()
+    two.start()
+    two.join(30)
+    assert found == [three_threads, 1, three_threads]
+    assert blas() == before
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == three_threads
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_thread_of_the_user_has_its_threads_back(asked_before: bool, three_threads: int) -> None:
+    def work() -> tuple[int, int]:
+        if asked_before:
+            torch.get_num_threads()
+        with OneThread():
+            inside = torch.get_num_threads()
+        return inside, torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(work).result() == (1, three_threads)
 
 
 def test_an_error_in_a_thread_is_the_callers() -> None:

@@ -140,3 +140,11 @@ def test_a_list_that_changed_since_is_noticed(tmp_path: Path) -> None:
     place.write_text(LISTS["one class a line"])
     with pytest.raises(CatalogError, match="data.test_labels: expected .*l.txt, from which the catalog"):
         ensure_catalog(DataConfig(root=source, catalog=str(tmp_path / "o"), test_labels=str(tmp_path / "m.txt")), "")
+
+
+def test_one_name_in_two_unicode_forms_has_one_class(tmp_path: Path) -> None:
+    source = imagenet(tmp_path / "s", "val/bild \u00e9.JPEG")
+    place = tmp_path / "list.csv"
+    place.write_text(LISTS["path and class"] + f"e\u0301.JPEG\t{WNIDS[0]}\n\u00e9.JPEG\t{WNIDS[1]}\n")
+    with pytest.raises(CatalogError, match="expected one class, got n01440764 and n01443537, under one name in two"):
+        indexed(source, tmp_path, test_labels=str(place))

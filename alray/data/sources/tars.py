@@ -42,9 +42,7 @@ class Tar:
     problems: list[pa.Table] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)  # members of other kinds, by suffix
     without_label: int = 0  # .json members without the label column
-    links: dict[int, str] = field(
-        default_factory=dict
-    )  # by place of the image: where a link leads, until it is followed
+    links: dict[int, str] = field(default_factory=dict)  # where links lead, until followed, by place of the image
     label_links: dict[str, str] = field(default_factory=dict)  # the same, by the name of a label member
 
     def report(self, key: str, reason: str) -> None:
@@ -219,8 +217,8 @@ def target_of(link: tarfile.TarInfo) -> str:
 
 
 def follow(tar: Tar) -> None:
-    """Give links to members of the same tar the bytes, or the class, of these, as `tarfile.extractfile` does. Report
-    those that lead nowhere."""
+    """Give links to members of the same tar the bytes, or the class, of these: the last one of several with the same
+    name. Report those that lead nowhere."""
     for _ in range(_HOPS if tar.links or tar.label_links else 0):
         place = {name: at for at, name in enumerate(tar.names) if at not in tar.links}
         found = {at: place[target] for at, target in tar.links.items() if target in place}

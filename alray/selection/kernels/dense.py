@@ -191,8 +191,10 @@ class _Dense:
             self._shorten(max(_FEW, _LISTED // self.vectors.shape[1]) // 2)
 
     def _shorten(self, most: int) -> None:
-        """Go on with about `most` listed rows, the farthest."""
+        """Go on with about `most` listed rows, the farthest, and with those that cannot be told from the farthest by
+        their rounded bounds: they would be listed again at once, without end."""
         low = self.squared < -np.partition(-self.squared, most - 1)[most - 1]
+        low &= self._up(self.squared) < self.squared.max()
         at, squared = self.listed[low], self.squared[low]
         self.upper[at] = self._up(squared)
         self.width[at] = np.maximum(self._up(self.upper[at] - squared), self._least_width[at])

@@ -115,7 +115,7 @@ class _Settled:
     def _fresh(self) -> Active:
         """The active rows, with bounds that account for all picks."""
         assert self._active is not None
-        if not self.picks.double and not self._active.usual <= _COARSE * float(self._active.upper.max()):
+        if not self.picks.double and not self._active.usual <= _COARSE * _largest(self._active.upper):
             self._refine()
         self._active.refresh()
         return self._active
@@ -205,3 +205,13 @@ class _Settled:
             if not found % _LOOK and 4 * np.count_nonzero(value >= limit[0]) < 3 * len(at):
                 return True
         return False
+
+
+def _largest(upper: Floats) -> float:
+    """The largest finite bound; infinite if there is none, as before the first center. Rows beyond the range of float32
+    are at infinity until their distance is computed."""
+    largest = float(upper.max())
+    if largest == np.inf:
+        finite = upper[np.isfinite(upper)]
+        return float(finite.max()) if len(finite) else largest
+    return largest
