@@ -15,8 +15,9 @@ import numpy.typing as npt
 from alray.config import RunConfig
 from alray.data import splits
 from alray.data.pool import Rows
-from alray.selection.protocol import SelectionError, Strategy, Use
+from alray.selection.protocol import SelectionError, Strategy
 from alray.selection.registry import changed
+from alray.selection.use import Use
 from alray.tasks import task_of
 
 Draw = Callable[[Rows, npt.NDArray[Any], int, int, int], Rows]

@@ -87,6 +87,13 @@ class RowRuns:
         run = np.searchsorted(self.firsts, rows, side="right") - 1
         return self._before[run] + (rows - self.firsts[run]), (run < 0) | (rows >= self.ends[run])
 
+    def has(self, rows: _Rows) -> npt.NDArray[np.bool_]:
+        """Which of some rows (k,), none below the first and none above the last of these, are among these, (k,)
+        bool."""
+        if self.ends is None:
+            return np.asarray(~self.places(rows)[1])
+        return np.asarray(rows < self.ends[np.searchsorted(self.firsts, rows.astype(self.firsts.dtype), "right") - 1])
+
     def rows(self) -> _Rows:
         """The rows, (n,) int64 ascending."""
         return self.cut(0, len(self))

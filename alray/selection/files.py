@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from alray.selection.names import KEY, ROW, TABLES, Names, read_table
 from alray.selection.protocol import Picks, SelectionError
 from alray.store import Store, absolute, filesystem, folder_of, table_bytes, write_bytes
 
+_log = logging.getLogger(__name__)
 _ROWS = columns.Role("row numbers", ("row",), ("rows", "row_number"), "its name 'row'")
 
 
@@ -112,13 +114,16 @@ def _row_column(names: list[str], path: str) -> str:
 
 
 def read_head(weight: str, bias: str) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None:
-    """Weight (c, d) and bias (c,) from .npy files; a weight without a bias has zero bias."""
+    """Weight (c, d) and bias (c,) from .npy files; a weight without a bias has zero bias, which is logged."""
     if not weight:
         if bias:
             raise SelectionError("head: got a bias without a weight")
         return None
     matrix = _array("weight", weight)
-    return matrix, _array("bias", bias) if bias else np.zeros(matrix.shape[:1], matrix.dtype)
+    if bias:
+        return matrix, _array("bias", bias)
+    _log.warning("head: no bias was given: it is taken for zero; --bias gives another")
+    return matrix, np.zeros(matrix.shape[:1], matrix.dtype)
 
 
 def _array(name: str, path: str) -> npt.NDArray[np.floating]:

@@ -49,8 +49,8 @@ class GivenFeatures:
         return np.searchsorted(self.rows, rows.astype(self.rows.dtype)) if self.numbered else rows
 
     def positions(self, rows: Any) -> Rows:
-        """The ascending positions of rows that are known to be there."""
-        return self.places(np.unique(np.asarray(rows, np.int64)))
+        """The ascending positions of rows that are known to be there; None: of no rows."""
+        return self.places(np.unique(np.asarray(() if rows is None else rows, np.int64)))
 
     def shards(self, keep: Integers, number: int) -> list[GivenSource]:
         """The rows at these ascending positions, cut into contiguous near-equal shards that share no memory."""
@@ -131,6 +131,9 @@ def read(name: str, value: Any, scale: Array | None = None) -> RowsAndColumn:
 def _array(name: str, value: Any) -> Array:
     """Whatever NumPy can read, as an array; rows that are arrays themselves are stacked."""
     refuse_masked(name, value)
+    kind = str(getattr(value, "dtype", ""))
+    if kind.startswith(("torch.bfloat16", "torch.float8")):
+        raise SelectionError(f"{name}: expected an array that NumPy can read, got a tensor of {kind}; give .float()")
     try:
         array = np.asarray(value)
         if array.dtype == object and array.ndim == 1 and len(array):
@@ -138,8 +141,19 @@ def _array(name: str, value: Any) -> Array:
     except (ValueError, TypeError, RuntimeError) as error:  # PyTorch raises the last two
         raise SelectionError(f"{name}: expected an array, got something else ({why(error)})") from None
     if array.dtype == object:
-        raise SelectionError(f"{name}: expected an array of numbers, {ACCEPTED}; got {type(value).__name__}")
+        raise SelectionError(f"{name}: expected an array of numbers, {ACCEPTED}; got {_other(value, array)}")
     return array
+
+
+def _other(value: Any, array: Array) -> str:
+    """What was given instead of numbers."""
+    name = type(value).__name__
+    if not array.ndim:
+        return name
+    inside = f", whose first value is of the type {type(array.flat[0]).__name__}" if array.size else ""
+    number = array.size and isinstance(array.flat[0], int | float | np.number)
+    remedy = "; .astype(np.float32) makes numbers of it" if number else ""
+    return f"{name} of dtype object and shape {array.shape}{inside}{remedy}"
 
 
 def checked(name: str, array: Array, where: str, scale: Array | None = None) -> Column:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import dataclass_transform
@@ -25,6 +26,7 @@ from alray.selection.protocol import SelectionError, Strategy
 
 # Strict: True is not an integer, and neither is 3.0.
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_PYDANTIC = "__pydantic_fields__"
 Kind = TypeVar("Kind", bound=type[Strategy])
 
 
@@ -71,8 +73,9 @@ class Option:
 
 def options_of(kind: type[Strategy]) -> list[Option]:
     """The options of a strategy, in the order of its constructor; also of a class that is not made by `with_options`,
-    whose options have neither types nor meanings that are known here."""
-    fields: dict[str, FieldInfo] = vars(kind).get("__pydantic_fields__", {})
+    whose types are those of its constructor."""
+    made: Mapping[str, FieldInfo] | None = vars(kind).get(_PYDANTIC)
+    fields = {name: FieldInfo.from_annotation(hint) for name, hint in _hints(kind).items()} if made is None else made
     found = []
     for name, parameter in inspect.signature(kind).parameters.items():
         default = None if parameter.default is parameter.empty else as_text(parameter.default)
@@ -80,6 +83,46 @@ def options_of(kind: type[Strategy]) -> list[Option]:
         meaning = meanings(kind).get(name, "")
         found.append(Option(name, values, default, " ".join(meaning.split())))
     return found
+
+
+def checked_values(name: str, kind: type[Strategy], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of options for the constructor. Raises SelectionError where one is not of the type that the
+    constructor declares. A class that is made by `with_options` checks its values itself.
+
+    name: that of the strategy, for messages.
+    """
+    given = {option: _plain(value) for option, value in options.items()}
+    if _PYDANTIC in vars(kind):
+        return given
+    for option, hint in _hints(kind).items():
+        if option not in given:
+            continue
+        try:
+            given[option] = TypeAdapter(Flag if hint is bool else hint, config=_STRICT).validate_python(given[option])
+        except ValidationError:
+            words = expected(FieldInfo.from_annotation(hint))
+            raise SelectionError(
+                f"strategy {name}: {kind.__name__}.{option}: expected {words}, got {given[option]!r}"
+            ) from None
+    return given
+
+
+def _hints(kind: type[Strategy]) -> dict[str, Any]:
+    """The types that the constructor of a class declares, where they can be told and checked: numbers, texts, true or
+    false, some of these."""
+    try:
+        hints = get_type_hints(kind.__init__, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # a name that is known only where the class is written
+        return {}
+    return {name: hint for name, hint in hints.items() if name != "return" and _is_scalar(hint)}
+
+
+def _is_scalar(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        return _is_scalar(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return all(map(_is_scalar, get_args(hint)))
+    return get_origin(hint) is Literal or hint in (bool, int, float, str, type(None))
 
 
 def as_text(value: Any) -> str:

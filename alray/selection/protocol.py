@@ -21,6 +21,7 @@ from alray.keyed import priorities
 
 if TYPE_CHECKING:
     from alray.selection.case import Case
+    from alray.selection.use import Use
 
 Scores = npt.NDArray[np.float64]
 WeightAndBias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -63,11 +64,16 @@ class Picks:
     account: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", np.asarray(self.rows, np.int64))
+        rows = np.asarray(self.rows)
+        if rows.size and rows.dtype.kind not in "iu":
+            raise SelectionError(f"picks: expected rows (k,) of integers, got {rows.dtype} of shape {rows.shape}")
+        object.__setattr__(self, "rows", rows.astype(np.int64, copy=False))
         for name in ("scores", "radius"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, np.asarray(value, np.float64))
+                if (given := np.asarray(value)).dtype.kind not in "iufb":
+                    raise SelectionError(f"picks: expected {name} (k,) of numbers, got {given.dtype}")
+                object.__setattr__(self, name, np.asarray(given, np.float64))
                 if getattr(self, name).shape != self.rows.shape:
                     raise SelectionError(f"picks: expected {len(self.rows)} {name}, got {np.shape(value)}")
         if self.rows.ndim != 1 or len(np.unique(self.rows)) != len(self.rows):
@@ -191,28 +197,6 @@ class Shards(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Use:
-    """How a run is going to use a strategy, as far as it is known before the run starts.
-
-    size: rows that it chooses in one go; pool: images it can choose from over the whole run, labeled ones too.
-    first_round: number of the first round that it chooses in. seed_set_how: how the labels of the run's start are
-    chosen, and seed_set_by the strategy that chooses them (None where they are drawn); empty and None where this
-    strategy itself chooses the seed set.
-    """
-
-    size: int
-    pool: int
-    first_round: int = 0
-    seed_set_how: str = ""
-    seed_set_by: Strategy | None = None
-
-    @property
-    def what(self) -> str:
-        """What the strategy chooses, in words: "the seed set" or "the budget"."""
-        return "the budget" if self.seed_set_how else "the seed set"
-
-
 class Strategy(ABC):
     """A frozen configuration object that chooses rows. Its options are its fields.
 
@@ -288,7 +272,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
-        """Choose `budget` rows, on the driver. The shards hold at least that many rows."""
+        """Choose `budget` rows of those that the shards hold, which are at least as many; on the driver."""
 
     def remarks(self, picks: Picks) -> list[str]:
         """Sentences about these picks, for the user to read after the selection: a limit that was reached, say."""

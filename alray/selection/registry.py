@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from alray.features.arrays import LOGITS
-from alray.selection.options import Option, as_text, options_of
+from alray.selection.options import Option, as_text, checked_values, options_of
+from alray.selection.own import check_strategy
 from alray.selection.protocol import HEAD, HIDDEN_LABELS, LABELED, SelectionError, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.balanced_random import BalancedRandom
@@ -86,13 +87,13 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     missing = [option.name for option in known if option.default is None and option.name not in options]
     if missing:
         raise SelectionError(f"strategy {name}: expected the options {', '.join(missing)}, too")
-    return kind(**options)
+    return check_strategy(kind(**checked_values(name, kind, options)))
 
 
 def named(strategy: Strategy) -> tuple[str, dict[str, Any]]:
     """The name and the options with which a configuration writes down a strategy object: options that have their
-    defaults are left out."""
-    found = {}
+    defaults are left out. Raises SelectionError for what is no strategy."""
+    strategy, found = check_strategy(strategy), {}
     for option in options_of(type(strategy)):
         value = getattr(strategy, option.name)
         if option.default is None or as_text(value) != option.default:
@@ -102,8 +103,9 @@ def named(strategy: Strategy) -> tuple[str, dict[str, Any]]:
 
 def changed(strategy: Strategy, options: Mapping[str, Any]) -> Strategy:
     """The strategy with some options replaced. Raises SelectionError as `build` does."""
-    _check_known(name_of(strategy), options_of(type(strategy)), options)
-    replaced: Strategy = dataclasses.replace(strategy, **options)  # type: ignore[type-var]
+    name, kind = name_of(strategy), type(strategy)
+    _check_known(name, options_of(kind), options)
+    replaced: Strategy = dataclasses.replace(strategy, **checked_values(name, kind, options))  # type: ignore[type-var]
     return replaced
 
 
@@ -162,4 +164,6 @@ def _kind(name: str) -> type[Strategy]:
     if not (isinstance(kind, type) and issubclass(kind, Strategy)):
         got = f"the class {kind.__name__}" if isinstance(kind, type) else f"an object of {type(kind).__name__}"
         raise SelectionError(f"STRATEGIES[{name!r}]: expected a subclass of alray.Strategy, got {got}")
+    if missing := sorted(kind.__abstractmethods__):
+        raise SelectionError(f"STRATEGIES[{name!r}]: {kind.__name__} lacks the methods {', '.join(missing)}")
     return kind

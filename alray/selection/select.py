@@ -25,9 +25,11 @@ from alray.features.arrays import (
     positions_of,
 )
 from alray.reservation import ANYBODY, Share
+from alray.selection.given_head import check_head, read_head
 from alray.selection.given_logits import check_logits, check_two_classes
 from alray.selection.in_process import usual_shards
 from alray.selection.inputs import GivenFeatures, check_values, gather
+from alray.selection.own import check_picks, check_strategy
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
     HEAD,
@@ -43,7 +45,6 @@ from alray.selection.protocol import (
 from alray.selection.registry import build, name_of
 from alray.selection.scales import read_scales
 from alray.selection.shards import WORKERS, Metered, open_shards, share_of_cpus
-from alray.selection.tables import refuse_masked
 from alray.selection.taking_part import Parts, available
 
 _CLASSES = 1 << 20  # a label beyond it is taken for a mistake
@@ -72,7 +73,7 @@ def select_from(
     if HEAD in strategy.needs and context.head is None:
         raise SelectionError(f"{name_of(strategy)} needs the head's weight and bias, got none")
     if context.head is not None:
-        _check_head(context.head)
+        check_head(context.head)
     if PRETEXT_LOSS in strategy.needs and context.pretext is None:
         raise SelectionError(f"{name_of(strategy)} needs the pool's pretext losses, got none")
     strategy.check_round(context.round)
@@ -82,10 +83,8 @@ def select_from(
         strategy.check(budget, available)
         # k-center looks for one pick more, to know its distance.
         metered = Metered(shards, lambda picks: watch(min(picks, budget)))
-        picks = strategy.select(metered, budget, shards.context)
+        picks = check_picks(name_of(strategy), strategy.select(metered, budget, shards.context), budget, sources)
         picks = replace(picks, account={**metered.account(), **picks.account})
-    if len(picks) != budget:
-        raise SelectionError(f"{name_of(strategy)}: expected {budget:,} picks, got {len(picks):,}")
     return picks
 
 
@@ -102,9 +101,9 @@ def select(
     embedding_scale: Any = None,
     logits_scale: Any = None,
     labels: Any = None,
-    labeled: Sequence[int] | npt.NDArray[Any] = (),
-    pending: Sequence[int] | npt.NDArray[Any] = (),
-    exclude: Sequence[int] | npt.NDArray[Any] = (),
+    labeled: Sequence[int] | npt.NDArray[Any] | None = (),
+    pending: Sequence[int] | npt.NDArray[Any] | None = (),
+    exclude: Sequence[int] | npt.NDArray[Any] | None = (),
     subset_labeled: int = 0,
     subset_unlabeled: int = 0,
     round: int = 0,
@@ -124,8 +123,9 @@ def select(
     are stored, one byte a number, and a .npy stays in its file. The labels of labeled rows are known to every
     strategy; the other labels are read only by strategies that are marked as peeking. head: (weight (c, d), bias (c,)),
     logits = embedding @ weight.T + bias; used for logits where none are given. A row is its position, unless the
-    table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick. pending: rows
-    whose labels are awaited; they are treated as labeled, but their labels are not read, see `alray.selection.pending`.
+    table, Parquet file or Dataset has a column `row`. labeled, pending, exclude: rows never to pick; None: none.
+    pending: rows whose labels are awaited; they are treated as labeled, but their labels are not read, see
+    `alray.selection.pending`.
     subset_labeled, subset_unlabeled: see `alray.selection.subset`; 0 and 0: all rows. Only seed and round decide what
     is random; num_shards (0: one per CPU for large pools) and workers ("process" or "ray") never change a pick. To Ray
     actors a .npy file is sent by its path, which every node must reach, and everything else once per shard. on_rows:
@@ -146,7 +146,7 @@ def select(
         EMBEDDING: embedding, LOGITS: logits, PRETEXT_LOSS: pretext_loss, DISCRIMINATOR: discriminator,
         HIDDEN_LABELS: labels,
     }  # fmt: skip
-    head = None if head is None else _read_head(head)
+    head = None if head is None else read_head(head)
     strategy.check_round(round)
     present = {name: value for name, value in given.items() if value is not None}
     pool = _pool(strategy, strategy.needs_in(round), present, head, {EMBEDDING: embedding_scale, LOGITS: logits_scale})
@@ -202,11 +202,7 @@ def _strategy(strategy: Any, options: Mapping[str, Any] | None) -> Strategy:
         return build(strategy, options)
     if options:
         raise SelectionError("strategy_options: expected none beside a configured object")
-    if not isinstance(strategy, Strategy):
-        raise SelectionError(
-            f"strategy: expected a name or a configured object of a subclass of alray.Strategy, got {strategy!r}"
-        )
-    return strategy
+    return check_strategy(strategy)
 
 
 def _check_workers(workers: str) -> None:
@@ -215,28 +211,10 @@ def _check_workers(workers: str) -> None:
 
 
 def _check_available(budget: int, available: int) -> None:
+    if not available:
+        raise SelectionError("budget: expected rows to choose from; all rows are labeled, pending or excluded")
     if budget > available:
         raise SelectionError(f"budget: expected at most {available:,}, the rows that are available, got {budget:,}")
-
-
-def _read_head(head: Any) -> WeightAndBias:
-    if not isinstance(head, (tuple, list)) or len(head) != 2:
-        raise SelectionError(f"head: expected (weight, bias), got {type(head).__name__}")
-    for name, part in zip(("weight", "bias"), head, strict=True):
-        refuse_masked(f"head: {name}", part)
-    return _check_head((np.asarray(head[0]), np.asarray(head[1])))
-
-
-def _check_head(head: WeightAndBias) -> WeightAndBias:
-    weight, bias = head
-    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.size:
-        raise SelectionError(f"head: expected weight (c, d) and bias (c,), got shapes {weight.shape} and {bias.shape}")
-    for name, part in (("weight", weight), ("bias", bias)):
-        if part.dtype.kind not in "iuf" or not np.isfinite(part).all():
-            raise SelectionError(
-                f"head: expected finite numbers in the {name}, got {part.dtype} with NaN, infinity or others"
-            )
-    return weight, bias
 
 
 def _pool(
@@ -254,6 +232,8 @@ def _pool(
     read = read_scales(scales, given)
     _check_needs(strategy, needs, given, head)
     pool = gather(given, read)
+    if not len(pool.rows):
+        raise SelectionError(f"{', '.join(given)}: expected at least one row, got none")
     for name, axis in ((LOGITS, 0), (EMBEDDING, 1)):
         if head is not None and name in given and pool.columns[name].shape[1] != head[0].shape[axis]:
             raise SelectionError(f"head: weight {head[0].shape} does not fit {name} {pool.columns[name].shape}")

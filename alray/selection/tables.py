@@ -28,6 +28,7 @@ from alray.store import absolute, filesystem, is_remote, read_bytes
 
 ROW = "row"
 _VECTORS = (PRETEXT_LOSS, DISCRIMINATOR, HIDDEN_LABELS)  # the arguments with one number per row
+_TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".json", ".jsonl")
 _BY_NAME = "the name of the argument"
 _ROLES = {
     EMBEDDING: columns.EMBEDDINGS,
@@ -56,6 +57,10 @@ def from_file(name: str, path: str) -> tuple[Rows | None, Array]:
     except SelectionError:
         raise
     except (pa.ArrowException, OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        if path.lower().endswith(_TEXT):
+            raise SelectionError(
+                f"{name}: {redacted(path)}: arrays are not read from text such as CSV; give .npy, .npz or Parquet"
+            ) from None
         raise SelectionError(
             f"{name}: {redacted(path)} is not .npy, .npz or Parquet, or is damaged: {why_no_array(path, error)}"
         ) from None

@@ -72,6 +72,8 @@ def available(pool: GivenFeatures, **taken: Any) -> Mask:
     """The rows (n,) that may be picked. taken: the rows that may not, by the argument's name."""
     keep = np.ones(len(pool.rows), bool)
     for name, given in taken.items():
+        if given is None:
+            continue
         refuse_masked(name, given)
         try:
             wanted = np.asarray(given)

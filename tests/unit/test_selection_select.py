@@ -113,7 +113,7 @@ MASKED = np.ma.masked_array(Z, mask=np.arange(Z.size).reshape(Z.shape) % 100 == 
     ("strategy", "budget", "given", "message"),
     [
         ("nothing", 5, GOOD, "strategy: expected one of random, .*base.*, got 'nothing'"),
-        (STRATEGIES["margin"], 5, GOOD, "expected a name or a configured object"),
+        (STRATEGIES["margin"], 5, GOOD, r"expected an object, got the class Margin; call it, as in Margin\(\)"),
         (7, 5, GOOD, "expected a name or a configured object of a subclass of alray.Strategy, got 7"),
         ("margin", 0, GOOD, "budget: expected an integer of at least 1, got 0"),
         ("margin", -3, GOOD, "budget: expected an integer of at least 1, got -3"),

@@ -173,7 +173,7 @@ def test_an_own_strategy_may_have_an_option_without_a_default(monkeypatch: pytes
     monkeypatch.setitem(STRATEGIES, "column", Column)
     assert alray.select("column", 2, strategy_options={"at": 1}, logits=np.eye(3)).rows.tolist() == [1, 0]
     about = "Sorts by one class.\n    Reads: logits (or embedding and head)."
-    assert described(["column"]) == f"column [at ...]\n    {about}\n\n    at: any value; default ..."
+    assert described(["column"]) == f"column [at ...]\n    {about}\n\n    at: an integer; default ..."
     with pytest.raises(SelectionError, match="strategy column: expected the options at, too"):
         build("column")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -56,7 +58,29 @@ def why_no_array(uri: str, error: BaseException) -> str:
             return f"it begins with {head[:12]!r}"
         if pickled:
             return "it holds Python objects, which only pickle can read; save numbers"
-    return why(error, head)
+    return _cut_off(uri) or why(error, head)
+
+
+def _cut_off(uri: str) -> str:
+    """That a .npy is shorter than its header says; empty where it is not, or where there is no header."""
+    import numpy as np
+
+    file = io.BytesIO(first_bytes(uri, 1 << 16))
+    try:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+            np.lib.format.read_magic(file)
+        )
+        if read is None:
+            return ""
+        shape, _, dtype = read(file)
+        fs, path = filesystem(uri)
+        size = fs.get_file_info(path).size
+    except (OSError, ValueError):
+        return ""
+    needed = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or size is None or size >= needed:
+        return ""
+    return f"the file is cut off: its header says {dtype} {shape}, {needed:,} bytes, and it has {size:,}; copy it again"
 
 
 def instead(uri: str, error: BaseException) -> str:

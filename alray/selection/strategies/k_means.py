@@ -19,7 +19,8 @@ from alray.keyed import stream_key
 from alray.selection.case import Case
 from alray.selection.kernels.logits import Floats, Positions, distinct, needed
 from alray.selection.options import Count, with_options
-from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy, Use
+from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy
+from alray.selection.use import Use
 
 if TYPE_CHECKING:
     from alray.selection.kernels.centroids import Near

@@ -21,7 +21,8 @@ from alray.selection.kernels.logits import Floats, Logits, Positions, block_rows
 from alray.selection.kernels.ranks import Ranked, among
 from alray.selection.kernels.softmax import gaps
 from alray.selection.options import Count, Flag, with_options
-from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Ties, Use
+from alray.selection.protocol import Context, Picks, SelectionError, Shards, Strategy, Ties
+from alray.selection.use import Use
 
 Scored = tuple[Rows, Floats, Positions]  # rows, uncertainties, predicted classes
 
