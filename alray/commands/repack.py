@@ -23,6 +23,7 @@ class Repack(Command):
         """Write the files, and say how many images they have."""
         from alray.data.catalog import Catalog
         from alray.data.repack import repack
+        from alray.reasons import terminal
 
         written = repack(Catalog.open(self.catalog), self.out, self.format, progress=True)
-        print(f"{written:,} images: {self.out}")
+        print(terminal(f"{written:,} images: {self.out}"))

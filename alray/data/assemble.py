@@ -144,7 +144,11 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, siz
     unknown_class = pc.binary_join_element_wise(
         f"{UNKNOWN_CLASS}: '", unknown, f"' is not one of the {classes} classes", ""
     )
-    missing = pc.binary_join_element_wise("missing image: no file, or one without bytes, at ", images["uri"], "")
+    row, file = pc.cast(images["offset"], pa.string()), pc.replace_substring_regex(images["uri"], "(?s)^.*/", "")
+    missing = pc.coalesce(
+        pc.binary_join_element_wise("missing image: row ", row, " of ", file, " has no bytes", ""),
+        pc.binary_join_element_wise("missing image: no file at ", images["uri"], ""),
+    )
     unknown_split = pc.binary_join_element_wise("unknown split: '", images["split"], "'", "")
     return pc.case_when(
         pc.make_struct(

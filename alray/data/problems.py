@@ -11,6 +11,7 @@ import pyarrow.csv
 from alray.config import IndexConfig
 from alray.data.sources.scan import CatalogError, amount
 from alray.data.sources.source import Source
+from alray.reasons import terminal
 from alray.store import Store
 
 REFUSED = "problems.csv"  # in the directory of a catalog that was not made: all problems, for people to read
@@ -31,7 +32,7 @@ def in_words(found: Mapping[str, int]) -> str:
 
 def first(problems: pa.Table) -> list[str]:
     """The first problems, a line each."""
-    return [f"  {line['key']}: {line['reason']}" for line in problems.slice(0, _SHOWN).to_pylist()]
+    return [terminal(f"  {line['key']}: {line['reason']}") for line in problems.slice(0, _SHOWN).to_pylist()]
 
 
 def other_labels(from_folders: bool) -> str:

@@ -7,6 +7,7 @@ catalog of the written files has the same keys, labels, splits and bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -18,9 +19,10 @@ from alray.data.catalog import Catalog, CatalogError
 from alray.data.fetch import fetch
 from alray.data.origin import look
 from alray.data.sources.kinds import SOURCES
-from alray.data.sources.scan import CLASSES_FILE, is_image_name
+from alray.data.sources.scan import CLASSES_FILE, amount, classes_text, is_image_name
 from alray.data.sources.source import UNKNOWN, Image, Source
 from alray.data.sources.webdataset import WEBDATASET
+from alray.reasons import terminal
 from alray.store import Store, absolute
 
 _CHUNK_BYTES = 64 * 2**20
@@ -45,6 +47,8 @@ def repack(
     if target is None or not target.writable:
         names = " or ".join(source.name for source in SOURCES.values() if source.writable)
         raise CatalogError(f"format: expected {names}, got {format!r}")
+    if not catalog.source.decoded:
+        raise CatalogError(f"{catalog.uri}: expected a catalog of images, got one of embeddings")
     if held_out := int(catalog.is_validation().sum()):
         raise CatalogError(
             f"{catalog.uri}: {held_out:,} images are the validation set, as --split says, which repacked files would "
@@ -56,7 +60,7 @@ def repack(
     store.check_writable()
     for note in look(catalog):
         if progress:
-            print(note, flush=True)
+            print(terminal(note), flush=True)
     keys = catalog.keys().to_pylist()
     _check_keys(catalog, keys, target)
     is_test = catalog.is_test()
@@ -64,22 +68,44 @@ def repack(
         for test in (False, True):
             rows = np.flatnonzero(is_test == test)
             target.write(store, test, _images(catalog, rows, bar), max_tar_bytes)
-    store.write_bytes(CLASSES_FILE, "".join(f"{name}\n" for name in catalog.classes).encode())
+    store.write_bytes(CLASSES_FILE, classes_text(catalog.classes))
     return len(catalog)
 
 
 def _check_keys(catalog: Catalog, keys: list[str], target: Source) -> None:
-    for key in keys:
-        if key.startswith("/") or "//" in key or not is_image_name(key):
-            raise CatalogError(
-                f"{key}: expected a key that is a relative path with the extension of an image; index again with a key "
-                "such as '{split}/{class}/{file}-{row}.jpg'"
-            )
     labels = [catalog.classes[number] if number >= 0 else None for number in catalog.labels().tolist()]
     try:
-        target.check_keys(keys, labels, catalog.is_test())
+        _check_keys_of(target, keys, labels, catalog)
     except CatalogError as error:
-        raise CatalogError(f"{error}: index again with key='{{split}}/{{class}}/...'") from None
+        raise CatalogError(terminal("; ".join([str(error), *_advice(catalog, keys, labels, target)]))) from None
+
+
+def _check_keys_of(target: Source, keys: list[str], labels: list[str | None], catalog: Catalog) -> None:
+    for key in keys:
+        if key.startswith("/") or "//" in key or not is_image_name(key):
+            raise CatalogError(f"{key}: expected a key that is a relative path with the extension of an image")
+    target.check_keys(keys, labels, catalog.is_test())
+
+
+def _advice(catalog: Catalog, keys: list[str], labels: list[str | None], target: Source) -> Iterator[str]:
+    """Why images with these keys and labels cannot be written so, if labels are missing, and what to do."""
+    bare, formats = labels.count(None), [source for source in SOURCES.values() if source.writable]
+    if 0 < bare < len(labels) and not target.keeps_unlabeled:
+        several = amount(len(labels), "image")
+        yield f"{bare:,} of {several} have no label, which a {target.name} cannot show beside others"
+        formats = [source for source in formats if source.keeps_unlabeled]
+    ways = []
+    for other in formats:
+        if other is not target:
+            with suppress(CatalogError):
+                _check_keys_of(other, keys, labels, catalog)
+                ways.append(f"repack with --format {other.name}")
+    if "key" in catalog.source.uses and (target in formats or not ways):
+        template = "{split}/{class}/{file}-{row}.jpg" if bare < len(labels) else "{split}/{file}-{row}.jpg"
+        then = "" if target in formats else f", and repack with --format {formats[0].name}"
+        ways.append(f"index again with --key '{template}'{then}")
+    if ways:
+        yield ", or ".join(ways)
 
 
 def _images(catalog: Catalog, rows: npt.NDArray[np.int64], bar: tqdm) -> Iterator[list[Image]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from alray.config import IndexConfig
 from alray.data.sources.damaged import reachable
+from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions, with_roles
 from alray.data.sources.source import Source
 from alray.data.sources.split_names import split_role
@@ -44,13 +45,21 @@ def scans_of(config: IndexConfig, kind: Source) -> list[Scan]:
             f"split: expected names of folders, shards or splits that {config.root} has, got {', '.join(unknown)}; its "
             f"splits are {', '.join(names) or 'not named'}"
         )
-    used = {"key": config.key, "image_column": config.image_column, "class_depth": config.class_depth}
-    given = [name for name, value in used.items() if value != IndexConfig.model_fields[name].default]
-    column = config.label_column
-    if kind.by_folders and column not in ("", IndexConfig.model_fields["label_column"].default):
-        given.append("label_column")
-    notes = [f"{name} has no meaning for a source of the format {kind.name}" for name in given if name not in kind.uses]
-    return [replace(scans[0], notes=(*scans[0].notes, *notes)), *scans[1:]]
+    return [replace(scans[0], notes=(*scans[0].notes, *_unused(config, kind))), *scans[1:]]
+
+
+def _unused(config: IndexConfig, kind: Source) -> Iterator[str]:
+    """A sentence on each option that the user gave and nothing reads."""
+    given = {
+        name: getattr(config, name)
+        for name, about in IndexConfig.model_fields.items()
+        if getattr(config, name) != about.get_default(call_default_factory=True)
+    }
+    for name in kind.unused(given):
+        others = ", ".join(other.name for other in SOURCES.values() if name in other.uses)
+        yield f"--{name.replace('_', '-')} was not used: it is for {others}, and this is {kind.name}"
+    if "test_label_numbers" in given and not config.test_labels:
+        yield "--test-label-numbers was not used: it is for --test-labels"
 
 
 def image_column(scans: Sequence[Scan], config: IndexConfig) -> str:

@@ -19,7 +19,7 @@ from alray.data.problems import UNKNOWN_CLASS, counts, in_words, lost, other_lab
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
-from alray.reasons import first_of
+from alray.reasons import first_of, terminal
 
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
 _LISTS = 5  # and some more, such as lists of classes
@@ -43,7 +43,7 @@ class Understood:
         understood = [f"{source}: this looks wrong, so no catalog was written. What was understood:", *self.lines]
         wrong = ["What looks wrong:", *self.doubts]
         end = "Pass --yes if it is right as it is (in a run --data.yes, --data.split and so on)."
-        return "\n".join(["\n  ".join(understood), "\n  ".join(wrong), end])
+        return "\n".join(["\n  ".join(map(terminal, understood)), "\n  ".join(map(terminal, wrong)), end])
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def understood(
         _splits_line(numbers, splits),
         _classes_line(numbers, found.classes),
         _labels_line(numbers),
+        *_counted_otherwise(scans, found),
         _ignored_line(ignored),
         *_notes(splits, numbers),
         *dict.fromkeys([*(note for scan in scans for note in scan.notes), *found.notes]),
@@ -144,6 +145,13 @@ def _labels_line(counts: _Counts) -> str:
         return "every image has a label"
     more = f", {held_out:,} {VALIDATION}" if held_out else ""
     return f"{amount(train + test + held_out, 'image')} without a label ({train:,} train, {test:,} test{more})"
+
+
+def _counted_otherwise(scans: Sequence[Scan], found: Assembled) -> Iterator[str]:
+    """A sentence on counts that were made before images were left out."""
+    if len(found.problems) and any(scan.doubts for scan in scans):
+        kinds = counts(found.problems)
+        yield f"the {lost(kinds)} left out ({in_words(kinds)}) are not among these, but where folders are counted"
 
 
 def _by_size(item: tuple[str, int]) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.catalog import Catalog
-from alray.reasons import near, similar
+from alray.reasons import from_terminal, near, similar, terminal
 from alray.spelling import composed, same_end, spellings
 
 
@@ -18,14 +18,16 @@ class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
 
 def find(catalog: Catalog, name: str) -> int:
     """The row of the image with this key, with this URI, or with the only key whose path ends so; accents may be
-    written in the other Unicode form. Raises UnknownImage."""
+    written in the other Unicode form, and control characters as alray shows them. Raises UnknownImage."""
     keys = catalog.keys().cast(pa.string())
     exact: int = pc.index(keys, name).as_py()
     rows = np.array([exact]) if exact >= 0 else _rows(catalog, keys, pa.array(spellings(name)))
+    if not len(rows) and (shown := from_terminal(name)) != name:
+        rows = _rows(catalog, keys, pa.array(spellings(shown)))
     if len(rows) == 1:
         return int(rows[0])
     if len(rows):
-        some = " and ".join(keys[row].as_py() for row in rows[:2].tolist())
+        some = " and ".join(terminal(keys[row].as_py()) for row in rows[:2].tolist())
         raise UnknownImage(f"{name!r} fits {len(rows):,} images, among them {some}; give the whole key")
     raise UnknownImage(
         f"{name!r} is not the key of one of the {len(keys):,} images of the catalog{_similar(keys, name)}"
@@ -54,6 +56,8 @@ def _true(mask: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 def _similar(keys: pa.Array, name: str) -> str:
     """A part of a sentence with similar keys, among those that are sorted near the name."""
+    name = from_terminal(name)
     nearby = near(name, len(keys), lambda at: str(keys[at].as_py()))
     close = similar(name, nearby, 3)
-    return f"; similar keys: {', '.join(close)}" if close else f"; keys look like {nearby[len(nearby) // 2]}"
+    said = f"; similar keys: {', '.join(close)}" if close else f"; keys look like {nearby[len(nearby) // 2]}"
+    return terminal(said)

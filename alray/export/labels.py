@@ -14,7 +14,7 @@ from alray.data.fetch import fetch
 from alray.data.masks import masks_of
 from alray.data.oracle import Status
 from alray.data.sources.kinds import SOURCES
-from alray.data.sources.scan import CLASSES_FILE, is_image_name
+from alray.data.sources.scan import CLASSES_FILE, classes_text, is_image_name
 from alray.data.sources.source import Image, Source
 from alray.labeling import state
 from alray.labeling.ledger import Ledger
@@ -131,4 +131,4 @@ def write_images(
             advance(len(keys))
 
     target.write(store, False, read(), _TAR_BYTES)
-    store.write_bytes(CLASSES_FILE, "".join(f"{name}\n" for name in classes).encode())
+    store.write_bytes(CLASSES_FILE, classes_text(classes))

@@ -83,7 +83,7 @@ def indexed(source: str, place: Path, **options: Any) -> Catalog:
 
 def told(catalog: Catalog) -> list[str]:
     """The notes but for the first four, on images, classes, labels and ignored files."""
-    return [note for note in catalog.notes()[4:] if not note.startswith("accepted by --yes")]
+    return [note for note in catalog.notes()[4:] if not note.startswith(("accepted by --yes", "--check was not used"))]
 
 
 # ---- one spelling

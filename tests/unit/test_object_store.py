@@ -233,3 +233,15 @@ def test_a_catalog_inside_its_source_on_an_object_store_is_left_out(s3: str, tmp
     files = 1 + len(Store(f"{s3}/inside/a/catalog").names())  # and their checksums
     note = f"left out: {files} files in what alray wrote (catalogs, features, runs): a/catalog"
     assert [one for one in again.notes() if "what alray wrote" in one] == [note]
+
+
+def test_a_glob_that_matches_folders_of_a_bucket_says_what_to_give(s3: str, tmp_path: Path) -> None:
+    for folder in ("trip1", "trip2"):
+        SOURCES["tars by sidecar"][0](items(), tmp_path / folder)
+    upload(tmp_path, f"{s3}/globbed")
+    with pytest.raises(CatalogError, match=r"it matches 2 folders, the first trip1, .* such as 's3.*'") as found:
+        index(f"{s3}/globbed/tr*", str(tmp_path / "catalog"))
+    given = str(found.value).rpartition(" such as ")[2].strip("'")
+    assert given == f"{s3}/globbed/tr*/*.tar"
+    with pytest.raises(CatalogError, match="no file matches"):
+        index(f"{s3}/globbed/x*", str(tmp_path / "catalog"))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from image_sources import SOURCES, TEMPLATE, items, parquet
 
 from alray.data.catalog import Catalog, CatalogError, index, index_arrays
 from alray.data.fetch import fetch
 from alray.data.repack import repack
+from alray.data.sources.scan import read_classes
 
 ORDER = ("dög", "zebra", "bird", "cat")  # not sorted, and one that no image has
 
@@ -113,6 +118,95 @@ def test_what_would_not_come_back_is_refused(
     with pytest.raises(CatalogError, match=message):
         repack(catalog, str(tmp_path / "out"), format)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+ODD = ("new\nline", '"quoted"', "'half", '"', "back\\nslash", "a\u2028b\x85c\x1b[31m", "\\", "NaN?", "Käfer")
+
+
+@pytest.mark.parametrize("format", ["webdataset", "folder"])
+def test_the_list_of_classes_holds_every_name(format: str, tmp_path: Path) -> None:
+    classes = ["spare\r\nname", *ODD[::-1]]  # one that no image has, and an order of their own
+    keys = [f"train/{name}/{i}.png" for i in range(2) for name in ODD]
+    pixels = np.random.default_rng(0).integers(0, 255, (len(keys), 4, 4), np.uint8)
+    original = index_arrays(pixels, [*ODD, *ODD], str(tmp_path / "a"), keys=keys, classes=classes)
+    repack(original, str(tmp_path / "out"), format)
+    lines = (tmp_path / "out" / "alray-classes.txt").read_text().split("\n")
+    assert lines[0] == r'"spare\r\nname"' and lines[1] == "Käfer" and len(lines) == len(classes) + 1
+    assert content(index(str(tmp_path / "out"), str(tmp_path / "again"))) == content(original)
+
+
+def test_names_with_quotation_marks_that_people_list(tmp_path: Path) -> None:
+    (tmp_path / "list").mkdir()
+    for text, name in (('"a" or b', '"a" or b'), ('"a\\tb"', "a\tb"), ('"', '"'), ('"a', '"a')):
+        (tmp_path / "list" / "alray-classes.txt").write_text(f"bird\n{text}\n\n")
+        assert read_classes(str(tmp_path / "list")) == ("bird", name)
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+def test_a_folder_whose_keys_are_in_the_other_unicode_form(tmp_path: Path) -> None:
+    keys = [f"train/{nfd('Käfer') if i % 2 else 'Käfer'}/bild ä {i}.png" for i in range(4)] + ["train/cat/0.png"]
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 4, 4), np.uint8)
+    original = index_arrays(pixels, ["Käfer"] * 4 + ["cat"], str(tmp_path / "a"), keys=keys)
+    repack(original, str(tmp_path / "out"), "folder")
+    again = index(str(tmp_path / "out"), str(tmp_path / "again"))
+    assert content(again) == content(original) and again.fingerprint == original.fingerprint
+
+
+def test_keys_that_are_one_name_in_two_forms_are_no_two_files(tmp_path: Path) -> None:
+    keys = ["train/Käfer/0.png", nfd("train/Käfer/0.png"), "train/cat/0.png"]
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 4, 4), np.uint8)
+    original = index_arrays(pixels, ["Käfer", "Käfer", "cat"], str(tmp_path / "a"), keys=keys)
+    with pytest.raises(CatalogError) as found:
+        repack(original, str(tmp_path / "out"), "folder")
+    assert "some filesystems keep one file; repack with --format webdataset" in str(found.value)
+    assert {"'train/Ka\\u0308fer/0.png'", "'train/K\\xe4fer/0.png'"} <= set(str(found.value).split())
+    repack(original, str(tmp_path / "out"))
+    assert content(index(str(tmp_path / "out"), str(tmp_path / "again"))) == content(original)
+
+
+def rows(place: Path, labels: list[str | None], key: str = "") -> Catalog:
+    """A catalog of Parquet rows."""
+    data = [item.data for item in items()[: len(labels)]]
+    place.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"image": data, "label": pa.array(labels, pa.string())}), place / "rows.parquet")
+    return index(str(place / "rows.parquet"), str(place / "catalog"), key=key, yes=True)
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog", None, "cat", "dog", None], [None] * 6, ["cat", "dog"] * 3])
+@pytest.mark.parametrize("format", ["webdataset", "folder"])
+def test_the_advice_works_also_where_labels_are_missing(labels: list[str | None], format: str, tmp_path: Path) -> None:
+    """Whoever follows the message has the written images after one more try."""
+    with pytest.raises(CatalogError, match="expected a key that is a relative path") as found:
+        repack(rows(tmp_path / "s", labels), str(tmp_path / "out"), format)
+    advice = str(found.value)
+    mixed = len(set(labels)) == 3
+    assert ("2 of 6 images have no label, which a folder cannot show" in advice) == (mixed and format == "folder")
+    (key,) = re.findall("index again with --key '(.*?)'", advice)
+    (other,) = re.findall(r"repack with --format (\w+)$", advice) or [format]
+    original = rows(tmp_path / "s", labels, key)
+    repack(original, str(tmp_path / "out"), other)
+    assert content(index(str(tmp_path / "out"), str(tmp_path / "again"), yes=True)) == content(original)
+
+
+def test_a_folder_without_some_labels_is_refused_for_that(tmp_path: Path) -> None:
+    catalog = rows(tmp_path / "s", ["cat", "dog", None], "{split}/{class}/{file}-{row}.jpg")
+    with pytest.raises(CatalogError) as found:
+        repack(catalog, str(tmp_path / "out"), "folder")
+    assert str(found.value) == (
+        "train/unlabeled/rows-2.jpg: expected the directories of the key to be train, no class, got train, class "
+        "unlabeled; 1 of 3 images have no label, which a folder cannot show beside others; repack with --format "
+        "webdataset"
+    )
+
+
+def test_a_catalog_of_embeddings_has_nothing_to_write(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pool.npz", features=np.zeros((4, 2), np.float32), label=[0, 1, 0, 1])
+    catalog = index(str(tmp_path / "pool.npz"), str(tmp_path / "catalog"), yes=True)
+    with pytest.raises(CatalogError, match="expected a catalog of images, got one of embeddings"):
+        repack(catalog, str(tmp_path / "out"))
 
 
 def test_only_into_an_empty_directory(tmp_path: Path) -> None:

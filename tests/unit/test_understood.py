@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from image_sources import add
 from trees import DATA, tar, tree
 
 from alray.cli import main
-from alray.config import DataConfig
+from alray.config import DataConfig, IndexConfig
 from alray.data.catalog import Catalog, CatalogError, index
 from alray.data.origin import ensure_catalog
+from alray.data.sources.kinds import SOURCES
 
 GOOD = ("train/cat/{0..2}.png", "train/dog/{0..1}.png", "val/cat/0.png", "val/dog/0.png")
 
@@ -189,10 +194,97 @@ def test_problems_and_doubts_are_told_together(tmp_path: Path) -> None:
     assert "broken image: 1" in text and "that loses 1 and leaves at most 6 images" in text and "extra (1)" in text
 
 
-def test_an_option_without_meaning_is_told(tmp_path: Path) -> None:
-    source = tree(tmp_path / "s", *GOOD)
-    notes = index(source, str(tmp_path / "o"), key="{class}/{file}").notes()
-    assert "key has no meaning for a source of the format folder" in notes
+# Options that not every kind of source reads: another value than the default, and the kinds that read it.
+SOME_READ: dict[str, tuple[object, str]] = {
+    "key": ("{split}/{class}-{row}", "webdataset parquet arrow manifest"),
+    "label_column": ("kind", "webdataset parquet arrow manifest embeddings"),
+    "image_column": ("png", "webdataset parquet arrow manifest embeddings"),
+    "class_depth": (1, "folder webdataset"),
+    "links": ("all", "folder webdataset parquet arrow"),
+    "on_problem": ("exclude", "folder webdataset parquet arrow manifest"),
+    "check": ("none", "folder webdataset parquet arrow manifest"),
+    "pixel_range": ((0, 100), "folder webdataset parquet arrow manifest"),
+    "test_label_numbers": ("sorted", ""),  # without test_labels
+}
+READ_BY_ALL = {"root", "test_root", "test_labels", "format", "split", "yes", "classes"}  # or refused
+
+
+def written_as(kind: str, place: Path) -> str:
+    """A source of two images or rows; what holds the images is called png, the classes are in `kind`."""
+    data, labels = [DATA["png"]] * 2, ["cat", "dog"]
+    place.mkdir()
+    if kind == "folder":
+        return tree(place, "cat/0.png", "dog/0.png")
+    if kind == "webdataset":
+        with tarfile.open(place / "a.tar", "w") as file:
+            for number, label in enumerate(labels):
+                add(file, f"{number}.png", data[number])
+                add(file, f"{number}.json", json.dumps({"kind": label}).encode())
+        return str(place / "a.tar")
+    if kind == "embeddings":
+        np.savez(place / "a.npz", png=np.zeros((2, 2), np.float32), kind=labels)
+        return str(place / "a.npz")
+    if kind == "manifest":
+        tree(place, "cat/0.png", "dog/0.png", **{"list.csv": "png,kind\ncat/0.png,cat\ndog/0.png,dog\n"})
+        return str(place / "list.csv")
+    rows = pa.table({"png": data, "kind": labels})
+    if kind == "parquet":
+        pq.write_table(rows, place / "a.parquet")
+    else:
+        with pa.ipc.new_stream(place / "a.arrow", rows.schema) as writer:
+            writer.write_table(rows)
+    return str(place)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_an_option_that_is_not_read_is_told(kind: str, tmp_path: Path) -> None:
+    assert SOME_READ.keys() | READ_BY_ALL == set(IndexConfig.model_fields)  # a new option says who reads it
+    source = written_as(kind, tmp_path / "s")
+    given = {name: value for name, (value, _) in SOME_READ.items()}
+    notes = index(source, str(tmp_path / "o"), yes=True, classes=("cat", "dog"), **given).notes()
+    told = {note.split(" ")[0][2:].replace("-", "_") for note in notes if " was not used: it is for " in note}
+    assert told == {name for name, (_, kinds) in SOME_READ.items() if kind not in kinds.split()}
+
+
+def test_folders_are_counted_with_what_is_left_out_and_it_is_said(tmp_path: Path) -> None:
+    source = tree(tmp_path / "s", *GOOD, "train/cat/deep/0.png")
+    (tmp_path / "s/train/cat/0.png").write_bytes(b"")
+    text = wrong(source, tmp_path / "o", "--on-problem", "exclude")
+    assert "7 images: 5 train" in text and "7 images 1 deep" in text
+    assert "the 1 left out (broken image: 1) are not among these, but where folders are counted" in text
+    (tmp_path / "s/train/cat/0.png").write_bytes(DATA["png"])
+    assert "left out (" not in wrong(source, tmp_path / "o")
+
+
+def test_names_with_control_characters_are_one_line_of_a_refusal(tmp_path: Path) -> None:
+    source = tree(tmp_path / "s", *GOOD, "train/new\nline\x1b/0.png", "alray-classes.txt", **{
+        "alray-classes.txt": "cat\ndog\n"
+    })  # fmt: skip
+    text = wrong(source, tmp_path / "o")
+    said = r"  train/new\nline\x1b/0.png: unknown class: 'new\nline\x1b' is not one of the 2 classes"
+    assert said in text.splitlines()
+
+
+def test_a_row_without_bytes_is_named_by_its_row(tmp_path: Path) -> None:
+    data = [DATA["png"], None, DATA["png"]]
+    pq.write_table(pa.table({"image": data, "label": ["a", "b", "a"]}), tmp_path / "nulls.parquet")
+    text = wrong(str(tmp_path / "nulls.parquet"), tmp_path / "o")
+    assert "nulls/000000001: missing image: row 1 of nulls.parquet has no bytes\n" in text
+
+
+def test_a_glob_that_matches_folders_says_what_to_give(tmp_path: Path) -> None:
+    tree(tmp_path / "s", "trip1/cat/{0..1}.png", "trip2/dog/{0..1}.png", "trip2/notes.txt", "other/cat/0.png")
+    text = wrong(f"{tmp_path}/s/trip*", tmp_path / "o")
+    assert f"it matches 2 folders, the first trip1, and no file; give the folder above them, {tmp_path}/s, or" in text
+    (given,) = re.findall("such as '(.*)'", text)
+    assert index(given, str(tmp_path / "o"), yes=True).keys().to_pylist() == (
+        ["trip1/cat/0.png", "trip1/cat/1.png", "trip2/dog/0.png", "trip2/dog/1.png"]
+    )
+    assert "trap*: no file matches" in wrong(f"{tmp_path}/s/trap*", tmp_path / "p")
+    (tmp_path / "s/empty").mkdir()
+    assert f"it matches 1 folder, the first empty, and no file; give the folder above them, {tmp_path}/s, or" in (
+        wrong(f"{tmp_path}/s/emp*", tmp_path / "p")
+    )
 
 
 @pytest.mark.parametrize("given", [("extra", "pool"), ("extra",)])

@@ -15,6 +15,7 @@ from alray.explain.briefly import Briefly
 from alray.explain.images import UnknownImage, find
 from alray.explain.replay import Replay
 from alray.explain.why import reasons, why
+from alray.reasons import terminal
 from alray.rounds import run
 from alray.rundir import RunDir, RunError
 from alray.selection.registry import STRATEGIES
@@ -285,6 +286,21 @@ def test_an_image_is_found_by_the_end_of_its_path_and_unknown_names_get_similar_
     assert keys[find(catalog, "dog/ö.png")] == unicodedata.normalize("NFD", "train/dog/ö.png")
     with pytest.raises(UnknownImage, match=re.escape(keys[b])):
         find(catalog, keys[b].replace("b.png", "bb.png"))
+
+
+def test_a_key_is_found_by_the_spelling_that_is_printed(tmp_path):
+    from alray.data.catalog import index_arrays
+
+    shown = [r"train/new\nline/b0.png", r"train/new\nline/b1.png", r"train/a\x1b\x9f\t\rb.png"]
+    keys = ["train/new\nline/b0.png", "train/new\nline/b1.png", "train/a\x1b\x9f\t\rb.png", r"a\nb.png", "a\nb.png"]
+    catalog = index_arrays(np.zeros((5, 4, 4), np.uint8), None, str(tmp_path / "catalog"), keys=keys)
+    assert [terminal(key) for key in keys[:3]] == shown
+    for key, name in zip([*keys, *keys[:3], keys[3]], [*keys, *shown, r"a\nb.png"], strict=True):
+        assert catalog.keys().to_pylist()[find(catalog, name)] == key
+    assert catalog.keys().to_pylist()[find(catalog, r"new\nline/b0.png")] == keys[0]
+    with pytest.raises(UnknownImage) as unknown:
+        find(catalog, r"train/new\nline/b2.png")
+    assert r"similar keys: train/new\nline/b" in str(unknown.value) and str(unknown.value).isprintable()
 
 
 def test_the_gallery_tells_the_place_of_a_pick_and_the_class_that_took_it(runs):

@@ -47,7 +47,7 @@ class Embeddings(Source):
     extensions: ClassVar[tuple[str, ...]] = (".npz",)
     decoded: ClassVar[bool] = False
     can_exclude: ClassVar[bool] = False
-    uses: ClassVar[frozenset[str]] = frozenset({"image_column"})
+    uses: ClassVar[frozenset[str]] = frozenset({"label_column", "image_column"})
 
     def check(self, test_root: str) -> None:
         """Refuse a separate test set: the same file says which rows are test."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.sources.files import with_class_files
+from alray.data.sources.label_text import tidy
 from alray.data.sources.layout import places, understand
 from alray.data.sources.listing import FILES, listing
 from alray.data.sources.published import LAYOUTS, are_lists, with_lists
@@ -26,7 +27,8 @@ from alray.data.sources.scan import (
     suffixes,
     table,
 )
-from alray.data.sources.source import Image, Source
+from alray.data.sources.source import IMAGE_OPTIONS, Image, Source
+from alray.spelling import composed
 from alray.store import Store, absolute
 
 _WRITERS = 16
@@ -47,7 +49,7 @@ class Folder(Source):
     keys: ClassVar[str] = "The path below the folder."
     layouts: ClassVar[Mapping[str, str]] = LAYOUTS
     by_folders: ClassVar[bool] = True
-    uses: ClassVar[frozenset[str]] = frozenset({"class_depth"})
+    uses: ClassVar[frozenset[str]] = IMAGE_OPTIONS | {"class_depth", "links"}
     writable: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
@@ -98,11 +100,22 @@ class Folder(Source):
         """The folder itself."""
         return {absolute(source)}
 
+    def unused(self, given: Mapping[str, Any]) -> list[str]:
+        """As `Source.unused`. An empty label column says that the folders are no classes; there are no other ones."""
+        return [name for name in super().unused(given) if name != "label_column" or given[name]]
+
     def check_keys(self, keys: Sequence[str], labels: Sequence[str | None], is_test: Any) -> None:
-        """Raise CatalogError unless the directories of every key are the image's split and class."""
+        """Raise CatalogError unless the directories of every key are the image's split and class, in any Unicode form,
+        and if two keys are the same text in two forms, of which some filesystems keep one file."""
         for key, split, found, label, test in zip(keys, *places(keys), labels, is_test.tolist(), strict=True):
-            if (split == "test") != test or found != label:
+            if (split == "test") != test or (found and tidy(found)) != label:
                 raise CatalogError(says_otherwise(key, split, found, label, test))
+        same: dict[str, str] = {}
+        for key in keys:
+            if not key.isascii() and (other := same.setdefault(composed(key), key)) != key:
+                raise CatalogError(
+                    f"{other!a} and {key!a} are one name in two Unicode forms, of which some filesystems keep one file"
+                )
 
     def name_in(self, key: str, label: str) -> str:
         """The image lies in the directory of its class."""
@@ -118,9 +131,13 @@ class Folder(Source):
 def says_otherwise(key: str, split: str | None, found: str | None, label: str | None, test: bool) -> str:
     """The error message for a key whose directories are not the split and class that the catalog has."""
     return (
-        f"{key}: expected the directories of the key to be {'test' if test else 'train'}, class {label}, got "
-        f"{split or 'train'}, class {found}"
+        f"{key}: expected the directories of the key to be {_said('test' if test else 'train', label)}, got "
+        f"{_said(split or 'train', found)}"
     )
+
+
+def _said(split: str, label: str | None) -> str:
+    return f"{split}, {'no class' if label is None else f'class {label}'}"
 
 
 FOLDER = Folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import pyarrow.fs as pafs
 from alray.checksums import is_list
 from alray.data.sources import refused
 from alray.data.sources.own import MARKS, Own, left_out, own_in, own_in_folder
-from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, suffixes, table
+from alray.data.sources.scan import CatalogError, amount, file_name, is_hidden, is_image_name, suffixes, table
 from alray.reasons import utf8_name
 from alray.store import StoreError, absolute, filesystem, is_remote
 
@@ -89,13 +90,43 @@ def _glob(uri: str, links: str) -> Listing:
     place = uri[: re.search(r"[*?\[]", uri).start()].rpartition("/")[0]  # type: ignore[union-attr]
     pattern = uri[len(place) + 1 :].split("/")
     found = _walk(place, links, recursive=len(pattern) > 1)
-    keep = [
-        len(parts := name.split("/")) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
-        for name in found.files["name"].to_pylist()
-    ]
+    keep = [_matches(name, pattern) for name in found.files["name"].to_pylist()]
     if not any(keep):
-        raise CatalogError("; ".join([f"{uri}: no file matches", *found.notes]))
+        folders = _folders(uri, place, pattern)
+        reason = _match_folders(uri, place, folders, links) if folders else "no file matches"
+        raise CatalogError("; ".join([f"{uri}: {reason}", *found.notes]))
     return Listing(found.files.filter(pa.array(keep)), found.notes)
+
+
+def _folders(uri: str, place: str, pattern: Sequence[str]) -> list[str]:
+    """The paths or URIs of the folders that a glob matches, sorted. place: its part before the first wildcard."""
+    if not is_remote(uri):
+        return sorted(path for path in glob.glob(uri) if os.path.isdir(path))
+    fs, path = filesystem(place)
+    start = len(path.strip("/")) + 1
+    infos = fs.get_file_info(pafs.FileSelector(path, recursive=len(pattern) > 1))
+    names = [info.path.lstrip("/")[start:] for info in infos if info.type == pafs.FileType.Directory]
+    return sorted(f"{place}/{name}" for name in names if _matches(name, pattern))
+
+
+def _matches(name: str, pattern: Sequence[str]) -> bool:
+    parts = name.split("/")
+    return len(parts) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
+
+
+def _match_folders(uri: str, place: str, folders: Sequence[str], links: str) -> str:
+    """Why a glob that matches folders is refused, and what to give: one that reaches as deep as the largest image, or
+    else file, of the first one."""
+    inside = _walk(folders[0], links, recursive=True).files
+    names, sizes = inside["name"].to_pylist(), inside["size"].to_pylist()
+    data = max(
+        zip(map(is_image_name, names), (size or 0 for size in sizes), names, strict=True), default=(False, 0, "")
+    )
+    deep = "*/" * data[2].count("/") + "*" + os.path.splitext(data[2])[1]
+    return (
+        f"it matches {amount(len(folders), 'folder')}, the first {file_name(folders[0])}, and no file; give the folder "
+        f"above them, {place}, or a glob of files, such as '{uri}/{deep}'"
+    )
 
 
 def _walk(uri: str, links: str, recursive: bool) -> Listing:

@@ -32,7 +32,7 @@ from alray.data.sources.scan import (
     read_classes,
     table,
 )
-from alray.data.sources.source import Source
+from alray.data.sources.source import IMAGE_OPTIONS, Source
 from alray.data.sources.split_names import split_role
 from alray.remote import web_address
 from alray.store import absolute, is_file, is_remote, join
@@ -54,7 +54,7 @@ class Manifest(Source):
         "the splits are in a column split."
     )
     keys: ClassVar[str] = "The column key, else the path as it is written. Or --key: a column, or a template."
-    uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})
+    uses: ClassVar[frozenset[str]] = IMAGE_OPTIONS | {"key", "label_column", "image_column"}
     extensions: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 
     def scan(self, source: str, options: ScanOptions) -> Scan:

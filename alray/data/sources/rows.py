@@ -32,7 +32,7 @@ from alray.data.sources.scan import (
     suffixes,
     table,
 )
-from alray.data.sources.source import Found, Source, attempt
+from alray.data.sources.source import IMAGE_OPTIONS, Found, Source, attempt
 from alray.data.sources.split_names import split_of_file
 
 
@@ -44,7 +44,7 @@ class Rows(Source):
         "or number. The names of numbers are those of the ClassLabel, or of the metadata 'classes'."
     )
     keys: ClassVar[str] = "The file's name and the number of the row. Or --key: a column, or a template of columns."
-    uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column"})
+    uses: ClassVar[frozenset[str]] = IMAGE_OPTIONS | {"key", "label_column", "image_column", "links"}
     has_columns: ClassVar[bool] = True
     what: ClassVar[str]  # one of its files, for messages
 

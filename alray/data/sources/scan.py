@@ -3,6 +3,7 @@ several kinds of sources share."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from alray.data.sources.split_names import split_role
 from alray.data.sources.text_files import decoded
-from alray.reasons import not_utf8
+from alray.reasons import not_utf8, terminal
 from alray.store import is_file, join, read_bytes
 
 # label: the class by name, or by number as text; null where unknown. split: the name that the source gives it (Train,
@@ -146,9 +147,10 @@ def suffixes(names: Iterable[str]) -> Counter[str]:
 
 
 def read_classes(directory: str) -> tuple[str, ...] | None:
-    """The class names in the directory's alray-classes.txt (one per line), or None if there is no such file.
+    """The class names in the directory's alray-classes.txt, or None if there is no such file.
 
-    Raises CatalogError if it is not text in UTF-8.
+    One name per line; a line that is a JSON string, "new\\nline", is the name that this writes. Raises CatalogError if
+    the file is not text in UTF-8.
     """
     if not is_file(join(directory, CLASSES_FILE)):
         return None
@@ -156,7 +158,22 @@ def read_classes(directory: str) -> tuple[str, ...] | None:
         text = decoded(read_bytes(join(directory, CLASSES_FILE)))
     except UnicodeDecodeError as error:
         raise CatalogError(f"{join(directory, CLASSES_FILE)}: {not_utf8(error)}") from None
-    return tuple(line for line in text.splitlines() if line.strip())
+    return tuple(_listed_name(line) for line in text.splitlines() if line.strip())
+
+
+def classes_text(names: Iterable[str]) -> bytes:
+    """The content of an alray-classes.txt, from which `read_classes` reads these names. A name that has control
+    characters or begins as JSON does is written as a JSON string."""
+    plain = (name if [terminal(name)] == name.splitlines() and name[0] != '"' else json.dumps(name) for name in names)
+    return "".join(f"{name}\n" for name in plain).encode()
+
+
+def _listed_name(line: str) -> str:
+    try:
+        name = json.loads(line) if line.lstrip().startswith('"') else line
+    except ValueError:  # a name with quotation marks, as people write it
+        return line
+    return str(name)
 
 
 def agree(found: Iterable[tuple[str, ...] | None], what: str) -> tuple[str, ...] | None:

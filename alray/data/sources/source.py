@@ -21,6 +21,10 @@ from alray.data.sources.listing import list_files
 from alray.data.sources.scan import CatalogError, Scan, ScanOptions, is_hidden
 from alray.store import Store, read_bytes
 
+# The options that not every kind reads, see `Source.uses`.
+SOME_READ = ("key", "label_column", "image_column", "class_depth", "links", "on_problem", "check", "pixel_range")
+IMAGE_OPTIONS = frozenset({"on_problem", "check", "pixel_range"})  # those of every kind whose rows are images
+
 T = TypeVar("T")
 Image = tuple[str, bytes, str]  # key, encoded bytes, class as text
 Found = bytes | Exception | None  # result of reading an image; None: the place exists but holds no bytes
@@ -44,8 +48,9 @@ class Source:
     decoded: ClassVar[bool] = True  # whether its rows are images, and not embeddings
     can_exclude: ClassVar[bool] = True  # whether unusable rows may be left out
     writable: ClassVar[bool] = False  # whether `write` is implemented
+    keeps_unlabeled: ClassVar[bool] = False  # whether what it writes may have images without a label beside others
     by_folders: ClassVar[bool] = False  # whether names of folders can be its classes
-    uses: ClassVar[frozenset[str]] = frozenset()  # of the options key, image_column and class_depth
+    uses: ClassVar[frozenset[str]] = IMAGE_OPTIONS  # of the options SOME_READ
     has_columns: ClassVar[bool] = False  # whether its files can hold masks beside the images
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
@@ -79,6 +84,10 @@ class Source:
     def class_places(self, source: str, used: pa.Table) -> set[str]:
         """The directories in which a scan looks for a list of classes."""
         return set()
+
+    def unused(self, given: Mapping[str, Any]) -> list[str]:
+        """The options that this kind does not read. given: those with other values than the default."""
+        return [name for name in SOME_READ if name in given and name not in self.uses]
 
     def check(self, test_root: str) -> None:
         """Raise CatalogError if this kind does not allow a test set in a separate place."""

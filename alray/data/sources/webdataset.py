@@ -37,7 +37,7 @@ from alray.data.sources.scan import (
     suffixes,
     table,
 )
-from alray.data.sources.source import Found, Image, Source, attempt
+from alray.data.sources.source import IMAGE_OPTIONS, Found, Image, Source, attempt
 from alray.data.sources.split_names import split_of_file
 from alray.data.sources.tars import Tar, read_headers
 from alray.store import Store, filesystem
@@ -63,9 +63,10 @@ class WebDataset(Source):
     )
     keys: ClassVar[str] = "The name of the image's member, after the name of its tar where names repeat. Or --key."
     by_folders: ClassVar[bool] = True
-    uses: ClassVar[frozenset[str]] = frozenset({"key", "image_column", "class_depth"})
+    uses: ClassVar[frozenset[str]] = IMAGE_OPTIONS | {"key", "label_column", "image_column", "class_depth", "links"}
     extensions: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     writable: ClassVar[bool] = True
+    keeps_unlabeled: ClassVar[bool] = True
 
     def scan(self, source: str, options: ScanOptions) -> Scan:
         """References to the image members of all tars.

@@ -170,8 +170,10 @@ class _Own:
         return scores, scores
 
     def exact(self, block: Block) -> Scores:
-        scores = np.asarray(self._strategy.score(self._view(block)), np.float64)
-        name = type(self._strategy).__name__
+        given, name = np.asarray(self._strategy.score(self._view(block))), type(self._strategy).__name__
+        if given.dtype.kind not in "iufb":
+            raise SelectionError(f"{name}.score: expected numbers (m,), got {given.dtype} of shape {given.shape}")
+        scores: Scores = given.astype(np.float64, copy=False)
         if scores.shape != (len(block),):
             raise SelectionError(f"{name}.score: expected shape ({len(block)},), got {scores.shape}")
         if np.isnan(scores).any():
