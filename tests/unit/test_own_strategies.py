@@ -257,3 +257,15 @@ def test_types_that_are_known_nowhere_else_are_not_checked(monkeypatch: pytest.M
 
     monkeypatch.setitem(STRATEGIES, "own", Own)
     assert alray.select("own", 1, embedding=X, strategy_options={"at": "4"}).rows.tolist() == [4]
+
+
+class Texts(alray.ScoreStrategy):
+    needs = frozenset({"logits"})
+
+    def score(self, block: Block) -> Any:
+        return np.array(["high"] * len(block))
+
+
+def test_scores_that_are_texts_are_refused_by_the_name_of_the_strategy() -> None:
+    with pytest.raises(SelectionError, match=r"Texts\.score: expected numbers \(m,\), got <U4 of shape \(20,\)"):
+        alray.select(Texts(), 3, logits=np.zeros((20, 3), np.float32))
