@@ -65,7 +65,8 @@ def as_ctrl_c() -> Iterator[Stop]:
 def kept() -> Iterator[None]:
     """Context manager for the start of Ray, which replaces the handler of SIGTERM: put it back after it.
 
-    Ray's handlers until then end what it has started and raise SystemExit, which no other code in there does.
+    Ray's handlers until then end what it has started and raise SystemExit, which no other code in there does. Only in
+    the seconds in which Ray's core connects to its machine, SIGTERM still aborts.
     """
     stop = signal.getsignal(signal.SIGTERM)
     if not isinstance(stop, Stop) or threading.current_thread() is not threading.main_thread():
