@@ -3,7 +3,7 @@
 The options of a command are the fields of its class, under their names; docstrings are the help. An error that alray
 raises itself is printed as one message; any other keeps its traceback, because it is a defect. Exit codes: 0 done; 1 a
 defect, or the cluster or storage failed (the same command goes on); 2 a mistake in what was asked for; 75 people have
-to label first; 130 Ctrl-C. An error with another code than 2 has it as its attribute `exit_code`.
+to label first; 130 Ctrl-C; 143 SIGTERM. An error with another code than 2 has it as its attribute `exit_code`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
 
-from alray import __version__, commands, recipes
+from alray import __version__, commands, recipes, sigterm
 from alray.config import ConfigError, RunConfig, SweepConfig
 from alray.config.arguments import as_typed
 from alray.config.command_line import Presets, options, sweep_options
@@ -111,7 +111,7 @@ def _words(thing: Callable[..., object] | type) -> str:
 
 
 def _sweep(config: RunConfig, varied: Sequence[str], about: SweepConfig) -> None:
-    """Run a sweep and its report; leaves with code 1 when trials failed, with 130 after Ctrl-C."""
+    """Run a sweep and its report; leaves with code 1 when trials failed."""
     from alray.sweep.space import check_values, parse_space
 
     space = parse_space(varied)
@@ -120,11 +120,7 @@ def _sweep(config: RunConfig, varied: Sequence[str], about: SweepConfig) -> None
     from alray.report import report
     from alray.sweep.start import sweep as go
 
-    try:
-        result = go(config, space, about)
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped: the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+    result = go(config, space, about)
     if any(trial["rounds"] for trial in result.trials):
         print(report([result.dir], None))
     print(f"sweep: {result.dir}")
@@ -174,25 +170,28 @@ def job(
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do the work. An error of alray's own is printed, and leaves with its exit code; Ctrl-C leaves with 130."""
-    try:
-        done = work()
-        sys.stdout.flush()
-        return done
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped: the same command continues", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is still to be flushed
-        raise SystemExit(1) from None
-    except Exception as error:
-        if not ours(error) or os.environ.get("ALRAY_TRACEBACK"):
-            raise
-        code = getattr(error, "exit_code", 2)
-        prefix = "" if code == os.EX_TEMPFAIL else "error: "  # nothing is wrong where a run waits for people
-        lines = map(terminal, redacted(str(error)).split("\n"))  # what it quotes may come from a file
-        print("\n".join([f"{prefix}{next(lines)}", *lines]), file=sys.stderr)
-        raise SystemExit(code) from None
+    """Do the work. An error of alray's own is printed, and leaves with its exit code; Ctrl-C leaves with 130, and
+    SIGTERM, which stops the work in the same way, with 143."""
+    with sigterm.as_ctrl_c() as term:
+        try:
+            done = work()
+            sys.stdout.flush()
+            return done
+        except KeyboardInterrupt as stop:
+            line = str(stop) or "stopped: the same command continues"
+            print(f"SIGTERM came, {line}" if term.came else line, file=sys.stderr)
+            raise SystemExit(term.code if term.came else 130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is still to be flushed
+            raise SystemExit(1) from None
+        except Exception as error:
+            if not ours(error) or os.environ.get("ALRAY_TRACEBACK"):
+                raise
+            code = getattr(error, "exit_code", 2)
+            prefix = "" if code == os.EX_TEMPFAIL else "error: "  # nothing is wrong where a run waits for people
+            lines = map(terminal, redacted(str(error)).split("\n"))  # what it quotes may come from a file
+            print("\n".join([f"{prefix}{next(lines)}", *lines]), file=sys.stderr)
+            raise SystemExit(code) from None
 
 
 _HERE: dict[str, Callable[[Sequence[str]], None]] = {"run": run, "plan": plan, "sweep": sweep}

@@ -25,6 +25,7 @@ from alray.config import ResourceConfig
 from alray.head_watch import watch_head
 from alray.reasons import why
 from alray.reservation import ClusterError, Share, refuse_impossible
+from alray.sigterm import kept
 
 __all__ = ["Cluster", "ClusterError", "Joined", "logical_cpus", "start"]
 
@@ -151,7 +152,8 @@ def start(resources: ResourceConfig) -> Cluster:
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if not ray.is_initialized():
-        _init(resources)
+        with kept():
+            _init(resources)
         if not ray.util.client.ray.is_connected():  # a client of Ray's has no address of the head
             watch_head(ray.get_runtime_context().gcs_address)
     total = ray.cluster_resources()
