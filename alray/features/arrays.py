@@ -7,7 +7,7 @@ Blocks are in ascending row order. A worker opens its shard from a `ShardSource`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -189,6 +189,9 @@ class ShardSource(Protocol):
         """Open the shard."""
         ...
 
+    def row_parts(self) -> Iterable[RowRuns]:
+        """The numbers of the rows, in ascending parts; no file is read where they are known."""
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -201,6 +204,10 @@ class ArraySource:
         """A shard with the arrays as its only segment."""
         return Shard([Segment(RowRuns.of(self.rows), None, self.columns)])
 
+    def row_parts(self) -> Iterable[RowRuns]:
+        """All rows."""
+        return [RowRuns(self.rows, None)]
+
 
 @dataclass(frozen=True)
 class RowsSource:
@@ -212,6 +219,10 @@ class RowsSource:
     def open(self) -> Shard:
         """A shard of one segment."""
         return Shard([Segment(self.runs, None, self.columns)])
+
+    def row_parts(self) -> Iterable[RowRuns]:
+        """All rows."""
+        return [self.runs]
 
 
 @dataclass(frozen=True)
@@ -228,6 +239,10 @@ class WithColumns:
     def open(self) -> Shard:
         """The shard, whose segments have the additional columns."""
         return Shard([self._with(segment) for segment in self.source.open().segments])
+
+    def row_parts(self) -> Iterable[RowRuns]:
+        """The rows of the shard itself."""
+        return self.source.row_parts()
 
     def _with(self, segment: Segment) -> Segment:
         rows = segment.rows.rows()

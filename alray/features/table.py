@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -148,6 +148,10 @@ class TableSource:
             there = None if positions is None else RowRuns.of(positions)
             segments.append(Segment(runs, there, {name: columns[name] for name in self.columns}))
         return Shard(segments)
+
+    def row_parts(self) -> Iterable[RowRuns]:
+        """The rows to take from each part."""
+        return [runs for _, runs in self.parts]
 
 
 @dataclass(frozen=True)

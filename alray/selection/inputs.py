@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,10 @@ class GivenSource:
         """The arrays as one segment; files are mapped. Raises SelectionError if one is not there."""
         columns = {name: one.open() if isinstance(one, FilePart) else one for name, one in self.columns.items()}
         return Shard([Segment(self.rows, self.positions, columns)])
+
+    def row_parts(self) -> Iterable[RowRuns]:
+        """All rows."""
+        return [self.rows]
 
 
 def gather(values: Mapping[str, Any], scales: Mapping[str, Array] | None = None) -> GivenFeatures:

@@ -6,15 +6,12 @@ A row that was not offered would be labeled twice, or is no image at all. Letter
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
 
-from alray.features.arrays import ArraySource, RowsSource, ShardSource, WithColumns
-from alray.features.row_runs import RowRuns
-from alray.features.table import TableSource
-from alray.selection.inputs import GivenSource
+from alray.features.arrays import ShardSource
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.protocol import Picks, SelectionError, Strategy
 
@@ -80,22 +77,8 @@ def _offered(rows: Any, sources: Sequence[ShardSource]) -> Any:
     order = np.argsort(rows)
     ascending, found = rows[order], np.zeros(len(rows), bool)
     for source in sources:
-        for runs in _runs(source):
+        for runs in source.row_parts():
             if len(runs.firsts):
                 near = slice(*np.searchsorted(ascending, [int(runs.firsts[0]), runs.last + 1]))
                 found[order[near]] |= runs.has(ascending[near])
     return found
-
-
-def _runs(source: ShardSource) -> Iterator[RowRuns]:
-    """The rows of a source, without opening it where they are known."""
-    if isinstance(source, WithColumns):
-        yield from _runs(source.source)
-    elif isinstance(source, TableSource):
-        yield from (runs for _, runs in source.parts)
-    elif isinstance(source, ArraySource):
-        yield RowRuns(source.rows, None)
-    elif isinstance(source, RowsSource | GivenSource):
-        yield source.runs if isinstance(source, RowsSource) else source.rows
-    else:
-        yield from (segment.rows for segment in source.open().segments)

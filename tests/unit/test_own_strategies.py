@@ -86,6 +86,9 @@ class _Unknown:
     def open(self) -> Shard:
         return ArraySource(np.arange(40, 60), {"embedding": X[:20]}).open()
 
+    def row_parts(self) -> list[RowRuns]:
+        return [RowRuns.of(np.arange(40, 50)), RowRuns.of(np.arange(50, 60))]
+
 
 def test_every_kind_of_source_knows_its_rows(tmp_path: Path) -> None:
     table = write_arrays(Store(str(tmp_path)), np.arange(0, 40, 2), X[:20], "float32", "f", part_rows=6)

@@ -8,7 +8,7 @@ Letters: n rows, k picks, P parts.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -188,6 +188,9 @@ class _PartSource:
     def open(self) -> Shard:
         shard = self.source.open()
         return _restricted(shard, _inside(shard.rows(), self.number, self.limits, self.stream, self.seed))
+
+    def row_parts(self) -> Iterable[RowRuns]:
+        return [segment.rows for segment in self.open().segments]
 
 
 def _part_source(context: Context, limits: Limits, number: int) -> ShardSource | None:
