@@ -103,7 +103,7 @@ def _wait(
         else:
             if alive or beaten:
                 busy(_name(found))
-            if not told:
+            if not told and ("pid" in found.holder or at > since):  # it may be written just now
                 waiting(_name(found))
                 told = True
         time.sleep(min(1.0, stale / 10) if alive is not False else 0.05)
