@@ -127,6 +127,7 @@ def table(faults: Faults, took: list[float]) -> list[dict[str, Any]]:
         here = [fault for fault in faults.injected if fault.kind == kind]
         seconds = [took[number] for number in ([fault.round for fault in here] if kind != "none" else calm)]
         line: dict[str, Any] = {"fault": kind, "times": len(seconds), "lost": "nothing"}
+        line["rounds"] = [fault.round for fault in here] if kind != "none" else calm
         if seconds:
             line |= {
                 "median_ratio": round(statistics.median(seconds) / usual, 2),

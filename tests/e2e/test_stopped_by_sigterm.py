@@ -15,14 +15,12 @@ from pathlib import Path
 
 import program
 import pytest
+from test_kill_sweep import config_of as config_of_a_trial
 from test_kill_sweep import write_embeddings
 from test_kill_training import write_images
 
 from alray.config import (
-    DataConfig,
-    ResourceConfig,
     RunConfig,
-    SplitConfig,
     TrainConfig,
     replace,
 )
@@ -71,17 +69,8 @@ class Command:
 
 
 def config_of(root: Path, data: Path) -> RunConfig:
-    return RunConfig(
-        name="kill",
-        root=str(root),
-        rounds=12,
-        budget=20,
-        top_k=(2,),
-        data=DataConfig(root=str(data)),
-        split=SplitConfig(val_size=30, seed_set_size=20),
-        train=TrainConfig(mode="linear", epochs=150, lr=1.0, batch_size=16),
-        resources=ResourceConfig(select_workers="ray", select_shards=2, num_cpus=2),
-    )
+    changed = {"rounds": 12, "resources.select_workers": "ray", "resources.select_shards": 2}
+    return replace(config_of_a_trial(root, data), changed)
 
 
 def started(config: RunConfig, folder: Path) -> list[str]:
@@ -137,11 +126,8 @@ def test_a_job_is_stopped_before_ray_has_started(tmp_path: Path) -> None:
 def test_a_sweep_is_stopped_as_by_ctrl_c(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "e.npz")
     folder = tmp_path / "runs" / "kill-sweep"
-    config = RunConfig(
-        name="kill", root=str(tmp_path / "runs"), rounds=4, budget=20, top_k=(2,),
-        data=DataConfig(root=str(tmp_path / "e.npz")), split=SplitConfig(val_size=30, seed_set_size=20),
-        train=TrainConfig(mode="linear", epochs=5, lr=1.0), resources=ResourceConfig(num_cpus=2),
-    )  # fmt: skip
+    few = {"train.epochs": 5, "train.batch_size": TrainConfig().batch_size, "resources.select_workers": "ray"}
+    config = replace(config_of_a_trial(tmp_path / "runs", tmp_path / "e.npz"), few)
     (tmp_path / "config.json").write_text(config.to_json())
     words = [*ALRAY, "sweep", str(tmp_path / "config.json"), "strategy=random", "seed=0..3"]
     command = Command([*words, "--sweep.max-concurrent", "1"])
