@@ -14,6 +14,8 @@ import torch
 
 from alray.models.no_gpu import gpu_allowed
 
+_USED_UP = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+
 
 def best_device() -> torch.device:
     """The first GPU that this process can see and may use, else the CPU. CUDA_VISIBLE_DEVICES="" hides all GPUs of a
@@ -31,6 +33,13 @@ def device_in_use() -> torch.device:
 def free_bytes(device: torch.device) -> int:
     """The free memory of a GPU, of which other processes may take some at any time; 0 for a CPU."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of PyTorch says that memory of a GPU, or pinned memory, is used up; other processes may use the
+    same GPU. Libraries of NVIDIA that find none for themselves say it in their own words."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _USED_UP)
 
 
 class _FullFloat32:

@@ -14,21 +14,23 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from alray.features.arrays import Reads, Shard, ShardSource
+from alray.features.arrays import LOGITS, Reads, Shard, ShardSource
 from alray.process import processors
-from alray.selection.kernels.matrices import best_device
+from alray.selection.kernels.matrices import best_device, device_for
 from alray.selection.labeled_rows import read
 from alray.selection.one_thread import OneThread
 from alray.selection.protocol import Context, Strategy
 
 
-def usual_shards(rows: int, width: int, strategy: Strategy) -> int:
+def usual_shards(rows: int, width: int, strategy: Strategy, stored: bool = True) -> int:
     """The number of shards of a selection in this process, unless told: one on a GPU, else one per CPU, and few for few
-    rows. width: numbers in a row of all columns."""
+    rows. width: numbers in a row of all columns; stored: whether logits, if there are any, are stored as a GPU takes
+    them."""
     least, numbers = strategy.shard_size
     most = min(processors(), max(rows // least, rows * width // numbers))
-    if most > 1 and strategy.uses_gpu:
-        most = most if best_device() is None else 1
+    if most > 1 and strategy.uses_gpu and (stored or LOGITS not in strategy.needs):
+        device = device_for(rows * width) if LOGITS in strategy.needs else best_device()
+        most = most if device is None else 1
     return max(1, most)
 
 

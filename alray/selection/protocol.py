@@ -217,7 +217,8 @@ class Strategy(ABC):
     """Rows and numbers, either of which is worth a shard, where nobody says how many a selection in one process has."""
 
     uses_gpu: ClassVar[bool] = False
-    """Whether its shards compute on a GPU where there is one. All of them share one, so that few shards are better."""
+    """Whether its shards compute on a GPU where there is one; if it needs logits, where many are stored as float16 or
+    float32. All of them share one, so that few shards are better."""
 
     seed_set_how: ClassVar[str] = ""
     """The value of split.seed_set_how under which this strategy chooses the seed set; empty: under none."""

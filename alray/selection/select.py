@@ -29,6 +29,7 @@ from alray.selection.given_head import check_head, read_head
 from alray.selection.given_logits import check_logits, check_two_classes
 from alray.selection.in_process import usual_shards
 from alray.selection.inputs import GivenFeatures, check_values, gather
+from alray.selection.kernels.logits import sent_to_gpu
 from alray.selection.own import check_picks, check_strategy
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
@@ -177,7 +178,8 @@ def _usual_shards(strategy: Strategy, pool: GivenFeatures, parts: Parts, workers
     if workers != "process":
         return 1
     width = sum(column.shape[1] for column in pool.columns.values() if column.ndim == 2)
-    return usual_shards(int(np.count_nonzero(parts.keep)), width, strategy)
+    stored = LOGITS in pool.columns and sent_to_gpu(pool.columns[LOGITS])
+    return usual_shards(int(np.count_nonzero(parts.keep)), width, strategy, stored)
 
 
 def _check_columns(strategy: Strategy, pool: GivenFeatures, used: Array) -> None:

@@ -9,7 +9,7 @@ import torch
 from test_selection_exactness import Wrong
 
 from alray.features.arrays import Block
-from alray.selection.kernels import race
+from alray.selection.kernels import race, weights, window
 from alray.selection.kernels.gradients import Factors, Gradients, pooled
 from alray.selection.kernels.logits import Logits
 from alray.selection.protocol import Picks, SelectionError
@@ -67,8 +67,8 @@ def test_new_epochs_small_windows_and_the_whole_pool(kind: str, monkeypatch: pyt
     """What only large or exhausted pools come to: many windows, new races, and rows that lie on centers."""
     x, z = made(kind, n=40)
     for module, name, value in (
-        (badge, "_PATIENCE", 2), (badge, "_AT_LEAST", 20), (badge, "_WINDOW", 7), (badge, "_CHUNK", 3),
-        (race, "_ROWS", 5), (race, "_CENTERS", (1, 2)),
+        (badge, "_PATIENCE", 2), (badge, "_AT_LEAST", 20), (badge, "_WINDOW", 7), (window, "_CHUNK", 3),
+        (weights, "ROWS", 5), (race, "ROWS", 5), (weights, "CENTERS", (1, 2)),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     for labeled in (np.arange(0), np.arange(0, 20, 2)):

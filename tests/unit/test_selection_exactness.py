@@ -253,7 +253,7 @@ def test_distances_between_classes_are_the_same_in_both_directions() -> None:
         w = last + aside * (np.sqrt(limit) * (1 + rng.normal(size=c - 1) * 1e-10))[:, None]
     w[-1] = last + 50 * aside[-1]
     context = Context(head=(np.vstack([w, last]), np.zeros(c)))
-    inverse = Boundaries(Logits(), context)._inverse
+    inverse = Boundaries(Logits(), context).inverse
     np.testing.assert_array_equal(inverse, inverse.T)
     assert np.count_nonzero(inverse) == c * (c - 1), "no two classes have the same weights"
 

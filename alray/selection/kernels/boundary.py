@@ -56,9 +56,9 @@ class Boundaries:
         self._weight = np.ascontiguousarray(context.head[0], np.float64)
         if not np.abs(self._weight).max(initial=0.0) < _LARGEST_WEIGHT:  # true for NaN
             raise SelectionError(f"head: expected finite weights under {_LARGEST_WEIGHT:g} in size")
-        self._inverse = self._inverse_distances()
+        self.inverse = self._inverse_distances()  # (c, c) float32, 0 where there is no boundary
         # Another class has the same weights:
-        self._has_twin = np.array([np.count_nonzero(line) < self.classes - 1 for line in self._inverse], bool)
+        self._has_twin = np.array([np.count_nonzero(line) < self.classes - 1 for line in self.inverse], bool)
         # Canonical |w_a - w_b| of pairs of classes that were needed: in a slot for each pair, or for few of many pairs.
         self._apart = np.zeros(min(_SLOTS, self.classes**2))  # 0 where it is 0 or not known
         self._held = np.full(len(self._apart), -1) if self.classes**2 > _SLOTS else None  # the pair in each slot
@@ -82,14 +82,20 @@ class Boundaries:
 
         As d_c <= limit only if z_y - z_c <= limit |w_y - w_c|; -infinity where there is no boundary.
         """
-        inverse = self._inverse[own]
+        inverse = self.inverse[own]
+        limit, least = self.rounded(limits)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            single = (limits * (1 + 4 * _REL) + _TINY).astype(np.float32)
-            found: Singles = np.maximum(single, single[own, None])
+            found: Singles = np.maximum(limit, limit[own, None])
             found /= inverse
-            found += np.float32(_TINY)
+            found += least
         found[inverse == 0] = -np.inf
         return found
+
+    @staticmethod
+    def rounded(limits: Floats) -> tuple[Singles, Singles]:
+        """Limits (c,) in float32, raised by what rounding may take from the allowances, and what is added to these."""
+        with np.errstate(over="ignore"):
+            return (limits * (1 + 4 * _REL) + _TINY).astype(np.float32), np.array(_TINY, np.float32)
 
     def within(self, approximate: Approximate, y: Positions, allowed: Singles) -> Mask:
         """The pairs (m, c) whose logit is smaller than that of the predicted class y (m,) by no more than allowed
@@ -111,9 +117,9 @@ class Boundaries:
         with np.errstate(all="ignore"):  # rows that are not usable may hold NaN or infinity
             top = (z[rows, y] - 3 * approximate.eps).astype(np.float32)  # 3, not 2: pays for its own rounding
             low = top[:, None] - z
-            low *= self._inverse[y]
+            low *= self.inverse[y]
         twins = np.flatnonzero(self._has_twin[y])
-        low[twins] = np.where(self._inverse[y[twins]] == 0, np.float32(np.inf), low[twins])
+        low[twins] = np.where(self.inverse[y[twins]] == 0, np.float32(np.inf), low[twins])
         low[rows, y] = np.inf
         low[~approximate.usable] = -np.inf
         nearest = low.argmin(axis=1)
@@ -125,7 +131,7 @@ class Boundaries:
         z, y, other = filtered.approximate.z, filtered.y, filtered.nearest
         rows = np.arange(len(y))
         lowest = filtered.low[rows, other].astype(np.float64)
-        inverse = self._inverse[y, other].astype(np.float64)
+        inverse = self.inverse[y, other].astype(np.float64)
         with np.errstate(all="ignore"):
             difference = z[rows, y].astype(np.float64) - z[rows, other] + 2 * filtered.approximate.eps
             high = difference * inverse * (1 + _REL) + _TINY
@@ -226,7 +232,7 @@ class Boundaries:
         if self._held is not None:
             found[self._held[slots] != pairs] = 0
         missing = np.flatnonzero(found == 0)
-        missing = missing[self._inverse[a[missing], b[missing]] > 0]
+        missing = missing[self.inverse[a[missing], b[missing]] > 0]
         if len(missing):
             once, back = np.unique(pairs[missing], return_inverse=True)
             a, b = np.divmod(once, self.classes)

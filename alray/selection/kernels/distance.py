@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import Array
 from alray.selection.kernels.logits import Floats, Positions, U, distinct, paired_dots, single
-from alray.selection.kernels.matrices import Device, Matrix, joined, sent, taken, twice_less
+from alray.selection.kernels.matrices import Device, Matrix, fetched, joined, sent, taken, twice_less
 from alray.selection.protocol import Metric
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Space:
             step = self.step if multiples.equal(multiples.round()) else 0.0
         x = whole - sent(self._single_mean, stored.device)
         x *= 2.0**-self.exponent
-        squares = np.concatenate([np.empty(0), *(_squared(x[at : at + _SQUARED]) for at in range(0, len(x), _SQUARED))])
+        squares = squares_on_device(x)
         usable = squares < LARGEST
         if not usable.all():
             x[sent(~usable, x.device)] = 0.0
@@ -194,8 +194,10 @@ def lengths(stored: Array) -> Floats:
     return paired_dots(x, x)
 
 
-def _squared(x: torch.Tensor) -> Floats:
-    return np.asarray(x.double().square_().sum(dim=1).cpu().numpy(), np.float64)
+def squares_on_device(x: torch.Tensor) -> Floats:
+    """Squared norms of float32 rows (m, d) that are on a device, (m,): only float64 rounds them."""
+    parts = [fetched(x[at : at + _SQUARED].double().square_().sum(dim=1)) for at in range(0, len(x), _SQUARED)]
+    return np.concatenate([np.empty(0), *parts])
 
 
 def bound(squares: Floats, largest: float, width: int) -> Floats:

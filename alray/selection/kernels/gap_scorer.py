@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,10 @@ from alray.features.arrays import LOGITS, Block
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, leading
 from alray.selection.kernels.screen import BY_CLASS, Screen, Told
 from alray.selection.kernels.short_sums import roundings, row_products, row_sums
-from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
+from alray.selection.kernels.softmax import ROUNDING, Gaps, Soft, gaps, softened, softened_on_device
+
+if TYPE_CHECKING:
+    import torch
 
 BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
@@ -55,6 +59,17 @@ class GapScorer:
 
     def bounds(self, block: Block, least: float = -np.inf) -> Interval:
         """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
+        told = self.logits.place.attempt(lambda device: self._on_device(block, device))
+        return self._here(block, least) if told is None else told
+
+    def _on_device(self, block: Block, device: torch.device) -> Interval | None:
+        """The intervals of all rows: on a GPU a softmax takes less time than sending the logits."""
+        from alray.selection.kernels.resident import usable_logits  # imports torch
+
+        z = usable_logits(block[LOGITS], device)
+        return None if z is None else self._interval(softened_on_device(z))
+
+    def _here(self, block: Block, least: float) -> Interval:
         low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
         left: list[tuple[Positions, Singles, Floats]] = []  # rows that may score `least`, whose scores are not told yet
         for start, part in self._parts(block):
@@ -165,7 +180,9 @@ class GapScorer:
             return score - wide, score + wide, rest < _FAINT
 
     def _everywhere(self, z: Singles, eps: Floats) -> Interval:
-        soft = softened(Approximate(z, eps, np.ones(len(z), bool)))
+        return self._interval(softened(Approximate(z, eps, np.ones(len(z), bool))))
+
+    def _interval(self, soft: Soft) -> Interval:
         return soft.interval(self.value(soft.gaps(self.weighted)))
 
 

@@ -16,14 +16,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alray.features.arrays import EMBEDDING, Array, Block, Rows
+from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows
+from alray.selection.kernels.distance import squares_on_device
 from alray.selection.kernels.logits import Floats, Logits, Positions, U, distinct, double, paired_dots
-from alray.selection.kernels.rough import SUMMED, Rough, embeddings, squares_of
-from alray.selection.kernels.softmax import UNDERFLOW, exponentials, filtered, sums
+from alray.selection.kernels.matrices import sent
+from alray.selection.kernels.rough import SUMMED, Rough, embeddings, in_range, squares_of
+from alray.selection.kernels.softmax import UNDERFLOW, Soft, exponentials, filtered, softened_on_device, sums
+
+if TYPE_CHECKING:
+    import torch
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
 _DEEPEST = -1000  # powers of two below it are not taken out of a vector: its gradient counts as 0
@@ -113,19 +118,11 @@ class Factors:
         exp(4 eps) - 1, up to rounding.
         """
         soft = filtered(self.logits, block)
-        u, c, rest = soft.e, soft.e.shape[1], soft.gaps().rest
+        u = soft.e
         u[np.arange(len(u)), soft.top] = -soft.total  # exact: a float32 number
         u[~soft.usable] = 0.0
         squares = squares_of(u)
-        with np.errstate(all="ignore"):
-            second = np.exp(-soft.gap)
-            scale = np.where(soft.usable, second / (1 + rest), 0.0)
-            norm = scale * np.sqrt(squares) * (1 + SUMMED)
-            off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
-            ratio = np.expm1(4 * soft.eps + (4 * c + 1200) * U) * norm * (1 + 1e-9)
-            off = np.minimum(off, ratio + c * UNDERFLOW * second)
-            off += 1.5 * ((soft.eps > 0) & (second >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U)))
-        off = np.where(soft.usable, off, np.inf)
+        scale, off = _scale_and_error(soft, squares)
         if self.pooled:
             wide = pooled(double(block[EMBEDDING]), self.pooled[1])
             found = Gradients(block.rows, pooled(u.astype(np.float64) * scale[:, None], self.pooled[0]), wide).rough
@@ -133,10 +130,45 @@ class Factors:
             off = np.where(norms > 0, 1.5 * off, 0.0) * norms  # windows overlap by one column at most
             return replace(found, away=np.maximum(found.away, off))
         h, norms, unknown = embeddings(block[EMBEDDING])
-        with np.errstate(invalid="ignore"):
-            away = np.where(norms > 0, off * np.sqrt(norms * (1 + SUMMED)) * (1 + 1e-9), unknown)
-        slack = np.full(len(u), 2.1 * SUMMED)
-        return Rough(u, h, scale, scale**2 * squares * norms, slack, np.maximum(away, unknown))
+        away = np.maximum(_away(off, norms, unknown), unknown)
+        return Rough(u, h, scale, scale**2 * squares * norms, np.full(len(u), 2.1 * SUMMED), away)
+
+    def rough_on_device(self, block: Block, device: torch.device) -> Rough | None:
+        """The same on a device; None where it is not made there: of other types, of numbers that are not finite or out
+        of range, or averaged."""
+        from alray.selection.kernels.resident import singles, usable_logits  # imports torch
+
+        if self.pooled or (z := usable_logits(block[LOGITS], device)) is None:
+            return None
+        h = singles(block[EMBEDDING], device)
+        if h is None or not in_range(norms := squares_on_device(h)):
+            return None
+        soft = softened_on_device(z)
+        u = soft.e.scatter_(1, soft.top[:, None], sent(-soft.total.astype(np.float32), device)[:, None])
+        squares = squares_on_device(u)
+        scale, off = _scale_and_error(soft, squares)
+        away = _away(off, norms, np.zeros(len(norms)))
+        return Rough(u, h, scale, scale**2 * squares * norms, np.full(len(norms), 2.1 * SUMMED), away)
+
+
+def _scale_and_error(soft: Soft, squares: Floats) -> tuple[Floats, Floats]:
+    """Of float32 vectors u with these squared norms: their scale, and how far u may be from the canonical one."""
+    c = soft.e.shape[1]
+    with np.errstate(all="ignore"):
+        second = np.exp(-soft.gap)
+        scale = np.where(soft.usable, second / (1 + soft.gaps().rest), 0.0)
+        norm = scale * np.sqrt(squares) * (1 + SUMMED)
+        off = 0.5 * soft.eps * np.sqrt(c) + (4 * c + 1200) * U
+        ratio = np.expm1(4 * soft.eps + (4 * c + 1200) * U) * norm * (1 + 1e-9)
+        off = np.minimum(off, ratio + c * UNDERFLOW * second)
+        off += 1.5 * ((soft.eps > 0) & (second >= np.exp(-2.1 * soft.eps) * (1 - 1000 * U)))
+    return scale, np.where(soft.usable, off, np.inf)
+
+
+def _away(off: Floats, norms: Floats, unknown: Floats) -> Floats:
+    """How far gradients may be from the canonical ones, if u may be as far as `off` and h has these squared norms."""
+    with np.errstate(invalid="ignore"):
+        return np.where(norms > 0, off * np.sqrt(norms * (1 + SUMMED)) * (1 + 1e-9), unknown)
 
 
 def pooled(values: Floats, width: int) -> Floats:

@@ -15,7 +15,7 @@ Letters: m rows of a block, d width of the embedding, c classes, p pairs (positi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Column, Rows, Shard
 from alray.models.pytorch import imported_torch
+from alray.selection.kernels.matrices import Place
 from alray.selection.protocol import Context, NotFiniteError, SelectionError
 
 Floats = npt.NDArray[np.float64]
@@ -68,10 +69,14 @@ def leading(z: Singles) -> tuple[Positions, Floats]:
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """Where the logits of a shard come from: its column `logits`, or (weight (c, d), bias (c,)) in float64."""
+    """Where the logits of a shard come from: its column `logits`, or (weight (c, d), bias (c,)) in float64.
+
+    place: where stored ones are worked on.
+    """
 
     weight: Floats | None = None
     bias: Floats | None = None
+    place: Place = field(default_factory=Place)
 
     def approximate(self, block: Block) -> Approximate:
         """Float32 logits of a block and their error bound."""
@@ -161,11 +166,17 @@ def logits_of(shard: Shard, context: Context) -> Logits:
     """The logits of this shard: stored ones first. Raises SelectionError when there is nothing to make them from."""
     columns = _columns(shard)
     if LOGITS in columns or not columns:
-        return Logits()
+        sent = bool(columns) and sent_to_gpu(columns[LOGITS])
+        return Logits(place=Place(len(shard) * columns[LOGITS].shape[1] if sent else None))
     if EMBEDDING not in columns or context.head is None:
         raise SelectionError(f"expected logits, or embedding and head; got {', '.join(sorted(columns))} and no head")
     weight, bias = (np.ascontiguousarray(part, np.float64) for part in context.head)
     return Logits(weight, bias)
+
+
+def sent_to_gpu(column: Column) -> bool:
+    """Whether a GPU works on stored numbers of this type: those that float32 holds exactly."""
+    return column.dtype != np.float64
 
 
 def needed(shard: Shard, needs: frozenset[str]) -> Shard:
@@ -179,13 +190,14 @@ def needed(shard: Shard, needs: frozenset[str]) -> Shard:
     )
 
 
-def block_rows(shard: Shard, context: Context, stored: int = _STORED) -> int:
+def block_rows(shard: Shard, context: Context, stored: int = _STORED, place: Place | None = None) -> int:
     """How many rows to work on at once, so that a temporary stays at some megabytes. stored: numbers per block of
-    logits that are not made here."""
+    logits that are not made here. place: where they are worked on."""
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
     numbers = _MADE if EMBEDDING in _columns(shard) else stored
-    return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 16))
+    rows = int(np.clip(numbers // max([classes, *widths]), 64, 1 << 16))
+    return rows if place is None else max(rows, place.rows(max([classes, *widths])))
 
 
 def _columns(shard: Shard) -> Mapping[str, Column]:

@@ -1,4 +1,8 @@
-"""The matrices of the filters and their products: NumPy's arrays on a CPU, PyTorch's tensors on a GPU.
+"""The matrices of the filters, where they are and their products: NumPy's arrays on a CPU, PyTorch's tensors on a GPU.
+
+This module alone decides which of the two a selection uses. k-center compares every row many times and takes the GPU
+wherever there is one (`best_device`). Strategies that look at every number about once take it where there are so many
+numbers that they make up for its start (`device_for`), and go on without it where its memory is used up (`Place`).
 
 PyTorch multiplies arrays, too, where it is imported already: its products of few rows or columns take down to half of
 the time of NumPy's. It is not imported for that. Bounds hold for any order of summation, so that no pick depends on who
@@ -7,28 +11,52 @@ multiplies. Letters: m rows, p centers, d width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from alray.features.arrays import Array
 from alray.models import pytorch
-from alray.selection.kernels.logits import Floats, Positions
 
 if TYPE_CHECKING:
     import torch
 
+    from alray.selection.kernels.logits import Floats, Positions
+
+T = TypeVar("T")
 Matrix: TypeAlias = Any  # an array on a CPU, a tensor on another device
 Device: TypeAlias = "torch.device | None"  # None: the CPU, without PyTorch
 
 WIDTH = 256  # centers of a product in bfloat16, at most
 _CACHED = 1 << 18  # numbers of a product that something is added to while they are in the cache
+_WORTH = 1 << 28  # numbers; fewer are worked on by a CPU before PyTorch is imported and CUDA has started
+_SENT = 1 << 24  # numbers that are sent to a GPU at once: a kernel's launch takes as long as working on 10^5 of them
+_forced: list[Device] = []
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def forced(device: Device) -> Iterator[None]:
+    """Context manager for tests and the device check: this process computes on this device, however little there is to
+    compute. PyTorch's device "cpu" runs what a GPU runs."""
+    _forced.append(device)
+    try:
+        yield
+    finally:
+        _forced.pop()
 
 
 def best_device() -> Device:
     """The GPU that this process may use, if any. PyTorch is imported only where there may be one."""
+    if _forced:
+        return _forced[-1]
     if not pytorch.gpu_possible():
         return None
+    pytorch.import_torch()
     from alray.models import device
 
     found = device.best_device()
@@ -37,12 +65,54 @@ def best_device() -> Device:
 
 def device_in_use() -> Device:
     """The GPU if this process computes on it already."""
+    if _forced:
+        return _forced[-1]
     if pytorch.imported_torch() is None:
         return None
     from alray.models import device
 
     found = device.device_in_use()
     return None if found.type == "cpu" else found
+
+
+def device_for(numbers: int) -> Device:
+    """The GPU for work that looks at so many numbers about once: if it is in use, or worth its start."""
+    return best_device() if numbers >= _WORTH else device_in_use()
+
+
+class Place:
+    """Where somebody's filters are computed: on a GPU as long as there is memory left on it, else by NumPy.
+
+    numbers: those that are looked at about once; None: no GPU is used. It is decided when it is first asked for.
+    """
+
+    def __init__(self, numbers: int | None = None) -> None:
+        self._numbers = numbers
+
+    @cached_property
+    def device(self) -> Device:
+        """The GPU, if it is used."""
+        return None if self._numbers is None else device_for(self._numbers)
+
+    def attempt(self, there: Callable[[torch.device], T | None]) -> T | None:
+        """What is computed on the GPU. None, and the caller then uses NumPy: where there is no GPU, where this was not
+        to be computed on it, and where its memory is used up, from then on."""
+        if self.device is None:
+            return None
+        from alray.models.device import out_of_memory
+
+        try:
+            return there(self.device)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            _log.warning("selection goes on without the GPU, whose memory is used up: %s", error)
+            self.device = None
+            return None
+
+    def rows(self, width: int) -> int:
+        """How many rows of so many numbers to work on at once on the GPU; 0 where there is none."""
+        return 0 if self.device is None else int(np.clip(_SENT // max(1, width), 256, 1 << 18))
 
 
 def sent(x: Array, device: Device) -> Matrix:
@@ -52,6 +122,16 @@ def sent(x: Array, device: Device) -> Matrix:
     import torch
 
     return torch.from_numpy(x).to(device)
+
+
+def beside(x: Array, other: Matrix) -> Matrix:
+    """An array where another matrix is."""
+    return x if isinstance(other, np.ndarray) else sent(x, other.device)
+
+
+def double(x: Matrix) -> Matrix:
+    """A matrix in float64."""
+    return x.astype(np.float64) if isinstance(x, np.ndarray) else x.double()
 
 
 def fetched(x: Matrix) -> Array:
@@ -84,6 +164,13 @@ def joined(parts: list[Matrix], axis: int = 0) -> Matrix:
     import torch
 
     return torch.cat(parts, dim=axis)
+
+
+def paired(a: Matrix, b: Matrix) -> Array:
+    """The dot products of the rows of two float32 matrices (m, w), (m,), summed in float32."""
+    if isinstance(a, np.ndarray):
+        return np.asarray(np.einsum("mw,mw->m", a, b, dtype=np.float32))
+    return fetched((a * b).sum(dim=1))
 
 
 def product(a: Matrix, b: Matrix, out: Array | None = None) -> Matrix:

@@ -6,15 +6,21 @@ Letters: n rows of the shard, m rows of a block, k classes asked for, p (class, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import Block, Rows, Shard
+from alray.features.arrays import LOGITS, Block, Rows, Shard
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.logits import DENSE, Floats, Positions, Singles, nonzero
 from alray.selection.kernels.ranks import among
 from alray.selection.protocol import Ties
+
+if TYPE_CHECKING:
+    import torch
+
+    from alray.selection.kernels.near_on_device import NearOnDevice
 
 SAMPLE = 32  # one row of so many tells where limits are
 _HIGHEST = np.iinfo(np.uint64).max
@@ -200,9 +206,16 @@ class _Search:
         self._allowances = np.empty((every, every), np.float32)
         self._stale = np.ones(every, bool)  # lines of it that are older than the limits
         self._room = np.empty((0, every), np.float32)
+        self._on_device: NearOnDevice | None = None
 
     def add(self, block: Block) -> None:
         """Consider the rows of a block."""
+        place = self._boundaries.logits.place
+        found = place.attempt(lambda device: self._near_on_device(block, device)) if self._limited else None
+        if found is not None:
+            self._counters["ruled_out"] += len(block) - int(np.count_nonzero(np.diff(found[1], prepend=-1)))
+            self._pairs(block, *found)
+            return
         y, pairs = np.empty(len(block), np.intp), list[tuple[Positions, Positions]]()
         step = self._boundaries.cached_rows(len(block))
         for start in range(0, len(block), step):
@@ -211,6 +224,18 @@ class _Search:
             pairs.append((at + start, classes))
         if pairs:
             self._pairs(block, y, *(np.concatenate(column) for column in zip(*pairs, strict=True)))
+
+    def _near_on_device(self, block: Block, device: torch.device) -> tuple[Positions, Positions, Positions] | None:
+        from alray.selection.kernels.near_on_device import NearOnDevice  # imports torch
+
+        self._on_device = self._on_device or NearOnDevice(self._boundaries, device)
+        return self._on_device.pairs(block[LOGITS], self._limits_of_all())
+
+    def _limits_of_all(self) -> Floats:
+        """The largest distances that can enter, of all classes, (c,): -infinity for those that are not asked for."""
+        limits = np.full(len(self._index), -np.inf)
+        limits[self._classes] = self._limits[0]
+        return limits
 
     def _near(self, block: Block, y: Positions) -> tuple[Positions, Positions]:
         """The pairs that can be near enough. Where they are too many, they are decided here, and none is returned.
@@ -242,9 +267,7 @@ class _Search:
         """The allowances of rows with these predicted classes, (m, c), in memory that the next call uses again."""
         stale = np.unique(y[self._stale[y]])
         if len(stale):
-            limits = np.full(len(self._index), -np.inf)
-            limits[self._classes] = self._limits[0]
-            self._allowances[stale] = self._boundaries.allowances(stale, limits)
+            self._allowances[stale] = self._boundaries.allowances(stale, self._limits_of_all())
             self._stale[stale] = False
         if len(y) > len(self._room):
             self._room = np.empty((len(y), len(self._index)), np.float32)

@@ -23,16 +23,13 @@ import numpy.typing as npt
 from alray.features.arrays import Rows, Shard
 from alray.keyed import by_key, fractions, priorities, stream_key
 from alray.selection.kernels.gradients import Factors, Gradients, concatenated
-from alray.selection.kernels.logits import Floats, Positions, nonzero
-from alray.selection.kernels.rough import NEGLIGIBLE, Rough
+from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.rough import NEGLIGIBLE
+from alray.selection.kernels.weights import ROWS, WeightBounds
 from alray.selection.protocol import Key, beats
 
-_ROWS = 512  # rows whose canonical gradients are computed at once
-_BOUNDED = 1 << 19  # numbers of rows that are bounded at once: short calls make threads wait for Python's lock
 _NOTHING = 2.0**-960  # smaller weights count as 0: their clocks would never ring
-_CENTERS = (32, 64, 128, 256)
 _AHEAD, _NUMBERS = 4096, 1 << 18  # rings of a row that are looked at together, and of all rows
-_FEWER = 0.75  # rows that were ruled out are left out of further products as soon as so many, or fewer, remain
 
 Integers = npt.NDArray[np.int64]
 
@@ -83,6 +80,7 @@ class Race:
         self.rows = shard.rows()
         self.counters = {"pairs": 0, "rescored": 0, "rings": 0}
         self._shard, self._factors, self._labeled_shard = shard, factors, labeled
+        self._bounds = WeightBounds(shard, factors, self.counters)
         self._seed = seed
         self._labeled: list[Gradients] | None = None  # in blocks
         self._picks: list[Gradients] = []  # of the latest call, in blocks, with what was computed from them
@@ -104,8 +102,8 @@ class Race:
         high = self._high(Gradients(zero.rows, 0 * zero.u, 0 * zero.h))  # distances to zero: squared norms
         best: Key = (-np.inf, 0)
         order = np.argsort(-high, kind="stable")  # the largest bounds first
-        for start in range(0, len(high), _ROWS):
-            at = np.sort(order[start : start + _ROWS])
+        for start in range(0, len(high), ROWS):
+            at = np.sort(order[start : start + ROWS])
             if high[at].max() < best[0]:
                 break
             squares = self._take(at).squares
@@ -159,11 +157,7 @@ class Race:
     def _high(self, center: Gradients) -> Floats:
         """Upper bounds of the squared distances of all rows to one center (n,). Canonical gradients are computed only
         for rows beyond the range of float32."""
-        found = [np.empty(0)]
-        width = center.u.shape[1] + center.h.shape[1]
-        for block in self._shard.blocks(max(_ROWS, _BOUNDED // max(1, width))):
-            found.append(self._factors.rough(block).bounds(center.rough)[1][:, 0])
-        high = np.concatenate(found)
+        high = self._bounds.to_one(center)
         for part in self._parts(np.flatnonzero(np.isinf(high))):
             high[part] = self._take(part).pairs(center, np.arange(len(part)), np.zeros(len(part), np.intp))
         return np.maximum(high, NEGLIGIBLE)
@@ -246,44 +240,28 @@ class Race:
         no larger than `least` (p,)."""
         if not len(at):
             return _Weights(np.empty(0), at, epoch.first[:0], np.empty(0))
-        high, left, rough = np.full(len(at), np.inf), np.arange(len(at)), self._rough(at)
-        candidates: list[tuple[Gradients, Positions, Positions, Floats]] = []
-        for centers in self._centers(epoch):
-            low, upper = rough.bounds(centers.rough)
-            self.counters["pairs"] += low.size
-            high[left] = np.minimum(high[left], upper.min(axis=1))
-            i, j = nonzero(low <= high[left][:, None])
-            candidates.append((centers, left[i], j, low[i, j]))
-            alive = np.flatnonzero(high[left] > least[left])
-            if len(alive) <= _FEWER * len(left):
-                left, rough = left[alive], rough[alive]
+        bounded = self._bounds.nearest(self._shard.take(self.rows[at]), self._centers(epoch), least)
+        high = bounded.high
         alive = np.flatnonzero(high > least)
         place = np.full(len(at), -1)
         place[alive] = np.arange(len(alive))
         gradients, exact = self._take(at[alive]) if len(alive) else epoch.first[:0], np.full(len(alive), np.inf)
-        for centers, i, j, lower in candidates:
+        for centers, i, j, lower in bounded.pairs:
             keep = (place[i] >= 0) & (lower <= high[i])
             self.counters["rescored"] += int(np.count_nonzero(keep))
             np.minimum.at(exact, place[i[keep]], gradients.pairs(centers, place[i[keep]], j[keep]))
         return _Weights(high, alive, gradients, exact)
 
-    def _rough(self, at: Positions) -> Rough:
-        """Gradients in float32, made from the canonical ones where they say nothing otherwise."""
-        rough = self._factors.rough(self._shard.take(self.rows[at]))
-        if len(unclear := rough.unclear()):
-            rough.put(unclear, self._take(at[unclear]).rough)
-        return rough
-
     def _centers(self, epoch: Epoch) -> list[Gradients]:
-        """Blocks of labeled rows, then of picks. The first blocks are small, because most rows are dropped early."""
+        """Blocks of labeled rows, then of picks."""
         if self._labeled is None:
             rows = self._labeled_shard.rows()
             mixed = rows[np.argsort(priorities(0, "badge/labeled", rows), kind="stable")]
-            parts = [np.sort(mixed[start : start + _ROWS]) for start in range(0, len(mixed), _ROWS)]
+            parts = [np.sort(mixed[start : start + ROWS]) for start in range(0, len(mixed), ROWS)]
             made = [self._factors.of(self._labeled_shard.take(part)) for part in parts]
             # Distances to copies of a center are the same: one of them is enough.
-            self._labeled = _cut(concatenated(made).distinct()) if made else []
-        self._picks = _cut(epoch.picks, self._picks)
+            self._labeled = _cut(concatenated(made).distinct(), self._bounds.centers) if made else []
+        self._picks = _cut(epoch.picks, self._bounds.centers, self._picks)
         return [*self._labeled, *(() if self._labeled else [epoch.first]), *self._picks]
 
     def _take(self, at: Positions) -> Gradients:
@@ -293,12 +271,13 @@ class Race:
         return [at[part] for part in self._slices(len(at))]
 
     def _slices(self, n: int) -> list[slice]:
-        return [slice(start, start + _ROWS) for start in range(0, n, _ROWS)]
+        size = self._bounds.rows
+        return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _cut(gradients: Gradients, before: Sequence[Gradients] = ()) -> list[Gradients]:
-    """Blocks; those of `before` that hold the same rows."""
-    sizes, parts, start = list(_CENTERS), list[Gradients](), 0
+def _cut(gradients: Gradients, blocks: Sequence[int], before: Sequence[Gradients] = ()) -> list[Gradients]:
+    """Blocks of these sizes; those of `before` that hold the same rows."""
+    sizes, parts, start = list(blocks), list[Gradients](), 0
     while start < len(gradients):
         size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
         rows, known = gradients.rows[start : start + size], before[len(parts) : len(parts) + 1]

@@ -7,6 +7,7 @@ whenever it is compared. Letters: n rows of the shard, m of them, d width.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ import torch
 from alray.features.arrays import Array, Shard
 from alray.models.device import free_bytes
 from alray.process import processors
-from alray.selection.kernels.logits import Positions
+from alray.selection.kernels.logits import LIMIT, Positions
 
 _SHARE = 0.5  # of the free memory: centers, views and other processes need the rest
 _STAGED = 1 << 27  # bytes of the pinned buffer that a copy to the GPU goes through
+_SHORT = 1 << 20  # bytes that one thread copies as fast as several
 _COPIERS = min(8, processors())  # threads that fill it
 
 
@@ -52,21 +54,28 @@ class Resident:
             x = staged.new_empty(len(self._shard), first.shape[1], device=self._device)
         except torch.OutOfMemoryError:  # another process was faster
             return None
-        with ThreadPoolExecutor(_COPIERS) as copiers:
-            for block in self._shard.blocks(size):
-                stored = block[self._column]
-                part = staged[: len(stored)]
-                _copied(stored, part.numpy(), copiers)
-                x[start : start + len(stored)] = part.to(self._device)
-                start += len(stored)
+        for block in self._shard.blocks(size):
+            stored = block[self._column]
+            part = staged[: len(stored)]
+            _copied(stored, part.numpy())
+            x[start : start + len(stored)] = part.to(self._device)
+            start += len(stored)
         return x
 
 
-def _copied(stored: Array, into: Array, copiers: ThreadPoolExecutor) -> None:
-    """Copy rows by several threads: one alone reads a mapped file more slowly than the bus takes it."""
+def _copied(stored: Array, into: Array) -> None:
+    """Copy rows, many of them by several threads: one reads a mapped file more slowly than the bus takes it."""
+    if stored.nbytes < _SHORT:
+        np.copyto(into, stored)
+        return
     step = max(1, -(-len(stored) // _COPIERS))
     cuts = [slice(start, start + step) for start in range(0, len(stored), step)]
-    list(copiers.map(lambda cut: np.copyto(into[cut], stored[cut]), cuts))
+    list(_copiers().map(lambda cut: np.copyto(into[cut], stored[cut]), cuts))
+
+
+@cache
+def _copiers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_COPIERS, "alray-copy")
 
 
 def _buffer(shape: tuple[int, ...], dtype: Any, device: torch.device) -> torch.Tensor:
@@ -75,7 +84,24 @@ def _buffer(shape: tuple[int, ...], dtype: Any, device: torch.device) -> torch.T
 
 
 def uploaded(stored: Array, device: torch.device) -> torch.Tensor:
-    """An array on a device. It may be read-only, which PyTorch warns of where it is not copied first."""
+    """An array on a device, as a copy. It may be read-only, which PyTorch warns of where it is not copied first.
+
+    This process goes on while the copy is under way: kernels that use it wait for it, and PyTorch gives the pinned
+    memory to nobody else before.
+    """
     staged = _buffer(stored.shape, stored.dtype, device)
-    np.copyto(staged.numpy(), stored)
-    return staged.to(device)
+    _copied(stored, staged.numpy())
+    return staged.to(device, non_blocking=True)
+
+
+def singles(stored: Array, device: torch.device) -> torch.Tensor | None:
+    """Stored float16 or float32 numbers (m, w) on a device, in float32; None for other types, which that may round."""
+    if stored.dtype not in (np.float16, np.float32) or not stored.size:
+        return None
+    return uploaded(stored, device).float()
+
+
+def usable_logits(stored: Array, device: torch.device) -> torch.Tensor | None:
+    """The same of logits; None, too, where one of them is not finite or out of range: NumPy then finds out which."""
+    z = singles(stored, device)
+    return z if z is not None and bool(z.abs().amax() < LIMIT) else None  # false for NaN

@@ -19,12 +19,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import Block
-from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
+from alray.selection.kernels.logits import Approximate, Floats, Logits, U
+from alray.selection.kernels.matrices import Matrix, fetched, joined, paired
+
+if TYPE_CHECKING:
+    import torch
 
 ROUNDING = 2.0**-48  # of scores in float64, relative to 1 + g
 _CACHED = 1 << 14  # float64 numbers worked on at once
@@ -98,25 +103,25 @@ def _gaps(z: Floats, weighted: bool) -> Gaps:
 class Soft:
     """Float32 view of a block's softmax, from logits that may be wrong by eps (m,).
 
-    below (m, c): z - z_(2); e (m, c): exp(below); both 0 at the predicted class `top` (m,). gap and total (m,): g and
-    S. wide (m,): how far a score made of them may be from the canonical one. Where `usable` (m,) is false nothing is
-    known.
+    below (m, c): z - z_(2); e (m, c): exp(below); both 0 at the predicted class `top` (m,); the three may be on a
+    device. gap and total (m,): g and S. wide (m,): how far a score made of them may be from the canonical one. Where
+    `usable` (m,) is false nothing is known.
     """
 
-    below: Singles
-    e: Singles
+    below: Matrix
+    e: Matrix
     gap: Floats
     total: Floats
     eps: Floats
     wide: Floats
-    top: Positions
+    top: Matrix
     usable: npt.NDArray[np.bool_]
 
     def gaps(self, weighted: bool = False) -> Gaps:
         """The values that scores are computed from. weighted: compute A too, which only the entropy reads."""
         if not weighted:
             return Gaps(self.gap, self.total, self.total)
-        below = np.einsum("mc,mc->m", self.e, self.below, dtype=np.float32).astype(np.float64)
+        below = paired(self.e, self.below).astype(np.float64)
         return Gaps(self.gap, self.total, np.where(self.total > 0, self.gap, 0.0) * self.total - below)
 
     def interval(self, score: Floats) -> tuple[Floats, Floats]:
@@ -150,9 +155,27 @@ def softened(approximate: Approximate) -> Soft:
         e = np.exp(below)
         e[rows, top] = 0.0
         gap = z[rows, top].astype(np.float64) - second
-        wide = 2 * approximate.eps + (4 * c + 600) * U + c * UNDERFLOW + ROUNDING * (1 + gap)
+        wide = _wide(approximate.eps, c, gap)
         total = e.sum(axis=1).astype(np.float64)
     return Soft(below, e, gap, total, approximate.eps, wide, top, approximate.usable)
+
+
+def softened_on_device(z: torch.Tensor) -> Soft:
+    """The same of exact logits on a device, by the same operations; its exp is good to 2 ulp (CUDA's manual)."""
+    m, c = z.shape
+    top = z.argmax(dim=1)
+    at = top[:, None]
+    below = z.scatter(1, at, -np.inf)
+    second = below.amax(dim=1, keepdim=True)
+    below.sub_(second).scatter_(1, at, 0.0)
+    e = below.exp().scatter_(1, at, 0.0)
+    ends = z.gather(1, at).double().sub_(second), e.sum(dim=1, keepdim=True).double()
+    gap, total = np.ascontiguousarray(fetched(joined(list(ends), axis=1)).T)
+    return Soft(below, e, gap, total, np.zeros(m), _wide(np.zeros(m), c, gap), top, np.ones(m, bool))
+
+
+def _wide(eps: Floats, c: int, gap: Floats) -> Floats:
+    return 2 * eps + (4 * c + 600) * U + c * UNDERFLOW + ROUNDING * (1 + gap)
 
 
 def exponentials(z: Floats) -> tuple[Floats, Floats]:

@@ -66,7 +66,9 @@ class ScoreStrategy(Strategy):
     def open(self, shard: Shard, context: Context) -> TopRows:
         """The shard-side state."""
         shard = needed(shard, self.needs)
-        return TopRows(shard, self.scorer(shard, context), context.ties, block_rows(shard, context, self.stored))
+        place = logits_of(shard, context).place if self.uses_gpu else None
+        size = block_rows(shard, context, self.stored, place)
+        return TopRows(shard, self.scorer(shard, context), context.ties, size)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """The `budget` rows with the highest scores, in order; equal ones by a hash of (seed, round, row)."""

@@ -8,7 +8,6 @@ Letters: k picks, s rings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -17,7 +16,7 @@ import numpy as np
 from alray.features.arrays import EMBEDDING, LOGITS, Block, Rows, Shard
 from alray.keyed import priorities
 from alray.selection.case import Case, likeliest, nearest, number
-from alray.selection.kernels.logits import Floats, Positions, logits_of, needed
+from alray.selection.kernels.logits import Floats, logits_of, needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, Strategy
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _WINDOW = 4096  # the most rings that are looked at together
 _PATIENCE, _AT_LEAST = 16, 4096  # a new epoch begins after more rings than so many per pick plus so many
 _SLOWER = 64  # the expected number of rings per unit of time is at most divided by so much from window to window
-_CHUNK = 128  # rings that are decided together
 
 
 @with_options
@@ -46,6 +44,7 @@ class Badge(Strategy):
     one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
+    uses_gpu: ClassVar[bool] = True
 
     def factors(self, shard: Shard, context: Context) -> Factors:
         """What makes the gradients of this shard's rows."""
@@ -139,6 +138,7 @@ class _Draws:
         The last is decided ring by ring, so that it does not depend on the windows.
         """
         from alray.selection.kernels.gradients import concatenated
+        from alray.selection.kernels.window import Window
 
         times = np.sort(np.concatenate([part.times for part in answers]))
         rows = np.concatenate([part.gradients.rows for part in answers])
@@ -146,7 +146,7 @@ class _Draws:
             np.concatenate([getattr(part, name) for part in answers]) for name in ("when", "least", "weight")
         )
         order = np.lexsort((rows, when))
-        window = _Window(concatenated([part.gradients for part in answers])[order], least[order], weight[order])
+        window = Window(concatenated([part.gradients for part in answers])[order], least[order], weight[order])
         rank = rings + np.searchsorted(times, when[order], side="right")
         limit, known = False, len(epoch.picks)
         for ring, score in window.accepted():
@@ -201,48 +201,3 @@ class _Draws:
 
     def _stream(self, what: str) -> str:
         return f"badge/{self._context.round}/{what}"
-
-
-class _Window:
-    """The rings of a window that may be accepted (m,), in the order of time.
-
-    A ring's row has a weight; it becomes smaller with every pick near it, and is minus infinity as soon as it is known
-    to be no larger than the weight that the ring must exceed (`least`). Rings are decided in chunks: after each pick
-    its distances to the rest of its chunk are considered, and after each chunk those of its picks to all later rings.
-    """
-
-    def __init__(self, gradients: Gradients, least: Floats, weight: Floats) -> None:
-        self._gradients, self._least, self._weight = gradients, least, weight
-        self.picked: list[int] = []
-
-    def accepted(self) -> Iterator[tuple[int, float]]:
-        """The rings that are accepted, one after the other, and the weights that they have then: picks."""
-        rough = self._gradients.rough
-        left = np.arange(len(self._least))
-        while len(left):
-            here, left = left[:_CHUNK], left[_CHUNK:]
-            low, high = rough[here].bounds(rough[here])
-            first = len(self.picked)
-            for i, ring in enumerate(here.tolist()):
-                if self._weight[ring] > self._least[ring]:
-                    yield ring, float(self._weight[ring])
-                    self.picked.append(ring)
-                    self._lower(here[i + 1 :], here[i : i + 1], low[i + 1 :, i : i + 1], high[i + 1 :, i : i + 1])
-            picks = np.array(self.picked[first:], np.intp)
-            if len(picks) and len(left):
-                self._lower(left, picks, *rough[left].bounds(rough[picks]))
-            left = left[self._weight[left] > self._least[left]]
-
-    def _lower(self, rings: Positions, picks: Positions, low: Floats, high: Floats) -> None:
-        """Bring the weights of rings (m,) up to date with picks (p,), from the bounds (m, p) of their distances."""
-        nearest = high.min(axis=1)
-        gone = nearest <= self._least[rings]
-        self._weight[rings[gone]] = -np.inf
-        i, j = np.nonzero(low <= np.minimum(self._weight[rings], nearest)[:, None])
-        if len(i):
-            exact = self._gradients.pairs(self._gradients, rings[i], picks[j])
-            np.minimum.at(self._weight, rings[i], exact)
-
-    def picks(self) -> Gradients:
-        """The gradients of the picks."""
-        return self._gradients[np.array(self.picked, np.intp)]

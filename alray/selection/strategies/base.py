@@ -49,12 +49,14 @@ class Base(Strategy):
     shard_size: ClassVar[tuple[int, int]] = 250_000, 1 << 28
     # What every shard needs for itself costs a tenth of the work on so many rows.
     checks_values: ClassVar[bool] = True
+    uses_gpu: ClassVar[bool] = True
 
     def open(self, shard: Shard, context: Context) -> PerClass:
         """The shard-side state."""
         shard = needed(shard, self.needs)
-        size = block_rows(shard, context, _BLOCK)
-        return PerClass(shard, Boundaries(logits_of(shard, context), context), context.ties, size)
+        logits = logits_of(shard, context)
+        size = block_rows(shard, context, _BLOCK, logits.place)
+        return PerClass(shard, Boundaries(logits, context), context.ties, size)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows, class by class."""

@@ -28,6 +28,7 @@ class Margin(ScoreStrategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS})
     checks_values: ClassVar[bool] = True
+    uses_gpu: ClassVar[bool] = True
     stored: ClassVar[int] = BLOCK
 
     def scorer(self, shard: Shard, context: Context) -> GapScorer:
