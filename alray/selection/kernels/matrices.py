@@ -116,12 +116,12 @@ class Place:
 
 
 def sent(x: Array, device: Device) -> Matrix:
-    """An array on a device."""
+    """An array on a device. It must not be changed later: on the device "cpu" it is the same memory."""
     if device is None:
         return x
-    import torch
+    from alray.models import device as devices
 
-    return torch.from_numpy(x).to(device)
+    return devices.sent(x, device)
 
 
 def beside(x: Array, other: Matrix) -> Matrix:

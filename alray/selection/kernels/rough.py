@@ -112,8 +112,9 @@ def near(low: Matrix, high: Matrix, most: Floats) -> Near:
     if isinstance(low, np.ndarray):
         at, center = nonzero(reach)
         return Near(most, at, center, low[at, center])
-    at, center = fetched(reach.nonzero().T)
-    return Near(most, at, center, fetched(low[reach]))
+    pairs = reach.nonzero().T  # row by row
+    at, center = fetched(pairs)
+    return Near(most, at, center, fetched(low[pairs[0], pairs[1]]))
 
 
 _FIELDS = ("u", "h", "scale", "squares", "slack", "away")

@@ -75,7 +75,10 @@ class WeightBounds:
         """What is known of the weights of a block's rows; of a row only until its weight is known to be no larger than
         `least` (p,)."""
         found = self._place.attempt(lambda device: self._nearest(block, centers, least, device))
-        return self._nearest(block, centers, least, None) if found is None else found
+        if found is None:
+            self._on_device.clear()
+            return self._nearest(block, centers, least, None)
+        return found
 
     def _nearest(self, block: Block, centers: Iterable[Gradients], least: Floats, device: Device) -> Bounded:
         high, left, rough = np.full(len(block), np.inf), np.arange(len(block)), self._rough(block, device)

@@ -1,0 +1,260 @@
+"""Strategies that a GPU helps, run here on PyTorch's device "cpu" and on a GPU that is none: the picks and scores are
+those of NumPy alone, to the last bit."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from pretend_gpu import CUDA, PretendGpu, marked
+
+from alray.features.arrays import ArraySource, Block
+from alray.models.device import out_of_memory
+from alray.process import processors
+from alray.selection.in_process import usual_shards
+from alray.selection.kernels import matrices, resident, weights
+from alray.selection.kernels.gap_scorer import GapScorer
+from alray.selection.kernels.gradients import Factors
+from alray.selection.kernels.logits import Logits
+from alray.selection.kernels.matrices import Place, forced
+from alray.selection.kernels.screen import ENTROPY, MARGIN, ODDS
+from alray.selection.kernels.softmax import Gaps
+from alray.selection.protocol import Picks, SelectionError
+from alray.selection.registry import build
+from alray.selection.select import select
+
+CPU = torch.device("cpu")
+STRATEGIES = ["margin", "confidence", "entropy", "base", "badge"]
+KINDS = ["random", "tied", "duplicates", "certain", "float16", "twins", "float64"]
+M, K = 20, 60
+
+
+def made(kind: str, n: int = 2600, c: int = 6, d: int = 12) -> dict[str, Any]:
+    """What the strategies are given: n rows, of which the first M are labeled."""
+    rng = np.random.default_rng(KINDS.index(kind) if kind in KINDS else 99)
+    x, z, w = rng.normal(size=(n, d)), 2 * rng.normal(size=(n, c)), rng.normal(size=(c, d))
+    if kind == "tied":
+        x, z, w = (rng.integers(-2, 3, one.shape).astype(float) for one in (x, z, w))
+    elif kind == "duplicates":
+        at = rng.integers(0, n // 6, n)
+        x, z = x[at], z[at]
+    elif kind == "certain":
+        z *= 15
+    elif kind == "twins":
+        w[1] = w[0]  # no boundary between two classes
+    dtype = {"float16": np.float16, "float64": np.float64}.get(kind, np.float32)
+    return {"embedding": x.astype(dtype), "logits": z.astype(dtype), "head": (w, np.zeros(c))}
+
+
+def chosen(name: str, data: dict[str, Any], shards: int = 1, k: int = K) -> Picks:
+    given = {column: data[column] for column in ("embedding", "logits") if column in build(name).needs}
+    head = {"head": data["head"]} if name == "base" else {}
+    return select(name, k, **given, **head, labeled=np.arange(M), seed=3, round=1, num_shards=shards)
+
+
+def twin(name: str, data: dict[str, Any]) -> reference.Picked:
+    x, z = (data[column].astype(np.float64) for column in ("embedding", "logits"))
+    rows = np.arange(M, len(z))
+    if name == "badge":
+        known = {"labeled": x[:M], "labeled_logits": z[:M], "labeled_rows": np.arange(M)}
+        return reference.badge(x[M:], z[M:], rows, K, seed=3, round=1, **known)
+    if name == "base":
+        return reference.base(z[M:], data["head"][0], rows, K, seed=3, round=1)
+    return getattr(reference, name)(z[M:], rows, K, 3, 1)
+
+
+def assert_same(found: Picks, expected: Picks) -> None:
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks of rows and of centers, although there are few."""
+    monkeypatch.setattr(matrices, "_SENT", 1)
+    monkeypatch.setattr(weights, "_ROWS_ON_GPU", 64)
+    monkeypatch.setattr(weights, "_CENTERS_ON_GPU", (8, 16))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_picks_are_those_of_the_processor_and_of_the_twin(name: str, kind: str) -> None:
+    data = made(kind, n=900 if name == "badge" else 2600)
+    with forced(None):
+        expected = chosen(name, data)
+    for shards in (1, 2, 7, 30):
+        with forced(CPU):
+            assert_same(chosen(name, data, shards), expected)
+    rows, scores = twin(name, data)
+    np.testing.assert_array_equal(expected.rows, rows)
+    np.testing.assert_allclose(expected.scores, scores, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "certain", "float16", "twins"])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_nothing_that_is_on_the_gpu_meets_what_is_not(name: str, kind: str) -> None:
+    data = made(kind)
+    with forced(None):
+        expected = chosen(name, data)
+    with forced(CUDA), PretendGpu() as gpu:
+        assert_same(chosen(name, data), expected)
+    assert gpu.calls > 20
+
+
+@pytest.mark.parametrize("room", [0, 1 << 40])
+def test_nothing_of_k_center_that_is_on_the_gpu_meets_what_is_not(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "free_bytes", lambda device: room)
+    data = made("random")
+    with forced(None):
+        expected = chosen("k_center", data)
+    with forced(CUDA), PretendGpu() as gpu:
+        assert_same(chosen("k_center", data), expected)
+    assert gpu.calls > 20
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_steps_on_the_gpu_are_few_and_large(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks of the usual size, the rows are one: no operation and no wait is made for few of them."""
+    for module, constant in ((matrices, "_SENT"), (weights, "_ROWS_ON_GPU"), (weights, "_CENTERS_ON_GPU")):
+        monkeypatch.setattr(module, constant, {"_SENT": 1 << 24, "_ROWS_ON_GPU": 4096}.get(constant, (256, 1024)))
+    with forced(CUDA), PretendGpu() as gpu:
+        chosen(name, made("random", n=4000))
+    assert 10 < gpu.calls < 800
+    assert 2 <= gpu.waits < 60
+
+
+@pytest.mark.parametrize("memory", [0, 1, 7, 20])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_without_memory_on_the_gpu_the_processor_goes_on_and_it_is_said(
+    name: str, memory: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = made("random")
+    with forced(None):
+        expected = chosen(name, data)
+    with forced(CUDA), PretendGpu(memory), caplog.at_level(logging.WARNING, "alray"):
+        assert_same(chosen(name, data), expected)
+    assert "goes on without the GPU" in caplog.text
+
+
+def test_only_errors_of_memory_make_the_processor_go_on() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+
+    def wrong(device: torch.device) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with forced(CPU), pytest.raises(RuntimeError, match="cannot be multiplied"):
+        Place(1).attempt(wrong)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_named_as_without_a_gpu(name: str, value: float) -> None:
+    data = made("random")
+    data["logits"][1234, 2] = value
+    with forced(CPU), pytest.raises(SelectionError, match="row 1234"):
+        chosen(name, data)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("column", ["logits", "embedding"])
+def test_numbers_beyond_the_range_of_products_are_left_to_the_processor(name: str, column: str) -> None:
+    data = made("random")
+    data[column][500:510] *= 1e25
+    with forced(None):
+        expected = chosen(name, data)
+    with forced(CPU):
+        assert_same(chosen(name, data), expected)
+
+
+def test_logits_that_are_made_of_embeddings_stay_on_the_processor() -> None:
+    data = made("random", c=3)
+    data["embedding"] = data["embedding"] * 0.1
+    del data["logits"]
+    given = {"embedding": data["embedding"], "head": data["head"], "labeled": np.arange(M)}
+    for name in STRATEGIES:
+        with forced(None):
+            expected = select(name, K, **given)
+        with forced(CUDA), PretendGpu() as gpu:
+            assert_same(select(name, K, **given), expected)
+        assert gpu.calls == 0 or name == "badge"  # whose products are those of gradients
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("classes", [1, 2, 40, 1000])
+def test_intervals_that_the_device_tells_hold_the_scores(classes: int, spread: float) -> None:
+    z = (spread * np.random.default_rng(0).normal(size=(300, classes))).astype(np.float32)
+    block = Block(np.arange(300), {"logits": z})
+    with forced(CPU):
+        for value, screen, more in (
+            (Gaps.odds, ODDS, {}), (Gaps.margin, MARGIN, {"gapped": True}), (Gaps.entropy, ENTROPY, {"weighted": True})
+        ):  # fmt: skip
+            scorer = GapScorer(Logits(place=Place(1)), value, screen, **more)
+            low, high = scorer.bounds(block)
+            exact = scorer.exact(block)
+            assert ((low <= exact) & (exact <= high)).all()
+            known = np.isfinite(exact)
+            assert (high[known] - low[known]).max(initial=0) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "certain", "float16"])
+def test_gradients_made_on_the_device_are_as_near_to_the_canonical_ones_as_they_say(kind: str) -> None:
+    data = made(kind, n=200)
+    block = Block(np.arange(200), {name: data[name] for name in ("embedding", "logits")})
+    factors = Factors(Logits())
+    exact = factors.of(block)
+    rough = factors.rough_on_device(block, CPU)
+    assert rough is not None
+    at, center = (index.ravel() for index in np.indices((200, 200)))
+    canonical = exact.pairs(exact, at, center).reshape(200, 200)
+    low, high = (bound.numpy() for bound in rough.bounds(exact.rough.to(CPU)))
+    assert ((low <= canonical) & (canonical <= high)).all()
+    other = factors.rough(block).bounds(exact.rough)
+    assert (high - low).sum() < 1.01 * (other[1] - other[0]).sum()
+
+
+def test_one_shard_uses_the_gpu_and_as_many_as_there_are_processors_do_without() -> None:
+    for name in STRATEGIES:
+        with forced(CPU):
+            assert usual_shards(10_000_000, 1000, build(name)) == 1
+            assert usual_shards(10_000_000, 1000, build(name), stored=False) == processors()
+        with forced(None):
+            assert usual_shards(10_000_000, 1000, build(name)) == processors()
+
+
+def test_a_gpu_is_started_only_for_many_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrices, "best_device", lambda: CPU)
+    assert Place(1 << 28).device == CPU
+    assert Place((1 << 28) - 1).device is None
+    assert Place().device is None
+
+
+def test_the_gpu_that_is_none_refuses_what_a_gpu_refuses() -> None:
+    with PretendGpu():
+        there, here = torch.ones(3, device=CUDA), torch.ones(3)
+        assert there.device == CUDA
+        assert marked(there[1:] + 1)
+        assert marked(torch.from_numpy(np.ones(3)).to(CUDA))
+        assert not marked(there.cpu())
+        assert (there + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]
+        for wrong in (lambda: there + here, lambda: there.numpy(), lambda: there[np.array([0])]):
+            with pytest.raises(AssertionError, match="on the GPU"):
+                wrong()
+        source = torch.zeros(3)
+        sent = source.to(CUDA, non_blocking=True)
+        source += 1  # before the copy was made
+        assert sent.cpu().tolist() == [1, 1, 1]
+
+
+def test_what_is_sent_may_be_read_only() -> None:
+    x = np.ones((5, 3), np.float16)
+    x.flags.writeable = False
+    shard = ArraySource(np.arange(5), {"logits": x}).open()
+    with forced(CPU):
+        found = resident.usable_logits(next(shard.blocks(5))["logits"], CPU)
+    assert found is not None
+    assert found.dtype == torch.float32
