@@ -88,8 +88,8 @@ def median_seconds(work: Callable[[], Any], device: torch.device, repeats: int =
 
 
 def rates(device: torch.device, tiny: bool) -> dict[str, float]:
-    """Bytes a second of a copy in the device's memory (read and written) and of one to the device, and operations a
-    second of a bf16 product of random numbers."""
+    """Bytes a second of a copy in the device's memory (read and written) and of one to the device from pinned memory,
+    and operations a second of a bf16 product of random numbers."""
     numbers, side = (1 << 20, 256) if tiny or device.type == "cpu" else (1 << 30, 8192)
     return {
         "copy_bytes_per_second": _copied(device, numbers, device),
@@ -101,6 +101,7 @@ def rates(device: torch.device, tiny: bool) -> dict[str, float]:
 def _copied(origin: torch.device, numbers: int, device: torch.device) -> float:
     """Bytes read and written a second."""
     source = torch.randn(numbers, device=origin).bfloat16()
+    source = source.pin_memory() if origin.type != device.type else source
     target = torch.empty_like(source, device=device)
     return 4 * numbers / median_seconds(lambda: target.copy_(source), device)
 

@@ -21,9 +21,11 @@ from section import Section, half, with_and_without_gpu
 
 from alray import STRATEGIES, keyed, select
 from alray.features.arrays import cut
+from alray.selection.kernels.matrices import best_device, forced
 
 KINDS = ("random", "tied", "shifted", "duplicates", "float16")
 SHARDS = (1, 4)
+ON_GPU = ("k_center", "margin", "base", "badge")  # these come in a third size, of several blocks
 # Their twin in the literature, and their own cost, grows with the square of the rows.
 SMALL_ONLY = ("cluster_margin", "robust_k_center")
 
@@ -51,7 +53,7 @@ def cases(tiny: bool) -> Iterator[tuple[str, Size, str, int]]:
                     yield from ((name, size, kind, shards) for shards in SHARDS)
     if not tiny:
         for kind in KINDS:
-            yield from (("k_center", WIDE, kind, shards) for shards in SHARDS)
+            yield from ((name, WIDE, kind, shards) for name in ON_GPU for shards in SHARDS)
 
 
 def made(size: Size, kind: str) -> dict[str, Any]:
@@ -65,7 +67,9 @@ def made(size: Size, kind: str) -> dict[str, Any]:
     elif kind == "shifted":
         x = x + 300
     x = x.astype(np.float16 if kind == "float16" else np.float32)
+    stored = {} if kind == "shifted" else {"logits": (x.astype(np.float64) @ w.T).astype(x.dtype)}
     return {
+        **stored,  # else they are made of the embedding and the head
         "embedding": x,
         "head": (w, np.zeros(size.c)),
         "labels": rng.integers(0, size.c, size.n),
@@ -76,11 +80,13 @@ def made(size: Size, kind: str) -> dict[str, Any]:
 
 def picked(data: dict[str, Any], name: str, size: Size, shards: int) -> list[str]:
     """Hashes of all picks, and of those in each shard."""
-    beside = {column: data[column] for column in ("discriminator", "pretext_loss") if column in STRATEGIES[name].needs}
-    picks = select(
-        name, size.k, embedding=data["embedding"], head=data["head"], labels=data["labels"], **beside,
-        labeled=np.arange(size.m), seed=3, round=1, num_shards=shards,
-    )  # fmt: skip
+    columns = ("discriminator", "pretext_loss", *(("logits",) if "logits" in data else ()))
+    beside = {column: data[column] for column in columns if column in STRATEGIES[name].needs}
+    with forced(best_device()):  # however small the input is
+        picks = select(
+            name, size.k, embedding=data["embedding"], head=data["head"], labels=data["labels"], **beside,
+            labeled=np.arange(size.m), seed=3, round=1, num_shards=shards,
+        )  # fmt: skip
     inside = [picks.rows[np.isin(picks.rows, np.arange(size.m, size.n)[part])] for part in cut(size.n - size.m, shards)]
     radius = np.empty(0) if picks.radius is None else picks.radius
     return [_hash(picks.rows, picks.scores, radius), *(_hash(rows) for rows in inside)]

@@ -78,6 +78,18 @@ def selection_stands_beside_a_copy_and_a_product(section: dict[str, Any]) -> Non
         assert row["input_bytes"] > 0
         assert row["seconds_at_copy_rate"] > 0
         assert row["seconds_at_product_rate"] > 0
+        assert row["seconds_at_bus_rate"] > 0
+        assert row["times_the_larger"] * max(row["seconds_at_bus_rate"], row["seconds_at_product_rate"]) > 0
+        assert row["goal"].startswith("fewer rows; 3 x floor ")
+    assert {row["vectors"] for row in found if row["work"] == "k_center"} == {"resident", "streamed"}
+
+
+def test_a_goal_is_reached_in_both_parts_or_told_to_be_missed() -> None:
+    goal = loaded("scale").goal
+    assert goal(2.9, 1.0, True) == "3 s reached; 3 x floor reached"
+    assert goal(2.9, 0.5, True) == "3 s reached; 3 x floor not reached"
+    assert goal(3.1, 2.0, True) == "3 s not reached; 3 x floor reached"
+    assert goal(3.1, 1.0, False) == "fewer rows; 3 x floor not reached"
 
 
 def every_network_is_compared(section: dict[str, Any]) -> None:

@@ -17,13 +17,15 @@ from alray.models.device import out_of_memory
 from alray.process import processors
 from alray.selection.in_process import usual_shards
 from alray.selection.kernels import matrices, resident, weights
+from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.gap_scorer import GapScorer
 from alray.selection.kernels.gradients import Factors
-from alray.selection.kernels.logits import Logits
+from alray.selection.kernels.logits import DENSE, Logits
 from alray.selection.kernels.matrices import Place, forced
+from alray.selection.kernels.near_on_device import NearOnDevice
 from alray.selection.kernels.screen import ENTROPY, MARGIN, ODDS
 from alray.selection.kernels.softmax import Gaps
-from alray.selection.protocol import Picks, SelectionError
+from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.registry import build
 from alray.selection.select import select
 
@@ -106,14 +108,22 @@ def test_nothing_that_is_on_the_gpu_meets_what_is_not(name: str, kind: str) -> N
 
 
 @pytest.mark.parametrize("room", [0, 1 << 40])
-def test_nothing_of_k_center_that_is_on_the_gpu_meets_what_is_not(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident, "free_bytes", lambda device: room)
+def test_nothing_of_k_center_that_is_on_the_gpu_meets_what_is_not(room: int) -> None:
     data = made("random")
     with forced(None):
         expected = chosen("k_center", data)
-    with forced(CUDA), PretendGpu() as gpu:
+    with forced(CUDA), resident.limited(room), PretendGpu() as gpu:
         assert_same(chosen("k_center", data), expected)
     assert gpu.calls > 20
+
+
+@pytest.mark.parametrize("name", ["k_center", *STRATEGIES])
+def test_every_tensor_is_made_on_a_device_that_is_named(name: str) -> None:
+    data = made("random")
+    with forced(None):
+        expected = chosen(name, data)
+    with forced(CPU), torch.device("meta"):  # which computes nothing
+        assert_same(chosen(name, data), expected)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -164,11 +174,32 @@ def test_a_logit_that_is_not_finite_is_named_as_without_a_gpu(name: str, value: 
 @pytest.mark.parametrize("column", ["logits", "embedding"])
 def test_numbers_beyond_the_range_of_products_are_left_to_the_processor(name: str, column: str) -> None:
     data = made("random")
-    data[column][500:510] *= 1e25
+    data[column] *= 1e17 if column == "embedding" else 1.0
+    data[column][500:510] *= 1e12 if column == "embedding" else 1e25
     with forced(None):
         expected = chosen(name, data)
-    with forced(CPU):
+    with forced(CUDA), PretendGpu():
         assert_same(chosen(name, data), expected)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "certain", "float16", "twins"])
+def test_the_device_tells_the_pairs_of_the_processor(kind: str) -> None:
+    data, rng = made(kind), np.random.default_rng(5)
+    block = Block(np.arange(len(data["logits"])), {"logits": data["logits"]})
+    boundaries = Boundaries(Logits(), Context(head=data["head"]))
+    approximate = boundaries.logits.approximate(block)
+    y = boundaries.predicted(block, approximate)
+    found = NearOnDevice(boundaries, CPU)
+    for size in (0.0, 1e-3, 0.03):
+        limits = size * rng.random(boundaries.classes)
+        limits[rng.integers(0, len(limits), 2)] = -np.inf  # classes that are not asked for
+        allowed = boundaries.allowances(np.arange(len(limits)), limits)[y]
+        expected = np.nonzero(boundaries.within(approximate, y, allowed))
+        pairs = found.pairs(data["logits"], limits)
+        assert (pairs is None) == (DENSE * len(expected[0]) > data["logits"].size)
+        if pairs is not None:
+            for one, other in zip(pairs, (y, *expected), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_logits_that_are_made_of_embeddings_stay_on_the_processor() -> None:

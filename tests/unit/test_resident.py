@@ -8,9 +8,10 @@ import torch
 from test_k_center import KINDS, assert_twin, chosen, made, twin
 
 from alray.features.arrays import ArraySource
-from alray.selection.kernels import held, resident, settled, shard_rows, sieve, thin
+from alray.selection.kernels import shard_rows
 from alray.selection.kernels.distance import Space
-from alray.selection.kernels.resident import Resident
+from alray.selection.kernels.matrices import forced
+from alray.selection.kernels.resident import Resident, limited
 
 CPU = torch.device("cpu")
 
@@ -42,15 +43,12 @@ def test_a_view_made_on_the_device_keeps_the_step_of_small_integers() -> None:
 def test_the_same_picks_with_views_made_on_the_device(
     kind: str, m: int, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sieve, "best_device", lambda: CPU)
-    for module in (held, settled, thin):
-        monkeypatch.setattr(module, "device_in_use", lambda: CPU)
-    monkeypatch.setattr(resident, "free_bytes", lambda device: room)
     monkeypatch.setattr(shard_rows, "CHUNK", 300)
     x = made(kind)
     labeled = np.random.default_rng(0).permutation(len(x))[:m]
-    for shards in (1, 2, 7, 30):
-        assert_twin(chosen(x, labeled, 60, shards), twin(x, labeled, 60))
+    with forced(CPU), limited(room):
+        for shards in (1, 2, 7, 30):
+            assert_twin(chosen(x, labeled, 60, shards), twin(x, labeled, 60))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -58,9 +56,11 @@ def test_vectors_stay_on_the_device_only_where_there_is_room_for_them(dtype: typ
     x = np.random.default_rng(0).normal(size=(50, 6)).astype(dtype)
     x.flags.writeable = False
     shard = ArraySource(np.arange(100, 150), {"embedding": x}).open()
-    there = Resident(shard, "embedding", CPU, room=x.nbytes)
-    for at in (np.arange(50), np.arange(10, 20), np.array([3, 7, 30]), np.empty(0, np.intp)):
-        found = there.take(at)
-        assert found is not None
-        np.testing.assert_array_equal(found.numpy(), x[at])
-    assert Resident(shard, "embedding", CPU, room=x.nbytes - 1).take(np.arange(3)) is None
+    there = Resident(shard, "embedding", CPU)
+    with limited(x.nbytes):
+        for at in (np.arange(50), np.arange(10, 20), np.array([3, 7, 30]), np.empty(0, np.intp)):
+            found = there.take(at)
+            assert found is not None
+            np.testing.assert_array_equal(found.numpy(), x[at])
+    with limited(x.nbytes - 1):
+        assert Resident(shard, "embedding", CPU).take(np.arange(3)) is None

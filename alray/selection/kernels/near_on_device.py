@@ -35,7 +35,7 @@ class NearOnDevice:
         near = self._allowed(y, limits).add_(z) >= z.gather(1, y[:, None])
         if int(near.count_nonzero()) * DENSE > near.numel():
             return None
-        at, classes = fetched(near.nonzero().T)  # row by row
+        at, classes = fetched(near.nonzero().T.contiguous())  # row by row
         return fetched(y), at, classes
 
     def _allowed(self, y: torch.Tensor, limits: Floats) -> torch.Tensor:

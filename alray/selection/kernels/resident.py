@@ -6,7 +6,9 @@ whenever it is compared. Letters: n rows of the shard, m of them, d width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -21,14 +23,26 @@ from alray.selection.kernels.logits import LIMIT, Positions
 _SHARE = 0.5  # of the free memory: centers, views and other processes need the rest
 _STAGED = 1 << 27  # bytes of the pinned buffer that a copy to the GPU goes through
 _SHORT = 1 << 20  # bytes that one thread copies as fast as several
+_limits: list[int] = []
 _COPIERS = min(8, processors())  # threads that fill it
 
 
-class Resident:
-    """One column of a shard on a device. room: bytes that it may take there; None: half of what is free."""
+@contextmanager
+def limited(room: int) -> Iterator[None]:
+    """Context manager for tests and the device check: a shard's vectors may take so many bytes of a device; with 0 they
+    are sent again whenever they are compared."""
+    _limits.append(room)
+    try:
+        yield
+    finally:
+        _limits.pop()
 
-    def __init__(self, shard: Shard, column: str, device: torch.device, room: int | None = None) -> None:
-        self._shard, self._column, self._device, self._room = shard, column, device, room
+
+class Resident:
+    """One column of a shard on a device, if it takes no more than half of the memory that is free there."""
+
+    def __init__(self, shard: Shard, column: str, device: torch.device) -> None:
+        self._shard, self._column, self._device = shard, column, device
         self._x: torch.Tensor | None = None
         self._tried = False
 
@@ -45,7 +59,7 @@ class Resident:
 
     def _loaded(self) -> torch.Tensor | None:
         first = next((block[self._column] for block in self._shard.blocks(1)), None)
-        room = int(_SHARE * free_bytes(self._device)) if self._room is None else self._room
+        room = _limits[-1] if _limits else int(_SHARE * free_bytes(self._device))
         if first is None or len(self._shard) * first.nbytes > room:
             return None
         size = max(1, _STAGED // first.nbytes)
@@ -80,7 +94,7 @@ def _copiers() -> ThreadPoolExecutor:
 
 def _buffer(shape: tuple[int, ...], dtype: Any, device: torch.device) -> torch.Tensor:
     kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    return torch.empty(shape, dtype=kind, pin_memory=device.type == "cuda")
+    return torch.empty(shape, dtype=kind, device="cpu", pin_memory=device.type == "cuda")
 
 
 def uploaded(stored: Array, device: torch.device) -> torch.Tensor:

@@ -112,7 +112,7 @@ def near(low: Matrix, high: Matrix, most: Floats) -> Near:
     if isinstance(low, np.ndarray):
         at, center = nonzero(reach)
         return Near(most, at, center, low[at, center])
-    pairs = reach.nonzero().T  # row by row
+    pairs = reach.nonzero().T.contiguous()  # row by row
     at, center = fetched(pairs)
     return Near(most, at, center, fetched(low[pairs[0], pairs[1]]))
 
