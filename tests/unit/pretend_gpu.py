@@ -21,11 +21,11 @@ _DEVICE = torch.Tensor.device.__get__  # type: ignore[attr-defined]
 
 class PretendGpu(TorchFunctionMode):
     """calls: operations on marked tensors; waits: those that wait for the GPU. memory: after so many operations there
-    is no memory for another one."""
+    is no memory for so many others."""
 
-    def __init__(self, memory: float = np.inf) -> None:
+    def __init__(self, memory: float = np.inf, missing: float = np.inf) -> None:
         super().__init__()
-        self.calls, self.waits, self.memory = 0, 0, memory
+        self.calls, self.waits, self._memory = 0, 0, (memory, memory + missing)
         self._late: list[tuple[torch.Tensor, torch.Tensor]] = []  # copies that are under way: from, to
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -52,10 +52,8 @@ class PretendGpu(TorchFunctionMode):
         return tree_map(_mark, found) if on_gpu else found
 
     def _check(self, name: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
-        self.calls += 1
+        self._count()
         self.waits += name in _SYNCHRONIZE
-        if self.calls > self.memory:
-            raise torch.OutOfMemoryError("CUDA out of memory. This is a test.")
         assert name not in ("numpy", "__array__"), f"{name} of a tensor on the GPU"
         assert not any(isinstance(leaf, np.ndarray) for leaf in leaves), f"{name} of a tensor on the GPU and an array"
         mixed = [tensor for tensor in tensors if not marked(tensor) and tensor.dim() > 0]
@@ -69,15 +67,18 @@ class PretendGpu(TorchFunctionMode):
         on_gpu = marked(tensor) if device is None else device.type == "cuda"
         if not on_gpu:
             return tensor.to(dtype=kind, copy=True)
-        self.calls += 1
-        if self.calls > self.memory:
-            raise torch.OutOfMemoryError("CUDA out of memory. This is a test.")
+        self._count()
         found = torch.empty_like(tensor, dtype=kind)
         if late:
             self._late.append((tensor, found))
         else:
             found.copy_(tensor)
         return _mark(found)
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self._memory[0] < self.calls <= self._memory[1]:
+            raise torch.OutOfMemoryError("CUDA out of memory. This is a test.")
 
     def _arrive(self, used: list[torch.Tensor]) -> None:
         for origin, copy in self._late:

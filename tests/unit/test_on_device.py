@@ -12,6 +12,7 @@ import reference
 import torch
 from pretend_gpu import CUDA, PretendGpu, marked
 
+from alray import STRATEGIES as EVERY
 from alray.features.arrays import ArraySource, Block
 from alray.models.device import out_of_memory
 from alray.process import processors
@@ -107,6 +108,18 @@ def test_nothing_that_is_on_the_gpu_meets_what_is_not(name: str, kind: str) -> N
     assert gpu.calls > 20
 
 
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in STRATEGIES])
+def test_every_other_strategy_picks_the_same_where_there_is_a_gpu(name: str) -> None:
+    data, rng = made("random", n=600), np.random.default_rng(1)
+    numbers = {"pretext_loss": rng.random(600), "discriminator": rng.random(600)}
+    given = {column: numbers[column] for column in numbers if column in EVERY[name].needs}
+    given |= {**data, "labels": rng.integers(0, 6, 600), "labeled": np.arange(M), "seed": 3, "num_shards": 1}
+    with forced(None):
+        expected = select(name, 20, **given)
+    with forced(CUDA), resident.limited(1 << 30), PretendGpu():
+        assert_same(select(name, 20, **given), expected)
+
+
 @pytest.mark.parametrize("room", [0, 1 << 40])
 def test_nothing_of_k_center_that_is_on_the_gpu_meets_what_is_not(room: int) -> None:
     data = made("random")
@@ -147,6 +160,19 @@ def test_without_memory_on_the_gpu_the_processor_goes_on_and_it_is_said(
         expected = chosen(name, data)
     with forced(CUDA), PretendGpu(memory), caplog.at_level(logging.WARNING, "alray"):
         assert_same(chosen(name, data), expected)
+    assert "goes on without the GPU" in caplog.text
+
+
+@pytest.mark.parametrize("memory", [0, 1, 7, 30])
+def test_a_shard_of_k_center_begins_anew_without_memory_on_the_gpu(
+    memory: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = made("random", d=40)
+    with forced(None):
+        expected = chosen("k_center", data)
+    with forced(CUDA), resident.limited(0), PretendGpu(memory, 1) as gpu, caplog.at_level(logging.WARNING, "alray"):
+        assert_same(chosen("k_center", data), expected)
+    assert gpu.calls > memory
     assert "goes on without the GPU" in caplog.text
 
 

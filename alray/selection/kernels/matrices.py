@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -99,20 +99,51 @@ class Place:
         to be computed on it, and where its memory is used up, from then on."""
         if self.device is None:
             return None
-        from alray.models.device import out_of_memory
-
         try:
             return there(self.device)
         except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            _log.warning("selection goes on without the GPU, whose memory is used up: %s", error)
+            _used_up(error)
             self.device = None
             return None
 
     def rows(self, width: int) -> int:
         """How many rows of so many numbers to work on at once on the GPU; 0 where there is none."""
         return 0 if self.device is None else int(np.clip(_SENT // max(1, width), 256, 1 << 18))
+
+
+def _used_up(error: RuntimeError) -> None:
+    """Say that work goes on without the GPU; raise errors that do not say that its memory is used up."""
+    from alray.models.device import out_of_memory
+
+    if not out_of_memory(error):
+        raise error
+    _log.warning("selection goes on without the GPU, whose memory is used up: %s", error)
+
+
+class OnDevice(Protocol):
+    """What works on a device, and can forget it and begin anew without it."""
+
+    def leave_device(self) -> None:
+        """From now on work without a GPU."""
+
+
+S = TypeVar("S", bound=OnDevice)
+P = ParamSpec("P")
+
+
+def restarting(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Decorator of a method that is called again, without the GPU, where the memory of the GPU is used up."""
+
+    @wraps(method)
+    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except RuntimeError as error:
+            _used_up(error)
+        self.leave_device()
+        return method(self, *args, **kwargs)
+
+    return call
 
 
 def sent(x: Array, device: Device) -> Matrix:

@@ -23,7 +23,7 @@ from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
 from alray.selection.kernels.logits import Floats, Positions, check_finite
-from alray.selection.kernels.matrices import best_device
+from alray.selection.kernels.matrices import best_device, restarting
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
 from alray.selection.kernels.rounding import Rounding, useful
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
@@ -56,6 +56,12 @@ class Sieve:
         self._resident: Any = None
         self._space: Space | None = None
         self._central: Central | None = None
+        self._forget()
+
+    def leave_device(self) -> None:
+        """Begin anew without the GPU."""
+        self._device = self._resident = None
+        self._rows = ShardRows(self._shard, EMBEDDING, None)
         self._forget()
 
     def _forget(self) -> None:
@@ -100,6 +106,7 @@ class Sieve:
         self.counters["survivors"] += len(rows)
         return Block(rows, {EMBEDDING: stored})
 
+    @restarting
     def estimate(self, space: Space, picks: Block, size: int) -> tuple[Rows, Floats]:
         """The sampled rows, and about their squared distances to all centers. Only guesses use them, no pick."""
         self._begin(space, picks)
@@ -110,6 +117,7 @@ class Sieve:
         squared = (upper if not self._rounding.on else (np.maximum(lower, 0.0) + upper) / 2) * space.unit
         return self._rows.numbers(at), squared
 
+    @restarting
     def far(self, space: Space, picks: Block, held: Rows, threshold: float, most: int) -> Far:
         """The rows with a squared distance of `threshold` or more, without those that the driver holds already; at most
         the `most` farthest of them."""
