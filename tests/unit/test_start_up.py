@@ -83,6 +83,13 @@ def test_the_help_of_all_commands_imports_no_large_library(tmp_path: Path) -> No
     assert {line.split()[0] for line in before if line.startswith("  ")} == {"run", "plan", "sweep", *commands.NAMES}
 
 
+def test_the_table_of_weights_imports_no_large_library(tmp_path: Path) -> None:
+    program = f"import sys; from alray.cli import main; main(['weights']); print(*sorted({HEAVY} & set(sys.modules)))"
+    heavy, before = heavy_after(program, tmp_path)
+    assert heavy == set()
+    assert any("MoCo v3" in line for line in before)
+
+
 def test_a_command_imports_the_other_commands_not(tmp_path: Path) -> None:
     there = "print(*sorted(name for name in sys.modules if name.startswith('alray.commands.')))"
     program = f"import sys; from alray.cli import main; main(['strategies', 'margin']); {there}"
@@ -94,6 +101,8 @@ def test_a_command_imports_the_other_commands_not(tmp_path: Path) -> None:
     [
         ("weights nowhere.pth", "no such checkpoint file"),
         ("weights page.pth", "a web page"),
+        ("weights --backbone resnet18", "--backbone: expected a file to load into resnet18, got none"),
+        ("weights page.pth --small-stem", "--small-stem: expected a backbone that it is for"),
         ("export nowhere --out out", "expected the directory of a run"),
         ("forecast nowhere", "expected the directory of a run"),
         ("status nowhere", "expected the directory of a run"),
