@@ -286,7 +286,7 @@ def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
 
 
 def _classes_may_come(config: RunConfig, task: Task) -> bool:
-    return task.classes_can_come and config.labels.new_classes == "allow"
+    return task.classes_can_come and config.labels.lets_come(config.data.classes)
 
 
 def _unknown(config: RunConfig, labels: Labels, validation: Rows, asked_test: int) -> int:

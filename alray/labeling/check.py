@@ -47,13 +47,15 @@ class Asked:
 class Rules:
     """What is allowed. classes: their names; new_classes: others may come; extra: images that nobody asked for may be
     labeled; correct: answers may replace earlier ones. renamable: the classes that came with labels and whose
-    numbers are not in use yet, so that a correction may spell them otherwise."""
+    numbers are not in use yet, so that a correction may spell them otherwise. remedy: what would let new classes come,
+    in words."""
 
     classes: Sequence[str]
     new_classes: bool = False
     extra: bool = False
     correct: bool = False
     renamable: Sequence[str] = ()
+    remedy: str = "labels.new_classes=allow lets others come"
 
 
 def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked:
@@ -232,6 +234,6 @@ def _namer(rules: Rules) -> Callable[[str], str | None]:
 
 def _unknown_class(label: str, rules: Rules) -> str:
     classes = rules.classes
-    why = "a number or a file is no new class" if rules.new_classes else "labels.new_classes=allow lets others come"
+    why = "a number or a file is no new class" if rules.new_classes else rules.remedy
     few = first_of(classes, most=8) or "none"
     return f"{label!r} is not a class{did_you_mean(similar(label, classes))}; expected one of {few} ({why})"

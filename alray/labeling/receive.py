@@ -10,6 +10,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.config import LabelConfig
 from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.check import Answer, Asked, Checked, Rules, check
@@ -55,7 +56,8 @@ def receive(
     answered = _answered(run, batches, ledger, need_all=correct or extra)
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
     classes = state.classes(run)
-    rules = Rules(classes, _allows_new(run), extra, correct, classes[len(state.numbered(run)) :])
+    may_come, remedy = _new_classes(run)
+    rules = Rules(classes, may_come, extra, correct, classes[len(state.numbered(run)) :], remedy)
     keys = (
         run.catalog().keys().to_pylist()
         if extra
@@ -115,8 +117,11 @@ def _answered(run: RunDir, batches: Sequence[state.OpenBatch], ledger: Ledger, n
     return earlier
 
 
-def _allows_new(run: RunDir) -> bool:
-    return bool(run.config().get("labels", {}).get("new_classes") == "allow")
+def _new_classes(run: RunDir) -> tuple[bool, str]:
+    """Whether labels may add classes to a run, and what would let them, in words."""
+    labels = LabelConfig(new_classes=run.config().get("labels", {}).get("new_classes", "refuse"))
+    listed = run.listed_classes()
+    return labels.lets_come(listed), labels.remedy(listed)
 
 
 def _catalog_keys(run: RunDir) -> Callable[[str], str | None]:
