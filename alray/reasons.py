@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 _ADDRESS = re.compile(r"<?(?:[\w.]+\.)?(\w+) object at 0x[0-9a-fA-F]+>?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_ESCAPED = re.compile(r"\\(?:x[0189][0-9a-f]|x7f|[nrt])")
+_ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U000[0-9a-f]{5}|[nrt])")
 _NEAR = 2000  # names on either side of the place where an unknown one would be, among which similar ones are looked for
 _POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER = "Git LFS pointer: the file stands for one that was not fetched; run `git lfs pull` in its repository"
@@ -97,5 +97,5 @@ def terminal(text: str) -> str:
 
 
 def from_terminal(text: str) -> str:
-    """The text that `terminal` shows so, with its control characters."""
+    """The text that `terminal` or `alray.spelling.apart` shows so, with its control characters and accents."""
     return _ESCAPED.sub(lambda found: found[0].encode().decode("unicode_escape"), text)

@@ -12,7 +12,7 @@ from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
 from alray.reasons import did_you_mean, first_of, near, similar
-from alray.spelling import by_end, spellings
+from alray.spelling import apart, by_end, spellings
 
 _SUGGESTED = 20  # lines of a delivery for which similar keys are looked for: as many as a message shows
 _FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|gif|npy)$", re.IGNORECASE)
@@ -193,7 +193,7 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
         if len(fitting) == 1:
             return fitting[0], ""
         if len(fitting) > 1:
-            return None, f"{name!r} fits several images, {' and '.join(fitting[:2])}; give the whole key"
+            return None, f"{name!r} fits several images, {' and '.join(apart(fitting[:2]))}; give the whole key"
         found = next(filter(None, map(asked.elsewhere, spellings(name))), None)
         if found is not None and (elsewhere or found in asked.answered):
             return found, ""
