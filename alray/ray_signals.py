@@ -29,7 +29,7 @@ def kept() -> Iterator[None]:
     """Context manager for the start of Ray: the handlers of SIGTERM and Ctrl-C stay those of the command. A signal that
     comes inside of `ray.init` is answered at its end; one more, ten seconds later, at once.
 
-    Only the main thread has handlers. Where that of SIGTERM is none of alray's, Ray puts its own there, as without this.
+    Only the main thread has handlers. Where that of SIGTERM is none of alray's, Ray puts its own there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -40,7 +40,7 @@ def kept() -> Iterator[None]:
     if not ours:
         held.pop(signal.SIGTERM, None)
     came: dict[int, float] = {}
-    with mock.patch("ray._private.utils.set_sigterm_handler", lambda handler: None) if ours else nullcontext():
+    with mock.patch("ray._private.utils.set_sigterm_handler") if ours else nullcontext():
         if ours:
             _install_cores_handlers()
         for number, handler in held.items():

@@ -15,7 +15,7 @@ from alray.data.sources.damaged import NOT_UTF8, NOT_UTF8_PATTERN
 from alray.data.sources.label_text import Tidied, are_names, numbers_of, refuse_spellings, tidied, tidy, whole_number
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, agree, concat
 from alray.data.sources.split_names import ROLES, SPLITS
-from alray.reasons import did_you_mean, similar
+from alray.reasons import did_you_mean, short, similar
 
 _SUGGESTED = 20  # texts that are no class for which a similar class is looked for
 
@@ -125,7 +125,7 @@ def _numbers(labels: pa.DictionaryArray, classes: Sequence[str]) -> tuple[pa.Arr
         if named and text.isdecimal():
             return f"'number {text}'"
         near = similar(text, classes) if next(asked, None) is not None else []
-        return f"'{text}'{did_you_mean(near)}"
+        return f"'{short(text)}'{did_you_mean(near)}"
 
     unknown = [strange(text) if number is None else None for text, number in zip(texts, numbers, strict=True)]
     at = labels.indices

@@ -19,7 +19,7 @@ from alray.data.problems import UNKNOWN_CLASS, counts, in_words, lost, other_lab
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
-from alray.reasons import first_of, terminal
+from alray.reasons import first_of, short, terminal
 
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
 _LISTS = 5  # and some more, such as lists of classes
@@ -132,8 +132,8 @@ def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
             f"{amount(len(classes), 'class', 'classes')} of {amount(sizes[large], 'image')} each: {first_of(classes)}"
         )
     return (
-        f"{len(classes):,} classes, the largest {classes[large]!r} with {amount(sizes[large], 'image')}, the smallest "
-        f"{classes[small]!r} with {sizes[small]:,}: {first_of(classes)}"
+        f"{len(classes):,} classes, the largest {short(classes[large])!r} with {amount(sizes[large], 'image')}, the "
+        f"smallest {short(classes[small])!r} with {sizes[small]:,}: {first_of(classes)}"
     )
 
 
@@ -229,10 +229,10 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
         )
     elif len(present) == 1:
         yield (
-            f"all labels are {present[0]!r}, so there is nothing to learn. Index the folder above if its folders are "
-            "the classes, or pass --label-column '' if the images have no labels"
+            f"all labels are {short(present[0])!r}, so there is nothing to learn. Index the folder above if its folders "
+            "are the classes, or pass --label-column '' if the images have no labels"
             if from_folders
-            else f"all labels are {present[0]!r}, so there is nothing to learn. Pass another --label-column, or "
+            else f"all labels are {short(present[0])!r}, so there is nothing to learn. Pass another --label-column, or "
             "--label-column '' if the images have no labels"
         )
     unknown = [classes[number] for number in np.flatnonzero((counts.test > 0) & (counts.train == 0)).tolist()]

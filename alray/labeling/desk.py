@@ -22,7 +22,7 @@ from alray.labeling.deliveries import Delivered
 from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
 from alray.labeling.state import open_batches
-from alray.reasons import did_you_mean, first_of, similar
+from alray.reasons import did_you_mean, first_of, short, similar
 from alray.rounddir import given_after
 from alray.rundir import RoundDir, RunDir
 
@@ -178,7 +178,7 @@ class Desk:
         new = {line.label for line in came if line.status == Status.LABEL} - set(classes)
         listed = self.run.listed_classes()
         if new and not self.config.lets_come(listed):
-            got = first_of([f"{name!r}{did_you_mean(similar(name, classes))}" for name in sorted(new)[:5]])
+            got = first_of([f"{short(name)!r}{did_you_mean(similar(name, classes))}" for name in sorted(new)[:5]])
             declare = "" if listed else "declare the classes in data.classes; "
             raise OracleError(
                 f"expected one of the {len(classes)} classes, got {got}; {declare}{self.config.remedy(listed)}"

@@ -1,8 +1,8 @@
 """The names that published weights have, and how they become the names of a timm backbone.
 
 Most names are timm's own or become so by the conversion with which timm loads published files (position embeddings of
-another resolution, DINOv2 and DINOv3, CLIP's image tower ...). The conversions here are those that timm has not. PyTorch and
-timm are imported inside of functions: what the names look like can be told without them.
+another resolution, DINOv2 and DINOv3, CLIP's image tower ...). The conversions here are those that timm has not.
+PyTorch and timm are imported inside of functions: what the names look like can be told without them.
 """
 
 from __future__ import annotations
