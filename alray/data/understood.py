@@ -229,8 +229,8 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
         )
     elif len(present) == 1:
         yield (
-            f"all labels are {short(present[0])!r}, so there is nothing to learn. Index the folder above if its folders "
-            "are the classes, or pass --label-column '' if the images have no labels"
+            f"all labels are {short(present[0])!r}, so there is nothing to learn. Index the folder above if its "
+            "folders are the classes, or pass --label-column '' if the images have no labels"
             if from_folders
             else f"all labels are {short(present[0])!r}, so there is nothing to learn. Pass another --label-column, or "
             "--label-column '' if the images have no labels"
