@@ -86,7 +86,12 @@ def first_of(names: Sequence[str], between: str = ", ", most: int = 5, count: in
     """The first names, and how many more there are. count: how many there are, if the names are only the first."""
     count = max(count, len(names))
     more = f" and {count - most:,} more" if count > most else ""
-    return between.join(map(short, names[:most])) + more
+    return between.join(names[:most]) + more
+
+
+def some_classes(names: Sequence[str], most: int = 5) -> str:
+    """The first classes, each in a length that can be read, and how many more there are."""
+    return first_of([short(name) for name in names[:most]], most=most, count=len(names))
 
 
 def in_bytes(count: float) -> str:

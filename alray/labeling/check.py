@@ -11,7 +11,7 @@ from alray.data.oracle import Status
 from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
-from alray.reasons import did_you_mean, first_of, near, short, similar
+from alray.reasons import did_you_mean, first_of, near, short, similar, some_classes
 from alray.spelling import apart, by_end, spellings
 
 _SUGGESTED = 20  # lines of a delivery for which similar keys are looked for: as many as a message shows
@@ -237,5 +237,5 @@ def _namer(rules: Rules) -> Callable[[str], str | None]:
 def _unknown_class(label: str, rules: Rules) -> str:
     classes = rules.classes
     why = "a number or a file is no new class" if rules.new_classes else rules.remedy
-    few = first_of(classes, most=8) or "none"
+    few = some_classes(classes, most=8) or "none"
     return f"{short(label)!r} is not a class{did_you_mean(similar(label, classes))}; expected one of {few} ({why})"

@@ -17,7 +17,7 @@ from alray.labeling.check import Answer, Asked, Checked, Rules, check
 from alray.labeling.deliveries import LabelError
 from alray.labeling.kinds import Kind, kind_of
 from alray.labeling.ledger import Ledger, whoami
-from alray.reasons import first_of
+from alray.reasons import some_classes
 from alray.rundir import Missing, RunDir, RunError
 
 _SHOWN = 20  # refused lines in an error message
@@ -161,7 +161,7 @@ def _emptied(run: RunDir, before: Sequence[str], said_before: str) -> list[str]:
     held = {name.casefold() for name in state.classes(run)}
     gone = [name for name in before if name.casefold() not in held]  # one in another case is told as a new spelling
     leave = "it leaves" if len(gone) == 1 else "they leave"
-    said = f"no image has the class {first_of(gone)} any more; {leave} the list of classes" if gone else ""
+    said = f"no image has the class {some_classes(gone)} any more; {leave} the list of classes" if gone else ""
     kept = state.without_image(run)
     return [*filter(None, [said, kept if kept != said_before else ""])]
 

@@ -25,8 +25,8 @@ from alray.lease import lease
 from alray.models.head import Head
 from alray.report import report
 from alray.report.escape import markdown
-from alray.rounds import run
 from alray.rounddir import DrawDir
+from alray.rounds import run
 from alray.rundir import RunDir, RunError
 from alray.stop import Standing
 

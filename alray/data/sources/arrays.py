@@ -15,7 +15,7 @@ from PIL import Image
 
 from alray.data.sources.label_text import numbers_of, tidied, tidy
 from alray.data.sources.scan import CatalogError
-from alray.reasons import did_you_mean, first_of, short, similar
+from alray.reasons import did_you_mean, short, similar, some_classes
 from alray.store import Store
 
 _FILE_ROWS = 16384
@@ -41,10 +41,14 @@ def keys_of(
     first = dict[str, int]()
     for at, name in enumerate(names):
         if not name or first.setdefault(name, at) != at:
-            got = f"the same, {short(name)!r}, for the images {first[name]} and {at}" if name else f"none for image {at}"
+            got = (
+                f"the same, {short(name)!r}, for the images {first[name]} and {at}" if name else f"none for image {at}"
+            )
             raise CatalogError(f"keys: expected a different text for each image, got {got}")
     if classes is not None and labels is not None:
-        _refuse_other_classes([str(label) for label in labels if label is not None], [tidy(str(name)) for name in classes])
+        _refuse_other_classes(
+            [str(label) for label in labels if label is not None], [tidy(str(name)) for name in classes]
+        )
     return names
 
 
@@ -53,7 +57,7 @@ def _refuse_other_classes(labels: Sequence[str], classes: Sequence[str]) -> None
     strange = next((text for text, number in zip(texts, numbers_of(texts, classes), strict=True) if number is None), "")
     if strange:
         raise CatalogError(
-            f"labels: expected the classes that classes= lists, {first_of(classes)}, got {short(strange)!r}"
+            f"labels: expected the classes that classes= lists, {some_classes(classes)}, got {short(strange)!r}"
             f"{did_you_mean(similar(strange, classes))}"
         )
 
