@@ -10,7 +10,7 @@ import pyarrow as pa
 from alray.config import ConfigError
 from alray.data.assemble import Assembled
 from alray.data.pool import Labels
-from alray.reasons import first_of, some_classes
+from alray.reasons import first_of, short, some_classes
 
 
 def empty_class_notes(found: Assembled) -> list[str]:
