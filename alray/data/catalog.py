@@ -294,8 +294,8 @@ def index_arrays(
     """Make the catalog of arrays in memory. The images are stored in the catalog's directory as PNG bytes in Parquet.
 
     images (n, h, w) or (n, h, w, 3) uint8; labels (n,) class names or numbers (-1: unknown) or None; test (n,) bool;
-    keys (n,): by default the position with nine digits. Raises CatalogError, with nothing written, if shapes or types
-    do not fit, if keys are not different, or if a label is not among the classes that are given.
+    keys (n,): by default the position with nine digits. Raises CatalogError, with nothing written, if shapes, types or
+    labels do not fit, or if keys are not different.
     """
     store = Store(absolute(out))
     names = arrays.keys_of(images, labels, keys, test, classes)

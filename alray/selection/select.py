@@ -170,9 +170,12 @@ def select(
     # With more shards than CPUs, whole CPUs would deadlock.
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
     try:
-        picks = select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
+        return _told(strategy, select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus))
     except NotFiniteError as error:
         raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
+
+
+def _told(strategy: Strategy, picks: Picks) -> Picks:
     for remark in strategy.remarks(picks):
         _log.warning("%s", remark)
     return picks

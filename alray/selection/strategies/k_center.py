@@ -45,10 +45,10 @@ class KCenter(Strategy):
 
     def open(self, shard: Shard, context: Context) -> Sieve:
         """The state of one shard."""
-        return counted(self.state(shard, context), shard, self.metric)
+        return counted(self._state(shard, context), shard, self.metric)
 
-    def state(self, shard: Shard, context: Context) -> Sieve:
-        """The state of one shard, which counts no zero vectors."""
+    def _state(self, shard: Shard, context: Context) -> Sieve:
+        """The same, which counts no zero vectors."""
         from alray.selection.kernels.sieve import Sieve
 
         labeled = context.labeled.open() if context.labeled else Shard([])

@@ -110,7 +110,7 @@ class PartitionedKCenter(_Partitioned):
 @with_options
 class _KCenterInPart(KCenter):
     def open(self, shard: Shard, context: Context) -> Sieve:
-        return self.state(shard, context)
+        return self._state(shard, context)
 
 
 @with_options
