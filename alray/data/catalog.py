@@ -297,8 +297,7 @@ def index_arrays(
     keys (n,): by default the position with nine digits. Raises CatalogError, with nothing written, if shapes, types or
     labels do not fit, or if keys are not different.
     """
-    store = Store(absolute(out))
-    names = arrays.keys_of(images, labels, keys, test, classes)
+    store, names = Store(absolute(out)), arrays.keys_of(images, labels, keys, test, classes)
     store.check_writable()
     store.delete(META)
     store.delete("images")
