@@ -23,9 +23,9 @@ from alray import demand
 from alray.cluster_state import alive
 from alray.config import ResourceConfig
 from alray.head_watch import watch_head
+from alray.ray_signals import kept
 from alray.reasons import why
 from alray.reservation import ClusterError, Share, refuse_impossible
-from alray.sigterm import kept
 
 __all__ = ["Cluster", "ClusterError", "Joined", "logical_cpus", "start"]
 

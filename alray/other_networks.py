@@ -10,14 +10,15 @@ from alray.selection.protocol import Strategy
 from alray.train.columns import MEASURED
 
 
-def check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> None:
-    """Check that networks besides the main one have images, and that a needed pretext task is configured."""
+def check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed_set: SeedSet) -> bool:
+    """Check that networks besides the main one have images, and that a needed pretext task is configured. Returns
+    whether the run needs the network of a pretext task. Raises ConfigError. It needs no PyTorch."""
     task, needs = config.pretext.task, (strategy.needs | seed_set.needs) & MEASURED
     if config.pretext.as_backbone:
         needs = needs | {PRETEXT_LOSS}
     if catalog.provided_columns:
         _check_without_images(config, catalog, needs)
-        return
+        return False
     if PRETEXT_LOSS in needs and task == "none":
         raise ConfigError(
             f"pretext.task: strategy {config.strategy}, seed set {seed_set.how}, as_backbone "
@@ -35,10 +36,18 @@ def check_networks(config: RunConfig, catalog: Catalog, strategy: Strategy, seed
             "got none; set model.checkpoint, model.pretrained or pretext.as_backbone"
         )
     if PRETEXT_LOSS in needs:
-        from alray.pretext import check
+        _check_batch(config)
+    return PRETEXT_LOSS in needs
 
-        workers = config.resources.train_workers
-        check(config.pretext, config.model, config.transform.size, 1 if workers == "auto" else workers)
+
+def _check_batch(config: RunConfig) -> None:
+    """BatchNorm needs more than one image of a worker's part of a batch."""
+    size, workers = config.pretext.batch_size, config.resources.train_workers
+    least = 1 if workers == "auto" else workers
+    if size < 2 * least:
+        raise ConfigError(
+            f"pretext.batch_size: expected at least 2 images for each of {least} training workers, got {size}"
+        )
 
 
 def _check_without_images(config: RunConfig, catalog: Catalog, needs: frozenset[str]) -> None:

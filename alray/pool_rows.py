@@ -17,7 +17,7 @@ from alray.data.sources.label_text import numbers_of
 from alray.data.sources.scan import amount
 from alray.data.sources.text_files import decoded
 from alray.data.splits import Listed
-from alray.reasons import first_of, not_utf8
+from alray.reasons import did_you_mean, first_of, not_utf8, short, similar, some_classes
 from alray.store import read_bytes
 from alray.tasks import Task
 
@@ -104,8 +104,8 @@ def _with_classes(catalog: Catalog, listed: Listed, field: str) -> Catalog:
         key = catalog.keys(np.array([row]))[0].as_py() if number is None or number < 0 or number != label else ""
         if number is None or number < 0:
             raise ConfigError(
-                f"{field}: {key}: expected the name of a class ({first_of(catalog.classes) or 'none so far'}), got "
-                f"{text!r}; data.classes declares classes"
+                f"{field}: {key}: expected the name of a class ({some_classes(catalog.classes) or 'none so far'}), got "
+                f"{short(text)!r}{did_you_mean(similar(text, catalog.classes))}; data.classes declares classes"
             )
         if label >= 0 and number != label:
             raise ConfigError(

@@ -183,10 +183,9 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     catalog, told = _open_catalog(config, task)
     catalog, parts, unused = parts_of(config, catalog, task)
     seed_set = SeedSet.of(config, strategy, labeled_in(config, task.source_labels(config, catalog), parts.pool))
-    check_networks(config, catalog, strategy, seed_set)
+    needs_pretext = check_networks(config, catalog, strategy, seed_set)
     learner = task.learner(config, catalog)
-    classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
-    loaded = learner.check(config, catalog, lambda: task.build(config, classes))
+    learner.refuse(config)
     simulated = oracle is None and replays(config)
     check_labels(config, catalog, parts, task.hidden_labels(catalog) if simulated else oracle, seed_set.reads_labels)
     candidates = np.union1d(imbalanced(config, catalog, parts.pool), parts.validation)
@@ -204,12 +203,24 @@ def check(config: RunConfig, strategy: Strategy | None = None, oracle: Oracle | 
     if config.rounds > 1:
         strategy.check(config.budget, free - seed_set.size)
         strategy.check_round(seed_set.round_of(config.rounds - 2))
+    loaded = _built(config, catalog, task, learner, needs_pretext)
     catalog, seen = task.annotated(config, catalog, candidates, test_rows, simulated=replays(config))
     told = [loaded, _fresh_hub_model(config), *told, *notes(config, strategy, seed_set, free), *seen]
     said = "\n".join(filter(None, told))
     return Checked(
         config, catalog, strategy, seed_set, task, learner, candidates, test_rows, parts.validation, asked_test, said
     )
+
+
+def _built(config: RunConfig, catalog: Catalog, task: Task, learner: type[Learner], needs_pretext: bool) -> str:
+    """Build the networks once, so that one that cannot be built is found before any worker starts. Returns which
+    weights were loaded, in words. It imports PyTorch, which takes seconds: what needs no network is checked before."""
+    if needs_pretext:
+        from alray.pretext import check as check_pretext
+
+        check_pretext(config.pretext, config.model, config.transform.size)
+    classes = max(len(task.classes(config.data, catalog)), 1)  # classes that people name may still come
+    return learner.check(config, catalog, lambda: task.build(config, classes))
 
 
 def _may_be_finished(config: RunConfig) -> bool:
@@ -275,7 +286,7 @@ def _open_catalog(config: RunConfig, task: Task) -> tuple[Catalog, list[str]]:
 
 
 def _classes_may_come(config: RunConfig, task: Task) -> bool:
-    return task.classes_can_come and config.labels.new_classes == "allow"
+    return task.classes_can_come and config.labels.lets_come(config.data.classes)
 
 
 def _unknown(config: RunConfig, labels: Labels, validation: Rows, asked_test: int) -> int:

@@ -101,8 +101,6 @@ class Query:
         sources = self._sources(self.ready.strategy, offered, table, more, context)
         del offered, more  # the shards read their own rows: the driver needs no number of each row any more
         picks = self._choose(self.ready.strategy, budget, sources, context, what, stages)
-        for remark in self.ready.strategy.remarks(picks):
-            stages.print_line(f"select · {remark}")
         keys = self.ready.catalog.keys(picks.rows)
         account = {**picks.account, **turn.record(classes)}
         out.write_picks(picks.to_table().append_column("key", keys), account, table)
@@ -225,7 +223,7 @@ class Query:
                 bar(picks - seen, "")
                 seen = picks
 
-            return select_from(
+            picks = select_from(
                 sources,
                 strategy,
                 budget,
@@ -235,6 +233,9 @@ class Query:
                 share=self._joined.share(stages.print_line),
                 watch=watch,
             )
+        for remark in strategy.remarks(picks):
+            stages.print_line(f"select · {remark}")
+        return picks
 
 
 def _source(table: FeatureTable | None, rows: Rows) -> ShardSource:

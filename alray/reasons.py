@@ -10,8 +10,9 @@ from difflib import get_close_matches
 
 _ADDRESS = re.compile(r"<?(?:[\w.]+\.)?(\w+) object at 0x[0-9a-fA-F]+>?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_ESCAPED = re.compile(r"\\(?:x[0189][0-9a-f]|x7f|[nrt])")
+_ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U000[0-9a-f]{5}|[nrt])")
 _NEAR = 2000  # names on either side of the place where an unknown one would be, among which similar ones are looked for
+_LONG, _SHOWN = 200, 60  # letters: a name with more is cut in messages, and so many of it are shown
 _POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_POINTER = "Git LFS pointer: the file stands for one that was not fetched; run `git lfs pull` in its repository"
 
@@ -73,7 +74,12 @@ def similar(name: str, names: Sequence[str], most: int = 1) -> list[str]:
 
 def did_you_mean(found: Sequence[str]) -> str:
     """A question in brackets for the first name; empty without one."""
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    return f" (did you mean {short(found[0])!r}?)" if found else ""
+
+
+def short(name: str) -> str:
+    """The name for a message: of one that would fill the screen, the first letters and how many it has."""
+    return name if len(name) <= _LONG else f"{name[:_SHOWN]}… ({len(name):,} letters)"
 
 
 def first_of(names: Sequence[str], between: str = ", ", most: int = 5, count: int = 0) -> str:
@@ -81,6 +87,11 @@ def first_of(names: Sequence[str], between: str = ", ", most: int = 5, count: in
     count = max(count, len(names))
     more = f" and {count - most:,} more" if count > most else ""
     return between.join(names[:most]) + more
+
+
+def some_classes(names: Sequence[str], most: int = 5) -> str:
+    """The first classes, each in a length that can be read, and how many more there are."""
+    return first_of([short(name) for name in names[:most]], most=most, count=len(names))
 
 
 def in_bytes(count: float) -> str:
@@ -97,5 +108,5 @@ def terminal(text: str) -> str:
 
 
 def from_terminal(text: str) -> str:
-    """The text that `terminal` shows so, with its control characters."""
+    """The text that `terminal` or `alray.spelling.apart` shows so, with its control characters and accents."""
     return _ESCAPED.sub(lambda found: found[0].encode().decode("unicode_escape"), text)

@@ -112,6 +112,10 @@ class RunDir(Store):
         """The configuration of the latest start. Raises ConfigError if it is not one of this version."""
         return validated(RunConfig, self.config())
 
+    def listed_classes(self) -> tuple[str, ...]:
+        """The classes that the configuration of the latest start lists."""
+        return tuple(self.config().get("data", {}).get("classes", ()))
+
     def round(self, number: int) -> RoundDir:
         """The directory of a round. It need not exist yet."""
         return RoundDir(self.at(f"round_{number:02d}"))

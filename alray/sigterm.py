@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_TIDY = 10.0  # seconds in which a second signal changes nothing, because the first one's clean-up is at work
+TIDY = 10.0  # seconds in which a second signal changes nothing, because the first one's clean-up is at work
 
 
 class Stop:
@@ -33,7 +33,7 @@ class Stop:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        if self.came and time.monotonic() - self._last < _TIDY:
+        if self.came and time.monotonic() - self._last < TIDY:
             return
         self.came, self._last = True, time.monotonic()
         interrupt = signal.getsignal(signal.SIGINT)
@@ -59,23 +59,3 @@ def as_ctrl_c() -> Iterator[Stop]:
     finally:
         if not stop.came:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-@contextmanager
-def kept() -> Iterator[None]:
-    """Context manager for the start of Ray, which replaces the handler of SIGTERM: put it back after it.
-
-    Ray's handlers until then end what it has started and raise SystemExit, which no other code in there does. Only in
-    the seconds in which Ray's core connects to its machine, SIGTERM still aborts.
-    """
-    stop = signal.getsignal(signal.SIGTERM)
-    if not isinstance(stop, Stop) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    try:
-        yield
-    except SystemExit:
-        stop.came = True
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGTERM, stop)

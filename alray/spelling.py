@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,14 @@ def composed(name: str) -> str:
 def spellings(name: str) -> list[str]:
     """The name as it is, composed, and decomposed, each once."""
     return list(dict.fromkeys([name, composed(name), unicodedata.normalize("NFD", name)]))
+
+
+def apart(names: Sequence[str]) -> list[str]:
+    """Some names for a message, in which people can tell them apart: where two are the same text in two forms, their
+    accents are written as escapes, such as \\xe9 (in its letter) and e\\u0301 (apart)."""
+    if len(set(map(composed, names))) == len(set(names)):
+        return list(names)
+    return ["".join(one if one.isascii() else one.encode("unicode_escape").decode() for one in name) for name in names]
 
 
 def same_end(key: str, name: str) -> bool:

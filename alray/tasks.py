@@ -157,7 +157,7 @@ class Classification(Task):
 
     def learner(self, config: RunConfig, catalog: Catalog) -> type[Learner]:
         """The learner for `train.mode`."""
-        from alray.train.learners import learner_kind  # imports torch
+        from alray.train.learners import learner_kind
 
         return learner_kind(config, catalog)
 

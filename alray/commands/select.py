@@ -76,7 +76,6 @@ class Select(Command):
         """Choose, and write the picks."""
         from alray.selection.files import check_no_input, check_out, read_head, read_rows, write_picks
         from alray.selection.names import names_in, read_names
-        from alray.selection.registry import build
         from alray.selection.select import select
 
         check_out(self.out, self.overwrite)
@@ -99,8 +98,6 @@ class Select(Command):
         )  # fmt: skip
         write_picks(picks, self.out, names)
         print(f"{len(picks.rows):,} rows: {self.out}")
-        for remark in build(self.strategy, self.strategy_options).remarks(picks):
-            print(remark, file=sys.stderr)
         if names is not None and (held_out := names.held_out(picks.rows)):
             print(
                 f"{held_out:,} of them are test or validation images in {names.where}: --exclude leaves rows out",

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from alray.commands.command import Command
+from alray.config import ConfigError
 
 
 class Weights(Command):
@@ -30,6 +31,7 @@ class Weights(Command):
 
     def work(self) -> None:
         """Print the table, or what is in each file and how it loads."""
+        self._refuse_unread()
         from alray.models.weight_files import CheckpointError, read
 
         if not self.files:
@@ -52,6 +54,15 @@ class Weights(Command):
                 refused.append(file)
         if refused:
             raise CheckpointError(f"{len(refused)} of {len(self.files)} files were refused")
+
+    def _refuse_unread(self) -> None:
+        """Raise ConfigError for an option that nothing would read."""
+        plain = Weights()
+        unread = [name for name in type(self).model_fields if getattr(self, name) != getattr(plain, name)]
+        if self.backbone and not self.files:
+            raise ConfigError(f"backbone: expected a file to load into {self.backbone}, got none")
+        if unread and not self.backbone and unread[-1] != "files":
+            raise ConfigError(f"{unread[-1]}: expected a backbone that it is for (--backbone NAME), got none")
 
     def _loaded(self, file: str) -> str:
         from alray.config import ModelConfig

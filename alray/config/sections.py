@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -170,8 +171,9 @@ class LabelConfig(Frozen):
     oracle: Annotated[str, COMMON] = "hidden"
     """hidden replays the labels of the source, as research does; files writes each batch for people, who answer with
     `alray label`; label_studio asks people in Label Studio; package.module:Class is an oracle of your own."""
-    new_classes: Literal["refuse", "allow"] = "refuse"
-    """allow: a label that names no class so far adds a class, from the next round on."""
+    new_classes: Literal["refuse", "allow", "always"] = "refuse"
+    """allow: a label that names no class so far adds a class, from the next round on, unless data.classes lists the
+    classes: a list is closed. always: with a list, too."""
     overlap: Literal[0, 1] = 0
     """Batches that are chosen ahead. 1: while one batch is out, the next one is chosen with the model that there is,
     and given out as well, so that people always have a batch while the next model is trained. Every batch after the
@@ -200,6 +202,16 @@ class LabelConfig(Frozen):
     pixel, which is void after a tie."""
     cost: Annotated[float, OUTSIDE] = Field(0.0, ge=0)
     """Price of one label, in any currency; 0: money is counted nowhere."""
+
+    def lets_come(self, listed: Collection[str]) -> bool:
+        """Whether labels may add classes. listed: data.classes."""
+        return self.new_classes == "always" or (self.new_classes == "allow" and not listed)
+
+    def remedy(self, listed: Collection[str]) -> str:
+        """What would let labels add classes, in words. listed: data.classes."""
+        if not listed:
+            return "labels.new_classes=allow lets others come"
+        return "data.classes lists them all; labels.new_classes=always lets others come"
 
 
 class StopConfig(Frozen):

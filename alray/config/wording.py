@@ -38,7 +38,8 @@ def described(kind: Any) -> str:
         several = _SEVERAL.get(parts[0], "values")
         return several if parts[-1] is Ellipsis else f"{len(parts)} {several}"
     if get_origin(kind) is dict:
-        return f"names and values, each {described(get_args(kind)[1])}"
+        value = get_args(kind)[1]
+        return "names and values" if value is Any else f"names and values, each {described(value)}"
     return _ONE.get(kind, str(kind))
 
 

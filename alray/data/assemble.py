@@ -15,6 +15,9 @@ from alray.data.sources.damaged import NOT_UTF8, NOT_UTF8_PATTERN
 from alray.data.sources.label_text import Tidied, are_names, numbers_of, refuse_spellings, tidied, tidy, whole_number
 from alray.data.sources.scan import IMAGES, PROBLEMS, CatalogError, Scan, agree, concat
 from alray.data.sources.split_names import ROLES, SPLITS
+from alray.reasons import did_you_mean, short, similar
+
+_SUGGESTED = 20  # texts that are no class for which a similar class is looked for
 
 
 @dataclass(frozen=True)
@@ -111,18 +114,22 @@ def _occurring(labels: Tidied) -> tuple[str, ...]:
 
 
 def _numbers(labels: pa.DictionaryArray, classes: Sequence[str]) -> tuple[pa.Array, pa.Array]:
-    """Class numbers (int32, null where the label is unknown or not a class), and the texts that are not a class (null
-    for all other rows).
+    """Class numbers (int32, null where the label is unknown or not a class), and the texts that are not a class, each
+    with the class that may be meant (null for all other rows).
     """
     texts = labels.dictionary.to_pylist()
     numbers = numbers_of(texts, classes)
-    named = are_names(classes)
-    strange = [
-        None if number is not None else f"number {text}" if named and text.isdecimal() else text
-        for text, number in zip(texts, numbers, strict=True)
-    ]
+    named, asked = are_names(classes), iter(range(_SUGGESTED))
+
+    def strange(text: str) -> str:
+        if named and text.isdecimal():
+            return f"'number {text}'"
+        near = similar(text, classes) if next(asked, None) is not None else []
+        return f"'{short(text)}'{did_you_mean(near)}"
+
+    unknown = [strange(text) if number is None else None for text, number in zip(texts, numbers, strict=True)]
     at = labels.indices
-    return pa.array(numbers, pa.int32()).take(at), pa.array(strange, pa.string()).take(at)
+    return pa.array(numbers, pa.int32()).take(at), pa.array(unknown, pa.string()).take(at)
 
 
 def _splits(splits: pa.ChunkedArray) -> pa.Array:
@@ -142,7 +149,7 @@ def _bad(images: pa.Table, unknown: pa.Array, split: pa.Array, classes: int, siz
         return pa.nulls(len(images), pa.string())
     no_name = pc.match_substring_regex(pc.if_else(no_bytes, images["uri"], ""), NOT_UTF8_PATTERN)
     unknown_class = pc.binary_join_element_wise(
-        f"{UNKNOWN_CLASS}: '", unknown, f"' is not one of the {classes} classes", ""
+        f"{UNKNOWN_CLASS}: ", unknown, f" is not one of the {classes} classes", ""
     )
     row, file = pc.cast(images["offset"], pa.string()), pc.replace_substring_regex(images["uri"], "(?s)^.*/", "")
     missing = pc.coalesce(

@@ -294,15 +294,15 @@ def index_arrays(
     """Make the catalog of arrays in memory. The images are stored in the catalog's directory as PNG bytes in Parquet.
 
     images (n, h, w) or (n, h, w, 3) uint8; labels (n,) class names or numbers (-1: unknown) or None; test (n,) bool;
-    keys (n,): by default the position with nine digits. Raises CatalogError, with nothing written, if shapes or types
-    do not fit.
+    keys (n,): by default the position with nine digits. Raises CatalogError, with nothing written, if shapes, types or
+    labels do not fit, or if keys are not different.
     """
-    store = Store(absolute(out))
+    store, names = Store(absolute(out)), arrays.keys_of(images, labels, keys, test, classes)
     store.check_writable()
     store.delete(META)
     store.delete("images")
     try:
-        arrays.write(images, labels, store.child("images"), keys, test, classes)
+        arrays.write(images, labels, store.child("images"), names, test, classes)
         named = tuple(map(str, classes or ()))
         config = IndexConfig(root=store.at("images"), format=PARQUET.name, key="key", classes=named, yes=True)
         return build(config, out, decode=False)

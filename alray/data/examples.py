@@ -10,7 +10,7 @@ import pyarrow as pa
 from alray.config import ConfigError
 from alray.data.assemble import Assembled
 from alray.data.pool import Labels
-from alray.reasons import first_of
+from alray.reasons import first_of, short, some_classes
 
 
 def empty_class_notes(found: Assembled) -> list[str]:
@@ -19,7 +19,7 @@ def empty_class_notes(found: Assembled) -> list[str]:
     if label.null_count == len(label):
         return []
     empty = _names(found.classes, np.bincount(label.drop_null().to_numpy(), minlength=len(found.classes)) == 0)
-    return [f"{len(empty)} of {len(found.classes)} classes have no image: {first_of(empty)}."] if empty else []
+    return [f"{len(empty)} of {len(found.classes)} classes have no image: {some_classes(empty)}."] if empty else []
 
 
 def test_notes(marked: int, usable: int) -> list[str]:
@@ -43,11 +43,11 @@ def refuse_few_classes(classes: Sequence[str], pool: Labels | None) -> None:
     they are not known yet."""
     if len(classes) < 2:
         raise ConfigError(
-            f"data.classes: expected at least 2 classes, got {len(classes)} ({', '.join(classes)}): a classifier has "
-            "nothing to tell apart"
+            f"data.classes: expected at least 2 classes, got {len(classes)} ({some_classes(classes)}): a classifier "
+            "has nothing to tell apart"
         )
     if pool is not None and len(found := np.unique(pool)) < 2:
-        only = f"{len(pool):,} of {classes[found[0]]}" if len(found) else "no image"
+        only = f"{len(pool):,} of {short(classes[found[0]])}" if len(found) else "no image"
         raise ConfigError(
             f"data: expected images of at least 2 of the {len(classes)} classes in the pool, got {only}: a classifier "
             "has nothing to tell apart"
@@ -67,15 +67,15 @@ def class_notes(classes: Sequence[str], pool: Labels | None, test: Labels) -> li
         if names := _names(classes, wrong):
             notes.append(
                 f"{len(names)} {of} have no image in the pool, but {int(tested[wrong].sum()):,} test images, which no "
-                f"model can get right: {first_of(names)}."
+                f"model can get right: {some_classes(names)}."
             )
         if names := _names(classes, empty & (tested == 0)):
-            notes.append(f"{len(names)} {of} have no image: {first_of(names)}.")
+            notes.append(f"{len(names)} {of} have no image: {some_classes(names)}.")
         untested = (tested == 0) & ~empty
     else:
         untested = tested == 0
     if len(test) and (names := _names(classes, untested)):
-        notes.append(f"{len(names)} of {len(classes)} classes have no test image: {first_of(names)}.")
+        notes.append(f"{len(names)} of {len(classes)} classes have no test image: {some_classes(names)}.")
     return notes
 
 

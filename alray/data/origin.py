@@ -25,7 +25,7 @@ from alray.data.hashes import read_hashes
 from alray.data.problems import left_by_refusal
 from alray.data.scans import scans_of
 from alray.data.sources.files import files_of, scanned_files, with_file
-from alray.reasons import first_of
+from alray.reasons import some_classes
 from alray.store import Store, StoreError, absolute
 
 # Options of indexing that change rows, and would be ignored where there is a catalog.
@@ -86,7 +86,7 @@ def _refuse_other_source(config: DataConfig, catalog: Catalog) -> None:
 def _in_words(value: Any) -> str:
     """The value of an option; of many classes the first."""
     names = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
-    return (first_of(value) if names else str(value)) or "none"
+    return (some_classes(value) if names else str(value)) or "none"
 
 
 def refuse_to_replace(config: IndexConfig, uri: str) -> None:
@@ -174,7 +174,7 @@ def _compare(catalog: Catalog, config: IndexConfig, found: FileChanges) -> list[
     if "".join(scan.content for scan in scans) != catalog.embedding_fingerprint:
         sentences.append("the embeddings or the pretext losses are others")
     if fresh.classes != catalog.classes:
-        sentences.append(f"the classes were {first_of(catalog.classes)} and are {first_of(fresh.classes)}")
+        sentences.append(f"the classes were {some_classes(catalog.classes)} and are {some_classes(fresh.classes)}")
     uncompared = 0
     if catalog.source.decoded and not sentences:
         images = rows.same.filter(pc.is_in(rows.same["uri"], value_set=found.unequal))

@@ -19,7 +19,7 @@ from alray.data.problems import UNKNOWN_CLASS, counts, in_words, lost, other_lab
 from alray.data.sources.kinds import SOURCES
 from alray.data.sources.scan import Scan, SplitCount, amount
 from alray.data.sources.split_names import ROLES, VALIDATION, kind_of_split
-from alray.reasons import first_of, terminal
+from alray.reasons import first_of, short, some_classes, terminal
 
 _ANNOTATIONS = (".txt", ".xml", ".json")  # files of annotations: as many as there are images are nothing strange
 _LISTS = 5  # and some more, such as lists of classes
@@ -125,15 +125,14 @@ def _classes_line(counts: _Counts, classes: Sequence[str]) -> str:
         return "no classes"
     sizes = counts.by_class
     large, small = int(sizes.argmax()), int(sizes.argmin())
+    number = amount(len(classes), "class", "classes")
     if not sizes.any():
-        return f"{amount(len(classes), 'class', 'classes')} that no image has so far: {first_of(classes)}"
+        return f"{number} that no image has so far: {some_classes(classes)}"
     if sizes[large] == sizes[small]:
-        return (
-            f"{amount(len(classes), 'class', 'classes')} of {amount(sizes[large], 'image')} each: {first_of(classes)}"
-        )
+        return f"{number} of {amount(sizes[large], 'image')} each: {some_classes(classes)}"
     return (
-        f"{len(classes):,} classes, the largest {classes[large]!r} with {amount(sizes[large], 'image')}, the smallest "
-        f"{classes[small]!r} with {sizes[small]:,}: {first_of(classes)}"
+        f"{len(classes):,} classes, the largest {short(classes[large])!r} with {amount(sizes[large], 'image')}, the "
+        f"smallest {short(classes[small])!r} with {sizes[small]:,}: {some_classes(classes)}"
     )
 
 
@@ -223,23 +222,23 @@ def _class_doubts(counts: _Counts, classes: Sequence[str], given: Collection[str
     named = [name for name in present if any(kind_of_split(part) for part in name.split("/") if part not in given)]
     if named and 2 * len(named) >= len(present):
         yield (
-            f"{first_of(named)}: these classes have the names of splits. "
+            f"{some_classes(named)}: these classes have the names of splits. "
             + ("Index the folder whose folders are the splits" if from_folders else "Pass another --label-column")
             + (f", or pass --split {named[0]} class if it is a class" if from_folders else "")
         )
     elif len(present) == 1:
         yield (
-            f"all labels are {present[0]!r}, so there is nothing to learn. Index the folder above if its folders are "
-            "the classes, or pass --label-column '' if the images have no labels"
+            f"all labels are {short(present[0])!r}, so there is nothing to learn. Index the folder above if its "
+            "folders are the classes, or pass --label-column '' if the images have no labels"
             if from_folders
-            else f"all labels are {present[0]!r}, so there is nothing to learn. Pass another --label-column, or "
+            else f"all labels are {short(present[0])!r}, so there is nothing to learn. Pass another --label-column, or "
             "--label-column '' if the images have no labels"
         )
     unknown = [classes[number] for number in np.flatnonzero((counts.test > 0) & (counts.train == 0)).tolist()]
     if unknown and counts.train.sum():
         yield (
             f"{len(unknown):,} of {len(present):,} classes have test images but no training image: "
-            f"{first_of(unknown)}. {other_labels(from_folders)}"
+            f"{some_classes(unknown)}. {other_labels(from_folders)}"
         )
 
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from alray.data.catalog import Catalog
 from alray.reasons import from_terminal, near, similar, terminal
-from alray.spelling import composed, same_end, spellings
+from alray.spelling import apart, composed, same_end, spellings
 
 
 class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
@@ -18,16 +18,18 @@ class UnknownImage(ValueError):  # noqa: N818  it is an error by its base
 
 def find(catalog: Catalog, name: str) -> int:
     """The row of the image with this key, with this URI, or with the only key whose path ends so; accents may be
-    written in the other Unicode form, and control characters as alray shows them. Raises UnknownImage."""
+    written in the other Unicode form, and characters as alray shows them, such as \\n and \\u0301. Raises
+    UnknownImage."""
     keys = catalog.keys().cast(pa.string())
-    exact: int = pc.index(keys, name).as_py()
-    rows = np.array([exact]) if exact >= 0 else _rows(catalog, keys, pa.array(spellings(name)))
-    if not len(rows) and (shown := from_terminal(name)) != name:
-        rows = _rows(catalog, keys, pa.array(spellings(shown)))
+    for meant in dict.fromkeys([name, from_terminal(name)]):
+        exact: int = pc.index(keys, meant).as_py()
+        rows = np.array([exact]) if exact >= 0 else _rows(catalog, keys, pa.array(spellings(meant)))
+        if len(rows):
+            break
     if len(rows) == 1:
         return int(rows[0])
     if len(rows):
-        some = " and ".join(terminal(keys[row].as_py()) for row in rows[:2].tolist())
+        some = " and ".join(apart([terminal(keys[row].as_py()) for row in rows[:2].tolist()]))
         raise UnknownImage(f"{name!r} fits {len(rows):,} images, among them {some}; give the whole key")
     raise UnknownImage(
         f"{name!r} is not the key of one of the {len(keys):,} images of the catalog{_similar(keys, name)}"

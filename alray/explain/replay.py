@@ -20,6 +20,7 @@ from alray.labeling.ledger import Ledger
 from alray.labeling.replay import after, at_start, corrected, taking_part, without_drawn
 from alray.labeling.turns import out_before, past_turn
 from alray.pool_rows import labeled_in
+from alray.reasons import short
 from alray.rundir import Missing, RoundDir, RunDir, RunError
 from alray.selection.case import Case
 from alray.selection.pending import with_presumed
@@ -97,7 +98,9 @@ class Replay:
         )
         if self.strategy is not None and (pretext is not None or PRETEXT_LOSS not in needs):
             offered = self.strategy.window(context, offered, config.budget)
-        return Case(row, Picks.from_table(out.picks()), context, offered, self.key, self.classes, features)
+        return Case(
+            row, Picks.from_table(out.picks()), context, offered, self.key, [*map(short, self.classes)], features
+        )
 
     @property
     def reads_features(self) -> bool:

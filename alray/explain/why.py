@@ -15,6 +15,7 @@ from alray.labeling.ledger import Ledger
 from alray.labeling.replay import taking_part
 from alray.labeling.turns import Turn, past_turn
 from alray.pool_rows import parts_of
+from alray.reasons import short
 from alray.rundir import RunDir, RunError
 from alray.selection.case import Case
 
@@ -86,7 +87,7 @@ def _change(replay: Replay, step: Step, row: int, before: int) -> str:
 def _named(replay: Replay, pool: Pool, row: int) -> str:
     """ ", with the label cat", where an image has one class."""
     label = int(pool.known[row])
-    return f", with the label {replay.classes[label]}" if replay.task.class_per_image and label >= 0 else ""
+    return f", with the label {short(replay.classes[label])}" if replay.task.class_per_image and label >= 0 else ""
 
 
 def _elsewhere(replay: Replay, row: int) -> str:

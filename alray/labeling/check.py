@@ -11,8 +11,8 @@ from alray.data.oracle import Status
 from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
 from alray.labeling.deliveries import Delivered
-from alray.reasons import did_you_mean, first_of, near, similar
-from alray.spelling import by_end, spellings
+from alray.reasons import did_you_mean, first_of, near, short, similar, some_classes
+from alray.spelling import apart, by_end, spellings
 
 _SUGGESTED = 20  # lines of a delivery for which similar keys are looked for: as many as a message shows
 _FILE = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|gif|npy)$", re.IGNORECASE)
@@ -47,13 +47,15 @@ class Asked:
 class Rules:
     """What is allowed. classes: their names; new_classes: others may come; extra: images that nobody asked for may be
     labeled; correct: answers may replace earlier ones. renamable: the classes that came with labels and whose
-    numbers are not in use yet, so that a correction may spell them otherwise."""
+    numbers are not in use yet, so that a correction may spell them otherwise. remedy: what would let new classes come,
+    in words."""
 
     classes: Sequence[str]
     new_classes: bool = False
     extra: bool = False
     correct: bool = False
     renamable: Sequence[str] = ()
+    remedy: str = "labels.new_classes=allow lets others come"
 
 
 def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked:
@@ -69,7 +71,7 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
     renamed = _renamed(delivered, asked, rules, find)
     rules = replace(rules, classes=[renamed.get(name, name) for name in rules.classes])
     name_of = _namer(rules)
-    result.notes += [f"the class {old!r} is now spelled {new!r}" for old, new in renamed.items()]
+    result.notes += [f"the class {short(old)!r} is now spelled {short(new)!r}" for old, new in renamed.items()]
     good: dict[str, list[Delivered]] = defaultdict(list)
     for line in delivered:
         if line.problem:
@@ -84,8 +86,10 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
             result.refused.append(f"{line.where}: {_unknown_class(line.label, rules)}")
             continue
         spelled[label][tidy(line.label)] += 1
-        rename = f"; give all images of {label!r} again to rename it" * (rules.correct and label in rules.renamable)
-        changed[f"{line.label!r} was read as the class {label!r}{rename}"] += label != line.label
+        rename = f"; give all images of {short(label)!r} again to rename it" * (
+            rules.correct and label in rules.renamable
+        )
+        changed[f"{short(line.label)!r} was read as the class {short(label)!r}{rename}"] += label != line.label
         good[key].append(replace(line, key=key, label=label))
     for key, lines in good.items():
         _settle(key, lines, asked.answered.get(key), rules, result)
@@ -125,14 +129,14 @@ def _new_classes(taken: Sequence[Delivered], classes: Sequence[str], spelled: Ma
         others = [*classes, *(other for other, images in new.items() if images > count)]
         slip = did_you_mean(similar(name, others))
         notes.append(
-            f"NEW CLASS {name!r}, with {amount(count, 'image')}{slip}{several}. If it is a slip, give these images "
-            "again with --correct"
+            f"NEW CLASS {short(name)!r}, with {amount(count, 'image')}{slip}{several}. If it is a slip, give these "
+            "images again with --correct"
         )
     return notes
 
 
 def _counted(spellings: Counter[str]) -> str:
-    return ", ".join(f"{text!r} ({amount(count, 'time')})" for text, count in spellings.items())
+    return ", ".join(f"{short(text)!r} ({amount(count, 'time')})" for text, count in spellings.items())
 
 
 def _settle(key: str, lines: list[Delivered], before: Answer | None, rules: Rules, result: Checked) -> None:
@@ -163,7 +167,7 @@ def _known(lines: Sequence[Delivered]) -> list[str]:
 
 
 def _said(status: Status, label: str) -> str:
-    return label if status == Status.LABEL else status.name.lower()
+    return short(label) if status == Status.LABEL else status.name.lower()
 
 
 def majority(lines: Sequence[Delivered]) -> Delivered | None:
@@ -191,7 +195,7 @@ def _finder(asked: Asked) -> Callable[[str, bool], tuple[str | None, str]]:
         if len(fitting) == 1:
             return fitting[0], ""
         if len(fitting) > 1:
-            return None, f"{name!r} fits several images, {' and '.join(fitting[:2])}; give the whole key"
+            return None, f"{name!r} fits several images, {' and '.join(apart(fitting[:2]))}; give the whole key"
         found = next(filter(None, map(asked.elsewhere, spellings(name))), None)
         if found is not None and (elsewhere or found in asked.answered):
             return found, ""
@@ -232,6 +236,6 @@ def _namer(rules: Rules) -> Callable[[str], str | None]:
 
 def _unknown_class(label: str, rules: Rules) -> str:
     classes = rules.classes
-    why = "a number or a file is no new class" if rules.new_classes else "labels.new_classes=allow lets others come"
-    few = first_of(classes, most=8) or "none"
-    return f"{label!r} is not a class{did_you_mean(similar(label, classes))}; expected one of {few} ({why})"
+    why = "a number or a file is no new class" if rules.new_classes else rules.remedy
+    few = some_classes(classes, most=8) or "none"
+    return f"{short(label)!r} is not a class{did_you_mean(similar(label, classes))}; expected one of {few} ({why})"

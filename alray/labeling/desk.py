@@ -22,6 +22,7 @@ from alray.labeling.deliveries import Delivered
 from alray.labeling.kinds import kind_of
 from alray.labeling.ledger import Ledger, requests_of, requests_table
 from alray.labeling.state import open_batches
+from alray.reasons import did_you_mean, first_of, short, similar
 from alray.rounddir import given_after
 from alray.rundir import RoundDir, RunDir
 
@@ -175,10 +176,12 @@ class Desk:
             if status != Status.NOT_YET
         ]
         new = {line.label for line in came if line.status == Status.LABEL} - set(classes)
-        if new and self.config.new_classes == "refuse":
+        listed = self.run.listed_classes()
+        if new and not self.config.lets_come(listed):
+            got = first_of([f"{short(name)!r}{did_you_mean(similar(name, classes))}" for name in sorted(new)[:5]])
+            declare = "" if listed else "declare the classes in data.classes; "
             raise OracleError(
-                f"expected one of the {len(classes)} classes, got {', '.join(map(repr, sorted(new)[:5]))}; "
-                "declare the classes in data.classes, or let new ones come with labels.new_classes=allow"
+                f"expected one of the {len(classes)} classes, got {got}; {declare}{self.config.remedy(listed)}"
             )
         masks = dict(zip(asked.keys, answers.masks or (), strict=False))
         came, wrong = self._stored(came, {key: data for key, data in masks.items() if data is not None})

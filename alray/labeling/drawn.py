@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
@@ -55,14 +56,14 @@ def tests(run: RunDir) -> list[Tested]:
     said, found = ledger.answers() if places else {}, []
     for number, place in enumerate(places):
         answers = drawn_answers(place) | said
-        keys = place.draws()["key"].to_pylist()
+        draws = place.draws()
+        keys = draws["key"].to_pylist()
         if place.has_requests and (ledger.closed(f"test {number}") or all(key in answers for key in keys)):
-            found.append(Tested(number, place, _estimated(place, [answers.get(key) for key in keys])))
+            found.append(Tested(number, place, _estimated(place, draws, [answers.get(key) for key in keys])))
     return found
 
 
-def _estimated(place: DrawDir, answers: Sequence[Answer | None]) -> Estimate | None:
-    draws = place.draws()
+def _estimated(place: DrawDir, draws: pa.Table, answers: Sequence[Answer | None]) -> Estimate | None:
     answered = np.array([answer is not None and answer[0] == Status.LABEL for answer in answers])
     said = [answer[1] if answer else "" for answer in answers]
     right = np.array([name == label for name, label in zip(draws["predicted"].to_pylist(), said, strict=True)])

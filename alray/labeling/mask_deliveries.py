@@ -27,7 +27,7 @@ from alray.data.oracle import Status
 from alray.labeling.deliveries import Delivered, LabelError, bad, of_task, read, text_of
 from alray.labeling.label_studio.regions import mask_of
 from alray.reasons import why
-from alray.spelling import by_end, composed
+from alray.spelling import apart, by_end, composed
 from alray.store import Store, StoreError, content_hash, is_remote, join, read_bytes
 
 COLUMNS = ("mask", "mask_path", "label")  # of a table, with the place of a mask
@@ -111,7 +111,8 @@ class DrawnMasks:
             if not composed(name).endswith(composed(self.masks.suffix)):
                 found += bad(str(path), f"expected a mask whose name ends with {self.masks.suffix} (data.mask_suffix)")
             elif len(fitting) > 1:
-                found += bad(str(path), f"fits several images, {' and '.join(map(named.get, fitting[:2]))}")  # type: ignore[arg-type]
+                some = " and ".join(apart([named[one] for one in fitting[:2]]))
+                found += bad(str(path), f"fits several images, {some}")
             else:
                 key = named[fitting[0]] if fitting else name
                 found.append(self.drawn(Delivered(str(path), key, Status.MASK, ""), path.read_bytes()))

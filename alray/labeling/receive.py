@@ -10,13 +10,14 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alray.config import LabelConfig
 from alray.data.sources.scan import amount
 from alray.labeling import state
 from alray.labeling.check import Answer, Asked, Checked, Rules, check
 from alray.labeling.deliveries import LabelError
 from alray.labeling.kinds import Kind, kind_of
 from alray.labeling.ledger import Ledger, whoami
-from alray.reasons import first_of
+from alray.reasons import some_classes
 from alray.rundir import Missing, RunDir, RunError
 
 _SHOWN = 20  # refused lines in an error message
@@ -55,7 +56,8 @@ def receive(
     answered = _answered(run, batches, ledger, need_all=correct or extra)
     asked = Asked(table["key"].to_pylist(), table["uri"].to_pylist(), answered, _catalog_keys(run))
     classes = state.classes(run)
-    rules = Rules(classes, _allows_new(run), extra, correct, classes[len(state.numbered(run)) :])
+    may_come, remedy = _new_classes(run)
+    rules = Rules(classes, may_come, extra, correct, classes[len(state.numbered(run)) :], remedy)
     keys = (
         run.catalog().keys().to_pylist()
         if extra
@@ -115,8 +117,11 @@ def _answered(run: RunDir, batches: Sequence[state.OpenBatch], ledger: Ledger, n
     return earlier
 
 
-def _allows_new(run: RunDir) -> bool:
-    return bool(run.config().get("labels", {}).get("new_classes") == "allow")
+def _new_classes(run: RunDir) -> tuple[bool, str]:
+    """Whether labels may add classes to a run, and what would let them, in words."""
+    labels = LabelConfig(new_classes=run.config().get("labels", {}).get("new_classes", "refuse"))
+    listed = run.listed_classes()
+    return labels.lets_come(listed), labels.remedy(listed)
 
 
 def _catalog_keys(run: RunDir) -> Callable[[str], str | None]:
@@ -156,7 +161,7 @@ def _emptied(run: RunDir, before: Sequence[str], said_before: str) -> list[str]:
     held = {name.casefold() for name in state.classes(run)}
     gone = [name for name in before if name.casefold() not in held]  # one in another case is told as a new spelling
     leave = "it leaves" if len(gone) == 1 else "they leave"
-    said = f"no image has the class {first_of(gone)} any more; {leave} the list of classes" if gone else ""
+    said = f"no image has the class {some_classes(gone)} any more; {leave} the list of classes" if gone else ""
     kept = state.without_image(run)
     return [*filter(None, [said, kept if kept != said_before else ""])]
 

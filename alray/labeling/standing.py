@@ -16,7 +16,7 @@ from alray.labeling.kinds import advice_on
 from alray.labeling.ledger import Ledger
 from alray.labeling.sheet import CSV, SHEETS
 from alray.labeling.state import OpenBatch
-from alray.reasons import first_of
+from alray.reasons import first_of, short, some_classes
 from alray.rundir import RunDir, RunError
 from alray.stop import Standing, ended, why_stopped
 from alray.store import Store
@@ -111,13 +111,13 @@ def _classes(run: RunDir) -> list[str]:
         given = state.given(run)
     count = Counter(name for status, name in given.values() if status == Status.LABEL)
     if not count:
-        return [f"classes: {first_of(names, most=_CLASSES) or 'none so far'}"]
+        return [f"classes: {some_classes(names, most=_CLASSES) or 'none so far'}"]
     few = sorted(names, key=lambda name: -count[name])
     empty = sum(not count[name] for name in names)
     more = ["those counted apart"] if run.split and _apart(run) else []
     more += ["those of drawn tests"] if any(key in given for key in _drawn(run)) else []
     apart = f" ({' and '.join(more)}, too)" if more else ""
-    said = f"labels by class{apart}: {first_of([f'{name}: {count[name]:,}' for name in few], most=_CLASSES)}"
+    said = f"labels by class{apart}: {first_of([f'{short(name)}: {count[name]:,}' for name in few], most=_CLASSES)}"
     return [said + f"; {amount(empty, 'class', 'classes')} without a label" * (empty > 0 and len(names) > _CLASSES)]
 
 

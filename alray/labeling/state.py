@@ -11,7 +11,7 @@ import pyarrow as pa
 from alray.data.oracle import Status
 from alray.labeling.check import Answer
 from alray.labeling.ledger import Ledger
-from alray.reasons import first_of
+from alray.reasons import some_classes
 from alray.rounddir import given_after
 from alray.rundir import BatchDir, DrawDir, Missing, RunDir, RunError
 from alray.tasks import task_of
@@ -92,7 +92,9 @@ def without_image(run: RunDir) -> str:
         held = {name for _, name in given(run).values()} if held else held
     gone = [name for name in run.new_classes() if name not in held]
     keeps = "it keeps its place" if len(gone) == 1 else "they keep their places"
-    return f"no image has the class {first_of(gone)} any more; {keeps}, because labels were used with it" * bool(gone)
+    if not gone:
+        return ""
+    return f"no image has the class {some_classes(gone)} any more; {keeps}, because labels were used with it"
 
 
 def given(run: RunDir) -> dict[str, Answer]:

@@ -1,7 +1,8 @@
 """The families of published weights: how their files are recognised, which copy of the backbone is taken, and what
 their shapes do not tell. `alray weights` prints this table.
 
-Loading itself goes by names and shapes (`checkpoint`), so a file of no family loads, too.
+Loading itself goes by names and shapes (`checkpoint`), so a file of no family loads, too. PyTorch is imported inside of
+functions, because the table needs none.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # Copies of a backbone in one file. EMA weights come before plain ones, as in timm; a second copy comes last: DINO's
 # student (the papers evaluate the teacher), and the slow encoder of MoCo, BYOL and I-JEPA.
@@ -92,11 +94,15 @@ def _note_on_dinov3(backbone: nn.Module) -> str:
 
 
 def _first_block(backbone: nn.Module) -> Any:
+    from torch import nn
+
     blocks: Any = getattr(backbone, "blocks", None)
     return blocks[0] if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) else None
 
 
 def _activation(backbone: nn.Module) -> str:
+    from torch import nn
+
     act = getattr(getattr(_first_block(backbone), "mlp", None), "act", None)
     return type(act).__name__ if isinstance(act, nn.Module) else ""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from alray.models.weight_files import some
 from alray.models.weight_names import BODY, NAMINGS, Naming, Tensors, classifiers, timm_names, unwrapped
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Entries = list[tuple[tuple[str, ...], Tensors]]  # the dictionaries of a file: the path of each, and its tensors
 
@@ -62,6 +63,8 @@ def fits_of(entries: Entries, backbone: nn.Module) -> list[Fit]:
 
 def _dictionaries(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensors]]:
     """Yield every nested dictionary: its path, and the tensors directly in it."""
+    import torch
+
     if not isinstance(value, Mapping) or len(path) > _DEPTH:
         return
     yield path, {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, torch.Tensor)}

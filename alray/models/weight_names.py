@@ -2,6 +2,7 @@
 
 Most names are timm's own or become so by the conversion with which timm loads published files (position embeddings of
 another resolution, DINOv2 and DINOv3, CLIP's image tower ...). The conversions here are those that timm has not.
+PyTorch and timm are imported inside of functions: what the names look like can be told without them.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from unittest import mock
 
-import timm
-import timm.models._builder
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-Tensors = dict[str, torch.Tensor]
-Filter = Callable[..., Mapping[str, torch.Tensor]]
+Tensors: TypeAlias = "dict[str, torch.Tensor]"
+Filter: TypeAlias = "Callable[..., Mapping[str, torch.Tensor]]"
 
 # Modules that training wraps around parts of a network. They leave a word in every name.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"}
@@ -67,12 +67,18 @@ def own_filter(backbone: nn.Module) -> Filter | None:
     timm hands it from a model's constructor to its loader and keeps it nowhere, so the loader is replaced while a
     second model is built, without memory for its weights.
     """
+    import timm
+
     name = getattr(backbone, "pretrained_cfg", {}).get("architecture", "")
     return _own_filter(name) if timm.is_model(name) else None
 
 
 @lru_cache(maxsize=32)
 def _own_filter(name: str) -> Filter | None:
+    import timm
+    import timm.models._builder
+    import torch
+
     found: list[Filter | None] = [None]
 
     def keep(*_: Any, filter_fn: Filter | None = None, **__: Any) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from alray.config import ConfigError, ModelConfig, PretextConfig
+from alray.config import ModelConfig, PretextConfig
 from alray.keyed import stream_key
 from alray.models.backbone import ModelError, create, freeze_untouched, random_state
 from alray.pretext.colorization import Colorization
@@ -27,16 +27,8 @@ TASKS: dict[str, type[PretextTask]] = {
 }
 
 
-def check(config: PretextConfig, model: ModelConfig, size: int, workers: int) -> None:
-    """Check that the task can be trained. size: side of the images in pixels; workers: number of Ray Train workers.
-
-    Raises ModelError if the backbone does not fit the task, ConfigError if the batch is too small for the workers.
-    """
-    if config.batch_size < 2 * workers:  # BatchNorm needs more than one image
-        raise ConfigError(
-            f"pretext.batch_size: expected at least 2 images for each of {workers} training workers, got "
-            f"{config.batch_size}"
-        )
+def check(config: PretextConfig, model: ModelConfig, size: int) -> None:
+    """Check that the backbone fits the task. size: side of the images in pixels. Raises ModelError."""
     task = build(config, model, 0, size)
     untouched = [
         name

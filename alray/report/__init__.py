@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from alray.checksums import REPORT_LIST
 from alray.reasons import terminal
-from alray.report.comparisons import Test
 from alray.report.escape import code, markdown
 from alray.report.panel import Line, Panel, arrange, panel
 from alray.report.runs import ReportError, load_all
 from alray.report.tables import Table, as_csv, as_markdown, as_text, legend, table_csv, tables
 from alray.store import Store, absolute
+
+if TYPE_CHECKING:
+    from alray.report.comparisons import Test  # imports SciPy, which takes half a second
 
 __all__ = ["ReportError", "report", "write_page"]
 

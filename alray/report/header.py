@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from alray.labeling.drawn import tests
 from alray.reasons import first_of
 from alray.report.metrics import Metric
 from alray.report.panel import Panel
@@ -42,7 +41,7 @@ def facts(panel: Panel, main: Metric | None, source: str = "") -> Facts:
             "Test": _values(runs, lambda run: _images((run.rounds[-1]["test"] or {}).get("num_images", 0))),
             "Model": _values(runs, lambda run: str(run.about.get("model", ""))),
             "Labels": _values(runs, _labels),
-            "Tests": _values(runs, lambda run: "; ".join(test.sentence for test in tests(run.files))),
+            "Tests": _values(runs, lambda run: "; ".join(test.sentence for test in run.tests)),
             "End": _values(runs, lambda run: why_stopped(run.rounds[-1])),
         }
     else:
@@ -60,7 +59,7 @@ def estimates(panel: Panel) -> list[str]:
     """A sentence on each drawn test of the runs; of several runs it begins with the strategy and the seed."""
     runs = [line.run for line in panel.lines if line.run is not None]
     names = [f"{run.strategy}, seed {run.seed}, " if len(runs) > 1 else "" for run in runs]
-    return [f"{name}{test.sentence}" for name, run in zip(names, runs, strict=True) for test in tests(run.files)]
+    return [f"{name}{test.sentence}" for name, run in zip(names, runs, strict=True) for test in run.tests]
 
 
 def _values(runs: Sequence[RunHistory], say: Callable[[RunHistory], str]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from alray.config import full_identity
+from alray.labeling.drawn import Tested, tests
 from alray.labeling.state import classes
 from alray.rundir import METRICS, RUN, SWEEP, RunDir
 from alray.scalars import SECTIONS, Metrics
@@ -90,6 +92,11 @@ class RunHistory:
     def files(self) -> RunDir:
         """The run directory."""
         return RunDir(self.dir)
+
+    @cached_property
+    def tests(self) -> list[Tested]:
+        """Its closed tests with their estimates. They are read once, because several parts of a report tell them."""
+        return tests(self.files)
 
     @property
     def frozen(self) -> bool:

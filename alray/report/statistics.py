@@ -1,7 +1,8 @@
 """Statistics of learning curves over seeds: intervals, areas under the budget curve, label efficiency.
 
 Letters: s seeds, r rounds. Values are accuracies as fractions, seeds first; runs of the same seed are paired
-(same seed set, same validation set, same initial weights). `comparisons` tests differences.
+(same seed set, same validation set, same initial weights). `comparisons` tests differences. SciPy is imported inside of
+functions: its import takes half a second, and a run that is refused writes no report.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from scipy.optimize import isotonic_regression
-from scipy.special import ndtr, stdtrit
 
 Floats = npt.NDArray[np.float64]
 Axis = Literal["linear", "log"]
@@ -41,6 +39,8 @@ class Interval:
 
 def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Interval:
     """Student's confidence interval of the mean over seeds, for each column by itself. values (s, ...)."""
+    from scipy.special import stdtrit
+
     x = _seeds_first(values)
     mean = x.mean(axis=0)
     if len(x) == 1:
@@ -58,13 +58,15 @@ def bootstrap_interval(
     contains the true mean in 83 % of cases with five seeds and in 90 % with ten. Tables therefore show Student's
     interval, too.
     """
+    from scipy.stats import bootstrap
+
     x = _seeds_first(values)
     mean = np.asarray(x.mean(axis=0))
     if len(x) == 1:
         return Interval(mean, np.asarray(np.nan), np.asarray(np.nan), 1)
     if np.ptp(x) == 0:
         return Interval(mean, mean, mean, len(x))
-    found = stats.bootstrap(
+    found = bootstrap(
         (x,), np.mean, n_resamples=resamples, confidence_level=level, method="BCa", rng=np.random.default_rng(seed)
     ).confidence_interval
     return Interval(mean, np.asarray(found.low), np.asarray(found.high), len(x))
@@ -104,7 +106,11 @@ def _needed(x: Floats, curve: npt.ArrayLike, reference: npt.ArrayLike, at: int) 
 
 def _rising(values: npt.ArrayLike) -> Floats:
     y = np.asarray(values, np.float64)
-    return y if (y[1:] >= y[:-1]).all() else np.asarray(isotonic_regression(y).x)
+    if (y[1:] >= y[:-1]).all():
+        return y
+    from scipy.optimize import isotonic_regression
+
+    return np.asarray(isotonic_regression(y).x)
 
 
 def _labels_at(wanted: float, x: Floats, y: Floats, near: float) -> float:
@@ -151,6 +157,8 @@ def label_efficiency(
     curves of a seed together. Its percentiles are moved outwards as far as Student's quantiles lie outside the normal's
     (expanded percentiles, Hesterberg 2015), without which it is much too narrow for ten seeds and fewer.
     """
+    from scipy.special import ndtr, stdtrit
+
     x, ours, theirs = np.asarray(labels, np.float64), _seeds_first(values), _seeds_first(reference)
     if ours.shape != theirs.shape or ours.shape[1] != len(x):
         raise StatisticsError(
@@ -175,7 +183,9 @@ def mean_ranks(values: npt.ArrayLike) -> Floats:
 
     values (blocks, strategies), higher is better -> (strategies,).
     """
-    return np.asarray(stats.rankdata(-np.asarray(values, np.float64), axis=1).mean(axis=0))
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-np.asarray(values, np.float64), axis=1).mean(axis=0))
 
 
 def on_grid(grid: npt.ArrayLike, labels: npt.ArrayLike, values: npt.ArrayLike) -> Floats:

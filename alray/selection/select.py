@@ -5,6 +5,7 @@ Letters: n rows, k picks, d width of the embedding, c classes.
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
@@ -48,6 +49,7 @@ from alray.selection.scales import read_scales
 from alray.selection.shards import WORKERS, Metered, open_shards, share_of_cpus
 from alray.selection.taking_part import Parts, available
 
+_log = logging.getLogger(__name__)
 _CLASSES = 1 << 20  # a label beyond it is taken for a mistake
 Workers = Literal["process", "ray"]
 
@@ -169,9 +171,15 @@ def select(
     # With more shards than CPUs, whole CPUs would deadlock.
     num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
     try:
-        return select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus)
+        return _told(strategy, select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus))
     except NotFiniteError as error:
         raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
+
+
+def _told(strategy: Strategy, picks: Picks) -> Picks:
+    for remark in strategy.remarks(picks):
+        _log.warning("%s", remark)
+    return picks
 
 
 def _usual_shards(strategy: Strategy, pool: GivenFeatures, parts: Parts, workers: Workers) -> int:

@@ -42,8 +42,14 @@ class Learner(ABC):
         self.config, self.catalog, self.joined = config, catalog, joined
 
     @classmethod
+    def refuse(cls, config: RunConfig) -> None:
+        """Raise ConfigError for a configuration that it cannot learn with, as far as that can be told without PyTorch,
+        whose import takes seconds."""
+        return
+
+    @classmethod
     def check(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
-        """Refuse a configuration that it cannot learn with; returns which weights were loaded, in words.
+        """Refuse what can be told with PyTorch alone; returns which weights were loaded, in words.
 
         build: builds the network once. Raises ConfigError.
         """

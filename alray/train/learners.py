@@ -1,6 +1,7 @@
 """Learners for images that have one class each: a head on a frozen backbone, or end-to-end fine-tuning.
 
-Ray and timm are imported inside of functions: runs on a user's own embeddings start faster without them.
+Ray, PyTorch and timm are imported inside of functions: a run that is refused needs none of them, and runs on a user's
+own embeddings start faster without Ray and timm.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL, SUMMARY, Shared
 from alray.store import Store
 from alray.train.evaluate import evaluate_blocks
-from alray.train.head_speed import head_seconds
 from alray.train.learner import Learner
-from alray.train.linear import fit_head
 from alray.train.measure import (
     bring_in,
     embeddings,
@@ -128,14 +127,17 @@ class LinearLearner(ClassLearner):
         self.table: FeatureTable | None = None
 
     @classmethod
-    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
-        """A frozen backbone must have weights. If all images are embedded already, the network is not built: building
-        takes seconds and imports timm."""
+    def refuse(cls, config: RunConfig) -> None:
+        """A frozen backbone must have weights."""
         if not (config.model.checkpoint or config.model.pretrained or config.pretext.as_backbone):
             raise ConfigError(
                 "model.checkpoint: linear evaluation needs a pretrained backbone (self-supervised weights), got none; "
                 "give model.checkpoint, model.pretrained, pretext.as_backbone, or train.mode finetune"
             )
+
+    @classmethod
+    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
+        """If all images are embedded already, the network is not built: building takes seconds and imports timm."""
         known = measured(embeddings(config, catalog), Shared(config.root).features)
         return f"embeddings of {len(catalog):,} images: {known.uri}" if known else build()
 
@@ -165,6 +167,8 @@ class LinearLearner(ClassLearner):
 
     def head_seconds(self, labels: int) -> float:
         """Seconds of `train`."""
+        from alray.train.head_speed import head_seconds  # imports torch
+
         return head_seconds(self.config.train, self.width(), max(len(self.catalog.classes), 2), labels)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:
@@ -174,6 +178,8 @@ class LinearLearner(ClassLearner):
 
     def train(self, number: int, pool: Pool, out: Store, start: Store | None, stages: Stages) -> TrainSummary:
         """Fit the head."""
+        from alray.train.linear import fit_head  # imports torch
+
         assert self.table is not None
         store = out.child(CHECKPOINT)
         if store.has(SUMMARY):
@@ -203,13 +209,17 @@ class EmbeddingsLearner(LinearLearner):
     """Trains a head on the user's own embeddings, without images and without a network."""
 
     @classmethod
-    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
-        """Nothing is loaded. Raises ConfigError for weights, which would be ignored."""
+    def refuse(cls, config: RunConfig) -> None:
+        """There must be no weights, which would be ignored."""
         if config.model.checkpoint or config.model.pretrained:
             raise ConfigError(
                 "model: expected no weights, because the data are embeddings and no network is built; got "
                 f"checkpoint {config.model.checkpoint or 'none'}, pretrained {config.model.pretrained}"
             )
+
+    @classmethod
+    def loaded(cls, config: RunConfig, catalog: Catalog, build: Callable[[], str]) -> str:
+        """Nothing is loaded."""
         return ""
 
     @classmethod

@@ -1,5 +1,7 @@
 """The learner of segmentation, and what it measures of images by a segmentation network.
 
+PyTorch is imported inside of functions, because a run that is refused does not need it.
+
 Letters: b images, s their side in pixels, c classes.
 """
 
@@ -8,11 +10,10 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from alray.cluster import Joined
 from alray.config import Dtype, FeatureConfig, RunConfig, TransformConfig, changed
@@ -25,14 +26,17 @@ from alray.features.arrays import EMBEDDING, PIXEL, Array
 from alray.features.measures import Extraction, Measure, Measured, ModelSource
 from alray.features.table import FeatureTable
 from alray.models.head import Head
-from alray.models.segmenter import confusion, create_segmenter, segment_images, uncertainties
 from alray.progress import Stages
 from alray.rundir import CHECKPOINT, FEATURES_DIR, MODEL
 from alray.store import Store, read_checked
 from alray.train.evaluate import segmentation_metrics
 from alray.train.learners import FinetuneLearner, backbone
 from alray.train.measure import measure_images, model_source
-from alray.train.targets import MaskTargets
+
+if TYPE_CHECKING:
+    import torch
+
+    from alray.train.targets import MaskTargets
 
 CONFUSION = "confusion"
 _ROWS = 256  # masks decoded at once when classes are counted, confusions added at once
@@ -63,6 +67,10 @@ class Segmenting:
 
     def network(self, device: torch.device) -> torch.nn.Module:
         """The model with its weights."""
+        import torch
+
+        from alray.models.segmenter import create_segmenter
+
         source = self.model
         network = create_segmenter(source.config, source.num_classes, source.seed, source.image_size)
         if source.weights:
@@ -84,6 +92,8 @@ class SegmentationFeatures(Segmenting):
 
     def load(self, device: torch.device) -> Measured:
         """The model in evaluation mode."""
+        from alray.models.segmenter import segment_images, uncertainties
+
         network = self.network(device)
 
         def measure(batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -116,6 +126,10 @@ class Confusions(Segmenting):
 
     def load(self, device: torch.device) -> Measured:
         """The model in evaluation mode; logits are resized to each mask."""
+        from torch.nn.functional import interpolate
+
+        from alray.models.segmenter import confusion, segment_images
+
         network, masks = self.network(device), self.masks
         assert masks is not None
 
@@ -124,7 +138,7 @@ class Confusions(Segmenting):
             for _, logits in segment_images(network, batch["image"], self.features.batch_size, device):
                 for one in logits:
                     mask = masks.decode(batch["mask"][len(counts)], f"row {batch['row'][len(counts)]}")
-                    wide = torch.nn.functional.interpolate(one[None], size=mask.shape, mode="bilinear")
+                    wide = interpolate(one[None], size=mask.shape, mode="bilinear")
                     predicted = wide[0].argmax(0).cpu().numpy()
                     counts.append(confusion(predicted, mask, masks.num_classes, VOID).ravel())
             return {CONFUSION: as_stored(np.stack(counts))}
@@ -151,6 +165,8 @@ class SegmentationLearner(FinetuneLearner):
 
     def targets(self) -> MaskTargets:
         """The masks of the images."""
+        from alray.train.targets import MaskTargets
+
         return MaskTargets(self.masks)
 
     def start_features(self, rows: Rows, out: Store, stages: Stages) -> FeatureTable:

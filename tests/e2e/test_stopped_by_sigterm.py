@@ -3,6 +3,7 @@ The same command continues and ends as an undisturbed one."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -120,6 +121,26 @@ def test_a_job_is_stopped_before_ray_has_started(tmp_path: Path) -> None:
     command.wait_for(lambda: any((tmp_path / "runs").rglob("meta.json")))  # the images are indexed
     os.kill(command.process.pid, signal.SIGTERM)
     assert command.end() == (143, LINE)
+
+
+def threads(process: int) -> set[str]:
+    """The names of the threads of a process."""
+    found = set()
+    for file in Path("/proc", str(process), "task").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.add(file.read_text().strip())
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_is_stopped_while_ray_connects(sent: signal.Signals, code: int, tmp_path: Path) -> None:
+    """Ray's core aborted, or was interrupted half-way and ended with a segmentation fault."""
+    write_embeddings(tmp_path / "e.npz")
+    command = Command(started(config_of(tmp_path / "runs", tmp_path / "e.npz"), tmp_path))
+    command.wait_for(lambda: "worker.io" in threads(command.process.pid))  # of Ray's core
+    os.kill(command.process.pid, sent)
+    assert command.end() == (code, LINE if sent == signal.SIGTERM else LINE.removeprefix("SIGTERM came, "))
 
 
 @pytest.mark.timeout(600)

@@ -464,17 +464,24 @@ def test_arrays(shape: tuple[int, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0, 1, 9]}, "unknown class: 'number 9'"),
+        ({"labels": [0, 1, 9]}, "labels: expected the classes that classes= lists, cat, dog, got '9'"),
+        ({"labels": ["cat", None, "dgo"]}, r"got 'dgo' \(did you mean 'dog'\?\)"),
         ({"labels": [0, 1]}, "labels: expected 3, one per image, got 2"),
-        ({"keys": ["a", "b", "a"]}, "duplicate key: 1"),
+        ({"keys": ["a", "b", "a"]}, "keys: expected a different text .*, got the same, 'a', for the images 0 and 2"),
+        ({"keys": ["a", "b", None]}, "keys: expected a different text for each image, got none for image 2"),
         ({"images": np.zeros((3, 4, 4))}, r"expected \(n, h, w\) or \(n, h, w, 3\) uint8"),
     ],
 )
 def test_arrays_that_do_not_fit(change: dict[str, object], message: str, tmp_path: Path) -> None:
-    given = {"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1, 0], "classes": ("a", "b"), **change}
+    given = {"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1, 0], "classes": ("cat", "dog"), **change}
     with pytest.raises(CatalogError, match=message):
-        index_arrays(out=str(tmp_path), **given)  # type: ignore[arg-type]
+        index_arrays(out=str(tmp_path / "new"), **given)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+    old = index_arrays(np.zeros((3, 4, 4), np.uint8), ["x", None, "y"], str(tmp_path / "old"))
+    assert old.labels().tolist() == [0, -1, 1]
+    with pytest.raises(CatalogError, match=message):
+        index_arrays(out=old.uri, **given)  # type: ignore[arg-type]
+    assert len(bytes_of(Catalog.open(old.uri))) == 3, "the catalog that was there is still whole"
 
 
 def test_embeddings(tmp_path: Path) -> None:

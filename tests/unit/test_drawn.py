@@ -25,6 +25,7 @@ from alray.lease import lease
 from alray.models.head import Head
 from alray.report import report
 from alray.report.escape import markdown
+from alray.rounddir import DrawDir
 from alray.rounds import run
 from alray.rundir import RunDir, RunError
 from alray.stop import Standing
@@ -283,7 +284,7 @@ def test_the_commands_draw_answer_and_estimate(config, tmp_path, capsys):
 
 
 def test_the_estimate_is_in_the_report_the_model_card_and_the_status_of_a_run_without_test_images(
-    config, tmp_path, capsys
+    config, tmp_path, capsys, monkeypatch
 ):
     folder = RunDir(run(config, quiet=True).dir)
     export(folder, str(tmp_path / "bare"), "none", "csv")
@@ -293,7 +294,11 @@ def test_the_estimate_is_in_the_report_the_model_card_and_the_status_of_a_run_wi
     said = drawn.tests(folder)[0].sentence
     assert "from 30 active draws, each weighted by how likely it was to be drawn (LURE, " in said
     assert "labels by class (those of drawn tests, too): " in "\n".join(lines(folder))
-    printed = report([folder.uri])
+    reads, read = list[str](), DrawDir.draws
+    with monkeypatch.context() as counted:
+        counted.setattr(DrawDir, "draws", lambda place: reads.append(place.uri) or read(place))
+        printed = report([folder.uri])
+    assert len(reads) == 1, "the report read the draws again"
     assert said in printed
     assert "No accuracy was measured after each round, because" in printed
     assert markdown(said) in (Path(folder.uri) / "report.md").read_text()

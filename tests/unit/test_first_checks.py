@@ -140,6 +140,7 @@ def test_a_check_for_writing_leaves_nothing(tmp_path: Path) -> None:
         ("--budget 2.5", "--budget: expected an integer of at least 1, got 2.5"),
         ("--split.test-share 2", "--split.test-share: expected a number from 0 to below 1, got 2"),
         ("--resources.use-gpu maybe", "--resources.use-gpu: expected one of auto, yes, no, got 'maybe'"),
+        ("--model.options 3", "--model.options: expected names and values, got 3"),
         ("--top-k a 3", "--top-k: expected an integer, got 'a'"),
         ("--data.pixel-range 5", "--data.pixel-range: expected 2 numbers or none, got fewer"),
         ("--data.pixel-range 5 1", "--data.pixel-range: expected two numbers of which the second is larger, got "),

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from image_sources import add, encoded
 
+from alray.cli import main
 from alray.data.catalog import Catalog, CatalogError, index
 from alray.data.sources.label_text import tidied, tidy, whole_number
+from alray.reasons import short
 
 NFC, NFD = "café", unicodedata.normalize("NFD", "café")
 
@@ -307,3 +309,22 @@ def test_tidied_counts_and_keeps_the_order_of_rows() -> None:
     empty = tidied(pa.chunked_array([], pa.string()), None)
     assert len(empty.labels) == 0
     assert empty.notes == ()
+
+
+def test_a_class_name_that_would_fill_the_screen_is_cut_in_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, other = "x" * 3000, "y" * 3000
+    np.savez(tmp_path / "e.npz", features=np.eye(6, 3), label=np.array([long, "cat", other] * 2))
+    main(["index", str(tmp_path / "e.npz"), "--out", str(tmp_path / "c"), "--yes"])
+    with pytest.raises(SystemExit):
+        main(["index", str(tmp_path / "e.npz"), "--out", str(tmp_path / "d"), "--yes", "--classes", "cat", other])
+    said = "\n".join(capsys.readouterr())
+    assert said.count(f"{long[:60]}… (3,000 letters)") == 3
+    assert "x" * 61 not in said and "y" * 61 not in said
+    assert Catalog.open(str(tmp_path / "c")).classes == ("cat", long, other)
+
+
+def test_short_names_are_whole() -> None:
+    assert short("x" * 200) == "x" * 200
+    assert short("x" * 201) == f"{'x' * 60}… (201 letters)"

@@ -301,8 +301,22 @@ def test_new_classes_come_where_they_are_allowed(config, tmp_path):
     assert "plum" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_a_list_of_classes_is_closed_unless_new_ones_may_always_come(config, tmp_path):
+    config = replace(config, {"labels.new_classes": "allow", "name": "closed"})
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    before = sorted(folder.names())
+    with pytest.raises(LabelError) as refused:
+        give(folder, tmp_path, [(keys[0], "aple", "")])
+    assert "'aple' is not a class (did you mean 'apple'?); expected one of apple, " in str(refused.value)
+    assert "(data.classes lists them all; labels.new_classes=always lets others come)" in str(refused.value)
+    assert sorted(folder.names()) == before
+    assert state.classes(folder) == list(NAMES)
+
+
 def test_a_class_that_was_a_slip_leaves_the_list_when_it_is_corrected_before_a_round_learns_it(config, tmp_path):
-    config = replace(config, {"labels.new_classes": "allow", "name": "slip"})
+    config = replace(config, {"labels.new_classes": "always", "name": "slip"})
     wait(config)
     folder = folder_of(config)
     keys = batch_of(folder)[1]

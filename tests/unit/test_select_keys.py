@@ -242,13 +242,14 @@ def test_picks_from_the_test_split_of_a_catalog_are_counted(here: Path, capsys: 
     assert held_out > 0, "this seed picks none"
 
 
-def test_a_search_that_its_time_limit_ended_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_that_its_time_limit_ended_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     np.save("many.npy", np.random.default_rng(0).normal(size=(200, 6)))
     options = ["--strategy-options", "outliers", "0", "time_limit", "1e-9"]
     main(["select", "robust_k_center", "10", "--embedding", "many.npy", "--out", "o.csv", *options])
-    printed = capsys.readouterr()
-    assert printed.out == "10 rows: o.csv\n"
-    assert "robust_k_center: time_limit: 1e-09 s were not enough" in printed.err
+    assert capsys.readouterr().out == "10 rows: o.csv\n"
+    assert "robust_k_center: time_limit: 1e-09 s were not enough" in caplog.text
 
 
 def test_a_file_that_is_read_is_not_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

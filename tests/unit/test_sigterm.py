@@ -37,7 +37,7 @@ ENDS = {
         "clean\nSIGTERM came, stopped: the same command continues\n",
     ),
     "again when the first one is lost": (
-        "from alray import sigterm\nsigterm._TIDY = 0.1\ndef work():\n    try:\n        send()\n"
+        "from alray import sigterm\nsigterm.TIDY = 0.1\ndef work():\n    try:\n        send()\n"
         "    except BaseException:\n        time.sleep(0.2)\n    send()\n    print('not stopped')\nguarded(work)",
         143,
         "SIGTERM came, stopped: the same command continues\n",
@@ -56,14 +56,14 @@ ENDS = {
     ),
     "after the work": ("guarded(lambda: None)\nsend()", -15, ""),
     "while alray is a library": ("import alray\nfrom alray import run\nsend()", -15, ""),
-    "while handlers start Ray": (
-        "from alray.sigterm import kept\ndef work():\n    with kept():\n"
-        "        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n        send()\nguarded(work)",
+    "before Ray's start": (
+        "from alray.ray_signals import kept\ndef work():\n    with kept():\n        send()\n"
+        "        print('not stopped')\nguarded(work)",
         143,
         "SIGTERM came, stopped: the same command continues\n",
     ),
     "after Ray's start": (
-        "from alray.sigterm import kept\ndef work():\n    with kept():\n"
+        "from alray.ray_signals import kept\ndef work():\n    with kept():\n"
         "        signal.signal(signal.SIGTERM, signal.SIG_DFL)\n    send()\nguarded(work)",
         143,
         "SIGTERM came, stopped: the same command continues\n",

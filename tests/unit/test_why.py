@@ -288,6 +288,23 @@ def test_an_image_is_found_by_the_end_of_its_path_and_unknown_names_get_similar_
         find(catalog, keys[b].replace("b.png", "bb.png"))
 
 
+def test_keys_that_look_the_same_are_shown_apart_and_found_as_they_are_shown(tmp_path):
+    from alray.data.catalog import index_arrays
+
+    keys = [unicodedata.normalize(form, f"cat/ö{end}") for form in ("NFC", "NFD") for end in (".png", "/😀.png")]
+    catalog = index_arrays(np.zeros((4, 4, 4), np.uint8), None, str(tmp_path / "catalog"), keys=keys)
+    for name, shown in (
+        ("ö.png", [r"cat/\xf6.png", r"cat/o\u0308.png"]),
+        ("ö/😀.png", [r"cat/\xf6/\U0001f600.png", r"cat/o\u0308/\U0001f600.png"]),
+    ):
+        with pytest.raises(UnknownImage) as refused:
+            find(catalog, name)
+        for one in shown:
+            assert one in str(refused.value)
+            key = catalog.keys().to_pylist()[find(catalog, one)]
+            assert key == one.encode().decode("unicode_escape")
+
+
 def test_a_key_is_found_by_the_spelling_that_is_printed(tmp_path):
     from alray.data.catalog import index_arrays
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alray.data.sources.scan import CatalogError
-from alray.reasons import first_of
+from alray.reasons import first_of, short
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 _INVISIBLE = "\ufeff\u200b"  # a byte order mark and a space of no width: `str.strip` keeps them
@@ -152,7 +152,7 @@ def whole_number(text: str) -> int | None:
 def refuse_spellings(names: Sequence[str], counts: npt.NDArray[np.int64]) -> None:
     """Raise CatalogError if some classes, found in the labels, differ only in case, in spaces or in zeros."""
     alike: dict[object, list[str]] = {}
-    shown = {name: f"{name!r} ({_images(count)})" for name, count in zip(names, counts.tolist(), strict=True)}
+    shown = {name: f"{short(name)!r} ({_images(count)})" for name, count in zip(names, counts.tolist(), strict=True)}
     for name in names:
         alike.setdefault(_same(name), []).append(shown[name])
     pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
@@ -240,7 +240,7 @@ def _notes(given: list[str], clean: list[str], kept: list[str | None], counts: n
         if before != composes:
             composed.add(ascii(before), count)
         if composes != text:
-            trimmed.add(f"{before!r} is {text!r}", count)
+            trimmed.add(f"{short(before)!r} is {short(text)!r}", count)
         if text != after:
             whole.add(f"{text!r} is {after!r}", count)
     sentences = (

@@ -74,6 +74,11 @@ class LabelStudio:
         self._seen: dict[str, int] = {}  # tasks of a batch when they were looked up
         self._fit()
 
+    @property
+    def _new(self) -> bool:
+        """Whether people may write the names of new classes."""
+        return self.config.lets_come(self.run.listed_classes())
+
     def answer(self, requests: Requests) -> Answers:
         """Push the tasks that are missing, and read what people answered so far.
 
@@ -102,7 +107,7 @@ class LabelStudio:
             if line not in wrong:
                 votes[line.key].append(line)
         found = agreed(votes, self.config.annotations, self.config.agreement, kind.together)
-        rules = Rules(state.classes(self.run), self.config.new_classes == "allow")
+        rules = Rules(state.classes(self.run), self._new, remedy=self.config.remedy(self.run.listed_classes()))
         checked = check(found.settled, Asked(requests.keys, requests.uris, {}), rules)
         said = {line.key: line for line in checked.taken}
         answers = [said.get(key) for key in requests.keys]
@@ -142,7 +147,7 @@ class LabelStudio:
             )
         found = self.server.titled(title)
         if found is None:
-            xml = self._make(state.classes(self.run), self.config.new_classes == "allow")
+            xml = self._make(state.classes(self.run), self._new)
             found = self.server.create(title, xml, self.config.annotations)
         return self._note(found)
 
@@ -167,7 +172,7 @@ class LabelStudio:
         """The labeling interface of the project as it is now, with a choice for every class of the run."""
         self.project = self._find()
         where = f"{self.server.url}: the project {self.project.title!r}"
-        new = self.config.new_classes == "allow"
+        new = self._new
         found = self._fitting(self.project.interface, state.classes(self.run), new, where)
         if found.xml != self.project.interface:
             self.project = self.server.change(self.project, label_config=found.xml)

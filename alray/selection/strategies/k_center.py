@@ -18,6 +18,7 @@ from alray.selection.case import Case, covered
 from alray.selection.kernels.logits import needed
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
+from alray.selection.zero_vectors import counted, remarks
 
 if TYPE_CHECKING:
     from alray.selection.kernels.sieve import Sieve
@@ -44,6 +45,10 @@ class KCenter(Strategy):
 
     def open(self, shard: Shard, context: Context) -> Sieve:
         """The state of one shard."""
+        return counted(self._state(shard, context), shard, self.metric)
+
+    def _state(self, shard: Shard, context: Context) -> Sieve:
+        """The same, which counts no zero vectors."""
         from alray.selection.kernels.sieve import Sieve
 
         labeled = context.labeled.open() if context.labeled else Shard([])
@@ -58,6 +63,10 @@ class KCenter(Strategy):
         rows, squared = search.until(more)
         distance = np.sqrt(np.append(squared, 0.0))
         return Picks(rows[:budget], distance[:budget], distance[1 : budget + 1], search.account())
+
+    def remarks(self, picks: Picks) -> list[str]:
+        """How many zero vectors there are for the cosine metric."""
+        return remarks("k_center", picks)
 
     def reasons(self, case: Case) -> list[str]:
         """What was nearest to it."""

@@ -21,6 +21,7 @@ from alray.selection.kernels.logits import Floats, Positions, distinct, needed
 from alray.selection.options import Count, with_options
 from alray.selection.protocol import Context, Metric, Picks, Shards, Strategy
 from alray.selection.use import Use
+from alray.selection.zero_vectors import counted, remarks
 
 if TYPE_CHECKING:
     from alray.selection.kernels.centroids import Near
@@ -57,7 +58,7 @@ class KMeans(Strategy):
         """The shard-side state."""
         from alray.selection.kernels.centroids import Near
 
-        return Near(needed(shard, self.needs))
+        return counted(Near(needed(shard, self.needs)), shard, self.metric)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """The nearest row to each of `budget` centroids; a row that two centroids share goes to the first of them."""
@@ -72,6 +73,10 @@ class KMeans(Strategy):
         centroids = centroids_of(sample, budget, self.iterations, stream_key(context.seed, stream))
         del sample
         return self._nearest(space, centroids, shards)
+
+    def remarks(self, picks: Picks) -> list[str]:
+        """How many zero vectors there are for the cosine metric."""
+        return remarks("k_means", picks)
 
     def reasons(self, case: Case) -> list[str]:
         """Its place, and what the score means."""

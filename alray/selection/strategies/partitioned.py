@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ from alray.selection.options import Count, Flag, with_options
 from alray.selection.protocol import LABELED, Context, Metric, Picks, Shards, Strategy
 from alray.selection.strategies.badge import Badge
 from alray.selection.strategies.k_center import KCenter
+from alray.selection.zero_vectors import counted, remarks
+
+if TYPE_CHECKING:
+    from alray.selection.kernels.sieve import Sieve
 
 _BLOCK = 1 << 16  # rows hashed together
 Limits = tuple[int, ...]  # hash priorities at which parts begin, the first 0
@@ -92,7 +96,21 @@ class PartitionedKCenter(_Partitioned):
     uses_gpu: ClassVar[bool] = True
 
     def _inner(self) -> Strategy:
-        return KCenter(self.metric, self.first)
+        return _KCenterInPart(self.metric, self.first)
+
+    def open(self, shard: Shard, context: Context) -> PartStates:
+        """The shard-side state."""
+        return counted(super().open(shard, context), shard, self.metric)
+
+    def remarks(self, picks: Picks) -> list[str]:
+        """How many zero vectors there are for the cosine metric."""
+        return remarks("partitioned_k_center", picks)
+
+
+@with_options
+class _KCenterInPart(KCenter):
+    def open(self, shard: Shard, context: Context) -> Sieve:
+        return self._state(shard, context)
 
 
 @with_options
