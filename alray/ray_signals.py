@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from unittest import mock
 
 from alray.sigterm import TIDY, Stop
 
@@ -40,6 +39,8 @@ def kept() -> Iterator[None]:
     if not ours:
         held.pop(signal.SIGTERM, None)
     came: dict[int, float] = {}
+    from unittest import mock  # imports asyncio, which a command that starts no Ray does not need
+
     with mock.patch("ray._private.utils.set_sigterm_handler") if ours else nullcontext():
         if ours:
             _install_cores_handlers()

@@ -76,12 +76,14 @@ def main() -> None:
     """Write the images, run both strategies, compare them."""
     config = options(CONFIG)
 
+    from alray.cold_start import strategy_of
     from alray.report import report  # imported after the options are read, so that --help takes no seconds
     from alray.rounds import run
     from alray.store import absolute, join
     from alray.submitted import check_places
 
     check_places(config)
+    strategy_of(config)  # a wrong name is told before images are written
     if not (config.data.root or config.data.catalog):
         config = replace(config, {"data.root": join(absolute(config.root), "digits-images")})
         write_digits(config.data.root)

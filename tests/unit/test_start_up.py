@@ -141,6 +141,13 @@ print(*sorted({HEAVY} & set(sys.modules)))
     return done.stderr, set(done.stdout.splitlines()[-1].split())
 
 
+def test_the_demo_writes_no_image_for_a_strategy_that_there_is_not(tmp_path: Path) -> None:
+    said, imported = refused("run digits --strategy margim", tmp_path)
+    assert "got 'margim'; the nearest is margin" in said
+    assert imported <= {"PIL", "yaml"}
+    assert list(tmp_path.iterdir()) == []
+
+
 ARRAYS = "run imagenet_base --data.root arrays.npz --split.val-size 4 --split.seed-set-size 8 --budget 5 --rounds 2"
 PHOTOS = "run people --data.root photos --model.checkpoint weights.pth --data.yes"
 
