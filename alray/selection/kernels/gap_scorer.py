@@ -17,23 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import LOGITS, Block
-from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, leading
-from alray.selection.kernels.screen import BY_CLASS, Screen, Told
+from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
+from alray.selection.kernels.room import Room
+from alray.selection.kernels.screen import BY_CLASS, Screen, Told, largest
 from alray.selection.kernels.short_sums import roundings, row_products, row_sums
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
-BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
+BLOCK = 1 << 21  # logits that are read together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
-_COMPARED = 96  # a block is compared class by class with so many classes or fewer
-_CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once, class by class and row by row: longer calls make threads
-# wait less often for Python's lock
-_SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
+_COMPARED, _PART = 64, 1 << 20  # logits are compared class by class with so many classes or fewer, so many at once
+_CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once where temporaries are fresh, class by class and row by row
+_SAMPLE, _SAMPLED = 16, 400  # one row of so many, about so many of a part at most, tell whether the gap alone rules out
+# most rows
 _GRID = np.linspace(0, 1, 65)
 
 Interval = tuple[Floats, Floats]
@@ -52,40 +52,50 @@ class GapScorer:
     weighted: bool = False
     gapped: bool = False
     _known: dict[float, float] = field(default_factory=dict)  # the widest gap for the latest `least`
+    _room: Room = field(default_factory=Room)
 
     def bounds(self, block: Block, least: float = -np.inf) -> Interval:
         """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
         low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
         left: list[tuple[Positions, Singles, Floats]] = []  # rows that may score `least`, whose scores are not told yet
         for start, part in self._parts(block):
-            at, z, eps = start + np.arange(len(part)), self.logits.singles(part), np.zeros(len(part))
-            told = None if z is None else self._at_once(z, least)
-            if z is None or told is None:
-                near = self.logits.approximate(part)
-                if near.usable.all():
-                    told, z, eps = self._told(near.z, near.eps, least, tried=z is not None), near.z, near.eps
-                else:
-                    high[at[~near.usable]] = np.inf
-                    at, z, eps = at[near.usable], near.z[near.usable], near.eps[near.usable]
-                    told = self._told(z, eps, least)
-            low[at[told.at]], high[at[told.at]] = told.low, told.high
-            rough = told.at[told.rough]
+            z, eps, usable, told = self._looked_at(part, least)
+            at = told.at
+            if usable is not None:
+                high[start : start + len(part)] = np.inf
+                high[start + usable], at = -np.inf, usable[at]
+            at = start + at
+            low[at], high[at] = told.low, told.high
+            rough = np.flatnonzero(told.rough)
             if len(rough) == len(z):
                 low[at], high[at] = self._intervals(z, eps)
             elif len(rough):
-                left.append((at[rough], z[rough], eps[rough]))
+                left.append((at[rough], z[told.at[rough]], eps[told.at[rough]]))
         if left:
             at, z, eps = (np.concatenate(column) for column in zip(*left, strict=True))
             low[at], high[at] = self._intervals(z, eps)
         return low, high
 
     def _parts(self, block: Block) -> Iterator[tuple[int, Block]]:
-        """Parts of a block, with the position of each: stored logits are best worked on in the cache."""
+        """Parts of a block, with the position of each."""
         rows = len(block)
         if self.logits.weight is None:
-            rows = _at_once(block[LOGITS].shape[1])
+            classes = block[LOGITS].shape[1]
+            rows = max(8, (_PART if classes <= _COMPARED else BLOCK) // max(1, classes))
         for start in range(0, len(block), max(1, rows)):
             yield start, block.take(slice(start, start + rows)) if rows < len(block) else block
+
+    def _looked_at(self, part: Block, least: float) -> tuple[Singles, Floats, Positions | None, Told]:
+        """Logits and their errors, the positions of the rows that these are of (None: of all rows), and what is told of
+        them."""
+        z = self.logits.singles(part)
+        told = None if z is None else self._at_once(z, least)
+        if z is not None and told is not None:
+            return z, np.zeros(len(part)), None, told
+        near = self.logits.approximate(part)
+        usable = None if near.usable.all() else np.flatnonzero(near.usable)
+        near = near if usable is None else near[usable]
+        return near.z, near.eps, usable, self._told(near.z, near.eps, least, tried=z is not None and usable is None)
 
     def exact(self, block: Block) -> Floats:
         """Scores (m,) in float64."""
@@ -98,24 +108,42 @@ class GapScorer:
             return None
         if not self.screen.weighted and not z.min() > -np.inf:
             return None
-        return self.screen.rows(z, np.zeros(1), np.zeros(1), least)
+        return self.screen.rows(z, np.zeros(1), np.zeros(1), least, self._room)
 
     def _told(self, z: Singles, eps: Floats, least: float, tried: bool = False) -> Told:
         """What the screen tells of usable rows, or else those whose gaps are not too wide to score `least`. tried: the
         screen alone tells nothing."""
         if not len(z) or z.shape[1] == 1:
             return _nothing(np.empty(0, np.intp))
-        told = None if self.screen.gapped or tried else self.screen.rows(z, eps, np.zeros(1), least)
+        told = None if self.screen.gapped or tried else self.screen.rows(z, eps, np.zeros(1), least, self._room)
         if told is not None:
             return told
-        near = (self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)
-        if np.count_nonzero(_Lines(z[::_SAMPLE]).gap <= near[::_SAMPLE]) * 2 * _SAMPLE >= len(z):
+        # Rounding to float32 keeps the order: a gap up to a limit is, rounded, at most the limit rounded.
+        limit = (self._widest(least, z.shape[1]) + 2 * (eps if eps.any() else np.zeros(1))) * (1 + 4 * U)
+        near = np.broadcast_to(limit.astype(np.float32), len(z))
+        step = max(_SAMPLE, len(z) // _SAMPLED)
+        first, second = self._two_largest(z[::step])
+        if np.count_nonzero(first - second <= near[::step]) * 2 * step >= len(z):
             return _nothing(np.arange(len(z)))
-        gap = _Lines(z).gap
-        at = np.flatnonzero(gap <= near)
+        first, second = self._two_largest(z)
+        at = np.flatnonzero(first - second <= near)
         if self.screen.gapped and len(at):
-            told = self.screen.rows(z[at], eps[at], gap[at], least)
+            gap = first[at].astype(np.float64) - second[at]
+            told = self.screen.rows(z[at], eps[at], gap, least, self._room)
         return _nothing(at) if told is None else replace(told, at=at[told.at])
+
+    def _two_largest(self, z: Singles) -> tuple[Singles, Singles]:
+        """The largest logit and the second largest of each row, (m,), of at least two."""
+        classes = z.shape[1]
+        if classes <= _COMPARED:
+            return self._room.two_largest(self._room.transposed(z))
+        others = self._room.take("others", z.shape)
+        np.copyto(others, z)
+        flat, top = others.reshape(-1), np.arange(0, z.size, classes)
+        top += z.argmax(axis=1)
+        first = flat[top]
+        flat[top] = -np.inf
+        return first, largest(others, classes)
 
     def _intervals(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, of as many at once as stay in the cache."""
@@ -128,7 +156,7 @@ class GapScorer:
 
     def _of_some(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, by R where that tells them."""
-        low, high, again = self._by_rest(_Lines(z), eps)
+        low, high, again = self._by_rest(_Lines(z, self._room), eps)
         at = np.flatnonzero(again)
         if len(at):
             low[at], high[at] = self._everywhere(z[at], eps[at])
@@ -182,29 +210,15 @@ def _nothing(at: Positions) -> Told:
 class _Lines:
     """Float32 logits (m, c) with at least two classes: one line per class where there are few, else one per row."""
 
-    def __init__(self, z: Singles) -> None:
+    def __init__(self, z: Singles, room: Room) -> None:
         self.classes: int = z.shape[1]
         self._by_class = self.classes <= BY_CLASS
-        self._z = np.ascontiguousarray(z.T) if self._by_class else z
+        self._z = room.transposed(z) if self._by_class else z
 
     @property
     def terms(self) -> int:
         """With so many terms the float32 sums round."""
         return roundings(self.classes)
-
-    @cached_property
-    def gap(self) -> Floats:
-        """z_(1) - z_(2), (m,), exact."""
-        if self.classes <= _COMPARED:
-            lines = self._z if self._by_class else np.ascontiguousarray(self._z.T)
-            first, second = np.maximum(lines[0], lines[1]), np.minimum(lines[0], lines[1])
-            lower = np.empty_like(first)
-            for line in lines[2:]:
-                np.minimum(first, line, out=lower)
-                np.maximum(second, lower, out=second)
-                np.maximum(first, line, out=first)
-            return np.asarray(first.astype(np.float64) - second)
-        return leading(self._z)[1]
 
     def sums(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
         """R, sum exp(z - z_(1)) (z_(1) - z), and z_(1) - z_(2) to u, each (m,); of the last two what is asked for, else

@@ -35,6 +35,7 @@ _CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever 
 _PRODUCT = 256  # columns per matrix product
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
 _STORED, _MADE = 1 << 18, 1 << 20  # numbers per float32 block: 1 MB stays in cache, 4 MB makes a good matrix product
+_MOST_ROWS = 1 << 17  # of a block
 _SHORT = 128  # columns of a short row
 DENSE = 16  # from one pair in so many on, logits of whole rows cost less than those of the pairs
 _HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -185,7 +186,7 @@ def block_rows(shard: Shard, context: Context, stored: int = _STORED) -> int:
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
     numbers = _MADE if EMBEDDING in _columns(shard) else stored
-    return int(np.clip(numbers // max([classes, *widths]), 64, 1 << 16))
+    return int(np.clip(numbers // max([classes, *widths]), 64, _MOST_ROWS))
 
 
 def _columns(shard: Shard) -> Mapping[str, Column]:

@@ -121,9 +121,9 @@ class TopRows:
         most = few = budget + budget // 2 + _MORE
         for block in self._shard.blocks(self._size):
             low, high = self._scorer.bounds(block, least)
-            keep = high >= least
+            keep = np.flatnonzero(high >= least)
             parts.append(_Found(block.rows[keep], low[keep], high[keep]))
-            held += len(parts[-1].rows)
+            held += len(keep)
             if held > most:
                 found, least = self._sort_out(_join(parts), budget)
                 parts, held = [found], len(found.rows)
