@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import LOGITS, Block
+from alray.features.arrays import LOGITS, Block, Rows
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
 from alray.selection.kernels.room import Room
 from alray.selection.kernels.screen import BY_CLASS, Screen, Told, largest
@@ -31,12 +31,29 @@ from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 BLOCK = 1 << 21  # logits that are read together
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
 _COMPARED, _PART = 64, 1 << 20  # logits are compared class by class with so many classes or fewer, so many at once
-_CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once where temporaries are fresh, class by class and row by row
-_SAMPLE, _SAMPLED = 16, 400  # one row of so many, about so many of a part at most, tell whether the gap alone rules out
-# most rows
+_CACHED, _LONG = (
+    1 << 18,
+    1 << 20,
+)  # numbers worked on at once where temporaries are fresh, class by class and row by row
+_SAMPLE, _SAMPLED = 16, 400  # one row of so many, about so many of a part at most, tell whether gaps rule out most rows
+_FEW = 4  # gaps have ruled out most rows of a part if at most one row of so many is left
+_NO_ERROR = np.zeros(1)
 _GRID = np.linspace(0, 1, 65)
 
 Interval = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """What is told of the usable rows of a part: their logits z (m, c), eps (m,), or (1,) for all. gap: that of the
+    rows that are told, if known. usable: their positions in the part, None: all; rows: how many the part has then."""
+
+    z: Singles
+    eps: Floats
+    told: Told
+    gap: Floats | None = None
+    usable: Positions | None = None
+    rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,49 +70,63 @@ class GapScorer:
     gapped: bool = False
     _known: dict[float, float] = field(default_factory=dict)  # the widest gap for the latest `least`
     _room: Room = field(default_factory=Room)
+    _helps: list[bool] = field(default_factory=lambda: [False])  # whether gaps ruled out most rows of the latest part
 
     def bounds(self, block: Block, least: float = -np.inf) -> Interval:
         """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
         low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
-        left: list[tuple[Positions, Singles, Floats]] = []  # rows that may score `least`, whose scores are not told yet
-        for start, part in self._parts(block):
-            z, eps, usable, told = self._looked_at(part, least)
-            at = told.at
-            if usable is not None:
-                high[start : start + len(part)] = np.inf
-                high[start + usable], at = -np.inf, usable[at]
-            at = start + at
-            low[at], high[at] = told.low, told.high
-            rough = np.flatnonzero(told.rough)
-            if len(rough) == len(z):
-                low[at], high[at] = self._intervals(z, eps)
-            elif len(rough):
-                left.append((at[rough], z[told.at[rough]], eps[told.at[rough]]))
-        if left:
-            at, z, eps = (np.concatenate(column) for column in zip(*left, strict=True))
-            low[at], high[at] = self._intervals(z, eps)
+        offers = self.offers()
+        offers.add(Block(np.arange(len(block)), block.columns), least)
+        at, *ends = offers.take(least)
+        low[at], high[at] = ends
         return low, high
+
+    def offers(self) -> GapOffers:
+        """An empty collection of rows that may score what is wanted."""
+        return GapOffers(self)
+
+    def near(self, block: Block, least: float) -> Iterator[tuple[int, Near]]:
+        """What is told of parts of a block at first, with the position of each part."""
+        for start, part in self._parts(block):
+            yield start, self._looked_at(part, least)
+
+    def ends(self, z: Singles, eps: Floats, gap: Floats | None, least: float) -> tuple[Positions | slice, Interval]:
+        """The rows of z (p, c) that may still score `least`, and the ends of their scores. gap: (p,), if it is
+        known."""
+        told = None
+        if gap is not None and self.screen.gapped:
+            told = self.screen.rows(z, eps, gap, least, self._room)
+        if told is None:
+            return slice(None), self._intervals(z, eps)
+        rough = np.flatnonzero(told.rough)
+        if len(rough):
+            at = told.at[rough]
+            told.low[rough], told.high[rough] = self._intervals(z[at], eps[at])
+        return told.at, (told.low, told.high)
 
     def _parts(self, block: Block) -> Iterator[tuple[int, Block]]:
         """Parts of a block, with the position of each."""
         rows = len(block)
         if self.logits.weight is None:
-            classes = block[LOGITS].shape[1]
-            rows = max(8, (_PART if classes <= _COMPARED else BLOCK) // max(1, classes))
+            classes, plain = block[LOGITS].shape[1], block[LOGITS].dtype == np.float32
+            most = max(8, (BLOCK if plain and classes > _COMPARED else _PART) // max(1, classes))
+            rows = -(-len(block) // max(1, len(block) // most))  # parts of about the same length
         for start in range(0, len(block), max(1, rows)):
             yield start, block.take(slice(start, start + rows)) if rows < len(block) else block
 
-    def _looked_at(self, part: Block, least: float) -> tuple[Singles, Floats, Positions | None, Told]:
-        """Logits and their errors, the positions of the rows that these are of (None: of all rows), and what is told of
-        them."""
+    def _looked_at(self, part: Block, least: float) -> Near:
         z = self.logits.singles(part)
         told = None if z is None else self._at_once(z, least)
         if z is not None and told is not None:
-            return z, np.zeros(len(part)), None, told
+            return Near(z, _NO_ERROR, told)
+        if (plain := self.logits.usable(part)) is not None:
+            return self._told(plain, _NO_ERROR, least, tried=z is not None)
         near = self.logits.approximate(part)
-        usable = None if near.usable.all() else np.flatnonzero(near.usable)
-        near = near if usable is None else near[usable]
-        return near.z, near.eps, usable, self._told(near.z, near.eps, least, tried=z is not None and usable is None)
+        if near.usable.all():
+            return self._told(near.z, near.eps, least, tried=z is not None)
+        at = np.flatnonzero(near.usable)
+        found = self._told(near.z[at], near.eps[at], least)
+        return replace(found, usable=at, rows=len(part))
 
     def exact(self, block: Block) -> Floats:
         """Scores (m,) in float64."""
@@ -108,29 +139,33 @@ class GapScorer:
             return None
         if not self.screen.weighted and not z.min() > -np.inf:
             return None
-        return self.screen.rows(z, np.zeros(1), np.zeros(1), least, self._room)
+        return self.screen.rows(z, _NO_ERROR, np.zeros(1), least, self._room)
 
-    def _told(self, z: Singles, eps: Floats, least: float, tried: bool = False) -> Told:
+    def _told(self, z: Singles, eps: Floats, least: float, tried: bool = False) -> Near:
         """What the screen tells of usable rows, or else those whose gaps are not too wide to score `least`. tried: the
         screen alone tells nothing."""
-        if not len(z) or z.shape[1] == 1:
-            return _nothing(np.empty(0, np.intp))
+        if not len(z) or z.shape[1] == 1:  # with one class every score is -infinity
+            ends = np.full(len(z), -np.inf)
+            return Near(z, eps, Told(np.arange(len(z)), ends, ends, np.zeros(len(z), bool)))
         told = None if self.screen.gapped or tried else self.screen.rows(z, eps, np.zeros(1), least, self._room)
         if told is not None:
-            return told
+            return Near(z, eps, told)
         # Rounding to float32 keeps the order: a gap up to a limit is, rounded, at most the limit rounded.
-        limit = (self._widest(least, z.shape[1]) + 2 * (eps if eps.any() else np.zeros(1))) * (1 + 4 * U)
-        near = np.broadcast_to(limit.astype(np.float32), len(z))
+        limit = ((self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)).astype(np.float32)
+        if self._helps[0] or not self._many(z, limit):
+            first, second = self._two_largest(z)
+            at = np.flatnonzero(first - second <= limit)
+            self._helps[0] = len(at) * _FEW < len(z)
+            if len(at) < len(z):
+                return Near(z, eps, _nothing(at), first[at].astype(np.float64) - second[at])
+        return Near(z, eps, _nothing(np.arange(len(z))))
+
+    def _many(self, z: Singles, limit: Singles) -> bool:
+        """Whether about half of the rows or more have gaps up to a limit, (1,) or (m,): then gaps are of no use."""
         step = max(_SAMPLE, len(z) // _SAMPLED)
         first, second = self._two_largest(z[::step])
-        if np.count_nonzero(first - second <= near[::step]) * 2 * step >= len(z):
-            return _nothing(np.arange(len(z)))
-        first, second = self._two_largest(z)
-        at = np.flatnonzero(first - second <= near)
-        if self.screen.gapped and len(at):
-            gap = first[at].astype(np.float64) - second[at]
-            told = self.screen.rows(z[at], eps[at], gap, least, self._room)
-        return _nothing(at) if told is None else replace(told, at=at[told.at])
+        near = first - second <= (limit[::step] if len(limit) > 1 else limit)
+        return bool(np.count_nonzero(near) * 2 * step >= len(z))
 
     def _two_largest(self, z: Singles) -> tuple[Singles, Singles]:
         """The largest logit and the second largest of each row, (m,), of at least two."""
@@ -148,7 +183,7 @@ class GapScorer:
     def _intervals(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, of as many at once as stay in the cache."""
         step = _at_once(z.shape[1])
-        if len(z) <= step:
+        if 4 * len(z) <= 5 * step:
             return self._of_some(z, eps)
         parts = [self._of_some(z[at : at + step], eps[at : at + step]) for at in range(0, len(z), step)]
         low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
@@ -195,6 +230,58 @@ class GapScorer:
     def _everywhere(self, z: Singles, eps: Floats) -> Interval:
         soft = softened(Approximate(z, eps, np.ones(len(z), bool)))
         return soft.interval(self.value(soft.gaps(self.weighted)))
+
+
+class GapOffers:
+    """Rows that may score what is wanted. The ends of their scores are told of many rows at once, from several blocks:
+    after every short call a thread may have to wait for Python's lock."""
+
+    def __init__(self, scorer: GapScorer) -> None:
+        self._scorer = scorer
+        self.waiting = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.waiting = 0
+        self._known: list[tuple[Rows, Floats, Floats]] = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
+        self._left: dict[bool, list[tuple[Rows, Singles, Floats, Floats]]] = {True: [], False: []}  # by known gap
+
+    def add(self, block: Block, least: float) -> None:
+        """Look at the rows of a block."""
+        for start, near in self._scorer.near(block, least):
+            rows = block.rows[start:]
+            if near.usable is not None:  # nothing is known of the other rows
+                other = np.setdiff1d(np.arange(near.rows), near.usable)
+                self._tell(rows[other], np.full(len(other), -np.inf), np.full(len(other), np.inf), least)
+                rows = rows[near.usable]
+            told, eps = near.told, np.broadcast_to(near.eps, len(near.z))
+            rough, sure = np.flatnonzero(told.rough), np.flatnonzero(~told.rough)
+            self._tell(rows[told.at[sure]], told.low[sure], told.high[sure], least)
+            if len(rough) and len(rough) == len(near.z):  # they are in the cache now
+                at, ends = self._scorer.ends(near.z, eps, near.gap, least)
+                self._tell(rows[told.at[at]], *ends, least)
+            elif len(rough):
+                at = told.at[rough]
+                gap = np.empty(len(at)) if near.gap is None else near.gap
+                self._left[near.gap is not None].append((rows[at], near.z[at], eps[at], gap))
+                self.waiting += len(at)
+
+    def _tell(self, rows: Rows, low: Floats, high: Floats, least: float) -> None:
+        at = np.flatnonzero(high >= least)
+        self._known.append((rows[at], low[at], high[at]))
+        self.waiting += len(at)
+
+    def take(self, least: float) -> tuple[Rows, Floats, Floats]:
+        """All of these rows that may score `least`, and the ends of their scores; nothing is left."""
+        for known, left in self._left.items():
+            if left:
+                rows, z, eps, gap = left[0] if len(left) == 1 else (np.concatenate(c) for c in zip(*left, strict=True))
+                at, ends = self._scorer.ends(z, eps, gap if known else None, least)
+                self._known.append((rows[at], *ends))
+        rows, low, high = (np.concatenate(column) for column in zip(*self._known, strict=True))
+        self._clear()
+        at = np.flatnonzero(high >= least)
+        return rows[at], low[at], high[at]
 
 
 def _at_once(classes: int) -> int:
