@@ -129,7 +129,17 @@ def test_an_error_in_a_thread_is_the_callers() -> None:
 
 @pytest.mark.parametrize(("rows", "expected"), [(0, 1), (99_999, 1), (100_000, 2), (10**9, 10**9)])
 def test_as_many_shards_as_cpus_unless_there_are_few_rows(rows: int, expected: int) -> None:
-    assert usual_shards(rows, 10, build("margin")) == min(expected, processors())
+    assert usual_shards(rows, 10, build("k_center")) == min(expected, processors())
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "expected"), [(10**6, 2, 1), (1 << 21, 2, 2), (800_000, 10, 1), (16_800, 1000, 2)]
+)
+@pytest.mark.parametrize("strategy", ["margin", "confidence", "entropy"])
+def test_logits_that_are_read_in_an_instant_are_not_worth_a_thread(
+    strategy: str, rows: int, classes: int, expected: int
+) -> None:
+    assert usual_shards(rows, classes, build(strategy)) == min(expected, processors())
 
 
 @pytest.mark.parametrize(("width", "expected"), [(512, 1), (2048, 2)])

@@ -29,6 +29,7 @@ from alray.selection.kernels.short_sums import roundings, row_products, row_sums
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
 BLOCK = 1 << 21  # logits that are read together
+SHARD = 1 << 20, 1 << 23  # rows, and logits, that are worth a shard: some hundredths of a second
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
 _COMPARED, _PART = 64, 1 << 20  # logits are compared class by class with so many classes or fewer, so many at once
 _CACHED, _LONG = (

@@ -278,7 +278,8 @@ def _plain(logits: Array) -> Singles | None:
         return _of_finite_half(logits) if all_finite(logits) else None  # all of them are small
     if logits.dtype == np.float32 and logits.flags.c_contiguous:
         flat = logits.reshape(-1)
-        return logits if float(flat @ flat) < _SQUARES else None  # false for NaN, too
+        with np.errstate(all="ignore"):
+            return logits if float(flat @ flat) < _SQUARES else None  # false for NaN, too
     z = single(logits)
     small = logits.dtype != np.float64 and max(z.max(initial=-np.inf), -z.min(initial=np.inf)) < LIMIT
     return z if small else None
