@@ -177,13 +177,19 @@ def test_base_is_cut_into_larger_shards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "classes", "most"),
-    [("badge", 10, 300), ("margin", 2, 20), ("margin", 200, 120), ("entropy", 2, 18), ("confidence", 2, 18)],
+    ("strategy", "classes", "n", "most"),
+    [
+        ("badge", 10, 100_000, 300),
+        ("margin", 2, 1_000_000, 5),
+        ("margin", 10, 1_000_000, 7),
+        ("margin", 200, 100_000, 65),
+        ("entropy", 2, 1_000_000, 4.2),
+        ("confidence", 2, 1_000_000, 4),
+    ],
 )
-def test_rows_are_worked_on_in_long_calls(strategy: str, classes: int, most: int) -> None:
+def test_rows_are_worked_on_in_long_calls(strategy: str, classes: int, n: int, most: float) -> None:
     """Threads that make many short calls wait for Python's lock. Counted: calls per 1,000 rows."""
     rng = np.random.default_rng(0)
-    n = 100_000
     logits = 3 * rng.standard_normal((n, classes), np.float32)
     given = {"logits": logits} if strategy != "badge" else {"logits": logits, "embedding": logits[:, :8]}
     select(strategy, 50, **given)  # imports
