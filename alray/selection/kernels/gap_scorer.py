@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.features.arrays import LOGITS, Block, Rows
+from alray.selection.kernels.lines import Lines
 from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
 from alray.selection.kernels.room import Room
 from alray.selection.kernels.screen import BY_CLASS, Screen, Told, largest
-from alray.selection.kernels.short_sums import roundings, row_products, row_sums
 from alray.selection.kernels.softmax import ROUNDING, Gaps, gaps, softened
 
 BLOCK = 1 << 21  # logits that are read together
@@ -192,7 +192,7 @@ class GapScorer:
 
     def _of_some(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, by R where that tells them."""
-        low, high, again = self._by_rest(_Lines(z, self._room), eps)
+        low, high, again = self._by_rest(Lines(z, self._room), eps)
         at = np.flatnonzero(again)
         if len(at):
             low[at], high[at] = self._everywhere(z[at], eps[at])
@@ -216,7 +216,7 @@ class GapScorer:
             start, stop = gap[last], gap[min(last + 1, len(gap) - 1)]
         return float(stop + ROUNDING * 4 * (1 + stop))
 
-    def _by_rest(self, lines: _Lines, eps: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    def _by_rest(self, lines: Lines, eps: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
         """Intervals from R, and where R is too small for them.
 
         Each exp is good to 110 u (its argument to u of at most 104, the function to 3 ulp), their sums to as many u as
@@ -293,43 +293,3 @@ def _at_once(classes: int) -> int:
 def _nothing(at: Positions) -> Told:
     """Nothing is told of these rows but that they may score what is wanted."""
     return Told(at, np.full(len(at), -np.inf), np.full(len(at), np.inf), np.ones(len(at), bool))
-
-
-class _Lines:
-    """Float32 logits (m, c) with at least two classes: one line per class where there are few, else one per row."""
-
-    def __init__(self, z: Singles, room: Room) -> None:
-        self.classes: int = z.shape[1]
-        self._by_class = self.classes <= BY_CLASS
-        self._z = room.transposed(z) if self._by_class else z
-
-    @property
-    def terms(self) -> int:
-        """With so many terms the float32 sums round."""
-        return roundings(self.classes)
-
-    def sums(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
-        """R, sum exp(z - z_(1)) (z_(1) - z), and z_(1) - z_(2) to u, each (m,); of the last two what is asked for, else
-        zeros."""
-        return self._sums_by_class(weighted, gapped) if self._by_class else self._sums_by_row(weighted, gapped)
-
-    def _sums_by_class(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
-        below = self._z - self._z.max(axis=0)
-        top = below == 0
-        more = np.add.reduce(top, axis=0, dtype=np.uint8).astype(np.float64) - 1  # classes that share the largest logit
-        np.copyto(below, -np.inf, where=top)
-        gap = np.where(more > 0, 0.0, -below.max(axis=0)) if gapped else np.zeros(len(more))
-        e = np.exp(below, out=None if weighted else below)
-        if not weighted:
-            return e.sum(axis=0) + more, np.zeros(len(more)), gap
-        np.copyto(below, 0, where=top)
-        return e.sum(axis=0) + more, -np.einsum("cm,cm->m", e, below).astype(np.float64), gap
-
-    def _sums_by_row(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
-        rows, top = np.arange(len(self._z)), self._z.argmax(axis=1)
-        below = self._z - self._z[rows, top][:, None]
-        below[rows, top] = -np.inf
-        gap = -below.max(axis=1).astype(np.float64) if gapped else np.zeros(len(rows))
-        e = np.exp(below, out=None if weighted else below)
-        below[rows, top] = 0
-        return row_sums(e), -row_products(e, below) if weighted else np.zeros(len(rows)), gap
