@@ -20,7 +20,6 @@ from alray.selection.kernels.logits import (
     Logits,
     block_rows,
     dots,
-    leading,
     logits_of,
     needed,
     nonzero,
@@ -28,6 +27,7 @@ from alray.selection.kernels.logits import (
     single,
 )
 from alray.selection.kernels.per_class import PerClass
+from alray.selection.kernels.room import Room
 from alray.selection.kernels.top_rows import ScoreStrategy, TopRows
 from alray.selection.protocol import Context, Picks, SelectionError, Strategy
 from alray.selection.registry import build
@@ -205,6 +205,9 @@ class Wrong(Logits):
         return Approximate(right.z, right.eps + self.eps, right.usable)
 
     def singles(self, block: Block) -> None:
+        return None
+
+    def usable(self, block: Block) -> None:
         return None
 
     def exact_rows(self, block: Block) -> np.ndarray:
@@ -460,8 +463,9 @@ def test_the_screen_bounds_scores_wherever_the_logits_are(
     z += np.repeat(np.float32([-50, 50]), 250)[:, None] if offset == "apart" else np.float32(offset)
     scorer = strategy.scorer(Shard([]), Context())
     exact = scorer.exact(Block(np.arange(500), {"logits": z + eps * np.where(likely, 1.0, -1.0)}))
+    gap = np.diff(np.sort(z, axis=1)[:, -2:].astype(np.float64))[:, 0]
     for least in (-np.inf, *np.quantile(exact, [0.5, 0.99])):
-        told = scorer.screen.rows(z, np.full(500, abs(eps)), leading(z)[1], least)
+        told = scorer.screen.rows(z, np.full(500, abs(eps)), gap, least, Room())
         if told is None:
             assert -np.inf < least <= scorer.screen.smallest
             continue

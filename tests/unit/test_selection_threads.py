@@ -129,7 +129,17 @@ def test_an_error_in_a_thread_is_the_callers() -> None:
 
 @pytest.mark.parametrize(("rows", "expected"), [(0, 1), (99_999, 1), (100_000, 2), (10**9, 10**9)])
 def test_as_many_shards_as_cpus_unless_there_are_few_rows(rows: int, expected: int) -> None:
-    assert usual_shards(rows, 10, build("margin")) == min(expected, processors())
+    assert usual_shards(rows, 10, build("k_center")) == min(expected, processors())
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "expected"), [(10**6, 2, 1), (1 << 21, 2, 2), (800_000, 10, 1), (16_800, 1000, 2)]
+)
+@pytest.mark.parametrize("strategy", ["margin", "confidence", "entropy"])
+def test_logits_that_are_read_in_an_instant_are_not_worth_a_thread(
+    strategy: str, rows: int, classes: int, expected: int
+) -> None:
+    assert usual_shards(rows, classes, build(strategy)) == min(expected, processors())
 
 
 @pytest.mark.parametrize(("width", "expected"), [(512, 1), (2048, 2)])
@@ -167,13 +177,19 @@ def test_base_is_cut_into_larger_shards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "classes", "most"),
-    [("badge", 10, 300), ("margin", 2, 20), ("margin", 200, 120), ("entropy", 2, 18), ("confidence", 2, 18)],
+    ("strategy", "classes", "n", "most"),
+    [
+        ("badge", 10, 100_000, 300),
+        ("margin", 2, 1_000_000, 5),
+        ("margin", 10, 1_000_000, 7),
+        ("margin", 200, 100_000, 65),
+        ("entropy", 2, 1_000_000, 4.2),
+        ("confidence", 2, 1_000_000, 4),
+    ],
 )
-def test_rows_are_worked_on_in_long_calls(strategy: str, classes: int, most: int) -> None:
+def test_rows_are_worked_on_in_long_calls(strategy: str, classes: int, n: int, most: float) -> None:
     """Threads that make many short calls wait for Python's lock. Counted: calls per 1,000 rows."""
     rng = np.random.default_rng(0)
-    n = 100_000
     logits = 3 * rng.standard_normal((n, classes), np.float32)
     given = {"logits": logits} if strategy != "badge" else {"logits": logits, "embedding": logits[:, :8]}
     select(strategy, 50, **given)  # imports

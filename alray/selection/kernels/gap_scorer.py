@@ -17,30 +17,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from alray.features.arrays import LOGITS, Block
-from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U, leading
-from alray.selection.kernels.screen import BY_CLASS, Screen, Told
-from alray.selection.kernels.short_sums import roundings, row_products, row_sums
+from alray.features.arrays import LOGITS, Block, Rows
+from alray.selection.kernels.lines import Lines
+from alray.selection.kernels.logits import Approximate, Floats, Logits, Positions, Singles, U
+from alray.selection.kernels.room import Room
+from alray.selection.kernels.screen import BY_CLASS, Screen, Told, largest
 from alray.selection.kernels.softmax import ROUNDING, Gaps, Soft, gaps, softened, softened_on_device
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 1 << 20  # logits from whose rows the wanted ones are scored together
+
+BLOCK = 1 << 21  # logits that are read together
+SHARD = 1 << 20, 1 << 23  # rows, and logits, that are worth a shard: some hundredths of a second
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
-_COMPARED = 96  # a block is compared class by class with so many classes or fewer
-_CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once, class by class and row by row: longer calls make threads
-# wait less often for Python's lock
-_SAMPLE = 16  # one row of so many tells whether the gap alone rules out most rows
+_COMPARED, _PART = 64, 1 << 20  # logits are compared class by class with so many classes or fewer, so many at once
+_CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once where memory is fresh, class by class and row by row
+_SAMPLE, _SAMPLED = 16, 400  # one row of so many, about so many of a part at most, tell whether gaps rule out most rows
+_FEW = 4  # gaps have ruled out most rows of a part if at most one row of so many is left
+_NO_ERROR = np.zeros(1)
 _GRID = np.linspace(0, 1, 65)
 
 Interval = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """What is told of the usable rows of a part: their logits z (m, c), eps (m,), or (1,) for all. gap: that of the
+    rows that are told, if known. usable: their positions in the part, None: all; rows: how many the part has then."""
+
+    z: Singles
+    eps: Floats
+    told: Told
+    gap: Floats | None = None
+    usable: Positions | None = None
+    rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,51 +72,74 @@ class GapScorer:
     weighted: bool = False
     gapped: bool = False
     _known: dict[float, float] = field(default_factory=dict)  # the widest gap for the latest `least`
+    _room: Room = field(default_factory=Room)
+    _helps: list[bool] = field(default_factory=lambda: [False])  # whether gaps ruled out most rows of the latest part
 
     def bounds(self, block: Block, least: float = -np.inf) -> Interval:
         """(low, high), each (m,), with low <= exact score <= high; -infinity is both where `least` is out of reach."""
-        told = self.logits.place.attempt(lambda device: self._on_device(block, device))
-        return self._here(block, least) if told is None else told
+        low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
+        offers = self.offers()
+        offers.add(Block(np.arange(len(block)), block.columns), least)
+        at, *ends = offers.take(least)
+        low[at], high[at] = ends
+        return low, high
+
+    def offers(self) -> GapOffers:
+        """An empty collection of rows that may score what is wanted."""
+        return GapOffers(self)
+
+    def on_device(self, block: Block) -> Interval | None:
+        """The intervals of all rows of a block, if a GPU computes them, in less time than sending the logits takes."""
+        return self.logits.place.attempt(lambda device: self._on_device(block, device))
 
     def _on_device(self, block: Block, device: torch.device) -> Interval | None:
-        """The intervals of all rows: on a GPU a softmax takes less time than sending the logits."""
         from alray.selection.kernels.resident import usable_logits  # imports torch
 
         z = usable_logits(block[LOGITS], device)
         return None if z is None else self._interval(softened_on_device(z))
 
-    def _here(self, block: Block, least: float) -> Interval:
-        low, high = np.full(len(block), -np.inf), np.full(len(block), -np.inf)
-        left: list[tuple[Positions, Singles, Floats]] = []  # rows that may score `least`, whose scores are not told yet
+    def near(self, block: Block, least: float) -> Iterator[tuple[int, Near]]:
+        """What is told of parts of a block at first, with the position of each part."""
         for start, part in self._parts(block):
-            at, z, eps = start + np.arange(len(part)), self.logits.singles(part), np.zeros(len(part))
-            told = None if z is None else self._at_once(z, least)
-            if z is None or told is None:
-                near = self.logits.approximate(part)
-                if near.usable.all():
-                    told, z, eps = self._told(near.z, near.eps, least, tried=z is not None), near.z, near.eps
-                else:
-                    high[at[~near.usable]] = np.inf
-                    at, z, eps = at[near.usable], near.z[near.usable], near.eps[near.usable]
-                    told = self._told(z, eps, least)
-            low[at[told.at]], high[at[told.at]] = told.low, told.high
-            rough = told.at[told.rough]
-            if len(rough) == len(z):
-                low[at], high[at] = self._intervals(z, eps)
-            elif len(rough):
-                left.append((at[rough], z[rough], eps[rough]))
-        if left:
-            at, z, eps = (np.concatenate(column) for column in zip(*left, strict=True))
-            low[at], high[at] = self._intervals(z, eps)
-        return low, high
+            yield start, self._looked_at(part, least)
+
+    def ends(self, z: Singles, eps: Floats, gap: Floats | None, least: float) -> tuple[Positions | slice, Interval]:
+        """The rows of z (p, c) that may still score `least`, and the ends of their scores. gap: (p,), if it is
+        known."""
+        told = None
+        if gap is not None and self.screen.gapped:
+            told = self.screen.rows(z, eps, gap, least, self._room)
+        if told is None:
+            return slice(None), self._intervals(z, eps)
+        rough = np.flatnonzero(told.rough)
+        if len(rough):
+            at = told.at[rough]
+            told.low[rough], told.high[rough] = self._intervals(z[at], eps[at])
+        return told.at, (told.low, told.high)
 
     def _parts(self, block: Block) -> Iterator[tuple[int, Block]]:
-        """Parts of a block, with the position of each: stored logits are best worked on in the cache."""
+        """Parts of a block, with the position of each."""
         rows = len(block)
         if self.logits.weight is None:
-            rows = _at_once(block[LOGITS].shape[1])
+            classes, plain = block[LOGITS].shape[1], block[LOGITS].dtype == np.float32
+            most = max(8, (BLOCK if plain and classes > _COMPARED else _PART) // max(1, classes))
+            rows = -(-len(block) // max(1, len(block) // most))  # parts of about the same length
         for start in range(0, len(block), max(1, rows)):
             yield start, block.take(slice(start, start + rows)) if rows < len(block) else block
+
+    def _looked_at(self, part: Block, least: float) -> Near:
+        z = self.logits.singles(part)
+        told = None if z is None else self._at_once(z, least)
+        if z is not None and told is not None:
+            return Near(z, _NO_ERROR, told)
+        if (plain := self.logits.usable(part)) is not None:
+            return self._told(plain, _NO_ERROR, least, tried=z is not None)
+        near = self.logits.approximate(part)
+        if near.usable.all():
+            return self._told(near.z, near.eps, least, tried=z is not None)
+        at = np.flatnonzero(near.usable)
+        found = self._told(near.z[at], near.eps[at], least)
+        return replace(found, usable=at, rows=len(part))
 
     def exact(self, block: Block) -> Floats:
         """Scores (m,) in float64."""
@@ -113,29 +152,51 @@ class GapScorer:
             return None
         if not self.screen.weighted and not z.min() > -np.inf:
             return None
-        return self.screen.rows(z, np.zeros(1), np.zeros(1), least)
+        return self.screen.rows(z, _NO_ERROR, np.zeros(1), least, self._room)
 
-    def _told(self, z: Singles, eps: Floats, least: float, tried: bool = False) -> Told:
+    def _told(self, z: Singles, eps: Floats, least: float, tried: bool = False) -> Near:
         """What the screen tells of usable rows, or else those whose gaps are not too wide to score `least`. tried: the
         screen alone tells nothing."""
-        if not len(z) or z.shape[1] == 1:
-            return _nothing(np.empty(0, np.intp))
-        told = None if self.screen.gapped or tried else self.screen.rows(z, eps, np.zeros(1), least)
+        if not len(z) or z.shape[1] == 1:  # with one class every score is -infinity
+            ends = np.full(len(z), -np.inf)
+            return Near(z, eps, Told(np.arange(len(z)), ends, ends, np.zeros(len(z), bool)))
+        told = None if self.screen.gapped or tried else self.screen.rows(z, eps, np.zeros(1), least, self._room)
         if told is not None:
-            return told
-        near = (self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)
-        if np.count_nonzero(_Lines(z[::_SAMPLE]).gap <= near[::_SAMPLE]) * 2 * _SAMPLE >= len(z):
-            return _nothing(np.arange(len(z)))
-        gap = _Lines(z).gap
-        at = np.flatnonzero(gap <= near)
-        if self.screen.gapped and len(at):
-            told = self.screen.rows(z[at], eps[at], gap[at], least)
-        return _nothing(at) if told is None else replace(told, at=at[told.at])
+            return Near(z, eps, told)
+        # Rounding to float32 keeps the order: a gap up to a limit is, rounded, at most the limit rounded.
+        limit = ((self._widest(least, z.shape[1]) + 2 * eps) * (1 + 4 * U)).astype(np.float32)
+        if self._helps[0] or not self._many(z, limit):
+            first, second = self._two_largest(z)
+            at = np.flatnonzero(first - second <= limit)
+            self._helps[0] = len(at) * _FEW < len(z)
+            if len(at) < len(z):
+                return Near(z, eps, _nothing(at), first[at].astype(np.float64) - second[at])
+        return Near(z, eps, _nothing(np.arange(len(z))))
+
+    def _many(self, z: Singles, limit: Singles) -> bool:
+        """Whether about half of the rows or more have gaps up to a limit, (1,) or (m,): then gaps are of no use."""
+        step = max(_SAMPLE, len(z) // _SAMPLED)
+        first, second = self._two_largest(z[::step])
+        near = first - second <= (limit[::step] if len(limit) > 1 else limit)
+        return bool(np.count_nonzero(near) * 2 * step >= len(z))
+
+    def _two_largest(self, z: Singles) -> tuple[Singles, Singles]:
+        """The largest logit and the second largest of each row, (m,), of at least two."""
+        classes = z.shape[1]
+        if classes <= _COMPARED:
+            return self._room.two_largest(self._room.transposed(z))
+        others = self._room.take("others", z.shape)
+        np.copyto(others, z)
+        flat, top = others.reshape(-1), np.arange(0, z.size, classes)
+        top += z.argmax(axis=1)
+        first = flat[top]
+        flat[top] = -np.inf
+        return first, largest(others, classes)
 
     def _intervals(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, of as many at once as stay in the cache."""
         step = _at_once(z.shape[1])
-        if len(z) <= step:
+        if 4 * len(z) <= 5 * step:
             return self._of_some(z, eps)
         parts = [self._of_some(z[at : at + step], eps[at : at + step]) for at in range(0, len(z), step)]
         low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
@@ -143,7 +204,7 @@ class GapScorer:
 
     def _of_some(self, z: Singles, eps: Floats) -> Interval:
         """The intervals of rows, by R where that tells them."""
-        low, high, again = self._by_rest(_Lines(z), eps)
+        low, high, again = self._by_rest(Lines(z, self._room), eps)
         at = np.flatnonzero(again)
         if len(at):
             low[at], high[at] = self._everywhere(z[at], eps[at])
@@ -167,7 +228,7 @@ class GapScorer:
             start, stop = gap[last], gap[min(last + 1, len(gap) - 1)]
         return float(stop + ROUNDING * 4 * (1 + stop))
 
-    def _by_rest(self, lines: _Lines, eps: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    def _by_rest(self, lines: Lines, eps: Floats) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
         """Intervals from R, and where R is too small for them.
 
         Each exp is good to 110 u (its argument to u of at most 104, the function to 3 ulp), their sums to as many u as
@@ -186,6 +247,61 @@ class GapScorer:
         return soft.interval(self.value(soft.gaps(self.weighted)))
 
 
+class GapOffers:
+    """Rows that may score what is wanted. The ends of their scores are told of many rows at once, from several blocks:
+    after every short call a thread may have to wait for Python's lock."""
+
+    def __init__(self, scorer: GapScorer) -> None:
+        self._scorer = scorer
+        self.waiting = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.waiting = 0
+        self._known: list[tuple[Rows, Floats, Floats]] = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
+        self._left: dict[bool, list[tuple[Rows, Singles, Floats, Floats]]] = {True: [], False: []}  # by known gap
+
+    def add(self, block: Block, least: float) -> None:
+        """Look at the rows of a block."""
+        if (ends := self._scorer.on_device(block)) is not None:
+            self._tell(block.rows, *ends, least)
+            return
+        for start, near in self._scorer.near(block, least):
+            rows = block.rows[start:]
+            if near.usable is not None:  # nothing is known of the other rows
+                other = np.setdiff1d(np.arange(near.rows), near.usable)
+                self._tell(rows[other], np.full(len(other), -np.inf), np.full(len(other), np.inf), least)
+                rows = rows[near.usable]
+            told, eps = near.told, np.broadcast_to(near.eps, len(near.z))
+            rough, sure = np.flatnonzero(told.rough), np.flatnonzero(~told.rough)
+            self._tell(rows[told.at[sure]], told.low[sure], told.high[sure], least)
+            if len(rough) and len(rough) == len(near.z):  # they are in the cache now
+                at, ends = self._scorer.ends(near.z, eps, near.gap, least)
+                self._tell(rows[told.at[at]], *ends, least)
+            elif len(rough):
+                at = told.at[rough]
+                gap = np.empty(len(at)) if near.gap is None else near.gap
+                self._left[near.gap is not None].append((rows[at], near.z[at], eps[at], gap))
+                self.waiting += len(at)
+
+    def _tell(self, rows: Rows, low: Floats, high: Floats, least: float) -> None:
+        at = np.flatnonzero(high >= least)
+        self._known.append((rows[at], low[at], high[at]))
+        self.waiting += len(at)
+
+    def take(self, least: float) -> tuple[Rows, Floats, Floats]:
+        """All of these rows that may score `least`, and the ends of their scores; nothing is left."""
+        for known, left in self._left.items():
+            if left:
+                rows, z, eps, gap = left[0] if len(left) == 1 else (np.concatenate(c) for c in zip(*left, strict=True))
+                at, ends = self._scorer.ends(z, eps, gap if known else None, least)
+                self._known.append((rows[at], *ends))
+        rows, low, high = (np.concatenate(column) for column in zip(*self._known, strict=True))
+        self._clear()
+        at = np.flatnonzero(high >= least)
+        return rows[at], low[at], high[at]
+
+
 def _at_once(classes: int) -> int:
     """How many rows to work on at once."""
     return max(8, (_CACHED if classes <= BY_CLASS else _LONG) // max(1, classes))
@@ -194,57 +310,3 @@ def _at_once(classes: int) -> int:
 def _nothing(at: Positions) -> Told:
     """Nothing is told of these rows but that they may score what is wanted."""
     return Told(at, np.full(len(at), -np.inf), np.full(len(at), np.inf), np.ones(len(at), bool))
-
-
-class _Lines:
-    """Float32 logits (m, c) with at least two classes: one line per class where there are few, else one per row."""
-
-    def __init__(self, z: Singles) -> None:
-        self.classes: int = z.shape[1]
-        self._by_class = self.classes <= BY_CLASS
-        self._z = np.ascontiguousarray(z.T) if self._by_class else z
-
-    @property
-    def terms(self) -> int:
-        """With so many terms the float32 sums round."""
-        return roundings(self.classes)
-
-    @cached_property
-    def gap(self) -> Floats:
-        """z_(1) - z_(2), (m,), exact."""
-        if self.classes <= _COMPARED:
-            lines = self._z if self._by_class else np.ascontiguousarray(self._z.T)
-            first, second = np.maximum(lines[0], lines[1]), np.minimum(lines[0], lines[1])
-            lower = np.empty_like(first)
-            for line in lines[2:]:
-                np.minimum(first, line, out=lower)
-                np.maximum(second, lower, out=second)
-                np.maximum(first, line, out=first)
-            return np.asarray(first.astype(np.float64) - second)
-        return leading(self._z)[1]
-
-    def sums(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
-        """R, sum exp(z - z_(1)) (z_(1) - z), and z_(1) - z_(2) to u, each (m,); of the last two what is asked for, else
-        zeros."""
-        return self._sums_by_class(weighted, gapped) if self._by_class else self._sums_by_row(weighted, gapped)
-
-    def _sums_by_class(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
-        below = self._z - self._z.max(axis=0)
-        top = below == 0
-        more = np.add.reduce(top, axis=0, dtype=np.uint8).astype(np.float64) - 1  # classes that share the largest logit
-        np.copyto(below, -np.inf, where=top)
-        gap = np.where(more > 0, 0.0, -below.max(axis=0)) if gapped else np.zeros(len(more))
-        e = np.exp(below, out=None if weighted else below)
-        if not weighted:
-            return e.sum(axis=0) + more, np.zeros(len(more)), gap
-        np.copyto(below, 0, where=top)
-        return e.sum(axis=0) + more, -np.einsum("cm,cm->m", e, below).astype(np.float64), gap
-
-    def _sums_by_row(self, weighted: bool, gapped: bool) -> tuple[Floats, Floats, Floats]:
-        rows, top = np.arange(len(self._z)), self._z.argmax(axis=1)
-        below = self._z - self._z[rows, top][:, None]
-        below[rows, top] = -np.inf
-        gap = -below.max(axis=1).astype(np.float64) if gapped else np.zeros(len(rows))
-        e = np.exp(below, out=None if weighted else below)
-        below[rows, top] = 0
-        return row_sums(e), -row_products(e, below) if weighted else np.zeros(len(rows)), gap

@@ -32,10 +32,12 @@ Positions = npt.NDArray[np.intp]
 
 U = 2.0**-24  # unit roundoff of float32
 LIMIT = 2.0**60  # float32 logits beyond it are not used: differences and quotients of smaller ones cannot overflow
+_SQUARES = 2.0**118  # if squares have a smaller sum, no number reaches LIMIT
 _CHUNK = 1024  # columns per partial sum: fixes the order of summation whatever NumPy's buffers do with long rows
 _PRODUCT = 256  # columns per matrix product
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernels: 2 MB
 _STORED, _MADE = 1 << 18, 1 << 20  # numbers per float32 block: 1 MB stays in cache, 4 MB makes a good matrix product
+_MOST_ROWS = 1 << 17  # of a block
 _SHORT = 128  # columns of a short row
 DENSE = 16  # from one pair in so many on, logits of whole rows cost less than those of the pairs
 _HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -57,14 +59,6 @@ class Approximate:
 
     def __getitem__(self, at: slice | Positions) -> Approximate:
         return Approximate(self.z[at], self.eps[at], self.usable[at])
-
-
-def leading(z: Singles) -> tuple[Positions, Floats]:
-    """The class with the largest z, (m,), and by how much it exceeds every other one, (m,), exact. z: (m, c)."""
-    rows, top, others = np.arange(len(z)), z.argmax(axis=1), z.copy()
-    others[rows, top] = -np.inf
-    with np.errstate(invalid="ignore"):  # rows that are not usable may hold NaN or infinity
-        return top, z[rows, top].astype(np.float64) - others.max(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +98,11 @@ class Logits:
         """The logits of a block as they are stored, if that is in float32. They may be NaN or infinite."""
         stored = block[LOGITS] if self.weight is None else None
         return None if stored is None or stored.dtype != np.float32 else stored
+
+    def usable(self, block: Block) -> Singles | None:
+        """The logits of a block in float32, if they are stored without any loss and all of them are certainly
+        usable."""
+        return _plain(block[LOGITS]) if self.weight is None else None
 
     def exact(self, block: Block, at: Positions, classes: Positions) -> Floats:
         """Canonical logits of pairs: positions at (p,), classes (p,) -> (p,). Raises SelectionError naming the row."""
@@ -196,7 +195,7 @@ def block_rows(shard: Shard, context: Context, stored: int = _STORED, place: Pla
     widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
     numbers = _MADE if EMBEDDING in _columns(shard) else stored
-    rows = int(np.clip(numbers // max([classes, *widths]), 64, 1 << 16))
+    rows = int(np.clip(numbers // max([classes, *widths]), 64, _MOST_ROWS))
     return rows if place is None else max(rows, place.rows(max([classes, *widths])))
 
 
@@ -285,12 +284,24 @@ def nonzero(mask: npt.NDArray[np.bool_]) -> tuple[Positions, Positions]:
     return at, column
 
 
-def _stored(logits: Array) -> Approximate:
-    if logits.dtype == np.float16 and all_finite(logits):  # all of them are small
-        return Approximate(_of_finite_half(logits), np.zeros(len(logits)), np.ones(len(logits), bool))
+def _plain(logits: Array) -> Singles | None:
+    """Stored logits in float32, exactly; None where some may not be usable."""
+    if logits.dtype == np.float16:
+        return _of_finite_half(logits) if all_finite(logits) else None  # all of them are small
+    if logits.dtype == np.float32 and logits.flags.c_contiguous:
+        flat = logits.reshape(-1)
+        with np.errstate(all="ignore"):
+            return logits if float(flat @ flat) < _SQUARES else None  # false for NaN, too
     z = single(logits)
-    if logits.dtype != np.float64 and max(z.max(initial=-np.inf), -z.min(initial=np.inf)) < LIMIT:  # false for NaN, too
-        return Approximate(z, np.zeros(len(z)), np.ones(len(z), bool))
+    small = logits.dtype != np.float64 and max(z.max(initial=-np.inf), -z.min(initial=np.inf)) < LIMIT
+    return z if small else None
+
+
+def _stored(logits: Array) -> Approximate:
+    plain = _plain(logits)
+    if plain is not None:
+        return Approximate(plain, np.zeros(len(plain)), np.ones(len(plain), bool))
+    z = single(logits)
     lines = z.T if z.shape[1] > _SHORT else np.ascontiguousarray(z.T)  # NumPy reduces short rows slowly
     largest = np.maximum(lines.max(axis=0, initial=-np.inf), -lines.min(axis=0, initial=np.inf))
     eps = np.zeros(len(z))

@@ -238,12 +238,12 @@ def twice_less(bias: Floats, a: Matrix, b: Matrix) -> Matrix:
 def _twice_less(bias: Floats, a: Array, b: Array) -> Array:
     found = np.empty((len(a), len(b)), a.dtype)
     with np.errstate(over="ignore"):
-        bias = np.broadcast_to(bias.astype(a.dtype), found.shape)
+        bias = bias.astype(a.dtype)
     fewer_rows = len(a) < len(b)
     a, b = (-2 * a, b.T) if fewer_rows else (a, -2 * b.T)
     step = max(1, _CACHED // max(1, len(found.T)))
     for start in range(0, len(a), step):
         part = slice(start, start + step)
         np.matmul(a[part], b, out=found[part])
-        found[part] += bias[part]
+        found[part] += bias if len(bias) == 1 else bias[part]
     return found

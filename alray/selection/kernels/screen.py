@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray.selection.kernels.logits import Floats, Positions, Singles, U
+from alray.selection.kernels.room import Room
 from alray.selection.kernels.short_sums import roundings, row_products, row_sums
 
 _RANGE = 60.0  # float32 holds sums of exp(z) from exp(-60) to exp(60), and all terms that matter beside them
@@ -80,12 +81,12 @@ class Screen:
     weighted: bool = False
     gapped: bool = False
 
-    def rows(self, z: Singles, eps: Floats, gap: Floats, least: float) -> Told | None:
+    def rows(self, z: Singles, eps: Floats, gap: Floats, least: float, room: Room) -> Told | None:
         """The rows of usable logits (m, c) that may score `least`, all for -infinity; None where that is not told. gap:
         z_(1) - z_(2), (m,), if it is read."""
         if -np.inf < least <= self.smallest:
             return None
-        totals = totals_of(z, eps if eps.any() else np.zeros(1), self.weighted)
+        totals = totals_of(z, eps if eps.any() else np.zeros(1), self.weighted, room)
         if totals is None:
             return None
         if least == -np.inf:
@@ -137,29 +138,35 @@ MARGIN = Screen(_margin, _margin_between, -5.0, gapped=True)
 ENTROPY = Screen(_entropy, _entropy_between, -3.0, weighted=True)
 
 
-def totals_of(z: Singles, eps: Floats, weighted: bool) -> Totals | None:
+def totals_of(z: Singles, eps: Floats, weighted: bool, room: Room) -> Totals | None:
     """What the scores of rows are made of; None where logits differ too much from row to row, or are not finite."""
-    lines = np.ascontiguousarray(z if z.shape[1] > BY_CLASS else z.T)
+    lines = np.ascontiguousarray(z) if z.shape[1] > BY_CLASS else room.transposed(z)
     with np.errstate(all="ignore"):
         middle = float(z[0].max())
-        totals = _totals_around(lines, z.shape[1], eps, weighted, middle if abs(middle) > _RANGE else 0.0)
+        totals = _totals_around(lines, z.shape[1], eps, weighted, middle if abs(middle) > _RANGE else 0.0, room)
         if totals is not None:
             return totals
-        top = _largest(lines, z.shape[1])
+        top = largest(lines, z.shape[1])
         low, high = float(top.min()), float(top.max())
-        return _totals_around(lines, z.shape[1], eps, weighted, (low + high) / 2) if high - low < 2 * _RANGE else None
+        if not high - low < 2 * _RANGE:
+            return None
+        return _totals_around(lines, z.shape[1], eps, weighted, (low + high) / 2, room)
 
 
-def _totals_around(lines: Singles, classes: int, eps: Floats, weighted: bool, middle: float) -> Totals | None:
+def _totals_around(
+    lines: Singles, classes: int, eps: Floats, weighted: bool, middle: float, room: Room
+) -> Totals | None:
     """Totals of logits from which `middle` is subtracted. lines: (m, c), or (c, m) for few classes."""
-    by_row, z = classes > BY_CLASS, lines - np.float32(middle) if middle else lines
-    e = np.exp(z)
+    by_row, z = classes > BY_CLASS, lines
+    if middle:
+        z = np.subtract(lines, np.float32(middle), out=room.take("around", lines.shape))
+    e = np.exp(z, out=room.take("exponentials", lines.shape))
     total = row_sums(e) if by_row else e.sum(axis=0).astype(np.float64)
     low, high = np.log(float(total.min())), np.log(float(total.max()))
     if not -_RANGE < low <= high < _RANGE:
         return None
     if not weighted:
-        other = _largest(e, classes).astype(np.float64)
+        other = largest(e, classes).astype(np.float64)
     else:
         other = row_products(e, z) if by_row else np.einsum("cm,cm->m", e, z).astype(np.float64)
         if not np.isfinite(other).all():
@@ -168,8 +175,8 @@ def _totals_around(lines: Singles, classes: int, eps: Floats, weighted: bool, mi
     return Totals(total, other, 1.01 * (120 + roundings(classes)) * U, eps, reach)
 
 
-def _largest(lines: Singles, classes: int) -> Singles:
-    """The largest number of each row, (m,)."""
+def largest(lines: Singles, classes: int) -> Singles:
+    """The largest number of each row, (m,). lines: (m, c), or (c, m) for few classes."""
     if classes <= BY_CLASS:
         return np.asarray(lines.max(axis=0))
     if classes > _SHORT:

@@ -7,6 +7,7 @@ upper end reaches the budget's last place are scored exactly. Letters: n rows of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _MORE = 64  # rows that are kept beyond one and a half times the budget, before those that cannot be among the best go
+_FIRST = 8  # one row of so many of the first block, at least, comes first
+_FEWER = 2  # rows are taken when they are this part of the budget, or more
 
 
 class Scorer(Protocol):
@@ -33,6 +36,22 @@ class Scorer(Protocol):
 
     def exact(self, block: Block) -> Scores:
         """Scores (m,), each a float64 function of its row alone, whatever else is in the block."""
+        ...
+
+
+class Offers(Protocol):
+    """Rows that may be among the best, collected over blocks. A scorer may have a method `offers` that returns an empty
+    collection of its own, which it can look at together."""
+
+    waiting: int
+    """How many rows there are."""
+
+    def add(self, block: Block, least: float) -> None:
+        """Add those rows of a block that may score `least`."""
+        ...
+
+    def take(self, least: float) -> tuple[Rows, Scores, Scores]:
+        """Those that may score `least`, and both ends of their scores; nothing is left."""
         ...
 
 
@@ -121,17 +140,34 @@ class TopRows:
             return self._found
         parts, held, least = [_NONE], 0, -np.inf
         most = few = budget + budget // 2 + _MORE
-        for block in self._shard.blocks(self._size):
-            low, high = self._scorer.bounds(block, least)
-            keep = high >= least
-            parts.append(_Found(block.rows[keep], low[keep], high[keep]))
+        offers = self._offers()
+        for block in self._blocks(2 * few):
+            offers.add(block, least)
+            if held + offers.waiting <= most or offers.waiting < few // _FEWER:
+                continue
+            parts.append(_Found(*offers.take(least)))
             held += len(parts[-1].rows)
             if held > most:
                 found, least = self._sort_out(_join(parts), budget)
                 parts, held = [found], len(found.rows)
                 most = max(few, held + held // 2)
+        parts.append(_Found(*offers.take(least)))
         self._found, self._budget = self._sort_out(_join(parts), budget)[0], budget
         return self._found
+
+    def _blocks(self, few: int) -> Iterator[Block]:
+        """All rows. Of the first block a part comes first, whose scores rule out most of the others."""
+        first = max(few, self._size // _FIRST)
+        for number, block in enumerate(self._shard.blocks(self._size)):
+            if number or len(block) <= 2 * first:
+                yield block
+            else:
+                yield block.take(slice(first))
+                yield block.take(slice(first, None))
+
+    def _offers(self) -> Offers:
+        own: Callable[[], Offers] | None = getattr(self._scorer, "offers", None)
+        return _Offers(self._scorer) if own is None else own()
 
     def _sort_out(self, found: _Found, budget: int) -> tuple[_Found, float]:
         """Drop rows that cannot be among the best; score exactly where intervals overlap too much to decide."""
@@ -153,6 +189,24 @@ class TopRows:
             rows.append(block.rows)
             scores.append(self._scorer.exact(block))
         return np.concatenate(rows), np.concatenate(scores)
+
+
+class _Offers:
+    """Rows whose bounds are computed block by block."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self._found = scorer, [_NONE]
+        self.waiting = 0
+
+    def add(self, block: Block, least: float) -> None:
+        low, high = self._scorer.bounds(block, least)
+        keep = np.flatnonzero(high >= least)
+        self._found.append(_Found(block.rows[keep], low[keep], high[keep]))
+        self.waiting += len(keep)
+
+    def take(self, least: float) -> tuple[Rows, Scores, Scores]:
+        found, self._found, self.waiting = _join(self._found), [_NONE], 0
+        return found.rows, found.low, found.high
 
 
 def _join(parts: list[_Found]) -> _Found:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from alray.features.arrays import LOGITS, Shard
 from alray.selection.case import Case, likeliest
-from alray.selection.kernels.gap_scorer import BLOCK, GapScorer
+from alray.selection.kernels.gap_scorer import BLOCK, SHARD, GapScorer
 from alray.selection.kernels.logits import logits_of
 from alray.selection.kernels.screen import ODDS
 from alray.selection.kernels.softmax import Gaps
@@ -30,6 +30,7 @@ class Confidence(ScoreStrategy):
     checks_values: ClassVar[bool] = True
     uses_gpu: ClassVar[bool] = True
     stored: ClassVar[int] = BLOCK
+    shard_size: ClassVar[tuple[int, int]] = SHARD
 
     def scorer(self, shard: Shard, context: Context) -> GapScorer:
         """Scores by confidence."""

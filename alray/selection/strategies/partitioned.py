@@ -148,6 +148,7 @@ class PartStates:
     def __init__(self, shard: Shard, strategy: Strategy, context: Context) -> None:
         self._shard, self._strategy, self._context = shard, strategy, context
         self._states: dict[tuple[int, Limits, Limits], Any] = {}
+        self._parts: tuple[Limits, npt.NDArray[np.unsignedinteger]] | None = None  # each row's part, for these limits
 
     def digits(self) -> npt.NDArray[np.int64]:
         """How many rows have each of the first 16 bits of a hash priority."""
@@ -166,11 +167,20 @@ class PartStates:
         for start in range(0, len(rows), _BLOCK):
             yield priorities(self._context.seed, _stream(self._context, "pool"), rows[start : start + _BLOCK])
 
+    def _parts_of(self, limits: Limits) -> npt.NDArray[np.unsignedinteger]:
+        """Which part each row is in, (n,). All rows are hashed once, and not for every part."""
+        if self._parts is None or self._parts[0] != limits:
+            starts = np.array([limit for limit in limits[1:] if limit < 2**64], np.uint64)  # ascending
+            kind = np.min_scalar_type(len(limits))
+            parts = [np.searchsorted(starts, block, side="right").astype(kind) for block in self._hashes()]
+            self._parts = limits, np.concatenate([np.empty(0, kind), *parts])
+        return self._parts[1]
+
     def call(self, number: int, limits: Limits, labeled: Limits, method: str, *args: Any) -> Any:
         """Call a method of the state of one part."""
         key = (number, limits, labeled)
         if key not in self._states:
-            inside = _inside(self._shard.rows(), number, limits, _stream(self._context, "pool"), self._context.seed)
+            inside = self._parts_of(limits) == number
             context = replace(self._context, labeled=_part_source(self._context, labeled, number))
             self._states = {key: self._strategy.open(_restricted(self._shard, inside), context)}
         return getattr(self._states[key], method)(*args)
