@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.distance import Space, View, error, products, rounded_up
-from alray.selection.kernels.logits import Floats, Positions, nonzero
-from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent, taken
+from alray.selection.kernels.distance import Space, View, error, products_in_parts, rounded_up
+from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.matrices import fetched, lowest, sent
 
 if TYPE_CHECKING:
     from alray.selection.kernels.coarse import Rounded
@@ -29,13 +29,11 @@ _TOO_WIDE = 0.05  # an error bound that is a larger share of the distances tells
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Bounds (m,) of the squared distances of rows to the nearest center of a block. two_nearest: of some rows, which
-    center that is, and lower bounds of the squared distances to the others; it may be called once. None: in bfloat16
-    too many may be the nearest one."""
+    """Bounds (m,) of the squared distances of rows to the nearest center of a block. Which center that is, is looked
+    for among the few rows that are left in the end."""
 
     lower: Floats
     upper: Floats
-    two_nearest: Callable[[Positions], tuple[Positions, Floats]] | None = None
 
     def undecided(self, before: Floats, least: float) -> npt.NDArray[np.bool_]:
         """Rows (m,) whose bounds are too wide to tell whether these centers are nearer than `before` (m,), or nearer
@@ -113,45 +111,36 @@ class Compared:
         `least` best."""
         if self._rounded is not None:
             return Nearest(*self._rounded.nearest(self._centers.rounded(start, end), least))
-        g, eps = self._products(start, end)
-        low = lowest(g, 1) + self._view.squares
+        centers, eps = self._block(start, end)
+        squared = self._view.squares.copy()
+        for part, g in products_in_parts(self._view.x, centers):
+            squared[part] += lowest(g, 1)
         with np.errstate(invalid="ignore"):
-            lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
-
-        def two(at: Positions) -> tuple[Positions, Floats]:
-            where, second = two_nearest(g if len(at) == len(g) else taken(g, at))
-            return where, second + self._view.squares[at] - eps[at]
-
-        return Nearest(lower, upper, two)
+            lower, upper = squared - eps, squared + eps
+        lower[np.isinf(eps)], upper[np.isinf(eps)] = -np.inf, np.inf
+        return Nearest(lower, upper)
 
     def candidates(self, most: Floats, start: int, end: int) -> tuple[Positions, Positions]:
         """Pairs of rows and of the centers start:end whose squared distance may be the row's smallest and at most
         `most` (m,)."""
         if self._rounded is not None:
             return self._rounded.near(self._centers.rounded(start, end), most)
-        g, eps = self._products(start, end)
-        squares = self._view.squares
-        with np.errstate(invalid="ignore"):
-            nearest_here = lowest(g, 1) + squares + eps
-            limit = np.fmin(most, nearest_here) + eps - squares
-        reach = rounded_up(limit, self.double)[:, None]
-        return nonzero(fetched(g <= (reach if isinstance(g, np.ndarray) else sent(reach, g.device))))
+        centers, eps = self._block(start, end)
+        squares, found = self._view.squares, [np.empty(0, np.intp)]
+        for part, g in products_in_parts(self._view.x, centers):
+            with np.errstate(invalid="ignore"):
+                nearest_here = lowest(g, 1) + squares[part] + eps[part]
+                limit = np.fmin(most[part], nearest_here) + eps[part] - squares[part]
+            reach = rounded_up(limit, self.double)[:, None]
+            there = fetched(g <= (reach if isinstance(g, np.ndarray) else sent(reach, g.device)))
+            found.append(np.flatnonzero(there) + part.start * (end - start))
+        i, j = np.divmod(np.concatenate(found), end - start)
+        return i, j
 
-    def _products(self, start: int, end: int) -> tuple[Matrix, Floats]:
-        """g (m, p) and eps (m,): the squared distances to the centers start:end are within eps of g + squares."""
+    def _block(self, start: int, end: int) -> tuple[View, Floats]:
+        """The centers start:end, and eps (m,) of the rows' squared distances to them."""
         centers = self._centers.double(start, end) if self.double else self._centers.view[start:end]
-        return products(self._view.x, centers), error(self._view, self._centers.largest_of(start, end), centers.step)
-
-
-def two_nearest(g: Matrix) -> tuple[Positions, Floats]:
-    """Of each line of g (m, p), where its smallest number is, and the second smallest; g is changed."""
-    if isinstance(g, np.ndarray):
-        at = g.argmin(axis=1)
-        g[np.arange(len(g)), at] = np.inf
-        return at, lowest(g, 1).astype(np.float64)
-    first = g.argmin(dim=1)
-    g.scatter_(1, first[:, None], np.inf)
-    return fetched(first), lowest(g, 1).astype(np.float64)
+        return centers, error(self._view, self._centers.largest_of(start, end), centers.step)
 
 
 def _rounded(space: Space, stored: Array) -> Rounded:

@@ -16,6 +16,7 @@ of float16 far from zero, have many equal distances. Letters: m rows, p centers 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import Array
 from alray.selection.kernels.logits import Floats, Positions, U, distinct, paired_dots, single
-from alray.selection.kernels.matrices import Device, Matrix, joined, sent, taken, twice_less
+from alray.selection.kernels.matrices import Device, Matrix, joined, sent, taken, twice_less, twice_less_parts
 from alray.selection.protocol import Metric
 
 if TYPE_CHECKING:
@@ -243,8 +244,16 @@ def shares(view: View) -> Floats:
 
 def products(x: Matrix, centers: View) -> Matrix:
     """g (m, p) in the precision of x; squared distances of views are g + |x|^2 up to `bound`."""
-    most = _LARGEST_DOUBLE if centers.double else LARGEST
-    return twice_less(np.minimum(centers.squares, most)[None], x, centers.x)
+    return twice_less(_bias(centers), x, centers.x)
+
+
+def products_in_parts(x: Matrix, centers: View) -> Iterator[tuple[slice, Matrix]]:
+    """The same for some lines after the other, and which ones; the next ones take their place."""
+    return twice_less_parts(_bias(centers), x, centers.x)
+
+
+def _bias(centers: View) -> Floats:
+    return np.minimum(centers.squares, _LARGEST_DOUBLE if centers.double else LARGEST)[None]
 
 
 def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Floats]:

@@ -257,12 +257,7 @@ class Sieve:
         lower, upper = found.lower, found.upper
         nearer = upper < before
         other = np.minimum(near.other, np.where(nearer, near.lower, lower))
-        inside = np.flatnonzero(nearer & (upper > under(least)) & (upper > lower))
-        center = np.where(nearer, in_block(self._centers.before(start)) if rows.coarse else UNKNOWN, near.nearest)
-        if len(inside) and found.two_nearest:
-            where, second = found.two_nearest(inside)
-            center[inside] = start + where
-            other[inside] = np.minimum(other[inside], second)
+        center = np.where(nearer, in_block(self._centers.before(start)), near.nearest)
         unknown = nearer & (center == UNKNOWN)
         other[unknown] = np.minimum(other, lower)[unknown]
         near.lower = np.where(nearer, lower, near.lower)
