@@ -17,6 +17,7 @@ from alray.selection.kernels.distance import Space, squared_norms
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.kernels.matrices import device_in_use
+from alray.selection.kernels.sure_picks import sure_picks
 from alray.selection.protocol import Key, beats
 
 COLUMNS = 64  # at most: every pick in a block costs so many operations per row
@@ -29,6 +30,7 @@ _WHILE, _LONGEST = 32, 256  # so many, then more
 _COARSE = 1e-2  # bounds that are wider than this share of the largest distance come from float64 products
 _LOOK = 8  # picks, before it is looked how many rows of a block may still be picked
 _PASSES = 3  # operations per number: a difference, a square, a sum
+_TOGETHER = 1024  # rows that are all compared with each other: 8 MB
 _OUTSIDE, _CALL = 10, 4e5  # operations per active row that forming a block takes, and besides
 
 
@@ -69,8 +71,10 @@ class _Settled:
         self.squared: list[float] = []
         self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
         self._size = max(_LEAST, _BLOCK // self.vectors.shape[1])
-        self._poor, self._while = 4 * self.vectors.shape[1] < _POOR, _WHILE
-        self._wanted, self._then = len(self.rows), 0
+        self._poor, self._while = m > 0 and 4 * self.vectors.shape[1] < _POOR, _WHILE
+        # Picks are the farthest rows: where distances are known, the others may wait.
+        self._wanted, self._then = len(self.rows) if m else max(_ACTIVE, len(self.rows) // _SHARE), 0
+        self._careful, self._doubts = 0, 0  # so many legs are careful; so many are after the next doubt
         self._active: Active | None = None
         if k:
             self._activate()
@@ -170,10 +174,9 @@ class _Settled:
         some = some[(rows.exact[some] >= limit[0]) & (rows.upper[some] > -np.inf)]
         more = True
         while more and len(some):
-            value, count = rows.exact[some], self.picks.count
-            more = self._leg(rows.at[some], value, limit)
+            value = rows.exact[some]
+            more = self._leg(rows, rows.at[some], value, limit)
             rows.exact[some], rows.known[some], rows.upper[some] = value, self.picks.count, value
-            rows.spent += _PASSES * len(some) * width * float(self.picks.count - count)
             some = some[value >= limit[0]]
         self._poor = (self.picks.count - first) * width < _POOR
         if not self._poor:
@@ -186,10 +189,28 @@ class _Settled:
         if self.picks.count - self._then > _MANY:
             self._activate()
 
-    def _leg(self, at: Positions, value: Floats, limit: Key) -> bool:
+    def _leg(self, rows: Active, at: Positions, value: Floats, limit: Key) -> bool:
         """The same with the rows at these positions (q,) and their distances, which are updated. It stops early, and
-        returns True, where many of them are below the limit."""
-        x = self.space.canonical(self.vectors[at])
+        returns True, where it is not sure of the next pick, or where many of the rows are below the limit."""
+        x, count, width = self.space.canonical(self.vectors[at]), self.picks.count, self.vectors.shape[1]
+        if self._careful or len(at) > _TOGETHER:
+            self._careful -= 1
+            more = self._carefully(x, at, value, limit)
+            rows.spent += _PASSES * len(at) * width * float(self.picks.count - count)
+            return more
+        most, exact = self._k - count, self.picks.exact
+        order, squared, sure = sure_picks(self.space, x, value, self.rows[at], limit, most, exact)
+        for one in order:
+            self.picks.add(int(at[one]), x[one])
+        self.squared += squared
+        rows.spent += len(at) * (len(at) * rows.double_cost + _PASSES * len(order))
+        if not sure:
+            self._doubts = 1 if len(order) > _LOOK else min(2 * max(1, self._doubts), _LOOK)
+            self._careful = self._doubts
+        return not sure
+
+    def _carefully(self, x: Floats, at: Positions, value: Floats, limit: Key) -> bool:
+        """The same, with the canonical distances of all rows to every pick."""
         difference, numbers, picks = np.empty_like(x), self.rows[at], self.picks
         for found in range(1, self._k - picks.count + 1):
             best = int(value.argmax())
