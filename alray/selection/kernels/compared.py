@@ -35,13 +35,16 @@ class Nearest:
     lower: Floats
     upper: Floats
 
-    def undecided(self, before: Floats, least: float) -> npt.NDArray[np.bool_]:
-        """Rows (m,) whose bounds are too wide to tell whether these centers are nearer than `before` (m,), or nearer
-        than `least`; both squared."""
+    def vague(self, before: Floats, least: float) -> bool:
+        """Whether the bounds of most rows are too wide to tell whether these centers are nearer than `before` (m,), or
+        nearer than `least`; both squared."""
         with np.errstate(invalid="ignore"):
-            narrow = self.upper - self.lower <= 2 * _TOO_WIDE * np.maximum((self.lower + self.upper) / 2, least)
-            known = narrow & np.isfinite(self.upper)
-            return np.asarray(~(self.lower > before) & ~(self.upper < least) & ~known)
+            wide = self.upper - self.lower
+            if wide.max(initial=0.0) <= 2 * _TOO_WIDE * least:  # false for NaN
+                return False
+            known = wide <= 2 * _TOO_WIDE * np.maximum((self.lower + self.upper) / 2, least)
+            known &= np.isfinite(self.upper)
+        return 2 * np.count_nonzero(~(self.lower > before) & ~(self.upper < least) & ~known) > len(before)
 
 
 class Compared:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
-COLUMNS = 4  # rows of at most so many columns are chosen in a way of their own, see `kernels/thin.py`
+COLUMNS = 4  # so few columns are summed one after the other
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 _LARGEST_DOUBLE = 2.0**500
@@ -201,26 +201,36 @@ def _squared(x: torch.Tensor) -> Floats:
 
 def bound(squares: Floats, largest: float, width: int) -> Floats:
     """eps (m,) of rows with these squared norms against centers with norms up to `largest`."""
+    return _bound(squares, largest, width, 8.2 * U)
+
+
+def _bound(squares: Floats, largest: float, width: int, share: float) -> Floats:
+    """2.02 gamma |x| c_max + share (|x| + c_max)^2 + tiny, infinite where it is not finite."""
     norm = np.sqrt(squares)
-    gamma = 1.01 * (width + 8) * U
     with np.errstate(invalid="ignore"):
-        eps: Floats = 2.02 * gamma * norm * largest + 8.2 * U * (norm + largest) ** 2 + width * 2.0**-120
-    return np.where(np.isfinite(eps), eps, np.inf)
+        eps: Floats = norm + largest
+        eps *= eps
+        eps *= share
+        norm *= 2.02 * 1.01 * (width + 8) * U * largest
+        eps += norm
+        eps += width * 2.0**-120
+    eps[~(eps < np.inf)] = np.inf
+    return eps
 
 
 def error(rows: View, largest: float, step: float) -> Floats:
     """eps (m,) of a view's rows against centers of the same precision, with norms up to `largest` and this step. It
     also pays for adding |x|^2 in the precision of the view."""
-    norm, width = np.sqrt(rows.squares), rows.x.shape[1]
-    with np.errstate(invalid="ignore"):
-        if not rows.double:
-            eps = bound(rows.squares, largest, width) + 4 * U * (norm + largest) ** 2
-        else:
-            eps = 4 * (width + 16) * 2.0**-53 * (norm + largest) ** 2 + width * 2.0**-1000
-    eps = np.where(np.isfinite(eps), eps, np.inf)
+    width = rows.x.shape[1]
+    if not rows.double:
+        eps = _bound(rows.squares, largest, width, 12.2 * U)
+    else:
+        with np.errstate(invalid="ignore"):
+            eps = 4 * (width + 16) * 2.0**-53 * (np.sqrt(rows.squares) + largest) ** 2 + width * 2.0**-1000
+        eps = np.where(np.isfinite(eps), eps, np.inf)
     if rows.step and step == rows.step:
         digits = 53 if rows.double else 24
-        eps[(norm + largest) ** 2 <= 2.0**digits * step**2] = 0.0  # all sums are integers that this precision holds
+        eps[(np.sqrt(rows.squares) + largest) ** 2 <= 2.0**digits * step**2] = 0.0  # all sums are integers that this precision holds
     return eps
 
 

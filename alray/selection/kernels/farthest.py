@@ -208,7 +208,11 @@ def _apart(space: Space, vectors: Array) -> Floats:
     """The squared distances of stored rows (s, d), (s, s)."""
     x = space.numbers(vectors, np.float64)
     squares = np.einsum("sd,sd->s", x, x)
-    return np.asarray(np.maximum(twice_less(squares[None], x, x) + squares[:, None], 0.0) * space.unit)
+    apart: Floats = twice_less(squares[None], x, x)
+    apart += squares[:, None]
+    np.maximum(apart, 0.0, out=apart)
+    apart *= space.unit
+    return apart
 
 
 def _allowed(apart: Floats, squared: Floats, stands_for: float) -> float:

@@ -249,7 +249,7 @@ class Sieve:
         found, pairs = rows.nearest(start, end, least), len(before) * (end - start)
         self.counters["pairs"] += pairs
         self.counters["coarse"] += pairs * rows.coarse
-        while not rows.double and 2 * np.count_nonzero(found.undecided(before, least)) > len(before):
+        while not rows.double and found.vague(before, least):
             self._rounding.on &= not rows.coarse  # bfloat16 tells too little about these rows, and will about others
             rows.refine()
             found = rows.nearest(start, end, least)
