@@ -24,9 +24,9 @@ def gpu_possible() -> bool:
 
 
 def bfloat16_possible() -> bool:
-    """Whether this processor may multiply bfloat16 numbers by instructions of its own."""
+    """Whether this processor may multiply matrices of bfloat16 numbers by instructions of its own."""
     try:
-        return b"avx512_bf16" in Path("/proc/cpuinfo").read_bytes()
+        return b"amx_bf16" in Path("/proc/cpuinfo").read_bytes()
     except OSError:  # only PyTorch knows
         return True
 

@@ -287,7 +287,7 @@ def test_all_ways_of_the_driver_make_the_same_picks(
         monkeypatch.setattr(thin, "_FEWEST", 1)
         monkeypatch.setattr(thin, "_ROWS", 9)
     else:
-        monkeypatch.setattr(thin, "COLUMNS", 0)
+        monkeypatch.setattr(thin, "_COLUMNS", 0)
         monkeypatch.setattr(settled, "COLUMNS", 0 if way in ("blocks", "all") else 64)
         monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: way == "all")
         for name, value in (("_BLOCK", 40), ("_LEAST", 3), ("_ACTIVE", 9), ("_FEW", 4), ("_MANY", 9), ("_LOOK", 2)):

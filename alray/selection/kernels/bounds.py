@@ -112,6 +112,11 @@ def in_block(number: int) -> int:
     return UNKNOWN - 1 - number if number < _MOST - int(_CODE) else UNKNOWN
 
 
+def block_in(nearest: Positions) -> Positions:
+    """The numbers (m,) that were given to `in_block`; -1 where the center is known, or may be any."""
+    return np.where(nearest < UNKNOWN, UNKNOWN - 1 - nearest, -1)
+
+
 @lru_cache(4)
 def under(least: float) -> np.float32:
     """The largest float32 number below `least`. A bound that exceeds it is, rounded up, at least `least`."""

@@ -6,7 +6,7 @@ computed. With r = |x - x'| + |c - c'|, and a little more for the rounding of th
     | d(x, c) - d(x', c') | <= r.
 
 One product gives v = t - d(x', c')^2 for a number t per row: |x'|^2 - t and |c'|^2 are columns of it, two bfloat16
-numbers each. It is summed up in float32 in some order, as AMX, AVX-512 and oneDNN's kernels for them do, and then
+numbers each. It is summed up in float32 in some order, as AMX and oneDNN's kernels for them do, and then
 rounded to bfloat16:
 
     | v - (t - d(x', c')^2) | <= 2^-8 |v| + e,
@@ -44,7 +44,8 @@ _forced: list[bool] = []
 
 
 def available() -> bool:
-    """Whether this processor multiplies bfloat16 numbers by instructions of its own, and PyTorch uses them."""
+    """Whether this processor multiplies matrices of bfloat16 numbers by instructions of its own (AMX), and PyTorch uses
+    them. With the vector instructions alone (AVX-512), products take twice as long as in float32."""
     if _forced:
         return _forced[-1]
     return _native()
@@ -63,7 +64,7 @@ def forced(use: bool) -> Iterator[None]:
 
 def _native() -> bool:
     used = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # without it nobody knows, and the answer is no
+    has = getattr(torch.cpu, "_is_amx_tile_supported", None)  # without it nobody knows, and the answer is no
     return bool(used and has and has())
 
 

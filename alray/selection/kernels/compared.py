@@ -18,7 +18,7 @@ from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
 from alray.selection.kernels.distance import Space, View, error, products_in_parts, rounded_up
 from alray.selection.kernels.logits import Floats, Positions
-from alray.selection.kernels.matrices import fetched, lowest, sent
+from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent
 
 if TYPE_CHECKING:
     from alray.selection.kernels.coarse import Rounded
@@ -29,8 +29,7 @@ _TOO_WIDE = 0.05  # an error bound that is a larger share of the distances tells
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Bounds (m,) of the squared distances of rows to the nearest center of a block. Which center that is, is looked
-    for among the few rows that are left in the end."""
+    """Bounds (m,) of the squared distances of rows to the nearest center of a block."""
 
     lower: Floats
     upper: Floats
@@ -44,7 +43,8 @@ class Nearest:
                 return False
             known = wide <= 2 * _TOO_WIDE * np.maximum((self.lower + self.upper) / 2, least)
             known &= np.isfinite(self.upper)
-        return 2 * np.count_nonzero(~(self.lower > before) & ~(self.upper < least) & ~known) > len(before)
+        undecided = ~(self.lower > before) & ~(self.upper < least) & ~known
+        return bool(2 * np.count_nonzero(undecided) > len(before))
 
 
 class Compared:
@@ -140,10 +140,32 @@ class Compared:
         i, j = np.divmod(np.concatenate(found), end - start)
         return i, j
 
+    def two_nearest(self, at: Positions, start: int, end: int) -> tuple[Positions, Floats]:
+        """Of some rows, which of the centers start:end may be the nearest, by its position among them, and lower bounds
+        of the squared distances to the others; not in bfloat16."""
+        view = self._view[at]
+        centers, eps = self._block(start, end)
+        center, others = np.empty(len(at), np.intp), view.squares - eps[at]
+        for part, g in products_in_parts(view.x, centers):
+            center[part], second = two_nearest(g)
+            others[part] += second
+        return center, others
+
     def _block(self, start: int, end: int) -> tuple[View, Floats]:
         """The centers start:end, and eps (m,) of the rows' squared distances to them."""
         centers = self._centers.double(start, end) if self.double else self._centers.view[start:end]
         return centers, error(self._view, self._centers.largest_of(start, end), centers.step)
+
+
+def two_nearest(g: Matrix) -> tuple[Positions, Floats]:
+    """Of each line of g (m, p), where its smallest number is, and the second smallest; g is changed."""
+    if isinstance(g, np.ndarray):
+        at = g.argmin(axis=1)
+        g[np.arange(len(g)), at] = np.inf
+        return at, lowest(g, 1).astype(np.float64)
+    first = g.argmin(dim=1)
+    g.scatter_(1, first[:, None], np.inf)
+    return fetched(first), lowest(g, 1).astype(np.float64)
 
 
 def _rounded(space: Space, stored: Array) -> Rounded:

@@ -70,7 +70,7 @@ class _Settled:
             self.picks.add(n + at, x)
         self.squared: list[float] = []
         self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
-        self._size = int(np.clip(_BLOCK // self.vectors.shape[1], _LEAST, _TOGETHER // 4))
+        self._size = max(_LEAST, min(_BLOCK // self.vectors.shape[1], _TOGETHER // 4))
         self._poor, self._while = m > 0, _WHILE
         # Picks are the farthest rows: where distances are known, the others may wait.
         self._wanted, self._then = len(self.rows) if m else max(_ACTIVE, len(self.rows) // _SHARE), 0

@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard, positions_of
 from alray.keyed import uniform
-from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, in_block, under
+from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, block_in, in_block, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
 from alray.selection.kernels.logits import Floats, Positions, check_finite
 from alray.selection.kernels.matrices import best_device
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
-from alray.selection.kernels.rounding import Rounding, useful
+from alray.selection.kernels.rounding import TOLD, Rounding, useful
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
 from alray.selection.protocol import Key, beats
 
@@ -191,6 +191,8 @@ class Sieve:
         at = at[bounds.upper[at] > above]
         fresh = at[bounds.blocks[at] == 0]
         if 2 * len(fresh) > len(self._rows):  # stream over the files once
+            if least > -np.inf:
+                self._rounding.look_first()
             self._run_all(fresh, least, _STREAM)
             at = at[bounds.upper[at] > above]
         del fresh
@@ -201,7 +203,8 @@ class Sieve:
         """`_run` part by part; the first parts tell how many pairs there will be."""
         assert self._space is not None
         done, before = 0, self.counters["pairs"]
-        for part in self._rows.chunks(at, lambda: self._rounding.on):
+        first = TOLD if self._rounding.undecided else 0
+        for part in self._rows.chunks(at, lambda: self._rounding.on, first):
             self._run(part, least, stop)
             done += len(part)
             self._rounding.expect(self._space, len(at) - done, (self.counters["pairs"] - before) / done)
@@ -225,7 +228,21 @@ class Sieve:
                 if not len(at):
                     return
                 rows.keep(keep)
+        if least > -np.inf and end == len(self._centers) and not rows.coarse:
+            self._locate(near, rows)
         self._bounds.store(at, near, self._centers.before(end))
+
+    def _locate(self, near: Near, rows: Compared) -> None:
+        """Look for the nearest center of the rows that are left in the block that it is in."""
+        block = block_in(near.nearest)
+        for number in np.unique(block[block >= 0]):
+            some, (start, end) = np.flatnonzero(block == number), self._centers.edges[number : number + 2]
+            center, others = rows.two_nearest(some, start, end)
+            self.counters["pairs"] += len(some) * (end - start)
+            alone = others >= near.upper[some]
+            some = some[alone]
+            near.nearest[some] = start + center[alone]
+            near.other[some] = np.minimum(near.other[some], others[alone])
 
     def _compared(self, at: Positions) -> Compared:
         assert self._space is not None
