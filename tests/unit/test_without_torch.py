@@ -16,6 +16,7 @@ from test_k_center import KINDS, made
 from alray.models import pytorch
 from alray.process import processors
 from alray.selection.kernels import coarse, matrices, shard_rows
+from alray.selection.kernels.compared import two_nearest
 from alray.selection.protocol import Picks
 from alray.selection.select import select
 

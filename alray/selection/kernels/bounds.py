@@ -85,6 +85,11 @@ class Bounds:
         other = np.where(nearest == UNKNOWN, squared, np.inf)
         self.store(at, Near(squared, squared, other, nearest), blocks)
 
+    def forget_nearest(self) -> None:
+        """Any center may be the nearest one."""
+        np.minimum(self._other, self._lower, out=self._other)
+        self._group[:] = _MOST
+
     def known(self, at: Integers) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Whether the upper bound is the squared distance, (m,); and whether the nearest center is known, (m,)."""
         upper, other = self.upper[at], self._other[at]

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.distance import Space, View, error, products_in_parts, rounded_up
+from alray.selection.kernels.distance import Space, View, bias_of, error, rounded_up
 from alray.selection.kernels.logits import Floats, Positions
-from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent
+from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent, twice_less_parts
 
 if TYPE_CHECKING:
     from alray.selection.kernels.coarse import Rounded
@@ -116,7 +116,7 @@ class Compared:
             return Nearest(*self._rounded.nearest(self._centers.rounded(start, end), least))
         centers, eps = self._block(start, end)
         squared = self._view.squares.copy()
-        for part, g in products_in_parts(self._view.x, centers):
+        for part, g in twice_less_parts(bias_of(centers), self._view.x, centers.x):
             squared[part] += lowest(g, 1)
         with np.errstate(invalid="ignore"):
             lower, upper = squared - eps, squared + eps
@@ -130,7 +130,7 @@ class Compared:
             return self._rounded.near(self._centers.rounded(start, end), most)
         centers, eps = self._block(start, end)
         squares, found = self._view.squares, [np.empty(0, np.intp)]
-        for part, g in products_in_parts(self._view.x, centers):
+        for part, g in twice_less_parts(bias_of(centers), self._view.x, centers.x):
             with np.errstate(invalid="ignore"):
                 nearest_here = lowest(g, 1) + squares[part] + eps[part]
                 limit = np.fmin(most[part], nearest_here) + eps[part] - squares[part]
@@ -146,7 +146,7 @@ class Compared:
         view = self._view[at]
         centers, eps = self._block(start, end)
         center, others = np.empty(len(at), np.intp), view.squares - eps[at]
-        for part, g in products_in_parts(view.x, centers):
+        for part, g in twice_less_parts(bias_of(centers), view.x, centers.x):
             center[part], second = two_nearest(g)
             others[part] += second
         return center, others

@@ -16,7 +16,6 @@ of float16 far from zero, have many equal distances. Letters: m rows, p centers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ import numpy.typing as npt
 
 from alray.features.arrays import Array
 from alray.selection.kernels.logits import Floats, Positions, U, distinct, paired_dots, single
-from alray.selection.kernels.matrices import Device, Matrix, joined, sent, taken, twice_less, twice_less_parts
+from alray.selection.kernels.matrices import Device, Matrix, joined, sent, taken, twice_less
 from alray.selection.protocol import Metric
 
 if TYPE_CHECKING:
@@ -201,36 +200,26 @@ def _squared(x: torch.Tensor) -> Floats:
 
 def bound(squares: Floats, largest: float, width: int) -> Floats:
     """eps (m,) of rows with these squared norms against centers with norms up to `largest`."""
-    return _bound(squares, largest, width, 8.2 * U)
-
-
-def _bound(squares: Floats, largest: float, width: int, share: float) -> Floats:
-    """2.02 gamma |x| c_max + share (|x| + c_max)^2 + tiny, infinite where it is not finite."""
     norm = np.sqrt(squares)
+    gamma = 1.01 * (width + 8) * U
     with np.errstate(invalid="ignore"):
-        eps: Floats = norm + largest
-        eps *= eps
-        eps *= share
-        norm *= 2.02 * 1.01 * (width + 8) * U * largest
-        eps += norm
-        eps += width * 2.0**-120
-    eps[~(eps < np.inf)] = np.inf
-    return eps
+        eps: Floats = 2.02 * gamma * norm * largest + 8.2 * U * (norm + largest) ** 2 + width * 2.0**-120
+    return np.where(np.isfinite(eps), eps, np.inf)
 
 
 def error(rows: View, largest: float, step: float) -> Floats:
     """eps (m,) of a view's rows against centers of the same precision, with norms up to `largest` and this step. It
     also pays for adding |x|^2 in the precision of the view."""
-    width = rows.x.shape[1]
-    if not rows.double:
-        eps = _bound(rows.squares, largest, width, 12.2 * U)
-    else:
-        with np.errstate(invalid="ignore"):
-            eps = 4 * (width + 16) * 2.0**-53 * (np.sqrt(rows.squares) + largest) ** 2 + width * 2.0**-1000
-        eps = np.where(np.isfinite(eps), eps, np.inf)
+    norm, width = np.sqrt(rows.squares), rows.x.shape[1]
+    with np.errstate(invalid="ignore"):
+        if not rows.double:
+            eps = bound(rows.squares, largest, width) + 4 * U * (norm + largest) ** 2
+        else:
+            eps = 4 * (width + 16) * 2.0**-53 * (norm + largest) ** 2 + width * 2.0**-1000
+    eps = np.where(np.isfinite(eps), eps, np.inf)
     if rows.step and step == rows.step:
         digits = 53 if rows.double else 24
-        eps[(np.sqrt(rows.squares) + largest) ** 2 <= 2.0**digits * step**2] = 0.0  # all sums are integers that this precision holds
+        eps[(norm + largest) ** 2 <= 2.0**digits * step**2] = 0.0  # all sums are integers that this precision holds
     return eps
 
 
@@ -254,15 +243,11 @@ def shares(view: View) -> Floats:
 
 def products(x: Matrix, centers: View) -> Matrix:
     """g (m, p) in the precision of x; squared distances of views are g + |x|^2 up to `bound`."""
-    return twice_less(_bias(centers), x, centers.x)
+    return twice_less(bias_of(centers), x, centers.x)
 
 
-def products_in_parts(x: Matrix, centers: View) -> Iterator[tuple[slice, Matrix]]:
-    """The same for some lines after the other, and which ones; the next ones take their place."""
-    return twice_less_parts(_bias(centers), x, centers.x)
-
-
-def _bias(centers: View) -> Floats:
+def bias_of(centers: View) -> Floats:
+    """What `products` adds: |c|^2, (1, p), of those beyond the range the largest that is used."""
     return np.minimum(centers.squares, _LARGEST_DOUBLE if centers.double else LARGEST)[None]
 
 

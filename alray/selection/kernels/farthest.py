@@ -17,13 +17,13 @@ from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.kernels.centers import shuffled
 from alray.selection.kernels.compared import first_of_copies
 from alray.selection.kernels.distance import Space
+from alray.selection.kernels.far import Far
 from alray.selection.kernels.greedy import greedy
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, needed
 from alray.selection.kernels.matrices import twice_less
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.settled import moderate
-from alray.selection.kernels.sieve import Far
 from alray.selection.kernels.thin import few_columns
 from alray.selection.protocol import Context, Key, Metric, Shards
 

@@ -1,8 +1,8 @@
 """When the sieve rounds to bfloat16 (`alray.selection.kernels.coarse`), which PyTorch is needed for, and nothing else.
 
-Products in bfloat16 are fast for many centers at once. So it is used where most rows are compared with more centers than
-a few, which the first rows tell, and, where PyTorch is not imported yet, where as many multiplications are to come as
-make up for the import. All this is counted, never timed. Letters: m rows.
+Products in bfloat16 are fast for many centers at once. So it is used where rows are compared with more than a few
+centers each, which the first rows tell, and, where PyTorch is not imported yet, where as many multiplications are to
+come as make up for the import. All this is counted, never timed. Letters: m rows.
 """
 
 from __future__ import annotations

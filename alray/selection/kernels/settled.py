@@ -170,7 +170,7 @@ class _Settled:
 
     def _pick(self, rows: Active, some: Positions, limit: Key) -> None:
         """Pick among these rows, which are settled, as long as the farthest one beats the limit."""
-        before, width, first = rows.spent, self.vectors.shape[1], self.picks.count
+        before, first = rows.spent, self.picks.count
         some = some[(rows.exact[some] >= limit[0]) & (rows.upper[some] > -np.inf)]
         more = True
         while more and len(some):

@@ -69,9 +69,7 @@ class ShardRows:
             parts.append(np.flatnonzero(priorities(0, _SAMPLE, rows) < np.uint64(size)) + number * TOGETHER)
         return np.concatenate(parts)
 
-    def chunks(
-        self, at: Integers, coarse: Callable[[], bool] = lambda: False, first: int = 0
-    ) -> Iterator[Positions]:
+    def chunks(self, at: Integers, coarse: Callable[[], bool] = lambda: False, first: int = 0) -> Iterator[Positions]:
         """Positions in parts of `chunk`; coarse: whether the next one is larger, for products in bfloat16; first: how
         many are in the first one at most, 0: no other number."""
         start = 0

@@ -10,7 +10,6 @@ it is not picked it comes before them, and afterwards their distance is 0. Lette
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from alray.keyed import uniform
 from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, block_in, in_block, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
+from alray.selection.kernels.cover import arrange
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
+from alray.selection.kernels.far import Far
 from alray.selection.kernels.logits import Floats, Positions, check_finite
 from alray.selection.kernels.matrices import best_device
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
@@ -32,17 +33,6 @@ from alray.selection.protocol import Key, beats
 Counts = npt.NDArray[np.int64]
 
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
-
-
-@dataclass(frozen=True, eq=False)
-class Far:
-    """What a shard sends: rows (s,), their stored vectors (s, d), their canonical squared distances (s,), and the key
-    (upper bound of the squared distance, row) of the farthest row that it does not send."""
-
-    rows: Rows
-    vectors: Array
-    squared: Floats
-    rest: Key
 
 
 class Sieve:
@@ -59,7 +49,7 @@ class Sieve:
         self._forget()
 
     def _forget(self) -> None:
-        self._rounding = Rounding(self._device)
+        self._rounding, self._wide = Rounding(self._device), False  # whether any row was compared with wide blocks
         self._bounds = Bounds(len(self._rows))
         self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
@@ -120,6 +110,7 @@ class Sieve:
         if self._rounding.on:  # rows of the sample were compared with all centers
             met = positions_of(free & (self._bounds.blocks == self._centers.count))
             self._rounding.on = useful(self._bounds.below(met), self._bounds.upper[met], least)
+        arrange(space, self._centers, self._bounds, self._rows.take, least)
         self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
         alive = positions_of(free & (self._bounds.upper > under(least)))
         squared = self._settle(alive)
@@ -213,6 +204,7 @@ class Sieve:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""
         before = int(self._bounds.blocks[at[0]])
         blocks = [block for block in self._centers.blocks(before, self._rounding.on) if block[0] < stop]
+        self._wide |= self._rounding.on
         if not blocks:
             return
         rows, near, above = self._compared(at), self._bounds.load(at), under(least)
@@ -234,9 +226,9 @@ class Sieve:
 
     def _locate(self, near: Near, rows: Compared) -> None:
         """Look for the nearest center of the rows that are left in the block that it is in."""
-        block = block_in(near.nearest)
+        block = np.where(near.lower < near.upper, block_in(near.nearest), -1)
         for number in np.unique(block[block >= 0]):
-            some, (start, end) = np.flatnonzero(block == number), self._centers.edges[number : number + 2]
+            some, (start, end) = np.flatnonzero(block == number), self._centers.together(number, self._wide)
             center, others = rows.two_nearest(some, start, end)
             self.counters["pairs"] += len(some) * (end - start)
             alone = others >= near.upper[some]
@@ -300,7 +292,11 @@ class Sieve:
             block = self._bounds.block(part[rest])
             for first in np.unique(block):
                 some = rest[block == first]
-                blocks = [self._centers.together(first)] if first >= 0 else self._centers.blocks(0, self._rounding.on)
+                blocks = (
+                    [self._centers.together(first, self._wide)]
+                    if first >= 0
+                    else self._centers.blocks(0, self._rounding.on)
+                )
                 upper = self._bounds.upper[part[some]].astype(np.float64)
                 found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found

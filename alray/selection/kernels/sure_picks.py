@@ -50,9 +50,7 @@ def _apart(space: Space, x: Floats, exact: bool) -> tuple[Floats, float]:
     return found, 0.0 if exact else eps
 
 
-def _surely(
-    apart: Floats, upper: Floats, numbers: Positions, limit: Key, most: int, eps: float
-) -> tuple[Order, bool]:
+def _surely(apart: Floats, upper: Floats, numbers: Positions, limit: Key, most: int, eps: float) -> tuple[Order, bool]:
     """The picks, and whether no doubt has ended them. upper (q,) is changed."""
     order, best, least = Order(), int(upper.argmax()), max(limit[0], 0.0) + eps
     top = float(upper[best])
