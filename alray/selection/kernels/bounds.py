@@ -87,7 +87,6 @@ class Bounds:
 
     def forget_nearest(self) -> None:
         """Any center may be the nearest one."""
-        np.minimum(self._other, self._lower, out=self._other)
         self._group[:] = _MOST
 
     def known(self, at: Integers) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
