@@ -6,10 +6,9 @@
     python benchmarks/bench_losses.py --search 200 --seconds 3600    # also 200 generated inputs, the worst one changed
 
 One thread, CPU seconds of this process, the two programs by turns on the same array, the medians of several runs where
-these are short. The plain loop makes one float32
-matrix-vector product per pick. A ratio is its time over alray's: above 1 alray is faster. The table also has alray with
-the filter in float32, where the processor multiplies bfloat16. The search draws inputs from
-a seed, and every second input is a small change of the worst one so far.
+these are short. The plain loop makes one float32 matrix-vector product per pick. A ratio is its time over alray's:
+above 1 alray is faster. The table also has alray with the filter in float32, where the processor multiplies bfloat16.
+The search draws inputs from a seed, and every second input is a small change of the worst one so far.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _WIDE, _PER_PICK = 4, 8  # times as many where there are so many rows per pick: 
 _BLOCK, _LEAST = 1 << 12, 64  # numbers of a block at first, and rows
 _SHARE, _ACTIVE = 4, 2048  # one row in so many is active at first, and at least so many rows
 _FEW, _MANY = 64, 256  # picks after which rows are chosen to be active: more of them, or fewer, are the next time
-_POOR = 16  # picks: after a block of fewer, each pick is made by a pass over all columns
+_POOR, _POOR_WIDTH = 16, 400  # picks, and picks times columns: after a block of fewer, each pick is one pass
 _WHILE, _LONGEST = 32, 256  # so many, then more
 _COARSE = 1e-2  # bounds that are wider than this share of the largest distance come from float64 products
 _LOOK = 8  # picks, before it is looked how many rows of a block may still be picked
@@ -71,7 +71,8 @@ class _Settled:
         self.squared: list[float] = []
         self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
         self._size = max(_LEAST, min(_BLOCK // self.vectors.shape[1], _TOGETHER // 4))
-        self._poor, self._while = m > 0, _WHILE
+        self._fewest = min(_POOR, -(-_POOR_WIDTH // self.vectors.shape[1]))  # a block of fewer picks is poor
+        self._poor, self._while = m > 0 and self._fewest > 4, _WHILE
         # Picks are the farthest rows: where distances are known, the others may wait.
         self._wanted, self._then = len(self.rows) if m else max(_ACTIVE, len(self.rows) // _SHARE), 0
         self._careful, self._doubts = 0, 0  # so many legs are careful; so many are after the next doubt
@@ -178,7 +179,7 @@ class _Settled:
             more = self._leg(rows, rows.at[some], value, limit)
             rows.exact[some], rows.known[some], rows.upper[some] = value, self.picks.count, value
             some = some[value >= limit[0]]
-        self._poor = self.picks.count - first < _POOR
+        self._poor = self.picks.count - first < self._fewest
         if not self._poor:
             self._while = _WHILE
         alone, spent = _OUTSIDE * len(rows) + _CALL, rows.spent - before
