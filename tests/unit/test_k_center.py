@@ -273,7 +273,8 @@ def test_rows_at_equal_distances_are_decided_once(monkeypatch: pytest.MonkeyPatc
     ("way", "d"),
     [
         ("blocks", 12), ("blocks", 3), ("all", 12), ("all", 3), ("leaves", 3),
-        ("settled", 12), ("settled", 3), ("carefully", 12), ("carefully", 3), ("one by one", 12), ("one by one", 3), ("float64", 12),
+        ("settled", 12), ("settled", 3), ("carefully", 12), ("carefully", 3),
+        ("one by one", 12), ("one by one", 3), ("float64", 12),
     ],
 )  # fmt: skip
 def test_all_ways_of_the_driver_make_the_same_picks(
