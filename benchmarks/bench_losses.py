@@ -5,10 +5,10 @@
     python benchmarks/bench_losses.py --data ../shared/data/embeddings --picks 1000 --repeats 5      # real embeddings
     python benchmarks/bench_losses.py --search 200 --seconds 3600    # also 200 generated inputs, the worst one changed
 
-One thread, CPU seconds of this process, the two programs by turns on the same array. The plain loop makes one float32
-matrix-vector product per pick. A ratio is its time over alray's: above 1 alray is faster. The table also has alray with
-the filter in float32, where the processor multiplies bfloat16. The search draws inputs from
-a seed, and every second input is a small change of the worst one so far.
+One thread, CPU seconds of this process, the two programs by turns on the same array, the medians of several runs where
+these are short. The plain loop makes one float32 matrix-vector product per pick. A ratio is its time over alray's:
+above 1 alray is faster. The table also has alray with the filter in float32, where the processor multiplies bfloat16.
+The search draws inputs from a seed, and every second input is a small change of the worst one so far.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from results import record
 from alray.selection.kernels import coarse
 from alray.selection.select import select
 
+_ENOUGH, _LONG = 9, 2.0  # runs of each program; CPU seconds
 Maker = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -173,14 +174,15 @@ def alray_float32(x: np.ndarray, m: int, k: int) -> np.ndarray:
 
 
 def compare(x: np.ndarray, m: int, k: int, repeats: int, *others: Callable[..., Any]) -> tuple[float, ...]:
-    """CPU seconds of the plain loop, of alray and of others, the best of some runs by turns."""
+    """CPU seconds of the plain loop, of alray and of others: the medians of some runs by turns. Short runs are repeated
+    until each program had `_ENOUGH` runs, or all of them together `_LONG` seconds: one run of 30 ms is noise."""
     times: dict[Any, list[float]] = {program: [] for program in (numpy_greedy, alray_picks, *others)}
-    for _ in range(repeats):
+    while (done := len(times[alray_picks])) < repeats or (done < _ENOUGH and sum(map(sum, times.values())) < _LONG):
         for program, taken in times.items():
             start = time.process_time()
             program(x, m, k)
             taken.append(time.process_time() - start)
-    return tuple(map(min, times.values()))
+    return tuple(float(np.median(taken)) for taken in times.values())
 
 
 def real(folder: Path) -> dict[str, tuple[Maker, float]]:

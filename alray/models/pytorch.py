@@ -24,11 +24,13 @@ def gpu_possible() -> bool:
 
 
 def bfloat16_possible() -> bool:
-    """Whether this processor may multiply bfloat16 numbers by instructions of its own."""
+    """Whether this processor may multiply bfloat16 numbers much faster than float32 ones: by the matrix instructions of
+    Intel (AMX), or by AMD's AVX-512. Intel's AVX-512 alone takes twice as long as in float32."""
     try:
-        return b"avx512_bf16" in Path("/proc/cpuinfo").read_bytes()
+        told = Path("/proc/cpuinfo").read_bytes()
     except OSError:  # only PyTorch knows
         return True
+    return b"amx_bf16" in told or (b"AuthenticAMD" in told and b"avx512_bf16" in told)
 
 
 def imported_torch() -> ModuleType | None:

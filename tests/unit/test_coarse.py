@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_k_center import KINDS, assert_twin, assert_twin_for_every_cut, chosen, made, twin
 
-from alray.selection.kernels import centers, coarse, farthest, shard_rows, sieve
+from alray.selection.kernels import centers, coarse, farthest, rounding, shard_rows, sieve
 from alray.selection.kernels.compared import Nearest
 from alray.selection.kernels.distance import Space
 from alray.selection.protocol import Metric
@@ -23,8 +24,15 @@ def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """The filter uses bfloat16, by instructions of the processor if it has them, or by float32 products."""
     if request.param != WAYS[0]:
         monkeypatch.setattr(coarse, "_native", lambda: False)
+    soon(monkeypatch)
     with coarse.forced(True):
         yield
+
+
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After very few rows, however few centers these were compared with."""
+    monkeypatch.setattr(sieve, "TOLD", 3)
+    monkeypatch.setattr(rounding, "_FEW", -1)
 
 
 @pytest.fixture
@@ -32,6 +40,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The filter uses bfloat16, however many rows and candidates it leaves."""
     monkeypatch.setattr(sieve, "useful", lambda *_: True)
     monkeypatch.setattr(sieve, "FEW", 300)
+    soon(monkeypatch)
     with coarse.forced(True):
         yield
 
@@ -169,12 +178,23 @@ def assert_same(first: object, second: object) -> None:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
-def test_rows_without_a_bound_are_undecided() -> None:
-    """Such as all rows, for a block of centers with one beyond the range of float32."""
-    found = Nearest(np.zeros(3), np.array([np.inf, 2.0, 2.0]))
-    np.testing.assert_array_equal(found.undecided(np.full(3, np.inf), 1.0), [True, True, True])
-    known = Nearest(np.array([0.0, 1.96, 1.96]), np.array([np.inf, 2.0, 2.0]))
-    np.testing.assert_array_equal(known.undecided(np.full(3, np.inf), 1.0), [True, False, False])
+@pytest.mark.parametrize(
+    ("lower", "upper", "before", "expected"),
+    [
+        (0.0, np.inf, np.inf, True),  # as of all rows, for a block of centers with one beyond the range of float32
+        (0.0, 2.0, np.inf, True),
+        (1.96, 2.0, np.inf, False),
+        (0.0, 2.0, -1.0, False),  # others are nearer
+        (0.0, 0.9, np.inf, False),  # below the threshold
+    ],
+)
+def test_bounds_are_too_wide_where_they_tell_neither_the_distance_nor_who_is_nearer(
+    lower: float, upper: float, before: float, expected: bool
+) -> None:
+    sharp = 1.96, 2.0
+    for more, most in ((2, expected), (1, False)):  # of three rows
+        bounds = np.array([(lower, upper)] * more + [sharp] * (3 - more))
+        assert Nearest(*bounds.T).vague(np.array([before] * more + [np.inf] * (3 - more)), 1.0) is most
 
 
 @pytest.mark.usefixtures("bfloat16")
@@ -184,9 +204,20 @@ def test_exact_products_are_not_replaced() -> None:
     assert select("k_center", 20, embedding=x, labeled=np.arange(50), num_shards=1).account["coarse"] == 0
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_the_processor_decides_whether_bfloat16_is_used(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+@pytest.mark.parametrize(
+    ("told", "native"),
+    [
+        ("vendor_id: GenuineIntel\nflags: avx512_bf16 amx_tile amx_bf16", True),
+        ("vendor_id: GenuineIntel\nflags: avx512_bf16", False),
+        ("vendor_id: AuthenticAMD\nflags: avx512_bf16", True),
+        ("vendor_id: AuthenticAMD\nflags: avx512f", False),
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_multiplies_it_faster(
+    told: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_bytes", lambda path: told.encode())
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512_bf16" in told)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     assert coarse.available() is native
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

@@ -273,7 +273,8 @@ def test_rows_at_equal_distances_are_decided_once(monkeypatch: pytest.MonkeyPatc
     ("way", "d"),
     [
         ("blocks", 12), ("blocks", 3), ("all", 12), ("all", 3), ("leaves", 3),
-        ("settled", 12), ("settled", 3), ("one by one", 12), ("one by one", 3), ("float64", 12),
+        ("settled", 12), ("settled", 3), ("carefully", 12), ("carefully", 3),
+        ("one by one", 12), ("one by one", 3), ("float64", 12),
     ],
 )  # fmt: skip
 def test_all_ways_of_the_driver_make_the_same_picks(
@@ -287,12 +288,14 @@ def test_all_ways_of_the_driver_make_the_same_picks(
         monkeypatch.setattr(thin, "_FEWEST", 1)
         monkeypatch.setattr(thin, "_ROWS", 9)
     else:
-        monkeypatch.setattr(thin, "COLUMNS", 0)
+        monkeypatch.setattr(thin, "_COLUMNS", 0)
         monkeypatch.setattr(settled, "COLUMNS", 0 if way in ("blocks", "all") else 64)
         monkeypatch.setattr(greedy._Blocks, "dear", lambda self, other: way == "all")
         for name, value in (("_BLOCK", 40), ("_LEAST", 3), ("_ACTIVE", 9), ("_FEW", 4), ("_MANY", 9), ("_LOOK", 2)):
             monkeypatch.setattr(settled, name, value)
-        monkeypatch.setattr(settled, "_POOR", 999 if way == "one by one" else 0)
+        for name in ("_POOR", "_POOR_WIDTH"):
+            monkeypatch.setattr(settled, name, 10**6 if way == "one by one" else 0)
+        monkeypatch.setattr(settled, "_TOGETHER", 0 if way == "carefully" else 1024)
         monkeypatch.setattr(settled, "_COARSE", 0.0 if way == "float64" else 1e-2)
         for name, value in (("_TOGETHER", 500), ("_LINES", 7), ("_AT_ONCE", 50), ("_CALL", 100), ("_OPEN", 5)):
             monkeypatch.setattr(active, name, value)
@@ -317,7 +320,8 @@ def test_bounds_that_were_rounded_are_no_distances(seed: int, monkeypatch: pytes
     """Picks one by one round bounds to float32; later all products are exact, in float64: far groups on a fine grid."""
     for name, value in (("_BLOCK", 40), ("_LEAST", 3), ("_ACTIVE", 9), ("_FEW", 4), ("_MANY", 9), ("_LOOK", 2)):
         monkeypatch.setattr(settled, name, value)
-    monkeypatch.setattr(settled, "_POOR", 999)
+    for name in ("_POOR", "_POOR_WIDTH"):
+        monkeypatch.setattr(settled, name, 10**6)
     monkeypatch.setattr(settled, "_WHILE", (8, 12, 16, 32)[seed % 4])
     monkeypatch.setattr(active, "_CALL", 100)
     rng = np.random.default_rng(seed)
@@ -381,7 +385,7 @@ def test_picks_among_few_columns_cost_less_than_a_pass_each(kind: str, passes: f
     assert 0 < account["driver_operations"] < passes * n * k * (d + 4)
 
 
-@pytest.mark.parametrize(("d", "least", "most"), [(8, 0.1, 0.25), (128, 0, 0.2)])
+@pytest.mark.parametrize(("d", "least", "most"), [(4, 0.1, 0.3), (128, 0, 0.2)])
 def test_picks_are_made_one_by_one_after_blocks_that_gave_few(
     d: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

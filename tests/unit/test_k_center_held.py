@@ -122,7 +122,8 @@ def test_the_first_of_copies(dtype: type) -> None:
 def test_wide_rows_that_may_be_farthest_are_compared_with_few_picks(monkeypatch: pytest.MonkeyPatch) -> None:
     """In canonical numbers, on rows of which bounds cannot tell which is farthest."""
     x = even(3000, 200) + 30 * np.random.default_rng(1).random((60, 200))[np.arange(3000) % 60]
-    monkeypatch.setattr(settled, "_POOR", 10**9)  # all picks are made one by one
+    for name in ("_POOR", "_POOR_WIDTH"):
+        monkeypatch.setattr(settled, name, 10**9)  # all picks are made one by one
     numbers, norms = [0], active.squared_norms
 
     def squared(differences: np.ndarray) -> np.ndarray:

@@ -64,6 +64,7 @@ def test_what_a_block_costs_is_counted_before_its_end_is_judged() -> None:
 @pytest.mark.parametrize("shards", [1, 5])
 def test_a_survivor_is_compared_again_with_one_block_of_centers(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sieve, "useful", lambda *_: True)
+    monkeypatch.setattr(sieve, "TOLD", 3)
     n, m = 3000, 1000
     x = normal(n, 32)
     with coarse.forced(True):

@@ -75,6 +75,20 @@ def test_products_of_numpy_and_pytorch_are_those_of_integers(
             np.testing.assert_array_equal(found, bias - 2 * (a @ b.T))
 
 
+def test_a_product_in_parts_is_the_whole_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PyTorch and without it; the numbers are exact."""
+    monkeypatch.setattr(matrices, "_CACHED", 20)
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-9, 9, (m, 5)).astype(np.float32) for m in (23, 7))
+    bias = rng.integers(-9, 9, (1, 7)).astype(np.float64)
+    for torch in (matrices.pytorch.imported_torch(), None):
+        monkeypatch.setattr(matrices.pytorch, "imported_torch", lambda torch=torch: torch)
+        parts = [(part, g.copy()) for part, g in matrices.twice_less_parts(bias, a, b)]
+        assert max(len(g) for _, g in parts) == 2
+        assert [at for part, _ in parts for at in range(part.start, part.stop)] == list(range(23))
+        np.testing.assert_array_equal(np.concatenate([g for _, g in parts]), bias - 2 * (a @ b.T))
+
+
 def test_the_two_nearest_of_equal_ones_are_both_found() -> None:
     where, second = two_nearest(np.array([[3, 1, 1], [2, 5, 4]], np.float32))
     assert where.tolist() == [1, 0]

@@ -22,6 +22,7 @@ from alray.selection.protocol import Key, beats
 _TOGETHER = 1 << 16  # products per matrix: they stay in cache
 _LINES = 256  # picks per matrix
 _EXAMINED = 1 << 12  # rows that are looked at together: of most inputs the first ones tell that products are not exact
+_TURNED = 1 << 13  # numbers that are turned into columns at once: they stay in the nearest cache
 _AGES = 8  # groups of rows by the picks that they have missed, before those of like numbers are one group
 _AT_ONCE = 1 << 13  # numbers: rows are compared with so few picks without bounds
 _ALONE = 1 << 16  # numbers of the picks that rows have missed: if there are more, bounds tell which may be nearest
@@ -100,7 +101,9 @@ class Active:
         with np.errstate(invalid="ignore"):
             self._below = np.where(np.isinf(share), -np.inf, view.squares - share)
         self._columns = np.ones((view.x.shape[1] + 1, len(at)), view.x.dtype)
-        self._columns[:-1] = view.x.T
+        step = max(1, _TURNED // view.x.shape[1])
+        for start in range(0, len(at), step):
+            self._columns[:-1, start : start + step] = view.x[start : start + step].T
         self._ones = self._columns.T
         self.usual = 4 * float(np.median(share)) * self._unit if len(at) else 0.0  # how wide bounds are
         late = np.flatnonzero((seen < self.met) & (upper > -np.inf))
@@ -113,7 +116,12 @@ class Active:
     @property
     def pair_cost(self) -> float:
         """What a pair of a matrix product costs, in operations on single numbers."""
-        return (2 if self._picks.double else 1) * (1 + len(self._columns) / 25)
+        return self.double_cost / (1 if self._picks.double else 2)
+
+    @property
+    def double_cost(self) -> float:
+        """The same in float64."""
+        return 2 * (1 + len(self._columns) / 25)
 
     def refresh(self) -> None:
         """Lower all bounds by the picks that are new."""

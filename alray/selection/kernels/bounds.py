@@ -85,6 +85,10 @@ class Bounds:
         other = np.where(nearest == UNKNOWN, squared, np.inf)
         self.store(at, Near(squared, squared, other, nearest), blocks)
 
+    def forget_nearest(self) -> None:
+        """Any center may be the nearest one."""
+        self._group[:] = _MOST
+
     def known(self, at: Integers) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Whether the upper bound is the squared distance, (m,); and whether the nearest center is known, (m,)."""
         upper, other = self.upper[at], self._other[at]
@@ -110,6 +114,11 @@ class Bounds:
 def in_block(number: int) -> int:
     """Instead of the nearest center: it is in the block with this number."""
     return UNKNOWN - 1 - number if number < _MOST - int(_CODE) else UNKNOWN
+
+
+def block_in(nearest: Positions) -> Positions:
+    """The numbers (m,) that were given to `in_block`; -1 where the center is known, or may be any."""
+    return np.where(nearest < UNKNOWN, UNKNOWN - 1 - nearest, -1)
 
 
 @lru_cache(4)

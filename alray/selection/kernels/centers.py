@@ -42,6 +42,7 @@ class Centers:
     _view: View | None = None
     _double: dict[tuple[int, int], View] = field(default_factory=dict)
     _rounded: dict[int, tuple[int, Block]] = field(default_factory=dict)  # by the first: the end, and them
+    usual: int = 0  # so many centers of ordinary norm come first
 
     def __len__(self) -> int:
         return self.edges[-1]
@@ -66,7 +67,8 @@ class Centers:
         view = self.space.view(stored)
         kind = unusual(view.squares)
         order = np.argsort(kind, kind="stable")
-        stored, view, sizes = stored[order], view[order].to(self.device), np.bincount(kind)
+        stored, view, sizes = stored[order], view[order].to(self.device), np.bincount(kind, minlength=1)
+        self.usual = self.usual or int(sizes[0])
         self._stored.append(stored)
         self._view = view if self._view is None else join(self._view, view)
         for size in sizes:
@@ -79,6 +81,14 @@ class Centers:
             size = _BLOCKS[len(self.edges) - 1] if len(self.edges) <= len(_BLOCKS) else _BLOCK
             self.edges.append(min(end, start + size))
             self.largest.append(self.view[start : self.edges[-1]].largest)
+
+    def arrange(self, order: Positions) -> None:
+        """Put the first `usual` centers into another order, (usual,). What is known of blocks does not hold then."""
+        order = np.append(order, np.arange(self.usual, len(self)))
+        self._stored, self._view = [self.stored[order]], self.view[order]
+        self._double.clear()
+        self._rounded.clear()
+        self.largest = [self.view[start:end].largest for start, end in self.blocks(0)]
 
     def largest_of(self, start: int, end: int) -> float:
         """The largest norm of the centers start:end, which are one or more blocks."""
@@ -134,10 +144,10 @@ class Centers:
                 found.append((start, end))
         return found
 
-    def together(self, first: int) -> tuple[int, int]:
-        """Where the block with this number starts, and where those end that may be one with it."""
+    def together(self, first: int, wide: bool = True) -> tuple[int, int]:
+        """Where the block with this number starts and ends. wide: it ends where those end that may be one with it."""
         start, end = self.edges[first : first + 2]
-        for later in self.edges[first + 2 :]:
+        for later in self.edges[first + 2 :] if wide else []:
             if not self._fit(start, later):
                 break
             end = later

@@ -29,6 +29,7 @@ import torch
 
 from alray.features.arrays import Array
 from alray.models.device import full_float32
+from alray.models.pytorch import bfloat16_possible
 from alray.selection.kernels.distance import LARGEST, Space
 from alray.selection.kernels.logits import Floats, Positions, U
 from alray.selection.kernels.matrices import WIDTH
@@ -44,7 +45,7 @@ _forced: list[bool] = []
 
 
 def available() -> bool:
-    """Whether this processor multiplies bfloat16 numbers by instructions of its own, and PyTorch uses them."""
+    """Whether this processor multiplies bfloat16 numbers much faster than float32 ones, and PyTorch uses that."""
     if _forced:
         return _forced[-1]
     return _native()
@@ -64,7 +65,7 @@ def forced(use: bool) -> Iterator[None]:
 def _native() -> bool:
     used = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # without it nobody knows, and the answer is no
-    return bool(used and has and has())
+    return bool(used and has and has() and bfloat16_possible())
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from alray.features.arrays import Array
 from alray.selection.kernels.centers import Centers
-from alray.selection.kernels.distance import Space, View, error, products, rounded_up
-from alray.selection.kernels.logits import Floats, Positions, nonzero
-from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent, taken
+from alray.selection.kernels.distance import Space, View, bias_of, error, rounded_up
+from alray.selection.kernels.logits import Floats, Positions
+from alray.selection.kernels.matrices import Matrix, fetched, lowest, sent, twice_less_parts
 
 if TYPE_CHECKING:
     from alray.selection.kernels.coarse import Rounded
@@ -29,21 +29,22 @@ _TOO_WIDE = 0.05  # an error bound that is a larger share of the distances tells
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Bounds (m,) of the squared distances of rows to the nearest center of a block. two_nearest: of some rows, which
-    center that is, and lower bounds of the squared distances to the others; it may be called once. None: in bfloat16
-    too many may be the nearest one."""
+    """Bounds (m,) of the squared distances of rows to the nearest center of a block."""
 
     lower: Floats
     upper: Floats
-    two_nearest: Callable[[Positions], tuple[Positions, Floats]] | None = None
 
-    def undecided(self, before: Floats, least: float) -> npt.NDArray[np.bool_]:
-        """Rows (m,) whose bounds are too wide to tell whether these centers are nearer than `before` (m,), or nearer
-        than `least`; both squared."""
+    def vague(self, before: Floats, least: float) -> bool:
+        """Whether the bounds of most rows are too wide to tell whether these centers are nearer than `before` (m,), or
+        nearer than `least`; both squared."""
         with np.errstate(invalid="ignore"):
-            narrow = self.upper - self.lower <= 2 * _TOO_WIDE * np.maximum((self.lower + self.upper) / 2, least)
-            known = narrow & np.isfinite(self.upper)
-            return np.asarray(~(self.lower > before) & ~(self.upper < least) & ~known)
+            wide = self.upper - self.lower
+            if wide.max(initial=0.0) <= 2 * _TOO_WIDE * least:  # false for NaN
+                return False
+            known = wide <= 2 * _TOO_WIDE * np.maximum((self.lower + self.upper) / 2, least)
+            known &= np.isfinite(self.upper)
+        undecided = ~(self.lower > before) & ~(self.upper < least) & ~known
+        return bool(2 * np.count_nonzero(undecided) > len(before))
 
 
 class Compared:
@@ -113,34 +114,47 @@ class Compared:
         `least` best."""
         if self._rounded is not None:
             return Nearest(*self._rounded.nearest(self._centers.rounded(start, end), least))
-        g, eps = self._products(start, end)
-        low = lowest(g, 1) + self._view.squares
+        centers, eps = self._block(start, end)
+        squared = self._view.squares.copy()
+        for part, g in twice_less_parts(bias_of(centers), self._view.x, centers.x):
+            squared[part] += lowest(g, 1)
         with np.errstate(invalid="ignore"):
-            lower, upper = np.where(np.isinf(eps), -np.inf, low - eps), np.where(np.isinf(eps), np.inf, low + eps)
-
-        def two(at: Positions) -> tuple[Positions, Floats]:
-            where, second = two_nearest(g if len(at) == len(g) else taken(g, at))
-            return where, second + self._view.squares[at] - eps[at]
-
-        return Nearest(lower, upper, two)
+            lower, upper = squared - eps, squared + eps
+        lower[np.isinf(eps)], upper[np.isinf(eps)] = -np.inf, np.inf
+        return Nearest(lower, upper)
 
     def candidates(self, most: Floats, start: int, end: int) -> tuple[Positions, Positions]:
         """Pairs of rows and of the centers start:end whose squared distance may be the row's smallest and at most
         `most` (m,)."""
         if self._rounded is not None:
             return self._rounded.near(self._centers.rounded(start, end), most)
-        g, eps = self._products(start, end)
-        squares = self._view.squares
-        with np.errstate(invalid="ignore"):
-            nearest_here = lowest(g, 1) + squares + eps
-            limit = np.fmin(most, nearest_here) + eps - squares
-        reach = rounded_up(limit, self.double)[:, None]
-        return nonzero(fetched(g <= (reach if isinstance(g, np.ndarray) else sent(reach, g.device))))
+        centers, eps = self._block(start, end)
+        squares, found = self._view.squares, [np.empty(0, np.intp)]
+        for part, g in twice_less_parts(bias_of(centers), self._view.x, centers.x):
+            with np.errstate(invalid="ignore"):
+                nearest_here = lowest(g, 1) + squares[part] + eps[part]
+                limit = np.fmin(most[part], nearest_here) + eps[part] - squares[part]
+            reach = rounded_up(limit, self.double)[:, None]
+            there = fetched(g <= (reach if isinstance(g, np.ndarray) else sent(reach, g.device)))
+            found.append(np.flatnonzero(there) + part.start * (end - start))
+        i, j = np.divmod(np.concatenate(found), end - start)
+        return i, j
 
-    def _products(self, start: int, end: int) -> tuple[Matrix, Floats]:
-        """g (m, p) and eps (m,): the squared distances to the centers start:end are within eps of g + squares."""
+    def two_nearest(self, at: Positions, start: int, end: int) -> tuple[Positions, Floats]:
+        """Of some rows, which of the centers start:end may be the nearest, by its position among them, and lower bounds
+        of the squared distances to the others; not in bfloat16."""
+        view = self._view[at]
+        centers, eps = self._block(start, end)
+        center, others = np.empty(len(at), np.intp), view.squares - eps[at]
+        for part, g in twice_less_parts(bias_of(centers), view.x, centers.x):
+            center[part], second = two_nearest(g)
+            others[part] += second
+        return center, others
+
+    def _block(self, start: int, end: int) -> tuple[View, Floats]:
+        """The centers start:end, and eps (m,) of the rows' squared distances to them."""
         centers = self._centers.double(start, end) if self.double else self._centers.view[start:end]
-        return products(self._view.x, centers), error(self._view, self._centers.largest_of(start, end), centers.step)
+        return centers, error(self._view, self._centers.largest_of(start, end), centers.step)
 
 
 def two_nearest(g: Matrix) -> tuple[Positions, Floats]:

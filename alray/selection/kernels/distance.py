@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
-COLUMNS = 4  # rows of at most so many columns are chosen in a way of their own, see `kernels/thin.py`
+COLUMNS = 4  # so few columns are summed one after the other
 FEW = 4  # candidates per row that are computed at once; more are filtered in float64 before
 LARGEST = 2.0**60  # squared norms of views beyond it are not used: products cannot overflow
 _LARGEST_DOUBLE = 2.0**500
@@ -245,8 +245,12 @@ def shares(view: View) -> Floats:
 
 def products(x: Matrix, centers: View) -> Matrix:
     """g (m, p) in the precision of x; squared distances of views are g + |x|^2 up to `bound`."""
-    most = _LARGEST_DOUBLE if centers.double else LARGEST
-    return twice_less(np.minimum(centers.squares, most)[None], x, centers.x)
+    return twice_less(bias_of(centers), x, centers.x)
+
+
+def bias_of(centers: View) -> Floats:
+    """What `products` adds: |c|^2, (1, p), of those beyond the range the largest that is used."""
+    return np.minimum(centers.squares, _LARGEST_DOUBLE if centers.double else LARGEST)[None]
 
 
 def double_bounds(space: Space, x: Array, centers: Array) -> tuple[Floats, Floats]:

@@ -17,13 +17,13 @@ from alray.features.arrays import EMBEDDING, Array, Block, Rows
 from alray.selection.kernels.centers import shuffled
 from alray.selection.kernels.compared import first_of_copies
 from alray.selection.kernels.distance import Space
+from alray.selection.kernels.far import Far
 from alray.selection.kernels.greedy import greedy
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, needed
 from alray.selection.kernels.matrices import twice_less
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.settled import moderate
-from alray.selection.kernels.sieve import Far
 from alray.selection.kernels.thin import few_columns
 from alray.selection.protocol import Context, Key, Metric, Shards
 
@@ -208,7 +208,11 @@ def _apart(space: Space, vectors: Array) -> Floats:
     """The squared distances of stored rows (s, d), (s, s)."""
     x = space.numbers(vectors, np.float64)
     squares = np.einsum("sd,sd->s", x, x)
-    return np.asarray(np.maximum(twice_less(squares[None], x, x) + squares[:, None], 0.0) * space.unit)
+    apart: Floats = twice_less(squares[None], x, x)
+    apart += squares[:, None]
+    np.maximum(apart, 0.0, out=apart)
+    apart *= space.unit
+    return apart
 
 
 def _allowed(apart: Floats, squared: Floats, stands_for: float) -> float:

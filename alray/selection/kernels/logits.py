@@ -268,7 +268,7 @@ def _of_finite_half(half: Array) -> Singles:
     half = np.ascontiguousarray(half)
     if torch := imported_torch():
         single = np.empty(half.shape, np.float32)
-        torch.from_numpy(single).copy_(torch.from_numpy(np.array(half)))  # of a copy: it may be read-only
+        torch.from_numpy(single).copy_(torch.from_numpy(half if half.flags.writeable else half.copy()))
         return single
     wide = half.view(np.int16).astype(np.int32)
     wide <<= np.int32(13)  # the ten bits of the mantissa and the five of the exponent to their places in a float32

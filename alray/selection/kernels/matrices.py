@@ -32,7 +32,7 @@ Matrix: TypeAlias = Any  # an array on a CPU, a tensor on another device
 Device: TypeAlias = "torch.device | None"  # None: the CPU, without PyTorch
 
 WIDTH = 256  # centers of a product in bfloat16, at most
-_CACHED = 1 << 18  # numbers of a product that something is added to while they are in the cache
+_CACHED = 1 << 18  # numbers of a product that are looked at, or added to, while they are in the cache
 _WORTH = 1 << 28  # numbers; fewer are worked on by a CPU before PyTorch is imported and CUDA has started
 _SENT = 1 << 24  # numbers that are sent to a GPU at once: a kernel's launch takes as long as working on 10^5 of them
 _forced: list[Device] = []
@@ -221,22 +221,37 @@ def product(a: Matrix, b: Matrix, out: Array | None = None) -> Matrix:
         return out
 
 
-def twice_less(bias: Floats, a: Matrix, b: Matrix) -> Matrix:
-    """bias - 2 a b^T for a (m, d) and b (p, d), with all bits of their type. bias: (1, p) or (m, 1)."""
+def twice_less(bias: Floats, a: Matrix, b: Matrix, out: Array | None = None) -> Matrix:
+    """bias - 2 a b^T for a (m, d) and b (p, d), with all bits of their type. bias: (1, p) or (m, 1). out: of arrays,
+    where it is written."""
     torch = pytorch.imported_torch()
     if torch is None:
-        return _twice_less(bias, a, b)
+        return _twice_less(bias, a, b, out)
     from alray.models.device import full_float32
 
     arrays = isinstance(a, np.ndarray)
     with full_float32():
         x, y = (torch.from_numpy(a), torch.from_numpy(b)) if arrays else (a, b)
-        found = torch.addmm(torch.from_numpy(bias).to(x.device, x.dtype), x, y.T, alpha=-2.0)
+        added, room = torch.from_numpy(bias).to(x.device, x.dtype), None if out is None else torch.from_numpy(out)
+        found = torch.addmm(added, x, y.T, alpha=-2.0, out=room)
     return found.numpy() if arrays else found
 
 
-def _twice_less(bias: Floats, a: Array, b: Array) -> Array:
-    found = np.empty((len(a), len(b)), a.dtype)
+def twice_less_parts(bias: Floats, a: Matrix, b: Matrix) -> Iterator[tuple[slice, Matrix]]:
+    """`twice_less` for a bias (1, p), of some lines after the other, and which ones: the next ones take their place in
+    memory, so that they stay in the cache."""
+    if not isinstance(a, np.ndarray):
+        yield slice(0, len(a)), twice_less(bias, a, b)
+        return
+    step = max(1, _CACHED // max(1, len(b)))
+    room = np.empty((min(step, len(a)), len(b)), a.dtype)
+    for start in range(0, len(a), step):
+        part = slice(start, min(start + step, len(a)))
+        yield part, twice_less(bias, a[part], b, room[: part.stop - start])
+
+
+def _twice_less(bias: Floats, a: Array, b: Array, out: Array | None = None) -> Array:
+    found = np.empty((len(a), len(b)), a.dtype) if out is None else out
     with np.errstate(over="ignore"):
         bias = bias.astype(a.dtype)
     fewer_rows = len(a) < len(b)

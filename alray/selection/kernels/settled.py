@@ -17,6 +17,7 @@ from alray.selection.kernels.distance import Space, squared_norms
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.kernels.matrices import device_in_use
+from alray.selection.kernels.sure_picks import sure_picks
 from alray.selection.protocol import Key, beats
 
 COLUMNS = 64  # at most: every pick in a block costs so many operations per row
@@ -24,11 +25,12 @@ _WIDE, _PER_PICK = 4, 8  # times as many where there are so many rows per pick: 
 _BLOCK, _LEAST = 1 << 12, 64  # numbers of a block at first, and rows
 _SHARE, _ACTIVE = 4, 2048  # one row in so many is active at first, and at least so many rows
 _FEW, _MANY = 64, 256  # picks after which rows are chosen to be active: more of them, or fewer, are the next time
-_POOR = 400  # picks times columns: after a block of fewer, each pick is made by a pass over all columns
+_POOR, _POOR_WIDTH = 16, 400  # picks, and picks times columns: after a block of fewer, each pick is one pass
 _WHILE, _LONGEST = 32, 256  # so many, then more
 _COARSE = 1e-2  # bounds that are wider than this share of the largest distance come from float64 products
 _LOOK = 8  # picks, before it is looked how many rows of a block may still be picked
 _PASSES = 3  # operations per number: a difference, a square, a sum
+_TOGETHER = 1024  # rows that are all compared with each other: 8 MB
 _OUTSIDE, _CALL = 10, 4e5  # operations per active row that forming a block takes, and besides
 
 
@@ -68,9 +70,12 @@ class _Settled:
             self.picks.add(n + at, x)
         self.squared: list[float] = []
         self._spent = 0.0  # operations on single numbers, without those of the rows that are active now
-        self._size = max(_LEAST, _BLOCK // self.vectors.shape[1])
-        self._poor, self._while = 4 * self.vectors.shape[1] < _POOR, _WHILE
-        self._wanted, self._then = len(self.rows), 0
+        self._size = max(_LEAST, min(_BLOCK // self.vectors.shape[1], _TOGETHER // 4))
+        self._fewest = min(_POOR, -(-_POOR_WIDTH // self.vectors.shape[1]))  # a block of fewer picks is poor
+        self._poor, self._while = m > 0 and self._fewest > 4, _WHILE
+        # Picks are the farthest rows: where distances are known, the others may wait.
+        self._wanted, self._then = len(self.rows) if m else max(_ACTIVE, len(self.rows) // _SHARE), 0
+        self._careful, self._doubts = 0, 0  # so many legs are careful; so many are after the next doubt
         self._active: Active | None = None
         if k:
             self._activate()
@@ -166,16 +171,15 @@ class _Settled:
 
     def _pick(self, rows: Active, some: Positions, limit: Key) -> None:
         """Pick among these rows, which are settled, as long as the farthest one beats the limit."""
-        before, width, first = rows.spent, self.vectors.shape[1], self.picks.count
+        before, first = rows.spent, self.picks.count
         some = some[(rows.exact[some] >= limit[0]) & (rows.upper[some] > -np.inf)]
         more = True
         while more and len(some):
-            value, count = rows.exact[some], self.picks.count
-            more = self._leg(rows.at[some], value, limit)
+            value = rows.exact[some]
+            more = self._leg(rows, rows.at[some], value, limit)
             rows.exact[some], rows.known[some], rows.upper[some] = value, self.picks.count, value
-            rows.spent += _PASSES * len(some) * width * float(self.picks.count - count)
             some = some[value >= limit[0]]
-        self._poor = (self.picks.count - first) * width < _POOR
+        self._poor = self.picks.count - first < self._fewest
         if not self._poor:
             self._while = _WHILE
         alone, spent = _OUTSIDE * len(rows) + _CALL, rows.spent - before
@@ -186,10 +190,28 @@ class _Settled:
         if self.picks.count - self._then > _MANY:
             self._activate()
 
-    def _leg(self, at: Positions, value: Floats, limit: Key) -> bool:
+    def _leg(self, rows: Active, at: Positions, value: Floats, limit: Key) -> bool:
         """The same with the rows at these positions (q,) and their distances, which are updated. It stops early, and
-        returns True, where many of them are below the limit."""
-        x = self.space.canonical(self.vectors[at])
+        returns True, where it is not sure of the next pick, or where many of the rows are below the limit."""
+        x, count, width = self.space.canonical(self.vectors[at]), self.picks.count, self.vectors.shape[1]
+        if self._careful or len(at) > _TOGETHER:
+            self._careful = max(0, self._careful - 1)
+            more = self._carefully(x, at, value, limit)
+            rows.spent += _PASSES * len(at) * width * float(self.picks.count - count)
+            return more
+        most, exact = self._k - count, self.picks.exact
+        order, squared, sure = sure_picks(self.space, x, value, self.rows[at], limit, most, exact)
+        for one in order:
+            self.picks.add(int(at[one]), x[one])
+        self.squared += squared
+        rows.spent += len(at) * (len(at) * rows.double_cost + _PASSES * len(order))
+        if not sure:
+            self._doubts = 1 if len(order) > _LOOK else min(2 * max(1, self._doubts), _LOOK)
+            self._careful = self._doubts
+        return not sure
+
+    def _carefully(self, x: Floats, at: Positions, value: Floats, limit: Key) -> bool:
+        """The same, with the canonical distances of all rows to every pick."""
         difference, numbers, picks = np.empty_like(x), self.rows[at], self.picks
         for found in range(1, self._k - picks.count + 1):
             best = int(value.argmax())

@@ -18,7 +18,7 @@ from alray.selection.kernels.logits import Positions
 from alray.selection.kernels.matrices import Device
 
 CHUNK = 1 << 21  # numbers per view of a chunk of rows: 8 MB
-_ROWS = 1 << 14  # rows of a chunk: their products with a block of centers are 16 MB
+_ROWS = 1 << 15  # rows of a chunk
 CHUNK_COARSE = 1 << 23  # in bfloat16, where products of few rows take much longer
 _CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 26, 1 << 16  # the same where each step costs the launch of a kernel
 TOGETHER = 1 << 20  # rows whose numbers are looked at together
@@ -69,11 +69,13 @@ class ShardRows:
             parts.append(np.flatnonzero(priorities(0, _SAMPLE, rows) < np.uint64(size)) + number * TOGETHER)
         return np.concatenate(parts)
 
-    def chunks(self, at: Integers, coarse: Callable[[], bool] = lambda: False) -> Iterator[Positions]:
-        """Positions in parts of `chunk`; coarse: whether the next one is larger, for products in bfloat16."""
+    def chunks(self, at: Integers, coarse: Callable[[], bool] = lambda: False, first: int = 0) -> Iterator[Positions]:
+        """Positions in parts of `chunk`; coarse: whether the next one is larger, for products in bfloat16; first: how
+        many are in the first one at most, 0: no other number."""
         start = 0
         while start < len(at):
             size = self._fitting(CHUNK_COARSE, _ROWS) if coarse() else self.chunk
+            size = size if start or not first else min(size, first)
             yield at[start : start + size].astype(np.intp)
             start += size
 

@@ -10,7 +10,6 @@ it is not picked it comes before them, and afterwards their distance is 0. Lette
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,31 +17,22 @@ import numpy.typing as npt
 
 from alray.features.arrays import EMBEDDING, Array, Block, Integers, Rows, Shard, positions_of
 from alray.keyed import uniform
-from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, in_block, under
+from alray.selection.kernels.bounds import UNKNOWN, Bounds, Near, block_in, in_block, under
 from alray.selection.kernels.centers import Centers, shuffled
 from alray.selection.kernels.compared import Compared, copies_of
+from alray.selection.kernels.cover import arrange
 from alray.selection.kernels.distance import FEW, Space, lengths, nearest
+from alray.selection.kernels.far import Far
 from alray.selection.kernels.logits import Floats, Positions, check_finite
 from alray.selection.kernels.matrices import best_device, restarting
 from alray.selection.kernels.one_center import Answer, Central, Landmarks
-from alray.selection.kernels.rounding import Rounding, useful
+from alray.selection.kernels.rounding import TOLD, Rounding, useful
 from alray.selection.kernels.shard_rows import CHUNK, TOGETHER, ShardRows
 from alray.selection.protocol import Key, beats
 
 Counts = npt.NDArray[np.int64]
 
 _STREAM = 1024  # centers compared while streaming over all rows; the few rows left are gathered for the other centers
-
-
-@dataclass(frozen=True, eq=False)
-class Far:
-    """What a shard sends: rows (s,), their stored vectors (s, d), their canonical squared distances (s,), and the key
-    (upper bound of the squared distance, row) of the farthest row that it does not send."""
-
-    rows: Rows
-    vectors: Array
-    squared: Floats
-    rest: Key
 
 
 class Sieve:
@@ -65,7 +55,7 @@ class Sieve:
         self._forget()
 
     def _forget(self) -> None:
-        self._rounding = Rounding(self._device)
+        self._rounding, self._wide = Rounding(self._device), False  # whether any row was compared with wide blocks
         self._bounds = Bounds(len(self._rows))
         self._centers, self._picks = Centers(), np.empty(0, np.int64)
 
@@ -128,6 +118,7 @@ class Sieve:
         if self._rounding.on:  # rows of the sample were compared with all centers
             met = positions_of(free & (self._bounds.blocks == self._centers.count))
             self._rounding.on = useful(self._bounds.below(met), self._bounds.upper[met], least)
+        arrange(space, self._centers, self._bounds, self._rows.take, least)
         self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
         alive = positions_of(free & (self._bounds.upper > under(least)))
         squared = self._settle(alive)
@@ -199,6 +190,8 @@ class Sieve:
         at = at[bounds.upper[at] > above]
         fresh = at[bounds.blocks[at] == 0]
         if 2 * len(fresh) > len(self._rows):  # stream over the files once
+            if least > -np.inf:
+                self._rounding.look_first()
             self._run_all(fresh, least, _STREAM)
             at = at[bounds.upper[at] > above]
         del fresh
@@ -209,7 +202,8 @@ class Sieve:
         """`_run` part by part; the first parts tell how many pairs there will be."""
         assert self._space is not None
         done, before = 0, self.counters["pairs"]
-        for part in self._rows.chunks(at, lambda: self._rounding.on):
+        first = TOLD if self._rounding.undecided else 0
+        for part in self._rows.chunks(at, lambda: self._rounding.on, first):
             self._run(part, least, stop)
             done += len(part)
             self._rounding.expect(self._space, len(at) - done, (self.counters["pairs"] - before) / done)
@@ -218,6 +212,7 @@ class Sieve:
         """Compare rows with the next centers. All of them have been compared with the same centers so far."""
         before = int(self._bounds.blocks[at[0]])
         blocks = [block for block in self._centers.blocks(before, self._rounding.on) if block[0] < stop]
+        self._wide |= self._rounding.on
         if not blocks:
             return
         rows, near, above = self._compared(at), self._bounds.load(at), under(least)
@@ -233,7 +228,21 @@ class Sieve:
                 if not len(at):
                     return
                 rows.keep(keep)
+        if least > -np.inf and end == len(self._centers) and not rows.coarse:
+            self._locate(near, rows)
         self._bounds.store(at, near, self._centers.before(end))
+
+    def _locate(self, near: Near, rows: Compared) -> None:
+        """Look for the nearest center of the rows that are left in the block that it is in."""
+        block = np.where(near.lower < near.upper, block_in(near.nearest), -1)
+        for number in np.unique(block[block >= 0]):
+            some, (start, end) = np.flatnonzero(block == number), self._centers.together(number, self._wide)
+            center, others = rows.two_nearest(some, start, end)
+            self.counters["pairs"] += len(some) * (end - start)
+            alone = others >= near.upper[some]
+            some = some[alone]
+            near.nearest[some] = start + center[alone]
+            near.other[some] = np.minimum(near.other[some], others[alone])
 
     def _compared(self, at: Positions) -> Compared:
         assert self._space is not None
@@ -257,7 +266,7 @@ class Sieve:
         found, pairs = rows.nearest(start, end, least), len(before) * (end - start)
         self.counters["pairs"] += pairs
         self.counters["coarse"] += pairs * rows.coarse
-        while not rows.double and 2 * np.count_nonzero(found.undecided(before, least)) > len(before):
+        while not rows.double and found.vague(before, least):
             self._rounding.on &= not rows.coarse  # bfloat16 tells too little about these rows, and will about others
             rows.refine()
             found = rows.nearest(start, end, least)
@@ -265,12 +274,7 @@ class Sieve:
         lower, upper = found.lower, found.upper
         nearer = upper < before
         other = np.minimum(near.other, np.where(nearer, near.lower, lower))
-        inside = np.flatnonzero(nearer & (upper > under(least)) & (upper > lower))
-        center = np.where(nearer, in_block(self._centers.before(start)) if rows.coarse else UNKNOWN, near.nearest)
-        if len(inside) and found.two_nearest:
-            where, second = found.two_nearest(inside)
-            center[inside] = start + where
-            other[inside] = np.minimum(other[inside], second)
+        center = np.where(nearer, in_block(self._centers.before(start)), near.nearest)
         unknown = nearer & (center == UNKNOWN)
         other[unknown] = np.minimum(other, lower)[unknown]
         near.lower = np.where(nearer, lower, near.lower)
@@ -296,7 +300,11 @@ class Sieve:
             block = self._bounds.block(part[rest])
             for first in np.unique(block):
                 some = rest[block == first]
-                blocks = [self._centers.together(first)] if first >= 0 else self._centers.blocks(0, self._rounding.on)
+                blocks = (
+                    [self._centers.together(first, self._wide)]
+                    if first >= 0
+                    else self._centers.blocks(0, self._rounding.on)
+                )
                 upper = self._bounds.upper[part[some]].astype(np.float64)
                 found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found

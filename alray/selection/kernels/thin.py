@@ -11,13 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from alray.features.arrays import Array, Rows
-from alray.selection.kernels.distance import COLUMNS, Space
+from alray.selection.kernels.distance import Space
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.leaves import Leaves
 from alray.selection.kernels.logits import Floats, Positions
 from alray.selection.kernels.matrices import device_in_use
 from alray.selection.protocol import Key, beats
 
+_COLUMNS = 3  # of rows of more columns, boxes keep too few from being looked at
 _START, _FEWEST = 16, 4  # leaves of a block
 _ROWS = 256  # of a block, about
 _PER_COLUMN = 3  # operations: a difference, a square, a sum
@@ -26,7 +27,7 @@ _FEW = 12  # picks of a block: fewer ask for a larger one
 
 def few_columns(width: int) -> bool:
     """Whether boxes keep most rows from being looked at: where there are few columns."""
-    return 0 < width <= COLUMNS and device_in_use() is None
+    return 0 < width <= _COLUMNS and device_in_use() is None
 
 
 def thin(space: Space, held: Chosen, k: int, rest: Key, centers: Array | None = None) -> Chosen:
