@@ -58,7 +58,8 @@ def _computes(device: torch.device, deterministic: bool, pid: int) -> bool:
     are refused where an environment variable is missing."""
     try:
         ones = torch.ones(2, 2, device=device)
-        (ones @ ones).sum().item()  # waits for it
+        with full_float32():
+            (ones @ ones).sum().item()  # waits for it
     except RuntimeError as error:
         if out_of_memory(error):  # which may be over in a moment; whoever uses the GPU then goes on without it
             return True
@@ -131,7 +132,8 @@ def _set_full() -> Callable[[], None]:
         return partial(torch.set_float32_matmul_precision, before)
     newer = ExitStack()
     for kind in (torch.backends.cuda, torch.backends.mkldnn):  # products on GPUs, and on processors
-        if hasattr(matmul := getattr(kind, "matmul", None), "fp32_precision"):
+        matmul: Any = getattr(kind, "matmul", None)
+        if hasattr(matmul, "fp32_precision"):
             newer.callback(setattr, matmul, "fp32_precision", matmul.fp32_precision)
             matmul.fp32_precision = "ieee"
     return newer.close
