@@ -361,7 +361,7 @@ def test_where_a_gpu_is_the_reason_for_one_shard_it_is_used(
         assert shards == (1 if used else processors())
         before = gpu.calls
         given = {name: data[name] for name in ("embedding", "logits")}
-        select("badge", 10, **given, labeled=np.arange(M), num_shards=0 if used else 1)
+        select("badge", 10, **given, num_shards=0 if used else 1)
         assert (gpu.calls > before) is used
 
 

@@ -125,6 +125,7 @@ class Race:
     def rate(self, epoch: Epoch) -> float:
         """The sum of all w0 (or of their upper bounds): the expected number of rings per unit of time."""
         self._begin(epoch)
+        self._centers(epoch)  # which refuses labeled rows that are not finite, though no row may have to be compared
         return float(self._w0.sum())
 
     def rings(self, epoch: Epoch, start: float, end: float) -> Rings:
