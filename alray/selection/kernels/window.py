@@ -71,10 +71,10 @@ class Window:
         """What the gradients in float32 tell, which are sent to the GPU if this process uses one."""
 
         def there(device: torch.device) -> T | None:
-            if self._on_device is None and not self._gradients.rough.in_range():
-                return None
             if self._on_device is None:
-                self._on_device = self._gradients.rough.to(device)
+                if not (rough := self._gradients.rough).in_range():
+                    return None
+                self._on_device = rough.to(device)
             return what(self._on_device)
 
         def forget() -> None:
