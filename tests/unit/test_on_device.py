@@ -271,6 +271,7 @@ def test_gradients_made_on_the_device_are_as_near_to_the_canonical_ones_as_they_
     data = made(kind, n=200, c=200, d=600)  # wide, so that rounding moves some products beyond narrower bounds
     data["embedding"][100:] = data["embedding"][:100]  # products as large as the norms
     data["logits"][100:] = data["logits"][:100]
+    data["embedding"][::3] /= 1024  # the rounding of a product with a larger one is beyond that of their own squares
     block = Block(np.arange(200), {name: data[name] for name in ("embedding", "logits")})
     factors = Factors(Logits())
     exact = factors.of(block)
@@ -280,6 +281,11 @@ def test_gradients_made_on_the_device_are_as_near_to_the_canonical_ones_as_they_
     canonical = exact.pairs(exact, at, center).reshape(200, 200)
     low, high = (bound.numpy() for bound in rough.bounds(exact.rough.to(CPU)))
     assert ((low <= canonical) & (canonical <= high)).all()
+    for rows in (rough, exact.rough.to(CPU)):
+        low, high = (bound.numpy() for bound in rows.differences(exact.rough.to(CPU)))
+        added = canonical - exact.squares[:, None]
+        assert ((low <= added) & ((added <= high) | (canonical == 0))).all()
+    low, high = (bound.numpy() for bound in rough.bounds(exact.rough.to(CPU)))
     other = factors.rough(block).bounds(exact.rough)
     assert (high - low).sum() < 1.01 * (other[1] - other[0]).sum()
 
