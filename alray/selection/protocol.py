@@ -47,6 +47,10 @@ class NotFiniteError(SelectionError):
     def __str__(self) -> str:
         return f"numbers of row {self.row} are not finite"
 
+    def told(self, read: str) -> str:
+        """What is wrong, for the user. read: the column that is read first."""
+        return f"{self.column or read}: expected finite values, row {self.row} has NaN or infinity"
+
 
 @dataclass(frozen=True, eq=False)
 class Picks:

@@ -173,8 +173,7 @@ def select(
     try:
         return _told(strategy, select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus))
     except NotFiniteError as error:
-        column = error.column or read
-        raise SelectionError(f"{column}: expected finite values, row {error.row} has NaN or infinity") from None
+        raise SelectionError(error.told(read)) from None
 
 
 def _told(strategy: Strategy, picks: Picks) -> Picks:
