@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import torch
 
 from alray.models.no_gpu import gpu_allowed
 
+_log = logging.getLogger(__name__)
 _USED_UP = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
 
@@ -42,6 +45,34 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _USED_UP)
 
 
+def usable(device: torch.device) -> bool:
+    """Whether a GPU that PyTorch sees computes; told once in a process, and said where it does not. Another process may
+    have it for itself, this PyTorch may not be made for it, or the process may have been forked from one that used
+    it."""
+    return device.type == "cpu" or _computes(device, torch.are_deterministic_algorithms_enabled(), os.getpid())
+
+
+@cache
+def _computes(device: torch.device, deterministic: bool, pid: int) -> bool:
+    """The same of one process (a forked one inherits the answers of its parent) and one setting: deterministic products
+    are refused where an environment variable is missing."""
+    try:
+        ones = torch.ones(2, 2, device=device)
+        with full_float32():
+            (ones @ ones).sum().item()  # waits for it
+    except RuntimeError as error:
+        if out_of_memory(error):  # which may be over in a moment; whoever uses the GPU then goes on without it
+            return True
+        _log.warning("selection uses no GPU, because the one that is here cannot be used: %s", error)
+        return False
+    return True
+
+
+def give_back() -> None:
+    """Give the memory that no tensor uses any more back to the GPU."""
+    torch.cuda.empty_cache()
+
+
 class _FullFloat32:
     """Counts the threads inside `full_float32`: the first sets the precision, the last restores it."""
 
@@ -67,14 +98,23 @@ _FULL = _FullFloat32()
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Context manager: float32 products use all 24 bits, whatever `torch.set_float32_matmul_precision` has set.
+    """Context manager: float32 products use all 24 bits, whatever `torch.set_float32_matmul_precision` has set, and
+    `torch.autocast`.
 
-    TF32 keeps 11 bits. A product that filters exact candidates by an error bound for float32 would then silently lose
-    some of them. The setting applies to the whole process; it is restored when no thread is inside any more.
+    TF32 keeps 11 bits, bfloat16 8. A product that filters exact candidates by an error bound for float32 would then
+    silently lose some of them. The precision applies to the whole process; it is restored when no thread is inside any
+    more. Autocasting is a matter of each thread.
     """
     _FULL.enter()
     try:
-        yield
+        cast = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        if not cast:  # nearly always, and products may be small
+            yield
+            return
+        with ExitStack() as held:
+            for kind in cast:
+                held.enter_context(torch.autocast(kind, enabled=False))
+            yield
     finally:
         _FULL.leave()
 
@@ -87,13 +127,16 @@ def _set_full() -> Callable[[], None]:
         before = ""
     if before == "highest":
         return lambda: None
-    cuda = torch.backends.cuda.matmul
     if before:
         torch.set_float32_matmul_precision("highest")
         return partial(torch.set_float32_matmul_precision, before)
-    newer = cuda.fp32_precision
-    cuda.fp32_precision = "ieee"
-    return partial(setattr, cuda, "fp32_precision", newer)
+    newer = ExitStack()
+    for kind in (torch.backends.cuda, torch.backends.mkldnn):  # products on GPUs, and on processors
+        matmul: Any = getattr(kind, "matmul", None)
+        if hasattr(matmul, "fp32_precision"):
+            newer.callback(setattr, matmul, "fp32_precision", matmul.fp32_precision)
+            matmul.fp32_precision = "ieee"
+    return newer.close
 
 
 def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:

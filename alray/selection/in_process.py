@@ -24,8 +24,8 @@ from alray.selection.protocol import Context, Strategy
 
 def usual_shards(rows: int, width: int, strategy: Strategy, stored: bool = True) -> int:
     """The number of shards of a selection in this process, unless told: one on a GPU, else one per CPU, and few for few
-    rows. width: numbers in a row of all columns; stored: whether logits, if there are any, are stored as a GPU takes
-    them."""
+    rows. width: numbers in a row of all columns (`row_width`); stored: whether logits, if there are any, and what else
+    is read are stored as a GPU takes them (`sent_to_gpu`)."""
     least, numbers = strategy.shard_size
     most = min(processors(), max(rows // least, rows * width // numbers))
     if most > 1 and strategy.uses_gpu and (stored or LOGITS not in strategy.needs):

@@ -38,14 +38,18 @@ class SelectionError(ValueError):
 
 
 class NotFiniteError(SelectionError):
-    """One of the numbers of a row is NaN or infinite."""
+    """One of the numbers of a row is NaN or infinite. column: of which column; empty: of the one that is read first."""
 
-    def __init__(self, row: int) -> None:
-        super().__init__(row)
-        self.row = row
+    def __init__(self, row: int, column: str = "") -> None:
+        super().__init__(row, column)
+        self.row, self.column = row, column
 
     def __str__(self) -> str:
         return f"numbers of row {self.row} are not finite"
+
+    def told(self, read: str) -> str:
+        """What is wrong, for the user. read: the column that is read first."""
+        return f"{self.column or read}: expected finite values, row {self.row} has NaN or infinity"
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from alray.selection.given_head import check_head, read_head
 from alray.selection.given_logits import check_logits, check_two_classes
 from alray.selection.in_process import usual_shards
 from alray.selection.inputs import GivenFeatures, check_values, gather
-from alray.selection.kernels.logits import sent_to_gpu
+from alray.selection.kernels.logits import row_width, sent_to_gpu
 from alray.selection.own import check_picks, check_strategy
 from alray.selection.pending import presumed, with_presumed
 from alray.selection.protocol import (
@@ -173,7 +173,7 @@ def select(
     try:
         return _told(strategy, select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus))
     except NotFiniteError as error:
-        raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
+        raise SelectionError(error.told(read)) from None
 
 
 def _told(strategy: Strategy, picks: Picks) -> Picks:
@@ -185,9 +185,8 @@ def _told(strategy: Strategy, picks: Picks) -> Picks:
 def _usual_shards(strategy: Strategy, pool: GivenFeatures, parts: Parts, workers: Workers) -> int:
     if workers != "process":
         return 1
-    width = sum(column.shape[1] for column in pool.columns.values() if column.ndim == 2)
-    stored = LOGITS in pool.columns and sent_to_gpu(pool.columns[LOGITS])
-    return usual_shards(int(np.count_nonzero(parts.keep)), width, strategy, stored)
+    rows, width = int(np.count_nonzero(parts.keep)), row_width(pool.columns)
+    return usual_shards(rows, width, strategy, sent_to_gpu(pool.columns))
 
 
 def _check_columns(strategy: Strategy, pool: GivenFeatures, used: Array) -> None:

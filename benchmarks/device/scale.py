@@ -63,7 +63,8 @@ class Data:
 
     def inputs(self, name: str, rows: int) -> dict[str, Any]:
         """What `select` is given."""
-        given: dict[str, Any] = {"labeled": np.arange(self.size.labeled)}
+        labeled = np.random.default_rng(0).choice(rows, self.size.labeled, replace=False)  # anywhere, as in a run
+        given: dict[str, Any] = {"labeled": np.sort(labeled)}
         if name in ("k_center", "badge"):
             given["embedding"] = self.x[:rows]
         if name != "k_center":

@@ -1,8 +1,9 @@
 """A GPU that is none: tensors that were sent to the device "cuda" stay in the CPU's memory and are marked.
 
 Inside the context manager an operation fails that would fail or wait on a GPU: on tensors of both kinds, on a tensor
-and a NumPy array, `numpy()` of a marked tensor. Copies that do not block are made as late as they may be. It sees only
-the thread that it was entered in.
+and a NumPy array, `numpy()` of a marked tensor; and a product that may not have all bits of float32. Copies that do not
+block are made as late as they may be; those from the GPU hold garbage until something waits for it. It sees only the
+thread that it was entered in.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from alray.models import device
+
+_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum"}
 CUDA = torch.device("cuda")
 _SYNCHRONIZE = {"cpu", "item", "nonzero", "__bool__", "__int__", "__float__", "tolist"}
 _DEVICE = torch.Tensor.device.__get__  # type: ignore[attr-defined]
 
 
 class PretendGpu(TorchFunctionMode):
-    """calls: operations on marked tensors; waits: those that wait for the GPU. memory: after so many operations there
-    is no memory for so many others."""
+    """calls: operations on marked tensors; waits: those that wait for the GPU; products: those of matrices. memory:
+    after so many operations there is no memory for so many others."""
 
     def __init__(self, memory: float = np.inf, missing: float = np.inf) -> None:
         super().__init__()
-        self.calls, self.waits, self._memory = 0, 0, (memory, memory + missing)
-        self._late: list[tuple[torch.Tensor, torch.Tensor]] = []  # copies that are under way: from, to
+        self.calls, self.waits, self.products, self._memory = 0, 0, 0, (memory, memory + missing)
+        self._late: list[tuple[torch.Tensor, torch.Tensor]] = []  # copies to the GPU that are under way: from, to
+        self._back: list[tuple[torch.Tensor, torch.Tensor]] = []  # copies from it, until something waits
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
@@ -45,6 +50,10 @@ class PretendGpu(TorchFunctionMode):
         kwargs |= {"device": torch.device("cpu")} if asked is not None else {}
         if there:
             self._check(name, tensors, leaves)
+            if name in _SYNCHRONIZE:
+                for origin, copy in self._back:
+                    copy.copy_(origin)
+                self._back.clear()
         found = func(*args, **kwargs)
         on_gpu = bool(there) if asked is None else torch.device(asked).type == "cuda"
         if name == "cpu":
@@ -54,6 +63,8 @@ class PretendGpu(TorchFunctionMode):
     def _check(self, name: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
         self._count()
         self.waits += name in _SYNCHRONIZE
+        self.products += name in _PRODUCTS
+        assert name not in _PRODUCTS or device._FULL._inside, f"{name} outside `full_float32`"
         assert name not in ("numpy", "__array__"), f"{name} of a tensor on the GPU"
         assert not any(isinstance(leaf, np.ndarray) for leaf in leaves), f"{name} of a tensor on the GPU and an array"
         mixed = [tensor for tensor in tensors if not marked(tensor) and tensor.dim() > 0]
@@ -62,11 +73,11 @@ class PretendGpu(TorchFunctionMode):
     def _to(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         late = kwargs.pop("non_blocking", False)
         given = [*args, *kwargs.values()]
-        device = next((torch.device(one) for one in given if isinstance(one, torch.device | str)), None)
+        to = next((torch.device(one) for one in given if isinstance(one, torch.device | str)), None)
         kind = next((one for one in given if isinstance(one, torch.dtype)), tensor.dtype)
-        on_gpu = marked(tensor) if device is None else device.type == "cuda"
+        on_gpu = marked(tensor) if to is None else to.type == "cuda"
         if not on_gpu:
-            return tensor.to(dtype=kind, copy=True)
+            return self._fetched(tensor.to(dtype=kind, copy=True), late and marked(tensor))
         self._count()
         found = torch.empty_like(tensor, dtype=kind)
         if late:
@@ -74,6 +85,12 @@ class PretendGpu(TorchFunctionMode):
         else:
             found.copy_(tensor)
         return _mark(found)
+
+    def _fetched(self, found: torch.Tensor, late: bool) -> torch.Tensor:
+        if late:
+            self._back.append((found.clone(), found))
+            found.fill_(113)
+        return found
 
     def _count(self) -> None:
         self.calls += 1

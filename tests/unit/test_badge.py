@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
@@ -9,9 +11,11 @@ import torch
 from test_selection_exactness import Wrong
 
 from alray.features.arrays import Block
+from alray.selection import inputs
 from alray.selection.kernels import race, weights, window
 from alray.selection.kernels.gradients import Factors, Gradients, pooled
 from alray.selection.kernels.logits import Logits
+from alray.selection.kernels.rough import Rough
 from alray.selection.protocol import Picks, SelectionError
 from alray.selection.registry import build
 from alray.selection.select import select
@@ -112,6 +116,15 @@ def test_embedding_and_head_give_the_picks_of_their_logits() -> None:
     np.testing.assert_array_equal(made_of.rows, stored.rows)
 
 
+def assert_differences(rows: Rough, centers: Gradients, canonical: np.ndarray, squares: np.ndarray) -> None:
+    """That bounds hold of what centers add to the rows' own canonical squares (m,) in the distances (m, p)."""
+    low, high = rows.differences(centers.rough)
+    added = canonical - squares[:, None]
+    assert (low <= added).all()
+    assert ((added <= high) | (canonical == 0)).all()  # it was clipped
+    assert (squares <= rows.above()).all()
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "huge"])
 def test_factorised_distances_are_those_of_outer_products_and_within_their_bounds(kind: str) -> None:
     x, z = made("random" if kind == "huge" else kind)
@@ -126,6 +139,7 @@ def test_factorised_distances_are_those_of_outer_products_and_within_their_bound
     np.testing.assert_allclose(canonical, exact, rtol=1e-9, atol=1e-9 * exact.max())
     low, high = one.rough.bounds(one.rough)
     assert ((low <= canonical) & (canonical <= high)).all()
+    assert_differences(one.rough, one, canonical, one.squares)
     if kind != "huge":
         assert np.median(high - low) < 2e-3 * np.median(exact) or kind == "certain"
 
@@ -186,6 +200,7 @@ def test_bounds_hold_and_mean_something_below_the_range_of_float32(scale: float,
     for rows, finer in ((gradients.rough, 1.0), (rough, 0.01)):
         low, high = rows.bounds(gradients.rough)
         assert ((low <= exact) & (exact <= high)).all()
+        assert_differences(rows, gradients, exact, gradients.squares)
         assert (finer * (high - low)[:, 0] <= 2e-4 * gradients.squares.max()).all()
     error = np.sqrt((((rough.u * rough.scale[:, None]) - gradients.u) ** 2).sum(axis=1))
     norm, h = np.sqrt((gradients.u**2).sum(axis=1)), np.sqrt((x.astype(float) ** 2).sum(axis=1))
@@ -209,3 +224,50 @@ def test_bounds_hold_for_wide_rows_and_the_worst_errors_of_logits(eps: float) ->
     for rows in (exact.rough, factors.rough(block)):
         low, high = rows.bounds(exact.rough)
         assert ((low <= distance) & (distance <= high)).all()
+        assert_differences(rows, exact, distance, exact.squares)
+
+
+@pytest.mark.parametrize("gap", [8.0, 25.0, 30.0])
+def test_labeled_rows_of_which_the_model_is_certain_are_told_apart_by_bounds(gap: float) -> None:
+    """Their gradients are tiny, and so are the differences of a row's distances to them."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(3000, 16)).astype(np.float32), 2 * rng.normal(size=(3000, 20))
+    z[np.arange(400), rng.integers(0, 20, 400)] += gap
+    z, labeled = z.astype(np.float32), np.arange(400)
+    picks = chosen(x, z, labeled, 50, 2, Badge())
+    assert_twin(picks, twin(x, z, labeled, 50))
+    assert 0 < picks.account["rescored"] < 0.05 * picks.account["pairs"]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("column", ["embedding", "logits"])
+@pytest.mark.parametrize(("known", "k"), [(0, 1), (0, 5), (9, 1), (9, 5)])
+def test_what_is_not_finite_is_refused_wherever_it_is(
+    known: int, k: int, column: str, dtype: type, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards look for it while they read: nothing but float64 is read only for it."""
+    rng, before = np.random.default_rng(0), inputs.check_values
+    data = {"embedding": rng.normal(size=(3000, 5)), "logits": rng.normal(size=(3000, 4))}
+    data = {name: values.astype(dtype) for name, values in data.items()}
+
+    def check(name: str, rows: Any, array: Any, used: Any) -> None:
+        assert dtype == np.float64, "the values were read beforehand"
+        before(name, rows, array, used)
+
+    monkeypatch.setattr("alray.selection.select.check_values", check)
+    for first in ("largest_norm", "random"):
+        given = {"labeled": np.arange(known), "strategy_options": {"first": first}, "num_shards": 2}
+        select("badge", k, **data, **given)
+        for row in [0, *rng.choice(np.arange(1, 3000), 4, replace=False).tolist()]:
+            broken = {**data, column: data[column].copy()}
+            broken[column][row, -1] = value
+            with pytest.raises(SelectionError, match=f"^{column}: expected finite values, row {row} has NaN or inf"):
+                select("badge", k, **broken, **given)
+
+
+def test_a_labeled_row_that_is_not_finite_is_refused_though_all_others_lie_on_one_center() -> None:
+    x, z = np.ones((50, 3), np.float32), np.ones((50, 4), np.float32)
+    x[3] = np.nan
+    with pytest.raises(SelectionError, match="^embedding: expected finite values, row 3 has NaN"):
+        select("badge", 5, embedding=x, logits=z, labeled=np.arange(6))

@@ -18,6 +18,7 @@ AS_SET = {
     "default": "",
     "old name": "torch.set_float32_matmul_precision('medium')",
     "new name": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "of the processor": "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
 }
 
 
@@ -28,11 +29,11 @@ def test_products_are_exact_and_the_setting_is_put_back(setting: str) -> None:
 import torch
 from alray.models.device import full_float32
 {AS_SET[setting]}
-cuda = torch.backends.cuda.matmul
-before = cuda.fp32_precision
-with full_float32():
-    assert cuda.fp32_precision in ("ieee", "none"), cuda.fp32_precision
-assert cuda.fp32_precision == before, (before, cuda.fp32_precision)
+for matmul in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+    before = matmul.fp32_precision
+    with full_float32():
+        assert matmul.fp32_precision in ("ieee", "none"), matmul.fp32_precision
+    assert matmul.fp32_precision == before, (before, matmul.fp32_precision)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

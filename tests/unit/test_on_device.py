@@ -4,6 +4,7 @@ those of NumPy alone, to the last bit."""
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,30 @@ import pytest
 import reference
 import torch
 from pretend_gpu import CUDA, PretendGpu, marked
+from torch.overrides import TorchFunctionMode
 
 from alray import STRATEGIES as EVERY
-from alray.features.arrays import ArraySource, Block
+from alray.features.arrays import ArraySource, Block, cut
+from alray.models import device as devices
+from alray.models import pytorch
 from alray.models.device import out_of_memory
 from alray.process import processors
 from alray.selection.in_process import usual_shards
-from alray.selection.kernels import matrices, resident, weights
+from alray.selection.kernels import gradients, matrices, resident, weights
 from alray.selection.kernels.boundary import Boundaries
 from alray.selection.kernels.gap_scorer import GapScorer
 from alray.selection.kernels.gradients import Factors
-from alray.selection.kernels.logits import DENSE, Logits
-from alray.selection.kernels.matrices import Place, forced
+from alray.selection.kernels.logits import DENSE, Logits, columns_of, logits_of, row_width, sent_to_gpu
+from alray.selection.kernels.matrices import Place, best_device, fetched, forced
 from alray.selection.kernels.near_on_device import NearOnDevice
 from alray.selection.kernels.screen import ENTROPY, MARGIN, ODDS
 from alray.selection.kernels.softmax import Gaps
+from alray.selection.kernels.weights import WeightBounds
 from alray.selection.protocol import Context, Picks, SelectionError
 from alray.selection.registry import build
 from alray.selection.select import select
+from alray.selection.strategies import badge
+from alray.selection.strategies.badge import Badge
 
 CPU = torch.device("cpu")
 STRATEGIES = ["margin", "confidence", "entropy", "base", "badge"]
@@ -187,13 +194,14 @@ def test_only_errors_of_memory_make_the_processor_go_on() -> None:
         Place(1).attempt(wrong)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("name", "column"), [*((name, "logits") for name in STRATEGIES), ("badge", "embedding")])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_logit_that_is_not_finite_is_named_as_without_a_gpu(name: str, value: float) -> None:
+def test_a_number_that_is_not_finite_is_named_as_without_a_gpu(name: str, column: str, value: float) -> None:
     data = made("random")
-    data["logits"][1234, 2] = value
-    with forced(CPU), pytest.raises(SelectionError, match="row 1234"):
-        chosen(name, data)
+    data[column][1234, 2] = value
+    for device in (CPU, None):
+        with forced(device), pytest.raises(SelectionError, match=f"^{column}: .*row 1234"):
+            chosen(name, data)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -260,7 +268,10 @@ def test_intervals_that_the_device_tells_hold_the_scores(classes: int, spread: f
 
 @pytest.mark.parametrize("kind", ["random", "tied", "certain", "float16"])
 def test_gradients_made_on_the_device_are_as_near_to_the_canonical_ones_as_they_say(kind: str) -> None:
-    data = made(kind, n=200)
+    data = made(kind, n=200, c=200, d=600)  # wide, so that rounding moves some products beyond narrower bounds
+    data["embedding"][100:] = data["embedding"][:100]  # products as large as the norms
+    data["logits"][100:] = data["logits"][:100]
+    data["embedding"][::3] /= 1024  # the rounding of a product with a larger one is beyond that of their own squares
     block = Block(np.arange(200), {name: data[name] for name in ("embedding", "logits")})
     factors = Factors(Logits())
     exact = factors.of(block)
@@ -270,6 +281,11 @@ def test_gradients_made_on_the_device_are_as_near_to_the_canonical_ones_as_they_
     canonical = exact.pairs(exact, at, center).reshape(200, 200)
     low, high = (bound.numpy() for bound in rough.bounds(exact.rough.to(CPU)))
     assert ((low <= canonical) & (canonical <= high)).all()
+    for rows in (rough, exact.rough.to(CPU)):
+        low, high = (bound.numpy() for bound in rows.differences(exact.rough.to(CPU)))
+        added = canonical - exact.squares[:, None]
+        assert ((low <= added) & ((added <= high) | (canonical == 0))).all()
+    low, high = (bound.numpy() for bound in rough.bounds(exact.rough.to(CPU)))
     other = factors.rough(block).bounds(exact.rough)
     assert (high - low).sum() < 1.01 * (other[1] - other[0]).sum()
 
@@ -304,7 +320,12 @@ def test_the_gpu_that_is_none_refuses_what_a_gpu_refuses() -> None:
         source = torch.zeros(3)
         sent = source.to(CUDA, non_blocking=True)
         source += 1  # before the copy was made
+        early = sent.to("cpu", non_blocking=True)
+        assert early.tolist() != [1, 1, 1]
         assert sent.cpu().tolist() == [1, 1, 1]
+        assert early.tolist() == [1, 1, 1]
+        with pytest.raises(AssertionError, match="outside `full_float32`"):
+            torch.ones(2, 2, device=CUDA) @ torch.ones(2, 2, device=CUDA)
 
 
 def test_what_is_sent_may_be_read_only() -> None:
@@ -315,3 +336,179 @@ def test_what_is_sent_may_be_read_only() -> None:
         found = resident.usable_logits(next(shard.blocks(5))["logits"], CPU)
     assert found is not None
     assert found.dtype == torch.float32
+
+
+@pytest.fixture
+def seen_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch sees a GPU, and nobody has tried yet whether it computes."""
+    monkeypatch.setattr(pytorch, "gpu_possible", lambda: True)
+    for name, found in (("best_device", CUDA), ("device_in_use", CPU)):
+        monkeypatch.setattr(devices, name, lambda found=found: found)
+    devices._computes.cache_clear()
+
+
+@pytest.mark.usefixtures("seen_gpu")
+@pytest.mark.parametrize(
+    ("worth", "dtype", "used"),
+    [(2600 * 6, "f4", True), (2600 * 18, "f4", True), (2600 * 18 + 1, "f4", False), (1, "f8", False)],
+)
+def test_where_a_gpu_is_the_reason_for_one_shard_it_is_used(
+    worth: int, dtype: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All numbers of a row count for both, and those that no GPU takes for neither."""
+    data = made("random")
+    data["embedding"] = data["embedding"].astype(dtype)
+    monkeypatch.setattr(matrices, "_WORTH", worth)
+    monkeypatch.setattr(Badge, "shard_size", (100, 100))
+    shard = ArraySource(np.arange(2600), {"embedding": data["embedding"], "logits": data["logits"]}).open()
+    columns = columns_of(shard)
+    with PretendGpu() as gpu:
+        shards = usual_shards(len(shard), row_width(columns), build("badge"), sent_to_gpu(columns))
+        assert (logits_of(shard, Context()).place.device == CUDA) is used
+        assert shards == (1 if used else processors())
+        before = gpu.calls
+        given = {name: data[name] for name in ("embedding", "logits")}
+        select("badge", 10, **given, num_shards=0 if used else 1)
+        assert (gpu.calls > before) is used
+
+
+class Refusing(TorchFunctionMode):
+    """A GPU that PyTorch sees and that computes nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.device((kwargs or {}).get("device") or "cpu") == CUDA:
+            raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("seen_gpu")
+@pytest.mark.parametrize("name", ["k_center", *STRATEGIES])
+def test_a_gpu_that_cannot_be_used_is_told_once_and_the_processor_selects(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(matrices, "_WORTH", 1)
+    monkeypatch.setattr(devices, "device_in_use", lambda: CUDA)
+    data = made("random")
+    with forced(None):
+        expected = chosen(name, data)
+    with Refusing(), caplog.at_level(logging.WARNING, "alray"):
+        for _ in range(2):
+            assert_same(chosen(name, data), expected)
+    assert caplog.text.count("busy or unavailable") == 1
+
+
+@pytest.mark.usefixtures("seen_gpu")
+def test_whether_a_gpu_computes_is_asked_again_where_that_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked process cannot use the GPU of its parent, and deterministic products need an environment variable."""
+    forked, deterministic = partial(monkeypatch.setattr, "os.getpid", lambda: 1), torch.use_deterministic_algorithms
+    for change in (partial(deterministic, True), forked):
+        with PretendGpu():
+            assert best_device() == CUDA
+        try:
+            change()
+            with Refusing():
+                assert best_device() is None
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("seen_gpu")
+def test_a_gpu_without_memory_is_not_given_up_for_ever() -> None:
+    with PretendGpu(memory=0):
+        assert best_device() == CUDA
+
+
+def test_autocasting_takes_no_bits_of_products() -> None:
+    rng = np.random.default_rng(0)
+    x, z = np.abs(rng.normal(size=(200, 512))) + 1, rng.normal(size=(200, 100))
+    x[100:], z[100:] = x[:100] + 1e-3 * rng.normal(size=(100, 512)), z[:100]
+    block = Block(np.arange(200), {"embedding": x.astype(np.float32), "logits": z.astype(np.float32)})
+    factors = Factors(Logits())
+    exact, (at, center) = factors.of(block), (index.ravel() for index in np.indices((200, 200)))
+    canonical = exact.pairs(exact, at, center).reshape(200, 200)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for rough in (factors.rough(block), factors.rough_on_device(block, CPU)):
+            assert rough is not None
+            device = None if isinstance(rough.u, np.ndarray) else CPU
+            low, high = (fetched(bound) for bound in rough.bounds(exact.rough.to(device)))
+            assert ((low <= canonical) & (canonical <= high)).all()
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_products_that_a_gpu_may_take_for_zero_are_left_to_the_processor() -> None:
+    """Those of embeddings that are tiny, of which float32 holds the squared norms."""
+    data = made("random")
+    data["embedding"] *= np.float32(2.0**-40)
+    with forced(None):
+        expected = chosen("badge", data)
+    with forced(CUDA), PretendGpu() as gpu:
+        assert_same(chosen("badge", data), expected)
+    assert gpu.products == 0
+
+
+@pytest.mark.parametrize("threads", [2, 5, 200])
+def test_several_threads_make_the_gradients_that_one_makes(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients, "processors", lambda: threads)
+    monkeypatch.setattr(gradients, "_APIECE", 7)
+    data = made("random", n=500)
+    block = Block(np.arange(500), {name: data[name] for name in ("embedding", "logits")})
+    one, several = Factors(Logits()).of(block), Factors(Logits(place=Place(1)))
+    with forced(CPU):
+        found = several.of(block)
+    for name in ("rows", "u", "h"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(one, name))
+
+
+@pytest.mark.parametrize(("classes", "width", "rows"), [(6, 12, 4096), (100, 2048, 1952), (1000, 20_000, 512)])
+def test_wide_rows_are_compared_in_smaller_blocks(
+    classes: int, width: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_ROWS_ON_GPU", 4096)
+    columns = {"embedding": np.ones((3, width), np.float16), "logits": np.ones((3, classes), np.float16)}
+    shard = ArraySource(np.arange(3), columns).open()
+    with forced(CPU):
+        assert WeightBounds(shard, Factors(Logits(place=Place(1))), {}).rows == rows
+    assert WeightBounds(shard, Factors(Logits()), {}).rows == weights.ROWS
+
+
+@pytest.mark.parametrize("kind", ["random", "duplicates"])
+def test_rows_with_many_pairs_are_compared_in_halves(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "ROWS", 16)
+    monkeypatch.setattr(weights, "_ROWS_ON_GPU", 256)
+    data = made(kind)
+    with forced(CPU):
+        expected = chosen("badge", data)
+    monkeypatch.setattr(weights, "_PAIRS", 40)
+    with forced(CPU):
+        found = chosen("badge", data)
+    assert_same(found, expected)
+    assert found.account["pairs"] > expected.account["pairs"]  # some were compared twice
+    assert found.account["rescored"] <= expected.account["rescored"]
+
+
+def test_what_was_begun_on_the_gpu_is_counted_once_and_forgotten() -> None:
+    data = made("random", n=64)
+    shard = ArraySource(np.arange(64), {name: data[name] for name in ("embedding", "logits")}).open()
+    block = next(shard.blocks(64))
+    whole = Factors(Logits()).of(block)
+    centers, least = [whole[part] for part in cut(64, 5)], np.full(64, -np.inf)
+    for missing in (np.inf, 5):  # of all operations; the fewer, the more centers are on the GPU then
+        counters = {"pairs": 0}
+        with forced(CUDA), PretendGpu() as gpu:
+            WeightBounds(shard, Factors(Logits(place=Place(1))), {"pairs": 0}).nearest(block, centers, least)
+        with forced(CUDA), PretendGpu(memory=max(0, gpu.calls - missing)):
+            bounds = WeightBounds(shard, Factors(Logits(place=Place(1))), counters)
+            assert bounds.nearest(block, centers, least) is not None
+            assert bounds._place.device is None
+            assert not bounds._on_device
+        assert counters["pairs"] == 64 * 64
+
+
+def test_windows_of_badge_try_the_gpu_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(badge, "_WINDOW", 32)
+    data = made("random")
+    with forced(None):
+        expected = chosen("badge", data)
+    with forced(CUDA), PretendGpu(memory=0), caplog.at_level(logging.WARNING, "alray"):
+        assert_same(chosen("badge", data), expected)
+    assert caplog.text.count("goes on without the GPU") == 2  # the shard and the driver

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows
+from alray.features.arrays import EMBEDDING, LOGITS, Array, Block, Rows, cut
+from alray.process import processors
 from alray.selection.kernels.distance import squares_on_device
-from alray.selection.kernels.logits import Floats, Logits, Positions, U, distinct, double, paired_dots
+from alray.selection.kernels.helpers import helpers
+from alray.selection.kernels.logits import Floats, Logits, Positions, U, check_finite, distinct, double, paired_dots
 from alray.selection.kernels.matrices import sent
 from alray.selection.kernels.rough import SUMMED, Rough, embeddings, in_range, squares_of
 from alray.selection.kernels.softmax import UNDERFLOW, Soft, exponentials, filtered, softened_on_device, sums
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 _PAIRS = 1 << 18  # numbers per temporary of the canonical kernel: 2 MB
+_APIECE = 64  # rows whose canonical gradients are worth a thread
 _DEEPEST = -1000  # powers of two below it are not taken out of a vector: its gradient counts as 0
 
 
@@ -96,7 +99,15 @@ class Factors:
     pooled: tuple[int, int] | None = None
 
     def of(self, block: Block) -> Gradients:
-        """The canonical gradients of a block."""
+        """The canonical gradients of a block. Where a GPU is used a shard has the processors for itself, and several
+        threads share its rows."""
+        threads = min(processors(), len(block) // _APIECE)
+        if threads < 2 or self.logits.place.device is None:
+            return self._of(block)
+        return concatenated(list(helpers().map(self._of, (block.take(part) for part in cut(len(block), threads)))))
+
+    def _of(self, block: Block) -> Gradients:
+        check_finite(block.rows, block[EMBEDDING], EMBEDDING)
         e, total = exponentials(z := self.logits.exact_rows(block))
         u = e / total[:, None]
         rows, top = np.arange(len(u)), z.argmax(axis=1)
@@ -136,9 +147,11 @@ class Factors:
     def rough_on_device(self, block: Block, device: torch.device) -> Rough | None:
         """The same on a device; None where it is not made there: of other types, of numbers that are not finite or out
         of range, or averaged."""
-        from alray.selection.kernels.resident import singles, usable_logits  # imports torch
+        from alray.selection.kernels.resident import float32_holds, singles, usable_logits  # imports torch
 
-        if self.pooled or (z := usable_logits(block[LOGITS], device)) is None:
+        if self.pooled or not float32_holds(block[EMBEDDING]):  # before anything is sent
+            return None
+        if (z := usable_logits(block[LOGITS], device)) is None:
             return None
         h = singles(block[EMBEDDING], device)
         if h is None or not in_range(norms := squares_on_device(h)):

@@ -163,24 +163,34 @@ class Logits:
 
 def logits_of(shard: Shard, context: Context) -> Logits:
     """The logits of this shard: stored ones first. Raises SelectionError when there is nothing to make them from."""
-    columns = _columns(shard)
+    columns = columns_of(shard)
     if LOGITS in columns or not columns:
-        sent = bool(columns) and sent_to_gpu(columns[LOGITS])
-        return Logits(place=Place(len(shard) * columns[LOGITS].shape[1] if sent else None))
+        return Logits(place=Place(len(shard) * row_width(columns) if sent_to_gpu(columns) else None))
     if EMBEDDING not in columns or context.head is None:
         raise SelectionError(f"expected logits, or embedding and head; got {', '.join(sorted(columns))} and no head")
     weight, bias = (np.ascontiguousarray(part, np.float64) for part in context.head)
     return Logits(weight, bias)
 
 
-def sent_to_gpu(column: Column) -> bool:
-    """Whether a GPU works on stored numbers of this type: those that float32 holds exactly."""
-    return column.dtype != np.float64
+def row_width(columns: Mapping[str, Column]) -> int:
+    """How many numbers a row has in all columns together. So many times the rows decides whether a GPU is worth its
+    start, for the number of shards and for each of them alike."""
+    return sum(column.shape[1] for column in columns.values() if column.ndim == 2)
+
+
+def sent_to_gpu(columns: Mapping[str, Column]) -> bool:
+    """Whether a GPU works on rows of these columns: where logits are stored, and float32 holds all numbers exactly."""
+    return LOGITS in columns and all(column.dtype != np.float64 for column in columns.values() if column.ndim == 2)
+
+
+def columns_of(shard: Shard) -> Mapping[str, Column]:
+    """The columns of a shard, by name; none where it has no rows."""
+    return shard.segments[0].columns if shard.segments else {}
 
 
 def needed(shard: Shard, needs: frozenset[str]) -> Shard:
     """The shard with the columns that a strategy reads and no others, so that they are not read from disk."""
-    names = {EMBEDDING if name == LOGITS and LOGITS not in _columns(shard) else name for name in needs}
+    names = {EMBEDDING if name == LOGITS and LOGITS not in columns_of(shard) else name for name in needs}
     return Shard(
         [
             replace(part, columns={name: column for name, column in part.columns.items() if name in names})
@@ -192,15 +202,11 @@ def needed(shard: Shard, needs: frozenset[str]) -> Shard:
 def block_rows(shard: Shard, context: Context, stored: int = _STORED, place: Place | None = None) -> int:
     """How many rows to work on at once, so that a temporary stays at some megabytes. stored: numbers per block of
     logits that are not made here. place: where they are worked on."""
-    widths = [column.shape[1] for column in _columns(shard).values() if column.ndim == 2]
+    widths = [column.shape[1] for column in columns_of(shard).values() if column.ndim == 2]
     classes = context.num_classes or (1 if context.head is None else len(context.head[1]))
-    numbers = _MADE if EMBEDDING in _columns(shard) else stored
+    numbers = _MADE if EMBEDDING in columns_of(shard) else stored
     rows = int(np.clip(numbers // max([classes, *widths]), 64, _MOST_ROWS))
     return rows if place is None else max(rows, place.rows(max([classes, *widths])))
-
-
-def _columns(shard: Shard) -> Mapping[str, Column]:
-    return shard.segments[0].columns if shard.segments else {}
 
 
 def dots(x: Floats, w: Floats) -> Floats:
@@ -256,10 +262,10 @@ def all_finite(half: Array) -> bool:
     return bool((bits & _INFINITE).max(initial=0) < _INFINITE)
 
 
-def check_finite(rows: Rows, stored: Array) -> None:
+def check_finite(rows: Rows, stored: Array, column: str = "") -> None:
     """Raise NotFiniteError, which names the row, where a number of these rows (m,), stored (m, w), is not finite."""
     if not (all_finite(stored) if stored.dtype == np.float16 else np.isfinite(stored).all()):
-        raise NotFiniteError(int(rows[int(np.argmin(np.isfinite(stored).all(axis=1)))]))
+        raise NotFiniteError(int(rows[int(np.argmin(np.isfinite(stored).all(axis=1)))]), column)
 
 
 def _of_finite_half(half: Array) -> Singles:

@@ -59,8 +59,7 @@ def best_device() -> Device:
     pytorch.import_torch()
     from alray.models import device
 
-    found = device.best_device()
-    return None if found.type == "cpu" else found
+    return _usable(device.best_device())
 
 
 def device_in_use() -> Device:
@@ -71,8 +70,13 @@ def device_in_use() -> Device:
         return None
     from alray.models import device
 
-    found = device.device_in_use()
-    return None if found.type == "cpu" else found
+    return _usable(device.device_in_use())
+
+
+def _usable(found: torch.device) -> Device:
+    from alray.models import device
+
+    return found if found.type != "cpu" and device.usable(found) else None
 
 
 def device_for(numbers: int) -> Device:
@@ -94,9 +98,10 @@ class Place:
         """The GPU, if it is used."""
         return None if self._numbers is None else device_for(self._numbers)
 
-    def attempt(self, there: Callable[[torch.device], T | None]) -> T | None:
+    def attempt(self, there: Callable[[torch.device], T | None], forget: Callable[[], None] = lambda: None) -> T | None:
         """What is computed on the GPU. None, and the caller then uses NumPy: where there is no GPU, where this was not
-        to be computed on it, and where its memory is used up, from then on."""
+        to be computed on it, and where its memory is used up, from then on. forget: called then, to let go of tensors.
+        """
         if self.device is None:
             return None
         try:
@@ -104,7 +109,9 @@ class Place:
         except RuntimeError as error:
             _used_up(error)
             self.device = None
-            return None
+        forget()  # and the error's frames are gone
+        _give_back()
+        return None
 
     def rows(self, width: int) -> int:
         """How many rows of so many numbers to work on at once on the GPU; 0 where there is none."""
@@ -118,6 +125,12 @@ def _used_up(error: RuntimeError) -> None:
     if not out_of_memory(error):
         raise error
     _log.warning("selection goes on without the GPU, whose memory is used up: %s", error)
+
+
+def _give_back() -> None:
+    from alray.models.device import give_back
+
+    give_back()
 
 
 class OnDevice(Protocol):
@@ -141,6 +154,7 @@ def restarting(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
         except RuntimeError as error:
             _used_up(error)
         self.leave_device()
+        _give_back()
         return method(self, *args, **kwargs)
 
     return call

@@ -6,6 +6,7 @@ Letters: n rows of the shard, m rows of a block, k classes asked for, p (class, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -211,7 +212,8 @@ class _Search:
     def add(self, block: Block) -> None:
         """Consider the rows of a block."""
         place = self._boundaries.logits.place
-        found = place.attempt(lambda device: self._near_on_device(block, device)) if self._limited else None
+        there = partial(self._near_on_device, block)
+        found = place.attempt(there, self._forget) if self._limited else None
         if found is not None:
             self._counters["ruled_out"] += len(block) - int(np.count_nonzero(np.diff(found[1], prepend=-1)))
             self._pairs(block, *found)
@@ -230,6 +232,9 @@ class _Search:
 
         self._on_device = self._on_device or NearOnDevice(self._boundaries, device)
         return self._on_device.pairs(block[LOGITS], self._limits_of_all())
+
+    def _forget(self) -> None:
+        self._on_device = None
 
     def _limits_of_all(self) -> Floats:
         """The largest distances that can enter, of all classes, (c,): -infinity for those that are not asked for."""

@@ -125,6 +125,7 @@ class Race:
     def rate(self, epoch: Epoch) -> float:
         """The sum of all w0 (or of their upper bounds): the expected number of rings per unit of time."""
         self._begin(epoch)
+        self._centers(epoch)  # which refuses labeled rows that are not finite, though no row may have to be compared
         return float(self._w0.sum())
 
     def rings(self, epoch: Epoch, start: float, end: float) -> Rings:
@@ -241,13 +242,16 @@ class Race:
         if not len(at):
             return _Weights(np.empty(0), at, epoch.first[:0], np.empty(0))
         bounded = self._bounds.nearest(self._shard.take(self.rows[at]), self._centers(epoch), least)
+        if bounded is None:
+            half = len(at) // 2
+            return _both(self._nearest(at[:half], epoch, least[:half]), self._nearest(at[half:], epoch, least[half:]))
         high = bounded.high
         alive = np.flatnonzero(high > least)
         place = np.full(len(at), -1)
         place[alive] = np.arange(len(alive))
         gradients, exact = self._take(at[alive]) if len(alive) else epoch.first[:0], np.full(len(alive), np.inf)
         for centers, i, j, lower in bounded.pairs:
-            keep = (place[i] >= 0) & (lower <= high[i])
+            keep = (place[i] >= 0) & (lower <= bounded.least[i])
             self.counters["rescored"] += int(np.count_nonzero(keep))
             np.minimum.at(exact, place[i[keep]], gradients.pairs(centers, place[i[keep]], j[keep]))
         return _Weights(high, alive, gradients, exact)
@@ -273,6 +277,13 @@ class Race:
     def _slices(self, n: int) -> list[slice]:
         size = self._bounds.rows
         return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def _both(a: _Weights, b: _Weights) -> _Weights:
+    """What is known of the weights of some rows and of the rows after them."""
+    at = np.concatenate([a.at, len(a.high) + b.at])
+    gradients = concatenated([a.gradients, b.gradients])
+    return _Weights(np.concatenate([a.high, b.high]), at, gradients, np.concatenate([a.exact, b.exact]))
 
 
 def _cut(gradients: Gradients, blocks: Sequence[int], before: Sequence[Gradients] = ()) -> list[Gradients]:

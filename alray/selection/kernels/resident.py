@@ -7,9 +7,7 @@ whenever it is compared. Letters: n rows of the shard, m of them, d width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import torch
 from alray.features.arrays import Array, Shard
 from alray.models.device import free_bytes
 from alray.process import processors
+from alray.selection.kernels.helpers import helpers
 from alray.selection.kernels.logits import LIMIT, Positions
 
 _SHARE = 0.5  # of the free memory: centers, views and other processes need the rest
@@ -84,12 +83,7 @@ def _copied(stored: Array, into: Array) -> None:
         return
     step = max(1, -(-len(stored) // _COPIERS))
     cuts = [slice(start, start + step) for start in range(0, len(stored), step)]
-    list(_copiers().map(lambda cut: np.copyto(into[cut], stored[cut]), cuts))
-
-
-@cache
-def _copiers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_COPIERS, "alray-copy")
+    list(helpers().map(lambda cut: np.copyto(into[cut], stored[cut]), cuts))
 
 
 def _buffer(shape: tuple[int, ...], dtype: Any, device: torch.device) -> torch.Tensor:
@@ -110,9 +104,12 @@ def uploaded(stored: Array, device: torch.device) -> torch.Tensor:
 
 def singles(stored: Array, device: torch.device) -> torch.Tensor | None:
     """Stored float16 or float32 numbers (m, w) on a device, in float32; None for other types, which that may round."""
-    if stored.dtype not in (np.float16, np.float32) or not stored.size:
-        return None
-    return uploaded(stored, device).float()
+    return uploaded(stored, device).float() if float32_holds(stored) else None
+
+
+def float32_holds(stored: Array) -> bool:
+    """Whether there are numbers, of a type that float32 holds exactly."""
+    return stored.dtype in (np.float16, np.float32) and stored.size > 0
 
 
 def usable_logits(stored: Array, device: torch.device) -> torch.Tensor | None:

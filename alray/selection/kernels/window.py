@@ -31,10 +31,10 @@ class Window:
     its distances to the rest of its chunk are considered, and after each chunk those of its picks to all later rings.
     """
 
-    def __init__(self, gradients: Gradients, least: Floats, weight: Floats) -> None:
+    def __init__(self, gradients: Gradients, least: Floats, weight: Floats, place: Place) -> None:
         self._gradients, self._least, self._weight = gradients, least, weight
         self.picked: list[int] = []
-        self._place = Place(0)  # a GPU only if this process uses one already
+        self._place = place
         self._on_device: Rough | None = None
 
     def accepted(self) -> Iterator[tuple[int, float]]:
@@ -70,11 +70,17 @@ class Window:
     def _told(self, what: Callable[[Rough], T]) -> T:
         """What the gradients in float32 tell, which are sent to the GPU if this process uses one."""
 
-        def there(device: torch.device) -> T:
-            self._on_device = self._gradients.rough.to(device) if self._on_device is None else self._on_device
+        def there(device: torch.device) -> T | None:
+            if self._on_device is None:
+                if not (rough := self._gradients.rough).in_range():
+                    return None
+                self._on_device = rough.to(device)
             return what(self._on_device)
 
-        found = self._place.attempt(there)
+        def forget() -> None:
+            self._on_device = None
+
+        found = self._place.attempt(there, forget)
         return what(self._gradients.rough) if found is None else found
 
     def _lower(self, rings: Positions, picks: Positions, found: Near) -> None:

@@ -17,6 +17,7 @@ from alray.features.arrays import EMBEDDING, LOGITS, Block, Rows, Shard
 from alray.keyed import priorities
 from alray.selection.case import Case, likeliest, nearest, number
 from alray.selection.kernels.logits import Floats, logits_of, needed
+from alray.selection.kernels.matrices import Place
 from alray.selection.options import with_options
 from alray.selection.protocol import LABELED, Context, Key, Picks, SelectionError, Shards, Strategy
 
@@ -44,6 +45,7 @@ class Badge(Strategy):
     one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, LABELED})
+    checks_values: ClassVar[bool] = True
     uses_gpu: ClassVar[bool] = True
 
     def factors(self, shard: Shard, context: Context) -> Factors:
@@ -57,7 +59,8 @@ class Badge(Strategy):
         from alray.selection.kernels.race import Race
 
         labeled = context.labeled.open() if context.labeled and self.centers == "labeled" else Shard([])
-        return Race(needed(shard, self.needs), needed(labeled, self.needs), self.factors(shard, context), context.seed)
+        shard, labeled = needed(shard, self.needs), needed(labeled, self.needs)
+        return Race(shard, labeled, self.factors(shard, context), context.seed)
 
     def select(self, shards: Shards, budget: int, context: Context) -> Picks:
         """`budget` rows in the order of the draws."""
@@ -103,10 +106,13 @@ class _Draws:
     def __init__(self, strategy: Badge, shards: Shards, context: Context) -> None:
         self._strategy, self._shards, self._context = strategy, shards, context
         self._scores: list[float] = []
+        self._place = Place(0)  # of the windows: a GPU only if this process uses one already
 
     def picks(self, k: int) -> Picks:
         """k draws."""
         epoch = self._first()
+        if len(epoch.picks) == k:  # a random row; to ask for rates is to look at all rows, and at what is not finite
+            self._shards.map("rate", epoch)
         share = 0.5  # of recent rings that were accepted; only the size of a window depends on it and on the rate
         while len(epoch.picks) < k:
             rate = sum(self._shards.map("rate", epoch))
@@ -146,7 +152,8 @@ class _Draws:
             np.concatenate([getattr(part, name) for part in answers]) for name in ("when", "least", "weight")
         )
         order = np.lexsort((rows, when))
-        window = Window(concatenated([part.gradients for part in answers])[order], least[order], weight[order])
+        gradients = concatenated([part.gradients for part in answers])[order]
+        window = Window(gradients, least[order], weight[order], self._place)
         rank = rings + np.searchsorted(times, when[order], side="right")
         limit, known = False, len(epoch.picks)
         for ring, score in window.accepted():
