@@ -116,7 +116,7 @@ def waited() -> dict[str, Any]:
             time.sleep(0.1)
         early = list(got)
     thread.join(120)
-    return {"said": said[0], "early": early, "got": got}
+    return {"said": (said or [""])[0], "early": early, "got": got}
 
 
 @ray.remote
