@@ -171,12 +171,9 @@ def select(
     num_shards = num_shards or _usual_shards(strategy, pool, parts, workers)
     sources = pool.shards(positions_of(parts.keep), num_shards)
     del pool, parts, used  # the strategy's work needs none of these numbers per row
-    # With more shards than CPUs, whole CPUs would deadlock.
-    num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
+    cpus = share_of_cpus(num_shards) if workers == "ray" else 1  # more shards than whole CPUs would wait for ever
     try:
-        picks = select_from(
-            sources, strategy, budget, context, workers=workers, num_cpus=num_cpus, use_gpu=gpu_allowed()
-        )
+        picks = select_from(sources, strategy, budget, context, workers=workers, num_cpus=cpus, use_gpu=gpu_allowed())
         return _told(strategy, picks)
     except NotFiniteError as error:
         raise SelectionError(f"{read}: expected finite values, row {error.row} has NaN or infinity") from None
