@@ -77,6 +77,8 @@ def _looks() -> Strategy:
             return set(os.environ)
 
     class Looks(Strategy):
+        uses_gpu = True
+
         def open(self, shard: Shard, context: Context) -> State:
             return State()
 
