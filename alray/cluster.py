@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import socket
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,23 @@ def logical_cpus(resources: ResourceConfig) -> int:
     return max(os.cpu_count() or 1, math.ceil(most))
 
 
+def named(resources: ResourceConfig) -> str:
+    """The address of the cluster that a run is to join; "local" if it starts one."""
+    return resources.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def driver_takes_no_gpu(resources: ResourceConfig) -> bool:
+    """Whether the process that runs the loop must use no GPU: where the run uses none, and where the process joins a
+    cluster, whose GPUs others may hold, and holds none itself, as a trial of a sweep can. A cluster that the process
+    has started is its own."""
+    if resources.use_gpu == "no":
+        return True
+    if not ((ray := sys.modules.get("ray")) and ray.is_initialized()):
+        return named(resources) != "local"
+    node = ray._private.worker._global_node  # None if this is a client of Ray's
+    return not (node is not None and node.is_head()) and not ray.get_gpu_ids()
+
+
 def start(resources: ResourceConfig) -> Cluster:
     """Join the cluster of resources.address or of RAY_ADDRESS, which a submitted job has; without any, start one here.
 
@@ -165,7 +183,7 @@ def start(resources: ResourceConfig) -> Cluster:
 
 
 def _init(resources: ResourceConfig) -> None:
-    address = resources.address or os.environ.get("RAY_ADDRESS", "local")
+    address = named(resources)
     if address == "local":
         _start_here(resources)
     else:

@@ -17,6 +17,7 @@ Bundle = dict[str, float]
 IMAGES_PER_WORKER = 32  # of a batch: with fewer, a training worker mostly waits for the others
 COUNTED = ("train_workers", "extract_actors", "select_shards")  # the numbers that may be "auto"
 _SMALL = 1e-6  # Ray counts in steps of 1e-4
+_ON_ONE_GPU = 16  # selection actors at most: each takes half a gigabyte of its memory before it holds a row
 
 
 class Settled(ResourceConfig):
@@ -131,9 +132,23 @@ def extraction(actors: int, decode_cpus: float, use_gpu: bool) -> Demand:
     return Demand((actor,) * actors, told, {"CPU": decode_cpus}, 1, spread=True)
 
 
-def selection(shards: int, cpus: float) -> Demand:
-    """Actors that hold one shard each."""
-    return Demand(({"CPU": cpus},) * shards, f"select_shards={shards}, cpus_per_shard={cpus:g}", spread=True)
+def selection(shards: int, cpus: float, gpus: float = 0.0) -> Demand:
+    """Actors that hold one shard each. gpus: the share of a GPU that each of them has, see `gpus_per_shard`."""
+    actor = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    return Demand((actor,) * shards, f"select_shards={shards}, cpus_per_shard={cpus:g}", spread=True)
+
+
+def gpus_per_shard(nodes: Sequence[Mapping[str, float]], shards: int, cpus: float) -> float:
+    """The largest share of a GPU, of 1, 1/2, 1/3, ..., with which these nodes have room for all selection actors; 0 if
+    there is none. A selection needs no GPU, and is never refused for lack of one."""
+    for on_one in range(1, min(shards, _ON_ONE_GPU) + 1):
+        places = (
+            min(int(node.get("CPU", 0.0) / cpus + _SMALL), on_one * int(node.get("GPU", 0.0) + _SMALL))
+            for node in nodes
+        )
+        if sum(places) >= shards:
+            return (10_000 // on_one) / 10_000
+    return 0.0
 
 
 def stages(resources: ResourceConfig, use_gpu: bool) -> list[Demand]:
@@ -143,7 +158,8 @@ def stages(resources: ResourceConfig, use_gpu: bool) -> list[Demand]:
 
 
 def selecting(resources: ResourceConfig) -> list[Demand]:
-    """The demand of the selection; none if it runs in the driver's process."""
+    """The demand of the selection without GPUs, with which it can begin; none if it runs in the driver's process. What
+    a trial of a sweep reserves is made of it: a GPU for selection alone would be idle until the trial ends."""
     shards = _number(resources.select_shards)
     return [selection(shards, resources.cpus_per_shard)] if resources.select_workers == "ray" else []
 
@@ -169,7 +185,8 @@ def total(bundles: Iterable[Mapping[str, float]]) -> Bundle:
 
 def spoken(amounts: Mapping[str, float]) -> str:
     """'6 CPUs and 2 GPUs'."""
-    return " and ".join(f"{n:g} {kind}{'s' if n != 1 else ''}" for kind, n in sorted(amounts.items())) or "nothing"
+    rounded = {kind: round(n, 3) for kind, n in sorted(amounts.items())}  # three thirds of a GPU are 0.9999
+    return " and ".join(f"{n:g} {kind}{'s' if n != 1 else ''}" for kind, n in rounded.items()) or "nothing"
 
 
 def units(nodes: Sequence[Mapping[str, float]], use_gpu: bool) -> int:

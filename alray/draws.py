@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from alray import lure
+from alray.cluster import driver_takes_no_gpu
 from alray.data.oracle import Requests
 from alray.data.pool import Rows
 from alray.explain.replay import Replay
@@ -69,7 +70,7 @@ def draw_test(run: RunDir, size: int, how: str) -> list[str]:
         number = next((at for at in range(len(run.tests())) if at not in done), len(run.tests()))
         place = run.test(number)
         if not place.drawn:
-            with without_gpu(replay.config.resources.use_gpu == "no"):
+            with without_gpu(driver_takes_no_gpu(replay.config.resources)):
                 _draw(replay, place, number, size, how)
         about = place.about()
         if (size, how) != (about["draws"], about["how"]):

@@ -9,6 +9,7 @@ workers and of their decoders.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,8 +49,15 @@ def spread(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> Layout | Non
     for some, others in zip(workers, decoders, strict=True):
         if some or others:
             places += [len(bundles)] * some
-            bundles.append(total([*demand.workers[:some], *([demand.decoder] * others if demand.decoder else [])]))
+            parts = [*demand.workers[:some], *([demand.decoder] * others if demand.decoder else [])]
+            bundles.append(_whole_gpus(total(parts)))
     return Layout(tuple(bundles), "SPREAD", tuple(places), sum(decoders), apart=True)
+
+
+def _whole_gpus(bundle: Bundle) -> Bundle:
+    """The bundle with a part of one GPU, or with whole GPUs: of 1.3332 Ray gives out only three parts of 0.3333."""
+    gpus = bundle.get("GPU", 0.0)
+    return {**bundle, "GPU": float(math.ceil(gpus - 1e-6)) if gpus > 1 else round(gpus, 4)} if gpus else bundle
 
 
 def _dealt(bundle: Mapping[str, float], number: int, room: list[Bundle], evenly: bool = False) -> list[int]:

@@ -231,6 +231,7 @@ class Query:
                 workers=resources.select_workers,
                 num_cpus=resources.cpus_per_shard,
                 share=self._joined.share(stages.print_line),
+                use_gpu=resources.select_workers == "ray" and self._joined.use_gpu,
                 watch=watch,
             )
         for remark in strategy.remarks(picks):

@@ -122,7 +122,7 @@ def reserve(share: Share, stage: str, demand: Demand) -> Iterator[Reservation]:
     In a trial of a sweep it is a part of what the trial holds. Raises ClusterError if the cluster can never have room
     for it (unless it adds nodes by itself), or has had none for so long that the share's minutes are over.
     """
-    if (inside := _in_trial(demand)) is not None:
+    if (inside := part_of_trial(demand)) is not None:
         yield inside
         return
     nodes = alive()
@@ -304,7 +304,7 @@ def in_trial() -> bool:
     return ray.util.get_current_placement_group() is not None
 
 
-def _in_trial(demand: Demand) -> Reservation | None:
+def part_of_trial(demand: Demand) -> Reservation | None:
     """The part of the trial's group that the demand can use; None outside of a trial, and where the group is not made
     for it. The first bundle is the driver's, unless the driver reserves nothing."""
     import ray

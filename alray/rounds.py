@@ -35,6 +35,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from alray.cluster import driver_takes_no_gpu
 from alray.config import RunConfig
 from alray.data.oracle import Oracle, OracleError, Requests
 from alray.data.pool import Pool
@@ -103,7 +104,7 @@ def run(
                     f"{config.name} · {folder.uri}: waiting to see whether {holder} is still at work there", flush=True
                 )
 
-        no_gpu = without_gpu(config.resources.use_gpu == "no")
+        no_gpu = without_gpu(driver_takes_no_gpu(config.resources))
         with no_gpu, lease(folder, waiting, busy=lambda holder: _refuse(folder, holder)):
             end = _rounds(found, oracle, quiet, on_round)
     return RunResult(folder.uri, [folder.round(number).metrics() for number in range(end + 1)])

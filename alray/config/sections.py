@@ -291,7 +291,8 @@ class ResourceConfig(Frozen):
     num_cpus: int = Field(0, ge=0)
     """Logical CPUs of a cluster started here; 0: as many as the machine has, but enough for all workers of the run."""
     use_gpu: Annotated[Literal["auto", "yes", "no"], COMMON] = "auto"
-    """auto: GPUs where the cluster has some. no: no GPU for anything, not for selection and linear heads either."""
+    """auto: GPUs where the cluster has some. no: no GPU for anything, not for selection and linear heads either. The
+    driver of a run that joins a cluster uses none in any case."""
     train_workers: Annotated[Number, COMMON] = "auto"
     """Ray Train workers; the batch is shared between them. auto: as many as the cluster has GPUs (or nodes, if no GPU
     is used), but at least 32 images of a batch for each. A run keeps what was chosen for it, on another cluster,
@@ -312,7 +313,8 @@ class ResourceConfig(Frozen):
     select_shards: Annotated[Number, COMMON] = "auto"
     """Parts the pool is cut into for selection. auto: as many as GPUs (or nodes)."""
     select_workers: Literal["process", "ray"] = "ray"
-    """Where selection runs: in this process, or on one actor per shard."""
+    """Where selection runs: in this process, or on one actor per shard, with a part of a GPU for each actor if the run
+    and the strategy use GPUs and there is room."""
     cpus_per_shard: float = Field(1, gt=0)
     """CPUs each selection actor reserves."""
     train_retries: int = Field(3, ge=0)

@@ -28,6 +28,7 @@ from alray.features.table import MANIFEST, FeatureError, FeatureTable, commit, p
 from alray.lost_nodes import LOOK, NodeLost, kept_whole
 from alray.lost_workers import told_losses
 from alray.models.device import best_device
+from alray.models.no_gpu import for_workers
 from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
 from alray.store import Store
 from alray.stragglers import Standstill
@@ -103,7 +104,8 @@ class Measurers:
         """The pool's actors for an extraction, one for each worker of the reservation."""
         actor = ray.remote(Measurer)
         if self.use_gpu:
-            options = {"num_gpus": 1, "num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            gpu = {"num_gpus": 1, "runtime_env": {"env_vars": for_workers(gpus=1)}}
+            options = {**gpu, "num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
             self._actors = [
                 (node, actor.options(scheduling_strategy=reservation.worker(number), **options).remote())
                 for number, node in enumerate(reservation.nodes())

@@ -11,13 +11,13 @@ _NO_GPU = "ALRAY_NO_GPU"  # an environment variable, so that worker processes ca
 
 def gpu_allowed() -> bool:
     """Whether this process may use a GPU if there is one."""
-    return _NO_GPU not in os.environ
+    return not os.environ.get(_NO_GPU)
 
 
 @contextmanager
 def without_gpu(forbidden: bool = True) -> Iterator[None]:
-    """Context manager: this process uses no GPU, nor do the workers that get `for_workers`. forbidden False: no change.
-    Selection and linear heads of a run with resources.use_gpu "no" obey it."""
+    """Context manager: this process uses no GPU. forbidden False: no change. Selection and linear heads in the driver
+    of a run obey it; `alray.cluster.driver_takes_no_gpu` tells whether it is forbidden."""
     before = os.environ.get(_NO_GPU)
     if forbidden:
         os.environ[_NO_GPU] = "1"
@@ -26,8 +26,11 @@ def without_gpu(forbidden: bool = True) -> Iterator[None]:
     finally:
         if forbidden and before is None:
             del os.environ[_NO_GPU]
+        elif forbidden:
+            os.environ[_NO_GPU] = str(before)
 
 
-def for_workers() -> dict[str, str]:
-    """Environment variables for worker processes, so that they obey `without_gpu` as this process does."""
-    return {_NO_GPU: os.environ[_NO_GPU]} if _NO_GPU in os.environ else {}
+def for_workers(gpus: float) -> dict[str, str]:
+    """Environment variables of a worker of Ray's that holds so many GPUs. Ray shows all GPUs of its node to one that
+    holds none. A variable that Ray's processes have inherited from this one is replaced."""
+    return {_NO_GPU: "" if gpus else "1"}

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow.compute as pc
 
-from alray.cluster import Cluster, Joined, logical_cpus
+from alray.cluster import Cluster, Joined, driver_takes_no_gpu, logical_cpus, named
 from alray.data.pool import Rows
 from alray.demand import Settled
 from alray.durations import duration
@@ -77,8 +77,9 @@ class _Planner:
         self.shards = resources.select_shards
         self.cores = self.cluster.cpus if _named_cluster(found) else float(os.cpu_count() or 1)
         threads = int(resources.cpus_per_train_worker)
-        self.probe = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, threads)
-        self.measuring = Probe(found.catalog, found.pool_rows, self.cluster.use_gpu, 1)
+        on_gpu = self.cluster.use_gpu and not driver_takes_no_gpu(self.config.resources)
+        self.probe = Probe(found.catalog, found.pool_rows, on_gpu, threads)
+        self.measuring = Probe(found.catalog, found.pool_rows, on_gpu, 1)
         self.starting = Start() if start is None and self._on_ray() else None
         self._start = start or 0.0
         self.read, self.unknown = 0.0, list[str]()
@@ -117,6 +118,11 @@ class _Planner:
         root = self.config.run_dir or self.config.root
         made.problems.extend(lacking(made, root, not _named_cluster(found)))
         made.unknown.extend(self.unknown)
+        if self.cluster.use_gpu and self.probe.device.type == "cpu" and self._on_ray():
+            made.unknown.append(
+                "the models and the selection were measured on this machine's processor, because this process uses no "
+                "GPU; the run uses GPUs of the cluster and takes less time"
+            )
         if self.starting is not None and self.starting.slower > _BUSY:
             made.unknown.append(
                 f"this machine does other work now: to start a process took {self.starting.slower:.1f} times its CPU "
@@ -300,8 +306,7 @@ class _Planner:
 
 
 def _named_cluster(found: Checked) -> bool:
-    address = found.config.resources.address or os.environ.get("RAY_ADDRESS", "local")
-    return address != "local"
+    return named(found.config.resources) != "local"
 
 
 def _cluster(joined: Joined, found: Checked) -> tuple[Cluster, Settled]:

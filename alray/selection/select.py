@@ -25,6 +25,7 @@ from alray.features.arrays import (
     narrow_values,
     positions_of,
 )
+from alray.models.no_gpu import gpu_allowed
 from alray.reservation import ANYBODY, Share
 from alray.selection.given_head import check_head, read_head
 from alray.selection.given_logits import check_logits, check_two_classes
@@ -63,13 +64,15 @@ def select_from(
     workers: Workers = "process",
     num_cpus: float = 1,
     share: Share = ANYBODY,
+    use_gpu: bool = False,
     watch: Callable[[int], None] = lambda picks: None,
 ) -> Picks:
     """Choose `budget` rows from shards of features; the picks do not depend on how the rows are cut into shards.
 
     workers: "process", threads of this process, or "ray", one actor with num_cpus CPUs per shard.
-    share: who asks for the CPUs. watch is called from time to time with the number of picks so far. Raises
-    SelectionError when the shards hold too few rows or lack what the strategy needs, ClusterError if there was no room.
+    share: who asks for the CPUs; use_gpu: whether actors may have GPUs. watch is called from time to time with the
+    number of picks so far. Raises SelectionError when the shards hold too few rows or lack what the strategy needs,
+    ClusterError if there was no room.
     """
     _check_integer("budget", budget, 1)
     _check_workers(workers)
@@ -80,7 +83,7 @@ def select_from(
     if PRETEXT_LOSS in strategy.needs and context.pretext is None:
         raise SelectionError(f"{name_of(strategy)} needs the pool's pretext losses, got none")
     strategy.check_round(context.round)
-    with open_shards(workers, sources, strategy, context, num_cpus, share) as shards:
+    with open_shards(workers, sources, strategy, context, num_cpus, share, use_gpu) as shards:
         available = sum(shards.sizes())
         _check_available(budget, available)
         strategy.check(budget, available)
@@ -168,10 +171,10 @@ def select(
     num_shards = num_shards or _usual_shards(strategy, pool, parts, workers)
     sources = pool.shards(positions_of(parts.keep), num_shards)
     del pool, parts, used  # the strategy's work needs none of these numbers per row
-    # With more shards than CPUs, whole CPUs would deadlock.
-    num_cpus = share_of_cpus(num_shards) if workers == "ray" else 1
+    cpus = share_of_cpus(num_shards) if workers == "ray" else 1  # more shards than whole CPUs would wait for ever
     try:
-        return _told(strategy, select_from(sources, strategy, budget, context, workers=workers, num_cpus=num_cpus))
+        picks = select_from(sources, strategy, budget, context, workers=workers, num_cpus=cpus, use_gpu=gpu_allowed())
+        return _told(strategy, picks)
     except NotFiniteError as error:
         raise SelectionError(error.told(read)) from None
 

@@ -24,7 +24,7 @@ from alray.features.table import FeatureError
 from alray.lost_nodes import LOOK, Loss
 from alray.lost_workers import told_losses
 from alray.models.no_gpu import for_workers
-from alray.reservation import ANYBODY, Reservation, Share, after_loss, reserve
+from alray.reservation import ANYBODY, Reservation, Share, after_loss, in_trial, part_of_trial, reserve
 from alray.selection.in_process import InProcess, ShardWorker
 from alray.selection.labeled_rows import dealt, joined, read
 from alray.selection.one_thread import OneThread
@@ -41,8 +41,9 @@ _LARGE = 1 << 16  # bytes: larger arguments go through the object store, once fo
 class RayActors:
     """One actor per shard, spread over the nodes. Dead actors are restarted; all are released when the context ends.
 
-    All actors are in one reservation. If one of its nodes is lost and no other node has room at once, everything is
-    given back, waited for and started again: actors that hold CPUs never wait for more of them.
+    All actors are in one reservation. Each has a share of a GPU where the run and the strategy use GPUs and there is
+    room for all; an actor without one uses none. If one of the nodes is lost and no other node has room at once,
+    everything is given back, waited for and started again: actors that hold CPUs never wait for more of them.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class RayActors:
         context: Context,
         num_cpus: float = 1,
         share: Share = ANYBODY,
+        use_gpu: bool = False,
     ) -> None:
         self._given, self.context = (sources, strategy), context
-        self._demand, self._share = demand.selection(len(sources), num_cpus), share
+        self._cpus, self._share, self._use_gpu = num_cpus, share, use_gpu and strategy.uses_gpu
         self._held = ExitStack()  # until the actors end
         self._whole, self._one = ExitStack(), OneThread()  # until the context ends
         self._reservation: Reservation | None = None
@@ -88,21 +90,34 @@ class RayActors:
     def _start(self) -> None:
         import ray
 
-        cpus = self._demand.workers[0]["CPU"]
+        needed = self._needed()
+        gpus = needed.workers[0].get("GPU", 0.0)
         self._held.enter_context(told_losses("select", self._share.say))
-        self._reservation = self._held.enter_context(reserve(self._share, "select", self._demand))
+        self._reservation = self._held.enter_context(reserve(self._share, "select", needed))
         self._actors = [
             ray.remote(_Actor)
             .options(
-                num_cpus=cpus,
+                num_cpus=self._cpus,
+                num_gpus=gpus,
                 scheduling_strategy=self._reservation.worker(number),
                 max_restarts=-1,
                 max_task_retries=-1,
-                runtime_env={"env_vars": {**_ONE_THREAD, **for_workers()}},
+                runtime_env={"env_vars": {**_ONE_THREAD, **for_workers(gpus)}},
             )
             .remote()
             for number in range(self._reservation.workers)
         ]
+
+    def _needed(self) -> demand.Demand:
+        """What the actors need of the nodes that are alive, or of what a trial of a sweep holds already."""
+        shards = len(self._given[0])
+        without = demand.selection(shards, self._cpus)
+        if not self._use_gpu:
+            return without
+        if in_trial():  # its training workers had a GPU each; another one would be waited for outside of the trial
+            inside = demand.selection(shards, self._cpus, gpus=1.0)
+            return without if part_of_trial(inside) is None else inside
+        return demand.selection(shards, self._cpus, demand.gpus_per_shard(alive(), shards, self._cpus))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -260,9 +275,10 @@ def open_shards(
     context: Context,
     num_cpus: float = 1,
     share: Share = ANYBODY,
+    use_gpu: bool = False,
 ) -> InProcess | RayActors:
-    """The shards in this process ("process") or on actors ("ray")."""
+    """The shards in this process ("process") or on actors ("ray"), with GPUs if the strategy and the run use them."""
     assert workers in WORKERS
     if workers == "ray":
-        return RayActors(sources, strategy, context, num_cpus, share)
+        return RayActors(sources, strategy, context, num_cpus, share, use_gpu)
     return InProcess(sources, strategy, context)

@@ -26,6 +26,7 @@ from alray.cluster_state import any_pending, name_trial
 from alray.config import RunConfig, SweepConfig, replace
 from alray.demand import COUNTED, Bundle
 from alray.joining import check_nodes
+from alray.models.no_gpu import for_workers
 from alray.process import death
 from alray.reservation import Share, Waiting
 from alray.rounds import run
@@ -187,10 +188,13 @@ def _run_trial(
 
 
 def _hide_gpus() -> None:
-    """A trial without a GPU of its own takes none: `alray.cluster` has Ray leave all of them visible. Its training
-    workers are processes of Ray's, not of this one."""
+    """A trial without a GPU of its own takes none: `alray.cluster` has Ray leave all of them visible. A trial with one
+    may use it, whatever Ray's processes have inherited. Its training workers are processes of Ray's, not of this
+    one."""
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        os.environ.update(for_workers(gpus=1))
 
 
 def _tell(metrics: dict[str, Any]) -> None:

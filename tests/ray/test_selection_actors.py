@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from alray.features.arrays import ArraySource, Shard, cut
-from alray.models.no_gpu import for_workers, without_gpu
+from alray.models.no_gpu import for_workers
 from alray.selection.protocol import Context, NotFiniteError, Picks, SelectionError, Strategy
 from alray.selection.registry import STRATEGIES as ALL
 from alray.selection.registry import build
@@ -77,6 +77,8 @@ def _looks() -> Strategy:
             return set(os.environ)
 
     class Looks(Strategy):
+        uses_gpu = True
+
         def open(self, shard: Shard, context: Context) -> State:
             return State()
 
@@ -86,17 +88,12 @@ def _looks() -> Strategy:
     return Looks()
 
 
-def test_actors_use_no_gpu_where_the_run_uses_none() -> None:
-    (name,) = _no_gpu()
-    for forbidden in (False, True):
-        with without_gpu(forbidden), RayActors(sources(1), _looks(), CONTEXT, CPUS) as actors:
-            (names,) = actors.map("names")
-        assert (name in names) is forbidden
-
-
-def _no_gpu() -> list[str]:
-    with without_gpu():
-        return list(for_workers())
+def test_actors_use_no_gpu_where_the_cluster_has_none() -> None:
+    """`test_gpus_of_shards.py` has a cluster with some."""
+    (name,) = for_workers(gpus=0)
+    with RayActors(sources(1), _looks(), CONTEXT, CPUS, use_gpu=True) as actors:
+        (names,) = actors.map("names")
+    assert name in names
 
 
 @dataclass

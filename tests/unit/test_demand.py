@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -12,6 +13,7 @@ from alray.demand import (
     at_least,
     covering,
     extraction,
+    gpus_per_shard,
     most_workers,
     selection,
     settled,
@@ -21,9 +23,11 @@ from alray.demand import (
     training,
     training_on,
 )
+from alray.placement import spread
 
 ONE = [{"CPU": 4.0}]
 BIG = [{"CPU": 64.0, "GPU": 8.0}] * 8
+UNEVEN = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 4.0}]
 HEADED = [{"CPU": 0.0, "memory": 9.0}, {"CPU": 8.0}, {"CPU": 8.0}]  # a head that takes no work
 
 
@@ -108,6 +112,63 @@ def test_gpus_are_counted_too() -> None:
     demand = training(ResourceConfig(train_workers=2), use_gpu=True)
     assert demand.lacks([{"CPU": 8.0, "GPU": 1.0}]) == "needs 3 CPUs and 2 GPUs, the cluster has 8 CPUs and 1 GPU"
     assert not demand.lacks([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("shards", "cpus", "nodes", "share"),
+    [
+        (64, 1, BIG, 1.0),
+        (65, 0.5, BIG, 0.5),
+        (1, 1, [{"CPU": 4.0, "GPU": 1.0}], 1.0),
+        (4, 1, [{"CPU": 4.0, "GPU": 1.0}], 0.25),
+        (3, 1, [{"CPU": 4.0, "GPU": 2.0}], 0.5),
+        (6, 0.5, [{"CPU": 4.0, "GPU": 2.0}], 0.3333),
+        (5, 1, UNEVEN, 1.0),
+        (6, 1, UNEVEN, 0.5),
+        (2, 1, [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}], 0.5),
+        (4, 1, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 8.0}], 0.0),  # the GPUs are on a node with two CPUs
+        (2, 2, [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 7.0}], 0.0),
+        (16, 0.1, [{"CPU": 4.0, "GPU": 1.0}], 0.0625),
+        (17, 0.1, [{"CPU": 4.0, "GPU": 1.0}], 0.0),  # too many for one
+        (2, 1, ONE, 0.0),
+        (2, 1, [], 0.0),
+    ],
+)
+def test_all_shards_have_the_same_share_of_a_gpu_or_none_has_any(
+    shards: int, cpus: float, nodes: list[dict[str, float]], share: float
+) -> None:
+    assert gpus_per_shard(nodes, shards, cpus) == share
+
+
+def test_a_share_of_a_gpu_can_always_be_met() -> None:
+    """On the nodes as they are laid out, and GPU by GPU: an actor's share is of one GPU."""
+    rng, met = random.Random(1), 0
+    for _ in range(500):
+        nodes = [{"CPU": float(rng.randint(0, 9)), "GPU": float(rng.randint(0, 8))} for _ in range(rng.randint(1, 4))]
+        shards, cpus = rng.randint(1, 40), rng.choice([0.1, 0.5, 1, 2])
+        share = gpus_per_shard(nodes, shards, cpus)
+        wanted = selection(shards, cpus, share)
+        if not share:
+            assert wanted == selection(shards, cpus)
+            continue
+        met += 1
+        assert not wanted.lacks(nodes)
+        layout = spread(wanted, nodes)
+        assert layout is not None
+        for number, bundle in enumerate(layout.bundles):
+            on_one, actors = int(1 / share), layout.workers.count(number)
+            assert bundle["GPU"] <= 1 or bundle["GPU"].is_integer()
+            assert math.ceil(bundle["GPU"]) * on_one >= actors and bundle["GPU"] >= actors * share - 1e-4
+        assert all(sum(b["GPU"] <= node["GPU"] for node in nodes) for b in layout.bundles)
+    assert met > 100
+
+
+def test_a_selection_needs_no_gpu() -> None:
+    """So that no run is refused for want of one, and a trial reserves none for its selection alone."""
+    resources = ResourceConfig(select_shards=3)
+    assert stages(resources, use_gpu=True)[-1] == selection(3, 1)
+    assert covering(stages(resources, use_gpu=True)) == [{"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}]
+    assert spoken(total(selection(3, 1, 0.3333).least)) == "3 CPUs and 1 GPU"
 
 
 def test_a_trial_covers_every_stage_with_the_first_of_its_bundles() -> None:

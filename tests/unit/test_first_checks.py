@@ -15,12 +15,13 @@ from PIL import Image
 
 from alray import RunConfig, ScoreStrategy, replace, run, select
 from alray.cli import main
+from alray.cluster import driver_takes_no_gpu
 from alray.config import ConfigError, DataConfig, ResourceConfig, SplitConfig, TrainConfig
 from alray.config.command_line import options
 from alray.data.catalog import index
 from alray.features.arrays import Block, Shard
 from alray.models.device import best_device
-from alray.models.no_gpu import for_workers, without_gpu
+from alray.models.no_gpu import for_workers, gpu_allowed, without_gpu
 from alray.rounddir import RoundDir
 from alray.scalars import lines_written
 from alray.selection.kernels.sieve import Sieve
@@ -242,15 +243,34 @@ def test_without_gpu_no_gpu_is_used_whatever_is_visible(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with without_gpu(False):
         assert best_device().type == "cuda"
-        assert for_workers() == {}
     with without_gpu():
         assert best_device().type == "cpu"
         assert Sieve(Shard([]), Shard([]))._device is None
-        assert for_workers()
         with without_gpu():
             pass
         assert best_device().type == "cpu"
     assert best_device().type == "cuda"
+
+
+@pytest.mark.parametrize(("gpus", "allowed"), [(0.0, False), (0.25, True), (1.0, True)])
+def test_a_worker_may_use_a_gpu_where_it_holds_one(gpus: float, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for forbidden in (False, True):  # what the worker has inherited does not count
+        with without_gpu(forbidden):
+            for name, value in for_workers(gpus).items():
+                monkeypatch.setenv(name, value)
+            assert gpu_allowed() is allowed
+            monkeypatch.undo()
+
+
+def test_the_driver_of_a_run_that_joins_a_cluster_uses_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it has joined. A cluster that it starts is its own."""
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert [driver_takes_no_gpu(ResourceConfig(use_gpu=use)) for use in ("auto", "yes", "no")] == [False, False, True]
+    assert not driver_takes_no_gpu(ResourceConfig(address="local"))
+    assert driver_takes_no_gpu(ResourceConfig(address="10.0.0.1:6379"))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert driver_takes_no_gpu(ResourceConfig()) and not driver_takes_no_gpu(ResourceConfig(address="local"))
 
 
 def test_a_run_without_gpu_trains_and_selects_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,24 @@ def test_every_node_with_room_gets_a_part(
     assert found.apart
 
 
+@pytest.mark.parametrize(
+    ("shards", "share", "nodes", "bundles"),
+    [
+        (2, 1.0, [{"CPU": 4.0, "GPU": 2.0}], [{"CPU": 2.0, "GPU": 2.0}]),
+        (3, 0.25, [{"CPU": 4.0, "GPU": 1.0}], [{"CPU": 3.0, "GPU": 0.75}]),
+        (3, 0.3333, [{"CPU": 4.0, "GPU": 1.0}], [{"CPU": 3.0, "GPU": 0.9999}]),
+        (3, 0.5, [{"CPU": 4.0, "GPU": 2.0}], [{"CPU": 3.0, "GPU": 2.0}]),
+        (6, 0.3333, [{"CPU": 8.0, "GPU": 2.0}], [{"CPU": 6.0, "GPU": 2.0}]),
+        (3, 0.5, [{"CPU": 4.0, "GPU": 1.0}] * 2, [{"CPU": 2.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}]),
+    ],
+)
+def test_a_bundle_has_whole_gpus_or_a_part_of_one(
+    shards: int, share: float, nodes: list[Bundle], bundles: list[Bundle]
+) -> None:
+    """Of 1.3332 GPUs Ray gives out three times 0.3333, and the fourth actor would wait for ever."""
+    assert list(laid_out(selection(shards, 1, share), nodes).bundles) == bundles
+
+
 def test_gpus_are_where_they_are_and_decoders_on_all_nodes() -> None:
     large: Bundle = {"CPU": 64.0, "GPU": 8.0}
     nodes: list[Bundle] = [large, large, {"CPU": 32.0, "GPU": 4.0}, {"CPU": 96.0}]

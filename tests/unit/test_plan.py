@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from image_sources import SOURCES, items
 
 from alray import RunConfig
@@ -71,6 +72,16 @@ def test_the_plan_of_a_linear_run_on_embeddings(tmp_path: Path) -> None:
     assert (found.read_bytes, found.feature_bytes, found.gpu_bytes) == (0, 0, 0)
     assert set(found.seconds) <= {"train", "select"} and found.problems == []
     assert found.total < 10  # no worker starts
+
+
+@pytest.mark.parametrize(("gpus", "told"), [(1, 1), (0, 0)])
+def test_a_plan_says_that_it_measured_without_the_gpus_of_the_run(
+    gpus: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a GPU that this process does not use, as on a cluster that it joins."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    found = plan(check(embeddings(tmp_path, **{"resources.select_workers": "ray"})), start=4.0)
+    assert sum("this process uses no GPU" in line for line in found.unknown) == told
 
 
 def test_a_limit_of_labels_or_money_ends_the_plan_early(tmp_path: Path) -> None:
