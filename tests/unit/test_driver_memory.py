@@ -21,7 +21,7 @@ from alray.selection.registry import build
 SMALL, LARGE = 100_000, 300_000  # rows: what grows with them is the difference
 C, D, M, K = 4, 4, 100, 40
 LIMIT, NOISE = 8.0, 0.05  # bytes per row; noise: what else is allocated now and then
-# Each of its ten parts has several labeled rows, and more rows than a driver holds whole to spare the shards their work.
+# Each of its ten parts has several labeled rows, and more rows than a driver holds to spare the shards their work.
 SIZES = {"partitioned_k_center": (1_400_000, 1_600_000)}
 OPTIONS: dict[str, dict[str, Any]] = {"robust_k_center": {"points": 60}, "k_means": {"iterations": 2}}
 

@@ -127,9 +127,9 @@ class Sieve:
         there = np.flatnonzero(squared >= threshold)
         lowest = copies_of(alive[there].astype(np.intp), squared[there], self._rows.take)
         alone = np.flatnonzero(lowest == np.arange(len(there)))
-        first = alone
+        first = alone  # or the farthest of them, to be read in row order
         if len(alone) > most:
-            first = alone[np.sort(np.argsort(-squared[there[alone]], kind="stable")[:most])]  # read in row order
+            first = alone[np.sort(np.argsort(-squared[there[alone]], kind="stable")[:most])]
         sent = np.zeros(len(there), bool)
         sent[first] = True
         copies = sent[lowest] & ~sent
@@ -171,8 +171,8 @@ class Sieve:
         return float(squared[first]), self._rows.number(at[first])
 
     def _begin(self, space: Space, picks: Block) -> None:
-        if not np.array_equal(self._picks, picks.rows[: len(self._picks)]):
-            self._forget()  # these picks do not continue the ones before: another selection began
+        if not np.array_equal(self._picks, picks.rows[: len(self._picks)]):  # another selection began
+            self._forget()
         if self._space is None or not len(self._centers):
             self._space = space
             self._rounding.on &= not space.step  # then float32 products are exact
@@ -271,8 +271,7 @@ class Sieve:
             rows.refine()
             found = rows.nearest(start, end, least)
             self.counters["finer"] += pairs
-        lower, upper = found.lower, found.upper
-        nearer = upper < before
+        lower, upper, nearer = found.lower, found.upper, found.upper < before
         other = np.minimum(near.other, np.where(nearer, near.lower, lower))
         center = np.where(nearer, in_block(self._centers.before(start)), near.nearest)
         unknown = nearer & (center == UNKNOWN)
@@ -300,11 +299,8 @@ class Sieve:
             block = self._bounds.block(part[rest])
             for first in np.unique(block):
                 some = rest[block == first]
-                blocks = (
-                    [self._centers.together(first, self._wide)]
-                    if first >= 0
-                    else self._centers.blocks(0, self._rounding.on)
-                )
+                every = self._centers.blocks(0, self._rounding.on)
+                blocks = every if first < 0 else [self._centers.together(first, self._wide)]
                 upper = self._bounds.upper[part[some]].astype(np.float64)
                 found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found
