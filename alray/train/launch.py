@@ -53,6 +53,10 @@ class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray is untyped
         kept = [found for found in super()._create_default_callbacks() if type(found).__name__ not in _UNUSED]
         return [InReservation(self.reservation), *kept]
 
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave Ctrl-C, and with it SIGTERM, to the command. Ray's handler would stay when the training has ended,
+        where it does nothing, and end a command that trains with other exit codes."""
+
 
 def launch(
     work: Callable[[Decoding], dict[str, Any]],

@@ -18,13 +18,10 @@ import program
 import pytest
 from test_kill_sweep import config_of as config_of_a_trial
 from test_kill_sweep import write_embeddings
+from test_kill_training import config_of as config_of_a_training
 from test_kill_training import write_images
 
-from alray.config import (
-    RunConfig,
-    TrainConfig,
-    replace,
-)
+from alray.config import PretextConfig, RunConfig, TrainConfig, replace
 from alray.sweep import SWEEP
 from alray.verify import verify
 
@@ -121,6 +118,33 @@ def test_a_job_is_stopped_before_ray_has_started(tmp_path: Path) -> None:
     command.wait_for(lambda: any((tmp_path / "runs").rglob("meta.json")))  # the images are indexed
     os.kill(command.process.pid, signal.SIGTERM)
     assert command.end() == (143, LINE)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("moment", "sent", "code"),
+    [
+        ("checkpoint/progress.json", signal.SIGINT, 130),
+        ("metrics.json", signal.SIGTERM, 143),
+        ("metrics.json", signal.SIGINT, 130),
+    ],
+)
+def test_a_run_is_stopped_while_it_trains_and_afterwards(
+    moment: str, sent: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """Ray Train's handler of Ctrl-C stayed, which lost signals after the first training."""
+    write_images(tmp_path / "images")
+    config = config_of_a_training(tmp_path / "runs", tmp_path / "images")
+    plain = {"strategy": "margin", "strategy_options": {}, "split.seed_set_how": "random", "pretext": PretextConfig()}
+    config = replace(config, {**plain, "rounds": 4, "train.epochs": 8})
+    command = Command(started(config, tmp_path))
+    command.wait_for(lambda: any((tmp_path / "runs").glob(f"kill-*/round_00/{moment}")))
+    os.kill(command.process.pid, sent)
+    found, said = command.end()
+    assert found == code, said
+    assert said.splitlines()[-1] + "\n" == (LINE if sent == signal.SIGTERM else LINE.removeprefix("SIGTERM came, "))
+    assert "Traceback" not in said
+    assert not any((tmp_path / "runs").glob("kill-*/round_03/metrics.json"))
 
 
 def threads(process: int) -> set[str]:

@@ -36,7 +36,7 @@ def pool(n: int, m: int) -> np.ndarray:
 def test_centers_that_most_rows_are_near_to_come_first(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alray.selection.kernels.farthest._LABELED", 0)
     monkeypatch.setattr("alray.selection.kernels.farthest._AT_LEAST", 1000)
-    x, labeled = pool(24_000, 1000), np.arange(1000)
+    x, labeled = pool(50_000, 1000), np.arange(1000)
     with coarse.forced(False):
         picks = select("k_center", 100, embedding=x, labeled=labeled, num_shards=shards)
         monkeypatch.setattr(cover, "_CENTERS", 1001)
@@ -45,6 +45,20 @@ def test_centers_that_most_rows_are_near_to_come_first(shards: int, monkeypatch:
     np.testing.assert_array_equal(picks.scores, other.scores)
     assert picks.account["survivors"] == other.account["survivors"]
     assert picks.account["pairs"] < 0.9 * other.account["pairs"]
+
+
+@pytest.mark.parametrize(("labeled", "expected"), [(1000, True), (5000, False)])
+def test_centers_are_arranged_only_where_few_pairs_tell_their_order(
+    labeled: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alray.selection.kernels.farthest._LABELED", 0)
+    arranged = []
+    monkeypatch.setattr(cover, "covering", lambda near: arranged.append(near.size) or covering(near))
+    x = pool(40_000, labeled)
+    with coarse.forced(False):
+        select("k_center", 50, embedding=x, labeled=np.arange(labeled), num_shards=1)
+    assert bool(arranged) is expected
+    assert sum(arranged) <= 4 * len(x)
 
 
 @pytest.mark.parametrize("kind", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from alray.selection.kernels.logits import LIMIT, Logits
 from alray.selection.kernels.room import Room
 from alray.selection.kernels.top_rows import ScoreStrategy
 from alray.selection.protocol import Context
+from alray.selection.select import select
 from alray.selection.strategies.confidence import Confidence
 from alray.selection.strategies.entropy import Entropy
 from alray.selection.strategies.k_center import KCenter
@@ -48,6 +51,20 @@ def test_rows_of_several_blocks_are_offered_together(strategy: ScoreStrategy, cl
         assert np.isin(np.flatnonzero(exact >= least), rows).all()
         assert (low <= exact[rows]).all() and (exact[rows] <= high).all()
         assert offers.waiting == 0 and not len(offers.take(least)[0])
+
+
+def test_rows_that_wait_hold_few_logits() -> None:
+    """With a large budget thousands of rows wait; all of their logits would be 36 MB here."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((20_000, 1000), dtype=np.float32)
+    z[np.arange(len(z)), rng.integers(0, 1000, len(z))] += 9
+    select("entropy", 10, logits=z[:100], num_shards=1)  # imports
+    tracemalloc.start()
+    try:
+        select("entropy", 6000, logits=z, num_shards=1)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_few_rows_are_offered_where_few_can_score_what_is_wanted() -> None:

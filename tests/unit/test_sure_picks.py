@@ -100,3 +100,30 @@ def test_picks_in_doubt_are_made_by_canonical_distances(kind: str, monkeypatch: 
     assert picks.rows.tolist() == expected[0]
     assert picks.squared.tolist() == expected[1]
     assert bool(made) is (kind == "tied")
+
+
+def nearly_tied(seed: int) -> tuple[np.ndarray, float]:
+    """Rows (41, d) whose distances differ by about as much as float64 products round, and a limit."""
+    rng = np.random.default_rng(seed)
+    kind, d = ("clusters", "offset", "steps")[seed % 3], int(rng.choice([1, 2, 5, 17, 64]))
+    x = rng.normal(size=(41, d))
+    if kind == "clusters":
+        x = rng.normal(size=(4, d))[rng.integers(0, 4, 41)] + x * 10.0 ** rng.integers(-14, -7)
+    elif kind == "offset":
+        x = x * 10.0 ** -float(rng.integers(0, 8)) + 10.0 ** rng.integers(2, 9)
+    else:
+        x = 3 + np.rint(3 * x) * 2.0 ** -float(rng.integers(26, 50))
+    return x, float(rng.choice(squared_norms(x[1:] - x[0]))) if rng.random() < 0.5 else -np.inf
+
+
+# The first six are picked in another order without the doubt about two distances, the last six if products were 256
+# times as exact as they are.
+@pytest.mark.parametrize("seed", [383, 395, 641, 965, 1058, 1388, 1827, 4743, 5331, 5754, 6375, 6438])
+def test_rounding_of_products_changes_no_pick(seed: int) -> None:
+    x, limit = nearly_tied(seed)
+    value = squared_norms(x[1:] - x[0])
+    before = value.copy()
+    order, squared, sure = sure_picks(Space.around("l2", x), x[1:], value, np.arange(40), (limit, 40), 30, exact=False)
+    expected = carefully(x[1:], before, limit, 30 if sure else len(order))
+    assert (order, squared) == expected[:2]
+    np.testing.assert_array_equal(value, expected[2])

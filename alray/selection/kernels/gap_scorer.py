@@ -257,7 +257,7 @@ class GapOffers:
         self._clear()
 
     def _clear(self) -> None:
-        self.waiting = 0
+        self.waiting, self._numbers = 0, 0  # logits of rows whose scores are not told yet
         self._known: list[tuple[Rows, Floats, Floats]] = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
         self._left: dict[bool, list[tuple[Rows, Singles, Floats, Floats]]] = {True: [], False: []}  # by known gap
 
@@ -283,6 +283,20 @@ class GapOffers:
                 gap = np.empty(len(at)) if near.gap is None else near.gap
                 self._left[near.gap is not None].append((rows[at], near.z[at], eps[at], gap))
                 self.waiting += len(at)
+                self._numbers += len(at) * near.z.shape[1]
+                if self._numbers > BLOCK:
+                    self._look(least)
+
+    def _look(self, least: float) -> None:
+        """Tell the ends of the scores that are not told yet, so that these rows' logits need not be held."""
+        for known, left in self._left.items():
+            if left:
+                rows, z, eps, gap = left[0] if len(left) == 1 else (np.concatenate(c) for c in zip(*left, strict=True))
+                left.clear()
+                self.waiting -= len(rows)
+                at, ends = self._scorer.ends(z, eps, gap if known else None, least)
+                self._tell(rows[at], *ends, least)
+        self._numbers = 0
 
     def _tell(self, rows: Rows, low: Floats, high: Floats, least: float) -> None:
         at = np.flatnonzero(high >= least)
@@ -291,11 +305,7 @@ class GapOffers:
 
     def take(self, least: float) -> tuple[Rows, Floats, Floats]:
         """All of these rows that may score `least`, and the ends of their scores; nothing is left."""
-        for known, left in self._left.items():
-            if left:
-                rows, z, eps, gap = left[0] if len(left) == 1 else (np.concatenate(c) for c in zip(*left, strict=True))
-                at, ends = self._scorer.ends(z, eps, gap if known else None, least)
-                self._known.append((rows[at], *ends))
+        self._look(least)
         rows, low, high = (np.concatenate(column) for column in zip(*self._known, strict=True))
         self._clear()
         at = np.flatnonzero(high >= least)

@@ -118,7 +118,7 @@ class Sieve:
         if self._rounding.on:  # rows of the sample were compared with all centers
             met = positions_of(free & (self._bounds.blocks == self._centers.count))
             self._rounding.on = useful(self._bounds.below(met), self._bounds.upper[met], least)
-        arrange(space, self._centers, self._bounds, self._rows.take, least)
+        self.counters["pairs"] += arrange(space, self._centers, self._bounds, self._rows.take, least)
         self._compare(positions_of(free & (self._bounds.upper > under(least))), least)
         alive = positions_of(free & (self._bounds.upper > under(least)))
         squared = self._settle(alive)

@@ -28,8 +28,8 @@ def sure_picks(
     """At most so many picks, by their places in the block, their canonical squared distances, and whether no doubt has
     ended them: then there are enough of them, or the next one would not beat the limit.
 
-    x (q, d): the rows as the metric sees them; value (q,): their canonical squared distances, -inf of picks, which are
-    updated; numbers (q,): of the rows, ascending. exact: whether products of these rows are.
+    x (q, d): the rows as the metric sees them; value (q,): their canonical squared distances, finite, or -inf of picks;
+    they are updated; numbers (q,): of the rows, ascending. exact: whether products of these rows are.
     """
     apart, eps = _apart(space, x, exact)
     order, sure = (_exactly if not eps else _surely)(apart, value.copy(), numbers, limit, most, eps)
