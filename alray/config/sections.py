@@ -210,8 +210,8 @@ class LabelConfig(Frozen):
     def remedy(self, listed: Collection[str]) -> str:
         """What would let labels add classes, in words. listed: data.classes."""
         if not listed:
-            return "labels.new_classes=allow lets others come"
-        return "data.classes lists them all; labels.new_classes=always lets others come"
+            return "in another run --labels.new-classes allow lets others come"
+        return "data.classes lists them all; in another run --labels.new-classes always lets others come"
 
 
 class StopConfig(Frozen):

@@ -55,7 +55,7 @@ class Rules:
     extra: bool = False
     correct: bool = False
     renamable: Sequence[str] = ()
-    remedy: str = "labels.new_classes=allow lets others come"
+    remedy: str = "in another run --labels.new-classes allow lets others come"
 
 
 def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked:

@@ -185,7 +185,9 @@ class Start:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._process = subprocess.Popen([sys.executable, "-c", "import torch, timm, ray.data, ray.train.torch"])
+        # After Ctrl-C, which reaches it too, its stack trace would follow what the command says.
+        words = [sys.executable, "-c", "import torch, timm, ray.data, ray.train.torch"]
+        self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
         self._cpu, self._wall = 0.0, 0.0
         self._waiting = threading.Thread(target=self._wait, name="alray-start", daemon=True)
         self._waiting.start()

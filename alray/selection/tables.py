@@ -212,6 +212,12 @@ def _by_name(name: str, names: Sequence[str], fitting: Sequence[str], where: str
     except columns.ColumnError as error:
         raise SelectionError(f"{where}: {error}") from None
     if found is None and dimensions(name) == 2 and len(fitting) == 1:
+        other = next((one for one, its in _ROLES.items() if one != name and its.known(fitting[0])), None)
+        if other is not None:
+            raise SelectionError(
+                f"{where}: expected {role.what}, got {fitting[0]!r}, which is a name of {_ROLES[other].what}; if it is "
+                f"right, name it {name!r}"
+            )
         found = columns.Found(fitting[0])
     if found is None:
         return None

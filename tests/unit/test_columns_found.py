@@ -413,6 +413,14 @@ def test_select_logs_what_it_took(caplog: pytest.LogCaptureFixture) -> None:
     assert "no 'embedding' is there: took 'features' of id, features" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("strategy", "argument", "name"), [("margin", "logits", "features"), ("k_center", "embedding", "logit")]
+)
+def test_select_takes_no_column_that_is_named_as_another_argument(strategy: str, argument: str, name: str) -> None:
+    with pytest.raises(SelectionError, match=f"got '{name}', which is a name of"):
+        alray.select(strategy, 5, **{argument: pa.table({"id": range(40), name: LISTS})})
+
+
 @pytest.mark.parametrize("kind", ["parquet", "npz"])
 def test_select_finds_columns_in_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"f.{kind}"

@@ -310,7 +310,9 @@ def test_a_list_of_classes_is_closed_unless_new_ones_may_always_come(config, tmp
     with pytest.raises(LabelError) as refused:
         give(folder, tmp_path, [(keys[0], "aple", "")])
     assert "'aple' is not a class (did you mean 'apple'?); expected one of apple, " in str(refused.value)
-    assert "(data.classes lists them all; labels.new_classes=always lets others come)" in str(refused.value)
+    assert "(data.classes lists them all; in another run --labels.new-classes always lets others come)" in str(
+        refused.value
+    )
     assert sorted(folder.names()) == before
     assert state.classes(folder) == list(NAMES)
 
