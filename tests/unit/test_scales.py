@@ -161,8 +161,8 @@ def test_stored_numbers_are_not_taken_for_an_array_without_their_scale() -> None
 @pytest.mark.parametrize("scale", [None, 0.02])
 @pytest.mark.parametrize("name", ["margin", "k_center"])
 def test_a_selection_copies_no_pool(name: str, scale: float | None, tmp_path: Path) -> None:
-    n, column = 300_000, "logits" if name == "margin" else "embedding"
-    np.save(tmp_path / "x.npy", RNG.integers(-128, 128, (n, 128), np.int8))  # 38 MB
+    n, column = 600_000, "logits" if name == "margin" else "embedding"
+    np.save(tmp_path / "x.npy", RNG.integers(-128, 128, (n, 128), np.int8))  # 77 MB; blocks take 51
     more: dict[str, Any] = {column: tmp_path / "x.npy", f"{column}_scale": scale, "labeled": np.arange(100)}
     select(name, 10, **more)  # imports
     tracemalloc.start()
