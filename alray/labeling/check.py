@@ -89,7 +89,8 @@ def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked
         rename = f"; give all images of {short(label)!r} again to rename it" * (
             rules.correct and label in rules.renamable
         )
-        changed[f"{short(line.label)!r} was read as the class {short(label)!r}{rename}"] += label != line.label
+        said, taken = apart([repr(short(line.label)), repr(short(label))])
+        changed[f"{said} was read as the class {taken}{rename}"] += label != line.label
         good[key].append(replace(line, key=key, label=label))
     for key, lines in good.items():
         _settle(key, lines, asked.answered.get(key), rules, result)

@@ -128,9 +128,12 @@ def read_head(weight: str, bias: str) -> tuple[npt.NDArray[np.floating], npt.NDA
 
 def _array(name: str, path: str) -> npt.NDArray[np.floating]:
     try:
-        return np.asarray(np.load(path))
+        found = np.load(path)
     except (OSError, EOFError, ValueError) as error:
         raise SelectionError(f"{name}: {path}: expected a .npy array, got {instead(path, error)}") from None
+    if isinstance(found, np.lib.npyio.NpzFile):
+        raise SelectionError(f"{name}: {path}: expected a .npy array, got an archive of {', '.join(found.files)}")
+    return np.asarray(found)
 
 
 def check_out(path: str, overwrite: bool = True) -> None:

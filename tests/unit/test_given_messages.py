@@ -12,6 +12,7 @@ import torch
 
 import alray
 from alray.cli import main
+from alray.selection.files import read_head
 from alray.selection.protocol import SelectionError
 
 Z = np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)
@@ -66,6 +67,12 @@ def test_features_in_text_are_refused_with_what_is_read(name: str, tmp_path: Pat
         alray.select("margin", 1, logits=str(tmp_path / name))
     with pytest.raises(SelectionError, match="logits: no such file"):
         alray.select("margin", 1, logits=str(tmp_path / f"no-{name}"))
+
+
+def test_a_head_in_an_archive_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "head.npz", weight=np.eye(3, 4), bias=np.zeros(3))
+    with pytest.raises(SelectionError, match=r"head.npz: expected a .npy array, got an archive of weight, bias$"):
+        read_head(str(tmp_path / "head.npz"), "")
 
 
 def test_a_head_without_a_bias_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

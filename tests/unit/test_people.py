@@ -317,6 +317,15 @@ def test_a_list_of_classes_is_closed_unless_new_ones_may_always_come(config, tmp
     assert state.classes(folder) == list(NAMES)
 
 
+def test_a_class_in_the_other_unicode_form_is_shown_so_that_people_see_it(config, tmp_path):
+    config = replace(config, {"data.classes": ("\xe4pfel", "pear", "plum"), "name": "forms"})
+    wait(config)
+    folder = folder_of(config)
+    keys = batch_of(folder)[1]
+    said = "\n".join(give(folder, tmp_path, [(keys[0], "a\u0308pfel", "")]).notes)
+    assert r"'a\u0308pfel' was read as the class '\xe4pfel' (1 time)" in said
+
+
 def test_a_class_that_was_a_slip_leaves_the_list_when_it_is_corrected_before_a_round_learns_it(config, tmp_path):
     config = replace(config, {"labels.new_classes": "always", "name": "slip"})
     wait(config)

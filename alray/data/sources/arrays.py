@@ -57,8 +57,8 @@ def _refuse_other_classes(labels: Sequence[str], classes: Sequence[str]) -> None
     strange = next((text for text, number in zip(texts, numbers_of(texts, classes), strict=True) if number is None), "")
     if strange:
         raise CatalogError(
-            f"labels: expected the classes that classes= lists, {some_classes(classes)}, got {short(strange)!r}"
-            f"{did_you_mean(similar(strange, classes))}"
+            f"labels: expected the classes that classes= lists, {some_classes(classes) or 'none'}, "
+            f"got {short(strange)!r}{did_you_mean(similar(strange, classes))}"
         )
 
 
