@@ -178,7 +178,7 @@ def guarded(work: Callable[[], T]) -> T:
             sys.stdout.flush()
             return done
         except KeyboardInterrupt as stop:
-            line = str(stop) or "stopped: the same command continues"
+            line = str(stop) or sigterm.STOPPED
             print(f"SIGTERM came, {line}" if term.came else line, file=sys.stderr)
             raise SystemExit(term.code if term.came else 130) from None
         except BrokenPipeError:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from alray import sigterm
 from alray.credentials import redacted
 from alray.patience import may_pass
 
@@ -24,9 +25,9 @@ _TIDY = 2.0  # seconds for ending what was started here
 def watch_head(address: str) -> None:
     """Start a thread that knocks at the head (host:port of its GCS) every two seconds while this process is joined.
 
-    If nobody answers for 8 seconds, it prints an error and ends this process with exit code 1: the threads that wait
-    for Ray cannot be woken. Where the head comes back by itself it is waited for: for as long as Ray's variable
-    RAY_gcs_rpc_server_reconnect_timeout_s says, and for 60 seconds if RAY_REDIS_ADDRESS is set.
+    If nobody answers for 8 seconds, it prints an error and ends this process with exit code 1 (143 after SIGTERM): the
+    threads that wait for Ray cannot be woken. Where the head comes back by itself it is waited for: for as long as
+    Ray's variable RAY_gcs_rpc_server_reconnect_timeout_s says, and for 60 seconds if RAY_REDIS_ADDRESS is set.
     """
     threading.Thread(target=_watch, args=(address,), name="alray-head", daemon=True).start()
 
@@ -62,17 +63,18 @@ def _answers(address: str) -> bool:
 
 
 def _end(address: str, seconds: float) -> None:
-    text = (
-        f"error: the Ray cluster at {address} is gone: its head has not answered for {seconds:.0f} s. Nothing that was "
-        "written is lost: start the same command again, on this cluster when it is back, or on another one "
+    lost = (
+        f"error: the Ray cluster at {address} is gone: its head has not answered for {seconds:.0f} s. Nothing that "
+        "was written is lost: start the same command again, on this cluster when it is back, or on another one "
         "(resources.address)"
     )
-    print(f"\n{redacted(text)}", file=sys.stderr, flush=True)
+    stops = sigterm.came()  # to all processes, the head's too, for which this one waits in vain while it stops
+    print(f"SIGTERM came, {sigterm.STOPPED}" if stops else f"\n{redacted(lost)}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     tidying = threading.Thread(target=_tidy, daemon=True)
     tidying.start()
     tidying.join(_TIDY)
-    os._exit(1)
+    os._exit(sigterm.Stop.code if stops else 1)
 
 
 def _tidy() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPED = "stopped: the same command continues"
 TIDY = 10.0  # seconds in which a second signal changes nothing, because the first one's clean-up is at work
 
 
@@ -41,6 +42,12 @@ class Stop:
             interrupt(signal.SIGINT, frame)
         else:  # shells ignore Ctrl-C in what they start in the background
             raise KeyboardInterrupt
+
+
+def came() -> bool:
+    """Whether SIGTERM came, so that the command is about to stop. Any thread may ask."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return isinstance(handler, Stop) and handler.came
 
 
 @contextmanager

@@ -42,6 +42,12 @@ ENDS = {
         143,
         "SIGTERM came, stopped: the same command continues\n",
     ),
+    "while it waits for a head that got it, too": (
+        "from alray import head_watch\ndef work():\n    try:\n        send()\n    finally:\n"
+        "        head_watch._end('127.0.0.1:1', 8.0)\nguarded(work)",
+        143,
+        "SIGTERM came, stopped: the same command continues\n",
+    ),
     "in a fork": (
         "def work():\n    one = multiprocessing.get_context('fork').Process(target=send)\n"
         "    one.start()\n    one.join()\n"
