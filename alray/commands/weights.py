@@ -58,11 +58,12 @@ class Weights(Command):
     def _refuse_unread(self) -> None:
         """Raise ConfigError for an option that nothing would read."""
         plain = Weights()
-        unread = [name for name in type(self).model_fields if getattr(self, name) != getattr(plain, name)]
+        changed = [name for name in type(self).model_fields if getattr(self, name) != getattr(plain, name)]
+        options = [name for name in changed if name != "files"]
         if self.backbone and not self.files:
             raise ConfigError(f"backbone: expected a file to load into {self.backbone}, got none")
-        if unread and not self.backbone and unread[-1] != "files":
-            raise ConfigError(f"{unread[-1]}: expected a backbone that it is for (--backbone NAME), got none")
+        if options and not self.backbone:
+            raise ConfigError(f"{options[-1]}: expected a backbone that it is for (--backbone NAME), got none")
 
     def _loaded(self, file: str) -> str:
         from alray.config import ModelConfig

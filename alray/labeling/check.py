@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from alray.config import LabelConfig
 from alray.data.oracle import Status
 from alray.data.sources.label_text import are_names, tidy
 from alray.data.sources.scan import amount
@@ -55,7 +56,7 @@ class Rules:
     extra: bool = False
     correct: bool = False
     renamable: Sequence[str] = ()
-    remedy: str = "in another run --labels.new-classes allow lets others come"
+    remedy: str = LabelConfig().remedy(())
 
 
 def check(delivered: Iterable[Delivered], asked: Asked, rules: Rules) -> Checked:

@@ -21,7 +21,7 @@ from alray.selection.kernels.far import Far
 from alray.selection.kernels.greedy import greedy
 from alray.selection.kernels.held import Chosen
 from alray.selection.kernels.logits import Floats, needed
-from alray.selection.kernels.matrices import twice_less
+from alray.selection.kernels.matrices import all_apart
 from alray.selection.kernels.one_center import one_center
 from alray.selection.kernels.settled import moderate
 from alray.selection.kernels.thin import few_columns
@@ -206,10 +206,7 @@ def _enough(space: Space, vectors: Array, squared: Floats, n: int, missing: int,
 
 def _apart(space: Space, vectors: Array) -> Floats:
     """The squared distances of stored rows (s, d), (s, s)."""
-    x = space.numbers(vectors, np.float64)
-    squares = np.einsum("sd,sd->s", x, x)
-    apart: Floats = twice_less(squares[None], x, x)
-    apart += squares[:, None]
+    apart, _ = all_apart(space.numbers(vectors, np.float64))
     np.maximum(apart, 0.0, out=apart)
     apart *= space.unit
     return apart

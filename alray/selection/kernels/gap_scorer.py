@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 BLOCK = 1 << 21  # logits that are read together
 SHARD = 1 << 20, 1 << 23  # rows, and logits, that are worth a shard: some hundredths of a second
 _FAINT = 2.0**-80  # a smaller R may have lost digits to underflow in float32
-_COMPARED, _PART = 64, 1 << 20  # logits are compared class by class with so many classes or fewer, so many at once
+_COMPARED = max(BY_CLASS, 64)  # logits are compared class by class with so many classes or fewer
+_PART = 1 << 20  # logits that are compared so at once
 _CACHED, _LONG = 1 << 18, 1 << 20  # numbers worked on at once where memory is fresh, class by class and row by row
 _SAMPLE, _SAMPLED = 16, 400  # one row of so many, about so many of a part at most, tell whether gaps rule out most rows
 _FEW = 4  # gaps have ruled out most rows of a part if at most one row of so many is left
@@ -253,7 +254,6 @@ class GapOffers:
 
     def __init__(self, scorer: GapScorer) -> None:
         self._scorer = scorer
-        self.waiting = 0
         self._clear()
 
     def _clear(self) -> None:

@@ -251,6 +251,15 @@ def twice_less(bias: Floats, a: Matrix, b: Matrix, out: Array | None = None) -> 
     return found.numpy() if arrays else found
 
 
+def all_apart(x: Floats) -> tuple[Floats, float]:
+    """The squared distances of rows x (q, d) to each other by one float64 product (q, q), and the largest squared
+    norm."""
+    squares = np.einsum("qd,qd->q", x, x)
+    apart: Floats = twice_less(squares[None], x, x)
+    apart += squares[:, None]
+    return apart, float(squares.max(initial=0.0))
+
+
 def twice_less_parts(bias: Floats, a: Matrix, b: Matrix) -> Iterator[tuple[slice, Matrix]]:
     """`twice_less` for a bias (1, p), of some lines after the other, and which ones: the next ones take their place in
     memory, so that they stay in the cache."""

@@ -283,7 +283,7 @@ class Sieve:
     def _settle(self, at: Integers) -> Floats:
         """Canonical squared distances of rows that were compared with all centers; they replace the bounds."""
         assert self._space is not None
-        done, sure = self._bounds.known(at)
+        (done, sure), centers = self._bounds.known(at), self._centers
         squared = self._bounds.upper[at].astype(np.float64) * self._space.unit
         left = np.flatnonzero(~done)
         for here in self._rows.chunks(left):
@@ -291,20 +291,19 @@ class Sieve:
             stored = self._rows.take(part)
             known, rest = np.flatnonzero(sure[here]), np.flatnonzero(~sure[here])
             found, center = np.full(len(part), np.inf), np.empty(len(part), np.intp)
-            for some in self._bounds.group(part[known], len(self._centers)):
+            for some in self._bounds.group(part[known], len(centers)):
                 self.counters["rescored"] += len(known)
-                value = self._space.pairs(stored, self._centers.stored, known, some)
+                value = self._space.pairs(stored, centers.stored, known, some)
                 center[known] = np.where(value < found[known], some, center[known])
                 found[known] = np.minimum(found[known], value)
             block = self._bounds.block(part[rest])
             for first in np.unique(block):
                 some = rest[block == first]
-                every = self._centers.blocks(0, self._rounding.on)
-                blocks = every if first < 0 else [self._centers.together(first, self._wide)]
+                blocks = centers.blocks(0, self._rounding.on) if first < 0 else [centers.together(first, self._wide)]
                 upper = self._bounds.upper[part[some]].astype(np.float64)
                 found[some], center[some] = self._decide(stored[some], upper, blocks)
             squared[here] = found
-            self._bounds.settle(part, found / self._space.unit, center, self._centers.count)
+            self._bounds.settle(part, found / self._space.unit, center, centers.count)
         return squared
 
     def _decide(self, stored: Array, upper: Floats, blocks: Sequence[tuple[int, int]]) -> tuple[Floats, Positions]:

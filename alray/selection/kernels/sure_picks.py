@@ -16,7 +16,7 @@ import numpy as np
 
 from alray.selection.kernels.distance import Space, squared_norms
 from alray.selection.kernels.logits import Floats, Positions, nonzero
-from alray.selection.kernels.matrices import twice_less
+from alray.selection.kernels.matrices import all_apart
 from alray.selection.protocol import Key, beats
 
 Order = list[int]
@@ -31,8 +31,13 @@ def sure_picks(
     x (q, d): the rows as the metric sees them; value (q,): their canonical squared distances, finite, or -inf of picks;
     they are updated; numbers (q,): of the rows, ascending. exact: whether products of these rows are.
     """
-    apart, eps = _apart(space, x, exact)
-    order, sure = (_exactly if not eps else _surely)(apart, value.copy(), numbers, limit, most, eps)
+    apart, largest = all_apart(x - space.mean)
+    eps, width = 0.0, x.shape[1]
+    if exact:
+        order, sure = _exactly(apart, value.copy(), numbers, limit, most), True
+    else:
+        eps = 16 * (width + 16) * 2.0**-53 * largest + width * 2.0**-1000
+        order, sure = _surely(apart, value.copy(), limit, most, eps)
     if order:
         _update(x, value, apart[:, order], order, eps)
     squared = value[order].tolist()
@@ -40,17 +45,7 @@ def sure_picks(
     return order, squared, sure
 
 
-def _apart(space: Space, x: Floats, exact: bool) -> tuple[Floats, float]:
-    """The squared distances of the rows (q, q), and how wrong they may be."""
-    x = x - space.mean
-    squares = np.einsum("qd,qd->q", x, x)
-    found = twice_less(squares[None], x, x)
-    found += squares[:, None]
-    eps = 16 * (x.shape[1] + 16) * 2.0**-53 * float(squares.max()) + x.shape[1] * 2.0**-1000
-    return found, 0.0 if exact else eps
-
-
-def _surely(apart: Floats, upper: Floats, numbers: Positions, limit: Key, most: int, eps: float) -> tuple[Order, bool]:
+def _surely(apart: Floats, upper: Floats, limit: Key, most: int, eps: float) -> tuple[Order, bool]:
     """The picks, and whether no doubt has ended them. upper (q,) is changed."""
     order, best, least = Order(), int(upper.argmax()), max(limit[0], 0.0) + eps
     top = float(upper[best])
@@ -68,10 +63,9 @@ def _surely(apart: Floats, upper: Floats, numbers: Positions, limit: Key, most: 
     return order, True
 
 
-def _exactly(
-    apart: Floats, squared: Floats, numbers: Positions, limit: Key, most: int, eps: float
-) -> tuple[Order, bool]:
-    """The same where the squared distances are exact: the first of several farthest rows is picked."""
+def _exactly(apart: Floats, squared: Floats, numbers: Positions, limit: Key, most: int) -> Order:
+    """The picks where the squared distances are exact: of several farthest rows the first one. squared (q,) is
+    changed."""
     order = Order()
     while len(order) < most:
         best = int(squared.argmax())
@@ -81,7 +75,7 @@ def _exactly(
         order.append(best)
         np.minimum(squared, apart[best], out=squared)
         squared[best] = -np.inf
-    return order, True
+    return order
 
 
 def _update(x: Floats, value: Floats, apart: Floats, order: Order, eps: float) -> None:
