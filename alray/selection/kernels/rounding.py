@@ -19,7 +19,7 @@ FIRST = 64  # centers that rows are compared with in any case: bfloat16 saves no
 # CPU seconds of 1.5 x 10^11 of them, sample included, and the import of PyTorch takes 1.5 to 2.5: for more than
 # that it is worth it.
 _WORTH = 1 << 37
-_FEW = 2 * FIRST  # centers: rows that are compared with no more of them are compared with as many in float32
+_FEW = 2 * FIRST  # centers: bfloat16 spares nothing where most rows are compared with no more of them
 TOLD = 2048  # rows that are compared in float32 first: they tell with how many centers most rows are compared
 _WORSE, _ALWAYS = 3, 8  # times the rows above a threshold, and rows: where more are left, float32 is the cheaper way
 

@@ -75,7 +75,7 @@ class _Settled:
         self._poor, self._while = m > 0 and self._fewest > 4, _WHILE
         # Picks are the farthest rows: where distances are known, the others may wait.
         self._wanted, self._then = len(self.rows) if m else max(_ACTIVE, len(self.rows) // _SHARE), 0
-        self._careful, self._doubts = 0, 0  # so many legs are careful; so many are after the next doubt
+        self._careful, self._doubts = 0, 0  # legs that are still careful; how many were after the last doubt
         self._active: Active | None = None
         if k:
             self._activate()

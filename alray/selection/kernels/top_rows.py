@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 _MORE = 64  # rows that are kept beyond one and a half times the budget, before those that cannot be among the best go
-_FIRST = 8  # one row of so many of the first block, at least, comes first
-_FEWER = 2  # rows are taken when they are this part of the budget, or more
+_FIRST = 8  # the first block is cut in two; its first part has at least one of so many of its rows
+_FEWER = 2  # scores are told once half as many rows wait as are kept: one half is 1 / _FEWER
 
 
 class Scorer(Protocol):
